@@ -1,0 +1,3 @@
+"""Compile trained PyTorch models into verified ONNX Runtime bundles."""
+
+__version__ = "0.1.0"

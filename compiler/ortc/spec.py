@@ -1,0 +1,205 @@
+"""The spec language, `ortc/v1alpha1`: what a user writes, as frozen models and nothing else.
+
+Defaults that depend on the target profile stay `None` here; `ortc.resolve` fills them in.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ortc.units import Duration, Size
+
+API_VERSION = "ortc/v1alpha1"
+
+DType = Literal[
+    "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"
+]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
+Objective = Literal["latency", "size"]
+Exporter = Literal["auto", "dynamo", "torchscript"]
+Allowance = Literal["fail", "allow"]
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
+AxisName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Entrypoint = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+RelativePath = Annotated[str, Field(min_length=1)]
+FileName = Annotated[str, Field(pattern=r"^(?!/)(?!.*(^|/)\.\.(/|$))[^\\]+$")]
+
+
+class Model(BaseModel):
+    """Base of every spec model: no unknown keys, no coercion, no change after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+
+
+class HuggingFaceSource(Model):
+    """A model that `transformers` knows, from the hub, a mirror or a directory."""
+
+    source: Literal["huggingface"]
+    id: str | None = Field(default=None, min_length=1, description="Repository on the Hugging Face hub, `owner/name`.")
+    path: RelativePath | None = Field(default=None, description="A directory that holds the model's files.")
+    revision: str | None = Field(default=None, min_length=1, description="Commit of the repository; branches move.")
+    files: dict[FileName, Sha256] = Field(
+        default_factory=dict,
+        description="The sha256 digest of each file. The digest decides, not the place a file came from.",
+    )
+    mirrors: tuple[str, ...] = Field(
+        default=(),
+        description="Places tried after the local hub cache and before the hub: `package:module/dir`, `path:dir` or an "
+        "fsspec URL. They need `files`.",
+    )
+    task: str = Field(default="feature-extraction", description="Which head of the model to export.")
+    weights: Literal["pretrained", "random"] = Field(
+        default="pretrained",
+        description="`random` seeds the architecture; such a bundle is marked as not fit to serve.",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "HuggingFaceSource":
+        if (self.id is None) == (self.path is None):
+            raise ValueError("give either `id` (a hub repository) or `path` (a directory)")
+        if self.mirrors and not self.files:
+            raise ValueError("`mirrors` need `files` with sha256 digests, which say that a mirror's copy is the same")
+        return self
+
+
+class PyTorchSource(Model):
+    """A PyTorch module that a Python function builds, with weights from a file."""
+
+    source: Literal["pytorch"]
+    entrypoint: Entrypoint = Field(description="`module:function` that returns the torch.nn.Module.")
+    args: dict[str, str | int | float | bool] = Field(default_factory=dict, description="Keyword arguments for it.")
+    weights: RelativePath | None = Field(
+        default=None, description="State dict: .safetensors, or .pt/.pth/.bin read with weights_only=True."
+    )
+    sha256: Sha256 | None = Field(default=None, description="Digest of the weights file.")
+
+
+class OnnxSource(Model):
+    """An ONNX file that exists already; it is itself the reference for parity."""
+
+    source: Literal["onnx"]
+    path: RelativePath = Field(description="The .onnx file; external data lies beside it.")
+    sha256: Sha256 | None = Field(default=None, description="Digest of the .onnx file.")
+
+
+class ExportedProgramSource(Model):
+    """A program that torch.export saved (.pt2)."""
+
+    source: Literal["exported_program"]
+    path: RelativePath = Field(description="The .pt2 file.")
+    sha256: Sha256 | None = Field(default=None, description="Digest of the .pt2 file.")
+
+
+ModelSource = Annotated[
+    HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource, Field(discriminator="source")
+]
+
+
+class Axis(Model):
+    """A named dynamic axis with its bounds, all included."""
+
+    min: int = Field(default=1, ge=1)
+    typical: int | None = Field(default=None, ge=1, description="The size to tune for; `min` when not given.")
+    max: int = Field(ge=1)
+    multiple_of: int = Field(default=1, ge=1, description="Sizes are multiples of this (patches, strides).")
+
+
+class InputSpec(Model):
+    """One input tensor of the model."""
+
+    dtype: DType
+    shape: tuple[AxisName | int, ...] = Field(description="Names of dynamic axes, or fixed sizes.")
+    range: tuple[int | float, int | float] | None = Field(default=None, description="Least and greatest value, included.")
+    fill: int | float | None = Field(default=None, description="A constant for synthetic samples, e.g. 1 for a mask.")
+
+
+class Export(Model):
+    """How the model becomes ONNX."""
+
+    opset: int = Field(default=20, ge=9, description="Opset of the default domain that the bundle ships.")
+    exporter: Exporter = Field(
+        default="auto", description="`auto` tries dynamo, then TorchScript, and the report says which and why."
+    )
+    dynamic_axes: dict[AxisName, Axis] = Field(default_factory=dict)
+    inputs: dict[str, InputSpec] | None = Field(
+        default=None, description="Derived for huggingface, onnx and exported_program; required for pytorch."
+    )
+    outputs: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Outputs to keep, in this order; all when not given."
+    )
+
+
+class Metric(Model):
+    """A task metric, higher is better, that every variant must keep."""
+
+    entrypoint: Entrypoint = Field(description="`module:function` called with a `predict` callable; returns a float.")
+    max_drop: float = Field(ge=0, description="The most that the metric may fall below PyTorch's.")
+    minimum: float | None = Field(default=None, description="The least value that may ship.")
+
+
+class Accuracy(Model):
+    """What `right` means."""
+
+    max_abs: float = Field(default=1e-4, gt=0, description="Greatest absolute difference of a variant that promises fp32.")
+    cosine: float = Field(default=0.98, gt=0, le=1, description="Least cosine similarity of any sample at reduced precision.")
+    top1_agreement: float | None = Field(
+        default=None, gt=0, le=1, description="Least share of samples whose largest output stays the same."
+    )
+    samples: RelativePath | None = Field(
+        default=None, description="Real inputs: text lines, or .npz with an array an input; else seeded synthetic ones."
+    )
+    metric: Metric | None = None
+
+
+class LatencyBudget(Model):
+    """Upper bounds of latency percentiles at one shape."""
+
+    p50: Duration | None = None
+    p90: Duration | None = None
+    p99: Duration | None = None
+    at: dict[AxisName, int] = Field(
+        default_factory=dict, description="The shape to measure at; an axis left out is at its typical size."
+    )
+
+    @model_validator(mode="after")
+    def _some_percentile(self) -> "LatencyBudget":
+        if self.p50 is None and self.p90 is None and self.p99 is None:
+            raise ValueError("give at least one of `p50`, `p90`, `p99`")
+        return self
+
+
+class Target(Model):
+    """What one target promises."""
+
+    profile: Name | None = Field(default=None, description="Target profile; the target's own name when not given.")
+    precision: Precision | None = Field(default=None, description="The profile's default when not given.")
+    objective: Objective = "latency"
+    latency_budget: LatencyBudget | None = None
+    size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
+    memory_budget: Size | None = Field(default=None, description="Most bytes of peak resident memory while serving.")
+    start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
+    min_speedup: float | None = Field(default=None, gt=0, description="Least speed-up over PyTorch eager.")
+    max_cpu_nodes: int | None = Field(
+        default=None, ge=0, description="Most graph nodes on the CPU where another provider is asked for."
+    )
+    batch_invariance: Literal["require", "report"] = Field(
+        default="report", description="`require` refuses variants whose rows depend on their neighbours."
+    )
+    unmeasured: Allowance = Field(
+        default="fail", description="`allow` publishes a provisional bundle where this host lacks the target's hardware."
+    )
+
+
+class Spec(Model):
+    """One model and the targets it ships to."""
+
+    api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion")
+    kind: Literal["ModelDeployment"]
+    name: Name
+    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$")]
+    model: ModelSource
+    export: Export = Field(default_factory=Export)
+    accuracy: Accuracy = Field(default_factory=Accuracy)
+    targets: dict[Name, Target] = Field(min_length=1)

@@ -1,0 +1,80 @@
+"""Durations and sizes as people write them in a spec: `8ms`, `1.5s`, `50MB`, `1GiB`."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator, WithJsonSchema
+
+_NUMBER = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-zµ]+)")
+_SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
+_BYTES = {
+    "B": 1,
+    "kB": 10**3,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KiB": 2**10,
+    "MiB": 2**20,
+    "GiB": 2**30,
+}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of a duration like `8ms`.
+
+    Raises:
+        ValueError: not a string of a positive number and one of the units us, ms, s, min.
+    """
+    return _parse(value, _SECONDS, "duration", "8ms")
+
+
+def parse_size(value: object) -> int:
+    """Bytes of a size like `50MB` (decimal units) or `48MiB` (binary units).
+
+    Raises:
+        ValueError: not a string of a positive number and one of the units B, kB, MB, GB, KiB, MiB, GiB.
+    """
+    return round(_parse(value, _BYTES, "size", "50MB"))
+
+
+def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, example: str) -> float:
+    known = ", ".join(unit for unit in units if unit not in {"µs", "KB"})
+    if not isinstance(value, str) or (match := _NUMBER.fullmatch(value.strip())) is None:
+        raise ValueError(f"expected a {kind} with a unit, like `{example}`; the units are {known}")
+    if match["unit"] not in units:
+        raise ValueError(f"unknown unit `{match['unit']}` in this {kind}; the units are {known}")
+    result = float(match["value"]) * units[match["unit"]]
+    if result <= 0:
+        raise ValueError(f"a {kind} must be greater than zero")
+    return result
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|µs|ms|s|min)$", "examples": ["8ms"]}),
+]
+"""Seconds, written with a unit."""
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|[kK]B|MB|GB|KiB|MiB|GiB)$", "examples": ["50MB"]}),
+]
+"""Bytes, written with a unit."""
+
+
+def format_bytes(count: int) -> str:
+    """A size for people, in decimal units, as download pages state them."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count} B"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration for people, with three significant digits."""
+    for unit, factor in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= factor:
+            return f"{seconds / factor:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
