@@ -1,0 +1,96 @@
+"""Target profiles: what a platform is, which variants to try on it and what it promises by default."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ortc.spec import Duration, Model, Name, Precision, Size
+
+GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
+Platform = Literal["linux/amd64", "linux/arm64"]
+Quantization = Literal["none", "int8-dynamic"]
+
+
+class ExecutionProvider(Model):
+    """One execution provider of the chain, with its options as ONNX Runtime takes them: strings."""
+
+    name: str
+    options: dict[str, str] = Field(default_factory=dict)
+
+
+class Runtime(Model):
+    """The runtime that ships: which package at which version, and the pinned set that installs it."""
+
+    package: Literal["onnxruntime", "onnxruntime-gpu"]
+    version: str
+    pins: str = Field(description="Name of the pinned requirement set in targets/data/pins.")
+    minimum_version: str = Field(description="Oldest ONNX Runtime the loader accepts.")
+
+
+class Threads(Model):
+    """Thread policy; counts are found on the machine that serves, never on the one that builds."""
+
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] = "physical"
+    inter_op: int = Field(default=1, ge=1)
+
+
+class Session(Model):
+    """Session settings of the target; every name is checked against the pinned runtime."""
+
+    options: dict[str, bool | str] = Field(default_factory=dict)
+    config_entries: dict[str, str] = Field(default_factory=dict)
+    threads: Threads = Field(default_factory=Threads)
+    environment: dict[str, str] = Field(default_factory=dict)
+
+
+class Variant(Model):
+    """One way to make the model smaller or faster, tried when the spec's precision allows it."""
+
+    name: Name
+    precision: Precision = Field(description="What it computes in: fp32, fp16, bf16 or int8.")
+    quantization: Quantization = "none"
+    operators: tuple[str, ...] = Field(default=(), description="Operator types to quantize.")
+    offline: bool = Field(default=True, description="Optimize the graph at build time, and ship it so.")
+
+
+class Placement(Model):
+    """What may run on the CPU when another provider leads the chain."""
+
+    max_cpu_nodes: int | None = Field(default=None, ge=0)
+
+
+class Gates(Model):
+    """Budgets that hold when the spec sets none."""
+
+    size_budget: Size | None = None
+    start_budget: Duration | None = None
+
+
+class Image(Model):
+    """What the Dockerfile is rendered from."""
+
+    base_image: str = Field(description="Default of `ARG BASE_IMAGE`: an image with Python, or with pip and Python.")
+    python: str = Field(description="Python of the base image, `3.12`.")
+    template: str = "Dockerfile.j2"
+
+
+class TargetProfile(Model):
+    """One YAML file in targets/."""
+
+    api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion")
+    kind: Literal["TargetProfile"]
+    name: Name
+    description: str
+    platforms: tuple[Platform, ...] = Field(min_length=1)
+    requires_gpu: bool = False
+    runtime: Runtime
+    execution_providers: tuple[ExecutionProvider, ...] = Field(min_length=1)
+    session: Session = Field(default_factory=Session)
+    precision: Precision = Field(description="Default precision of a spec's target.")
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    graph_levels: tuple[GraphLevel, ...] = Field(
+        min_length=1, description="Tried in this order; a level that breaks parity gives way to the next."
+    )
+    placement: Placement = Field(default_factory=Placement)
+    gates: Gates = Field(default_factory=Gates)
+    image: Image
