@@ -5,7 +5,7 @@ Defaults that depend on the target profile stay `None` here; `ortc.resolve` fill
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ortc.units import Duration, Size
 
@@ -24,7 +24,15 @@ AxisName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Entrypoint = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 RelativePath = Annotated[str, Field(min_length=1)]
-FileName = Annotated[str, Field(pattern=r"^(?!/)(?!.*(^|/)\.\.(/|$))[^\\]+$")]
+
+
+def _inside(name: str) -> str:
+    if not name or name.startswith("/") or "\\" in name or ".." in name.split("/"):
+        raise ValueError("expected the path of a file inside the model's directory, like `config.json`")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_inside)]
 
 
 class Model(BaseModel):
@@ -111,7 +119,9 @@ class InputSpec(Model):
 
     dtype: DType
     shape: tuple[AxisName | int, ...] = Field(description="Names of dynamic axes, or fixed sizes.")
-    range: tuple[int | float, int | float] | None = Field(default=None, description="Least and greatest value, included.")
+    range: tuple[int | float, int | float] | None = Field(
+        default=None, description="Least and greatest value, included."
+    )
     fill: int | float | None = Field(default=None, description="A constant for synthetic samples, e.g. 1 for a mask.")
 
 
@@ -142,8 +152,12 @@ class Metric(Model):
 class Accuracy(Model):
     """What `right` means."""
 
-    max_abs: float = Field(default=1e-4, gt=0, description="Greatest absolute difference of a variant that promises fp32.")
-    cosine: float = Field(default=0.98, gt=0, le=1, description="Least cosine similarity of any sample at reduced precision.")
+    max_abs: float = Field(
+        default=1e-4, gt=0, description="Greatest absolute difference of a variant that promises fp32."
+    )
+    cosine: float = Field(
+        default=0.98, gt=0, le=1, description="Least cosine similarity of any sample at reduced precision."
+    )
     top1_agreement: float | None = Field(
         default=None, gt=0, le=1, description="Least share of samples whose largest output stays the same."
     )
@@ -188,7 +202,8 @@ class Target(Model):
         default="report", description="`require` refuses variants whose rows depend on their neighbours."
     )
     unmeasured: Allowance = Field(
-        default="fail", description="`allow` publishes a provisional bundle where this host lacks the target's hardware."
+        default="fail",
+        description="`allow` publishes a provisional bundle where this host lacks the target's hardware.",
     )
 
 
