@@ -1,0 +1,73 @@
+"""Errors that a user meets, each with the exit code of the command that raised it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ortc.diagnostics import Diagnostic
+
+
+class OrtcError(Exception):
+    """What went wrong, for a user; without a traceback.
+
+    Args:
+        message: One line: what is wrong, with the value and the place.
+        help: What to do about it.
+        details: Evidence, one line each.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, help: str | None = None, details: tuple[str, ...] = ()) -> None:  # noqa: A002
+        super().__init__(message)
+        self.message = message
+        self.help = help
+        self.details = details
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DiagnosticError(OrtcError):
+    """An error that points into the files it is about."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        if not self.diagnostics:
+            raise ValueError("an error needs at least one diagnostic")
+        more = len(self.diagnostics) - 1
+        first = self.diagnostics[0].message
+        super().__init__(first if not more else f"{first} (and {more} more)")
+
+
+class SpecError(DiagnosticError):
+    """The spec, or a file it names, cannot be compiled."""
+
+    exit_code = 3
+
+
+class StageError(OrtcError):
+    """A stage of the build could not do its work."""
+
+    exit_code = 4
+
+
+class AccuracyError(OrtcError):
+    """What would ship does not compute what PyTorch computes."""
+
+    exit_code = 5
+
+
+class BudgetError(OrtcError):
+    """What would ship is right, and too slow, too large or too hungry."""
+
+    exit_code = 6
+
+
+class UnmeasuredError(OrtcError):
+    """A promise could not be measured here, and the spec does not allow that."""
+
+    exit_code = 7
