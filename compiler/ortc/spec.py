@@ -18,6 +18,7 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
 Objective = Literal["latency", "size"]
 Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
+Platform = Literal["linux/amd64", "linux/arm64"]
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 AxisName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
@@ -188,6 +189,11 @@ class Target(Model):
     """What one target promises."""
 
     profile: Name | None = Field(default=None, description="Target profile; the target's own name when not given.")
+    platforms: tuple[Platform, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Platforms to promise for, out of the profile's; its default when not given.",
+    )
     precision: Precision | None = Field(default=None, description="The profile's default when not given.")
     objective: Objective = "latency"
     latency_budget: LatencyBudget | None = None

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ortc.spec import Duration, Model, Name, Precision, Size
+from ortc.spec import Duration, Model, Name, Platform, Precision, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
-Platform = Literal["linux/amd64", "linux/arm64"]
 Quantization = Literal["none", "int8-dynamic"]
 
 
@@ -47,7 +46,7 @@ class Variant(Model):
     """One way to make the model smaller or faster, tried when the spec's precision allows it."""
 
     name: Name
-    precision: Precision = Field(description="What it computes in: fp32, fp16, bf16 or int8.")
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(description="What it computes in.")
     quantization: Quantization = "none"
     operators: tuple[str, ...] = Field(default=(), description="Operator types to quantize.")
     offline: bool = Field(default=True, description="Optimize the graph at build time, and ship it so.")
@@ -81,7 +80,10 @@ class TargetProfile(Model):
     kind: Literal["TargetProfile"]
     name: Name
     description: str
-    platforms: tuple[Platform, ...] = Field(min_length=1)
+    platforms: tuple[Platform, ...] = Field(min_length=1, description="Platforms that the profile can serve.")
+    default_platforms: tuple[Platform, ...] | None = Field(
+        default=None, description="What a spec promises for when it names none; all of `platforms` when not given."
+    )
     requires_gpu: bool = False
     runtime: Runtime
     execution_providers: tuple[ExecutionProvider, ...] = Field(min_length=1)

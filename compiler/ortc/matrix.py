@@ -1,0 +1,63 @@
+"""The shape matrix: which combinations of axis sizes a model is checked at."""
+
+import itertools
+import math
+
+from ortc.plan import AxisPlan, CasePlan, Shape, SkippedCase
+
+MAX_COMBINATIONS = 64
+"""Above this, axes are taken one at a time: four sizes of three axes still fit."""
+
+
+def sizes(axis: AxisPlan) -> tuple[int, ...]:
+    """The sizes to check: min, typical, max and an odd value in between, ascending, without repeats.
+
+    The odd value is the one nearest to the geometric mean of the bounds, so that no power of two, and no size that a
+    kernel is tiled for, stands for all the others.
+    """
+    step = axis.multiple_of
+    odd = [
+        size
+        for size in range(-(-axis.min // step) * step, axis.max, step)
+        if (size // step) % 2 == 1 and size not in {axis.min, axis.typical}
+    ]
+    middle = math.sqrt(axis.min * axis.max)
+    chosen = {axis.min, axis.typical, axis.max}
+    if odd:
+        chosen.add(min(odd, key=lambda size: (abs(math.log(size / middle)), size)))
+    return tuple(sorted(chosen))
+
+
+def shape_matrix(
+    axes: tuple[AxisPlan, ...], padded_axis: str | None
+) -> tuple[tuple[CasePlan, ...], tuple[SkippedCase, ...]]:
+    """All cases to check and the combinations left out, each with its reason.
+
+    Every combination is taken while there are at most 64. Above that each axis goes through its sizes with the others
+    at typical, plus (min, ..., min) and (max, ..., max).
+
+    Args:
+        axes: the declared dynamic axes.
+        padded_axis: the axis that an attention mask pads, or None: where it is longer than one, a case with rows of
+            different lengths is added to the one without padding.
+    """
+    names = [axis.name for axis in axes]
+    combinations = list(itertools.product(*(sizes(axis) for axis in axes)))
+    kept = set(combinations)
+    if len(combinations) > MAX_COMBINATIONS:
+        typical = tuple(axis.typical for axis in axes)
+        kept = {tuple(axis.min for axis in axes), typical, tuple(axis.max for axis in axes)}
+        for index, axis in enumerate(axes):
+            kept |= {(*typical[:index], size, *typical[index + 1 :]) for size in sizes(axis)}
+    cases: list[CasePlan] = []
+    skipped: list[SkippedCase] = []
+    for combination in combinations:
+        shape = Shape(sizes=tuple(zip(names, combination, strict=True)))
+        if combination not in kept:
+            reason = f"{len(combinations)} combinations exceed {MAX_COMBINATIONS}: axes are taken one at a time"
+            skipped.append(SkippedCase(shape=shape, reason=reason))
+            continue
+        cases.append(CasePlan(shape=shape, padded=False))
+        if padded_axis is not None and shape.as_dict().get(padded_axis, 1) > 1:
+            cases.append(CasePlan(shape=shape, padded=True))
+    return tuple(cases), tuple(skipped)
