@@ -1,0 +1,153 @@
+"""`python -m ortc.reference`: serve one model over JSON lines on stdin and stdout.
+
+The protocol is that of the bundle's own worker (templates/runtime/loader.py): one request a line, one reply a line,
+`{"ok": true, "result": …}` or `{"ok": false, "error": {"code", "message", "help", "details"}}`; tensors travel in .npz
+files. Operations: load, export, run, bench, metric, info.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter
+
+from ortc.errors import OrtcError, StageError
+from ortc.plan import ExportPlan, ModelPlan
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ortc.reference.model import Reference, Tensors
+
+Json = dict[str, Any]
+
+
+class Server:
+    """One process, one model."""
+
+    def __init__(self) -> None:
+        self.reference: Reference | None = None
+        self.export_plan: ExportPlan | None = None
+        self.load_seconds = 0.0
+        self.operations: dict[str, Callable[[Json], Json]] = {
+            "load": self.load,
+            "export": self.export,
+            "run": self.run,
+            "bench": self.bench,
+            "info": self.info,
+        }
+
+    def load(self, request: Json) -> Json:
+        """{model, export, directory, root, threads} -> interface and sizes."""
+        import torch
+
+        from ortc.reference.model import load
+
+        torch.set_num_threads(int(request["threads"]))
+        begin = time.perf_counter()
+        source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_python(request["model"])
+        self.export_plan = ExportPlan.model_validate(request["export"])
+        self.reference = load(source, Path(request["directory"]), Path(request["root"]), self.export_plan)
+        self.load_seconds = time.perf_counter() - begin
+        return {
+            "inputs": [tensor.model_dump(mode="json") for tensor in self.reference.inputs],
+            "outputs": list(self.reference.outputs),
+            "parameters": self.reference.parameters,
+            "weight_bytes": self.reference.weight_bytes,
+            "notes": list(self.reference.notes),
+        }
+
+    def export(self, request: Json) -> Json:
+        """{exporter, output} -> what was written, see ortc.stages.export."""
+        from ortc.stages.export import export
+
+        reference, plan = self._loaded()
+        return export(reference, plan, request["exporter"], Path(request["output"])).model_dump(mode="json")
+
+    def run(self, request: Json) -> Json:
+        """{inputs: .npz, outputs: .npz} -> nothing; outputs are written by name."""
+        import numpy as np
+
+        reference, _ = self._loaded()
+        outputs = reference.module(*self._tensors(request["inputs"]))
+        arrays = {name: value.numpy() for name, value in zip(reference.outputs, outputs, strict=True)}
+        np.savez(request["outputs"], allow_pickle=False, **arrays)
+        return {}
+
+    def bench(self, request: Json) -> Json:
+        """{inputs: .npz, warmup, runs} -> {"latencies_ms": […]} of forward() alone."""
+        import torch
+
+        reference, _ = self._loaded()
+        tensors = self._tensors(request["inputs"])
+        latencies = []
+        with torch.inference_mode():
+            for _ in range(int(request.get("warmup", 0))):
+                reference.module(*tensors)
+            for _ in range(int(request["runs"])):
+                begin = time.perf_counter_ns()
+                reference.module(*tensors)
+                latencies.append((time.perf_counter_ns() - begin) / 1e6)
+        return {"latencies_ms": latencies}
+
+    def info(self, request: Json) -> Json:  # noqa: ARG002
+        """Versions, threads, load time in seconds and peak resident memory in bytes."""
+        import torch
+
+        return {
+            "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
+            "threads": torch.get_num_threads(),
+            "load_seconds": self.load_seconds,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+
+    def _loaded(self) -> tuple[Reference, ExportPlan]:
+        if self.reference is None or self.export_plan is None:
+            raise StageError("no model is loaded")
+        return self.reference, self.export_plan
+
+    def _tensors(self, path: str) -> Tensors:
+        import numpy as np
+        import torch
+
+        reference, _ = self._loaded()
+        with np.load(path, allow_pickle=False) as archive:
+            arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
+        return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in reference.inputs)
+
+    def reply(self, line: str) -> Json:
+        """The reply to one request line; never raises."""
+        try:
+            request = json.loads(line)
+            return {"ok": True, "result": self.operations[request["op"]](request)}
+        except OrtcError as error:
+            fields = {"message": error.message, "help": error.help, "details": list(error.details)}
+            return {"ok": False, "error": {"code": type(error).__name__, **fields}}
+        except Exception as error:  # noqa: BLE001  # the boundary of the process: the compiler reports it with its trace
+            trace = traceback.format_exc().strip().splitlines()
+            message = f"{type(error).__name__}: {error}".strip()
+            return {"ok": False, "error": {"code": "internal", "message": message, "help": None, "details": trace}}
+
+
+def main() -> None:
+    """Serve until stdin ends. Whatever libraries print goes to stderr; stdout carries replies alone."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    server = Server()
+    for line in sys.stdin:
+        if line.strip():
+            replies.write(json.dumps(server.reply(line)) + "\n")
+            replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Models that are not from transformers: a function that builds a module, or a saved exported program."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ortc.errors import StageError
+from ortc.plan import ExportPlan, InputPlan
+from ortc.reference.model import Reference, finish
+from ortc.spec import ExportedProgramSource, PyTorchSource
+
+if TYPE_CHECKING:
+    import torch
+
+PICKLE_REASON = (
+    "reading it would run code that the file carries; save the state dict with safetensors.torch.save_file(), or with "
+    "torch.save() as plain tensors"
+)
+
+
+def load_module(source: PyTorchSource, directory: Path, root: Path, export: ExportPlan) -> Reference:
+    """Build the module of an entry point and load its weights.
+
+    Raises:
+        StageError: the entry point fails, does not give a module, or the weights do not fit it.
+    """
+    import torch
+
+    if export.inputs is None:
+        raise StageError("a pytorch source needs `export.inputs`", help="declare name, dtype and shape of each input")
+    module = resolve_entrypoint(source.entrypoint, root)(**source.args)
+    if not isinstance(module, torch.nn.Module):
+        raise StageError(f"`{source.entrypoint}` gives {type(module).__name__}, not a torch.nn.Module")
+    if source.weights is not None:
+        state = read_weights(directory / Path(source.weights).name)
+        missing, unexpected = module.load_state_dict(state, strict=False)
+        if missing or unexpected:
+            raise StageError(
+                f"`{source.weights}` does not fit the module: {len(missing)} weights missing, {len(unexpected)} unknown",
+                help="the entry point and its `args` must build the module that was trained",
+                details=(*(f"missing: {key}" for key in missing), *(f"unknown: {key}" for key in unexpected))[:20],
+            )
+    return finish(module, export.inputs, export)
+
+
+def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
+    """The object that `module:attribute` names, with the spec's root first on the import path.
+
+    Raises:
+        StageError: the module cannot be imported or lacks the attribute.
+    """
+    name, _, attribute = entrypoint.partition(":")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    try:
+        return getattr(importlib.import_module(name), attribute)
+    except ImportError as error:
+        raise StageError(
+            f"cannot import `{name}` of the entry point `{entrypoint}`: {error}",
+            help="entry points are imported from the project's root, the directory that holds .git or pyproject.toml",
+        ) from error
+    except AttributeError as error:
+        raise StageError(f"the module `{name}` has no `{attribute}`") from error
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """A state dict from .safetensors, or from a torch file without anything that would run code.
+
+    Raises:
+        StageError: unreadable, or a pickle of more than tensors.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            import safetensors.torch
+
+            return dict(safetensors.torch.load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise StageError(f"refused to read `{path.name}`: {PICKLE_REASON}", details=(_reason(error),)) from error
+    except Exception as error:
+        # safetensors raises its own bare Exception subclasses; either way the file is what is wrong.
+        raise StageError(f"cannot read the weights `{path.name}`: {_reason(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise StageError(f"`{path.name}` holds no state dict (names to tensors) but {type(state).__name__}")
+    return state
+
+
+def load_program(source: ExportedProgramSource, directory: Path, export: ExportPlan) -> Reference:
+    """A program that torch.export saved, as a module.
+
+    Raises:
+        StageError: unreadable, pickled code inside, or more than flat tensor inputs.
+    """
+    import torch
+
+    path = directory / Path(source.path).name
+    _refuse_pickled_objects(path)
+    # torch.export.load falls back to a full unpickle for some members; this makes every torch.load safe.
+    os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
+    try:
+        program = torch.export.load(path)
+    except Exception as error:
+        raise StageError(f"cannot read the exported program `{path.name}`: {_reason(error)}") from error
+    module = program.module()
+    return finish(module, export.inputs or program_inputs(program, export), export)
+
+
+def _refuse_pickled_objects(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if not name.endswith("_constants_config.json"):
+                    continue
+                for constant, payload in json.loads(archive.read(name)).get("config", {}).items():
+                    if payload.get("use_pickle") and not payload.get("is_param") and payload.get("tensor_meta") is None:
+                        raise StageError(f"refused to read `{path.name}`: its constant `{constant}` is a pickled object")
+    except zipfile.BadZipFile as error:
+        raise StageError(f"`{path.name}` is no .pt2 archive: {error}") from error
+
+
+def program_inputs(program: Any, export: ExportPlan) -> tuple[InputPlan, ...]:
+    """Inputs of an exported program: names and dtypes from its signature, dynamic dimensions matched to declared axes.
+
+    Raises:
+        StageError: a dynamic dimension cannot be matched to a declared axis.
+    """
+    declared = {axis.name: axis for axis in export.axes}
+    values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
+    symbols: dict[str, str] = {}
+    inputs = []
+    for name in program.graph_signature.user_inputs:
+        value = values[name]
+        shape: list[str | int] = []
+        for size in value.shape:
+            if isinstance(size, int):
+                shape.append(size)
+                continue
+            symbol = str(size)
+            if symbol not in symbols:
+                free = [axis for axis in declared if axis not in symbols.values()]
+                if not free:
+                    raise StageError(
+                        f"the program's input `{name}` has a dynamic dimension `{symbol}` without a declared axis",
+                        help="declare one axis for each dynamic dimension, in order of appearance, or `export.inputs`",
+                    )
+                symbols[symbol] = free[0]
+            shape.append(symbols[symbol])
+        dtype = str(value.dtype).removeprefix("torch.")
+        inputs.append(InputPlan.model_validate({"name": name, "dtype": dtype, "shape": tuple(shape)}))
+    return tuple(inputs)
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

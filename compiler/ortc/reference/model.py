@@ -1,0 +1,176 @@
+"""Load any supported source as one module with ordered tensor inputs and outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ortc.errors import StageError
+from ortc.plan import ExportPlan, InputPlan
+from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+
+if TYPE_CHECKING:
+    import torch
+
+    from ortc.plan import ModelPlan
+
+    Tensors = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model in eval mode whose `module(*inputs)` gives a tuple of tensors in the order of `outputs`."""
+
+    module: torch.nn.Module
+    inputs: tuple[InputPlan, ...]
+    outputs: tuple[str, ...]
+    parameters: int
+    weight_bytes: int
+    notes: tuple[str, ...] = field(default=())
+
+
+def load(source: ModelPlan, directory: Path, root: Path, export: ExportPlan) -> Reference:
+    """Load a model.
+
+    Args:
+        source: the plan's model source.
+        directory: where the source's files were put, with the names that the source gives them.
+        root: what the spec's relative paths and entry points resolve against.
+        export: declared axes, inputs and outputs.
+
+    Raises:
+        StageError: the model cannot be loaded as declared.
+    """
+    import torch
+
+    torch.manual_seed(0)
+    torch.set_grad_enabled(False)
+    match source:
+        case HuggingFaceSource():
+            from ortc.reference import huggingface
+
+            return huggingface.load(source, directory, export)
+        case PyTorchSource():
+            from ortc.reference import custom
+
+            return custom.load_module(source, directory, root, export)
+        case ExportedProgramSource():
+            from ortc.reference import custom
+
+            return custom.load_program(source, directory, export)
+        case OnnxSource():
+            raise StageError("an ONNX source has no PyTorch reference; it is its own")
+
+
+def finish(
+    module: torch.nn.Module, inputs: tuple[InputPlan, ...], export: ExportPlan, notes: tuple[str, ...] = ()
+) -> Reference:
+    """Run the module once on small inputs, name its outputs and keep those the spec asks for.
+
+    Raises:
+        StageError: the module fails on the declared inputs, gives no tensors, or lacks an output asked for.
+    """
+    import torch
+
+    module.eval()
+    arguments = example_inputs(inputs, export)
+    described = ", ".join(f"{tensor.name} {list(value.shape)}" for tensor, value in zip(inputs, arguments, strict=True))
+    try:
+        result = module(*arguments)
+    except Exception as error:
+        raise StageError(
+            f"the model fails in PyTorch on the declared inputs ({described}): {type(error).__name__}: {error}",
+            help="check `export.inputs`: names, order, dtypes and shapes must be those of the model's forward()",
+        ) from error
+    found = named_tensors(result)
+    if not found:
+        raise StageError(f"the model's forward() gives no tensors but {type(result).__name__}")
+    wanted = export.outputs or tuple(found)
+    if missing := [name for name in wanted if name not in found]:
+        raise StageError(
+            f"the model has no output `{missing[0]}`",
+            help=f"`export.outputs` can be any of: {', '.join(found)}",
+        )
+    parameters = list(module.parameters())
+    return Reference(
+        module=_keep(module, wanted),
+        inputs=inputs,
+        outputs=wanted,
+        parameters=sum(tensor.numel() for tensor in parameters),
+        weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *module.buffers()]),
+        notes=(*notes, *(() if isinstance(result, torch.Tensor) else _dropped(found, wanted))),
+    )
+
+
+def _dropped(found: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> tuple[str, ...]:
+    dropped = [name for name in found if name not in wanted]
+    return (f"outputs not exported: {', '.join(dropped)}",) if dropped else ()
+
+
+def named_tensors(result: Any) -> dict[str, torch.Tensor]:
+    """The tensors a forward() gives, by name: keys and fields of mappings and dataclasses, else `output_N`.
+
+    Nested containers (caches, hidden states of every layer) are left out.
+    """
+    import dataclasses
+
+    import torch
+
+    if isinstance(result, torch.Tensor):
+        return {"output": result}
+    if isinstance(result, Mapping):
+        items = list(result.items())
+    elif dataclasses.is_dataclass(result):
+        items = [(entry.name, getattr(result, entry.name)) for entry in dataclasses.fields(result)]
+    elif hasattr(result, "_fields"):
+        items = list(zip(result._fields, result, strict=True))
+    elif isinstance(result, Sequence):
+        items = [(f"output_{index}", value) for index, value in enumerate(result)]
+    else:
+        return {}
+    return {str(name): value for name, value in items if isinstance(value, torch.Tensor)}
+
+
+def _keep(module: torch.nn.Module, wanted: tuple[str, ...]) -> torch.nn.Module:
+    import torch
+
+    class Outputs(torch.nn.Module):
+        """The model with its outputs as one ordered tuple."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = module
+
+        def forward(self, *inputs: torch.Tensor) -> Tensors:
+            found = named_tensors(self.model(*inputs))
+            return tuple(found[name] for name in wanted)
+
+    return Outputs().eval()
+
+
+_EXAMPLE_SIZES = (3, 5, 7, 11, 13, 17, 19)
+
+
+def example_sizes(export: ExportPlan) -> dict[str, int]:
+    """A size for each axis to trace with: different for each, inside its bounds, and 2 or more where that is possible.
+
+    torch.export treats sizes 0 and 1 as constants, and equal sizes of two axes could be taken for one.
+    """
+    chosen: dict[str, int] = {}
+    for index, axis in enumerate(export.axes):
+        step = axis.multiple_of
+        wanted = _EXAMPLE_SIZES[index % len(_EXAMPLE_SIZES)] * step
+        chosen[axis.name] = min(max(wanted, -(-axis.min // step) * step), axis.max // step * step)
+    return chosen
+
+
+def example_inputs(inputs: tuple[InputPlan, ...], export: ExportPlan) -> Tensors:
+    """Distinct seeded tensors to trace with; the same tensor given twice would be taken for one input."""
+    import torch
+
+    from ortc.samples import synthetic
+
+    sizes = example_sizes(export)
+    return tuple(torch.from_numpy(synthetic(tensor, sizes, f"example/{tensor.name}")) for tensor in inputs)

@@ -1,0 +1,241 @@
+"""Input data: seeded synthetic tensors, and real samples shaped to any point of the shape matrix."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ortc.errors import StageError
+from ortc.plan import AxisPlan, CasePlan, InputPlan
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+MASK = "attention_mask"
+MAX_SAMPLES = 128
+"""Real samples that are checked for parity; evenly spaced when there are more."""
+BATCH = 8
+"""Real samples are checked in batches of this, or of the batch axis' maximum when that is less."""
+
+
+def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
+    """A tensor of the declared dtype and range, equal for equal arguments on every machine.
+
+    Floats without a range are standard normal; integers without one are 0 or 1.
+
+    Args:
+        tensor: the declared input.
+        sizes: size of each dynamic axis.
+        seed: any text; different texts give different data.
+    """
+    shape = tuple(sizes[entry] if isinstance(entry, str) else entry for entry in tensor.shape)
+    dtype = np.dtype(tensor.dtype)
+    if tensor.fill is not None:
+        return np.full(shape, tensor.fill, dtype=dtype)
+    generator = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+    if dtype.kind == "f":
+        if tensor.range is None:
+            return generator.standard_normal(shape).astype(dtype)
+        return generator.uniform(*tensor.range, shape).astype(dtype)
+    low, high = (0, 1) if tensor.range is None else (int(tensor.range[0]), int(tensor.range[1]))
+    return generator.integers(low, high, size=shape, endpoint=True).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Real inputs of the spec, or none.
+
+    `texts` holds token ids without special tokens, one row a sample; `arrays` one array an input, samples along axis 0.
+    """
+
+    texts: tuple[tuple[int, ...], ...] = ()
+    prefix: tuple[int, ...] = ()
+    suffix: tuple[int, ...] = ()
+    pad: int = 0
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.texts) or (len(next(iter(self.arrays.values()))) if self.arrays else 0)
+
+
+def load_samples(path: Path, model_directory: Path | None) -> Samples:
+    """Read a samples file: `.npz` with an array an input, else UTF-8 text with one sample a line.
+
+    Raises:
+        StageError: unreadable, empty, or text for a model without tokenizer.json.
+    """
+    if path.suffix == ".npz":
+        return _load_npz(path)
+    tokenizer_file = None if model_directory is None else model_directory / "tokenizer.json"
+    if tokenizer_file is None or not tokenizer_file.is_file():
+        raise StageError(
+            f"samples are text (`{path.name}`), but the model's files have no tokenizer.json",
+            help="list tokenizer.json in `model.files`, or give samples as .npz with an array an input",
+        )
+    from tokenizers import Tokenizer
+
+    try:
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise StageError(f"samples `{path.name}` are not UTF-8: byte {error.start}") from error
+    if not lines:
+        raise StageError(f"samples `{path.name}` are empty")
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # Special tokens around an empty text tell what the model's template puts before and after.
+    frame = tokenizer.encode("").ids
+    half = (len(frame) + 1) // 2
+    texts = tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(lines, add_special_tokens=False))
+    pad = next((tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>") if tokenizer.token_to_id(name)), 0)
+    return Samples(
+        texts=tuple(text for text in texts if text), prefix=tuple(frame[:half]), suffix=tuple(frame[half:]), pad=pad or 0
+    )
+
+
+def _load_npz(path: Path) -> Samples:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError) as error:
+        raise StageError(f"cannot read the samples `{path.name}`: {error}") from error
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if not arrays or len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise StageError(
+            f"samples `{path.name}` need one array an input with the same number of samples along axis 0",
+            details=tuple(f"{name}: {length}" for name, length in lengths.items()),
+        )
+    return Samples(arrays=arrays)
+
+
+class InputFactory:
+    """Makes the model's inputs for any case, from real samples where there are any."""
+
+    def __init__(self, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...], samples: Samples) -> None:
+        self.inputs = inputs
+        self.axes = {axis.name: axis for axis in axes}
+        self.samples = samples
+        self.mask = next((tensor for tensor in inputs if tensor.name == MASK and len(tensor.shape) == 2), None)
+        if samples.texts and (not inputs or inputs[0].name != "input_ids"):
+            raise StageError("samples are text, but the model's first input is not `input_ids`")
+        if samples.arrays and (missing := [t.name for t in inputs if t.name not in samples.arrays]):
+            raise StageError(f"the samples lack an array for the input `{missing[0]}`")
+
+    @property
+    def batch_axis(self) -> str | None:
+        """The axis that all inputs have first, if there is one."""
+        first = {tensor.shape[0] if tensor.shape else 0 for tensor in self.inputs}
+        return axis if len(first) == 1 and isinstance(axis := first.pop(), str) else None
+
+    def case(self, case: CasePlan) -> dict[str, Array]:
+        """Inputs of one point of the shape matrix."""
+        sizes = case.shape.as_dict()
+        lengths = self._lengths(sizes, padded=case.padded)
+        if self.samples.texts:
+            return self._text(sizes, lengths, start=0)
+        feeds = {
+            tensor.name: self._fit(self.samples.arrays[tensor.name], tensor, sizes)
+            if self.samples.arrays
+            else synthetic(tensor, sizes, f"{tensor.name}/{case}")
+            for tensor in self.inputs
+        }
+        if self.mask is not None and case.padded:
+            feeds[MASK] = _mask(lengths, feeds[MASK].shape[-1], feeds[MASK].dtype)
+        return feeds
+
+    def real(self) -> list[tuple[str, dict[str, Array]]]:
+        """The real samples as named batches of their natural sizes, within the declared bounds."""
+        count = len(self.samples)
+        if not count or self.batch_axis is None:
+            return []
+        axis = self.axes[self.batch_axis]
+        picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MAX_SAMPLES))})
+        size = min(BATCH, axis.max)
+        groups = [picked[i : i + size] for i in range(0, len(picked), size)]
+        groups = [group for group in groups if len(group) >= axis.min and len(group) % axis.multiple_of == 0]
+        return [(f"samples {group[0] + 1}-{group[-1] + 1}", self._real_batch(group)) for group in groups]
+
+    def _real_batch(self, rows: list[int]) -> dict[str, Array]:
+        if not self.samples.texts:
+            return {tensor.name: self._cast(self.samples.arrays[tensor.name][rows], tensor) for tensor in self.inputs}
+        longest = self.axes[str(self.inputs[0].shape[-1])]
+        frame = len(self.samples.prefix) + len(self.samples.suffix)
+        lengths = [min(len(self.samples.texts[row]) + frame, longest.max) for row in rows]
+        width = max(*lengths, longest.min) if len(lengths) > 1 else max(lengths[0], longest.min)
+        width = -(-width // longest.multiple_of) * longest.multiple_of
+        sizes = {str(self.inputs[0].shape[0]): len(rows), longest.name: width}
+        return self._text(sizes, lengths, rows=rows)
+
+    def _lengths(self, sizes: Mapping[str, int], *, padded: bool) -> list[int]:
+        if self.mask is None:
+            return []
+        rows, width = (sizes[entry] if isinstance(entry, str) else entry for entry in self.mask.shape)
+        if not padded:
+            return [width] * rows
+        # A single row is padded too; of several, the first stays full, so that both kinds are in one batch.
+        return [max(1, width - 1 - row * width // (rows + 1)) if rows == 1 or row else width for row in range(rows)]
+
+    def _text(
+        self, sizes: Mapping[str, int], lengths: list[int], *, start: int = 0, rows: list[int] | None = None
+    ) -> dict[str, Array]:
+        ids_input = self.inputs[0]
+        count, width = (sizes[entry] if isinstance(entry, str) else entry for entry in ids_input.shape)
+        lengths = lengths or [width] * count
+        ids = np.full((count, width), self.samples.pad, dtype=ids_input.dtype)
+        for row in range(count):
+            ids[row, : lengths[row]] = self._tokens(start + row if rows is None else rows[row], lengths[row])
+        feeds: dict[str, Array] = {ids_input.name: ids}
+        for tensor in self.inputs[1:]:
+            if tensor.name == MASK:
+                feeds[MASK] = _mask(lengths, width, np.dtype(tensor.dtype))
+            elif tensor.name == "token_type_ids":
+                feeds[tensor.name] = np.zeros((count, width), dtype=tensor.dtype)
+            else:
+                feeds[tensor.name] = synthetic(tensor, sizes, f"{tensor.name}/text")
+        return feeds
+
+    def _tokens(self, index: int, length: int) -> tuple[int, ...]:
+        """Exactly `length` ids: the sample in its frame, followed by the next samples where it is too short."""
+        prefix, suffix = self.samples.prefix, self.samples.suffix
+        room = length - len(prefix) - len(suffix)
+        if room < 1:
+            return (*prefix, *suffix)[:length] if length > 1 else self.samples.texts[index % len(self.samples.texts)][:1]
+        body: list[int] = []
+        while len(body) < room:
+            body.extend(self.samples.texts[index % len(self.samples.texts)])
+            index += 1
+        return (*prefix, *body[:room], *suffix)
+
+    def _fit(self, array: Array, tensor: InputPlan, sizes: Mapping[str, int]) -> Array:
+        """Tile or cut an array of samples to a shape."""
+        result = self._cast(array, tensor)
+        for dimension, entry in enumerate(tensor.shape):
+            size = sizes[entry] if isinstance(entry, str) else entry
+            if result.shape[dimension] < size:
+                repeats = [1] * result.ndim
+                repeats[dimension] = -(-size // result.shape[dimension])
+                result = np.tile(result, repeats)
+            result = np.take(result, range(size), axis=dimension)
+        return np.ascontiguousarray(result)
+
+    def _cast(self, array: Array, tensor: InputPlan) -> Array:
+        if array.dtype != np.dtype(tensor.dtype) or array.ndim != len(tensor.shape):
+            raise StageError(
+                f"samples for `{tensor.name}` are {array.dtype} with {array.ndim} dimensions; "
+                f"the spec declares {tensor.dtype} with {len(tensor.shape)}"
+            )
+        fixed = [(d, size) for d, size in enumerate(tensor.shape) if isinstance(size, int) and d > 0]
+        if any(array.shape[dimension] != size for dimension, size in fixed):
+            raise StageError(f"samples for `{tensor.name}` have shape {list(array.shape)}, declared {list(tensor.shape)}")
+        return array
+
+
+def _mask(lengths: list[int], width: int, dtype: np.dtype[Any]) -> Array:
+    return (np.arange(width)[None, :] < np.asarray(lengths)[:, None]).astype(dtype)
