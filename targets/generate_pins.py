@@ -1,0 +1,200 @@
+"""Generate targets/data/pins/: the packages of each runtime environment, pinned by version and sha256.
+
+Run `python targets/generate_pins.py [--only NAME]` after a new release of a runtime; it needs `packaging` and a
+package index that pip reaches. One version of each package serves every platform and Python of a set where such a
+version exists; where none does, requirements carry environment markers.
+"""
+
+import argparse
+import sys
+import urllib.request
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from generate_common import DATA, MACHINES, PYTHONS, Distribution, pick, write_json
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+FORMAT_VERSION = 1
+RUNTIME_VERSION = "1.31.1"
+Pair = tuple[str, str]  # platform, Python
+
+
+@dataclass(frozen=True)
+class Root:
+    """A set of pins: the requirement it starts from and the platforms it serves."""
+
+    name: str
+    requirement: str
+    platforms: tuple[str, ...]
+
+
+ROOTS = (
+    Root("onnxruntime", f"onnxruntime=={RUNTIME_VERSION}", ("linux/amd64", "linux/arm64")),
+    # CUDA and cuDNN come from the base image.
+    Root("onnxruntime-gpu", f"onnxruntime-gpu=={RUNTIME_VERSION}", ("linux/amd64",)),
+    # CUDA and cuDNN come from wheels; the extra `cuda` lacks cuBLAS, which cuDNN's wheel requires.
+    Root("onnxruntime-gpu-cuda", f"onnxruntime-gpu[cuda,cudnn]=={RUNTIME_VERSION}", ("linux/amd64",)),
+)
+
+
+def main() -> int:
+    """Resolve the sets asked for and write them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--only", choices=[root.name for root in ROOTS], help="regenerate one set")
+    only = parser.parse_args().only
+    for root in ROOTS:
+        if only in (None, root.name):
+            write_json(DATA / "pins" / f"{root.name}.json", generate(root))
+            print(f"wrote targets/data/pins/{root.name}.json", file=sys.stderr)
+    return 0
+
+
+def generate(root: Root) -> dict[str, object]:
+    """The pin file of one set."""
+    pairs = [(platform, python) for platform in root.platforms for python in PYTHONS]
+    chosen = resolve(root.requirement, pairs)
+    sizes: dict[str, int] = {}
+    requirements = []
+    for name in sorted({name for wheels in chosen.values() for name in wheels}):
+        by_version: dict[str, dict[Pair, Distribution]] = {}
+        for pair in pairs:
+            if name in chosen[pair]:
+                by_version.setdefault(chosen[pair][name].version, {})[pair] = chosen[pair][name]
+        for version in sorted(by_version, key=Version):
+            picked = by_version[version]
+            requirements.append(
+                {
+                    "name": name,
+                    "version": version,
+                    "marker": marker(list(picked), pairs),
+                    "wheels": wheels_of(picked, sizes),
+                }
+            )
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": root.name,
+        "requirement": root.requirement,
+        "platforms": list(root.platforms),
+        "pythons": list(PYTHONS),
+        "requirements": requirements,
+    }
+
+
+def resolve(requirement: str, pairs: list[Pair]) -> dict[Pair, dict[str, Distribution]]:
+    """For each pair the wheels that satisfy the requirement and all it requires.
+
+    A package found under a new constraint is chosen again, until nothing changes.
+    """
+    constraints: dict[str, set[str]] = {}
+    needed: dict[Pair, set[str]] = {pair: set() for pair in pairs}
+    chosen: dict[Pair, dict[str, Distribution]] = {pair: {} for pair in pairs}
+    pending = [(pair, Requirement(requirement)) for pair in pairs]
+    while pending:
+        changed = set()
+        for pair, wanted in pending:
+            name = canonicalize_name(wanted.name)
+            specifiers = constraints.setdefault(name, set())
+            if name not in needed[pair] or not {str(part) for part in wanted.specifier} <= specifiers:
+                changed.add(name)
+            needed[pair].add(name)
+            specifiers |= {str(part) for part in wanted.specifier}
+        extras = {(pair, canonicalize_name(wanted.name)): wanted.extras for pair, wanted in pending}
+        pending = []
+        for name in sorted(changed):
+            users = [pair for pair in pairs if name in needed[pair]]
+            for pair, wheel in choose(name, sorted(constraints[name]), users).items():
+                chosen[pair][name] = wheel
+                pending += [(pair, found) for found in requires(wheel, pair, extras.get((pair, name), set()))]
+    return chosen
+
+
+def choose(name: str, specifiers: Iterable[str], pairs: list[Pair]) -> dict[Pair, Distribution]:
+    """The newest version that has a wheel for every pair; each pair's own newest when there is none."""
+    newest = {pair: one(f"{name}{','.join(specifiers)}", pair) for pair in pairs}
+    versions = {wheel.version for wheel in newest.values()}
+    if len(versions) == 1:
+        return newest
+    common = {}
+    for pair in pairs:
+        picked = pick([f"{name}=={min(versions, key=Version)}"], *pair)
+        if picked is None:
+            return newest
+        common[pair] = picked[0]
+    return common
+
+
+def one(requirement: str, pair: Pair) -> Distribution:
+    """The wheel pip picks for this requirement.
+
+    Raises:
+        SystemExit: the index has no wheel for this pair.
+    """
+    picked = pick([requirement], *pair)
+    if picked is None:
+        raise SystemExit(f"the index has no wheel of {requirement} for {pair[0]}, Python {pair[1]}; drop the pair")
+    return picked[0]
+
+
+def requires(wheel: Distribution, pair: Pair, extras: set[str]) -> list[Requirement]:
+    """What a wheel requires in this pair's environment, with these extras."""
+    platform, python = pair
+    environment = {
+        "implementation_name": "cpython",
+        "os_name": "posix",
+        "platform_machine": MACHINES[platform],
+        "platform_python_implementation": "CPython",
+        "platform_system": "Linux",
+        "python_full_version": f"{python}.0",
+        "python_version": python,
+        "sys_platform": "linux",
+    }
+    found = [Requirement(text) for text in wheel.requires]
+    return [
+        item
+        for item in found
+        if item.marker is None or any(item.marker.evaluate(environment | {"extra": extra}) for extra in {"", *extras})
+    ]
+
+
+def marker(used: list[Pair], pairs: list[Pair]) -> str | None:
+    """The environment marker that holds for the used pairs and for no other of the set."""
+    if len(used) == len(pairs):
+        return None
+    alternatives = []
+    for platform in sorted({platform for platform, _ in used}):
+        pythons = [python for python in PYTHONS if (platform, python) in used]
+        terms = [f'platform_machine == "{MACHINES[platform]}"']
+        if len(pythons) < len(PYTHONS):
+            terms.append("(" + " or ".join(f'python_version == "{python}"' for python in pythons) + ")")
+        alternatives.append(" and ".join(terms))
+    return " or ".join(alternatives)
+
+
+def wheels_of(picked: dict[Pair, Distribution], sizes: dict[str, int]) -> list[dict[str, object]]:
+    """The distinct wheels among those picked, each with its size and the pairs it serves."""
+    wheels = []
+    for wheel in sorted(set(picked.values()), key=lambda wheel: wheel.file):
+        serves: dict[str, list[str]] = {}
+        for (platform, python), other in picked.items():
+            if other == wheel:
+                serves.setdefault(platform, []).append(python)
+        if wheel.url not in sizes:
+            sizes[wheel.url] = size_of(wheel)
+        wheels.append({"file": wheel.file, "sha256": wheel.sha256, "bytes": sizes[wheel.url], "serves": serves})
+    return wheels
+
+
+def size_of(wheel: Distribution) -> int:
+    """Bytes to download for a wheel, as the index states them."""
+    request = urllib.request.Request(wheel.url, method="HEAD")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        length = answer.headers["Content-Length"]
+    if length is None:
+        raise SystemExit(f"the index did not state the size of {wheel.file}; run again")
+    return int(length)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
