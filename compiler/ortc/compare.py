@@ -1,0 +1,88 @@
+"""How far two sets of outputs are apart. The bundle's loader uses the same definitions for its golden self-test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ortc.plan import Frozen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+
+
+class Difference(Frozen):
+    """One output against the reference.
+
+    `max_abs`: greatest absolute difference of any element. `cosine`: least cosine similarity of any sample (row of
+    axis 0) over its unmasked elements, None for outputs that are not floating point. `top1`: share of rows along the last
+    axis whose largest element is the same. `problem`: why the outputs cannot be compared at all, or None.
+    """
+
+    output: str
+    max_abs: float
+    cosine: float | None
+    top1: float | None
+    problem: str | None = None
+
+
+def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Difference:
+    """Compare one output.
+
+    Args:
+        name: of the output.
+        expected: the reference, of any shape and dtype.
+        actual: what the variant gave.
+        mask: the attention mask [batch, sequence], or None; used where the output's first two dimensions are the mask's.
+    """
+
+    def fail(problem: str) -> Difference:
+        return Difference(output=name, max_abs=float("inf"), cosine=-1.0, top1=0.0, problem=problem)
+
+    if expected.shape != actual.shape:
+        return fail(f"shape {list(actual.shape)} instead of {list(expected.shape)}")
+    if expected.dtype.kind != "f":
+        same = bool(np.array_equal(expected, actual))
+        return Difference(output=name, max_abs=0.0, cosine=None, top1=None) if same else fail("integer values differ")
+    if actual.dtype.kind != "f":
+        return fail(f"dtype {actual.dtype} instead of {expected.dtype}")
+    finite = np.isfinite(expected)
+    if not np.array_equal(finite, np.isfinite(actual)) or not np.array_equal(
+        expected[~finite], actual[~finite], equal_nan=True
+    ):
+        return fail("NaN or infinity at other places than in PyTorch")
+    if expected.size == 0:
+        return Difference(output=name, max_abs=0.0, cosine=1.0, top1=1.0)
+    left = np.where(finite, expected, 0).astype(np.float64)
+    right = np.where(finite, actual, 0).astype(np.float64)
+    max_abs = float(np.max(np.abs(left - right)))
+    if mask is not None and left.ndim >= 2 and left.shape[:2] == mask.shape:
+        keep = mask.astype(bool).reshape(*mask.shape, *([1] * (left.ndim - 2)))
+        left, right = left * keep, right * keep
+        rows = mask.astype(bool)
+    else:
+        rows = np.ones(left.shape[:-1], dtype=bool)
+    return Difference(output=name, max_abs=max_abs, cosine=worst_cosine(left, right), top1=_top1(left, right, rows))
+
+
+def worst_cosine(left: Array, right: Array) -> float:
+    """Least cosine similarity of any row of axis 0, flattened; two zero rows are equal, one zero row is not."""
+    left = left.reshape(left.shape[0] if left.ndim else 1, -1)
+    right = right.reshape(left.shape)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    dots = np.einsum("ij,ij->i", left, right)
+    both_zero = ~left.any(axis=1) & ~right.any(axis=1)
+    similarity = np.where(norms > 0, dots / np.where(norms > 0, norms, 1.0), 0.0)
+    return float(np.min(np.where(both_zero, 1.0, similarity)))
+
+
+def _top1(left: Array, right: Array, rows: Array) -> float | None:
+    if left.ndim < 1 or left.shape[-1] < 2:
+        return None
+    same = np.argmax(left, axis=-1) == np.argmax(right, axis=-1)
+    if same.shape != rows.shape:
+        rows = np.broadcast_to(rows[tuple(slice(None) for _ in range(rows.ndim))], same.shape)
+    return float(np.mean(same[rows])) if rows.any() else 1.0

@@ -1,0 +1,72 @@
+"""Runtime environments: venvs made from exactly the pinned requirements that a bundle ships."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+from ortc.errors import StageError
+from ortc.plan import digest
+
+MARKER = ".complete"
+
+
+def environment(requirements: str, root: Path, python: str = sys.executable) -> Path:
+    """The interpreter of a cached venv that holds these requirements and nothing else.
+
+    Made once per requirements and Python under a lock; one that a kill left half made is made again.
+
+    Args:
+        requirements: text of a hash-pinned requirements.txt.
+        root: directory that holds the environments.
+        python: the interpreter to make it with.
+
+    Raises:
+        StageError: the packages cannot be installed.
+    """
+    key = digest([requirements, python, sys.version])[:24]
+    place = root / key
+    interpreter = place / "bin" / "python"
+    if (place / MARKER).is_file():
+        return interpreter
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if (place / MARKER).is_file():
+            return interpreter
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            _make(requirements, place, python)
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        (place / MARKER).touch()
+    return interpreter
+
+
+def _make(requirements: str, place: Path, python: str) -> None:
+    _command([python, "-m", "venv", "--without-pip", str(place)], "make a virtual environment")
+    listing = place / "requirements.txt"
+    listing.write_text(requirements, "utf-8")
+    # pip of this environment installs into the new one, which then holds nothing that the bundle does not ask for.
+    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet"]
+    _command(
+        [*pip, "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(listing)],
+        "install the bundle's pinned requirements",
+    )
+
+
+def _command(arguments: list[str], purpose: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    result = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
+    if result.returncode != 0:
+        lines = (result.stderr or result.stdout).strip().splitlines()
+        raise StageError(
+            f"cannot {purpose} (exit code {result.returncode})",
+            help="the package index must be reachable the first time; later builds use the cached environment",
+            details=tuple(lines[-12:]),
+        )

@@ -1,0 +1,284 @@
+"""Get a model's files: from wherever they can be had, and only with the digests that the spec declares."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ortc.errors import StageError
+from ortc.plan import Frozen, ModelPlan
+from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.store import Store, sha256_file
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
+HUB_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+"""What is taken from a hub repository when the spec lists no files. Never code, never pickles."""
+
+
+class FetchedFile(Frozen):
+    """A file of the model, its digest, and where it came from (no machine's paths)."""
+
+    name: str
+    sha256: str
+    origin: str
+
+
+class Fetched(Frozen):
+    """A model's files, linked by name into one directory."""
+
+    directory: Path
+    files: tuple[FetchedFile, ...]
+    notes: tuple[str, ...] = ()
+
+    def digests(self) -> dict[str, str]:
+        """File name to sha256: what the content of the model is, wherever it came from."""
+        return {file.name: file.sha256 for file in self.files}
+
+
+def fetch(source: ModelPlan, root: Path, store: Store, work: Path) -> Fetched:
+    """Put every file that a source needs into `work`.
+
+    Args:
+        source: the plan's model source.
+        root: what relative paths of the spec resolve against.
+        store: keeps files by digest.
+        work: an empty directory to link the files into.
+
+    Raises:
+        StageError: a file cannot be had, or no place has it with the declared digest.
+    """
+    match source:
+        case HuggingFaceSource():
+            return _huggingface(source, root, store, work)
+        case PyTorchSource(weights=None):
+            return Fetched(directory=work, files=())
+        case PyTorchSource(weights=str() as name) | OnnxSource(path=name) | ExportedProgramSource(path=name):
+            return _local(name, source.sha256, root, work)
+    raise AssertionError(source)
+
+
+def _local(name: str, declared: str | None, root: Path, work: Path) -> Fetched:
+    path = root / name
+    if not path.is_file():
+        raise StageError(f"`{name}` does not exist", help=f"paths of a spec resolve against its root, {root}")
+    _check_suffix(name)
+    found = sha256_file(path)
+    if declared is not None and found != declared:
+        raise StageError(f"`{name}` was refused: {_difference(declared, found)}")
+    files = [FetchedFile(name=path.name, sha256=found, origin=f"path:{name}")]
+    _link(path, work / path.name)
+    if path.suffix == ".onnx":
+        for extra in _external_data(path):
+            files.append(FetchedFile(name=extra.name, sha256=sha256_file(extra), origin=f"path:{name}"))
+            _link(extra, work / extra.name)
+    return Fetched(directory=work, files=tuple(files))
+
+
+def _external_data(path: Path) -> Iterator[Path]:
+    """Files beside an ONNX graph that hold its weights."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise StageError(f"`{path.name}` is no ONNX file: {error}") from error
+    names = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    for name in sorted(names):
+        if "/" in name or not (path.parent / name).is_file():
+            raise StageError(f"`{path.name}` keeps weights in `{name}`, which is not beside it")
+        yield path.parent / name
+
+
+def _huggingface(source: HuggingFaceSource, root: Path, store: Store, work: Path) -> Fetched:
+    if source.path is not None:
+        return _directory(source, root, work)
+    wanted = {
+        name: sha256
+        for name, sha256 in source.files.items()
+        if source.weights == "pretrained" or not name.endswith(WEIGHT_SUFFIXES)
+    }
+    complete = source.weights == "random" or any(name.endswith(".safetensors") for name in wanted)
+    if not wanted or not complete:
+        return _hub_snapshot(source, wanted, root, store, work)
+    return _collect(source, wanted, root, store, work)
+
+
+def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
+    directory = root / str(source.path)
+    if not directory.is_dir():
+        raise StageError(f"`{source.path}` is no directory", help=f"paths of a spec resolve against its root, {root}")
+    names = list(source.files) or [
+        str(file.relative_to(directory)) for pattern in HUB_PATTERNS for file in sorted(directory.glob(pattern))
+    ]
+    files = []
+    for name in names:
+        path = directory / name
+        if source.weights == "random" and name.endswith(WEIGHT_SUFFIXES):
+            continue
+        if not path.is_file():
+            raise StageError(f"`{source.path}` has no `{name}`")
+        _check_suffix(name)
+        found = sha256_file(path)
+        if (declared := source.files.get(name)) is not None and found != declared:
+            raise StageError(f"`{source.path}/{name}` was refused: {_difference(declared, found)}")
+        _link(path, work / name)
+        files.append(FetchedFile(name=name, sha256=found, origin=f"path:{source.path}"))
+    if not any(file.name == "config.json" for file in files):
+        raise StageError(f"`{source.path}` has no config.json")
+    return Fetched(directory=work, files=tuple(files))
+
+
+def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
+    """Each file from the first place that has it with the right digest."""
+    files, notes = [], []
+    for name, declared in wanted.items():
+        _check_suffix(name)
+        tried: list[str] = []
+        for origin, path in _places(source, name, declared, root, store, tried):
+            found = sha256_file(path)
+            if found != declared:
+                tried.append(f"{origin}: refused, {_difference(declared, found)}")
+                continue
+            _link(store.add_blob(path, declared), work / name)
+            files.append(FetchedFile(name=name, sha256=declared, origin=origin))
+            break
+        else:
+            raise StageError(
+                f"`{name}` of {source.id} cannot be had with the declared digest", help=_ways_out(source), details=tuple(tried)
+            )
+        notes.extend(line for line in tried if "refused" in line)
+    return Fetched(directory=work, files=tuple(files), notes=tuple(notes))
+
+
+def _places(
+    source: HuggingFaceSource, name: str, declared: str, root: Path, store: Store, tried: list[str]
+) -> Iterator[tuple[str, Path]]:
+    """Where a file may lie, nearest first; why a place has none is appended to `tried`."""
+    if (blob := store.blob(declared)).is_file():
+        yield "ortc's cache", blob
+    if (cached := _hub_cache(source, name)) is not None:
+        yield "the hub cache", cached
+    for mirror in source.mirrors:
+        scheme, _, rest = mirror.partition(":")
+        if scheme == "package":
+            path = _package_file(rest, name)
+        elif scheme == "path":
+            path = root / rest / name
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                try:
+                    yield mirror, _download(f"{mirror.rstrip('/')}/{name}", Path(scratch) / "file")
+                except (OSError, ValueError, ImportError) as error:
+                    tried.append(f"{mirror}: {error}")
+            continue
+        if path is not None and path.is_file():
+            yield mirror, path
+        else:
+            tried.append(f"{mirror}: has no `{name}`")
+    try:
+        yield f"hub:{source.id}@{source.revision}", _hub_download(source, name)
+    except StageError as error:
+        tried.append(f"hub:{source.id}: {error.message}")
+
+
+def _package_file(place: str, name: str) -> Path | None:
+    """A file inside an importable package (`module/directory`), found without importing it."""
+    module, _, directory = place.partition("/")
+    spec = importlib.util.find_spec(module)
+    for base in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(base) / directory / name).is_file():
+            return path
+    return None
+
+
+def _download(url: str, target: Path) -> Path:
+    import fsspec
+
+    with fsspec.open(url, "rb") as remote, target.open("wb") as local:
+        while chunk := remote.read(1 << 20):
+            local.write(chunk)
+    return target
+
+
+def _hub_cache(source: HuggingFaceSource, name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(str(source.id), name, revision=source.revision)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _hub_download(source: HuggingFaceSource, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(str(source.id), name, revision=source.revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise StageError(f"`{name}` cannot be downloaded from the hub ({_first_line(error)})") from error
+
+
+def _hub_snapshot(
+    source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path
+) -> Fetched:
+    """Files that the spec pins by revision alone; those with a digest are still held to it."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    pinned = _collect(source, wanted, root, store, work) if wanted else Fetched(directory=work, files=())
+    import fnmatch
+
+    try:
+        listed = HfApi().list_repo_files(str(source.id), revision=source.revision)
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise StageError(
+            f"the hub cannot be reached for {source.id} ({_first_line(error)})", help=_ways_out(source)
+        ) from error
+    files = list(pinned.files)
+    for name in sorted(listed):
+        if name in wanted or not any(fnmatch.fnmatch(name, pattern) for pattern in HUB_PATTERNS):
+            continue
+        if source.weights == "random" and name.endswith(WEIGHT_SUFFIXES):
+            continue
+        path = _hub_download(source, name)
+        _link(path, work / name)
+        files.append(FetchedFile(name=name, sha256=sha256_file(path), origin=f"hub:{source.id}@{source.revision}"))
+    return Fetched(directory=work, files=tuple(files), notes=pinned.notes)
+
+
+def _ways_out(source: HuggingFaceSource) -> str:
+    advice = "give the machine access to the hub, or put the files into a directory and name it in `model.mirrors` (with `model.files`)"
+    if source.weights == "pretrained":
+        advice += "; or build the seeded architecture, without trained weights, with `--set model.weights=random`"
+    return advice
+
+
+def _check_suffix(name: str) -> None:
+    if name.endswith(PICKLE_SUFFIXES):
+        raise StageError(
+            f"refused `{name}`: reading a pickle runs the code that it carries",
+            help="save the weights with safetensors.torch.save_file()",
+        )
+
+
+def _difference(declared: str, found: str) -> str:
+    return f"its sha256 is {found}, declared {declared}"
+
+
+def _link(path: Path, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(path.resolve())
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,93 @@
+"""What this machine is: platform, CPU, memory, accelerators. The key of every measurement."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from ortc.plan import Frozen, digest
+
+ISA_FLAGS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm", "bf16")
+"""CPU features that change which kernels run, as /proc/cpuinfo spells them."""
+
+_MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+class Host(Frozen):
+    """The hardware that a measurement belongs to; memory in bytes."""
+
+    platform: str
+    cpu: str
+    isa: tuple[str, ...]
+    cores: int
+    memory: int
+    gpus: tuple[str, ...]
+
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that differ between machines that would measure differently."""
+        return digest(self)[:16]
+
+
+def host_platform() -> str:
+    """This host in the spelling of container platforms: `linux/amd64`."""
+    return f"{platform.system().lower()}/{_MACHINES.get(platform.machine().lower(), platform.machine().lower())}"
+
+
+def describe() -> Host:
+    """Look at this machine."""
+    info = _cpuinfo(Path("/proc/cpuinfo"))
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    return Host(
+        platform=host_platform(),
+        cpu=info.get("model name") or platform.processor() or platform.machine(),
+        isa=tuple(flag for flag in ISA_FLAGS if flag in flags),
+        cores=cores(),
+        # Rounded to GiB: the kernel's own share differs from boot to boot.
+        memory=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30) * 2**30,
+        gpus=gpus(),
+    )
+
+
+def cores() -> int:
+    """Physical cores this process may use, as the bundle's loader counts them."""
+    import importlib.util
+
+    from ortc.resources import templates_dir
+
+    path = templates_dir() / "runtime" / "loader.py"
+    spec = importlib.util.spec_from_file_location("ortc_bundle_loader", path)
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(path)
+    module = importlib.util.module_from_spec(spec)
+    import sys
+
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return int(module.physical_cores())
+
+
+def gpus() -> tuple[str, ...]:
+    """Names of the NVIDIA GPUs that the driver shows; empty without a driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return ()
+    try:
+        listing = subprocess.run(
+            [tool, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (subprocess.SubprocessError, OSError):
+        return ()
+    return tuple(line.strip() for line in listing.stdout.splitlines() if line.strip())
+
+
+def _cpuinfo(path: Path) -> dict[str, str]:
+    """Fields of the first processor."""
+    try:
+        block = path.read_text("utf-8", errors="replace").split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in block.splitlines())
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator}

@@ -1,0 +1,155 @@
+"""Drive a worker process over JSON lines: a bundle's own loader, or the PyTorch reference."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ortc.errors import StageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
+
+Json = dict[str, Any]
+
+TIMEOUT = 1800.0
+"""Seconds one request may take; a bundle that needs longer for one answer is not served by anybody."""
+
+
+class WorkerError(StageError):
+    """A worker answered with an error, died or hung.
+
+    `code` is the worker's own word for it (`providers`, `golden`, `load`, …), `died` when the process ended.
+    """
+
+    def __init__(self, code: str, message: str, *, help: str | None = None, details: tuple[str, ...] = ()) -> None:  # noqa: A002
+        super().__init__(message, help=help, details=details)
+        self.code = code
+
+
+class Worker:
+    """A process that serves one model. Use as a context manager."""
+
+    def __init__(self, name: str, arguments: list[str], *, environment: dict[str, str] | None = None) -> None:
+        self.name = name
+        self._arguments = arguments
+        self._environment = environment or {}
+        self._process: subprocess.Popen[str] | None = None
+        self._log: IO[bytes] | None = None
+        self._scratch = tempfile.TemporaryDirectory(prefix="ortc-worker-")
+        self.started = 0.0
+
+    @classmethod
+    def for_bundle(cls, name: str, interpreter: Path, bundle: Path) -> Self:
+        """A worker that runs a bundle's loader in its own environment."""
+        loader = bundle / "runtime" / "loader.py"
+        return cls(name, [str(interpreter), "-E", "-s", str(loader), "worker"])
+
+    @classmethod
+    def for_reference(cls) -> Self:
+        """A worker that runs the model in PyTorch, with the compiler's own environment."""
+        package_root = str(Path(__file__).parents[1])
+        paths = [package_root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        return cls(
+            "PyTorch",
+            [sys.executable, "-m", "ortc.reference"],
+            environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path), "HF_HUB_OFFLINE": "1"},
+        )
+
+    def __enter__(self) -> Self:
+        self._log = tempfile.TemporaryFile()
+        self.started = time.perf_counter()
+        self._process = subprocess.Popen(
+            self._arguments,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            # A bundle must not change by being run.
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self._environment},
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        process = self._process
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                process.wait(timeout=5 if error is None else 0.1)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if self._log is not None:
+            self._log.close()
+        self._scratch.cleanup()
+
+    def call(self, operation: str, **arguments: object) -> Json:
+        """One request, one reply.
+
+        Raises:
+            WorkerError: the worker says so, dies, or gives no answer in time.
+        """
+        process = self._process
+        if process is None or process.stdin is None or process.stdout is None:
+            raise RuntimeError("the worker is not running")
+        try:
+            process.stdin.write(json.dumps({"op": operation, **arguments}) + "\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            raise self._died(operation) from None
+        ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+        if not ready:
+            process.kill()
+            raise WorkerError("timeout", f"{self.name} gave no answer to `{operation}` in {TIMEOUT:.0f} s")
+        line = process.stdout.readline()
+        if not line:
+            raise self._died(operation)
+        reply = json.loads(line)
+        if not reply["ok"]:
+            error = reply["error"]
+            raise WorkerError(
+                error["code"], error["message"], help=error.get("help"), details=tuple(error.get("details") or ())
+            )
+        result: Json = reply.get("result") or {}
+        return result
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """One inference; arrays travel through files."""
+        directory = Path(self._scratch.name)
+        np.savez(directory / "inputs.npz", allow_pickle=False, **inputs)
+        self.call("run", inputs=str(directory / "inputs.npz"), outputs=str(directory / "outputs.npz"))
+        with np.load(directory / "outputs.npz", allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+
+    def bench(self, inputs: Path, *, runs: int, warmup: int) -> list[float]:
+        """Latencies, in milliseconds, of `runs` inferences after `warmup` uncounted ones."""
+        return [float(value) for value in self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup)["latencies_ms"]]
+
+    def _died(self, operation: str) -> WorkerError:
+        process = self._process
+        code = process.wait() if process is not None else None
+        lines: list[str] = []
+        if self._log is not None:
+            self._log.seek(0)
+            lines = self._log.read().decode("utf-8", errors="replace").strip().splitlines()[-12:]
+        hint = "it ran out of memory, or was killed" if code == -9 else None
+        return WorkerError(
+            "died", f"{self.name} ended during `{operation}` (exit code {code})", help=hint, details=tuple(lines)
+        )
