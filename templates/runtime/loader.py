@@ -1,0 +1,1058 @@
+"""Load and run one bundle: its files verified, its session as it was measured, its inputs checked.
+
+Needs Python >= 3.11, numpy and onnxruntime, and nothing else; every bundle holds a verbatim copy of this file.
+
+    with Model.load("dist/bert/1.0.0/cpu") as model:
+        hidden = model.run({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+
+On the command line, `python runtime/loader.py selftest|bench|run|info` prints one JSON document on stdout and
+`worker` answers one JSON line for each line on stdin: `{"ok": true, "result": {...}}` or
+`{"ok": false, "error": {"code": "...", "message": "..."}}`. Everything else, ONNX Runtime's own log included, goes to
+stderr. Exit codes: 0 ok, 1 internal error, 2 usage, and those of the `BundleError` classes below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import hashlib
+import inspect
+import io
+import json
+import math
+import os
+import platform
+import re
+import sys
+import threading
+import time
+import traceback
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT_VERSION = 1
+GRAPH_LEVELS = {"off": 0, "basic": 1, "extended": 2, "layout": 3, "all": 99}
+CPU = "CPUExecutionProvider"
+Arrays = dict[str, NDArray[Any]]
+
+
+class BundleError(Exception):
+    """Something is not as the bundle promises. `code` is stable and for machines, the message is for people."""
+
+    code: ClassVar[str] = "bundle"
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(BundleError):
+    """The command line or a worker's request is wrong."""
+
+    code, exit_code = "usage", 2
+
+
+class FormatError(BundleError):
+    """The directory is not a bundle, or not one that this loader reads."""
+
+    code, exit_code = "format", 3
+
+
+class DigestError(BundleError):
+    """A file's bytes are not those that were published."""
+
+    code, exit_code = "digest-mismatch", 4
+
+
+class FilesError(BundleError):
+    """A file is missing, unexpected, or outside the bundle."""
+
+    code, exit_code = "files", 4
+
+
+class RuntimeVersionError(BundleError):
+    """ONNX Runtime is missing or too old."""
+
+    code, exit_code = "runtime-version", 5
+
+
+class ProvidersError(BundleError):
+    """ONNX Runtime cannot use the execution providers that the bundle asks for."""
+
+    code, exit_code = "providers", 6
+
+
+class PlacementError(BundleError):
+    """More graph nodes run on the CPU than the bundle allows."""
+
+    code, exit_code = "placement", 7
+
+
+class SessionError(BundleError):
+    """ONNX Runtime refused the model, or failed while it ran."""
+
+    code, exit_code = "session", 8
+
+
+class GoldenError(BundleError):
+    """The model does not give the answers that were recorded at build time."""
+
+    code, exit_code = "golden", 9
+
+
+class InputError(BundleError):
+    """The caller's inputs, or the outputs asked for, do not fit the model."""
+
+    code, exit_code = "input", 10
+
+
+class ThreadsError(BundleError):
+    """The number of threads asked for is not a positive whole number."""
+
+    code, exit_code = "threads", 11
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dynamic axis: every size from `min` to `max` was checked or lies between sizes that were."""
+
+    name: str
+    min: int
+    typical: int
+    max: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or an output; `shape` holds axis names, fixed sizes, and for outputs None where unknown."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[str | int | None, ...]
+    range: tuple[float, float] | None = None
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise FormatError(f"{path.parent} is not a bundle: it has no {path.name}. Give a bundle's directory.") from None
+    except OSError as error:
+        raise FormatError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path} is not JSON: {error}. Get the bundle again.") from error
+    if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
+        found = document.get("format_version") if isinstance(document, dict) else type(document).__name__
+        raise FormatError(
+            f"{path}: format_version is {found!r}, this loader reads {FORMAT_VERSION}. "
+            "Use the loader that lies in the bundle's own runtime/."
+        )
+    return document
+
+
+@contextlib.contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    """Whatever a malformed document trips over becomes a FormatError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        problem = f"has no {error}" if isinstance(error, KeyError) else f"is malformed: {error}"
+        raise FormatError(f"{path} {problem}. Expected the format of docs/bundle.md; get the bundle again.") from error
+
+
+def inside(root: Path, path: str) -> Path:
+    """The file that `path` names in the bundle at `root`; FilesError when it is, or leads, anywhere else."""
+    pure = PurePosixPath(path)
+    if not path or "\0" in path or str(pure) != path or pure.is_absolute() or ".." in pure.parts or path == ".":
+        raise FilesError(f"manifest.json names the file {path!r}. Expected a plain relative path inside the bundle.")
+    found = root / path
+    if not found.resolve().is_relative_to(root.resolve()):
+        raise FilesError(f"{path} is a link to {found.resolve()}, outside the bundle. Put the file itself there.")
+    return found
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FilesError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _sums(root: Path) -> dict[str, str]:
+    """What SHA256SUMS says: path -> digest, in the format of `sha256sum`."""
+    path = root / "SHA256SUMS"
+    sums: dict[str, str] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise FilesError(f"{path} is missing. Get the bundle again.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FilesError(f"{path} cannot be read: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)", line)
+        if match is None or match[2] in sums:
+            raise DigestError(f"{path}, line {number}: expected `sha256  path`, each path once; found {line[:100]!r}.")
+        sums[match[2]] = match[1]
+    return sums
+
+
+def _same_digest(path: str, found: str, expected: str, source: str) -> None:
+    if found != expected:
+        raise DigestError(
+            f"{path} was changed or damaged: its sha256 is {found}, {source} says {expected}. Get the bundle again."
+        )
+
+
+def _present(root: Path) -> Iterator[str]:
+    """Every file of the bundle, links to directories included, but for what may come and go."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise FilesError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+    for folder, names, files in os.walk(root, onerror=refuse):
+        here = Path(folder)
+        names[:] = [n for n in names if n != "__pycache__" and not (here == root and n == "measurements")]
+        for name in [*files, *(n for n in names if (here / n).is_symlink())]:
+            yield (here / name).relative_to(root).as_posix()
+
+
+def verify_files(root: Path, manifest: Mapping[str, Any], sums: Mapping[str, str], *, fast: bool) -> None:
+    """Compare the files of the bundle with its manifest and with SHA256SUMS.
+
+    Both ways the set of files must be exact and every size right. `fast` then trusts a file whose modification time is
+    the manifest's stamp and hashes the others; otherwise every file is hashed.
+
+    Raises:
+        DigestError: A file, or one of the two lists, was changed; the message names it.
+        FilesError: A file is missing, unexpected, or outside the bundle; the message names it.
+    """
+    listed = {str(entry["path"]): (str(entry["sha256"]), int(entry["bytes"])) for entry in manifest["files"]}
+    stamp = int(manifest["stamp"])
+    for path in sorted(listed.keys() ^ (sums.keys() - {"manifest.json"})):
+        has, lacks = ("manifest.json", "SHA256SUMS") if path in listed else ("SHA256SUMS", "manifest.json")
+        raise DigestError(f"{has} lists {path!r}, {lacks} does not. Get the bundle again.")
+    for path in sorted(set(_present(root)) - listed.keys() - {"manifest.json", "SHA256SUMS"}):
+        raise FilesError(f"{path} is in the bundle and not in manifest.json. Remove it, or get the bundle again.")
+    for path, (digest, size) in listed.items():
+        file = inside(root, path)
+        if not file.is_file():
+            raise FilesError(f"{path} is in manifest.json and missing from {root}. Get the bundle again.")
+        if sums[path] != digest:
+            raise DigestError(f"SHA256SUMS and manifest.json disagree about {path}. Get the bundle again.")
+        status = file.stat()
+        if status.st_size != size:
+            raise DigestError(f"{path} has {status.st_size} bytes, manifest.json says {size}. Get the bundle again.")
+        if not fast or int(status.st_mtime) != stamp:
+            _same_digest(path, _sha256(file), digest, "manifest.json")
+
+
+def read_manifest(root: Path, verify: str) -> dict[str, Any]:
+    """The manifest of the bundle at `root`, after the files were verified as `verify` (full, fast or none) says."""
+    if verify not in ("full", "fast", "none"):
+        raise UsageError(f"verify is {verify!r}. Expected full, fast or none.")
+    path = root / "manifest.json"
+    sums = None
+    if verify != "none" and path.is_file():
+        sums = _sums(root)
+        _same_digest("manifest.json", _sha256(path), sums.get("manifest.json", "nothing"), "SHA256SUMS")
+    manifest = _read_json(path)
+    if manifest.get("kind") != "ortc-bundle":
+        raise FormatError(f"{path}: kind is {manifest.get('kind')!r}, expected 'ortc-bundle'.")
+    if sums is not None:
+        with _parsing(path):
+            verify_files(root, manifest, sums, fast=verify == "fast")
+    return manifest
+
+
+def read_npz(path: Path, error: type[BundleError] = InputError) -> Arrays:
+    """The arrays of an .npz file; pickled objects are never read."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as problem:
+        raise error(f"{path} cannot be read as .npz: {problem}.") from problem
+    raise error(f"{path} is a single array. Expected an .npz file, with the inputs' names as keys.")
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Like numpy.savez, for any names (savez refuses `file`) and exactly at `path` (savez appends .npz)."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+
+
+# --- threads -------------------------------------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:  # not there in this kernel, container or board: the caller has an answer for that
+        return ""
+
+
+def cpu_quota(root: Path = Path("/")) -> float:
+    """CPUs that the cgroups of this process may use together: the least quota on the way up; infinite when none.
+
+    Each cgroup path is looked for under the usual mount points. In a container the path may be the host's and absent
+    here; walking up from it still ends at the mount point, which then is the container's own cgroup.
+    """
+    quota = math.inf
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in PurePosixPath(path).parts if part not in ("/", "..")]
+        for mount in (controllers, "cpu") if controllers else ("", "unified"):
+            for depth in range(len(parts) + 1):
+                here = (root / "sys/fs/cgroup" / mount).joinpath(*parts[:depth])
+                if controllers:
+                    values = [_text(here / "cpu.cfs_quota_us"), _text(here / "cpu.cfs_period_us")]
+                else:
+                    values = _text(here / "cpu.max").split()
+                # `max` and -1 stand for no limit.
+                if len(values) == 2 and all(v.isascii() and v.isdigit() for v in values) and int(values[1]):
+                    quota = min(quota, int(values[0]) / int(values[1]))
+    return quota
+
+
+def physical_cores(root: Path = Path("/"), cpus: Iterable[int] | None = None) -> int:
+    """Physical cores that this process may use: those of its affinity (cpusets included), within the CPU quota.
+
+    Hardware threads of one core count once; a CPU whose topology the kernel does not tell counts as a core. A quota of
+    1.5 CPUs gives one core: a second thread would only be throttled.
+    """
+    if cpus is None:
+        # Not on every platform; there every CPU is ours.
+        affinity = getattr(os, "sched_getaffinity", None)
+        cpus = affinity(0) if affinity else range(os.cpu_count() or 1)
+    cores = set()
+    for cpu in cpus:
+        topology = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
+        cores.add(_text(topology / "core_cpus_list") or _text(topology / "thread_siblings_list") or str(cpu))
+    quota = cpu_quota(root)
+    return max(1, len(cores) if math.isinf(quota) else min(len(cores), math.floor(quota)))
+
+
+def thread_count(policy: object, threads: int | None = None, environ: Mapping[str, str] = os.environ) -> int:
+    """Threads for one operator: `threads`, else ORT_INTRA_OP_NUM_THREADS, else the policy of session.json."""
+    variable = environ.get("ORT_INTRA_OP_NUM_THREADS", "").strip()
+    if threads is not None:
+        source, value = "threads", threads
+    elif variable:
+        source, value = "ORT_INTRA_OP_NUM_THREADS", int(variable) if re.fullmatch("[0-9]{1,9}", variable) else -1
+    elif policy == "physical":
+        return physical_cores()
+    else:
+        source, value = "session.json: threads.intra_op", policy if isinstance(policy, int) else -1
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        found = variable if source.startswith("ORT") else policy if source.startswith("session") else value
+        raise ThreadsError(f"{source} is {found!r}. Expected a whole number of at least 1.")
+    return value
+
+
+# --- ONNX Runtime --------------------------------------------------------------------------------------------------
+
+
+def _release(version: str) -> tuple[int, ...]:
+    match = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+def import_runtime(runtime: Mapping[str, str], environment: Mapping[str, str]) -> Any:
+    """Import onnxruntime with `environment` set (never overriding what is set already) and check its version.
+
+    The rule: any version from `minimum_version` on, a newer series too; the golden self-test then shows whether that
+    one still computes the same. Suffixes such as `.dev1` or `+cu13` are not compared.
+    """
+    for name, value in environment.items():
+        os.environ.setdefault(name, value)
+    least = runtime["minimum_version"]
+    wanted = f"Expected {least} or newer: install {runtime['package']}=={runtime['version']} (see requirements.txt)."
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise RuntimeVersionError(f"onnxruntime cannot be imported: {error}. {wanted}") from error
+    if _release(ort.__version__) < _release(least):
+        raise RuntimeVersionError(f"onnxruntime is {ort.__version__}, too old. {wanted}")
+    return ort
+
+
+def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: int) -> Any:
+    """An InferenceSession with exactly what session.json says, on exactly the providers that it asks for."""
+    options = ort.SessionOptions()
+    for name, value in config["session_options"].items():
+        if not hasattr(options, name):
+            raise ValueError(f"session_options.{name} does not exist in onnxruntime {ort.__version__}")
+        if name == "graph_optimization_level":
+            value = ort.GraphOptimizationLevel(GRAPH_LEVELS[value])
+        elif name == "execution_mode":
+            value = {"sequential": ort.ExecutionMode.ORT_SEQUENTIAL, "parallel": ort.ExecutionMode.ORT_PARALLEL}[value]
+        setattr(options, name, value)
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = int(config["threads"]["inter_op"])
+    for name, value in config["config_entries"].items():
+        options.add_session_config_entry(name, value)
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    providers = [(str(p["name"]), dict(p["options"])) for p in config["providers"]]
+    asked = [name for name, _ in providers]
+    available = ort.get_available_providers()
+    missing = [name for name in asked if name not in available]
+    if missing or not asked:
+        raise ProvidersError(
+            f"session.json asks for {', '.join(asked) or 'no provider'}; this onnxruntime {ort.__version__} has "
+            f"{', '.join(available)}. Install the package of requirements.txt, or use a bundle for another target."
+        )
+    # Its notes about missing libraries go to stdout.
+    with contextlib.redirect_stdout(sys.stderr):
+        if any(name in ("CUDAExecutionProvider", "TensorrtExecutionProvider") for name in asked):
+            getattr(ort, "preload_dlls", lambda: None)()
+        try:
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
+        except Exception as error:
+            raise SessionError(f"onnxruntime {ort.__version__} cannot load {model}: {error}") from error
+    if session.get_providers() != asked:
+        raise ProvidersError(
+            f"session.json asks for {', '.join(asked)}; onnxruntime gave {', '.join(session.get_providers())}. "
+            "Its log on stderr says why: most often a driver or a library (CUDA, cuDNN, TensorRT) is missing."
+        )
+    return session
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+# --- golden answers ------------------------------------------------------------------------------------------------
+
+
+def worst_cosine(expected: NDArray[Any], observed: NDArray[Any], mask: NDArray[Any] | None = None) -> float:
+    """The least cosine similarity of any sample (row of axis 0), over finite elements where `mask` is not 0.
+
+    `mask` counts when its shape is the arrays' first two dimensions. Two samples of zeros are equal: 1; a sample of
+    zeros and another: 0.
+    """
+    keep = np.isfinite(expected) & np.isfinite(observed)
+    if mask is not None and mask.ndim == 2 and expected.shape[:2] == mask.shape:
+        keep = keep & (mask != 0).reshape(mask.shape + (1,) * (expected.ndim - 2))
+    rows = expected.shape[0] if expected.ndim else 1
+    if not expected.size:
+        return 1.0
+    x, y = (np.where(keep, a, 0).astype(np.float64).reshape(rows, -1) for a in (expected, observed))
+    # Scaled so that squares of large or tiny values neither overflow nor vanish.
+    x, y = (a / np.where((top := np.abs(a).max(axis=1, keepdims=True)) > 0, top, 1) for a in (x, y))
+    norms = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
+    cosine = np.where(norms > 0, (x * y).sum(axis=1) / np.where(norms > 0, norms, 1), (x == y).all(axis=1))
+    return float(min(1.0, cosine.min()))
+
+
+def compare(
+    expected: NDArray[Any], observed: NDArray[Any], tolerance: Mapping[str, Any], mask: NDArray[Any] | None = None
+) -> tuple[dict[str, float], str | None]:
+    """Compare one output with what PyTorch gave: ({"max_abs", "cosine"}, what is wrong or None)."""
+    result = {"max_abs": 0.0, "cosine": 1.0}
+    if observed.shape != expected.shape:
+        return result, f"shape is {list(observed.shape)}, expected {list(expected.shape)}"
+    if expected.dtype.kind != "f" or observed.dtype.kind != "f":
+        if observed.dtype.kind != expected.dtype.kind:
+            return result, f"dtype is {observed.dtype}, expected {expected.dtype}"
+        wrong = int((observed != expected).sum())
+        return result, f"{wrong} of {expected.size} values differ, expected all equal" if wrong else None
+    x, y = expected.astype(np.float64), observed.astype(np.float64)
+    finite = np.isfinite(x)
+    # assert_array_equal's rule: NaN where NaN is expected, the same infinity where one is.
+    odd = int((~np.where(finite, np.isfinite(y), (np.isnan(x) & np.isnan(y)) | (x == y))).sum())
+    if odd:
+        return result, f"{odd} of {x.size} values are NaN or infinite in one and not so in the other"
+    difference = np.zeros_like(x)
+    np.subtract(x, y, out=difference, where=finite)
+    np.abs(difference, out=difference)
+    result = {"max_abs": float(difference.max(initial=0.0)), "cosine": worst_cosine(x, y, mask)}
+    allowed, least = tolerance["max_abs"], tolerance["cosine"]
+    if allowed is None and least is None:
+        raise ValueError("golden tolerance has neither max_abs nor cosine")
+    # Written so that a NaN fails.
+    if allowed is not None and not result["max_abs"] <= allowed:
+        at = np.unravel_index(int(difference.argmax()), x.shape)
+        place = f"at {[int(i) for i in at]}: expected {x[at]:.6g}, found {y[at]:.6g}"
+        return result, f"max_abs is {result['max_abs']:.3g}, allowed {allowed:.3g} ({place})"
+    if least is not None and not result["cosine"] >= least:
+        return result, f"the worst sample's cosine is {result['cosine']:.6f}, allowed {least:.6f}"
+    return result, None
+
+
+# --- the model -----------------------------------------------------------------------------------------------------
+
+
+class Model:
+    """One loaded bundle. `run` may be called from many threads at once; the session is shared.
+
+    Attributes:
+        manifest: manifest.json as read.
+        inputs, outputs: The interface, in order.
+        axes: The dynamic axes and their bounds.
+        providers: Execution providers in order of priority, as ONNX Runtime reports them.
+        threads: {"intra_op": n, "inter_op": n} as used.
+        golden: What the self-test saw, one entry a case; empty when it was skipped.
+        seconds: Where the time of loading went: verify, import, session, selftest, warmup, total.
+    """
+
+    def __init__(self, root: Path, verify: str, threads: int | None) -> None:
+        """Verify and open; `Model.load` is the way in."""
+        clock, self.seconds = time.perf_counter, dict[str, float]()
+        started = clock()
+        self.root = root
+        self.golden: tuple[dict[str, Any], ...] = ()
+        self.manifest: Mapping[str, Any] = read_manifest(root, verify)
+        path, config_path = root / "manifest.json", root / "session.json"
+        with _parsing(path):
+            self.name, self.version, self.target = (str(self.manifest[k]) for k in ("name", "version", "target"))
+            self.axes = tuple(
+                Axis(str(a["name"]), int(a["min"]), int(a["typical"]), int(a["max"])) for a in self.manifest["axes"]
+            )
+            self.inputs, self.outputs = (
+                tuple(
+                    Tensor(str(t["name"]), np.dtype(t["dtype"]), tuple(t["shape"]), t.get("range"))
+                    for t in self.manifest[key]
+                )
+                for key in ("inputs", "outputs")
+            )
+            self._bounds = {axis.name: axis for axis in self.axes}
+            for entry in (entry for tensor in self.inputs for entry in tensor.shape):
+                if entry not in self._bounds and (not isinstance(entry, int) or entry < 0):
+                    raise ValueError(f"an input's shape holds {entry!r}, which is neither an axis nor a size")
+            model_file = inside(root, str(self.manifest["model"]["file"]))
+            runtime = {k: str(self.manifest["runtime"][k]) for k in ("package", "version", "minimum_version")}
+            budget = self.manifest["placement"]["max_cpu_nodes"]
+        config = _read_json(config_path)
+        with _parsing(config_path):
+            intra_op = thread_count(config["threads"]["intra_op"], threads)
+            self.threads = {"intra_op": intra_op, "inter_op": int(config["threads"]["inter_op"])}
+            environment = {str(name): str(value) for name, value in config["environment"].items()}
+        self.seconds["verify"] = clock() - started
+
+        started = clock()
+        ort = import_runtime(runtime, environment)
+        self.runtime_version = str(ort.__version__)
+        self.seconds["import"] = clock() - started
+
+        started = clock()
+        with _parsing(config_path):
+            self._session: Any = _create_session(ort, model_file, config, intra_op)
+            # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
+            options = [p["options"] for p in config["providers"]]
+        graphs = any(o.get(k) == "1" for o in options for k in ("enable_cuda_graph", "trt_cuda_graph_enable"))
+        self._lock: contextlib.AbstractContextManager[Any] = threading.Lock() if graphs else contextlib.nullcontext()
+        self.providers = tuple(self._session.get_providers())
+        self._placement = tuple(
+            (str(part.ep_name), str(node.name), str(node.op_type), str(node.domain))
+            for part in self._session.get_provider_graph_assignment_info()
+            for node in part.get_nodes()
+        )
+        self._check_interface()
+        self._check_placement(budget)
+        self.seconds["session"] = clock() - started
+
+    @classmethod
+    def load(
+        cls,
+        bundle: str | os.PathLike[str],
+        *,
+        verify: str = "full",
+        threads: int | None = None,
+        selftest: bool = True,
+        warmup: bool = True,
+    ) -> Model:
+        """Open the bundle in the directory `bundle`, ready to answer.
+
+        Args:
+            bundle: The directory that holds manifest.json.
+            verify: `full` hashes every file; `fast` compares sizes and times and hashes what has another time than
+                the manifest's stamp, for cold starts from an image whose layers are digested; `none` trusts.
+            threads: Threads for one operator; by default the bundle's policy (see `thread_count`).
+            selftest: Run the golden cases and refuse the bundle when an answer differs.
+            warmup: Run once at each shape the manifest lists, so that the first request is not the slow one.
+
+        Raises:
+            BundleError: One of its subclasses; nothing stays open.
+        """
+        started = time.perf_counter()
+        model = cls(Path(bundle), verify, threads)
+        if not model.manifest.get("fit_to_serve"):
+            reason = model.manifest.get("unfit_reason")
+            title = f"{model.name} {model.version} ({model.target})"
+            print(f"warning: {title} is not fit to serve: {reason}", file=sys.stderr, flush=True)
+        step = time.perf_counter()
+        if selftest:
+            model.selftest()
+        model.seconds["selftest"] = time.perf_counter() - step
+        step = time.perf_counter()
+        for sizes in model.manifest.get("warmup", ()) if warmup else ():
+            model.run(model.example(sizes))
+        model.seconds["warmup"] = time.perf_counter() - step
+        model.seconds["total"] = time.perf_counter() - started
+        return model
+
+    def _check_interface(self) -> None:
+        for what, listed, infos in (
+            ("inputs", self.inputs, self._session.get_inputs()),
+            ("outputs", self.outputs, self._session.get_outputs()),
+        ):
+            names, found = [t.name for t in listed], [i.name for i in infos]
+            if sorted(names) != sorted(found):
+                raise FormatError(f"manifest.json lists the {what} {names}, the model has {found}. Build it again.")
+
+    def _check_placement(self, budget: int | None) -> None:
+        on_cpu = [f"{op} {name!r}" for provider, name, op, _ in self._placement if provider == CPU]
+        if budget is not None and any(p != CPU for p in self.providers) and len(on_cpu) > budget:
+            raise PlacementError(
+                f"{len(on_cpu)} of {len(self._placement)} nodes run on the CPU, placement.max_cpu_nodes allows "
+                f"{budget}: {', '.join(on_cpu[:8])}{', ...' if len(on_cpu) > 8 else ''}."
+            )
+
+    def placement(self) -> list[tuple[str, str, str, str]]:
+        """Which node runs where, after optimization: (provider, node name, op_type, domain)."""
+        return list(self._placement)
+
+    def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Raise InputError unless `inputs` holds exactly what the model takes.
+
+        Nothing is cast: a Python list, a float64 where float32 is taken, or another byte order is refused, because a
+        silent conversion hides mistakes and costs time; the message says what to send. Memory layout is free.
+        """
+        if not isinstance(inputs, Mapping):
+            raise InputError(f"inputs is a {type(inputs).__name__}. Expected a dict of name to numpy array.")
+        names = [tensor.name for tensor in self.inputs]
+        for name in inputs:
+            if name not in names:
+                hint = _did_you_mean(str(name), names)
+                raise InputError(f"input {name!r} is unknown. Expected {', '.join(names)}.{hint}")
+        sizes: dict[str, tuple[int, str]] = {}
+        for tensor in self.inputs:
+            if tensor.name not in inputs:
+                raise InputError(f"input {tensor.name!r} is missing. Send {tensor.dtype} of shape {_shape(tensor)}.")
+            self._check_one(tensor, inputs[tensor.name], sizes)
+
+    def _check_one(self, tensor: Tensor, array: object, sizes: dict[str, tuple[int, str]]) -> None:
+        name, dtype = f"input {tensor.name!r}", tensor.dtype
+        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+            raise InputError(f"{name} is a {type(array).__name__}. Send numpy.array(value, dtype=numpy.{dtype}).")
+        if array.dtype != dtype:
+            raise InputError(
+                f"{name} is {array.dtype}, the model takes {dtype}. Send array.astype(numpy.{dtype}) if that keeps "
+                "the values."
+            )
+        if array.ndim != len(tensor.shape):
+            raise InputError(f"{name} has shape {list(array.shape)}. Send {len(tensor.shape)} axes: {_shape(tensor)}.")
+        for index, (size, wanted) in enumerate(zip(array.shape, tensor.shape, strict=True)):
+            if isinstance(wanted, str):
+                axis = self._bounds[wanted]
+                if not axis.min <= size <= axis.max:
+                    raise InputError(
+                        f"{name} has shape {list(array.shape)}: axis {index} ({wanted}) is {size}. "
+                        f"Send {axis.min} to {axis.max}."
+                    )
+                known, other = sizes.setdefault(wanted, (size, tensor.name))
+                if known != size:
+                    raise InputError(
+                        f"{name} has {wanted} {size}, input {other!r} has {wanted} {known}. Send the same in both."
+                    )
+            elif size != wanted:
+                raise InputError(f"{name} has shape {list(array.shape)}: axis {index} is {size}. Send {wanted}.")
+        if tensor.range is not None and array.size:
+            (low, high), least, most = tensor.range, array.min(), array.max()
+            if not (low <= least and most <= high):  # written so that a NaN fails
+                raise InputError(f"{name} holds values from {least} to {most}. Send values from {low} to {high}.")
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Arrays:
+        """The model's answer: name -> array, for the `outputs` named or for all.
+
+        Raises:
+            InputError: The inputs do not fit; the message says what to send instead.
+            SessionError: ONNX Runtime failed, or the model is closed.
+        """
+        self.check(inputs)
+        known = [tensor.name for tensor in self.outputs]
+        if outputs is not None:
+            for name in outputs:
+                if isinstance(outputs, str) or name not in known:
+                    hint = _did_you_mean(str(name), known)
+                    raise InputError(f"outputs={outputs!r}. Expected a list out of {', '.join(known)}.{hint}")
+            if not outputs:
+                raise InputError(f"outputs is empty. Name some of {', '.join(known)}, or give None for all.")
+        names, session = known if outputs is None else list(outputs), self._session
+        if session is None:
+            raise SessionError(f"{self.name} was closed. Load it again.")
+        try:
+            with self._lock:
+                return dict(zip(names, session.run(names, inputs), strict=True))
+        except Exception as error:
+            # A value that only the graph can judge, such as an index past the end of a table.
+            kind = InputError if type(error).__name__ == "InvalidArgument" else SessionError
+            raise kind(f"onnxruntime could not run {self.name}: {error}") from error
+
+    def selftest(self) -> tuple[dict[str, Any], ...]:
+        """Run every golden case: name, tolerance, and what was observed, in all and for each output.
+
+        Raises:
+            GoldenError: An answer differs by more than the manifest allows, or there is no case to run.
+        """
+        results = []
+        with _parsing(self.root / "manifest.json"):
+            cases = [
+                (str(c["name"]), c["tolerance"], c["mask"], *(inside(self.root, c[k]) for k in ("inputs", "outputs")))
+                for c in self.manifest["golden"]
+            ]
+        if not cases:
+            raise GoldenError("the bundle has no golden case, so that nothing shows that it is right. Build it again.")
+        for name, tolerance, mask, inputs_file, outputs_file in cases:
+            inputs, expected = read_npz(inputs_file, FormatError), read_npz(outputs_file, FormatError)
+            if sorted(expected) != sorted(t.name for t in self.outputs):
+                raise FormatError(f"{outputs_file} holds {sorted(expected)}, expected every output of the model.")
+            observed = self.run(inputs)
+            seen: dict[str, dict[str, float]] = {}
+            for output, array in observed.items():
+                with _parsing(self.root / "manifest.json"):
+                    seen[output], problem = compare(expected[output], array, tolerance, inputs[mask] if mask else None)
+                if problem:
+                    raise GoldenError(
+                        f"golden case {name!r}, output {output!r}: {problem}. On this machine the bundle does not "
+                        f"compute what PyTorch computed; do not serve it (onnxruntime {self.runtime_version})."
+                    )
+            overall = {"max_abs": max(s["max_abs"] for s in seen.values())}
+            overall["cosine"] = min(s["cosine"] for s in seen.values())
+            results.append({"name": name, "tolerance": dict(tolerance), **overall, "outputs": seen})
+        self.golden = tuple(results)
+        return self.golden
+
+    def example(self, sizes: Mapping[str, int] | None = None) -> Arrays:
+        """Inputs of the given axis sizes (typical ones where not given), for warming up and measuring.
+
+        They are the first golden inputs, repeated or cut to size; seeded values within `range` where none fit.
+        """
+        for name in sizes or ():
+            if name not in self._bounds:
+                hint = _did_you_mean(name, self._bounds)
+                raise InputError(f"axis {name!r} is unknown. Expected {', '.join(self._bounds) or 'none'}.{hint}")
+        every = {axis.name: axis.typical for axis in self.axes} | dict(sizes or {})
+        with _parsing(self.root / "manifest.json"):
+            files = [inside(self.root, case["inputs"]) for case in self.manifest["golden"][:1]]
+        golden = read_npz(files[0], FormatError) if files else {}
+        generator = np.random.default_rng(0)
+        made: Arrays = {}
+        for tensor in self.inputs:
+            shape = tuple(every[d] if isinstance(d, str) else int(d or 0) for d in tensor.shape)
+            array = golden.get(tensor.name)
+            if array is None or array.ndim != len(shape) or not array.size:
+                low, high = tensor.range or ((1, 1) if tensor.dtype.kind != "f" else (-1.0, 1.0))
+                array = generator.uniform(low, high, shape).astype(tensor.dtype)
+            for axis, size in enumerate(shape):
+                array = array.take(np.arange(size) % array.shape[axis], axis=axis) if size else array[:0]
+            made[tensor.name] = array
+        return made
+
+    def info(self) -> dict[str, Any]:
+        """What was loaded and on what: identity, versions, providers, placement counts, threads, memory, times."""
+        import onnxruntime as ort
+
+        return {
+            "name": self.name,
+            "version": self.version,
+            "target": self.target,
+            "variant": self.manifest.get("variant"),
+            "fit_to_serve": bool(self.manifest.get("fit_to_serve")),
+            "versions": {
+                "python": platform.python_version(),
+                "numpy": np.__version__,
+                "onnxruntime": self.runtime_version,
+                "build": str(ort.get_build_info()),
+            },
+            "platform": f"{platform.system().lower()}/{platform.machine()}",
+            "providers": list(self.providers),
+            "placement": dict(Counter(provider for provider, *_ in self._placement)),
+            "threads": dict(self.threads),
+            "peak_rss_bytes": peak_rss_bytes(),
+            "load_seconds": self.seconds.get("total"),
+            "seconds": dict(self.seconds),
+        }
+
+    def close(self) -> None:
+        """Free the session once running calls have ended; a later `run` raises SessionError."""
+        self._session = None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"[{', '.join(str(entry) for entry in tensor.shape)}]"
+
+
+# --- measuring -----------------------------------------------------------------------------------------------------
+
+
+def peak_rss_bytes() -> int:
+    """The most memory this process held resident.
+
+    VmHWM and not ru_maxrss: Linux carries the peak of the process that forked and executed us into ru_maxrss, so that
+    a small worker of a large compiler would report the compiler.
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", _text(Path("/proc/self/status")), re.MULTILINE)
+    if found:
+        return int(found[1]) * 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def process_seconds(started: float | None = None) -> float | None:
+    """Seconds since this process began, or since `started` (time.monotonic() of who started it; finer than 10 ms)."""
+    if started is not None:
+        return time.monotonic() - started
+    fields = _text(Path("/proc/self/stat")).rpartition(")")[2].split()
+    if len(fields) < 20 or not hasattr(time, "CLOCK_BOOTTIME"):
+        return None
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup: int) -> list[float]:
+    """Milliseconds of each of `runs` calls of `model.run`, validation included, after `warmup` that do not count."""
+    for what, value, least in (("runs", runs, 1), ("warmup", warmup, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"{what} is {value!r}. Expected a whole number of at least {least}.")
+    for _ in range(warmup):
+        model.run(inputs)
+    latencies = []
+    for _ in range(runs):
+        began = time.perf_counter_ns()
+        model.run(inputs)
+        latencies.append((time.perf_counter_ns() - began) / 1e6)
+    return latencies
+
+
+# --- worker --------------------------------------------------------------------------------------------------------
+
+
+def _described(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    return {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in arrays.items()}
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """The JSON answer for an error; a traceback of what nobody foresaw goes to stderr."""
+    if isinstance(error, BundleError):
+        return {"ok": False, "error": {"code": error.code, "message": str(error)}}
+    traceback.print_exception(error, file=sys.stderr)
+    return {"ok": False, "error": {"code": "internal", "message": f"{type(error).__name__}: {error}"}}
+
+
+class Worker:
+    """Answers requests about one model at a time; each public method is an operation, its parameters the request."""
+
+    operations = ("load", "run", "bench", "info", "close")
+
+    def __init__(self) -> None:
+        self._model: Model | None = None
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """The reply to one line; never raises but for a signal."""
+        try:
+            try:
+                request = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"the line is not JSON: {error}. Send one JSON object a line.") from error
+            if not isinstance(request, dict) or request.get("op") not in self.operations:
+                raise UsageError(f"expected an object with op one of {', '.join(self.operations)}.")
+            operation: Callable[..., dict[str, Any]] = getattr(self, request.pop("op"))
+            try:
+                inspect.signature(operation).bind(**request)
+            except TypeError as error:
+                raise UsageError(f"{operation.__name__}: {error}.") from error
+            return {"ok": True, "result": operation(**request)}
+        except Exception as error:  # noqa: BLE001 - no request may end the worker; failure() reports all of it
+            return failure(error)
+
+    def _loaded(self) -> Model:
+        if self._model is None:
+            raise UsageError("no model is loaded. Send load first.")
+        return self._model
+
+    def load(
+        self, bundle: str, verify: str = "full", threads: int | None = None, selftest: bool = True, warmup: bool = True
+    ) -> dict[str, Any]:
+        """Load a bundle in place of the one before; answers with info and the golden results."""
+        self.close()
+        path = _path("bundle", bundle)
+        self._model = Model.load(path, verify=verify, threads=threads, selftest=selftest, warmup=warmup)
+        return {**self._model.info(), "golden": list(self._model.golden)}
+
+    def run(self, inputs: str, outputs: str) -> dict[str, Any]:
+        """Run on the arrays of one .npz file and write another."""
+        model, target = self._loaded(), _path("outputs", outputs)
+        return run_files(model, read_npz(_path("inputs", inputs)), target)
+
+    def bench(self, inputs: str, runs: int, warmup: int = 1) -> dict[str, Any]:
+        """Latency of every run."""
+        model = self._loaded()
+        return {"latencies_ms": measure(model, read_npz(_path("inputs", inputs)), runs, warmup)}
+
+    def info(self) -> dict[str, Any]:
+        """See Model.info."""
+        return self._loaded().info()
+
+    def close(self) -> dict[str, Any]:
+        """Drop the model; harmless when there is none."""
+        if self._model is not None:
+            self._model.close()
+        self._model = None
+        return {}
+
+
+def _path(what: str, value: object) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise UsageError(f"{what} is {value!r}. Expected the path of a file.")
+    return Path(value)
+
+
+def run_files(model: Model, inputs: Arrays, target: Path) -> dict[str, Any]:
+    """Run once and write the answer to `target`."""
+    began = time.perf_counter()
+    answer = model.run(inputs)
+    seconds = time.perf_counter() - began
+    try:
+        write_npz(target, answer)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}.") from error
+    return {"outputs": _described(answer), "file": str(target), "seconds": seconds}
+
+
+# --- command line --------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}. See {self.prog} --help.")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    common = _Parser(add_help=False)
+    common.add_argument("--bundle", default=str(Path(__file__).resolve().parent.parent), help="default: the one around")
+    common.add_argument("--verify", default="full", choices=("full", "fast", "none"))
+    common.add_argument("--threads", type=int, help="default: what session.json says")
+    skips = _Parser(add_help=False, parents=[common])
+    skips.add_argument("--no-selftest", action="store_true", help="skip the golden cases")
+    skips.add_argument("--no-warmup", action="store_true")
+    parser = _Parser(prog="loader.py", description="Check, measure or run the bundle; JSON on stdout.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("selftest", parents=[common], help="load, verify and run the golden cases")
+    commands.add_parser("info", parents=[skips], help="versions, providers, placement, threads, memory")
+    bench = commands.add_parser("bench", parents=[skips], help="latency, memory, start to first answer")
+    bench.add_argument("--shape", default="", help="e.g. batch=1,sequence=128; typical sizes where not given")
+    bench.add_argument("--runs", type=int, default=200)
+    bench.add_argument("--warmup", type=int, default=10)
+    bench.add_argument("--started", type=float, help="time.monotonic() when the process was started")
+    run = commands.add_parser("run", parents=[skips], help="run once on arrays from files")
+    run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
+    run.add_argument("--npz", metavar="FILE.npz", help="all inputs in one file")
+    run.add_argument("--output", required=True, metavar="FILE.npz")
+    commands.add_parser("worker", help="answer JSON lines on stdin")
+    return parser.parse_args(argv)
+
+
+def _bench(model: Model, arguments: argparse.Namespace) -> dict[str, Any]:
+    sizes: dict[str, int] = {}
+    for part in filter(None, arguments.shape.split(",")):
+        match = re.fullmatch(r"\s*(\w+)=([0-9]{1,9})\s*", part)
+        if match is None:
+            raise UsageError(f"--shape has {part!r}. Expected axis=size, e.g. batch=1,sequence=128.")
+        sizes[match[1]] = int(match[2])
+    inputs = model.example(sizes)
+    model.run(inputs)
+    first = process_seconds(arguments.started)
+    latencies = measure(model, inputs, arguments.runs, arguments.warmup)
+    p50, p90, p99 = (float(value) for value in np.percentile(latencies, (50, 90, 99)))
+    mean = sum(latencies) / len(latencies)
+    used = {axis.name: sizes.get(axis.name, axis.typical) for axis in model.axes}
+    return {
+        "shape": used,
+        "n": len(latencies),
+        "latency_ms": {"p50": p50, "p90": p90, "p99": p99, "mean": mean},
+        "throughput_per_second": used.get("batch", 1) * 1000 / mean,
+        "start_to_first_answer_seconds": first,
+        **model.info(),
+    }
+
+
+def _run(model: Model, arguments: argparse.Namespace) -> dict[str, Any]:
+    if bool(arguments.npz) == bool(arguments.input):
+        raise UsageError("give either --npz FILE.npz or --input NAME=FILE.npy for each input.")
+    inputs = read_npz(Path(arguments.npz)) if arguments.npz else {}
+    for item in arguments.input:
+        name, _, path = item.partition("=")
+        try:
+            inputs[name] = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"--input {item}: the file cannot be read as .npy: {error}.") from error
+    return run_files(model, inputs, Path(arguments.output))
+
+
+def _command(arguments: argparse.Namespace) -> dict[str, Any]:
+    selftest = not getattr(arguments, "no_selftest", False)
+    warmup = not getattr(arguments, "no_warmup", False)
+    with Model.load(
+        arguments.bundle, verify=arguments.verify, threads=arguments.threads, selftest=selftest, warmup=warmup
+    ) as model:
+        if arguments.command == "bench":
+            return _bench(model, arguments)
+        if arguments.command == "run":
+            return _run(model, arguments)
+        return {**model.info(), **({"golden": list(model.golden)} if arguments.command == "selftest" else {})}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    # Native code writes to descriptor 1 as it likes: keep that for the answers alone and send all else to stderr.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+
+    def reply(document: Mapping[str, Any]) -> None:
+        answers.write(json.dumps(document, allow_nan=False) + "\n")
+        answers.flush()
+
+    try:
+        arguments = _arguments(argv)
+        sys.stdout.flush()
+        os.dup2(2, 1)
+        if arguments.command == "worker":
+            worker = Worker()
+            for line in sys.stdin.buffer:
+                reply(worker.answer(line))
+            return 0
+        reply({"ok": True, "result": _command(arguments)})
+    except BrokenPipeError:  # whoever asked is gone
+        return 1
+    except Exception as error:  # noqa: BLE001 - the boundary: failure() reports it
+        document = failure(error)
+        reply(document)
+        print(f"error: {document['error']['message']}", file=sys.stderr)
+        return error.exit_code if isinstance(error, BundleError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
