@@ -45,8 +45,8 @@ class InputPlan(Frozen):
     name: str
     dtype: DType
     shape: tuple[str | int, ...]
-    range: tuple[float, float] | None = None
-    fill: float | None = None
+    range: tuple[int | float, int | float] | None = None
+    fill: int | float | None = None
 
 
 class ExportPlan(Frozen):

@@ -260,9 +260,7 @@ def _output(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:
     if value.name is None or value.dtype is None or value.shape is None:
         raise StageError(f"the exported graph's output `{value.name}` has no type or no rank")
     names = {axis.name for axis in axes}
-    shape = tuple(
-        dim if isinstance(dim, int) else (dim.value if dim.value in names else None) for dim in value.shape
-    )
+    shape = tuple(dim if isinstance(dim, int) else (dim.value if dim.value in names else None) for dim in value.shape)
     return OutputInfo(name=value.name, dtype=str(ir.DataType(value.dtype).numpy()), shape=shape)
 
 
@@ -273,7 +271,9 @@ def _check_file(path: Path, exporter: str) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         lines = str(error).strip().splitlines()
-        raise StageError(f"the {exporter} exporter gave an invalid graph: {lines[0]}", details=tuple(lines[1:6])) from error
+        raise StageError(
+            f"the {exporter} exporter gave an invalid graph: {lines[0]}", details=tuple(lines[1:6])
+        ) from error
 
 
 @contextlib.contextmanager

@@ -1,0 +1,200 @@
+"""The bundle's own files as typed models: manifest.json and session.json. docs/bundle.md is their reference."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from ortc.plan import AxisPlan, Frozen, TargetPlan
+from ortc.target import GraphLevel
+
+FORMAT_VERSION = 1
+KIND = "ortc-bundle"
+STAMP = 315532800
+"""Modification time of every published file unless SOURCE_DATE_EPOCH says otherwise: 1980-01-01, the zip epoch."""
+
+
+class Provider(Frozen):
+    """An execution provider with its options."""
+
+    name: str
+    options: dict[str, str]
+
+
+class ThreadPolicy(Frozen):
+    """Thread counts, or how to find them where the bundle runs."""
+
+    intra_op: Literal["physical"] | int
+    inter_op: int
+
+
+class SessionFile(Frozen):
+    """session.json."""
+
+    format_version: int = FORMAT_VERSION
+    session_options: dict[str, bool | str]
+    threads: ThreadPolicy
+    config_entries: dict[str, str]
+    providers: tuple[Provider, ...]
+    environment: dict[str, str]
+
+
+class ModelInfo(Frozen):
+    """The graph that is served."""
+
+    file: str
+    bytes: int
+    opset: int
+    ir_version: int
+    domains: dict[str, int]
+    exporter: str
+    exporter_reason: str | None
+
+
+class InputInfo(Frozen):
+    """An input with its bounds."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int, ...]
+    range: tuple[int | float, int | float] | None
+
+
+class OutputInfo(Frozen):
+    """An output; None where only a run tells the size."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int | None, ...]
+
+
+class AxisInfo(Frozen):
+    """A dynamic axis; sizes are multiples of `multiple_of`."""
+
+    name: str
+    min: int
+    typical: int
+    max: int
+    multiple_of: int = 1
+
+    @classmethod
+    def of(cls, axis: AxisPlan) -> AxisInfo:
+        """The same axis as the plan has it."""
+        return cls.model_validate(axis.model_dump())
+
+
+class RuntimeInfo(Frozen):
+    """What must be installed."""
+
+    package: str
+    version: str
+    minimum_version: str
+    python: tuple[str, ...]
+
+
+class VariantInfo(Frozen):
+    """The variant that was chosen."""
+
+    name: str
+    precision: str
+    graph_level: str
+    batch_invariant: bool | None
+
+
+class PlacementInfo(Frozen):
+    """The placement budget that the loader enforces."""
+
+    max_cpu_nodes: int | None
+
+
+class Tolerance(Frozen):
+    """How far golden outputs may be off."""
+
+    max_abs: float | None
+    cosine: float | None
+
+
+class GoldenInfo(Frozen):
+    """One golden case."""
+
+    name: str
+    inputs: str
+    outputs: str
+    tolerance: Tolerance
+    mask: str | None
+
+
+class DecisionInfo(Frozen):
+    """What became of a variant; without timings, which are in measurements/."""
+
+    variant: str
+    outcome: str
+    reason: str
+
+
+class SourceFileInfo(Frozen):
+    """A file of the model by its digest."""
+
+    name: str
+    sha256: str
+
+
+class Provenance(Frozen):
+    """What the bundle was made from, and with."""
+
+    plan_sha256: str
+    source: str
+    revision: str | None
+    files: tuple[SourceFileInfo, ...]
+    tools: dict[str, str]
+
+
+class FileInfo(Frozen):
+    """A file of the bundle."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Manifest(Frozen):
+    """manifest.json."""
+
+    format_version: int = FORMAT_VERSION
+    kind: str = KIND
+    name: str
+    version: str
+    target: str
+    platforms: tuple[str, ...]
+    fit_to_serve: bool
+    unfit_reason: str | None
+    provisional: bool
+    stamp: int
+    model: ModelInfo
+    inputs: tuple[InputInfo, ...]
+    outputs: tuple[OutputInfo, ...]
+    axes: tuple[AxisInfo, ...]
+    runtime: RuntimeInfo
+    variant: VariantInfo
+    placement: PlacementInfo
+    golden: tuple[GoldenInfo, ...]
+    warmup: tuple[dict[str, int], ...]
+    decisions: tuple[DecisionInfo, ...]
+    provenance: Provenance
+    files: tuple[FileInfo, ...]
+
+
+def session_file(target: TargetPlan, level: GraphLevel) -> SessionFile:
+    """session.json of a target at a graph optimization level."""
+    return SessionFile(
+        session_options={"graph_optimization_level": level, **target.session.options},
+        threads=ThreadPolicy(intra_op=target.session.threads.intra_op, inter_op=target.session.threads.inter_op),
+        config_entries=target.session.config_entries,
+        providers=tuple(Provider(name=entry.name, options=entry.options) for entry in target.session.providers),
+        environment=target.session.environment,
+    )
+
+
+def to_json(value: Frozen) -> str:
+    """The text of a bundle's JSON file."""
+    return json.dumps(value.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"

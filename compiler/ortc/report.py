@@ -1,0 +1,139 @@
+"""What a build found: checks, measurements, verdicts and decisions. Frozen, JSON-serialisable."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ortc.compare import Difference
+from ortc.host import Host
+from ortc.plan import Frozen
+from ortc.statistics import Interval
+
+FORMAT_VERSION = 1
+
+Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
+
+
+class CaseResult(Frozen):
+    """One case of the parity check: a point of the shape matrix or a batch of real samples."""
+
+    case: str
+    differences: tuple[Difference, ...]
+
+
+class Check(Frozen):
+    """What one variant did at one graph level, in the runtime that ships.
+
+    `error` says why it could not run at all. Bytes and seconds; `invariance` is the greatest difference between a row alone
+    and the same row among others, None without a batch axis.
+    """
+
+    error: str | None = None
+    cases: tuple[CaseResult, ...] = ()
+    invariance: float | None = None
+    placement: dict[str, int] = {}
+    cpu_nodes: int = 0
+    peak_rss_bytes: int = 0
+    metric: float | None = None
+
+
+class Contender(Frozen):
+    """Latencies of one contender, in milliseconds, by round."""
+
+    name: str
+    rounds: tuple[tuple[float, ...], ...]
+
+    def samples(self) -> tuple[float, ...]:
+        """All counted samples."""
+        return tuple(value for values in self.rounds for value in values)
+
+
+class Race(Frozen):
+    """An interleaved run of contenders at one shape on one host."""
+
+    shape: str
+    host: Host
+    threads: int
+    contenders: tuple[Contender, ...]
+
+
+class Verdict(Frozen):
+    """One promise of the spec on one platform.
+
+    `observed`, `limit` are for people; `where` says at which output, shape or case the worst value was seen.
+    """
+
+    gate: str
+    platform: str
+    outcome: Outcome
+    observed: str
+    limit: str
+    where: str = ""
+
+
+class Decision(Frozen):
+    """What became of one variant, and why."""
+
+    variant: str
+    graph_level: str | None
+    outcome: Literal["selected", "rejected"]
+    reason: str
+
+
+class Numbers(Frozen):
+    """Measurements of the bundle on one host: milliseconds, seconds, bytes."""
+
+    p50_ms: Interval
+    p90_ms: Interval
+    p99_ms: Interval
+    eager_p50_ms: Interval | None
+    speedup: Interval | None
+    start_seconds: Interval
+    peak_rss_bytes: int
+
+
+class TargetReport(Frozen):
+    """One target of a build."""
+
+    target: str
+    status: Literal["published", "provisional", "failed"]
+    variant: str | None = None
+    graph_level: str | None = None
+    precision: str | None = None
+    model_bytes: int | None = None
+    parity: str | None = None
+    numbers: Numbers | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    bundle: str | None = None
+    error: str | None = None
+    exit_code: int = 0
+
+
+class BuildReport(Frozen):
+    """A build of one spec."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    version: str
+    plan_sha256: str
+    host: Host
+    exporter: str | None = None
+    exporter_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    skipped_cases: tuple[str, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    targets: tuple[TargetReport, ...] = ()
+    exit_code: int = 0
+
+
+class StageTime(Frozen):
+    """How long a stage took, or that nothing had to be done."""
+
+    stage: str
+    subject: str
+    seconds: float
+    cached: bool
+
+
+BuildReport.model_rebuild()

@@ -1,0 +1,127 @@
+"""Measure: contenders interleaved, one process each, in rounds with a rest between.
+
+The thread pools of ONNX Runtime and OpenMP keep spinning for a while after a run and take the next contender's cores;
+several sessions in one process, or rounds without a rest, read twice the time. So: a worker process a contender, rounds
+in turn, a rest before each, one run that does not count, then some that do.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from ortc.errors import StageError
+from ortc.host import Host
+from ortc.report import Contender, Numbers, Race
+from ortc.statistics import percentile, ratio_of_rounds
+from ortc.worker import Worker
+
+REST_SECONDS = 0.15
+ROUNDS = 20
+RUNS = 21
+"""Per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
+REFERENCE_RUNS = 4
+START_RUNS = 5
+REFERENCE = "PyTorch eager"
+
+
+def race(
+    entrants: list[tuple[str, Path, Path]],
+    reference: Worker | None,
+    inputs: Path,
+    *,
+    shape: str,
+    host: Host,
+    threads: int,
+    rounds: int = ROUNDS,
+    runs: int = RUNS,
+) -> Race:
+    """Race candidate bundles, and the reference when there is one, on the same inputs.
+
+    Args:
+        entrants: name, interpreter and bundle of each candidate.
+        reference: a worker that has loaded the model in PyTorch, or None.
+        inputs: .npz of one request.
+        shape: of that request, for people.
+        host: this machine.
+        threads: that each contender uses.
+        rounds: how many times each has its turn.
+        runs: counted runs of a turn; the reference takes fewer, as it only gives medians.
+    """
+    with ExitStack() as stack:
+        workers = [stack.enter_context(Worker.for_bundle(name, python, bundle)) for name, python, bundle in entrants]
+        for worker, (_, _, bundle) in zip(workers, entrants, strict=True):
+            worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
+        contenders: list[tuple[str, Worker, int]] = [(worker.name, worker, runs) for worker in workers]
+        if reference is not None:
+            contenders.append((REFERENCE, reference, min(runs, REFERENCE_RUNS)))
+        times: dict[str, list[tuple[float, ...]]] = {name: [] for name, _, _ in contenders}
+        for turn in range(rounds):
+            # The order rotates, so that no contender always follows the same one.
+            start = turn % len(contenders)
+            for name, worker, count in contenders[start:] + contenders[:start]:
+                time.sleep(REST_SECONDS)
+                times[name].append(tuple(worker.bench(inputs, runs=count, warmup=1)))
+    return Race(
+        shape=shape,
+        host=host,
+        threads=threads,
+        contenders=tuple(Contender(name=name, rounds=tuple(values)) for name, values in times.items()),
+    )
+
+
+def start_times(interpreter: Path, bundle: Path, shape: dict[str, int]) -> tuple[list[float], int]:
+    """Seconds from process start to the first answer, files verified by size and time, and the peak resident bytes.
+
+    Raises:
+        StageError: the bundle does not start.
+    """
+    seconds, peak = [], 0
+    sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
+    command = [str(interpreter), "-E", "-s", "-B", str(bundle / "runtime" / "loader.py"), "bench", "--verify", "fast"]
+    for _ in range(START_RUNS):
+        time.sleep(REST_SECONDS)
+        started = time.monotonic()
+        result = subprocess.run(
+            [
+                *command,
+                "--no-selftest",
+                "--no-warmup",
+                "--runs",
+                "1",
+                "--warmup",
+                "0",
+                "--shape",
+                sizes,
+                "--started",
+                str(started),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise StageError(f"the bundle does not start: {result.stderr.strip().splitlines()[-1:]}")
+        answer = json.loads(result.stdout)["result"]
+        seconds.append(float(answer["start_to_first_answer_seconds"]))
+        peak = max(peak, int(answer["peak_rss_bytes"]))
+    return seconds, peak
+
+
+def numbers(outcome: Race, name: str, start: list[float], peak_rss_bytes: int) -> Numbers:
+    """What a race says of one contender."""
+    found = {contender.name: contender for contender in outcome.contenders}
+    samples = found[name].samples()
+    eager = found.get(REFERENCE)
+    return Numbers(
+        p50_ms=percentile(samples, 0.5),
+        p90_ms=percentile(samples, 0.9),
+        p99_ms=percentile(samples, 0.99),
+        eager_p50_ms=None if eager is None else percentile(eager.samples(), 0.5),
+        speedup=None if eager is None else ratio_of_rounds(eager.rounds, found[name].rounds),
+        start_seconds=percentile(start, 0.5),
+        peak_rss_bytes=peak_rss_bytes,
+    )

@@ -1,0 +1,230 @@
+"""Verify: a variant, as a bundle in its own runtime, against the reference at every case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ortc.compare import compare
+from ortc.errors import StageError
+from ortc.plan import AccuracyPlan, Frozen, TargetPlan
+from ortc.report import CaseResult, Check, Verdict
+from ortc.samples import MASK, InputFactory
+from ortc.units import format_bytes
+from ortc.worker import Worker, WorkerError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Arrays = dict[str, NDArray[Any]]
+
+CPU = "CPUExecutionProvider"
+INVARIANCE_ROWS = 4
+
+
+class ReferenceCase(Frozen):
+    """A case with its files: inputs, and the reference's outputs for them."""
+
+    name: str
+    inputs: Path
+    outputs: Path
+
+
+def read_arrays(path: Path) -> Arrays:
+    """Arrays of an .npz file by name."""
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def check_bundle(
+    interpreter: Path,
+    bundle: Path,
+    cases: tuple[ReferenceCase, ...],
+    factory: InputFactory,
+    metric: Callable[[Callable[[Arrays], Arrays]], float] | None,
+) -> Check:
+    """Load a candidate bundle once and run every case on that one session.
+
+    Args:
+        interpreter: of the target's runtime environment.
+        bundle: the candidate.
+        cases: every case with the reference's outputs.
+        factory: the model's inputs; finds the batch axis.
+        metric: task metric of a predict function, or None.
+    """
+    try:
+        with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+            worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
+            results = tuple(_run_case(worker, case) for case in cases)
+            # Peak memory of serving, before the extra runs that only this check makes.
+            info = worker.call("info")
+            return Check(
+                cases=results,
+                invariance=_invariance(worker, cases, factory),
+                placement=info["placement"],
+                cpu_nodes=int(info["placement"].get(CPU, 0)) if info["providers"] != [CPU] else 0,
+                peak_rss_bytes=int(info["peak_rss_bytes"]),
+                metric=None if metric is None else metric(worker.run),
+            )
+    except WorkerError as error:
+        return Check(error="; ".join([error.message, *error.details[-2:]]))
+
+
+def _run_case(worker: Worker, case: ReferenceCase) -> CaseResult:
+    inputs = read_arrays(case.inputs)
+    expected = read_arrays(case.outputs)
+    try:
+        actual = worker.run(inputs)
+    except WorkerError as error:
+        if error.code in ("died", "timeout"):
+            raise
+        raise WorkerError(error.code, f"at {case.name}: {error.message}", details=error.details) from error
+    if missing := [name for name in expected if name not in actual]:
+        raise WorkerError("outputs", f"the model has no output `{missing[0]}`")
+    mask = inputs.get(MASK)
+    return CaseResult(
+        case=case.name,
+        differences=tuple(compare(name, expected[name], actual[name], mask) for name in expected),
+    )
+
+
+def _invariance(worker: Worker, cases: tuple[ReferenceCase, ...], factory: InputFactory) -> float | None:
+    """Greatest difference between a row's answer among others and alone; None when rows cannot be told apart."""
+    axis = factory.batch_axis
+    if axis is None or factory.axes[axis].min != 1 or factory.axes[axis].max < 2:
+        return None
+    for case in reversed(cases):
+        inputs = read_arrays(case.inputs)
+        rows = next(iter(inputs.values())).shape[0]
+        if 2 <= rows <= 2 * INVARIANCE_ROWS:
+            break
+    else:
+        return None
+    together = worker.run(inputs)
+    worst = 0.0
+    for row in range(min(rows, INVARIANCE_ROWS)):
+        alone = worker.run({name: array[row : row + 1] for name, array in inputs.items()})
+        for name, array in together.items():
+            if array.ndim == 0 or array.shape[0] != rows:
+                return None
+            if array.dtype.kind == "f":
+                delta = np.abs(array[row].astype(np.float64) - alone[name][0].astype(np.float64))
+                worst = max(worst, float(np.nanmax(delta, initial=0.0)))
+    return worst
+
+
+def accuracy_verdicts(
+    check: Check, precision: str, accuracy: AccuracyPlan, platform: str, reference_metric: float | None
+) -> tuple[Verdict, ...]:
+    """Judge a check by the promises for its precision: max_abs for fp32, cosine for less."""
+    return tuple(_accuracy(check, precision, accuracy, platform, reference_metric))
+
+
+def _accuracy(
+    check: Check, precision: str, accuracy: AccuracyPlan, platform: str, reference_metric: float | None
+) -> Iterator[Verdict]:
+    if check.error is not None:
+        yield Verdict(gate="runs", platform=platform, outcome="fail", observed=check.error, limit="every case runs")
+        return
+    every = [(result.case, difference) for result in check.cases for difference in result.differences]
+    if not every:
+        raise StageError("no case was checked: a model without outputs cannot be verified")
+    broken = next(((case, entry) for case, entry in every if entry.problem is not None), None)
+    if broken is not None:
+        case, entry = broken
+        yield Verdict(
+            gate="outputs",
+            platform=platform,
+            outcome="fail",
+            observed=str(entry.problem),
+            limit="the shape and kind of PyTorch's",
+            where=f"output `{entry.output}` at {case}",
+        )
+        return
+    if precision == "fp32":
+        case, worst = max(every, key=lambda pair: pair[1].max_abs)
+        yield Verdict(
+            gate="max_abs",
+            platform=platform,
+            outcome="pass" if worst.max_abs <= accuracy.max_abs else "fail",
+            observed=f"{worst.max_abs:.3g}",
+            limit=f"<= {accuracy.max_abs:.3g}",
+            where=f"output `{worst.output}` at {case}",
+        )
+    else:
+        similarities = [(case, entry, entry.cosine) for case, entry in every if entry.cosine is not None]
+        if similarities:
+            case, entry, similarity = min(similarities, key=lambda triple: triple[2])
+            yield Verdict(
+                gate="cosine",
+                platform=platform,
+                outcome="pass" if similarity >= accuracy.cosine else "fail",
+                observed=f"{similarity:.5f}",
+                limit=f">= {accuracy.cosine:g}",
+                where=f"output `{entry.output}` at {case}",
+            )
+    if accuracy.top1_agreement is not None:
+        shares = [entry.top1 for _, entry in every if entry.top1 is not None]
+        share = sum(shares) / len(shares) if shares else 1.0
+        yield Verdict(
+            gate="top1_agreement",
+            platform=platform,
+            outcome="pass" if share >= accuracy.top1_agreement else "fail",
+            observed=f"{share:.4f}",
+            limit=f">= {accuracy.top1_agreement:g}",
+        )
+    if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
+        least = reference_metric - accuracy.metric.max_drop
+        if accuracy.metric.minimum is not None:
+            least = max(least, accuracy.metric.minimum)
+        yield Verdict(
+            gate="metric",
+            platform=platform,
+            outcome="pass" if check.metric >= least else "fail",
+            observed=f"{check.metric:.4f}",
+            limit=f">= {least:.4f}",
+            where=f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})",
+        )
+
+
+def budget_verdicts(
+    check: Check, target: TargetPlan, model_bytes: int, accuracy: AccuracyPlan, platform: str
+) -> tuple[Verdict, ...]:
+    """Judge size, memory, placement and batch invariance."""
+
+    def judge(gate: str, observed: float, limit: float | None, text: Callable[[float], str]) -> Iterator[Verdict]:
+        if limit is not None:
+            yield Verdict(
+                gate=gate,
+                platform=platform,
+                outcome="pass" if observed <= limit else "fail",
+                observed=text(observed),
+                limit=f"<= {text(limit)}",
+            )
+
+    budgets = target.budgets
+    verdicts = [
+        *judge("size", model_bytes, budgets.size, lambda value: format_bytes(int(value))),
+        *judge("memory", check.peak_rss_bytes, budgets.memory, lambda value: format_bytes(int(value))),
+        *judge("cpu_nodes", check.cpu_nodes, budgets.max_cpu_nodes, lambda value: f"{int(value)} nodes"),
+    ]
+    if target.batch_invariance == "require":
+        invariant = is_invariant(check, accuracy)
+        verdicts.append(
+            Verdict(
+                gate="batch_invariance",
+                platform=platform,
+                outcome="pass" if invariant else "fail",
+                observed="no batch axis" if check.invariance is None else f"{check.invariance:.3g}",
+                limit=f"<= {accuracy.max_abs:.3g}",
+            )
+        )
+    return tuple(verdicts)
+
+
+def is_invariant(check: Check, accuracy: AccuracyPlan) -> bool:
+    """Whether a row's answer is the same, within the fp32 promise, whatever other rows are in the batch."""
+    return check.invariance is not None and check.invariance <= accuracy.max_abs
