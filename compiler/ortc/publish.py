@@ -1,0 +1,126 @@
+"""Put a finished bundle into place: all of it or nothing, and never without the one before."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from filelock import FileLock
+
+from ortc.bundle import STAMP, FileInfo, Manifest, to_json
+from ortc.errors import StageError
+from ortc.store import sha256_file
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+MEASUREMENTS = "measurements"
+
+
+def stamp() -> int:
+    """Modification time of published files, in seconds since the epoch: $SOURCE_DATE_EPOCH, or 1980-01-01.
+
+    Raises:
+        StageError: SOURCE_DATE_EPOCH is not a number.
+    """
+    value = os.environ.get("SOURCE_DATE_EPOCH")
+    if value is None:
+        return STAMP
+    if not value.isdecimal():
+        raise StageError(f"SOURCE_DATE_EPOCH is `{value}`, not a number of seconds")
+    return int(value)
+
+
+def seal(directory: Path, manifest: Manifest) -> Manifest:
+    """Write manifest.json and SHA256SUMS over the files of a directory, and set every file's time to the stamp.
+
+    Returns the manifest with its list of files.
+    """
+    skipped = {"manifest.json", "SHA256SUMS"}
+    files = tuple(
+        FileInfo(path=path, sha256=sha256_file(directory / path), bytes=(directory / path).stat().st_size)
+        for path in sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
+        if path not in skipped and not path.startswith(f"{MEASUREMENTS}/")
+    )
+    manifest = manifest.model_copy(update={"files": files})
+    (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
+    sums = {file.path: file.sha256 for file in files} | {"manifest.json": sha256_file(directory / "manifest.json")}
+    (directory / "SHA256SUMS").write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)), "utf-8")
+    for file in directory.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
+        os.utime(file, (manifest.stamp, manifest.stamp))
+    directory.chmod(0o755)
+    return manifest
+
+
+def publish(source: Path, place: Path) -> None:
+    """Make `place` hold a copy of `source`.
+
+    The copy is made beside the place and exchanged with it in one step, so that at every moment the place holds the whole
+    old bundle or the whole new one.
+
+    Raises:
+        StageError: the place cannot be written.
+    """
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.parent / f".{place.name}.lock"):
+            _sweep(place)
+            fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}.new-", dir=place.parent))
+            try:
+                shutil.copytree(source, fresh, dirs_exist_ok=True, copy_function=shutil.copy2)
+                _flush(fresh)
+                _swap(fresh, place)
+            finally:
+                shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise StageError(
+            f"cannot write the bundle to {place}: {error.strerror or error}",
+            help="check free space and permissions; what was there before is untouched",
+        ) from error
+
+
+def _sweep(place: Path) -> None:
+    """Remove what killed builds left beside the place; the lock says that none is running."""
+    for leftover in place.parent.glob(f".{place.name}.new-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _flush(directory: Path) -> None:
+    for file in directory.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+
+
+def _swap(fresh: Path, place: Path) -> None:
+    if not place.exists():
+        fresh.rename(place)
+        return
+    if _exchange(fresh, place):
+        return
+    # A file system without exchange: two renames, and the old bundle comes back when the second fails.
+    aside = fresh.with_name(f"{fresh.name}-old")
+    place.rename(aside)
+    try:
+        fresh.rename(place)
+    except OSError:
+        aside.rename(place)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two directories in one step (renameat2, Linux >= 3.15); False where that does not exist."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    if renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))

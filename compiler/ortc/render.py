@@ -1,0 +1,108 @@
+"""Render the text files of a bundle; pure. Templates get finished fields and decide nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ortc.bundle import Manifest, SessionFile, to_json
+from ortc.plan import TargetPlan
+from ortc.resources import templates_dir
+from ortc.versions import pins
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the bundle: path inside it, and content."""
+
+    path: str
+    content: bytes
+
+
+def requirements(target: TargetPlan) -> str:
+    """The hash-pinned requirements of a target, for all its platforms."""
+    return pins(target.runtime.pins).requirements_txt(target.platforms)
+
+
+def render(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
+    """Every file of a bundle but the model, the golden data, the manifest and the checksums.
+
+    Args:
+        target: the plan of the target.
+        manifest: identity and interface; its list of files is not used.
+        session: session.json.
+    """
+    environment = _environment()
+    image = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "target": manifest.target,
+        "description": target.description,
+        "base_image": target.image.base_image,
+        "labels": _labels(manifest),
+        "environment": sorted(target.session.environment.items()),
+    }
+    readme = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "target": manifest.target,
+        "description": target.description,
+        "variant": manifest.variant.name,
+        "precision": manifest.variant.precision,
+        "opset": manifest.model.opset,
+        "runtime": manifest.runtime.package,
+        "runtime_version": manifest.runtime.version,
+        "platforms": manifest.platforms,
+        "fit_to_serve": manifest.fit_to_serve,
+        "unfit_reason": manifest.unfit_reason,
+        "provisional": manifest.provisional,
+        "inputs": [
+            {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.inputs
+        ],
+        "outputs": [
+            {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.outputs
+        ],
+        "axes": manifest.axes,
+    }
+    runtime = templates_dir() / "runtime"
+    return (
+        File("session.json", to_json(session).encode()),
+        File("requirements.txt", requirements(target).encode()),
+        File("Dockerfile", environment.get_template(target.image.template).render(image).encode()),
+        File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
+        File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
+        *(File(f"runtime/{name}", (runtime / name).read_bytes()) for name in ("loader.py", "server.py")),
+    )
+
+
+def _environment() -> jinja2.Environment:
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates_dir()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Nothing here is HTML; values are names and versions that the spec's patterns already restrict.
+        autoescape=False,  # noqa: S701
+    )
+
+
+def _labels(manifest: Manifest) -> list[tuple[str, str]]:
+    labels = [
+        ("ai.ortc.target", manifest.target),
+        ("ai.ortc.variant", manifest.variant.name),
+        ("ai.ortc.runtime", f"{manifest.runtime.package}=={manifest.runtime.version}"),
+        ("ai.ortc.fit-to-serve", str(manifest.fit_to_serve).lower()),
+    ]
+    if manifest.provenance.revision is not None:
+        labels.append(("org.opencontainers.image.revision", manifest.provenance.revision))
+    return labels
+
+
+def _shape(shape: tuple[str | int | None, ...]) -> str:
+    return f"[{', '.join('?' if entry is None else str(entry) for entry in shape)}]"
