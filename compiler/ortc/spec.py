@@ -20,10 +20,26 @@ Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
 Platform = Literal["linux/amd64", "linux/arm64"]
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-AxisName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Entrypoint = Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+_NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
+_VERSION = r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$"
+_AXIS = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
+_SHA256 = r"^[0-9a-f]{64}$"
+_ENTRYPOINT = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+
+FORMS = {
+    _NAME: "a name: 1 to 63 lower-case letters, digits, `.`, `_` and `-`, with a letter or a digit at both ends",
+    _VERSION: "a version: 1 to 64 letters, digits, `.`, `+`, `_` and `-`, like `1.0.0`",
+    _AXIS: "an axis name: letters, digits and `_`, not starting with a digit",
+    _SHA256: "a sha256 digest: 64 lower-case hexadecimal digits",
+    _ENTRYPOINT: "an entry point: `module:function`",
+}
+"""What each pattern of the language asks for, in words."""
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Version = Annotated[str, Field(pattern=_VERSION)]
+AxisName = Annotated[str, Field(pattern=_AXIS)]
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT)]
 RelativePath = Annotated[str, Field(min_length=1)]
 
 
@@ -39,7 +55,7 @@ FileName = Annotated[str, AfterValidator(_inside)]
 class Model(BaseModel):
     """Base of every spec model: no unknown keys, no coercion, no change after parsing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class HuggingFaceSource(Model):
@@ -119,7 +135,9 @@ class InputSpec(Model):
     """One input tensor of the model."""
 
     dtype: DType
-    shape: tuple[AxisName | int, ...] = Field(description="Names of dynamic axes, or fixed sizes.")
+    shape: tuple[AxisName | Annotated[int, Field(ge=1)], ...] = Field(
+        description="Names of dynamic axes, or fixed sizes."
+    )
     range: tuple[int | float, int | float] | None = Field(
         default=None, description="Least and greatest value, included."
     )
@@ -174,7 +192,7 @@ class LatencyBudget(Model):
     p50: Duration | None = None
     p90: Duration | None = None
     p99: Duration | None = None
-    at: dict[AxisName, int] = Field(
+    at: dict[AxisName, Annotated[int, Field(ge=1)]] = Field(
         default_factory=dict, description="The shape to measure at; an axis left out is at its typical size."
     )
 
@@ -219,7 +237,7 @@ class Spec(Model):
     api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion")
     kind: Literal["ModelDeployment"]
     name: Name
-    version: Annotated[str, Field(pattern=r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$")]
+    version: Version
     model: ModelSource
     export: Export = Field(default_factory=Export)
     accuracy: Accuracy = Field(default_factory=Accuracy)

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ortc.spec import Duration, Model, Name, Platform, Precision, Size
+from ortc.spec import Model, Name, Platform, Precision
+from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic"]

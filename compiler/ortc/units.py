@@ -19,11 +19,15 @@ _BYTES = {
 }
 
 
+class QuantityError(ValueError):
+    """A duration or a size that is not written as one."""
+
+
 def parse_duration(value: object) -> float:
     """Seconds of a duration like `8ms`.
 
     Raises:
-        ValueError: not a string of a positive number and one of the units us, ms, s, min.
+        QuantityError: not a string of a positive number and one of the units us, ms, s, min.
     """
     return _parse(value, _SECONDS, "duration", "8ms")
 
@@ -32,7 +36,7 @@ def parse_size(value: object) -> int:
     """Bytes of a size like `50MB` (decimal units) or `48MiB` (binary units).
 
     Raises:
-        ValueError: not a string of a positive number and one of the units B, kB, MB, GB, KiB, MiB, GiB.
+        QuantityError: not a string of a positive number and one of the units B, kB, MB, GB, KiB, MiB, GiB.
     """
     return round(_parse(value, _BYTES, "size", "50MB"))
 
@@ -40,12 +44,12 @@ def parse_size(value: object) -> int:
 def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, example: str) -> float:
     known = ", ".join(unit for unit in units if unit not in {"µs", "KB"})
     if not isinstance(value, str) or (match := _NUMBER.fullmatch(value.strip())) is None:
-        raise ValueError(f"expected a {kind} with a unit, like `{example}`; the units are {known}")
+        raise QuantityError(f"expected a {kind} with a unit, like `{example}`; the units are {known}")
     if match["unit"] not in units:
-        raise ValueError(f"unknown unit `{match['unit']}` in this {kind}; the units are {known}")
+        raise QuantityError(f"unknown unit `{match['unit']}` in this {kind}; the units are {known}")
     result = float(match["value"]) * units[match["unit"]]
     if result <= 0:
-        raise ValueError(f"a {kind} must be greater than zero")
+        raise QuantityError(f"a {kind} must be greater than zero")
     return result
 
 

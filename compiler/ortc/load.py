@@ -1,0 +1,116 @@
+"""Specs and target profiles from files, with the overrides of the command line."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ortc.diagnostics import Diagnostic
+from ortc.errors import SpecError
+from ortc.overrides import apply_overrides
+from ortc.parse import parse, read
+from ortc.resources import targets_dir
+from ortc.rules import checks as rules
+from ortc.source import Document, Span
+from ortc.spec import Spec
+from ortc.suggest import closest, listed
+from ortc.target import TargetProfile
+from ortc.validate import validate
+
+_ROOT_MARKS = (".git", "pyproject.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSpec:
+    """A spec that follows the schema, where it was written, and what its relative paths start from."""
+
+    spec: Spec
+    document: Document
+    root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedProfile:
+    """A target profile and where it was written."""
+
+    profile: TargetProfile
+    document: Document
+
+
+def load_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> LoadedSpec:
+    """The spec in a file.
+
+    Args:
+        path: The file; messages name it as given here.
+        overrides: Arguments of `--set`, each `key.path=value`, applied in order.
+
+    Raises:
+        SpecError: the file, an override or the result of both is not a spec.
+    """
+    path = Path(path)
+    document = apply_overrides(parse(read(path)), overrides)
+    return LoadedSpec(validate(Spec, document), document, project_root(path))
+
+
+def project_root(path: Path) -> Path:
+    """The nearest directory above a spec that holds `.git` or `pyproject.toml`, else the spec's own."""
+    own = path.resolve().parent
+    for directory in (own, *own.parents):
+        if any((directory / mark).exists() for mark in _ROOT_MARKS):
+            return directory
+    return own
+
+
+def load_profile(name: str, *, root: Path | None = None, span: Span | None = None) -> TargetProfile:
+    """The target profile of a name or a path.
+
+    Args:
+        name: A name from `ortc targets`, or the path of a YAML file.
+        root: A project whose `targets/NAME.yaml` goes before the profiles that come with ortc.
+        span: Where the name was written, for the message.
+
+    Raises:
+        SpecError: there is no such profile, or it does not follow the schema.
+    """
+    return find_profile(name, root=root, span=span).profile
+
+
+def find_profile(name: str, *, root: Path | None = None, span: Span | None = None) -> LoadedProfile:
+    """The same as `load_profile`, with the place of every value."""
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        document = parse(read(Path(name)))
+        return LoadedProfile(validate(TargetProfile, document), document)
+    known = profile_files(root)
+    if name not in known:
+        meant = closest(name, known)
+        raise SpecError(
+            [
+                Diagnostic(
+                    rules.UNKNOWN_TARGET,
+                    f"there is no target profile `{name}`",
+                    span,
+                    f"did you mean `{meant}`?" if meant else "",
+                    help=f"the profiles are {listed(known, 'and')}; name another one with `profile:`, or write "
+                    f"targets/{name}.yaml",
+                )
+            ]
+        )
+    document = parse(read(known[name], f"targets/{name}.yaml"))
+    loaded = LoadedProfile(validate(TargetProfile, document), document)
+    if loaded.profile.name != name:
+        raise SpecError(
+            [
+                Diagnostic(
+                    rules.PROFILE_NAME,
+                    f"the profile in targets/{name}.yaml calls itself `{loaded.profile.name}`",
+                    document.locate(["name"]),
+                    f"expected `{name}`",
+                    help="name the file after the profile",
+                )
+            ]
+        )
+    return loaded
+
+
+def profile_files(root: Path | None = None) -> dict[str, Path]:
+    """The files of all target profiles by name; those of a project go before ortc's own."""
+    directories = [targets_dir()] + ([root / "targets"] if root is not None else [])
+    return {path.stem: path for directory in directories for path in sorted(directory.glob("*.yaml"))}
