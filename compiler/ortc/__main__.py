@@ -1,0 +1,54 @@
+"""`ortc` and `python -m ortc`: runs a command and turns what it raises into text and an exit code."""
+
+import os
+import sys
+
+from ortc.cli.report import report_bug, report_error
+from ortc.errors import OrtcError
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code: 0, 1 for a bug, 2 for wrong usage, else the code of the error.
+    """
+    # Imported here so that an interrupt during start-up needs no traceback either.
+    import click
+
+    from ortc.cli import main as command
+
+    debug = "--debug" in arguments
+    try:
+        result = command.main(args=arguments, prog_name="ortc", standalone_mode=False)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except OrtcError as error:
+        report_error(error, debug=debug)
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        sys.stderr.write("interrupted\n")
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout has gone, as `head` does; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception:  # noqa: BLE001 - the one place where a bug is reported
+        report_bug()
+        return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The command line: the only code of the compiler that prints or exits."""
+
+from importlib import import_module
+
+import rich_click as click
+
+from ortc import __version__
+
+# Where each command lies. Its module is imported when the command runs and not before: `ortc check` must answer at
+# once, and other commands bring much with them.
+COMMANDS = (
+    ("check", "ortc.cli.check:check", "Validate specs without building anything."),
+    ("targets", "ortc.cli.targets:targets", "List the target profiles."),
+    ("explain", "ortc.cli.explain:explain", "Explain an error code, or list all of them."),
+)
+
+
+class LazyGroup(click.RichGroup):
+    """A group that knows its commands by name and summary, and imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names of the commands, in the order of the table."""
+        return [name for name, _, _ in COMMANDS]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments call, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        place = next((place for known, place, _ in COMMANDS if known == name), None)
+        if place is None:
+            return name, command, rest
+        module, attribute = place.split(":")
+        return name, getattr(import_module(module), attribute), rest
+
+
+@click.group(
+    cls=LazyGroup,
+    commands={name: click.RichCommand(name=name, help=text) for name, _, text in COMMANDS},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="ortc")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def main(debug: bool) -> None:
+    """Compile trained PyTorch models into verified ONNX Runtime bundles."""

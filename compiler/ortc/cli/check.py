@@ -1,0 +1,57 @@
+"""`ortc check`: validate specs without building anything."""
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from ortc.cli.report import use_color, write
+from ortc.diagnostics import Diagnostic, in_order, render_text, summary, to_github, to_json
+from ortc.errors import SpecError
+from ortc.load import load_spec
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output-format",
+    type=click.Choice(["text", "json", "github"]),
+    default="text",
+    show_default=True,
+    help="How to show what is wrong: for people, for programs, or as workflow commands of GitHub.",
+)
+@click.option(
+    "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the specs; may be repeated."
+)
+def check(specs: tuple[Path, ...], output_format: str, overrides: tuple[str, ...]) -> int:
+    """Validate specs without building anything.
+
+    Exits with 3 when one of them has an error. Warnings do not change the exit code.
+    """
+    found: dict[str, tuple[Diagnostic, ...]] = {str(path): _diagnose(path, overrides) for path in specs}
+    every = tuple(dict.fromkeys(diagnostic for diagnostics in found.values() for diagnostic in diagnostics))
+    if output_format == "json":
+        sys.stdout.write(to_json(every))
+    elif output_format == "github":
+        sys.stdout.write(to_github(every))
+    else:
+        _show(found, every)
+    return SpecError.exit_code if any(diagnostic.severity == "error" for diagnostic in every) else 0
+
+
+def _diagnose(path: Path, overrides: tuple[str, ...]) -> tuple[Diagnostic, ...]:
+    try:
+        loaded = load_spec(path, overrides)
+    except SpecError as error:
+        return error.diagnostics
+    from ortc.checks import run_checks
+
+    return in_order(run_checks(loaded))
+
+
+def _show(found: dict[str, tuple[Diagnostic, ...]], every: tuple[Diagnostic, ...]) -> None:
+    if every:
+        write(render_text(every, color=use_color()) + "\n")
+    for name, diagnostics in found.items():
+        errors = any(diagnostic.severity == "error" for diagnostic in diagnostics)
+        sys.stdout.write(f"{name}: {summary(diagnostics) if errors else 'ok'}\n")
