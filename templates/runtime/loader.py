@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import hashlib
 import inspect
 import io
@@ -28,8 +27,6 @@ import sys
 import threading
 import time
 import traceback
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +37,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
-GRAPH_LEVELS = {"off": 0, "basic": 1, "extended": 2, "layout": 3, "all": 99}
+# What session.json calls the members of the enumerations GraphOptimizationLevel and ExecutionMode.
+ENUMERATIONS = {
+    "graph_optimization_level": {
+        "off": "ORT_DISABLE_ALL",
+        "basic": "ORT_ENABLE_BASIC",
+        "extended": "ORT_ENABLE_EXTENDED",
+        "layout": "ORT_ENABLE_LAYOUT",
+        "all": "ORT_ENABLE_ALL",
+    },
+    "execution_mode": {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"},
+}
 CPU = "CPUExecutionProvider"
 Arrays = dict[str, NDArray[Any]]
 
@@ -276,6 +283,9 @@ def read_manifest(root: Path, verify: str) -> dict[str, Any]:
 
 def read_npz(path: Path, error: type[BundleError] = InputError) -> Arrays:
     """The arrays of an .npz file; pickled objects are never read."""
+    import zipfile
+    import zlib
+
     try:
         with np.load(path, allow_pickle=False) as archive:
             if isinstance(archive, np.lib.npyio.NpzFile):
@@ -287,6 +297,8 @@ def read_npz(path: Path, error: type[BundleError] = InputError) -> Arrays:
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     """Like numpy.savez, for any names (savez refuses `file`) and exactly at `path` (savez appends .npz)."""
+    import zipfile
+
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -397,11 +409,10 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
     for name, value in config["session_options"].items():
         if not hasattr(options, name):
             raise ValueError(f"session_options.{name} does not exist in onnxruntime {ort.__version__}")
-        if name == "graph_optimization_level":
-            value = ort.GraphOptimizationLevel(GRAPH_LEVELS[value])
-        elif name == "execution_mode":
-            value = {"sequential": ort.ExecutionMode.ORT_SEQUENTIAL, "parallel": ort.ExecutionMode.ORT_PARALLEL}[value]
-        setattr(options, name, value)
+        known = ENUMERATIONS.get(name)
+        if known is not None and value not in known:
+            raise ValueError(f"session_options.{name} is {value!r}, expected one of {', '.join(known)}")
+        setattr(options, name, getattr(type(getattr(options, name)), known[value]) if known else value)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = int(config["threads"]["inter_op"])
     for name, value in config["config_entries"].items():
@@ -433,6 +444,8 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
 
 
 def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    import difflib  # here and below, inside: 20 ms of a cold start for what most processes never need
+
     close = difflib.get_close_matches(name, list(known), 1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
@@ -454,7 +467,8 @@ def worst_cosine(expected: NDArray[Any], observed: NDArray[Any], mask: NDArray[A
         return 1.0
     x, y = (np.where(keep, a, 0).astype(np.float64).reshape(rows, -1) for a in (expected, observed))
     # Scaled so that squares of large or tiny values neither overflow nor vanish.
-    x, y = (a / np.where((top := np.abs(a).max(axis=1, keepdims=True)) > 0, top, 1) for a in (x, y))
+    tops = (np.abs(a).max(axis=1, keepdims=True) for a in (x, y))
+    x, y = (a / np.where(top > 0, top, 1) for a, top in zip((x, y), tops, strict=True))
     norms = np.sqrt((x * x).sum(axis=1) * (y * y).sum(axis=1))
     cosine = np.where(norms > 0, (x * y).sum(axis=1) / np.where(norms > 0, norms, 1), (x == y).all(axis=1))
     return float(min(1.0, cosine.min()))
@@ -602,7 +616,10 @@ class Model:
         model.seconds["selftest"] = time.perf_counter() - step
         step = time.perf_counter()
         for sizes in model.manifest.get("warmup", ()) if warmup else ():
-            model.run(model.example(sizes))
+            try:
+                model.run(model.example(sizes))
+            except InputError as error:
+                raise FormatError(f"manifest.json: warmup has {sizes}: {error}") from error
         model.seconds["warmup"] = time.perf_counter() - step
         model.seconds["total"] = time.perf_counter() - started
         return model
@@ -723,7 +740,10 @@ class Model:
             inputs, expected = read_npz(inputs_file, FormatError), read_npz(outputs_file, FormatError)
             if sorted(expected) != sorted(t.name for t in self.outputs):
                 raise FormatError(f"{outputs_file} holds {sorted(expected)}, expected every output of the model.")
-            observed = self.run(inputs)
+            try:
+                observed = self.run(inputs)
+            except BundleError as error:
+                raise GoldenError(f"golden case {name!r} could not be run: {error}") from error
             seen: dict[str, dict[str, float]] = {}
             for output, array in observed.items():
                 with _parsing(self.root / "manifest.json"):
@@ -854,12 +874,18 @@ def _described(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return {name: {"dtype": str(array.dtype), "shape": list(array.shape)} for name, array in arrays.items()}
 
 
-def failure(error: BaseException) -> dict[str, Any]:
+def _success(result: Mapping[str, Any]) -> str:
+    return json.dumps({"ok": True, "result": result}, allow_nan=False)
+
+
+def failure(error: BaseException) -> str:
     """The JSON answer for an error; a traceback of what nobody foresaw goes to stderr."""
+    code, message = "internal", f"{type(error).__name__}: {error}"
     if isinstance(error, BundleError):
-        return {"ok": False, "error": {"code": error.code, "message": str(error)}}
-    traceback.print_exception(error, file=sys.stderr)
-    return {"ok": False, "error": {"code": "internal", "message": f"{type(error).__name__}: {error}"}}
+        code, message = error.code, str(error)
+    else:
+        traceback.print_exception(error, file=sys.stderr)
+    return json.dumps({"ok": False, "error": {"code": code, "message": message}})
 
 
 class Worker:
@@ -870,8 +896,8 @@ class Worker:
     def __init__(self) -> None:
         self._model: Model | None = None
 
-    def answer(self, line: bytes) -> dict[str, Any]:
-        """The reply to one line; never raises but for a signal."""
+    def answer(self, line: bytes) -> str:
+        """The reply to one line, without its end; never raises but for a signal."""
         try:
             try:
                 request = json.loads(line)
@@ -884,7 +910,7 @@ class Worker:
                 inspect.signature(operation).bind(**request)
             except TypeError as error:
                 raise UsageError(f"{operation.__name__}: {error}.") from error
-            return {"ok": True, "result": operation(**request)}
+            return _success(operation(**request))
         except Exception as error:  # noqa: BLE001 - no request may end the worker; failure() reports all of it
             return failure(error)
 
@@ -1014,7 +1040,7 @@ def _run(model: Model, arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _command(arguments: argparse.Namespace) -> dict[str, Any]:
     selftest = not getattr(arguments, "no_selftest", False)
-    warmup = not getattr(arguments, "no_warmup", False)
+    warmup = not getattr(arguments, "no_warmup", True)
     with Model.load(
         arguments.bundle, verify=arguments.verify, threads=arguments.threads, selftest=selftest, warmup=warmup
     ) as model:
@@ -1030,8 +1056,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Native code writes to descriptor 1 as it likes: keep that for the answers alone and send all else to stderr.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
 
-    def reply(document: Mapping[str, Any]) -> None:
-        answers.write(json.dumps(document, allow_nan=False) + "\n")
+    def reply(document: str) -> None:
+        answers.write(document + "\n")
         answers.flush()
 
     try:
@@ -1043,13 +1069,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             for line in sys.stdin.buffer:
                 reply(worker.answer(line))
             return 0
-        reply({"ok": True, "result": _command(arguments)})
+        reply(_success(_command(arguments)))
     except BrokenPipeError:  # whoever asked is gone
         return 1
     except Exception as error:  # noqa: BLE001 - the boundary: failure() reports it
-        document = failure(error)
-        reply(document)
-        print(f"error: {document['error']['message']}", file=sys.stderr)
+        reply(failure(error))
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, BundleError) else 1
     return 0
 

@@ -99,7 +99,7 @@ class Recipe:
         if self.external_data:
             copied = onnx.ModelProto.FromString(self.model.SerializeToString())  # saving moves the weights out of it
             path = root / "model/model.onnx"
-            onnx.save(copied, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+            onnx.save(copied, path, save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
         else:
             onnx.save(self.model, root / "model/model.onnx")
         reference = onnx.reference.ReferenceEvaluator(self.model)
