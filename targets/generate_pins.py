@@ -87,26 +87,25 @@ def resolve(requirement: str, pairs: list[Pair]) -> dict[Pair, dict[str, Distrib
 
     A package found under a new constraint is chosen again, until nothing changes.
     """
-    constraints: dict[str, set[str]] = {}
-    needed: dict[Pair, set[str]] = {pair: set() for pair in pairs}
+    specifiers: dict[str, set[str]] = {}
+    extras: dict[tuple[Pair, str], set[str]] = {}  # its keys say which pairs need which packages
     chosen: dict[Pair, dict[str, Distribution]] = {pair: {} for pair in pairs}
     pending = [(pair, Requirement(requirement)) for pair in pairs]
     while pending:
         changed = set()
         for pair, wanted in pending:
             name = canonicalize_name(wanted.name)
-            specifiers = constraints.setdefault(name, set())
-            if name not in needed[pair] or not {str(part) for part in wanted.specifier} <= specifiers:
+            asked = {str(part) for part in wanted.specifier}
+            if not ((pair, name) in extras and wanted.extras <= extras[pair, name] and asked <= specifiers[name]):
                 changed.add(name)
-            needed[pair].add(name)
-            specifiers |= {str(part) for part in wanted.specifier}
-        extras = {(pair, canonicalize_name(wanted.name)): wanted.extras for pair, wanted in pending}
+            extras.setdefault((pair, name), set()).update(wanted.extras)
+            specifiers.setdefault(name, set()).update(asked)
         pending = []
         for name in sorted(changed):
-            users = [pair for pair in pairs if name in needed[pair]]
-            for pair, wheel in choose(name, sorted(constraints[name]), users).items():
+            users = [pair for pair in pairs if (pair, name) in extras]
+            for pair, wheel in choose(name, sorted(specifiers[name]), users).items():
                 chosen[pair][name] = wheel
-                pending += [(pair, found) for found in requires(wheel, pair, extras.get((pair, name), set()))]
+                pending += [(pair, found) for found in requires(wheel, pair, extras[pair, name])]
     return chosen
 
 

@@ -2,7 +2,7 @@
 
 A name that the code compares with is a NUL-terminated string of the library, so a whole NUL-delimited string with a
 known prefix is a key. Compilers hide some names: one that is the tail of a longer string, and one short enough to be
-compared as immediate operands. Those are looked for by name, from the documented lists below.
+compared as immediate operands. Those are looked for by name, from the lists below.
 """
 
 import re
@@ -10,6 +10,9 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+Kind = dict[str, Any]
 
 # onnxruntime_session_options_config_keys.h names its keys `[area].[sub-area].[name]`; these are the areas.
 _SESSION_KEY = re.compile(rb"(?<=\0)((?:session|optimization|ep|mlas)\.[a-z0-9_.]*[a-z0-9])(?=\0)")
@@ -50,35 +53,94 @@ _DOCUMENTED_RUN_KEYS = (
     "qnn.rpc_control_latency",
 )
 
-# https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html and the provider's option parser.
-_DOCUMENTED_CUDA_OPTIONS = (
-    "arena_extend_strategy",
-    "cudnn_conv1d_pad_to_nc1d",
-    "cudnn_conv_algo_search",
-    "cudnn_conv_use_max_workspace",
-    "device_id",
-    "do_copy_in_default_stream",
-    "enable_cuda_graph",
-    "enable_cudnn",
-    "enable_skip_layer_norm_strict_mode",
-    "fuse_conv_bias",
-    "gpu_external_alloc",
-    "gpu_external_empty_cache",
-    "gpu_external_free",
-    "gpu_mem_limit",
-    "has_user_compute_stream",
-    "prefer_nhwc",
-    "sdpa_kernel",
-    "tunable_op_enable",
-    "tunable_op_max_tuning_duration_ms",
-    "tunable_op_tuning_enable",
-    "use_ep_level_unified_stream",
-    "use_tf32",
-    "user_compute_stream",
-)
+# What the provider's parser in onnxruntime-gpu 1.31.1 takes: every string of the library was offered to it as an option
+# name, then values of each kind; it refuses other names. Kinds are those of the parser, values are always given as
+# strings. https://onnxruntime.ai/docs/execution-providers/CUDA-ExecutionProvider.html documents most of them.
+_SWITCH: Kind = {"kind": "bool", "values": ["0", "1", "False", "True", "false", "true"]}
+_INT: Kind = {"kind": "int"}
+_TEXT: Kind = {"kind": "str"}
+_CUDA_OPTIONS: dict[str, Kind] = {
+    "arena_extend_strategy": {"kind": "enum", "values": ["kNextPowerOfTwo", "kSameAsRequested"]},
+    "cudnn_conv1d_pad_to_nc1d": _SWITCH,
+    "cudnn_conv_algo_search": {"kind": "enum", "values": ["DEFAULT", "EXHAUSTIVE", "HEURISTIC"]},
+    "cudnn_conv_use_max_workspace": _SWITCH,
+    "device_id": _INT,
+    "do_copy_in_default_stream": _SWITCH,
+    "enable_cuda_graph": _SWITCH,
+    "enable_cudnn": _SWITCH,
+    "enable_skip_layer_norm_strict_mode": _SWITCH,
+    "external_data_loader_reading_threads": _INT,
+    "fuse_conv_bias": _SWITCH,
+    "gpu_external_alloc": _INT,
+    "gpu_external_empty_cache": _INT,
+    "gpu_external_free": _INT,
+    "gpu_mem_limit": _INT,
+    "has_user_compute_stream": _SWITCH,
+    "prefer_nhwc": _SWITCH,
+    "sdpa_kernel": _INT,
+    "tunable_op_enable": _SWITCH,
+    "tunable_op_max_tuning_duration_ms": _INT,
+    "tunable_op_tuning_enable": _SWITCH,
+    "use_ep_level_unified_stream": _SWITCH,
+    "use_tf32": _SWITCH,
+    "user_compute_stream": _INT,
+}
 
-# https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html; the trt_ ones are found by prefix.
-_DOCUMENTED_TENSORRT_OPTIONS = ("device_id", "has_user_compute_stream", "user_compute_stream")
+# TensorRT's options are parsed by the Python binding, not by the provider: `1` and `0` are no switches there, and five
+# options of the C API are refused.
+_TENSORRT_SWITCH: Kind = {"kind": "bool", "values": ["False", "True", "false", "true"]}
+_TENSORRT_OPTIONS: dict[str, Kind] = {
+    "device_id": _INT,
+    "trt_auxiliary_streams": _INT,
+    "trt_bf16_enable": _TENSORRT_SWITCH,
+    "trt_build_heuristics_enable": _TENSORRT_SWITCH,
+    "trt_builder_optimization_level": _INT,
+    "trt_context_memory_sharing_enable": _TENSORRT_SWITCH,
+    "trt_cuda_graph_enable": _TENSORRT_SWITCH,
+    "trt_detailed_build_log": _TENSORRT_SWITCH,
+    "trt_dla_core": _INT,
+    "trt_dla_enable": _TENSORRT_SWITCH,
+    "trt_dump_ep_context_model": _TENSORRT_SWITCH,
+    "trt_dump_subgraphs": _TENSORRT_SWITCH,
+    "trt_engine_cache_enable": _TENSORRT_SWITCH,
+    "trt_engine_cache_path": _TEXT,
+    "trt_engine_cache_prefix": _TEXT,
+    "trt_engine_decryption_enable": _TENSORRT_SWITCH,
+    "trt_engine_decryption_lib_path": _TEXT,
+    "trt_engine_hw_compatible": _TENSORRT_SWITCH,
+    "trt_ep_context_embed_mode": _INT,
+    "trt_ep_context_file_path": _TEXT,
+    "trt_extra_plugin_lib_paths": _TEXT,
+    "trt_force_sequential_engine_build": _TENSORRT_SWITCH,
+    "trt_force_timing_cache": _TENSORRT_SWITCH,
+    "trt_fp16_enable": _TENSORRT_SWITCH,
+    "trt_int8_calibration_table_name": _TEXT,
+    "trt_int8_enable": _TENSORRT_SWITCH,
+    "trt_int8_use_native_calibration_table": _TENSORRT_SWITCH,
+    "trt_layer_norm_fp32_fallback": _TENSORRT_SWITCH,
+    "trt_max_partition_iterations": _INT,
+    "trt_max_workspace_size": _INT,
+    "trt_min_subgraph_size": _INT,
+    "trt_onnx_model_folder_path": _TEXT,
+    "trt_op_types_to_exclude": _TEXT,
+    "trt_preview_features": _TEXT,
+    "trt_profile_max_shapes": _TEXT,
+    "trt_profile_min_shapes": _TEXT,
+    "trt_profile_opt_shapes": _TEXT,
+    "trt_sparsity_enable": _TENSORRT_SWITCH,
+    "trt_tactic_sources": _TEXT,
+    "trt_timing_cache_enable": _TENSORRT_SWITCH,
+    "trt_timing_cache_path": _TEXT,
+    "trt_weight_stripped_engine_enable": _TENSORRT_SWITCH,
+    "user_compute_stream": _INT,
+}
+_REFUSED_TENSORRT_OPTIONS = {
+    "trt_external_data_bytestream",
+    "trt_external_data_bytestream_size",
+    "trt_load_user_initializer",
+    "trt_onnx_bytestream",
+    "trt_onnx_bytestream_size",
+}
 
 
 @dataclass(frozen=True)
@@ -107,17 +169,23 @@ def run_keys(found: Iterable[Library]) -> list[str]:
     return sorted(_search(_RUN_KEY, _DOCUMENTED_RUN_KEYS, found))
 
 
-def provider_options(provider: str, found: Iterable[Library]) -> list[str]:
-    """Option names of an execution provider: none for those that ignore what they are given."""
-    own = [library for library in found if library.file == f"libonnxruntime_providers_{_LIBRARY.get(provider)}.so"]
+def provider_options(provider: str, found: Iterable[Library]) -> dict[str, Kind]:
+    """Options of an execution provider that these libraries know; none for those that ignore what they are given.
+
+    Raises:
+        SystemExit: a library has an option that the tables above lack.
+    """
+    found = tuple(found)
     if provider == "CUDAExecutionProvider":
-        return sorted(_search(None, _DOCUMENTED_CUDA_OPTIONS, own))
+        own = [library for library in found if library.file == "libonnxruntime_providers_cuda.so"]
+        return {name: _CUDA_OPTIONS[name] for name in _search(None, _CUDA_OPTIONS, own)}
     if provider == "TensorrtExecutionProvider":
-        return sorted(_search(_TENSORRT_OPTION, _DOCUMENTED_TENSORRT_OPTIONS, own))
-    return []
-
-
-_LIBRARY = {"CUDAExecutionProvider": "cuda", "TensorrtExecutionProvider": "tensorrt"}
+        own = [library for library in found if library.file.startswith("onnxruntime_pybind11_state")]
+        names = _search(_TENSORRT_OPTION, _TENSORRT_OPTIONS, own) - _REFUSED_TENSORRT_OPTIONS
+        if unknown := sorted(names - _TENSORRT_OPTIONS.keys()):
+            raise SystemExit(f"unknown TensorRT options {unknown}: find their kinds, and add them to _TENSORRT_OPTIONS")
+        return {name: _TENSORRT_OPTIONS[name] for name in names}
+    return {}
 
 
 def _search(pattern: re.Pattern[bytes] | None, documented: Iterable[str], found: Iterable[Library]) -> set[str]:

@@ -4,6 +4,8 @@ The data lies in targets/data and comes from targets/generate_runtimes.py and ta
 """
 
 import hashlib
+import re
+from collections.abc import Mapping
 from functools import cache
 from typing import Literal
 
@@ -11,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ortc.resources import data_dir
 
-FORMAT_VERSION = 1
+_INTEGER = re.compile(r"-?\d+", re.ASCII)
 
 
 class UnknownVersionError(LookupError):
@@ -23,10 +25,18 @@ class _Data(BaseModel):
 
 
 class Option(_Data):
-    """One attribute of onnxruntime.SessionOptions or RunOptions."""
+    """One attribute of onnxruntime.SessionOptions or RunOptions, or one option of an execution provider."""
 
     kind: Literal["bool", "int", "str", "enum"]
-    values: tuple[str, ...] = Field(default=(), description="Member names of an enum.")
+    values: tuple[str, ...] = Field(
+        default=(), description="Member names of an enum; of a provider's option all texts that it takes, if few."
+    )
+
+    def accepts(self, text: str) -> bool:
+        """Whether the parser of a provider takes this text as the option's value."""
+        if self.values:
+            return text in self.values
+        return self.kind != "int" or _INTEGER.fullmatch(text) is not None
 
 
 class Cuda(_Data):
@@ -59,10 +69,10 @@ class Runtime(_Data):
     config_keys: frozenset[str] = Field(description="Session configuration keys; ONNX Runtime ignores all others.")
     run_config_keys: frozenset[str]
     providers: Providers
-    options: dict[str, frozenset[str]] = Field(alias="provider_options")
+    options: dict[str, dict[str, Option]] = Field(alias="provider_options")
 
-    def provider_options(self, provider: str) -> frozenset[str]:
-        """Option names of an execution provider in this wheel; none for a provider that takes no options.
+    def provider_options(self, provider: str) -> Mapping[str, Option]:
+        """Options of an execution provider in this wheel by name; none for a provider that takes no options.
 
         Raises:
             UnknownVersionError: the wheel does not contain the provider.
