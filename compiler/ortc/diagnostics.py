@@ -7,6 +7,7 @@ from typing import Any
 
 from ortc.excerpt import Annotation, Palette, excerpt, printable
 from ortc.rules.model import Rule, Severity
+from ortc.secrets import mask_secrets
 from ortc.source import Span
 
 FORMAT_VERSION = 1
@@ -96,9 +97,9 @@ def to_data(diagnostic: Diagnostic) -> dict[str, Any]:
         "code": diagnostic.code,
         "name": diagnostic.rule.name,
         "severity": diagnostic.severity,
-        "message": diagnostic.message,
-        "label": diagnostic.label,
-        "help": diagnostic.help,
+        "message": mask_secrets(diagnostic.message),
+        "label": mask_secrets(diagnostic.label),
+        "help": None if diagnostic.help is None else mask_secrets(diagnostic.help),
         "location": None if diagnostic.span is None else _location(diagnostic.span),
         "related": [{"label": item.label, "location": _location(item.span)} for item in diagnostic.related],
     }
@@ -113,7 +114,7 @@ def to_json(diagnostics: Iterable[Diagnostic]) -> str:
 def _location(span: Span) -> dict[str, Any]:
     return {
         "file": span.source.name,
-        "argument": span.source.text if span.source.argument else None,
+        "argument": mask_secrets(span.source.text) if span.source.argument else None,
         "line": span.start.line,
         "column": span.start.column,
         "end_line": span.end.line,
@@ -143,7 +144,7 @@ def _command(diagnostic: Diagnostic) -> str:
     if diagnostic.help:
         message += f"\nhelp: {diagnostic.help}"
     rendered = ",".join(f"{key}={_escape_property(value)}" for key, value in properties.items())
-    return f"::{diagnostic.severity} {rendered}::{_escape(message)}\n"
+    return f"::{diagnostic.severity} {rendered}::{_escape(mask_secrets(message))}\n"
 
 
 def _escape(text: str) -> str:

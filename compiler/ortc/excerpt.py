@@ -4,6 +4,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ortc.secrets import mask_secrets
 from ortc.source import SourceFile, Span
 
 _TAB = 4
@@ -50,8 +51,8 @@ class Palette:
 
 
 def printable(text: str) -> str:
-    """The text with every character that would move the cursor or hide others written out."""
-    return "".join(char if char.isprintable() else _escaped(char) for char in text)
+    """The text without credentials, and with every character that would move the cursor or hide others written out."""
+    return "".join(char if char.isprintable() else _escaped(char) for char in mask_secrets(text))
 
 
 def _escaped(char: str) -> str:
@@ -93,7 +94,7 @@ class _Window:
         if edges[-1] > _MAX_CELLS or len(shown) < len(line):
             room = _MAX_CELLS - 2 * len(_CUT)
             centre = (edges[start] + min(edges[end], edges[start] + room)) // 2
-            low = max(0, centre - room // 2)
+            low = max(0, min(centre - room // 2, edges[-1] - room))
             first = next(index for index, edge in enumerate(edges) if edge >= min(low, edges[start]))
             last = max(index for index, edge in enumerate(edges) if edge <= edges[first] + room)
         left = _CUT if first > 0 else ""
@@ -138,7 +139,7 @@ def excerpt(
 def _annotated(
     source: SourceFile, number: int, notes: list[Annotation], width: int, palette: Palette, paint: Paint
 ) -> list[str]:
-    line = source.lines[number - 1] if number <= len(source.lines) else ""
+    line = mask_secrets(source.lines[number - 1]) if number <= len(source.lines) else ""
     first = next((note for note in notes if note.primary), notes[0] if notes else None)
     start, end = _columns(first.span, line) if first else (0, 0)
     window = _Window.of(line, start, end)

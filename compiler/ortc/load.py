@@ -113,4 +113,5 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
 def profile_files(root: Path | None = None) -> dict[str, Path]:
     """The files of all target profiles by name; those of a project go before ortc's own."""
     directories = [targets_dir()] + ([root / "targets"] if root is not None else [])
-    return {path.stem: path for directory in directories for path in sorted(directory.glob("*.yaml"))}
+    files = {path.stem: path for directory in directories for path in directory.glob("*.yaml")}
+    return dict(sorted(files.items()))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import rich_click as click
 
+from ortc.checks import check_spec
 from ortc.cli.report import use_color, write
-from ortc.diagnostics import Diagnostic, in_order, render_text, summary, to_github, to_json
+from ortc.diagnostics import Diagnostic, render_text, summary, to_github, to_json
 from ortc.errors import SpecError
-from ortc.load import load_spec
 
 
 @click.command
@@ -41,12 +41,9 @@ def check(specs: tuple[Path, ...], output_format: str, overrides: tuple[str, ...
 
 def _diagnose(path: Path, overrides: tuple[str, ...]) -> tuple[Diagnostic, ...]:
     try:
-        loaded = load_spec(path, overrides)
+        return check_spec(path, overrides).warnings
     except SpecError as error:
         return error.diagnostics
-    from ortc.checks import run_checks
-
-    return in_order(run_checks(loaded))
 
 
 def _show(found: dict[str, tuple[Diagnostic, ...]], every: tuple[Diagnostic, ...]) -> None:

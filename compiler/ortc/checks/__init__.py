@@ -1,0 +1,69 @@
+"""Every cross-check that can be made before work starts; none of them imports torch or touches the network."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ortc.checks import axes, profile, secret, size, sources, target
+from ortc.diagnostics import Diagnostic, in_order
+from ortc.errors import SpecError
+from ortc.load import LoadedProfile, LoadedSpec, find_profile, load_spec
+from ortc.target import TargetProfile
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedSpec:
+    """A spec that can be built, as far as can be told without building it."""
+
+    loaded: LoadedSpec
+    profiles: dict[str, TargetProfile]
+    """The profile of each target, by the target's name."""
+    warnings: tuple[Diagnostic, ...]
+
+
+def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec:
+    """The spec in a file, with its profiles, once every check has passed.
+
+    Args:
+        path: The file; messages name it as given here.
+        overrides: Arguments of `--set`, each `key.path=value`, applied in order.
+
+    Raises:
+        SpecError: with every error and warning, sorted by place.
+    """
+    loaded = load_spec(path, overrides)
+    profiles, unknown = load_profiles(loaded)
+    found = in_order((*unknown, *run_checks(loaded, profiles)))
+    if any(diagnostic.severity == "error" for diagnostic in found):
+        raise SpecError(found)
+    return CheckedSpec(loaded, {name: item.profile for name, item in profiles.items()}, found)
+
+
+def load_profiles(loaded: LoadedSpec) -> tuple[dict[str, LoadedProfile], tuple[Diagnostic, ...]]:
+    """The profile of each target that has one, and why the others have none."""
+    profiles: dict[str, LoadedProfile] = {}
+    unknown: list[Diagnostic] = []
+    for name, wanted in loaded.spec.targets.items():
+        path = ("targets", name, "profile") if wanted.profile else ("targets", name)
+        span = loaded.document.locate(path, key=not wanted.profile)
+        try:
+            profiles[name] = find_profile(wanted.profile or name, root=loaded.root, span=span)
+        except SpecError as error:
+            unknown += error.diagnostics
+    return profiles, tuple(unknown)
+
+
+def run_checks(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Diagnostic]:
+    """What is wrong with a spec that follows the schema; not sorted.
+
+    Args:
+        loaded: The spec.
+        profiles: The profile of each target, by the target's name; targets without one are passed over.
+    """
+    yield from axes.check(loaded)
+    yield from sources.check(loaded)
+    yield from secret.check(loaded)
+    for item in profiles.values():
+        yield from profile.check(item)
+    yield from target.check(loaded, profiles)
+    yield from size.check(loaded, profiles)

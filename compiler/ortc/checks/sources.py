@@ -1,0 +1,240 @@
+"""Files, code and repositories that a spec names, looked at without importing, loading or downloading any."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+
+from ortc.diagnostics import Diagnostic, quoted
+from ortc.load import LoadedSpec
+from ortc.reference.huggingface import TASKS
+from ortc.rules import sources as rules
+from ortc.source import Span
+from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.suggest import closest, listed
+
+PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
+"""Suffixes of files that run code when they are read."""
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
+"""Suffixes of the weights files that a `pytorch` source reads."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_ROOT_HELP = "relative paths start from the root of the project: the nearest directory with `.git` or `pyproject.toml`"
+
+
+def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
+    """The model's source, the samples and the entry points."""
+    match loaded.spec.model:
+        case HuggingFaceSource() as model:
+            yield from _huggingface(loaded, model)
+        case PyTorchSource() as model:
+            yield from _entrypoint(loaded, model.entrypoint, loaded.document.locate(["model", "entrypoint"]))
+            if model.weights is not None:
+                yield from _file(loaded, "weights", model.weights, WEIGHTS)
+        case OnnxSource() as model:
+            yield from _file(loaded, "path", model.path, (".onnx",))
+        case ExportedProgramSource() as model:
+            yield from _file(loaded, "path", model.path, (".pt2",))
+    accuracy = loaded.spec.accuracy
+    if accuracy.samples is not None:
+        yield from _samples(loaded, accuracy.samples)
+    if accuracy.metric is not None:
+        span = loaded.document.locate(["accuracy", "metric", "entrypoint"])
+        yield from _entrypoint(loaded, accuracy.metric.entrypoint, span)
+
+
+def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Diagnostic]:
+    document = loaded.document
+    if model.path is not None and not (loaded.root / model.path).is_dir():
+        yield _missing(loaded, document.locate(["model", "path"]), model.path, "directory")
+    if model.id is not None and model.revision is None:
+        yield Diagnostic(
+            rules.REVISION_MISSING,
+            f"{quoted(model.id)} needs a `revision`",
+            document.locate(["model", "id"]),
+            help="add `revision:` with the 40 digits of a commit of the repository",
+        )
+    elif model.id is not None and model.revision is not None and not _COMMIT.fullmatch(model.revision):
+        yield Diagnostic(
+            rules.REVISION_MOVES,
+            f"the revision {quoted(model.revision)} is not a commit, and can move",
+            document.locate(["model", "revision"]),
+            help="use the 40 digits of the commit",
+        )
+    for name in model.files:
+        if name.endswith(PICKLES):
+            yield _pickle(name, document.locate(["model", "files", name], key=True))
+    if model.task not in TASKS:
+        meant = closest(model.task, TASKS)
+        yield Diagnostic(
+            rules.UNKNOWN_TASK,
+            f"there is no task {quoted(model.task)}",
+            document.locate(["model", "task"]),
+            f"did you mean `{meant}`?" if meant else "",
+            help=None if meant else f"the tasks are {listed(sorted(TASKS), 'and')}",
+        )
+    for index, mirror in enumerate(model.mirrors):
+        yield from _mirror(loaded, mirror, document.locate(["model", "mirrors", index]))
+
+
+def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]:
+    scheme, _, place = mirror.partition(":")
+    if scheme == "path":
+        if not (loaded.root / place).is_dir():
+            yield Diagnostic(rules.MIRROR_MISSING, f"there is no directory {quoted(place)}", span, help=_ROOT_HELP)
+        return
+    if scheme == "package":
+        return
+    from fsspec.registry import known_implementations
+
+    if "://" in mirror and scheme.split("::")[-1] in known_implementations:
+        return
+    meant = closest(scheme, [*known_implementations, "path", "package"]) if ":" in mirror else None
+    yield Diagnostic(
+        rules.MIRROR_SCHEME,
+        f"{quoted(mirror)} is not a mirror",
+        span,
+        f"did you mean `{meant}:`?" if meant else "",
+        help="write `package:module/dir`, `path:dir`, or a URL like `s3://bucket/dir`",
+    )
+
+
+def _file(loaded: LoadedSpec, key: str, name: str, suffixes: tuple[str, ...]) -> Iterator[Diagnostic]:
+    span = loaded.document.locate(["model", key])
+    suffix = Path(name).suffix.lower()
+    if suffix in PICKLES:
+        yield _pickle(name, span)
+    elif suffix not in suffixes:
+        other = {".onnx": "onnx", ".pt2": "exported_program"}.get(suffix)
+        yield Diagnostic(
+            rules.FORMAT,
+            f"{quoted(name)} is not {listed(suffixes)}, which a source `{loaded.spec.model.source}` reads",
+            span,
+            help=f"write `source: {other}`" if other else None,
+        )
+    elif not (loaded.root / name).is_file():
+        yield _missing(loaded, span, name, "file")
+
+
+def _pickle(name: str, span: Span) -> Diagnostic:
+    return Diagnostic(
+        rules.PICKLE,
+        f"{quoted(name)} would run code when it is read",
+        span,
+        "a pickle",
+        help="save the state dict with safetensors.torch.save_file()",
+    )
+
+
+def _missing(loaded: LoadedSpec, span: Span, name: str, what: str) -> Diagnostic:
+    meant = _neighbour(loaded.root / name)
+    place = f"{Path(name).parent}/" if Path(name).parent != Path() else ""
+    return Diagnostic(
+        rules.FILE_MISSING,
+        f"there is no {what} {quoted(name)}",
+        span,
+        f"did you mean `{place}{meant}`?" if meant else "",
+        help=_ROOT_HELP,
+    )
+
+
+def _neighbour(path: Path) -> str | None:
+    """A file or directory beside a missing one that has nearly its name."""
+    try:
+        return closest(path.name, sorted(entry.name for entry in path.parent.iterdir())[:1000])
+    except OSError:
+        return None
+
+
+def _samples(loaded: LoadedSpec, name: str) -> Iterator[Diagnostic]:
+    span = loaded.document.locate(["accuracy", "samples"])
+    path = loaded.root / name
+    if not path.is_file():
+        meant = _neighbour(path)
+        yield Diagnostic(
+            rules.SAMPLES_MISSING,
+            f"there is no file {quoted(name)}",
+            span,
+            f"did you mean `{meant}`?" if meant else "",
+            help=_ROOT_HELP,
+        )
+    elif path.suffix == ".npz":
+        return
+    elif not isinstance(loaded.spec.model, HuggingFaceSource):
+        yield Diagnostic(
+            rules.SAMPLES_FORMAT,
+            f"text samples need a tokenizer, which a source `{loaded.spec.model.source}` does not have",
+            span,
+            help="give an .npz file with an array an input",
+        )
+    elif loaded.spec.model.files and "tokenizer.json" not in loaded.spec.model.files:
+        yield Diagnostic(
+            rules.SAMPLES_FORMAT,
+            "text samples need a tokenizer, and `model.files` has no tokenizer.json",
+            span,
+            help="list tokenizer.json with its sha256 in `model.files`, or give an .npz file with an array an input",
+        )
+
+
+def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Diagnostic]:
+    """An entry point is looked for under the root, then among the installed packages, as the build will."""
+    module, _, function = entrypoint.partition(":")
+    parts = module.split(".")
+    if not all(part.isidentifier() for part in parts):
+        yield Diagnostic(rules.MODULE_MISSING, f"{quoted(module)} is not the name of a module", span)
+        return
+    path = loaded.root.joinpath(*parts)
+    source = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    if source is None:
+        local = (loaded.root / parts[0]).is_dir() or (loaded.root / f"{parts[0]}.py").is_file()
+        if not local and _installed(parts[0]):
+            return
+        meant = _neighbour(path.with_suffix(".py"))
+        expected = "/".join(parts) + ".py"
+        yield Diagnostic(
+            rules.MODULE_MISSING,
+            f"there is no module {quoted(module)}",
+            span,
+            f"did you mean `{'.'.join([*parts[:-1], meant.removesuffix('.py')])}`?" if meant else "",
+            help=f"expected {expected} under the root of the project, or an installed package `{parts[0]}`",
+        )
+        return
+    names = _defined(source)
+    if names is not None and function not in names:
+        meant = closest(function, names)
+        yield Diagnostic(
+            rules.FUNCTION_MISSING,
+            f"the module {quoted(module)} does not define {quoted(function)}",
+            span,
+            f"did you mean `{meant}`?" if meant else "",
+        )
+
+
+def _installed(package: str) -> bool:
+    """Whether a package is installed; what lies in the working directory is not, although `python -m` would find it."""
+    places = [place for place in sys.path if place and Path(place) != Path.cwd()]
+    return package in sys.builtin_module_names or PathFinder.find_spec(package, places) is not None
+
+
+def _defined(path: Path) -> set[str] | None:
+    """The names that a module defines at its top level; None when they cannot be told without running it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+        return None
+    names: set[str] = set()
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            case ast.Assign():
+                names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While() | ast.Match():
+                return None
+    return None if "*" in names or "__getattr__" in names else names

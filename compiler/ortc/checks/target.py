@@ -1,0 +1,104 @@
+"""A spec against the profiles of its targets."""
+
+from collections.abc import Iterator
+
+from ortc import versions
+from ortc.diagnostics import Diagnostic
+from ortc.load import LoadedProfile, LoadedSpec
+from ortc.resolve import variants_for
+from ortc.rules import checks as rules
+from ortc.suggest import closest, joined, listed
+from ortc.target import TargetProfile
+
+CPU = "CPUExecutionProvider"
+
+
+def check(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Diagnostic]:
+    """Opset, precision, platform and placement, for each target whose profile is known."""
+    yield from _opset(loaded, profiles)
+    for name, item in profiles.items():
+        yield from _target(loaded, name, item.profile)
+
+
+def _opset(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Diagnostic]:
+    """The opset against the exporter and each runtime; targets with the same runtime are named together."""
+    export = loaded.spec.export
+    exported = loaded.spec.model.source != "onnx"
+    names = ("dynamo", "torchscript") if export.exporter == "auto" else (export.exporter,)
+    limits = [versions.exporter_limits(name) for name in names]
+    reach = max(limit.max_opset for limit in limits)
+    usual = min(limits[0].default_opset, reach)
+    span = loaded.document.locate(["export", "opset"])
+    targets: dict[tuple[str, str], list[str]] = {}
+    for name, item in profiles.items():
+        if (runtime := known_runtime(item.profile)) is not None and not _loads(runtime, export.opset):
+            targets.setdefault((runtime.package, runtime.version), []).append(name)
+    for (package, version), affected in targets.items():
+        runtime = versions.runtime(package, version)
+        exporter = f"the exporter reaches {reach}, " if exported else ""
+        files = joined(sorted({f"targets/{profiles[name].profile.name}.yaml" for name in affected}), "and")
+        yield Diagnostic(
+            rules.OPSET,
+            f"opset {export.opset} is not supported by {package} {version} "
+            f"(target{'s' if len(affected) > 1 else ''} {listed(affected, 'and')})",
+            span,
+            f"{exporter}the runtime {'reaches ' if not exported else ''}{runtime.max_opset}",
+            help=f"use `opset: {min(usual, runtime.max_opset)}`, or pin another runtime in {files}",
+        )
+    if exported and not targets and export.opset > reach:
+        torch = versions.tool_versions()["torch"]
+        yield Diagnostic(
+            rules.OPSET,
+            f"opset {export.opset} is beyond what the exporter of torch {torch} writes",
+            span,
+            f"{listed(names, 'and')} {'reach' if len(names) > 1 else 'reaches'} {reach}",
+            help=f"use `opset: {usual}`",
+        )
+
+
+def _loads(runtime: versions.Runtime, opset: int) -> bool:
+    if opset > runtime.max_opset:
+        return False
+    try:
+        return versions.ir_version_for_opset(opset) <= runtime.max_ir
+    except versions.UnknownVersionError:
+        return False
+
+
+def known_runtime(profile: TargetProfile) -> versions.Runtime | None:
+    """What is known about the runtime that a profile pins, None for one that is not in the table."""
+    try:
+        return versions.runtime(profile.runtime.package, profile.runtime.version)
+    except versions.UnknownVersionError:
+        return None
+
+
+def _target(loaded: LoadedSpec, name: str, profile: TargetProfile) -> Iterator[Diagnostic]:
+    target, document = loaded.spec.targets[name], loaded.document
+    precision = target.precision or profile.precision
+    if target.precision is not None and not variants_for(profile, precision):
+        offered = sorted({variant.precision for variant in profile.variants})
+        yield Diagnostic(
+            rules.PRECISION,
+            f"precision `{precision}` is not offered by the profile `{profile.name}` (target `{name}`)",
+            document.locate(("targets", name, "precision")),
+            f"it offers {listed(offered, 'and')}",
+            help=f"use {listed([*offered, 'auto'])}",
+        )
+    for index, platform in enumerate(target.platforms or ()):
+        if platform not in profile.platforms:
+            meant = closest(platform, profile.platforms) if len(profile.platforms) == 1 else None
+            yield Diagnostic(
+                rules.PLATFORM,
+                f"the profile `{profile.name}` does not serve {platform} (target `{name}`)",
+                document.locate(("targets", name, "platforms", index)),
+                help=f"use `{meant}`" if meant else f"it serves {listed(profile.platforms, 'and')}",
+            )
+    only_cpu = all(provider.name == CPU for provider in profile.execution_providers)
+    if target.max_cpu_nodes is not None and only_cpu:
+        yield Diagnostic(
+            rules.PLACEMENT,
+            f"`max_cpu_nodes` on the target `{name}`, which runs on the CPU only",
+            document.locate(("targets", name, "max_cpu_nodes"), key=True),
+            help="remove it",
+        )

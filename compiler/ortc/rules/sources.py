@@ -1,0 +1,154 @@
+"""ORTC3xx: what a spec names outside itself: files, code, repositories, secrets."""
+
+from ortc.rules.model import Rule
+
+FILE_MISSING = Rule(
+    "ORTC301",
+    "file-missing",
+    "A file or directory that the spec names does not exist.",
+    "Relative paths start from the root of the project: the nearest directory above the spec that holds `.git` or "
+    "`pyproject.toml`, else the spec's own directory.",
+    bad="model:\n  source: onnx\n  path: models/missing.onnx\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n",
+)
+SAMPLES_MISSING = Rule(
+    "ORTC302",
+    "samples-missing",
+    "The samples file does not exist.",
+    "Without samples, accuracy is proven on synthetic inputs only; a spec that names samples means real ones. Relative "
+    "paths start from the root of the project.",
+    bad="accuracy:\n  samples: examples/bert/sentence.txt\n",
+    good="accuracy:\n  samples: examples/bert/sentences.txt\n",
+)
+SAMPLES_FORMAT = Rule(
+    "ORTC303",
+    "samples-format",
+    "The samples cannot be turned into inputs of the model.",
+    "Samples are an .npz file with an array an input, or text with one sample a line. Text needs a tokenizer: a "
+    "Hugging Face source, with tokenizer.json among its `files` when files are listed.",
+    bad='model:\n  source: pytorch\n  entrypoint: "zoo:build"\nexport:\n  inputs:\n'
+    "    x: {dtype: float32, shape: [8]}\naccuracy:\n  samples: examples/bert/sentences.txt\n",
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'
+    "    image: {dtype: float32, shape: [1, 1, 8, 8]}\naccuracy:\n  samples: examples/digits/samples.npz\n",
+)
+MODULE_MISSING = Rule(
+    "ORTC304",
+    "module-missing",
+    "The module of an entry point does not exist.",
+    "`package.module:function` is looked for under the root of the project, then among the installed packages. Nothing "
+    "is imported for this check.",
+    bad='accuracy:\n  metric: {entrypoint: "examples.bert.stss:spearman", max_drop: 0.01}\n',
+    good='accuracy:\n  metric: {entrypoint: "examples.bert.sts:spearman", max_drop: 0.01}\n',
+)
+FUNCTION_MISSING = Rule(
+    "ORTC305",
+    "function-missing",
+    "The module of an entry point does not define its function.",
+    "The module's text is read, not run: a function counts when the module defines, assigns or imports its name.",
+    bad='accuracy:\n  metric: {entrypoint: "examples.bert.sts:pearson", max_drop: 0.01}\n',
+    good='accuracy:\n  metric: {entrypoint: "examples.bert.sts:spearman", max_drop: 0.01}\n',
+)
+REVISION_MOVES = Rule(
+    "ORTC306",
+    "revision-moves",
+    "The revision is a branch or a tag, not a commit.",
+    "A branch is another model tomorrow, and a tag can be moved. The 40 digits of a commit always name the same bytes.",
+    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  revision: main\n",
+    good="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n"
+    "  revision: 86b5e0934494bd15c9632b12f734a8a67f723594\n",
+    severity="warning",
+)
+REVISION_MISSING = Rule(
+    "ORTC307",
+    "revision-missing",
+    "A model of the hub without a revision.",
+    "Without one, the build takes whatever the default branch holds that day.",
+    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n",
+    good="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n"
+    "  revision: 86b5e0934494bd15c9632b12f734a8a67f723594\n",
+)
+PICKLE = Rule(
+    "ORTC308",
+    "pickled-model",
+    "A file that runs code when it is read.",
+    "A pickle carries instructions that Python executes while loading. ortc reads safetensors, and torch files with "
+    "weights_only=True, which holds tensors and nothing else.",
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n  weights: model.pkl\nexport:\n'
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n"
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
+)
+FORMAT = Rule(
+    "ORTC309",
+    "unexpected-format",
+    "A file is of another format than its source reads.",
+    "`onnx` reads .onnx, `exported_program` .pt2; weights of `pytorch` are .safetensors, or .pt, .pth and .bin with "
+    "weights_only=True.",
+    bad="model:\n  source: onnx\n  path: model.pt2\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n",
+)
+MIRROR_SCHEME = Rule(
+    "ORTC310",
+    "mirror-scheme",
+    "A mirror of an unknown kind.",
+    "A mirror is `package:module/dir` (inside an installed Python package), `path:dir` (under the root of the project) "
+    "or a URL of a file system that fsspec knows, like `s3://bucket/dir`.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    "  mirrors: [s4://models/bert]\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    "  mirrors: [s3://models/bert]\n",
+)
+MIRROR_MISSING = Rule(
+    "ORTC311",
+    "mirror-missing",
+    "A mirror's directory does not exist.",
+    "Mirrors are tried one after the other, so this one is passed over; most likely its path is mistyped.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    '  mirrors: ["path:examples/bert-bse"]\n',
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    '  mirrors: ["path:examples/bert-base"]\n',
+    severity="warning",
+)
+SECRET = Rule(
+    "ORTC312",
+    "secret-inline",
+    "A value looks like a password, a token or a key.",
+    "A spec is read by everybody who reads the repository, and its values end up in reports and bundles. Credentials "
+    "belong into the environment: HF_TOKEN for the hub, the usual variables of S3, GCS and Azure for mirrors. Take "
+    "this one out of the history and revoke it.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    "  mirrors: [https://user:password@models.example.org/bert]\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    "  mirrors: [https://models.example.org/bert]\n",
+)
+UNKNOWN_TASK = Rule(
+    "ORTC313",
+    "unknown-task",
+    "A task that ortc knows no head for.",
+    "The task chooses the class of transformers that loads the model with its head.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n  task: feature-extracting\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n  task: feature-extraction\n",
+)
+
+RULES = (
+    FILE_MISSING,
+    SAMPLES_MISSING,
+    SAMPLES_FORMAT,
+    MODULE_MISSING,
+    FUNCTION_MISSING,
+    REVISION_MOVES,
+    REVISION_MISSING,
+    PICKLE,
+    FORMAT,
+    MIRROR_SCHEME,
+    MIRROR_MISSING,
+    SECRET,
+    UNKNOWN_TASK,
+)
