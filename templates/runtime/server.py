@@ -116,11 +116,16 @@ def _decode_one(entry: dict[str, Any], what: str, dtype: np.dtype[Any] | None) -
         raise _bad(f"{what}: shape is not a list of sizes")
     if not isinstance(data, list):
         raise _bad(f"{what}: data is not a list of values (binary data is not supported)")
+    wanted = np.dtype(DATATYPES[datatype])
     try:
         found = np.array(data)
-    except (ValueError, OverflowError, RecursionError) as error:
+        # numpy makes floats of integers that lie on both sides of 2**63.
+        if wanted == np.uint64 and found.dtype.kind == "f" and all(type(v) is int for v in np.array(data, object).flat):
+            found = np.array(data, wanted)
+    except OverflowError as error:
+        raise _bad(f"{what}: data holds values outside {datatype}") from error
+    except (ValueError, RecursionError) as error:
         raise _bad(f"{what}: data is neither flat nor a regular nesting of lists") from error
-    wanted = np.dtype(DATATYPES[datatype])
     # Integers may be sent for floating-point values; nothing else changes its kind. An empty list has no kind.
     kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[wanted.kind]
     if found.size and found.dtype.kind not in kinds:
@@ -216,9 +221,9 @@ class Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"
-    server_version, sys_version = "ortc", ""
     timeout = SOCKET_SECONDS
     _unread = False
+    _admitted: bool | None = None
     disable_nagle_algorithm = True  # head and body are two writes: with Nagle the second waits for the client's ACK
 
     def do_GET(self) -> None:
@@ -226,12 +231,28 @@ class Handler(BaseHTTPRequestHandler):
             self._leave_unread()
         self._answer(self._get)
 
+    def handle_one_request(self) -> None:
+        """Count the request as running from its first line to the end of its answer."""
+        self._admitted = None
+        try:
+            super().handle_one_request()
+        finally:
+            if self._admitted is not None:
+                with self.server.changed:
+                    self.server.running -= 1
+                    self.server.changed.notify_all()
+
+    def parse_request(self) -> bool:
+        """Called when the first line is there; whether the request is served is decided now, once."""
+        with self.server.changed:
+            self.server.running += 1
+            self._admitted = self.server.ready
+        return super().parse_request()
+
     def do_POST(self) -> None:
         self._answer(self._post)
 
     def _answer(self, route: Callable[[], dict[str, Any]]) -> None:
-        with self.server.changed:
-            self.server.running += 1
         try:
             try:
                 status, document = HTTPStatus.OK, route()
@@ -249,10 +270,6 @@ class Handler(BaseHTTPRequestHandler):
                 self._linger()
         except (ConnectionError, TimeoutError):
             self.close_connection = True
-        finally:
-            with self.server.changed:
-                self.server.running -= 1
-                self.server.changed.notify_all()
 
     def _get(self) -> dict[str, Any]:
         model, path = self.server.model, self.path.partition("?")[0]
@@ -276,7 +293,7 @@ class Handler(BaseHTTPRequestHandler):
         if self._model_route("/infer") is None:
             self._leave_unread()
             raise HttpError(HTTPStatus.NOT_FOUND, f"no such path; POST to /v2/models/{model.name}/infer")
-        if not self.server.ready:
+        if not self._admitted:
             self._leave_unread()
         self._require_ready()
         body = self.rfile.read(length)
@@ -290,7 +307,7 @@ class Handler(BaseHTTPRequestHandler):
         self._unread = self.close_connection = True
 
     def _linger(self) -> None:
-        """Throw away what the client still sends, for a while: closing now would reset the connection, answer and all."""
+        """Throw away what the client still sends, for a while: closing now would reset it, answer and all."""
         self.connection.shutdown(socket.SHUT_WR)
         self.connection.settimeout(1.0)
         deadline = time.monotonic() + LINGER_SECONDS
@@ -303,7 +320,7 @@ class Handler(BaseHTTPRequestHandler):
         return re.fullmatch(pattern, self.path.partition("?")[0])
 
     def _require_ready(self) -> None:
-        if not self.server.ready:
+        if not self._admitted:
             raise HttpError(HTTPStatus.SERVICE_UNAVAILABLE, "the server is shutting down")
 
     def _body_length(self) -> int:
@@ -334,6 +351,10 @@ class Handler(BaseHTTPRequestHandler):
         """What http.server itself refuses (a malformed head, an unknown method), as JSON too."""
         self.close_connection = True
         self._send(HTTPStatus(code), {"error": message or explain or HTTPStatus(code).phrase})
+
+    def version_string(self) -> str:
+        """The Server header, without Python's version."""
+        return "ortc"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
         """No access log: a line a request costs more than a small model."""

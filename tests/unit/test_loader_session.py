@@ -1,0 +1,222 @@
+"""Opening a session exactly as session.json says, or not at all; and using it."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from support import bundles
+
+loader = bundles.runtime_module("loader")
+
+AZURE = {"name": "AzureExecutionProvider", "options": {}}
+CPU = {"name": "CPUExecutionProvider", "options": {}}
+
+
+def bundle_with(root: Path, *, manifest: dict[str, Any] | None = None, **session: Any) -> Path:
+    recipe = bundles.linear()
+    recipe.session |= session
+    recipe.manifest |= manifest or {}
+    return recipe.write(root / "bundle")
+
+
+def test_the_session_gets_what_the_file_says(tmp_path: Path) -> None:
+    bundle = bundle_with(
+        tmp_path,
+        session_options={
+            "graph_optimization_level": "layout",
+            "execution_mode": "parallel",
+            "enable_mem_pattern": False,
+            "enable_mem_reuse": False,
+            "enable_cpu_mem_arena": False,
+        },
+        threads={"intra_op": 2, "inter_op": 3},
+        config_entries={"session.set_denormal_as_zero": "1"},
+    )
+    with loader.Model.load(bundle) as model:
+        import onnxruntime as ort
+
+        options = model._session.get_session_options()
+        assert options.graph_optimization_level == ort.GraphOptimizationLevel.ORT_ENABLE_LAYOUT
+        assert options.execution_mode == ort.ExecutionMode.ORT_PARALLEL
+        assert not options.enable_mem_pattern
+        assert not options.enable_mem_reuse
+        assert not options.enable_cpu_mem_arena
+        assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
+        assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
+
+
+@pytest.mark.parametrize(
+    ("session", "message"),
+    [
+        ({"session_options": {"enable_memory_pattern": True}}, "enable_memory_pattern does not exist in onnxruntime"),
+        ({"session_options": {"graph_optimization_level": "max"}}, "is 'max', expected one of off, basic, extended"),
+        ({"session_options": {"execution_mode": 1}}, "is 1, expected one of sequential, parallel"),
+        ({"session_options": {"enable_mem_pattern": "yes"}}, "incompatible function arguments"),
+        ({"session_options": None}, "is malformed"),
+        ({"config_entries": {"session.intra_op.allow_spinning": 1}}, "incompatible function arguments"),
+        ({"threads": {"intra_op": 1}}, "has no 'inter_op'"),
+        ({"providers": [{"name": "CPUExecutionProvider"}]}, "has no 'options'"),
+        ({"environment": None}, "is malformed"),
+        ({"format_version": 9}, "format_version is 9"),
+    ],
+)
+def test_a_session_file_that_cannot_be_applied_is_refused(tmp_path: Path, session: Any, message: str) -> None:
+    with pytest.raises(loader.FormatError, match=message) as caught:
+        loader.Model.load(bundle_with(tmp_path, **session))
+    assert "session.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["CUDAExecutionProvider", "CudaExecutionProvider", "NoSuchProvider"])
+def test_a_provider_that_is_not_there_is_an_error_and_no_cpu_session(tmp_path: Path, name: str) -> None:
+    bundle = bundle_with(tmp_path, providers=[{"name": name, "options": {}}, CPU])
+    with pytest.raises(
+        loader.ProvidersError, match=f"asks for {name}, CPUExecutionProvider; this onnxruntime"
+    ) as caught:
+        loader.Model.load(bundle)
+    assert (caught.value.code, caught.value.exit_code) == ("providers", 6)
+
+
+def test_the_providers_given_must_be_those_asked_for(tmp_path: Path) -> None:
+    # ONNX Runtime adds the CPU by itself.
+    with pytest.raises(loader.ProvidersError, match="gave AzureExecutionProvider, CPUExecutionProvider"):
+        loader.Model.load(bundle_with(tmp_path, providers=[AZURE]))
+    with pytest.raises(loader.ProvidersError, match="asks for no provider"):
+        loader.Model.load(bundle_with(tmp_path / "none", providers=[]))
+
+
+def test_placement_is_data(tmp_path: Path) -> None:
+    with loader.Model.load(bundle_with(tmp_path)) as model:
+        placement = model.placement()
+        assert {provider for provider, *_ in placement} == {"CPUExecutionProvider"}
+        assert {op for _, _, op, _ in placement} >= {"Tanh", "ArgMax"}
+        assert model.providers == ("CPUExecutionProvider",)
+
+
+@pytest.mark.parametrize(("budget", "fits"), [(None, True), (100, True), (3, True), (2, False), (0, False)])
+def test_the_placement_budget_is_enforced(tmp_path: Path, budget: int | None, fits: bool) -> None:
+    bundle = bundle_with(tmp_path, providers=[AZURE, CPU], manifest={"placement": {"max_cpu_nodes": budget}})
+    if fits:
+        loader.Model.load(bundle).close()
+        return
+    with pytest.raises(
+        loader.PlacementError, match=f"3 of 3 nodes run on the CPU, .*allows {budget}: .*Tanh"
+    ) as caught:
+        loader.Model.load(bundle)
+    assert caught.value.code == "placement"
+
+
+def test_the_budget_means_nothing_where_only_the_cpu_is_asked_for(tmp_path: Path) -> None:
+    loader.Model.load(bundle_with(tmp_path, manifest={"placement": {"max_cpu_nodes": 0}})).close()
+
+
+def _runtime(minimum: str) -> dict[str, Any]:
+    return {"runtime": {"package": "onnxruntime", "version": "99.1.0", "minimum_version": minimum, "python": []}}
+
+
+def test_a_runtime_that_is_too_old_is_named_with_the_one_wanted(tmp_path: Path) -> None:
+    import onnxruntime
+
+    with pytest.raises(loader.RuntimeVersionError) as caught:
+        loader.Model.load(bundle_with(tmp_path, manifest=_runtime("99.0.0")))
+    assert f"onnxruntime is {onnxruntime.__version__}, too old. Expected 99.0.0 or newer" in str(caught.value)
+    assert "install onnxruntime==99.1.0" in str(caught.value)
+    assert (caught.value.code, caught.value.exit_code) == ("runtime-version", 5)
+
+
+@pytest.mark.parametrize("minimum", ["1.0", "1.31.0.dev1"])
+def test_newer_runtimes_are_accepted(tmp_path: Path, minimum: str) -> None:
+    loader.Model.load(bundle_with(tmp_path, manifest=_runtime(minimum))).close()
+
+
+def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what import sees when a package is not there
+    with pytest.raises(loader.RuntimeVersionError, match=r"cannot be imported: .* install onnxruntime==1\.31\.1"):
+        loader.Model.load(bundle_with(tmp_path))
+
+
+def test_the_environment_is_set_but_never_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORTC_TEST_SET", "mine")
+    monkeypatch.setenv("ORTC_TEST_UNSET", "x")
+    monkeypatch.delenv("ORTC_TEST_UNSET")
+    bundle = bundle_with(tmp_path, environment={"ORTC_TEST_SET": "theirs", "ORTC_TEST_UNSET": "theirs"})
+    loader.Model.load(bundle).close()
+    import os
+
+    assert os.environ["ORTC_TEST_SET"] == "mine"
+    assert os.environ.pop("ORTC_TEST_UNSET") == "theirs"
+
+
+def test_a_model_that_is_no_model(tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path)
+    (bundle / "model/model.onnx").write_bytes(b"nonsense")
+    bundles.seal(bundle)
+    with pytest.raises(loader.SessionError, match=r"cannot load .*model\.onnx") as caught:
+        loader.Model.load(bundle)
+    assert (caught.value.code, caught.value.exit_code) == ("session", 8)
+
+
+@pytest.mark.parametrize("key", ["inputs", "outputs"])
+def test_a_manifest_about_another_model_is_refused(tmp_path: Path, key: str) -> None:
+    recipe = bundles.linear()
+    recipe.manifest[key][0]["name"] = "other"
+    with pytest.raises(loader.FormatError, match=f"lists the {key} .*'other'.*, the model has"):
+        loader.Model.load(recipe.write(tmp_path / "bundle"))
+
+
+def test_a_warm_up_shape_out_of_bounds_is_refused(tmp_path: Path) -> None:
+    bundle = bundle_with(tmp_path, manifest={"warmup": [{"batch": 17}]})
+    with pytest.raises(loader.FormatError, match=r"warmup has \{'batch': 17\}"):
+        loader.Model.load(bundle)
+    loader.Model.load(bundle, warmup=False).close()
+
+
+def test_an_unfit_bundle_says_so_in_one_line_at_every_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = bundle_with(tmp_path, manifest={"fit_to_serve": False, "unfit_reason": "random weights"})
+    for _ in range(2):
+        loader.Model.load(bundle).close()
+        captured = capsys.readouterr()
+        assert captured.err == "warning: linear 1.0.0 (cpu) is not fit to serve: random weights\n"
+        assert captured.out == ""
+
+
+def test_the_interface_is_readable(tmp_path: Path) -> None:
+    with loader.Model.load(bundle_with(tmp_path)) as model:
+        assert model.inputs == (loader.Tensor("x", np.dtype("float32"), ("batch", 4), None),)
+        assert [tensor.name for tensor in model.outputs] == ["y", "label"]
+        assert model.axes == (loader.Axis("batch", 1, 1, 16),)
+        assert model.manifest["variant"]["name"] == "fp32-all"
+        info = model.info()
+        assert info["placement"] == {"CPUExecutionProvider": 3}
+        assert info["peak_rss_bytes"] > 10_000_000
+        assert info["load_seconds"] > 0
+
+
+def test_a_closed_model_says_so(tmp_path: Path) -> None:
+    with loader.Model.load(bundle_with(tmp_path)) as model:
+        inputs = model.example()
+    with pytest.raises(loader.SessionError, match="linear was closed"):
+        model.run(inputs)
+    model.close()
+
+
+def test_sixteen_threads_get_the_answers_of_one(tmp_path: Path) -> None:
+    with loader.Model.load(bundles.text().write(tmp_path / "bundle"), threads=2) as model:
+        random = np.random.default_rng(0)
+        requests = [
+            {"ids": random.integers(0, 50, shape), "mask": random.integers(0, 2, shape)}
+            for shape in random.integers(1, (5, 13), (64, 2)).tolist()
+        ]
+        expected = [model.run(request)["hidden"] for request in requests]
+
+        def worker(seed: int) -> int:
+            order = np.random.default_rng(seed).permutation(len(requests))
+            return sum(np.array_equal(model.run(requests[i])["hidden"], expected[i]) for i in order)
+
+        with ThreadPoolExecutor(16) as pool:
+            assert list(pool.map(worker, range(16))) == [len(requests)] * 16
