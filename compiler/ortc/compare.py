@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import numpy as np
 
+from ortc.arrays import Array
 from ortc.plan import Frozen
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 
 class Difference(Frozen):
@@ -32,11 +26,15 @@ class Difference(Frozen):
 def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Difference:
     """Compare one output.
 
+    What stands at masked positions is nobody's answer and is not compared: rounding errors there are tens of times
+    larger than elsewhere (all-MiniLM-L6-v2 at 16 x 512: 1.4e-4 against 7e-6).
+
     Args:
         name: of the output.
         expected: the reference, of any shape and dtype.
         actual: what the variant gave.
-        mask: the attention mask [batch, sequence], or None; used where the output's first two dimensions are the mask's.
+        mask: the attention mask [batch, sequence], or None; used where the output's first two dimensions are the
+            mask's.
     """
 
     def fail(problem: str) -> Difference:
@@ -44,28 +42,31 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
 
     if expected.shape != actual.shape:
         return fail(f"shape {list(actual.shape)} instead of {list(expected.shape)}")
+    if expected.dtype.kind != actual.dtype.kind:
+        return fail(f"dtype {actual.dtype} instead of {expected.dtype}")
     if expected.dtype.kind != "f":
         same = bool(np.array_equal(expected, actual))
         return Difference(output=name, max_abs=0.0, cosine=None, top1=None) if same else fail("integer values differ")
-    if actual.dtype.kind != "f":
-        return fail(f"dtype {actual.dtype} instead of {expected.dtype}")
-    finite = np.isfinite(expected)
-    if not np.array_equal(finite, np.isfinite(actual)) or not np.array_equal(
-        expected[~finite], actual[~finite], equal_nan=True
-    ):
-        return fail("NaN or infinity at other places than in PyTorch")
     if expected.size == 0:
         return Difference(output=name, max_abs=0.0, cosine=1.0, top1=1.0)
-    left = np.where(finite, expected, 0).astype(np.float64)
-    right = np.where(finite, actual, 0).astype(np.float64)
-    max_abs = float(np.max(np.abs(left - right)))
+    left, right = expected.astype(np.float64), actual.astype(np.float64)
+    rows = np.ones(left.shape[:-1], dtype=bool)
     if mask is not None and left.ndim >= 2 and left.shape[:2] == mask.shape:
         keep = mask.astype(bool).reshape(*mask.shape, *([1] * (left.ndim - 2)))
-        left, right = left * keep, right * keep
-        rows = mask.astype(bool)
-    else:
-        rows = np.ones(left.shape[:-1], dtype=bool)
-    return Difference(output=name, max_abs=max_abs, cosine=worst_cosine(left, right), top1=_top1(left, right, rows))
+        left, right = np.where(keep, left, 0), np.where(keep, right, 0)
+        rows = rows & (keep[..., 0] if left.ndim > 2 else rows)
+    finite = np.isfinite(left)
+    if not np.array_equal(left[~finite], np.where(finite, 0, right)[~finite], equal_nan=True) or not np.isfinite(
+        right[finite]
+    ).all():
+        return fail("NaN or infinity at other places than in PyTorch")
+    left, right = np.where(finite, left, 0), np.where(finite, right, 0)
+    return Difference(
+        output=name,
+        max_abs=float(np.max(np.abs(left - right))),
+        cosine=worst_cosine(left, right),
+        top1=_top1(left, right, rows),
+    )
 
 
 def worst_cosine(left: Array, right: Array) -> float:
@@ -80,9 +81,7 @@ def worst_cosine(left: Array, right: Array) -> float:
 
 
 def _top1(left: Array, right: Array, rows: Array) -> float | None:
-    if left.ndim < 1 or left.shape[-1] < 2:
+    """Share of rows along the last axis whose largest element is the same; None where there is nothing to rank."""
+    if left.ndim < 2 or left.shape[-1] < 2 or not rows.any():
         return None
-    same = np.argmax(left, axis=-1) == np.argmax(right, axis=-1)
-    if same.shape != rows.shape:
-        rows = np.broadcast_to(rows[tuple(slice(None) for _ in range(rows.ndim))], same.shape)
-    return float(np.mean(same[rows])) if rows.any() else 1.0
+    return float(np.mean((np.argmax(left, axis=-1) == np.argmax(right, axis=-1))[rows]))

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
@@ -16,7 +17,9 @@ from ortc.plan import digest
 MARKER = ".complete"
 
 
-def environment(requirements: str, root: Path, python: str = sys.executable) -> Path:
+def environment(
+    requirements: str, root: Path, python: str = sys.executable, on_make: Callable[[], None] | None = None
+) -> Path:
     """The interpreter of a cached venv that holds these requirements and nothing else.
 
     Made once per requirements and Python under a lock; one that a kill left half made is made again.
@@ -25,6 +28,7 @@ def environment(requirements: str, root: Path, python: str = sys.executable) -> 
         requirements: text of a hash-pinned requirements.txt.
         root: directory that holds the environments.
         python: the interpreter to make it with.
+        on_make: called when the environment has to be made.
 
     Raises:
         StageError: the packages cannot be installed.
@@ -39,6 +43,8 @@ def environment(requirements: str, root: Path, python: str = sys.executable) -> 
         if (place / MARKER).is_file():
             return interpreter
         shutil.rmtree(place, ignore_errors=True)
+        if on_make is not None:
+            on_make()
         try:
             _make(requirements, place, python)
         except BaseException:
@@ -55,7 +61,15 @@ def _make(requirements: str, place: Path, python: str) -> None:
     # pip of this environment installs into the new one, which then holds nothing that the bundle does not ask for.
     pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet"]
     _command(
-        [*pip, "--disable-pip-version-check", "--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(listing)],
+        [
+            *pip,
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--require-hashes",
+            "--only-binary=:all:",
+            "-r",
+            str(listing),
+        ],
         "install the bundle's pinned requirements",
     )
 

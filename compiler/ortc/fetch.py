@@ -140,7 +140,8 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
 
 def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
     """Each file from the first place that has it with the right digest."""
-    files, notes = [], []
+    files: list[FetchedFile] = []
+    notes: list[str] = []
     for name, declared in wanted.items():
         _check_suffix(name)
         tried: list[str] = []
@@ -154,7 +155,9 @@ def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, stor
             break
         else:
             raise StageError(
-                f"`{name}` of {source.id} cannot be had with the declared digest", help=_ways_out(source), details=tuple(tried)
+                f"`{name}` of {source.id} cannot be had with the declared digest",
+                help=_ways_out(source),
+                details=tuple(tried),
             )
         notes.extend(line for line in tried if "refused" in line)
     return Fetched(directory=work, files=tuple(files), notes=tuple(notes))
@@ -227,9 +230,7 @@ def _hub_download(source: HuggingFaceSource, name: str) -> Path:
         raise StageError(f"`{name}` cannot be downloaded from the hub ({_first_line(error)})") from error
 
 
-def _hub_snapshot(
-    source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path
-) -> Fetched:
+def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
     """Files that the spec pins by revision alone; those with a digest are still held to it."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError

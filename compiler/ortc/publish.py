@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from filelock import FileLock
 
@@ -56,35 +60,62 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
-def publish(source: Path, place: Path) -> None:
-    """Make `place` hold a copy of `source`.
+class Staging:
+    """A directory beside a place, that takes its place in one step or leaves no trace. Use as a context manager.
 
-    The copy is made beside the place and exchanged with it in one step, so that at every moment the place holds the whole
-    old bundle or the whole new one.
-
-    Raises:
-        StageError: the place cannot be written.
+    At every moment the place holds the whole old bundle or the whole new one. Builds that publish to the same place wait
+    for each other.
     """
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(place.parent / f".{place.name}.lock"):
-            _sweep(place)
-            fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}.new-", dir=place.parent))
-            try:
-                shutil.copytree(source, fresh, dirs_exist_ok=True, copy_function=shutil.copy2)
-                _flush(fresh)
-                _swap(fresh, place)
-            finally:
-                shutil.rmtree(fresh, ignore_errors=True)
-    except OSError as error:
-        raise StageError(
-            f"cannot write the bundle to {place}: {error.strerror or error}",
-            help="check free space and permissions; what was there before is untouched",
-        ) from error
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.directory = place
+        self._lock = FileLock(place.parent / f".{place.name}.lock")
+
+    def __enter__(self) -> Self:
+        with self._writing():
+            self.place.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+            _recover(self.place)
+            self.directory = Path(tempfile.mkdtemp(prefix=f".{self.place.name}.new-", dir=self.place.parent))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.directory != self.place:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self._lock.release()
+
+    def commit(self) -> None:
+        """Put the directory into place.
+
+        Raises:
+            StageError: the place cannot be written.
+        """
+        with self._writing():
+            _flush(self.directory)
+            _swap(self.directory, self.place)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StageError(
+                f"cannot write the bundle to {self.place}: {error.strerror or error}",
+                help="check free space and permissions; what was there before is untouched",
+            ) from error
 
 
-def _sweep(place: Path) -> None:
-    """Remove what killed builds left beside the place; the lock says that none is running."""
+def _recover(place: Path) -> None:
+    """Clear up after a killed build; the lock says that no other is running."""
+    for aside in place.parent.glob(f".{place.name}.old-*"):
+        # Killed between the two renames of a file system without exchange: the old bundle comes back.
+        if place.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(place)
     for leftover in place.parent.glob(f".{place.name}.new-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 
@@ -103,7 +134,7 @@ def _swap(fresh: Path, place: Path) -> None:
     if _exchange(fresh, place):
         return
     # A file system without exchange: two renames, and the old bundle comes back when the second fails.
-    aside = fresh.with_name(f"{fresh.name}-old")
+    aside = fresh.with_name(fresh.name.replace(".new-", ".old-"))
     place.rename(aside)
     try:
         fresh.rename(place)

@@ -6,17 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ortc.arrays import Array, read_arrays
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, CasePlan, InputPlan
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Array = NDArray[Any]
 
 MASK = "attention_mask"
 MAX_SAMPLES = 128
@@ -96,14 +92,16 @@ def load_samples(path: Path, model_directory: Path | None) -> Samples:
     texts = tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(lines, add_special_tokens=False))
     pad = next((tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>") if tokenizer.token_to_id(name)), 0)
     return Samples(
-        texts=tuple(text for text in texts if text), prefix=tuple(frame[:half]), suffix=tuple(frame[half:]), pad=pad or 0
+        texts=tuple(text for text in texts if text),
+        prefix=tuple(frame[:half]),
+        suffix=tuple(frame[half:]),
+        pad=pad or 0,
     )
 
 
 def _load_npz(path: Path) -> Samples:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(path)
     except (OSError, ValueError) as error:
         raise StageError(f"cannot read the samples `{path.name}`: {error}") from error
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
@@ -206,7 +204,9 @@ class InputFactory:
         prefix, suffix = self.samples.prefix, self.samples.suffix
         room = length - len(prefix) - len(suffix)
         if room < 1:
-            return (*prefix, *suffix)[:length] if length > 1 else self.samples.texts[index % len(self.samples.texts)][:1]
+            return (
+                (*prefix, *suffix)[:length] if length > 1 else self.samples.texts[index % len(self.samples.texts)][:1]
+            )
         body: list[int] = []
         while len(body) < room:
             body.extend(self.samples.texts[index % len(self.samples.texts)])
@@ -233,7 +233,9 @@ class InputFactory:
             )
         fixed = [(d, size) for d, size in enumerate(tensor.shape) if isinstance(size, int) and d > 0]
         if any(array.shape[dimension] != size for dimension, size in fixed):
-            raise StageError(f"samples for `{tensor.name}` have shape {list(array.shape)}, declared {list(tensor.shape)}")
+            raise StageError(
+                f"samples for `{tensor.name}` have shape {list(array.shape)}, declared {list(tensor.shape)}"
+            )
         return array
 
 

@@ -118,3 +118,10 @@ def code_digest(*modules: str) -> str:
         for file in (sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / name])
     ]
     return digest([[str(file.relative_to(package)), sha256_file(file)] for file in files])
+
+
+def loader_digest() -> str:
+    """sha256 of the loader that bundles carry: what runs every check and measurement."""
+    from ortc.resources import templates_dir
+
+    return sha256_file(templates_dir() / "runtime" / "loader.py")

@@ -11,16 +11,10 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, Any, Self
 
-import numpy as np
-
+from ortc.arrays import Arrays, read_arrays, write_arrays
 from ortc.errors import StageError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Arrays = dict[str, NDArray[Any]]
 
 Json = dict[str, Any]
 
@@ -133,14 +127,15 @@ class Worker:
     def run(self, inputs: Arrays) -> Arrays:
         """One inference; arrays travel through files."""
         directory = Path(self._scratch.name)
-        np.savez(directory / "inputs.npz", allow_pickle=False, **inputs)
+        write_arrays(directory / "inputs.npz", inputs)
         self.call("run", inputs=str(directory / "inputs.npz"), outputs=str(directory / "outputs.npz"))
-        with np.load(directory / "outputs.npz", allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        return read_arrays(directory / "outputs.npz")
 
     def bench(self, inputs: Path, *, runs: int, warmup: int) -> list[float]:
         """Latencies, in milliseconds, of `runs` inferences after `warmup` uncounted ones."""
-        return [float(value) for value in self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup)["latencies_ms"]]
+        return [
+            float(value) for value in self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup)["latencies_ms"]
+        ]
 
     def _died(self, operation: str) -> WorkerError:
         process = self._process

@@ -487,6 +487,10 @@ def compare(
         wrong = int((observed != expected).sum())
         return result, f"{wrong} of {expected.size} values differ, expected all equal" if wrong else None
     x, y = expected.astype(np.float64), observed.astype(np.float64)
+    if mask is not None and mask.ndim == 2 and x.shape[:2] == mask.shape:
+        # What stands at padding is nobody's answer, and there rounding errors grow beyond any useful bound.
+        keep = (mask != 0).reshape(mask.shape + (1,) * (x.ndim - 2))
+        x, y = np.where(keep, x, 0), np.where(keep, y, 0)
     finite = np.isfinite(x)
     # assert_array_equal's rule: NaN where NaN is expected, the same infinity where one is.
     odd = int((~np.where(finite, np.isfinite(y), (np.isnan(x) & np.isnan(y)) | (x == y))).sum())

@@ -19,13 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from ortc.arrays import read_arrays, write_arrays
 from ortc.errors import OrtcError, StageError
 from ortc.plan import ExportPlan, ModelPlan
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ortc.reference.model import Reference, Tensors
 
 Json = dict[str, Any]
@@ -54,7 +52,7 @@ class Server:
 
         torch.set_num_threads(int(request["threads"]))
         begin = time.perf_counter()
-        source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_python(request["model"])
+        source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_json(json.dumps(request["model"]))
         self.export_plan = ExportPlan.model_validate(request["export"])
         self.reference = load(source, Path(request["directory"]), Path(request["root"]), self.export_plan)
         self.load_seconds = time.perf_counter() - begin
@@ -75,12 +73,10 @@ class Server:
 
     def run(self, request: Json) -> Json:
         """{inputs: .npz, outputs: .npz} -> nothing; outputs are written by name."""
-        import numpy as np
-
         reference, _ = self._loaded()
         outputs = reference.module(*self._tensors(request["inputs"]))
         arrays = {name: value.numpy() for name, value in zip(reference.outputs, outputs, strict=True)}
-        np.savez(request["outputs"], allow_pickle=False, **arrays)
+        write_arrays(Path(request["outputs"]), arrays)
         return {}
 
     def bench(self, request: Json) -> Json:
@@ -99,7 +95,7 @@ class Server:
                 latencies.append((time.perf_counter_ns() - begin) / 1e6)
         return {"latencies_ms": latencies}
 
-    def info(self, request: Json) -> Json:  # noqa: ARG002
+    def info(self, request: Json) -> Json:
         """Versions, threads, load time in seconds and peak resident memory in bytes."""
         import torch
 
@@ -116,12 +112,10 @@ class Server:
         return self.reference, self.export_plan
 
     def _tensors(self, path: str) -> Tensors:
-        import numpy as np
         import torch
 
         reference, _ = self._loaded()
-        with np.load(path, allow_pickle=False) as archive:
-            arrays: dict[str, NDArray[Any]] = {name: archive[name] for name in archive.files}
+        arrays = read_arrays(Path(path))
         return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in reference.inputs)
 
     def reply(self, line: str) -> Json:

@@ -123,7 +123,9 @@ def _refuse_pickled_objects(path: Path) -> None:
                     continue
                 for constant, payload in json.loads(archive.read(name)).get("config", {}).items():
                     if payload.get("use_pickle") and not payload.get("is_param") and payload.get("tensor_meta") is None:
-                        raise StageError(f"refused to read `{path.name}`: its constant `{constant}` is a pickled object")
+                        raise StageError(
+                            f"refused to read `{path.name}`: its constant `{constant}` is a pickled object"
+                        )
     except zipfile.BadZipFile as error:
         raise StageError(f"`{path.name}` is no .pt2 archive: {error}") from error
 

@@ -44,8 +44,8 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
         raise StageError(
             f"unknown task `{source.task}`", help=f"`model.task` can be any of: {', '.join(sorted(TASKS))}"
         )
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     auto = getattr(transformers, TASKS[source.task])
     try:
         config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
@@ -128,7 +128,9 @@ def derive_inputs(model: Any, export: ExportPlan) -> tuple[InputPlan, ...]:
         channels = getattr(config, "num_channels", 3)
         return (
             InputPlan(
-                name=main, dtype="float32", shape=(axis("batch"), channels, axis("height", height), axis("width", width))
+                name=main,
+                dtype="float32",
+                shape=(axis("batch"), channels, axis("height", height), axis("width", width)),
             ),
         )
     if main == "input_values":

@@ -79,19 +79,19 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
             ) from error
     _check_opset(model, plan, exporter)
     model.ir_version = plan.ir_version
-    _name_dimensions(model, reference.inputs, plan.axes)
+    name_dimensions(model, reference.inputs, plan.axes)
     strip(model)
     path = output / MODEL_FILE
     size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     ir.save(model, path, external_data=DATA_FILE if size > EXTERNAL_DATA_THRESHOLD else None)
-    _check_file(path, exporter)
+    check_file(path, exporter)
     return Exported(
         exporter=exporter,
         opset=plan.opset,
         ir_version=plan.ir_version,
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         inputs=reference.inputs,
-        outputs=tuple(_output(value, plan.axes) for value in model.graph.outputs),
+        outputs=tuple(output_info(value, plan.axes) for value in model.graph.outputs),
         operators=count_operators(model),
         warnings=tuple(messages),
     )
@@ -181,7 +181,7 @@ def _check_opset(model: ir.Model, plan: ExportPlan, exporter: str) -> None:
         )
 
 
-def _name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...]) -> None:
+def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...]) -> None:
     """Call the dimensions by the axes' names, in inputs, outputs and everything between."""
     import onnx_ir as ir
 
@@ -254,7 +254,8 @@ def count_operators(model: ir.Model) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _output(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:
+def output_info(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:
+    """Name, dtype and shape of a graph output; dimensions that are no declared axis are unknown."""
     import onnx_ir as ir
 
     if value.name is None or value.dtype is None or value.shape is None:
@@ -264,7 +265,12 @@ def _output(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:
     return OutputInfo(name=value.name, dtype=str(ir.DataType(value.dtype).numpy()), shape=shape)
 
 
-def _check_file(path: Path, exporter: str) -> None:
+def check_file(path: Path, exporter: str) -> None:
+    """Run ONNX's checker with shape inference.
+
+    Raises:
+        StageError: the graph is not valid.
+    """
     import onnx
 
     try:

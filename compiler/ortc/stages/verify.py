@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ortc.arrays import Arrays, read_arrays
 from ortc.compare import compare
 from ortc.errors import StageError
 from ortc.plan import AccuracyPlan, Frozen, TargetPlan
@@ -15,11 +15,6 @@ from ortc.report import CaseResult, Check, Verdict
 from ortc.samples import MASK, InputFactory
 from ortc.units import format_bytes
 from ortc.worker import Worker, WorkerError
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    Arrays = dict[str, NDArray[Any]]
 
 CPU = "CPUExecutionProvider"
 INVARIANCE_ROWS = 4
@@ -31,12 +26,6 @@ class ReferenceCase(Frozen):
     name: str
     inputs: Path
     outputs: Path
-
-
-def read_arrays(path: Path) -> Arrays:
-    """Arrays of an .npz file by name."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def check_bundle(

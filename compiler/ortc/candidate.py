@@ -1,0 +1,206 @@
+"""Assemble bundles: the same files whether a variant is being tried or is about to ship."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ortc.arrays import read_arrays
+from ortc.bundle import (
+    AxisInfo,
+    DecisionInfo,
+    GoldenInfo,
+    InputInfo,
+    Manifest,
+    ModelInfo,
+    OutputInfo,
+    PlacementInfo,
+    Provenance,
+    RuntimeInfo,
+    SourceFileInfo,
+    Tolerance,
+    VariantInfo,
+    session_file,
+    to_json,
+)
+from ortc.fetch import Fetched
+from ortc.plan import AccuracyPlan, Plan, TargetPlan, VariantPlan
+from ortc.publish import stamp
+from ortc.render import render
+from ortc.samples import MASK
+from ortc.spec import HuggingFaceSource
+from ortc.stages.export import DATA_FILE, MODEL_FILE, Exported
+from ortc.stages.optimize import VariantGraph
+from ortc.stages.verify import ReferenceCase
+from ortc.target import GraphLevel
+from ortc.versions import pins
+
+UNFIT = "the weights are random (`model.weights: random`): the architecture is real, the answers mean nothing"
+GOLDEN_CASES = 3
+GOLDEN_BYTES = 4 * 2**20
+"""Most bytes of one golden case's outputs: they are checked at every start."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every variant of a build has in common."""
+
+    plan: Plan
+    fetched: Fetched
+    exported: Exported
+    exporter_reason: str | None
+    cases: tuple[ReferenceCase, ...]
+    tools: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A variant whose graph was made, at a graph level."""
+
+    variant: VariantPlan
+    level: GraphLevel
+    directory: Path
+    graph: VariantGraph
+
+
+def tolerance(precision: str, accuracy: AccuracyPlan) -> Tolerance:
+    """How far golden outputs may be off: the promise for this precision."""
+    if precision == "fp32":
+        return Tolerance(max_abs=accuracy.max_abs, cosine=None)
+    return Tolerance(max_abs=None, cosine=accuracy.cosine)
+
+
+def golden_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
+    """Cases that travel with the bundle: real samples, a padded batch and a plain one, of bounded size."""
+    small = [case for case in cases if case.outputs.stat().st_size <= GOLDEN_BYTES]
+    wanted = [
+        [case for case in small if case.name.startswith("samples")],
+        [case for case in small if "padded" in case.name],
+        [case for case in small if "padded" not in case.name and not case.name.startswith("samples")],
+    ]
+    # The middle of each kind: neither the degenerate smallest shape nor the slowest.
+    chosen = [kind[len(kind) // 2] for kind in wanted if kind]
+    return tuple(chosen[:GOLDEN_CASES] or sorted(cases, key=lambda case: case.outputs.stat().st_size)[:1])
+
+
+def assemble(
+    directory: Path,
+    material: Material,
+    target: TargetPlan,
+    made: Made,
+    *,
+    batch_invariant: bool | None = None,
+    provisional: bool = False,
+    decisions: tuple[DecisionInfo, ...] = (),
+    link: bool = False,
+) -> Manifest:
+    """Write a bundle, without its checksums, into an empty directory.
+
+    Args:
+        directory: where to.
+        material: what the build knows of the model.
+        target: the plan of the target.
+        made: the variant's graph.
+        batch_invariant: as measured; None where it was not or cannot be.
+        provisional: some promise was not measured.
+        decisions: what became of the other variants.
+        link: hard-link the model instead of copying it, for a directory that is only run and thrown away.
+    """
+    plan = material.plan
+    model = directory / "model"
+    model.mkdir()
+    for name in (MODEL_FILE, DATA_FILE):
+        if (made.directory / name).is_file():
+            _place(made.directory / name, model / name, link=link)
+    golden = _golden(directory, material, made)
+    source = plan.model
+    random = isinstance(source, HuggingFaceSource) and source.weights == "random"
+    manifest = Manifest(
+        name=plan.name,
+        version=plan.version,
+        target=target.name,
+        platforms=target.platforms,
+        fit_to_serve=not random,
+        unfit_reason=UNFIT if random else None,
+        provisional=provisional,
+        stamp=stamp(),
+        model=ModelInfo(
+            file=f"model/{MODEL_FILE}",
+            bytes=made.graph.bytes,
+            opset=plan.export.opset,
+            ir_version=plan.export.ir_version,
+            domains=made.graph.domains,
+            exporter=material.exported.exporter,
+            exporter_reason=material.exporter_reason,
+        ),
+        inputs=tuple(
+            InputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, range=tensor.range)
+            for tensor in material.exported.inputs
+        ),
+        outputs=tuple(
+            OutputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape) for tensor in material.exported.outputs
+        ),
+        axes=tuple(AxisInfo.of(axis) for axis in plan.export.axes),
+        runtime=RuntimeInfo(
+            package=target.runtime.package,
+            version=target.runtime.version,
+            minimum_version=target.runtime.minimum_version,
+            python=pins(target.runtime.pins).pythons,
+        ),
+        variant=VariantInfo(
+            name=made.variant.name,
+            precision=made.variant.precision,
+            graph_level=made.level,
+            batch_invariant=batch_invariant,
+        ),
+        placement=PlacementInfo(max_cpu_nodes=target.budgets.max_cpu_nodes),
+        golden=golden,
+        warmup=(target.measure_at.as_dict(),),
+        decisions=decisions,
+        provenance=Provenance(
+            plan_sha256=plan.digest(),
+            source=_source_name(plan),
+            revision=getattr(source, "revision", None),
+            files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in material.fetched.files),
+            tools=material.tools,
+        ),
+        files=(),
+    )
+    for file in render(target, manifest, session_file(target, made.level)):
+        path = directory / file.path
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(file.content)
+    (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
+    return manifest
+
+
+def _golden(directory: Path, material: Material, made: Made) -> tuple[GoldenInfo, ...]:
+    (directory / "golden").mkdir()
+    allowed = tolerance(made.variant.precision, material.plan.accuracy)
+    entries = []
+    for index, case in enumerate(golden_cases(material.cases)):
+        inputs, outputs = f"golden/{index}.inputs.npz", f"golden/{index}.outputs.npz"
+        shutil.copyfile(case.inputs, directory / inputs)
+        shutil.copyfile(case.outputs, directory / outputs)
+        mask = MASK if MASK in read_arrays(case.inputs) else None
+        entries.append(GoldenInfo(name=case.name, inputs=inputs, outputs=outputs, tolerance=allowed, mask=mask))
+    return tuple(entries)
+
+
+def _source_name(plan: Plan) -> str:
+    source = plan.model
+    name = getattr(source, "id", None) or getattr(source, "path", None) or getattr(source, "entrypoint", "")
+    return f"{source.source}:{name}"
+
+
+def _place(source: Path, place: Path, *, link: bool) -> None:
+    if link:
+        try:
+            os.link(source, place)
+        except OSError:
+            # Another file system: a copy does as well.
+            link = False
+    if not link:
+        shutil.copyfile(source, place)

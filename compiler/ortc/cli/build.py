@@ -1,0 +1,85 @@
+"""`ortc build`: the whole job."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from ortc.cli.prepare import prepare
+from ortc.cli.progress import ConsoleProgress
+from ortc.cli.report import report_error
+from ortc.errors import OrtcError
+
+if TYPE_CHECKING:
+    from ortc.report import BuildReport
+
+
+@click.command
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("-t", "--target", "targets", multiple=True, help="Build only this target; may be repeated.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("dist"),
+    show_default=True,
+    help="Directory for bundles: OUTPUT/NAME/VERSION/TARGET.",
+)
+@click.option(
+    "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the specs; may be repeated."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
+def build(
+    specs: tuple[Path, ...], targets: tuple[str, ...], output: Path, overrides: tuple[str, ...], as_json: bool
+) -> int:
+    """Export, optimize, quantize, verify, measure and bundle.
+
+    A bundle appears only when every promise of its spec was kept. Exit codes: 3 the spec is invalid, 4 a stage failed,
+    5 accuracy, 6 a budget, 7 something could not be measured here.
+    """
+    from ortc.pipeline import build as run
+    from ortc.store import Store, cache_root
+
+    # Every spec is checked before work on the first begins.
+    prepared = [prepare(path, overrides, targets) for path in specs]
+    store = Store(cache_root())
+    reports: list[BuildReport] = []
+    codes: list[int] = []
+    for path, (plan, root) in zip(specs, prepared, strict=True):
+        progress = ConsoleProgress(str(path))
+        try:
+            report = run(plan, root, output, store, progress)
+        except OrtcError as error:
+            report_error(error)
+            codes.append(error.exit_code)
+            continue
+        finally:
+            progress.close()
+        keep_report(report, output)
+        reports.append(report)
+        codes.append(report.exit_code)
+    if as_json:
+        document: dict[str, Any] = {
+            "format_version": 1,
+            "builds": [report.model_dump(mode="json") for report in reports],
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    elif reports:
+        from ortc.cli.table import show
+
+        show(reports)
+    failures = [code for code in codes if code]
+    return min(failures) if failures else 0
+
+
+def keep_report(report: BuildReport, output: Path) -> None:
+    """Keep the report beside the bundles, whether they were published or not."""
+    place = output / report.name / f"{report.version}.report.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_name(f".{place.name}.new")
+    fresh.write_text(json.dumps(report.model_dump(mode="json"), indent=1) + "\n", "utf-8")
+    fresh.replace(place)

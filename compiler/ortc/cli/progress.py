@@ -1,0 +1,50 @@
+"""Show a build's stages on stderr: a spinner on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.status import Status
+
+from ortc.progress import Progress, Step
+
+
+class ConsoleProgress(Progress):
+    """Stages as they end, and the one under way where the terminal can show it."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        self._status: Status | None = None
+        self._open: list[Step] = []
+        self._console.print(f"[bold]{title}[/bold]")
+
+    def started(self, step: Step) -> None:
+        self._open.append(step)
+        self._show()
+
+    def ended(self, step: Step, seconds: float) -> None:
+        self._open.remove(step)
+        failed = sys.exc_info()[0] is not None
+        outcome = "[red]failed[/red]" if failed else "cached" if step.cached else f"{seconds:.1f} s"
+        self._console.print(f"  {step.stage:<13} {step.subject}  [dim]{outcome}[/dim]")
+        self._show()
+
+    def note(self, text: str) -> None:
+        self._console.print("  [yellow]note[/yellow]         ", end="")
+        self._console.print(text, markup=False)
+
+    def close(self) -> None:
+        """Stop the spinner."""
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+    def _show(self) -> None:
+        if not self._console.is_terminal:
+            return
+        self.close()
+        if self._open:
+            self._status = self._console.status(f"{self._open[-1].stage}: {self._open[-1].subject}")
+            self._status.start()

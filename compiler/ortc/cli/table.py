@@ -1,0 +1,111 @@
+"""A build's results as a table that a person can read."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ortc.report import BuildReport, TargetReport, Verdict
+from ortc.statistics import Interval
+from ortc.units import format_bytes, format_seconds
+
+_WIDTH = 140
+_STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
+_OUTCOME = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unmeasured": "yellow"}
+
+
+def show(reports: list[BuildReport]) -> None:
+    """Print one line a target, then every promise that was not simply kept, and why variants lost."""
+    console = Console(file=sys.stdout, highlight=False)
+    if not console.is_terminal:
+        console = Console(file=sys.stdout, highlight=False, width=_WIDTH)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for column in ("model", "target", "variant", "size", "p50", "p99", "vs eager", "parity", "verdict"):
+        table.add_column(
+            column, justify="right" if column in ("size", "p50", "p99", "vs eager") else "left", no_wrap=True
+        )
+    for report in reports:
+        for target in report.targets:
+            table.add_row(*_row(report, target))
+    console.print(table)
+    for report in reports:
+        if report.exporter_reason:
+            console.print(
+                f"\n{report.name}: exported by {report.exporter}, because {report.exporter_reason}", markup=False
+            )
+        for target in report.targets:
+            _details(console, report, target)
+    bundles = [target.bundle for report in reports for target in report.targets if target.bundle is not None]
+    if bundles:
+        console.print("\nbundles:")
+        for bundle in bundles:
+            console.print(f"  {bundle}", markup=False, soft_wrap=True)
+
+
+def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
+    numbers = target.numbers
+    variant = "–" if target.variant is None else f"{target.variant} ({target.graph_level})"
+    return [
+        f"{report.name} {report.version}",
+        target.target,
+        variant,
+        "–" if target.model_bytes is None else format_bytes(target.model_bytes),
+        "–" if numbers is None else format_seconds(numbers.p50_ms.value / 1000),
+        "–" if numbers is None else format_seconds(numbers.p99_ms.value / 1000),
+        "–" if numbers is None or numbers.speedup is None else _ratio(numbers.speedup),
+        target.parity or "–",
+        Text(_summary(target), style=_STATUS[target.status]),
+    ]
+
+
+def _ratio(speedup: Interval) -> str:
+    return f"{speedup.value:.2f}x"
+
+
+def _summary(target: TargetReport) -> str:
+    if target.status == "published":
+        return f"pass ({len(target.verdicts)} gates)"
+    if target.status == "provisional":
+        names = sorted({verdict.platform for verdict in target.verdicts if verdict.outcome != "pass"})
+        return f"provisional: {', '.join(names)} not measured" if _only_unmeasured(target) else "provisional"
+    return f"FAIL (exit {target.exit_code})"
+
+
+def _only_unmeasured(target: TargetReport) -> bool:
+    return {verdict.outcome for verdict in target.verdicts} <= {"pass", "unmeasured"}
+
+
+def _details(console: Console, report: BuildReport, target: TargetReport) -> None:
+    lines: list[Text] = []
+    for verdict in target.verdicts:
+        if target.status != "published" or verdict.outcome != "pass":
+            lines.append(_verdict(verdict))
+    for decision in target.decisions:
+        if decision.outcome == "rejected" or len(target.decisions) > 1:
+            lines.append(Text(f"  {decision.variant}: {decision.outcome}, {decision.reason}"))
+    if target.error:
+        lines.append(Text(f"  {target.error}", style="red"))
+    if target.numbers is not None:
+        numbers = target.numbers
+        lines.append(
+            Text(
+                f"  start to first answer {format_seconds(numbers.start_seconds.value)}, "
+                f"peak memory {format_bytes(numbers.peak_rss_bytes)}, {numbers.p99_ms.samples} samples"
+            )
+        )
+    if lines:
+        console.print(f"\n{report.name} {target.target}", style="bold", markup=False)
+        for line in lines:
+            console.print(line, soft_wrap=True)
+
+
+def _verdict(verdict: Verdict) -> Text:
+    text = Text("  ")
+    text.append(f"{verdict.outcome:<12}", style=_OUTCOME[verdict.outcome])
+    text.append(f" {verdict.platform:<12} {verdict.gate:<13} {verdict.observed}, must be {verdict.limit}")
+    if verdict.where:
+        text.append(f"  ({verdict.where})", style="dim")
+    return text

@@ -1,0 +1,154 @@
+"""What all stages of one build share: the plan, places, caches, and the reference process, started when first needed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ortc.environment import environment
+from ortc.errors import StageError
+from ortc.fetch import Fetched
+from ortc.host import Host, cores
+from ortc.plan import ExportPlan, InputPlan, Plan
+from ortc.progress import Progress
+from ortc.spec import OnnxSource, PyTorchSource
+from ortc.store import Entry, Store, code_digest
+from ortc.versions import pins
+from ortc.worker import Worker, WorkerError
+
+EXPORT_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of what takes part in making a graph."""
+    versions = {name: importlib.metadata.version(name) for name in EXPORT_TOOLS}
+    return {"python": ".".join(map(str, sys.version_info[:3])), **versions}
+
+
+@dataclass
+class Context:
+    """One build of one spec."""
+
+    plan: Plan
+    root: Path
+    store: Store
+    host: Host
+    progress: Progress
+    work: Path
+    stack: ExitStack
+    fetched: Fetched
+    tools: dict[str, str] = field(default_factory=tool_versions)
+    _reference: Worker | None = None
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether PyTorch can run the model; an ONNX source is its own reference."""
+        return not isinstance(self.plan.model, OnnxSource)
+
+    def model_key(self) -> dict[str, Any]:
+        """Everything that decides what the model computes, for cache keys."""
+        source = self.plan.model
+        key: dict[str, Any] = {
+            "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path"}),
+            "files": self.fetched.digests(),
+            "tools": self.tools,
+            "code": code_digest("reference", "samples.py", "plan.py", "matrix.py"),
+        }
+        if isinstance(source, PyTorchSource):
+            key["module"] = entrypoint_digest(source.entrypoint, self.root)
+        return key
+
+    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
+        """Run a cacheable action of a stage, with progress."""
+        with self.progress.step(stage, subject) as step:
+            entry = self.store.run(stage, inputs, action)
+            step.cached = entry.cached
+        return entry
+
+    def reference(self, export: ExportPlan | None = None) -> Worker:
+        """The process that has the model in PyTorch.
+
+        Raises:
+            StageError: the model cannot be loaded.
+        """
+        if self._reference is None:
+            worker = Worker.for_reference()
+            with ExitStack() as starting:
+                starting.enter_context(worker)
+                worker.call(
+                    "load",
+                    model=self.plan.model.model_dump(mode="json"),
+                    export=(export or self.plan.export).model_dump(mode="json"),
+                    directory=str(self.fetched.directory),
+                    root=str(self.root),
+                    threads=cores(),
+                )
+                self.stack.push(starting.pop_all())
+            self._reference = worker
+        return self._reference
+
+    def fresh_reference(self) -> None:
+        """End the reference process; the next use starts another. Timings are not taken in one that has exported."""
+        if self._reference is not None:
+            self._reference.__exit__(None, None, None)
+            self._reference = None
+
+    def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
+        """The interpreter of a pinned runtime environment on this host.
+
+        Raises:
+            StageError: it cannot be made.
+        """
+        with self.progress.step("environment", pin_set) as step:
+            requirements = pins(pin_set).requirements_txt(platforms)
+            made: list[bool] = []
+            path = environment(requirements, self.store.root / "environments", on_make=lambda: made.append(True))
+            step.cached = not made
+        return path
+
+
+def entrypoint_digest(entrypoint: str, root: Path) -> str:
+    """sha256 over the Python files beside the module of an entry point: what a change of the user's code changes.
+
+    Raises:
+        StageError: the module cannot be found.
+    """
+    import importlib.util
+
+    from ortc.plan import digest
+    from ortc.store import sha256_file
+
+    name = entrypoint.partition(":")[0]
+    base = root / Path(*name.split("."))
+    file = base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
+    if not file.is_file():
+        try:
+            spec = importlib.util.find_spec(name)
+        except ImportError:
+            spec = None
+        if spec is None or spec.origin is None:
+            raise StageError(
+                f"cannot find the module `{name}` of the entry point `{entrypoint}`",
+                help="entry points are imported from the project's root, the directory that holds .git or pyproject.toml",
+            )
+        file = Path(spec.origin)
+    return digest([[path.name, sha256_file(path)] for path in sorted(file.parent.glob("*.py"))])
+
+
+def error_data(error: StageError) -> dict[str, Any]:
+    """A failure as cacheable data."""
+    return {"message": error.message, "help": error.help, "details": list(error.details)}
+
+
+def is_deterministic(error: StageError) -> bool:
+    """Whether the same inputs would fail again: not so for a process that died or hung."""
+    return not isinstance(error, WorkerError) or error.code not in ("died", "timeout", "internal")
+
+
+def parse_inputs(values: list[dict[str, Any]]) -> tuple[InputPlan, ...]:
+    """Inputs as JSON gave them."""
+    return tuple(InputPlan.model_validate(value) for value in values)
