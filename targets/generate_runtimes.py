@@ -12,6 +12,7 @@ Linux on x86-64, a package index that pip reaches, and `onnx` and `torch` in the
 import argparse
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -195,24 +196,29 @@ def run_probe(package: str, version: str, here: Path) -> dict[str, Any]:
     wheel = next((here / "linux-amd64").glob("*.whl"))
     install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", str(wheel)]
     subprocess.run(install, env=pip_environment(), check=True)
-    variables = pip_environment() | {"ORT_DISABLE_TELEMETRY": "1"}
-    variables.pop("ALLOW_RELEASED_ONNX_OPSET_ONLY", None)
+    result = ask(python)
+    info = next(environment.glob("lib/*/site-packages/onnxruntime/capi/build_and_package_info.py"))
+    named = re.search(r"cuda_version = '([^']+)'", info.read_text(encoding="utf-8"))
+    result["cuda_version"] = named.group(1) if named else None
+    return result
+
+
+def ask(python: Path) -> dict[str, Any]:
+    """What the ONNX Runtime of a Python environment accepts and has, seen through its API."""
+    variables = {key: value for key, value in os.environ.items() if key != "ALLOW_RELEASED_ONNX_OPSET_ONLY"}
+    variables["ORT_DISABLE_TELEMETRY"] = "1"
     models = {
         "opset": [(opset, model(opset, 3)) for opset in PROBED_OPSETS],
         "ir": [(ir, model(7, ir)) for ir in PROBED_IR_VERSIONS],
     }
-    done = subprocess.run(
-        [str(python), "-c", PROBE], input=json.dumps(models), env=variables, check=True, capture_output=True, text=True
-    )
+    command = [str(python), "-c", PROBE]
+    done = subprocess.run(command, input=json.dumps(models), env=variables, check=True, capture_output=True, text=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     for limit in ("max_opset", "max_ir"):
         result[limit], refusal = result[limit]
         # Any other error than this one is a broken probe, not a limit.
         if refusal is None or not re.search("opset|IR version", refusal):
-            raise SystemExit(f"{package} {version}: expected a refusal that names the {limit}, found {refusal}")
-    info = next(environment.glob("lib/*/site-packages/onnxruntime/capi/build_and_package_info.py"))
-    named = re.search(r"cuda_version = '([^']+)'", info.read_text(encoding="utf-8"))
-    result["cuda_version"] = named.group(1) if named else None
+            raise SystemExit(f"{python}: expected a refusal that names the {limit}, found {refusal}")
     return result
 
 

@@ -16,6 +16,7 @@ Kind = dict[str, Any]
 
 # onnxruntime_session_options_config_keys.h names its keys `[area].[sub-area].[name]`; these are the areas.
 _SESSION_KEY = re.compile(rb"(?<=\0)((?:session|optimization|ep|mlas)\.[a-z0-9_.]*[a-z0-9])(?=\0)")
+_AREA = re.compile(r"(?:session|optimization|ep|mlas)\.")
 _RUN_KEY = re.compile(rb"(?<=\0)((?:memory|qnn)\.[a-z0-9_.]*[a-z0-9])(?=\0)")
 _TENSORRT_OPTION = re.compile(rb"(?<=\0)(trt_[a-z0-9_]*[a-z0-9])(?=\0)")
 
@@ -161,7 +162,9 @@ def libraries(wheel: Path) -> tuple[Library, ...]:
 def config_keys(found: Iterable[Library]) -> list[str]:
     """Session configuration keys that these libraries know."""
     keys = _search(_SESSION_KEY, _DOCUMENTED_SESSION_KEYS, found)
-    return sorted(key for key in keys if not key.startswith(_INTERNAL_KEYS))
+    # Two neighbouring constants without a NUL between them are no key: `session.use_memorysession.use_ort`.
+    whole = [key for key in keys if len(_AREA.findall(key)) == 1]
+    return sorted(key for key in whole if not key.startswith(_INTERNAL_KEYS))
 
 
 def run_keys(found: Iterable[Library]) -> list[str]:
