@@ -114,7 +114,7 @@ def to_json(diagnostics: Iterable[Diagnostic]) -> str:
 def _location(span: Span) -> dict[str, Any]:
     return {
         "file": span.source.name,
-        "argument": mask_secrets(span.source.text) if span.source.argument else None,
+        "argument": mask_secrets(span.source.text) if span.source.argument is not None else None,
         "line": span.start.line,
         "column": span.start.column,
         "end_line": span.end.line,
@@ -134,7 +134,7 @@ def _command(diagnostic: Diagnostic) -> str:
     properties = {"title": f"{diagnostic.code} {diagnostic.rule.name}"}
     message = diagnostic.message + (f" ({diagnostic.label})" if diagnostic.label else "")
     span = diagnostic.span
-    if span is not None and span.source.argument:
+    if span is not None and span.source.argument is not None:
         message = f"{span.source.name} {span.source.text}: {message}"
     elif span is not None:
         properties |= {"file": span.source.name, "line": str(span.start.line), "col": str(span.start.column)}

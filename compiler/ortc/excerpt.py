@@ -143,7 +143,7 @@ def _annotated(
     first = next((note for note in notes if note.primary), notes[0] if notes else None)
     start, end = _columns(first.span, line) if first else (0, 0)
     window = _Window.of(line, start, end)
-    label = "" if source.argument else str(number)
+    label = "" if source.argument is not None else str(number)
     lines = [f"{palette.gutter(f'{label:>{width}} |')} {window.text}".rstrip()]
     for note in notes:
         start, end = (window.column(index) for index in _columns(note.span, line))
@@ -163,7 +163,7 @@ def _columns(span: Span, line: str) -> tuple[int, int]:
 
 def _owner(source: SourceFile, number: int) -> int:
     """The line of the key that a line stands under, by indentation; 0 for a line at the top level."""
-    if source.argument or number > len(source.lines):
+    if source.argument is not None or number > len(source.lines):
         return 0
     line = source.lines[number - 1]
     indent, is_item = _indent(line), line.lstrip().startswith("- ")

@@ -6,7 +6,8 @@ from pathlib import Path
 from ortc.diagnostics import Diagnostic
 from ortc.errors import SpecError
 from ortc.overrides import apply_overrides
-from ortc.parse import parse, read
+from ortc.parse import parse
+from ortc.read import read
 from ortc.resources import targets_dir
 from ortc.rules import checks as rules
 from ortc.source import Document, Span

@@ -25,8 +25,8 @@ def apply_overrides(document: Document, arguments: Iterable[str]) -> Document:
     """
     root: Node = document.root
     problems: list[Diagnostic] = []
-    for argument in arguments:
-        source = SourceFile("--set", argument, argument=True)
+    for index, argument in enumerate(arguments):
+        source = SourceFile("--set", argument, argument=index)
         try:
             steps, start = _key(source)
             root = _replaced(root, steps, parse_value(source, start))
@@ -75,7 +75,10 @@ def _replaced(node: Node, steps: _Steps, value: Node) -> Node:
         case Scalar(value=None):
             return Mapping(span, {step: Entry(span, _replaced(Mapping(span, {}), rest, value))})
         case Sequence(items=items):
-            message, label = f"{quoted(step)} is not an item of this list", f"it has {len(items)} items"
+            message, label = (
+                f"{quoted(step)} is not an item of this list",
+                f"it has {len(items)} item{'s' if len(items) != 1 else ''}",
+            )
         case Scalar():
             message, label = f"{quoted(step)} cannot be set in {describe(node)}", "this is not a mapping"
     raise SpecError([Diagnostic(rules.OVERRIDE_PATH, message, span, related=(Related(node.span, label),), help=_HELP)])

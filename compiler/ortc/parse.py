@@ -7,7 +7,6 @@ without a word; so only its events are used here. Types: YAML 1.2.2, section 10.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,86 +15,36 @@ from ortc.diagnostics import Diagnostic, Related, in_order, quoted
 from ortc.errors import SpecError
 from ortc.rules import syntax as rules
 from ortc.rules.model import Rule
+from ortc.scalars import core_value
 from ortc.source import Document, Entry, Mapping, Node, Scalar, Sequence, SourceFile, Span
 
-MAX_BYTES = 2**20
 MAX_DEPTH = 32
 MAX_NODES = 10_000
-_MAX_DIGITS = 40
-
-_INT = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEX = re.compile(r"0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_INFINITY = re.compile(r"[-+]?\.(inf|Inf|INF)")
-_CONSTANTS: dict[str, bool | float | None] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-    **dict.fromkeys((".nan", ".NaN", ".NAN"), float("nan")),
-}
 _Starts = yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent
 _UNPRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 _HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
+_MESSAGES = {
+    "found character '\\t'": "a tab where YAML expects spaces",
+    "found unexpected end of stream": "the quote is never closed",
+}
+_CONTEXTS = {
+    "while parsing a flow mapping": "this mapping starts here",
+    "while parsing a flow sequence": "this list starts here",
+    "while parsing a block mapping": "this mapping starts here",
+    "while parsing a block collection": "this list starts here",
+    "while scanning a quoted scalar": "the quote is opened here",
+    "while scanning a simple key": "this key starts here",
+}
 _ADVICE = {
     "found character '\\t'": "YAML indents with spaces; replace the tab",
     "found character": "quote the text when it starts with this character",
     "mapping values are not allowed here": "check the indentation, or quote the text when it holds `: `",
     "could not find expected ':'": "write `key: value`",
     "expected <block end>": "align this line with its neighbours",
-    "found unexpected end of stream": "close the quote",
+    "expected ','": "close the bracket, or put a comma between the values",
     "found unknown escape character": "write `\\\\` for a backslash, or use single quotes",
 }
-
-
-def read(path: Path, name: str | None = None) -> SourceFile:
-    """The text of a YAML file.
-
-    Args:
-        path: The file.
-        name: What to call it in messages; the path when not given.
-
-    Raises:
-        SpecError: not readable, larger than 1 MiB, or not UTF-8.
-    """
-    name = name or str(path)
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        message = f"cannot read `{name}`: {reason[:1].lower()}{reason[1:]}"
-        raise SpecError([Diagnostic(rules.UNREADABLE, message, help="give the path of a YAML file")]) from None
-    return decode(content, name)
-
-
-def decode(content: bytes, name: str) -> SourceFile:
-    """The text of UTF-8 bytes; a byte order mark is dropped.
-
-    Raises:
-        SpecError: larger than 1 MiB, or not UTF-8.
-    """
-    if len(content) > MAX_BYTES:
-        message = f"`{name}` is larger than 1 MiB"
-        raise SpecError([Diagnostic(rules.TOO_LARGE, message, help="a spec is a few kilobytes; keep data in files")])
-    try:
-        return SourceFile(name, content.decode("utf-8").removeprefix("\ufeff"))
-    except UnicodeDecodeError as error:
-        valid = content[: error.start].decode("utf-8").removeprefix("\ufeff")
-        source = SourceFile(name, valid + content[error.start :].decode("utf-8", errors="replace"))
-        wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-        raise SpecError(
-            [
-                Diagnostic(
-                    rules.NOT_UTF8,
-                    f"byte 0x{content[error.start]:02x} at offset {error.start} is not UTF-8",
-                    source.span(len(valid), len(valid) + 1),
-                    "this looks like UTF-16" if wide else "not UTF-8",
-                    help="save the file as UTF-8",
-                )
-            ]
-        ) from None
 
 
 def parse(source: SourceFile) -> Document:
@@ -285,13 +234,12 @@ class _Parser:
             return Scalar(span, "", "", plain=False)
         if event.style is not None or not event.implicit[0]:
             return Scalar(span, text, text, plain=False)
-        if (number := parse_number(text)) is not None:
-            if number == "too large":
-                raise self._error(
-                    rules.NUMBER_TOO_LARGE, "this number is too large", span, help="quote it if it is text"
-                )
-            return Scalar(span, number, text, plain=True)
-        return Scalar(span, _CONSTANTS.get(text, text), text, plain=True)
+        try:
+            return Scalar(span, core_value(text), text, plain=True)
+        except OverflowError:
+            message, advice = "this number is too large", "quote it if it is text"
+            self._found.append(Diagnostic(rules.NUMBER_TOO_LARGE, message, span, help=advice))
+            return Scalar(span, 0, text, plain=True)
 
     def _count(self, nodes: int, span: Span) -> None:
         self._nodes += nodes
@@ -333,13 +281,18 @@ class _Parser:
         offset = self._offset(mark)
         problem = str(error.problem or error.context or "not valid YAML")
         advice = next((text for start, text in _ADVICE.items() if problem.startswith(start)), None)
+        message = next((text for start, text in _MESSAGES.items() if problem.startswith(start)), problem)
         related: tuple[Related, ...] = ()
         context = error.context_mark
-        if context is not None and error.context and self._start + context.index != offset:
-            place = self._source.span(self._start + context.index, self._start + context.index + 1)
-            related = (Related(place, str(error.context)),)
+        if context is not None and error.context and self._offset(context) != offset:
+            place = self._source.span(self._offset(context), self._offset(context) + 1)
+            label = _CONTEXTS.get(str(error.context), "")
+            if problem == "found unexpected end of stream":
+                return self._error(rules.SYNTAX, message, place, label)
+            if label:
+                related = (Related(place, label),)
         span = self._source.span(offset, offset + 1)
-        return self._error(rules.SYNTAX, problem, span, help=advice, related=related)
+        return self._error(rules.SYNTAX, message, span, help=advice, related=related)
 
     def _error(
         self,
@@ -352,16 +305,3 @@ class _Parser:
         related: tuple[Related, ...] = (),
     ) -> SpecError:
         return SpecError(in_order([*self._found, Diagnostic(rule, message, span, label, help, related)]))
-
-
-def parse_number(text: str) -> int | float | str | None:
-    """The number that a plain scalar is, None for other text, `too large` beyond all reason."""
-    for pattern, base in ((_INT, 10), (_OCTAL, 8), (_HEX, 16)):
-        if pattern.fullmatch(text):
-            return int(text, base) if len(text) <= _MAX_DIGITS else "too large"
-    if _INFINITY.fullmatch(text):
-        return float(text.replace(".", ""))
-    if _FLOAT.fullmatch(text):
-        value = float(text) if len(text) <= _MAX_DIGITS * 10 else float("inf")
-        return value if value not in (float("inf"), float("-inf")) else "too large"
-    return None

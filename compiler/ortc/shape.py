@@ -110,6 +110,16 @@ def homes(model: type[BaseModel], key: str, prefix: tuple[str, ...] = ()) -> Ite
             yield from homes(inner, key, (*prefix, name, *steps))
 
 
+def members_with(annotation: Any, key: str) -> list[str]:
+    """The members of a tagged union that have a key, as `tag: value`."""
+    inner, tag = unwrap(annotation)
+    if tag is None:
+        return []
+    return [
+        f"{tag}: {value}" for member in get_args(inner) if key in fields(member) for value in tag_values(member, tag)
+    ]
+
+
 def literals(annotation: Any) -> list[str]:
     """The strings that a place takes when it takes only some."""
     annotation, _ = unwrap(annotation)

@@ -25,8 +25,8 @@ class SourceFile:
     name: str
     """The path as the user gave it, or `--set` for an argument of the command line."""
     text: str
-    argument: bool = False
-    """Whether it is an argument of the command line, which has no lines to count."""
+    argument: int | None = None
+    """Which argument of the command line it is, from 0; None for a file."""
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -57,14 +57,14 @@ class Span:
     end: Position
 
     def __str__(self) -> str:
-        if self.source.argument:
+        if self.source.argument is not None:
             return f"{self.source.name}:{self.start.column}"
         return f"{self.source.name}:{self.start.line}:{self.start.column}"
 
     @property
-    def sort_key(self) -> tuple[bool, str, str, Position]:
-        """Files first, then arguments; within one from top to bottom."""
-        return (self.source.argument, self.source.name, self.source.text if self.source.argument else "", self.start)
+    def sort_key(self) -> tuple[int, str, Position]:
+        """Files first, then arguments in their order; within one from top to bottom."""
+        return (-1 if self.source.argument is None else self.source.argument, self.source.name, self.start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +158,10 @@ class Document:
         return span if key else self._short(node, span)
 
     def _short(self, node: Node, key: Span) -> Span:
-        """The place of a node; the place of its key when the node covers several lines or nothing at all."""
-        if node.span.start.line != node.span.end.line and not isinstance(node, Scalar):
-            return key
-        return node.span
+        """The place of a node; the place of its key for a collection below it or over several lines."""
+        lines = {key.start.line, node.span.start.line, node.span.end.line}
+        same = key.source == node.span.source
+        return key if same and len(lines) > 1 and not isinstance(node, Scalar) else node.span
 
 
 def child(node: Node | None, step: str | int) -> Node | None:

@@ -1,17 +1,29 @@
 """Words for people who mistyped one."""
 
 import difflib
+import re
 from collections.abc import Iterable
 
 _MAX_LENGTH = 64
+_MIN_PART = 3
+_PART = re.compile(r"[-_.]")
 
 
 def closest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate that was probably meant, None when none is near."""
     known = {_normal(candidate): candidate for candidate in candidates}
-    if len(word) > _MAX_LENGTH:
+    wanted = _normal(word)
+    if not wanted or len(word) > _MAX_LENGTH:
         return None
-    found = difflib.get_close_matches(_normal(word), known, n=1, cutoff=0.65)
+    if wanted in known:
+        return known[wanted]
+    if len(wanted) >= _MIN_PART:
+        # `gpu` is meant for `server-gpu`, and `seq` for `sequence`, however many letters differ.
+        parts = [name for name in known.values() if wanted in _PART.split(name.lower())]
+        parts += [name for normal, name in known.items() if normal.startswith(wanted)]
+        if parts:
+            return min(parts, key=len)
+    found = difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)
     return known[found[0]] if found else None
 
 

@@ -1,5 +1,6 @@
 """From a document to a model, or to every reason why not."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -7,11 +8,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ortc import shape
-from ortc.diagnostics import Diagnostic, in_order, quoted
+from ortc.diagnostics import Diagnostic, Related, in_order, quoted
 from ortc.errors import SpecError
-from ortc.parse import describe, parse_number
+from ortc.parse import describe
 from ortc.rules import schema as rules
 from ortc.rules.model import Rule
+from ortc.scalars import is_number
 from ortc.shape import Place
 from ortc.source import Document, Mapping, Node, Path, Scalar
 from ortc.spec import FORMS
@@ -51,7 +53,11 @@ def validate(model: type[T], document: Document) -> T:
         return model.model_validate(document.data, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False)[:_MAX_ERRORS]
-    raise SpecError(in_order(_Explainer(model, document).explain(found)))
+    diagnostics: dict[object, Diagnostic] = {}
+    for diagnostic in _Explainer(model, document).explain(found):
+        # A value that several aliases repeat is wrong once.
+        diagnostics.setdefault((diagnostic.rule, diagnostic.span, diagnostic.label, diagnostic.help), diagnostic)
+    raise SpecError(in_order(diagnostics.values()))
 
 
 def dotted(path: Path) -> str:
@@ -87,6 +93,8 @@ class _Explainer:
             else:
                 groups.setdefault((place.path, place.key), []).append((place, error))
         for (path, _), members in groups.items():
+            if members[0][1]["type"] == "too_short" and any(other[: len(path)] == path != other for other, _ in groups):
+                continue  # pydantic counts only the valid items
             if members[0][1]["type"] == "extra_forbidden":
                 diagnostic, meant = self._unknown_key(path, missing.get(path[:-1], []))
                 taken.add((path[:-1], meant or ""))
@@ -124,6 +132,8 @@ class _Explainer:
         advice = None
         if key == "<<":
             advice = "merge keys are not part of YAML 1.2; repeat the values, or alias the whole mapping"
+        elif not meant and (owners := shape.members_with(self._type(path[:-1]), key)):
+            advice = f"{quoted(key)} is a key of {listed(owners)}"
         elif not meant and (homes := list(dict.fromkeys(shape.homes(self._model, key)))):
             advice = f"{quoted(key)} belongs under {listed(homes[:3])}"
         elif not meant and known:
@@ -189,8 +199,17 @@ class _Explainer:
         if isinstance(context.get("error"), QuantityError):
             return self._at(place, rules.BAD_QUANTITY, f"{name}: {reason}", "")
         if isinstance(node, Mapping) and not place.key:
-            return self._at(place, rules.INCONSISTENT_KEYS, f"{name}: {reason}", "")
+            return self._inconsistent(place.path, node, f"{name}: {reason}")
         return self._at(place, rules.INVALID_VALUE, f"{name}: {reason}", "")
+
+    def _inconsistent(self, path: Path, node: Mapping, message: str) -> Diagnostic:
+        """Points at the keys that the message names, as far as they are written."""
+        named = [key for key in re.findall(r"`(\w+)`", message) if key in node.entries]
+        if not named:
+            return Diagnostic(rules.INCONSISTENT_KEYS, message, self._document.locate(path))
+        first, *others = dict.fromkeys(named)
+        related = tuple(Related(node.entries[key].key, "and here") for key in others)
+        return Diagnostic(rules.INCONSISTENT_KEYS, message, node.entries[first].key, related=related)
 
     def _wrong_type(self, place: Place, node: Node | None, name: str, expected: list[str]) -> Diagnostic:
         wanted = joined(expected)
@@ -252,6 +271,6 @@ def _type_advice(node: Scalar, expected: list[str]) -> str:
         return f"write `{_BOOLEANS[node.text.lower()]}`" if node.text.lower() in _BOOLEANS else ""
     if expected == ["a list"]:
         return f"write `[{node.text}]`"
-    if not node.plain and parse_number(node.text) is not None:
+    if not node.plain and is_number(node.text):
         return f"remove the quotes: `{node.text}`"
     return ""

@@ -60,9 +60,15 @@ def run_checks(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterat
         loaded: The spec.
         profiles: The profile of each target, by the target's name; targets without one are passed over.
     """
+    secrets = tuple(secret.check(loaded))
+    hidden = {diagnostic.span for diagnostic in secrets}
+    yield from secrets
+    yield from (diagnostic for diagnostic in _others(loaded, profiles) if diagnostic.span not in hidden)
+
+
+def _others(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Diagnostic]:
     yield from axes.check(loaded)
     yield from sources.check(loaded)
-    yield from secret.check(loaded)
     for item in profiles.values():
         yield from profile.check(item)
     yield from target.check(loaded, profiles)

@@ -178,6 +178,8 @@ def _budget(document: Document, name: str, budget: LatencyBudget, axes: dict[str
             yield _unknown_axis(document, place, axis, axes, "in a latency budget", key=True)
             continue
         bounds = axes[axis]
+        if bounds.min > bounds.max:
+            continue
         if not bounds.min <= size <= bounds.max:
             yield Diagnostic(
                 rules.BUDGET_SHAPE,

@@ -1,6 +1,6 @@
 """A target profile against what its pinned runtime has."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from packaging.version import InvalidVersion, Version
 
@@ -11,6 +11,7 @@ from ortc.rules import checks as rules
 from ortc.rules.model import Rule
 from ortc.suggest import closest, listed
 
+_SUFFIX = "ExecutionProvider"
 _OWNED = {
     "graph_optimization_level": "`graph_levels`",
     "intra_op_num_threads": "`session.threads.intra_op`",
@@ -79,16 +80,16 @@ def _providers(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagn
         path = ("execution_providers", index)
         if provider.name not in runtime.providers.available:
             known = provider.name in runtime.providers.all
-            yield _unknown(
-                item,
+            stems = {name.removesuffix(_SUFFIX): name for name in runtime.providers.available}
+            meant = None if known else stems.get(closest(provider.name.removesuffix(_SUFFIX), stems) or "")
+            yield Diagnostic(
                 rules.PROVIDER,
-                (*path, "name"),
                 f"the wheel of {what} does not contain {provider.name}"
                 if known
                 else f"{what} has no execution provider {quoted(provider.name)}",
-                provider.name,
-                runtime.providers.available,
-                key=False,
+                item.document.locate((*path, "name")),
+                f"did you mean `{meant}`?" if meant else "",
+                help=None if meant else f"it has {listed(runtime.providers.available, 'and')}",
             )
             continue
         for option in provider.options:
@@ -140,16 +141,14 @@ def _unknown(
     path: tuple[str | int, ...],
     message: str,
     word: str,
-    known: object,
-    *,
-    key: bool = True,
+    known: Iterable[str],
 ) -> Diagnostic:
-    candidates = sorted(str(name) for name in known) if isinstance(known, (tuple, frozenset, dict)) else []
+    candidates = sorted(known)
     meant = closest(word, candidates)
     return Diagnostic(
         rule,
         message,
-        item.document.locate(path, key=key),
+        item.document.locate(path, key=True),
         f"did you mean `{meant}`?" if meant else "",
         help=f"it has {listed(candidates, 'and')}" if candidates and not meant and len(candidates) <= 8 else None,
     )

@@ -51,7 +51,7 @@ def _opset(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[D
             rules.OPSET,
             f"opset {export.opset} is beyond what the exporter of torch {torch} writes",
             span,
-            f"{listed(names, 'and')} {'reach' if len(names) > 1 else 'reaches'} {reach}",
+            f"`{export.exporter}` reaches {reach}",
             help=f"use `opset: {usual}`",
         )
 

@@ -167,9 +167,9 @@ INPUTS_REQUIRED = Rule(
     "A `pytorch` source without `export.inputs`.",
     "A Python function does not say what tensors its module takes, so the spec must. For the other sources, inputs are "
     "derived.",
-    bad='model:\n  source: pytorch\n  entrypoint: "zoo:build"\nexport:\n  opset: 20\n',
-    good='model:\n  source: pytorch\n  entrypoint: "zoo:build"\nexport:\n  inputs:\n'
-    "    x: {dtype: float32, shape: [1, 3, 224, 224]}\n",
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  opset: 20\n',
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n'
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
 )
 REPEATED_OUTPUT = Rule(
     "ORTC229",

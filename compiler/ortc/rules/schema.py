@@ -82,8 +82,8 @@ INCONSISTENT_KEYS = Rule(
     "inconsistent-keys",
     "Keys of one mapping exclude or need each other.",
     "Each key is right by itself; together they are not, and the message says which of them to keep or to add.",
-    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  path: models/bert\n",
-    good="model:\n  source: huggingface\n  path: models/bert-tiny\n",
+    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  path: examples/bert-base\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n",
 )
 OVERRIDE_SYNTAX = Rule(
     "ORTC140",

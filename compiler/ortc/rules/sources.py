@@ -26,8 +26,8 @@ SAMPLES_FORMAT = Rule(
     "The samples cannot be turned into inputs of the model.",
     "Samples are an .npz file with an array an input, or text with one sample a line. Text needs a tokenizer: a "
     "Hugging Face source, with tokenizer.json among its `files` when files are listed.",
-    bad='model:\n  source: pytorch\n  entrypoint: "zoo:build"\nexport:\n  inputs:\n'
-    "    x: {dtype: float32, shape: [8]}\naccuracy:\n  samples: examples/bert/sentences.txt\n",
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'
+    "    image: {dtype: float32, shape: [1, 1, 8, 8]}\naccuracy:\n  samples: examples/bert/sentences.txt\n",
     good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'
     "    image: {dtype: float32, shape: [1, 1, 8, 8]}\naccuracy:\n  samples: examples/digits/samples.npz\n",
 )
