@@ -20,6 +20,7 @@ import onnx.reference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before any test imports onnxruntime
 RUNTIME = Path(__file__).resolve().parents[2] / "templates" / "runtime"
 STAMP = 315532800
 Arrays = dict[str, NDArray[Any]]

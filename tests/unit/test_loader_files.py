@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import bundles
@@ -224,6 +224,7 @@ def test_verify_must_be_a_known_word(bundle: Path) -> None:
         load(bundle, "quick")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_inside_never_leaves_the_bundle(tmp_path_factory: pytest.TempPathFactory, path: str) -> None:
     root = tmp_path_factory.getbasetemp()
@@ -236,6 +237,7 @@ def test_inside_never_leaves_the_bundle(tmp_path_factory: pytest.TempPathFactory
     assert ".." not in found.parts
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.text("abc/._ ", min_size=1), st.lists(st.integers(-5, 5)), max_size=4))
 def test_npz_files_keep_every_name(tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, list[int]]) -> None:
     import numpy as np

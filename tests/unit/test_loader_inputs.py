@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -87,6 +87,7 @@ def test_an_axis_whose_least_size_is_zero_takes_empty_inputs(tmp_path: Any) -> N
     with loader.Model.load(recipe.write(tmp_path / "bundle")) as model:
         assert model.run({"ids": ids(0), "mask": ids(0)})["hidden"].shape == (0, 3, 8)
         assert model.example({"batch": 0})["ids"].shape == (0, 5)
+        assert model.example({"batch": 0})["mask"].shape == (0, 5)
 
 
 def test_memory_layout_does_not_matter(linear: Any) -> None:
@@ -130,6 +131,7 @@ ARRAYS = hnp.arrays(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["ids", "mask", "idx", ""]),
@@ -152,6 +154,7 @@ def test_any_inputs_are_answered_or_refused_with_an_input_error(model: Any, inpu
     assert inputs["ids"].dtype == inputs["mask"].dtype == np.int64
 
 
+@settings(deadline=None)
 @given(batch=st.integers(1, 4), sequence=st.integers(1, 12))
 def test_examples_of_every_allowed_size_are_valid(model: Any, batch: int, sequence: int) -> None:
     inputs = model.example({"batch": batch, "sequence": sequence})

@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import bundles
@@ -116,6 +116,7 @@ def test_a_fraction_of_a_core_is_rounded_down_but_never_to_none(tmp_path: Path, 
 NUMBERS = st.one_of(st.integers(-5, 10**6).map(str), st.sampled_from(["max", "", "-1", "0", "nan", "1e3", "\u0663"]))
 
 
+@settings(deadline=None)
 @given(
     cgroup=st.one_of(
         st.text(max_size=60), st.sampled_from(["0::/", "0::/a/b", "2:cpu:/a", "1:cpu,cpuacct:/a/b\n0::/"])

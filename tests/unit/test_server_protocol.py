@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -135,6 +135,7 @@ REQUEST = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.one_of(st.binary(max_size=60), (JSON | REQUEST).map(lambda value: json.dumps(value).encode())))
 def test_any_body_gives_arrays_or_a_bad_request(body: bytes) -> None:
     try:
@@ -144,6 +145,7 @@ def test_any_body_gives_arrays_or_a_bad_request(body: bytes) -> None:
     assert all(array.dtype.name in server.NAMES for array in arrays.values())
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(
         st.sampled_from([np.dtype(name) for name in server.NAMES]),
