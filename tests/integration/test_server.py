@@ -20,8 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from support import bundles
+from tests.support import bundles
 
 pytestmark = pytest.mark.integration
 

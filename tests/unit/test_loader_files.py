@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from support import bundles
+from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
 

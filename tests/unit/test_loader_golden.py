@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
-
-from support import bundles
+from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
 

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-from support import bundles
+from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from support import bundles
+from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
 
