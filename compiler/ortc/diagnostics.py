@@ -132,19 +132,19 @@ def to_github(diagnostics: Iterable[Diagnostic]) -> str:
 
 def _command(diagnostic: Diagnostic) -> str:
     properties = {"title": f"{diagnostic.code} {diagnostic.rule.name}"}
-    message = diagnostic.message + (f" ({diagnostic.label})" if diagnostic.label else "")
+    message = printable(diagnostic.message + (f" ({diagnostic.label})" if diagnostic.label else ""))
     span = diagnostic.span
     if span is not None and span.source.argument is not None:
-        message = f"{span.source.name} {span.source.text}: {message}"
+        message = f"{span.source.name} {printable(span.source.text)}: {message}"
     elif span is not None:
-        properties |= {"file": span.source.name, "line": str(span.start.line), "col": str(span.start.column)}
+        properties |= {"file": printable(span.source.name), "line": str(span.start.line), "col": str(span.start.column)}
         properties["endLine"] = str(span.end.line)
         if span.end.line == span.start.line:
             properties["endColumn"] = str(max(span.start.column, span.end.column - 1))
     if diagnostic.help:
-        message += f"\nhelp: {diagnostic.help}"
+        message += "\nhelp: " + "\n".join(printable(line) for line in diagnostic.help.splitlines())
     rendered = ",".join(f"{key}={_escape_property(value)}" for key, value in properties.items())
-    return f"::{diagnostic.severity} {rendered}::{_escape(mask_secrets(message))}\n"
+    return f"::{diagnostic.severity} {rendered}::{_escape(message)}\n"
 
 
 def _escape(text: str) -> str:

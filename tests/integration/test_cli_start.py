@@ -1,0 +1,47 @@
+"""The commands that people and pre-commit run all day start fast: they load none of the heavy packages."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("torch", "transformers", "onnx", "onnxruntime", "onnxscript", "numpy", "huggingface_hub", "fsspec")
+SPECS = [str(path.relative_to(ROOT)) for path in sorted((ROOT / "specs").glob("*.yaml"))]
+PROGRAM = """
+import sys
+sys.path.insert(0, "compiler")
+from ortc.__main__ import run
+code = run(sys.argv[2:])
+found = [name for name in sys.argv[1].split(",") if name in sys.modules]
+print(code, *found, file=sys.stderr)
+"""
+
+
+def start(*arguments: str) -> tuple[str, float]:
+    """The exit code and the heavy packages that a command loaded, and its seconds."""
+    began = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, ",".join(HEAVY), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stderr.strip().splitlines()[-1], time.perf_counter() - began
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["check", *SPECS], ["check", *SPECS, "--output-format", "json"], ["explain", "ORTC204"], ["targets"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_no_heavy_package_is_loaded(arguments: list[str]) -> None:
+    assert start(*arguments)[0] == "0"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check", "specs/bert.yaml"]], ids=lambda arguments: arguments[0])
+def test_start_is_fast(arguments: list[str]) -> None:
+    assert min(start(*arguments)[1] for _ in range(5)) < 0.6
