@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,6 @@ def assemble(
     batch_invariant: bool | None = None,
     provisional: bool = False,
     decisions: tuple[DecisionInfo, ...] = (),
-    link: bool = False,
 ) -> Manifest:
     """Write a bundle, without its checksums, into an empty directory.
 
@@ -106,14 +104,13 @@ def assemble(
         batch_invariant: as measured; None where it was not or cannot be.
         provisional: some promise was not measured.
         decisions: what became of the other variants.
-        link: hard-link the model instead of copying it, for a directory that is only run and thrown away.
     """
     plan = material.plan
     model = directory / "model"
     model.mkdir()
     for name in (MODEL_FILE, DATA_FILE):
         if (made.directory / name).is_file():
-            _place(made.directory / name, model / name, link=link)
+            shutil.copyfile(made.directory / name, model / name)
     golden = _golden(directory, material, made)
     source = plan.model
     random = isinstance(source, HuggingFaceSource) and source.weights == "random"
@@ -193,14 +190,3 @@ def _source_name(plan: Plan) -> str:
     source = plan.model
     name = getattr(source, "id", None) or getattr(source, "path", None) or getattr(source, "entrypoint", "")
     return f"{source.source}:{name}"
-
-
-def _place(source: Path, place: Path, *, link: bool) -> None:
-    if link:
-        try:
-            os.link(source, place)
-        except OSError:
-            # Another file system: a copy does as well.
-            link = False
-    if not link:
-        shutil.copyfile(source, place)

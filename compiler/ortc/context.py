@@ -56,7 +56,7 @@ class Context:
             "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path"}),
             "files": self.fetched.digests(),
             "tools": self.tools,
-            "code": code_digest("reference", "samples.py", "plan.py", "matrix.py"),
+            "code": code_digest("reference"),
         }
         if isinstance(source, PyTorchSource):
             key["module"] = entrypoint_digest(source.entrypoint, self.root)

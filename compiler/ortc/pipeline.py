@@ -241,7 +241,7 @@ def _canonical_bundle(context: Context, exported: Exported, directory: Path, cas
     graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
     material = Material(context.plan, context.fetched, exported, None, cases, context.tools)
     made = Made(variant=CANONICAL, level="off", directory=directory, graph=graph)
-    assemble(bundle, material, _cpu_target(context.plan), made, link=True)
+    assemble(bundle, material, _cpu_target(context.plan), made)
     return bundle
 
 

@@ -104,6 +104,8 @@ class VariantPlan(Frozen):
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     quantization: Quantization
     operators: tuple[str, ...]
+    smooth: bool = False
+    weight_only: bool = False
     offline: bool
 
 

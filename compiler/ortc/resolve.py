@@ -153,6 +153,8 @@ def _variant(variant: Variant) -> VariantPlan:
         precision=variant.precision,
         quantization=variant.quantization,
         operators=variant.operators,
+        smooth=variant.smooth,
+        weight_only=variant.weight_only,
         offline=variant.offline,
     )
 

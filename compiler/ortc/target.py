@@ -50,6 +50,15 @@ class Variant(Model):
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(description="What it computes in.")
     quantization: Quantization = "none"
     operators: tuple[str, ...] = Field(default=(), description="Operator types to quantize.")
+    smooth: bool = Field(
+        default=False,
+        description="Move the spread of activation channels into the weights where a LayerNormalization feeds a MatMul "
+        "that widens, before quantizing.",
+    )
+    weight_only: bool = Field(
+        default=False,
+        description="Keep the activations of MatMuls that narrow in floating point and quantize their weights alone.",
+    )
     offline: bool = Field(default=True, description="Optimize the graph at build time, and ship it so.")
 
 

@@ -181,7 +181,7 @@ class _TargetBuilder:
         """Make and check a variant, at the highest graph level that keeps its promise of accuracy."""
         levels = self.target.graph_levels
         first = self._at(variant, levels[0])
-        if self._right(first) or not self.runnable or len(levels) == 1:
+        if self._right(first) or not self._applies(first) or not self.runnable or len(levels) == 1:
             return first
         # When it is wrong without any optimization too, no level is to blame.
         lowest = self._at(variant, levels[-1])
@@ -198,6 +198,10 @@ class _TargetBuilder:
         """Whether the accuracy gates hold; a budget is not a matter of graph levels."""
         return not any(v.outcome != "pass" and v.gate in {*_ACCURACY_GATES, "runs"} for v in tried.verdicts)
 
+    @staticmethod
+    def _applies(tried: Tried) -> bool:
+        return not any(verdict.gate == "applies" for verdict in tried.verdicts)
+
     def _at(self, variant: VariantPlan, level: GraphLevel) -> Tried:
         name = f"{self.target.name}: {variant.name} at {level}"
         made_key = {
@@ -212,7 +216,15 @@ class _TargetBuilder:
         def make(output: Path) -> dict[str, Any]:
             return make_variant(self.canonical, output, variant, level, self.interpreter).model_dump(mode="json")
 
-        entry = self.context.run("variant", name, made_key, make)
+        try:
+            entry = self.context.run("variant", name, made_key, make)
+        except StageError as error:
+            # A variant that cannot be made of this model is one that loses, not the end of the build.
+            verdict = Verdict(
+                gate="applies", platform=self.platform, outcome="fail", observed=error.message, limit="can be made"
+            )
+            made = Made(variant, level, self.canonical, VariantGraph(bytes=0, domains={}, operators={}))
+            return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
         made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result))
         accuracy = self.context.plan.accuracy
         verdicts: list[Verdict] = []
@@ -253,7 +265,7 @@ class _TargetBuilder:
         if name not in self._bundles:
             bundle = self.context.work / name
             bundle.mkdir()
-            assemble(bundle, self.material, self.target, made, link=True)
+            assemble(bundle, self.material, self.target, made)
             self._bundles[name] = bundle
         return self._bundles[name]
 
@@ -355,8 +367,8 @@ class _TargetBuilder:
         failures = [entry.failed for entry in tried if entry.failed is not None]
         gates = {failure.gate for failure in failures}
         # Where one variant is right and only too large or too hungry, the budget is what stands in the way.
-        code = EXIT_BUDGET if gates - _ACCURACY_GATES - {"runs"} else EXIT_ACCURACY
-        if gates == {"runs"}:
+        code = EXIT_BUDGET if gates - _ACCURACY_GATES - {"runs", "applies"} else EXIT_ACCURACY
+        if gates <= {"runs", "applies"}:
             code = EXIT_STAGE
         verdicts = tuple(verdict for entry in tried for verdict in entry.verdicts if verdict.outcome != "pass")
         report = TargetReport(
@@ -428,6 +440,8 @@ def _rejection(tried: Tried) -> Decision:
 def _describe(verdict: Verdict | None) -> str:
     if verdict is None:
         return "passes"
+    if verdict.gate == "applies":
+        return f"cannot be made: {verdict.observed}"
     where = f" at {verdict.where}" if verdict.where else ""
     return f"{verdict.gate} is {verdict.observed}, must be {verdict.limit}{where}"
 

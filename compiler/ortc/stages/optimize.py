@@ -51,7 +51,7 @@ def make_variant(
         if variant.quantization == "int8-dynamic":
             quantized = Path(scratch) / "quantized"
             quantized.mkdir()
-            quantize(current, quantized, variant.operators)
+            quantize(current, quantized, variant)
             current = quantized
         offline = _OFFLINE[level]
         if variant.offline and offline is not None and interpreter is not None:
