@@ -20,6 +20,7 @@ from ortc.source import Document, Entry, Mapping, Node, Scalar, Sequence, Source
 
 MAX_DEPTH = 32
 MAX_NODES = 10_000
+_MAX_ERRORS = 100
 _Starts = yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent
 _UNPRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 _HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -146,9 +147,7 @@ class _Parser:
         self._count(1, span)
         if event.tag is not None:
             message = "tags are not part of the spec language"
-            self._found.append(
-                Diagnostic(rules.TAG, message, span, help="remove the tag; quote a value to make it text")
-            )
+            self._report(Diagnostic(rules.TAG, message, span, help="remove the tag; quote a value to make it text"))
         anchor = event.anchor
         if anchor is not None:
             self._open.add(anchor)
@@ -209,13 +208,13 @@ class _Parser:
         if not isinstance(key, Scalar) or not isinstance(key.value, str):
             text = key.text if isinstance(key, Scalar) else ""
             advice = f'quote it: `"{text}"`' if text else None
-            self._found.append(
+            self._report(
                 Diagnostic(
                     rules.KEY_NOT_A_STRING, "a key must be a string", key.span, f"this is {describe(key)}", advice
                 )
             )
         elif key.value in entries:
-            self._found.append(
+            self._report(
                 Diagnostic(
                     rules.DUPLICATE_KEY,
                     f"the key {quoted(key.value)} appears twice in one mapping",
@@ -230,7 +229,7 @@ class _Parser:
         text: str = event.value
         if bad := _HIDDEN.search(text):
             message = f"this string holds the control character U+{ord(bad.group()):04X}"
-            self._found.append(Diagnostic(rules.CONTROL_CHARACTER, message, span, help="remove it"))
+            self._report(Diagnostic(rules.CONTROL_CHARACTER, message, span, help="remove it"))
             return Scalar(span, "", "", plain=False)
         if event.style is not None or not event.implicit[0]:
             return Scalar(span, text, text, plain=False)
@@ -238,8 +237,14 @@ class _Parser:
             return Scalar(span, core_value(text), text, plain=True)
         except OverflowError:
             message, advice = "this number is too large", "quote it if it is text"
-            self._found.append(Diagnostic(rules.NUMBER_TOO_LARGE, message, span, help=advice))
+            self._report(Diagnostic(rules.NUMBER_TOO_LARGE, message, span, help=advice))
             return Scalar(span, 0, text, plain=True)
+
+    def _report(self, diagnostic: Diagnostic) -> None:
+        """Keep a mistake that reading can go on after; too many end it."""
+        self._found.append(diagnostic)
+        if len(self._found) >= _MAX_ERRORS:
+            raise SpecError(in_order(self._found))
 
     def _count(self, nodes: int, span: Span) -> None:
         self._nodes += nodes

@@ -1,6 +1,8 @@
 """The YAML loader: types, places, bounds."""
 
 import math
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -152,3 +154,15 @@ def test_values_of_arguments_have_places_in_the_argument() -> None:
     node = parse_value(source, 4)
     assert str(node.span) == "--set:5"
     assert not isinstance(node, Scalar)
+
+
+def test_mistakes_are_counted_to_a_hundred() -> None:
+    assert len(codes("a: 1\n" * 3000)) == 100
+
+
+def test_the_largest_file_is_read_in_time() -> None:
+    for text in ("# " + "x" * 2**20, "x: " + "y" * 2**20, "".join(f"k{n}: v\n" for n in range(80_000))):
+        began = time.perf_counter()
+        with suppress(SpecError):
+            document(text)
+        assert time.perf_counter() - began < 5

@@ -34,6 +34,11 @@ def check(item: LoadedProfile) -> Iterator[Diagnostic]:
             yield _runtime(item, "minimum_version", f"minimum_version is above the pinned {pinned.version}")
     except InvalidVersion:
         yield _runtime(item, "minimum_version", f"{quoted(pinned.minimum_version)} is not a version")
+    for index, platform in enumerate(item.profile.default_platforms or ()):
+        if platform not in item.profile.platforms:
+            message = f"the profile `{item.profile.name}` does not serve {platform}"
+            span = item.document.locate(("default_platforms", index))
+            yield Diagnostic(rules.PLATFORM, message, span, help=f"it serves {listed(item.profile.platforms, 'and')}")
     yield from _wheels(item, runtime)
     yield from _providers(item, runtime)
     yield from _session(item, runtime)
