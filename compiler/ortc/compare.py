@@ -56,9 +56,10 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
         left, right = np.where(keep, left, 0), np.where(keep, right, 0)
         rows = rows & (keep[..., 0] if left.ndim > 2 else rows)
     finite = np.isfinite(left)
-    if not np.array_equal(left[~finite], np.where(finite, 0, right)[~finite], equal_nan=True) or not np.isfinite(
-        right[finite]
-    ).all():
+    if (
+        not np.array_equal(left[~finite], np.where(finite, 0, right)[~finite], equal_nan=True)
+        or not np.isfinite(right[finite]).all()
+    ):
         return fail("NaN or infinity at other places than in PyTorch")
     left, right = np.where(finite, left, 0), np.where(finite, right, 0)
     return Difference(

@@ -33,6 +33,10 @@ CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
 
 
+class ExportError(StageError):
+    """One exporter could not do it; another may."""
+
+
 def build(plan: Plan, root: Path, output: Path, store: Store, progress: Progress) -> BuildReport:
     """Run the plan. Bundles appear below `output` only when every target keeps every promise.
 
@@ -128,11 +132,9 @@ def _model(context: Context) -> tuple[Material, dict[str, Any], InputFactory, Me
             )
             metric, reference_metric = _metric(context, key)
             _check_canonical(context, material, key, directory, factory)
-        except StageError as error:
-            if exporter == exporters[-1] or not is_deterministic(error):
-                if reasons:
-                    raise StageError(error.message, help=error.help, details=(*reasons, *error.details)) from error
-                raise
+        except ExportError as error:
+            if exporter == exporters[-1]:
+                raise StageError(error.message, help=error.help, details=(*reasons, *error.details)) from error
             reasons.append(f"{exporter}: {error.message}")
             context.progress.note(f"{error.message}; trying the {exporters[-1]} exporter")
         else:
@@ -163,13 +165,14 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
     }
 
     def action(output: Path) -> dict[str, Any]:
-        try:
-            if exporter == "onnx":
-                from ortc.stages.import_onnx import import_onnx
+        if isinstance(context.plan.model, OnnxSource):
+            from ortc.stages.import_onnx import import_onnx
 
-                source = context.fetched.directory / Path(getattr(context.plan.model, "path", "")).name
-                return {"exported": import_onnx(source, plan, output).model_dump(mode="json")}
-            return {"exported": context.reference().call("export", exporter=exporter, output=str(output))}
+            source = context.fetched.directory / Path(context.plan.model.path).name
+            return {"exported": import_onnx(source, plan, output).model_dump(mode="json")}
+        worker = context.reference()
+        try:
+            return {"exported": worker.call("export", exporter=exporter, output=str(output))}
         except StageError as error:
             if not is_deterministic(error):
                 raise
@@ -177,7 +180,7 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
 
     entry = context.run("export", exporter, inputs, action)
     if (failure := entry.result.get("error")) is not None:
-        raise StageError(failure["message"], help=failure["help"], details=tuple(failure["details"]))
+        raise ExportError(failure["message"], help=failure["help"], details=tuple(failure["details"]))
     return Exported.model_validate(entry.result["exported"]), entry.directory, entry.key
 
 
@@ -249,7 +252,7 @@ def _check_canonical(context: Context, material: Material, key: str, directory: 
     """Run the exported graph, unoptimized, over the whole shape matrix.
 
     Raises:
-        StageError: it does not load or run at some shape: the export baked something in.
+        ExportError: it does not load or run at some shape: the export baked something in.
         AccuracyError: it runs, and computes something else than PyTorch.
     """
     interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
@@ -267,7 +270,7 @@ def _check_canonical(context: Context, material: Material, key: str, directory: 
     entry = context.run("shape matrix", f"{len(material.cases)} cases", inputs, action)
     check = Check.model_validate(entry.result)
     if check.error is not None:
-        raise StageError(
+        raise ExportError(
             f"the {material.exported.exporter} export does not run as PyTorch does: {check.error}",
             help="the export fixed a shape or took one branch of the model's code; see the case above",
         )

@@ -10,6 +10,7 @@ from ortc import __version__
 # once, and other commands bring much with them.
 COMMANDS = (
     ("check", "ortc.cli.check:check", "Validate specs without building anything."),
+    ("build", "ortc.cli.build:build", "Build the bundles of specs, and fail when a promise is broken."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("explain", "ortc.cli.explain:explain", "Explain an error code, or list all of them."),
 )

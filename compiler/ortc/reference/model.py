@@ -84,7 +84,7 @@ def finish(
             f"the model fails in PyTorch on the declared inputs ({described}): {type(error).__name__}: {error}",
             help="check `export.inputs`: names, order, dtypes and shapes must be those of the model's forward()",
         ) from error
-    found = named_tensors(result)
+    found = named_tensors(result, export.outputs)
     if not found:
         raise StageError(f"the model's forward() gives no tensors but {type(result).__name__}")
     wanted = export.outputs or tuple(found)
@@ -95,7 +95,7 @@ def finish(
         )
     parameters = list(module.parameters())
     return Reference(
-        module=_keep(module, wanted),
+        module=_keep(module, wanted, export.outputs),
         inputs=inputs,
         outputs=wanted,
         parameters=sum(tensor.numel() for tensor in parameters),
@@ -109,17 +109,18 @@ def _dropped(found: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> tuple[
     return (f"outputs not exported: {', '.join(dropped)}",) if dropped else ()
 
 
-def named_tensors(result: Any) -> dict[str, torch.Tensor]:
-    """The tensors a forward() gives, by name: keys and fields of mappings and dataclasses, else `output_N`.
+def named_tensors(result: Any, names: tuple[str, ...] | None) -> dict[str, torch.Tensor]:
+    """The tensors a forward() gives, by name: keys and fields of mappings and dataclasses.
 
-    Nested containers (caches, hidden states of every layer) are left out.
+    A single tensor, or a plain sequence, has no names: it takes those of `names` where they are as many, else `output`
+    and `output_N`. Nested containers (caches, hidden states of every layer) are left out.
     """
     import dataclasses
 
     import torch
 
     if isinstance(result, torch.Tensor):
-        return {"output": result}
+        return {names[0] if names is not None and len(names) == 1 else "output": result}
     if isinstance(result, Mapping):
         items = list(result.items())
     elif dataclasses.is_dataclass(result):
@@ -127,13 +128,14 @@ def named_tensors(result: Any) -> dict[str, torch.Tensor]:
     elif hasattr(result, "_fields"):
         items = list(zip(result._fields, result, strict=True))
     elif isinstance(result, Sequence):
-        items = [(f"output_{index}", value) for index, value in enumerate(result)]
+        fitting = names if names is not None and len(names) == len(result) else None
+        items = list(zip(fitting or [f"output_{index}" for index in range(len(result))], result, strict=True))
     else:
         return {}
     return {str(name): value for name, value in items if isinstance(value, torch.Tensor)}
 
 
-def _keep(module: torch.nn.Module, wanted: tuple[str, ...]) -> torch.nn.Module:
+def _keep(module: torch.nn.Module, wanted: tuple[str, ...], names: tuple[str, ...] | None) -> torch.nn.Module:
     import torch
 
     class Outputs(torch.nn.Module):
@@ -144,7 +146,7 @@ def _keep(module: torch.nn.Module, wanted: tuple[str, ...]) -> torch.nn.Module:
             self.model = module
 
         def forward(self, *inputs: torch.Tensor) -> Tensors:
-            found = named_tensors(self.model(*inputs))
+            found = named_tensors(self.model(*inputs), names)
             return tuple(found[name] for name in wanted)
 
     return Outputs().eval()

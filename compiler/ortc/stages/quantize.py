@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ortc.errors import StageError
 from ortc.plan import VariantPlan
@@ -24,6 +24,8 @@ SMOOTHING = 0.75
 NORMAL_REACH = 3.0
 """Standard deviations that a normalized activation is taken to reach, in place of a calibration run."""
 BLOCK = 32
+"""Weights that share a scale in weight-only quantization."""
+_NOT_APPLICABLE = 3
 
 
 def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
@@ -52,6 +54,8 @@ def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
         env={**os.environ, "PYTHONPATH": package_root, "ORT_DISABLE_TELEMETRY": "1"},
         check=False,
     )
+    if result.returncode == _NOT_APPLICABLE:
+        raise StageError(result.stderr.strip())
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit code {result.returncode}"
@@ -129,10 +133,10 @@ def _main(source: str, output: str, operators: list[str], smooth_first: bool, we
     # Shapes of the intermediate values are no longer true once nodes are replaced, and the quantizer trusts them.
     del model.graph.value_info[:]
     if smooth_first and smooth(model) == 0:
-        raise SystemExit("nothing to smooth: no LayerNormalization feeds a MatMul that widens")
+        _skip("nothing to smooth: no LayerNormalization feeds a MatMul that widens")
     kept = narrowing(model) if weight_only else []
     if weight_only and not kept:
-        raise SystemExit("nothing to keep: the graph has no MatMul that narrows")
+        _skip("nothing to keep in floating point: no MatMul narrows")
     before = len(model.graph.node)
     quantize_dynamic(
         model,
@@ -147,9 +151,14 @@ def _main(source: str, output: str, operators: list[str], smooth_first: bool, we
     )
     result = onnx.load(output)
     if len(result.graph.node) == before:
-        raise SystemExit(f"nothing to quantize: the graph has no {' or '.join(operators)} with constant weights")
+        _skip(f"nothing to quantize: no {' or '.join(operators)} with constant weights")
     if kept:
         _quantize_weights(result, output)
+
+
+def _skip(reason: str) -> NoReturn:
+    sys.stderr.write(reason)
+    sys.exit(_NOT_APPLICABLE)
 
 
 def _quantize_weights(model: onnx.ModelProto, output: str) -> None:
