@@ -94,10 +94,10 @@ def _environment() -> jinja2.Environment:
 
 def _labels(manifest: Manifest) -> list[tuple[str, str]]:
     labels = [
-        ("ai.ortc.target", manifest.target),
-        ("ai.ortc.variant", manifest.variant.name),
-        ("ai.ortc.runtime", f"{manifest.runtime.package}=={manifest.runtime.version}"),
-        ("ai.ortc.fit-to-serve", str(manifest.fit_to_serve).lower()),
+        ("ortc.target", manifest.target),
+        ("ortc.variant", manifest.variant.name),
+        ("ortc.runtime", f"{manifest.runtime.package}=={manifest.runtime.version}"),
+        ("ortc.fit-to-serve", str(manifest.fit_to_serve).lower()),
     ]
     if manifest.provenance.revision is not None:
         labels.append(("org.opencontainers.image.revision", manifest.provenance.revision))
