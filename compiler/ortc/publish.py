@@ -60,11 +60,35 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     return manifest
 
 
+def is_intact(place: Path, sums: str) -> bool:
+    """Whether a published bundle is the one whose SHA256SUMS has this digest, by its files' sizes and times.
+
+    Args:
+        place: where the bundle lies, or not.
+        sums: sha256 of its SHA256SUMS.
+    """
+    try:
+        if sha256_file(place / "SHA256SUMS") != sums:
+            return False
+        manifest = Manifest.model_validate_json((place / "manifest.json").read_bytes())
+        if not any((place / MEASUREMENTS).iterdir()):
+            return False
+        found = {str(file.relative_to(place)): file.stat() for file in place.rglob("*") if file.is_file()}
+    except (OSError, ValueError):
+        return False
+    return all(
+        file.path in found
+        and found[file.path].st_size == file.bytes
+        and int(found[file.path].st_mtime) == manifest.stamp
+        for file in manifest.files
+    )
+
+
 class Staging:
     """A directory beside a place, that takes its place in one step or leaves no trace. Use as a context manager.
 
-    At every moment the place holds the whole old bundle or the whole new one. Builds that publish to the same place wait
-    for each other.
+    At every moment the place holds the whole old bundle or the whole new one. Builds that publish to the same place
+    wait for each other.
     """
 
     def __init__(self, place: Path) -> None:

@@ -56,10 +56,10 @@ class Store:
             inputs: everything the result depends on, as JSON.
             action: writes files into the empty directory it gets, returns its JSON result.
         """
-        key = digest({"stage": stage, "inputs": inputs})
-        place = self.root / "actions" / stage / key
-        if (found := self._read(key, place)) is not None:
+        if (found := self.find(stage, inputs)) is not None:
             return found
+        key = digest({"stage": stage, "inputs": inputs})
+        place = self._place(stage, key)
         place.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{place}.lock"):
             if (found := self._read(key, place)) is not None:
@@ -72,6 +72,14 @@ class Store:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
             return Entry(key, place, result, cached=False)
+
+    def find(self, stage: str, inputs: Json) -> Entry | None:
+        """The entry for these inputs, if the action has been done."""
+        key = digest({"stage": stage, "inputs": inputs})
+        return self._read(key, self._place(stage, key))
+
+    def _place(self, stage: str, key: str) -> Path:
+        return self.root / "actions" / stage.replace(" ", "-") / key
 
     def _read(self, key: str, place: Path) -> Entry | None:
         try:
@@ -125,3 +133,12 @@ def loader_digest() -> str:
     from ortc.resources import templates_dir
 
     return sha256_file(templates_dir() / "runtime" / "loader.py")
+
+
+def templates_digest() -> str:
+    """sha256 over everything that is rendered or copied into bundles."""
+    from ortc.resources import templates_dir
+
+    root = templates_dir()
+    files = sorted(file for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return digest([[str(file.relative_to(root)), sha256_file(file)] for file in files])

@@ -2,123 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ortc.arrays import Arrays, write_arrays
-from ortc.bundle import DecisionInfo
-from ortc.candidate import Made, Material, assemble
+from ortc.arrays import write_arrays
+from ortc.candidate import Made, assemble
 from ortc.context import Context
 from ortc.errors import StageError
 from ortc.host import cores
+from ortc.model_build import ModelBuild
 from ortc.plan import CasePlan, TargetPlan, VariantPlan
-from ortc.publish import MEASUREMENTS, seal
+from ortc.publish import seal
 from ortc.report import Check, Decision, Numbers, Race, TargetReport, Verdict
-from ortc.samples import InputFactory
 from ortc.stages import measure
 from ortc.stages.optimize import VariantGraph, make_variant
+from ortc.stages.quantize import NotApplicable
 from ortc.stages.select import Candidate, choose, time_verdicts
-from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, is_invariant
+from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle
 from ortc.store import code_digest, loader_digest
 from ortc.target import GraphLevel
-from ortc.worker import Worker
+from ortc.target_bundle import TargetBuild, Tried
 
 EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
 _ACCURACY_GATES = {"outputs", "max_abs", "cosine", "top1_agreement", "metric"}
 SCREENING_ROUNDS, SCREENING_RUNS = 8, 6
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A task metric of a predict function, and the digest of its code."""
-
-    function: Callable[[Callable[[Arrays], Arrays]], float]
-    code: str
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A variant that was made and checked at the level it ended at."""
-
-    made: Made
-    key: str
-    check: Check | None
-    verdicts: tuple[Verdict, ...]
-    lowered: str | None
-
-    @property
-    def failed(self) -> Verdict | None:
-        """The first gate it did not pass."""
-        return next((verdict for verdict in self.verdicts if verdict.outcome != "pass"), None)
-
-
-@dataclass(frozen=True)
-class TargetBuild:
-    """What is needed to write a target's bundle, and the report of how it came about."""
-
-    plan: TargetPlan
-    report: TargetReport
-    winner: Tried | None
-    race: Race | None
-    interpreter: Path | None
-
-    def write(self, context: Context, material: Material, directory: Path) -> None:
-        """Write the bundle and prove it: digests and golden answers, in its own runtime, as a user would.
-
-        Raises:
-            StageError: the self-test fails.
-        """
-        if self.winner is None:
-            raise StageError(f"target `{self.plan.name}` has no variant to ship")
-        check = self.winner.check
-        manifest = assemble(
-            directory,
-            material,
-            self.plan,
-            self.winner.made,
-            batch_invariant=None
-            if check is None or check.invariance is None
-            else is_invariant(check, context.plan.accuracy),
-            provisional=self.report.status == "provisional",
-            decisions=tuple(
-                DecisionInfo(variant=entry.variant, outcome=entry.outcome, reason=entry.reason)
-                for entry in self.report.decisions
-            ),
-        )
-        place = directory / MEASUREMENTS
-        place.mkdir()
-        sealed = seal(directory, manifest)
-        document = {
-            "format_version": 1,
-            "host": context.host.model_dump(mode="json"),
-            "verdicts": [verdict.model_dump(mode="json") for verdict in self.report.verdicts],
-            "numbers": None if self.report.numbers is None else self.report.numbers.model_dump(mode="json"),
-            "race": None if self.race is None else self.race.model_dump(mode="json"),
-        }
-        measurement = place / f"{context.host.fingerprint()}.json"
-        measurement.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-        os.utime(measurement, (sealed.stamp, sealed.stamp))
-        if self.interpreter is not None:
-            with Worker.for_bundle(self.plan.name, self.interpreter, directory) as worker:
-                worker.call("load", bundle=str(directory), verify="full", selftest=True, warmup=True)
-
-
-def build_target(
-    context: Context,
-    material: Material,
-    key: dict[str, Any],
-    factory: InputFactory,
-    metric: Metric | None,
-    reference_metric: float | None,
-    target: TargetPlan,
-) -> TargetBuild:
+def build_target(context: Context, model: ModelBuild, target: TargetPlan) -> TargetBuild:
     """Everything of one target but the writing of its bundle; a failure is a report, not an exception."""
     try:
-        return _TargetBuilder(context, material, key, factory, metric, reference_metric, target).build()
+        return _TargetBuilder(context, model, target).build()
     except StageError as error:
         context.progress.note(f"{target.name}: {error.message}")
         text = "\n".join([error.message, *error.details, *([f"help: {error.help}"] if error.help else [])])
@@ -127,23 +40,9 @@ def build_target(
 
 
 class _TargetBuilder:
-    def __init__(
-        self,
-        context: Context,
-        material: Material,
-        key: dict[str, Any],
-        factory: InputFactory,
-        metric: Metric | None,
-        reference_metric: float | None,
-        target: TargetPlan,
-    ) -> None:
+    def __init__(self, context: Context, model: ModelBuild, target: TargetPlan) -> None:
         self.context = context
-        self.material = material
-        self.key = key
-        self.canonical = Path(key["directory"])
-        self.factory = factory
-        self.metric = metric
-        self.reference_metric = reference_metric
+        self.model = model
         self.target = target
         self.platform = context.host.platform
         self.runnable = not target.requires_gpu or bool(context.host.gpus)
@@ -205,7 +104,7 @@ class _TargetBuilder:
     def _at(self, variant: VariantPlan, level: GraphLevel) -> Tried:
         name = f"{self.target.name}: {variant.name} at {level}"
         made_key = {
-            "model": self.key["export"],
+            "model": self.model.key["export"],
             "variant": variant.model_dump(mode="json"),
             "level": level,
             "runtime": [self.target.runtime.package, self.target.runtime.version] if self.interpreter else None,
@@ -214,48 +113,63 @@ class _TargetBuilder:
         }
 
         def make(output: Path) -> dict[str, Any]:
-            return make_variant(self.canonical, output, variant, level, self.interpreter).model_dump(mode="json")
+            try:
+                return make_variant(self.model.canonical, output, variant, level, self.interpreter).model_dump(
+                    mode="json"
+                )
+            except NotApplicable as error:
+                return {"skip": error.message}
 
         try:
             entry = self.context.run("variant", name, made_key, make)
+            skip = entry.result.get("skip")
         except StageError as error:
+            skip = error.message
+        if skip is not None:
             # A variant that cannot be made of this model is one that loses, not the end of the build.
             verdict = Verdict(
-                gate="applies", platform=self.platform, outcome="fail", observed=error.message, limit="can be made"
+                gate="applies", platform=self.platform, outcome="fail", observed=skip, limit="can be made"
             )
-            made = Made(variant, level, self.canonical, VariantGraph(bytes=0, domains={}, operators={}))
+            made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}))
             return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
         made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result))
         accuracy = self.context.plan.accuracy
+        reference = None if self.model.metric is None else self.model.metric.reference
         verdicts: list[Verdict] = []
         check = None
         if self.interpreter is not None:
             check = self._check(name, made, entry.key)
-            verdicts += accuracy_verdicts(check, variant.precision, accuracy, self.platform, self.reference_metric)
+            verdicts += accuracy_verdicts(
+                check,
+                variant.precision,
+                accuracy,
+                self.platform,
+                reference,
+            )
         if check is not None and check.error is None:
             verdicts += budget_verdicts(check, self.target, made.graph.bytes, accuracy, self.platform)
         return Tried(made=made, key=entry.key, check=check, verdicts=tuple(verdicts), lowered=None)
 
     def _check(self, name: str, made: Made, key: str) -> Check:
         assert self.interpreter is not None  # noqa: S101  # only called on hosts that can run the target
-        interpreter = self.interpreter
+        interpreter, metric = self.interpreter, self.model.metric
         inputs = {
             "variant": key,
-            "model": self.key,
+            "model": self.model.key,
             "session": self.target.session.model_dump(mode="json"),
             "runtime": self.target.runtime.model_dump(mode="json"),
-            "metric": None if self.metric is None else self.metric.code,
+            "metric": None if metric is None else metric.code,
             "host": self.context.host.fingerprint(),
             "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
             "loader": loader_digest(),
         }
 
         def check(_: Path) -> dict[str, Any]:
-            function = None if self.metric is None else self.metric.function
+            function = None if metric is None else metric.function
             bundle = self._bundle(made)
-            return check_bundle(interpreter, bundle, self.material.cases, self.factory, function).model_dump(
-                mode="json"
-            )
+            return check_bundle(
+                interpreter, bundle, self.model.material.cases, self.model.factory(), function
+            ).model_dump(mode="json")
 
         return Check.model_validate(self.context.run("verify", name, inputs, check).result)
 
@@ -265,7 +179,7 @@ class _TargetBuilder:
         if name not in self._bundles:
             bundle = self.context.work / name
             bundle.mkdir()
-            assemble(bundle, self.material, self.target, made)
+            assemble(bundle, self.model.material, self.target, made)
             self._bundles[name] = bundle
         return self._bundles[name]
 
@@ -291,7 +205,7 @@ class _TargetBuilder:
         with_reference = self.context.has_reference
         inputs = {
             "variants": [entry.key for entry in entries],
-            "model": self.key,
+            "model": self.model.key,
             "session": target.session.model_dump(mode="json"),
             "runtime": target.runtime.model_dump(mode="json"),
             "shape": target.measure_at.model_dump(mode="json"),
@@ -306,7 +220,7 @@ class _TargetBuilder:
         def run(output: Path) -> dict[str, Any]:
             request = output / "inputs.npz"
             case = CasePlan(shape=target.measure_at, padded=False)
-            write_arrays(request, self.factory.case(case))
+            write_arrays(request, self.model.factory().case(case))
             bundles = [(entry.made.variant.name, interpreter, self._bundle(entry.made)) for entry in entries]
             # A fresh process: one that has just exported holds more memory and more threads than a user's would.
             self.context.fresh_reference()
@@ -340,7 +254,7 @@ class _TargetBuilder:
         def run(_: Path) -> dict[str, Any]:
             bundle = self.context.work / f"{self.target.name}-start"
             bundle.mkdir()
-            seal(bundle, assemble(bundle, self.material, self.target, winner.made))
+            seal(bundle, assemble(bundle, self.model.material, self.target, winner.made))
             seconds, peak = measure.start_times(interpreter, bundle, self.target.measure_at.as_dict())
             return {"seconds": seconds, "peak_rss_bytes": peak}
 

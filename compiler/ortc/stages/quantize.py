@@ -28,6 +28,10 @@ BLOCK = 32
 _NOT_APPLICABLE = 3
 
 
+class NotApplicable(StageError):  # noqa: N818  # not an error of anybody: the model has nothing of the kind
+    """There is nothing in this model for a variant to change."""
+
+
 def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
     """Write the quantized form of `source`/model.onnx to `output`/model.onnx.
 
@@ -37,7 +41,8 @@ def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
         variant: `operators` are the types whose constant weights become int8 (`Gather` means embeddings).
 
     Raises:
-        StageError: the quantizer fails, or there is nothing of these types to quantize.
+        NotApplicable: there is nothing to quantize, smooth or keep.
+        StageError: the quantizer fails.
     """
     request = {
         "source": str(source / "model.onnx"),
@@ -55,7 +60,7 @@ def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
         check=False,
     )
     if result.returncode == _NOT_APPLICABLE:
-        raise StageError(result.stderr.strip())
+        raise NotApplicable(result.stderr.strip())
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines()
         reason = lines[-1] if lines else f"exit code {result.returncode}"

@@ -1,0 +1,278 @@
+"""The model's part of a build: export, reference outputs, and the check of the canonical graph."""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ortc.arrays import Arrays, write_arrays
+from ortc.candidate import Made, Material, assemble
+from ortc.context import Context, entrypoint_digest, error_data, is_deterministic
+from ortc.errors import AccuracyError, OrtcError, StageError
+from ortc.plan import Plan, ProviderPlan, TargetPlan, VariantPlan
+from ortc.report import Check
+from ortc.samples import InputFactory, Samples, load_samples
+from ortc.spec import OnnxSource
+from ortc.stages.export import Exported
+from ortc.stages.optimize import VariantGraph
+from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
+from ortc.store import code_digest, sha256_file
+from ortc.worker import Worker
+
+CANONICAL = VariantPlan(name="canonical", precision="fp32", quantization="none", operators=(), offline=False)
+CHECK_PINS = "onnxruntime"
+"""The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
+
+
+class ExportError(StageError):
+    """One exporter could not do it; another may."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A task metric of a predict function, the digest of its code, and its value for the reference."""
+
+    function: Callable[[Callable[[Arrays], Arrays]], float]
+    code: str
+    reference: float
+
+
+@dataclass(frozen=True)
+class ModelBuild:
+    """What the targets' parts build on.
+
+    `key` is everything that decides the canonical graph and the cases it is judged at, for cache keys; `canonical` is
+    the directory of the graph; `factory` makes inputs of any case.
+    """
+
+    material: Material
+    key: dict[str, Any]
+    canonical: Path
+    factory: Callable[[], InputFactory]
+    metric: Metric | None
+
+
+def build_model(context: Context) -> ModelBuild:
+    """Export the model with the first exporter that can, and prove the canonical graph over the shape matrix.
+
+    Raises:
+        StageError: no exporter can, or a part of the spec cannot be used.
+        AccuracyError: the exported graph does not compute what PyTorch computes.
+    """
+    plan = context.plan
+    samples_key, samples = _samples(context)
+    reasons: list[str] = []
+    exporters: tuple[str, ...] = (plan.export.exporter,)
+    if plan.export.exporter == "auto":
+        exporters = ("dynamo", "torchscript")
+    if isinstance(plan.model, OnnxSource):
+        exporters = ("onnx",)
+    for exporter in exporters:
+        try:
+            exported, directory, key = _export(context, exporter)
+            factory = _factory(exported, plan, samples)
+            cases = _reference_cases(context, exported, directory, factory, samples_key)
+            material = Material(
+                plan=plan,
+                fetched=context.fetched,
+                exported=exported,
+                exporter_reason="; ".join(reasons) or None,
+                cases=cases,
+                tools=context.tools,
+            )
+            metric = _metric(context, key)
+            full_key = {"export": key, "samples": samples_key, "cases": [case.name for case in cases]}
+            _check_canonical(context, material, full_key, directory, factory)
+        except ExportError as error:
+            if exporter == exporters[-1]:
+                raise StageError(error.message, help=error.help, details=(*reasons, *error.details)) from error
+            reasons.append(f"{exporter}: {error.message}")
+            context.progress.note(f"{error.message}; trying the {exporters[-1]} exporter")
+        else:
+            return ModelBuild(material, full_key, directory, factory, metric)
+    raise AssertionError(exporters)
+
+
+def _factory(exported: Exported, plan: Plan, samples: Callable[[], Samples]) -> Callable[[], InputFactory]:
+    """Makes the input factory when it is first needed: a build that finds everything done reads no samples."""
+    return cache(lambda: InputFactory(exported.inputs, plan.export.axes, samples()))
+
+
+def _samples(context: Context) -> tuple[str | None, Callable[[], Samples]]:
+    name = context.plan.accuracy.samples
+    if name is None:
+        return None, Samples
+    path = context.root / name
+    if not path.is_file():
+        raise StageError(
+            f"samples `{name}` do not exist", help=f"paths of a spec resolve against its root, {context.root}"
+        )
+    return sha256_file(path), cache(lambda: load_samples(path, context.fetched.directory))
+
+
+def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
+    plan = context.plan.export
+    inputs = {
+        "model": context.model_key(),
+        "export": plan.model_dump(mode="json", exclude={"exporter"}),
+        "exporter": exporter,
+        "code": code_digest("stages/export.py", "stages/import_onnx.py"),
+    }
+
+    def action(output: Path) -> dict[str, Any]:
+        if isinstance(context.plan.model, OnnxSource):
+            from ortc.stages.import_onnx import import_onnx
+
+            source = context.fetched.directory / Path(context.plan.model.path).name
+            return {"exported": import_onnx(source, plan, output).model_dump(mode="json")}
+        worker = context.reference()
+        try:
+            return {"exported": worker.call("export", exporter=exporter, output=str(output))}
+        except StageError as error:
+            if not is_deterministic(error):
+                raise
+            return {"error": error_data(error)}
+
+    entry = context.run("export", exporter, inputs, action)
+    if (failure := entry.result.get("error")) is not None:
+        raise ExportError(failure["message"], help=failure["help"], details=tuple(failure["details"]))
+    return Exported.model_validate(entry.result["exported"]), entry.directory, entry.key
+
+
+def _reference_cases(
+    context: Context,
+    exported: Exported,
+    directory: Path,
+    factory: Callable[[], InputFactory],
+    samples_key: str | None,
+) -> tuple[ReferenceCase, ...]:
+    """Inputs of every case and what the reference gives for them."""
+    plan = context.plan
+    inputs = {
+        "model": context.model_key(),
+        "inputs": [tensor.model_dump(mode="json") for tensor in exported.inputs],
+        "outputs": [output.name for output in exported.outputs],
+        "axes": [axis.model_dump() for axis in plan.export.axes],
+        "cases": [case.model_dump(mode="json") for case in plan.cases],
+        "samples": samples_key,
+        "code": code_digest("samples.py"),
+    }
+
+    def action(output: Path) -> dict[str, Any]:
+        named = [(str(case), factory().case(case)) for case in plan.cases] + factory().real()
+        names = []
+        with ExitStack() as stack:
+            if context.has_reference:
+                worker = context.reference()
+            else:
+                bundle = _canonical_bundle(context, exported, directory, ())
+                interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
+                worker = stack.enter_context(Worker.for_bundle("canonical", interpreter, bundle))
+                worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
+            for index, (name, arrays) in enumerate(named):
+                write_arrays(output / f"{index}.inputs.npz", arrays)
+                worker.call(
+                    "run", inputs=str(output / f"{index}.inputs.npz"), outputs=str(output / f"{index}.outputs.npz")
+                )
+                names.append(name)
+        return {"cases": names}
+
+    entry = context.run("reference", f"{len(plan.cases)} shapes", inputs, action)
+    return tuple(
+        ReferenceCase(
+            name=name,
+            inputs=entry.directory / f"{index}.inputs.npz",
+            outputs=entry.directory / f"{index}.outputs.npz",
+        )
+        for index, name in enumerate(entry.result["cases"])
+    )
+
+
+def _cpu_target(plan: Plan) -> TargetPlan:
+    """The first target, on the plain CPU runtime with every optimization off."""
+    target = plan.targets[0]
+    session = target.session.model_copy(
+        update={"providers": (ProviderPlan(name="CPUExecutionProvider", options={}),), "config_entries": {}}
+    )
+    return target.model_copy(update={"session": session})
+
+
+def _canonical_bundle(context: Context, exported: Exported, directory: Path, cases: tuple[ReferenceCase, ...]) -> Path:
+    bundle = Path(tempfile.mkdtemp(prefix="canonical-", dir=context.work))
+    size = sum(file.stat().st_size for file in directory.glob("model.onnx*"))
+    graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
+    material = Material(context.plan, context.fetched, exported, None, cases, context.tools)
+    made = Made(variant=CANONICAL, level="off", directory=directory, graph=graph)
+    assemble(bundle, material, _cpu_target(context.plan), made)
+    return bundle
+
+
+def _check_canonical(
+    context: Context, material: Material, key: dict[str, Any], directory: Path, factory: Callable[[], InputFactory]
+) -> None:
+    """Run the exported graph, unoptimized, over the whole shape matrix.
+
+    Raises:
+        ExportError: it does not load or run at some shape: the export baked something in.
+        AccuracyError: it runs, and computes something else than PyTorch.
+    """
+    interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
+    inputs = {
+        "model": key,
+        "host": context.host.fingerprint(),
+        "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
+    }
+
+    def action(output: Path) -> dict[str, Any]:  # the result is all there is
+        bundle = _canonical_bundle(context, material.exported, directory, material.cases)
+        return check_bundle(interpreter, bundle, material.cases, factory(), None).model_dump(mode="json")
+
+    entry = context.run("shape matrix", f"{len(material.cases)} cases", inputs, action)
+    check = Check.model_validate(entry.result)
+    if check.error is not None:
+        raise ExportError(
+            f"the {material.exported.exporter} export does not run as PyTorch does: {check.error}",
+            help="the export fixed a shape or took one branch of the model's code; see the case above",
+        )
+    for verdict in accuracy_verdicts(check, "fp32", context.plan.accuracy, context.host.platform, None):
+        if verdict.outcome != "pass" and verdict.gate in ("max_abs", "outputs"):
+            raise AccuracyError(
+                f"the exported graph differs from PyTorch: {verdict.gate} {verdict.observed}, allowed {verdict.limit}, "
+                f"{verdict.where}",
+                help="raise `accuracy.max_abs` if that much is acceptable; this is fp32 without any optimization",
+            )
+
+
+def _metric(context: Context, key: str) -> Metric | None:
+    """The task metric as a function of `predict`, with its value for the reference."""
+    declared = context.plan.accuracy.metric
+    if declared is None:
+        return None
+    if not context.has_reference:
+        raise StageError(
+            "a task metric is judged by PyTorch's value, which an ONNX source has not", help="remove `accuracy.metric`"
+        )
+
+    def metric(predict: Callable[[Arrays], Arrays]) -> float:
+        from ortc.reference.custom import resolve_entrypoint
+
+        function = resolve_entrypoint(declared.entrypoint, context.root)
+        takes_directory = "model_dir" in inspect.signature(function).parameters
+        try:
+            value = function(predict, model_dir=context.fetched.directory) if takes_directory else function(predict)
+            return float(value)
+        except OrtcError:
+            raise
+        except Exception as error:
+            raise StageError(f"the metric `{declared.entrypoint}` fails: {type(error).__name__}: {error}") from error
+
+    code = entrypoint_digest(declared.entrypoint, context.root)
+    inputs = {"model": key, "metric": declared.entrypoint, "code": code}
+    entry = context.run("metric", declared.entrypoint, inputs, lambda _: {"value": metric(context.reference().run)})
+    return Metric(metric, code, float(entry.result["value"]))

@@ -1,0 +1,100 @@
+"""What one target's part of a build gives: the variants tried, the report, and the bundle to write."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ortc.bundle import DecisionInfo
+from ortc.candidate import Made, Material, assemble
+from ortc.context import Context
+from ortc.errors import StageError
+from ortc.plan import TargetPlan
+from ortc.publish import MEASUREMENTS, seal, stamp
+from ortc.report import Check, Race, TargetReport, Verdict
+from ortc.stages.verify import is_invariant
+from ortc.store import code_digest, templates_digest
+from ortc.worker import Worker
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A variant that was made and checked at the level it ended at."""
+
+    made: Made
+    key: str
+    check: Check | None
+    verdicts: tuple[Verdict, ...]
+    lowered: str | None
+
+    @property
+    def failed(self) -> Verdict | None:
+        """The first gate it did not pass."""
+        return next((verdict for verdict in self.verdicts if verdict.outcome != "pass"), None)
+
+
+@dataclass(frozen=True)
+class TargetBuild:
+    """What is needed to write a target's bundle, and the report of how it came about."""
+
+    plan: TargetPlan
+    report: TargetReport
+    winner: Tried | None
+    race: Race | None
+    interpreter: Path | None
+
+    def key(self, context: Context, material: Material) -> dict[str, Any]:
+        """Everything that decides the bundle's bytes."""
+        return {
+            "plan": context.plan.digest(),
+            "target": self.plan.name,
+            "files": context.fetched.digests(),
+            "exporter": [material.exported.exporter, material.exporter_reason],
+            "variant": None if self.winner is None else [self.winner.key, self.winner.made.level],
+            "report": self.report.model_dump(mode="json"),
+            "tools": context.tools,
+            "stamp": stamp(),
+            "code": [code_digest("candidate.py", "bundle.py", "render.py", "publish.py"), templates_digest()],
+        }
+
+    def write(self, context: Context, material: Material, directory: Path) -> None:
+        """Write the bundle and prove it: digests and golden answers, in its own runtime, as a user would.
+
+        Raises:
+            StageError: the self-test fails.
+        """
+        if self.winner is None:
+            raise StageError(f"target `{self.plan.name}` has no variant to ship")
+        check = self.winner.check
+        manifest = assemble(
+            directory,
+            material,
+            self.plan,
+            self.winner.made,
+            batch_invariant=None
+            if check is None or check.invariance is None
+            else is_invariant(check, context.plan.accuracy),
+            provisional=self.report.status == "provisional",
+            decisions=tuple(
+                DecisionInfo(variant=entry.variant, outcome=entry.outcome, reason=entry.reason)
+                for entry in self.report.decisions
+            ),
+        )
+        place = directory / MEASUREMENTS
+        place.mkdir()
+        sealed = seal(directory, manifest)
+        document = {
+            "format_version": 1,
+            "host": context.host.model_dump(mode="json"),
+            "verdicts": [verdict.model_dump(mode="json") for verdict in self.report.verdicts],
+            "numbers": None if self.report.numbers is None else self.report.numbers.model_dump(mode="json"),
+            "race": None if self.race is None else self.race.model_dump(mode="json"),
+        }
+        measurement = place / f"{context.host.fingerprint()}.json"
+        measurement.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+        os.utime(measurement, (sealed.stamp, sealed.stamp))
+        if self.interpreter is not None:
+            with Worker.for_bundle(self.plan.name, self.interpreter, directory) as worker:
+                worker.call("load", bundle=str(directory), verify="full", selftest=True, warmup=True)
