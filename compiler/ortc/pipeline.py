@@ -91,5 +91,5 @@ def _publish(context: Context, material: Material, targets: list[TargetBuild], o
         for target, staging in staged:
             sums = sha256_file(staging.directory / "SHA256SUMS")
             staging.commit()
-            context.store.run("bundle", target.key(context, material), lambda _, sums=sums: {"sums": sums})
+            context.store.put("bundle", target.key(context, material), {"sums": sums})
     return [target.report.model_copy(update={"bundle": str(base / target.plan.name)}) for target in targets]

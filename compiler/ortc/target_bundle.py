@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ortc.bundle import DecisionInfo
 from ortc.candidate import Made, Material, assemble
