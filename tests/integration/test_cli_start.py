@@ -35,7 +35,14 @@ def start(*arguments: str) -> tuple[str, float]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["check", *SPECS], ["check", *SPECS, "--output-format", "json"], ["explain", "ORTC204"], ["targets"]],
+    [
+        ["--help"],
+        ["check", *SPECS],
+        ["check", *SPECS, "--output-format", "json"],
+        ["schema"],
+        ["explain", "ORTC204"],
+        ["targets"],
+    ],
     ids=lambda arguments: arguments[0],
 )
 def test_no_heavy_package_is_loaded(arguments: list[str]) -> None:
