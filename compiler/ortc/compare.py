@@ -11,9 +11,10 @@ from ortc.plan import Frozen
 class Difference(Frozen):
     """One output against the reference.
 
-    `max_abs`: greatest absolute difference of any element. `cosine`: least cosine similarity of any sample (row of
-    axis 0) over its unmasked elements, None for outputs that are not floating point. `top1`: share of rows along the last
-    axis whose largest element is the same. `problem`: why the outputs cannot be compared at all, or None.
+    `max_abs`: greatest absolute difference of any unmasked element. `cosine`: least cosine similarity of any sample
+    (row of axis 0) over its unmasked elements, None for outputs that are not floating point. `top1`: share of rows
+    along the last axis whose largest element is the same. `problem`: why the outputs cannot be compared at all, or
+    None.
     """
 
     output: str

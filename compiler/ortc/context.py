@@ -1,4 +1,4 @@
-"""What all stages of one build share: the plan, places, caches, and the reference process, started when first needed."""
+"""What all stages of one build share: plan, places, caches, and the reference process, started when first needed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Context:
     def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
         """Run a cacheable action of a stage, with progress."""
         with self.progress.step(stage, subject) as step:
-            entry = self.store.run(stage, inputs, action)
+            entry = self.store.run(stage, inputs, action, f"{self.plan.name}: {subject}")
             step.cached = entry.cached
         return entry
 
@@ -133,7 +133,8 @@ def entrypoint_digest(entrypoint: str, root: Path) -> str:
         if spec is None or spec.origin is None:
             raise StageError(
                 f"cannot find the module `{name}` of the entry point `{entrypoint}`",
-                help="entry points are imported from the project's root, the directory that holds .git or pyproject.toml",
+                help="entry points are imported from the project's root, the directory that holds .git or "
+                "pyproject.toml",
             )
         file = Path(spec.origin)
     return digest([[path.name, sha256_file(path)] for path in sorted(file.parent.glob("*.py"))])

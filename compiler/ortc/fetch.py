@@ -257,7 +257,10 @@ def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path,
 
 
 def _ways_out(source: HuggingFaceSource) -> str:
-    advice = "give the machine access to the hub, or put the files into a directory and name it in `model.mirrors` (with `model.files`)"
+    advice = (
+        "give the machine access to the hub, or put the files into a directory and name it in `model.mirrors` "
+        "(with `model.files`)"
+    )
     if source.weights == "pretrained":
         advice += "; or build the seeded architecture, without trained weights, with `--set model.weights=random`"
     return advice

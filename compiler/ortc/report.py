@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from ortc.compare import Difference
 from ortc.host import Host
 from ortc.plan import Frozen
@@ -24,14 +26,14 @@ class CaseResult(Frozen):
 class Check(Frozen):
     """What one variant did at one graph level, in the runtime that ships.
 
-    `error` says why it could not run at all. Bytes and seconds; `invariance` is the greatest difference between a row alone
-    and the same row among others, None without a batch axis.
+    `error` says why it could not run at all. Bytes and seconds; `invariance` is the greatest difference between a row
+    alone and the same row among others, None without a batch axis.
     """
 
     error: str | None = None
     cases: tuple[CaseResult, ...] = ()
     invariance: float | None = None
-    placement: dict[str, int] = {}
+    placement: dict[str, int] = Field(default_factory=dict)
     cpu_nodes: int = 0
     peak_rss_bytes: int = 0
     metric: float | None = None

@@ -25,7 +25,8 @@ def percentile(values: Sequence[float], share: float) -> Interval:
     """A percentile with the interval that order statistics give.
 
     The number of samples below the true percentile is binomial, so two ranks of the sorted values enclose it with the
-    wanted confidence (Conover, Practical Nonparametric Statistics, section 3.2). The 99th needs 368 samples for an upper bound.
+    wanted confidence (Conover, Practical Nonparametric Statistics, section 3.2). The 99th needs 368 samples for an
+    upper bound.
 
     Args:
         values: at least one sample.
@@ -66,7 +67,8 @@ def median(values: Sequence[float]) -> float:
 def ratio_of_rounds(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> Interval:
     """How many times faster, from interleaved rounds: the median over rounds of the ratio of the rounds' medians.
 
-    A machine that slows down slows both contenders of a round, and cancels. The interval is a seeded bootstrap over rounds.
+    A machine that slows down slows both contenders of a round, and cancels. The interval is a seeded bootstrap over
+    rounds.
 
     Args:
         slow, fast: samples of each round, in the same order of rounds.

@@ -13,6 +13,8 @@ from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
 
 _WIDTH = 140
+_NOTHING = "\u2013"
+"""An en dash, where there is no value."""
 _STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
 _OUTCOME = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unmeasured": "yellow"}
 
@@ -47,16 +49,16 @@ def show(reports: list[BuildReport]) -> None:
 
 def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
     numbers = target.numbers
-    variant = "–" if target.variant is None else f"{target.variant} ({target.graph_level})"
+    variant = _NOTHING if target.variant is None else f"{target.variant} ({target.graph_level})"
     return [
         f"{report.name} {report.version}",
         target.target,
         variant,
-        "–" if target.model_bytes is None else format_bytes(target.model_bytes),
-        "–" if numbers is None else format_seconds(numbers.p50_ms.value / 1000),
-        "–" if numbers is None else format_seconds(numbers.p99_ms.value / 1000),
-        "–" if numbers is None or numbers.speedup is None else _ratio(numbers.speedup),
-        target.parity or "–",
+        _NOTHING if target.model_bytes is None else format_bytes(target.model_bytes),
+        _NOTHING if numbers is None else format_seconds(numbers.p50_ms.value / 1000),
+        _NOTHING if numbers is None else format_seconds(numbers.p99_ms.value / 1000),
+        _NOTHING if numbers is None or numbers.speedup is None else _ratio(numbers.speedup),
+        target.parity or _NOTHING,
         Text(_summary(target), style=_STATUS[target.status]),
     ]
 
@@ -79,13 +81,14 @@ def _only_unmeasured(target: TargetReport) -> bool:
 
 
 def _details(console: Console, report: BuildReport, target: TargetReport) -> None:
-    lines: list[Text] = []
-    for verdict in target.verdicts:
-        if target.status != "published" or verdict.outcome != "pass":
-            lines.append(_verdict(verdict))
-    for decision in target.decisions:
-        if decision.outcome == "rejected" or len(target.decisions) > 1:
-            lines.append(Text(f"  {decision.variant}: {decision.outcome}, {decision.reason}"))
+    lines = [
+        _verdict(verdict) for verdict in target.verdicts if target.status != "published" or verdict.outcome != "pass"
+    ]
+    lines.extend(
+        Text(f"  {decision.variant}: {decision.outcome}, {decision.reason}")
+        for decision in target.decisions
+        if decision.outcome == "rejected" or len(target.decisions) > 1
+    )
     if target.error:
         lines.append(Text(f"  {target.error}", style="red"))
     if target.numbers is not None:

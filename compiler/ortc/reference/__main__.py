@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import sys
 import time
 import traceback
@@ -103,7 +103,7 @@ class Server:
             "versions": {"torch": torch.__version__, "python": sys.version.split()[0]},
             "threads": torch.get_num_threads(),
             "load_seconds": self.load_seconds,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_rss_bytes": peak_rss_bytes(),
         }
 
     def _loaded(self) -> tuple[Reference, ExportPlan]:
@@ -130,6 +130,15 @@ class Server:
             trace = traceback.format_exc().strip().splitlines()
             message = f"{type(error).__name__}: {error}".strip()
             return {"ok": False, "error": {"code": "internal", "message": message, "help": None, "details": trace}}
+
+
+def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
+    """The most memory this process held resident.
+
+    VmHWM and not ru_maxrss: Linux carries the peak of the process that forked and executed us into ru_maxrss.
+    """
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text("utf-8"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def main() -> None:

@@ -42,7 +42,8 @@ def load_module(source: PyTorchSource, directory: Path, root: Path, export: Expo
         missing, unexpected = module.load_state_dict(state, strict=False)
         if missing or unexpected:
             raise StageError(
-                f"`{source.weights}` does not fit the module: {len(missing)} weights missing, {len(unexpected)} unknown",
+                f"`{source.weights}` does not fit the module: {len(missing)} weights missing, "
+                f"{len(unexpected)} unknown",
                 help="the entry point and its `args` must build the module that was trained",
                 details=(*(f"missing: {key}" for key in missing), *(f"unknown: {key}" for key in unexpected))[:20],
             )

@@ -75,7 +75,8 @@ def _convert(model: ir.Model, plan: ExportPlan) -> ir.Model:
         return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), plan.opset))
     except (onnx.version_converter.ConvertError, RuntimeError) as error:
         raise StageError(
-            f"the graph has opset {found} and cannot be converted to {plan.opset}: {str(error).strip().splitlines()[0]}",
+            f"the graph has opset {found} and cannot be converted to {plan.opset}: "
+            f"{str(error).strip().splitlines()[0]}",
             help=f"set `export.opset: {found}`",
         ) from error
 

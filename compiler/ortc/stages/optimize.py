@@ -79,7 +79,7 @@ def _optimize(interpreter: Path, source: Path, output: Path, level: str) -> None
 
 
 def _finish(source: Path, canonical: Path, output: Path) -> VariantGraph:
-    """Write the graph in the form that ships: no unused domains, the canonical IR version, weights beside it when large."""
+    """Write the form that ships: no unused domains, the canonical IR version, weights beside the graph when large."""
     import onnx_ir as ir
 
     if source == canonical:
