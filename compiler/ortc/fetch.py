@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fnmatch
 import importlib.util
+import logging
+import socket
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from ortc.errors import StageError
 from ortc.plan import Frozen, ModelPlan
@@ -69,11 +76,11 @@ def _local(name: str, declared: str | None, root: Path, work: Path) -> Fetched:
     if declared is not None and found != declared:
         raise StageError(f"`{name}` was refused: {_difference(declared, found)}")
     files = [FetchedFile(name=path.name, sha256=found, origin=f"path:{name}")]
-    _link(path, work / path.name)
+    _link(path, work, path.name)
     if path.suffix == ".onnx":
         for extra in _external_data(path):
             files.append(FetchedFile(name=extra.name, sha256=sha256_file(extra), origin=f"path:{name}"))
-            _link(extra, work / extra.name)
+            _link(extra, work, extra.name)
     return Fetched(directory=work, files=tuple(files))
 
 
@@ -131,7 +138,7 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
         found = sha256_file(path)
         if (declared := source.files.get(name)) is not None and found != declared:
             raise StageError(f"`{source.path}/{name}` was refused: {_difference(declared, found)}")
-        _link(path, work / name)
+        _link(path, work, name)
         files.append(FetchedFile(name=name, sha256=found, origin=f"path:{source.path}"))
     if not any(file.name == "config.json" for file in files):
         raise StageError(f"`{source.path}` has no config.json")
@@ -149,8 +156,11 @@ def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, stor
             found = sha256_file(path)
             if found != declared:
                 tried.append(f"{origin}: refused, {_difference(declared, found)}")
+                if path == store.blob(declared):
+                    # Damaged on the disk; while it lies there, no good copy would take its place.
+                    path.unlink(missing_ok=True)
                 continue
-            _link(store.add_blob(path, declared), work / name)
+            _link(store.add_blob(path, declared), work, name)
             files.append(FetchedFile(name=name, sha256=declared, origin=origin))
             break
         else:
@@ -222,28 +232,43 @@ def _hub_cache(source: HuggingFaceSource, name: str) -> Path | None:
 
 def _hub_download(source: HuggingFaceSource, name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    try:
+    with _hub(f"`{name}` cannot be downloaded from the hub"):
         return Path(hf_hub_download(str(source.id), name, revision=source.revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise StageError(f"`{name}` cannot be downloaded from the hub ({_first_line(error)})") from error
+
+
+@contextlib.contextmanager
+def _hub(failure: str, help: str | None = None) -> Iterator[None]:  # noqa: A002
+    """Around a request to the hub: whatever it fails of is a StageError, and at once where no network is.
+
+    Raises:
+        StageError: `failure`, with the reason.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # Its bases are OSError and the HTTP library's own error, which is another library from version to version.
+    failures: tuple[Any, ...] = (*HfHubHTTPError.__bases__, ValueError)
+    # It logs every retry; what is left of them in the end is in the error.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    endpoint = urlsplit(constants.ENDPOINT)
+    proxies = urllib.request.getproxies()
+    try:
+        # A name that does not resolve is retried for 24 seconds. Behind a proxy, names are the proxy's business.
+        if not (constants.HF_HUB_OFFLINE or endpoint.scheme in proxies or "all" in proxies):
+            socket.getaddrinfo(endpoint.hostname, endpoint.port or endpoint.scheme)
+        yield
+    except failures as error:
+        raise StageError(f"{failure} ({_first_line(error)})", help=help) from error
 
 
 def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
     """Files that the spec pins by revision alone; those with a digest are still held to it."""
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     pinned = _collect(source, wanted, root, store, work) if wanted else Fetched(directory=work, files=())
-    import fnmatch
-
-    try:
+    with _hub(f"the hub cannot be reached for {source.id}", help=_ways_out(source)):
         listed = HfApi().list_repo_files(str(source.id), revision=source.revision)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise StageError(
-            f"the hub cannot be reached for {source.id} ({_first_line(error)})", help=_ways_out(source)
-        ) from error
     files = list(pinned.files)
     for name in sorted(listed):
         if name in wanted or not any(fnmatch.fnmatch(name, pattern) for pattern in HUB_PATTERNS):
@@ -251,7 +276,7 @@ def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path,
         if source.weights == "random" and name.endswith(WEIGHT_SUFFIXES):
             continue
         path = _hub_download(source, name)
-        _link(path, work / name)
+        _link(path, work, name)
         files.append(FetchedFile(name=name, sha256=sha256_file(path), origin=f"hub:{source.id}@{source.revision}"))
     return Fetched(directory=work, files=tuple(files), notes=pinned.notes)
 
@@ -278,7 +303,11 @@ def _difference(declared: str, found: str) -> str:
     return f"its sha256 is {found}, declared {declared}"
 
 
-def _link(path: Path, place: Path) -> None:
+def _link(path: Path, work: Path, name: str) -> None:
+    place = work / name
+    # Names of a spec are checked; those that a hub lists are not.
+    if ".." in place.parts or not place.is_relative_to(work):
+        raise StageError(f"refused the file name `{name}`: it leads out of the model's directory")
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(path.resolve())
 

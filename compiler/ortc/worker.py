@@ -40,7 +40,8 @@ class Worker:
         self.name = name
         self._arguments = arguments
         self._environment = environment or {}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._received = b""
         self._log: IO[bytes] | None = None
         self._scratch = tempfile.TemporaryDirectory(prefix="ortc-worker-")
         self.started = 0.0
@@ -70,7 +71,8 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            text=True,
+            # Unbuffered: what has been read from the pipe is all in `_received`, where a deadline can be kept.
+            bufsize=0,
             # A bundle must not change by being run.
             env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self._environment},
         )
@@ -103,19 +105,19 @@ class Worker:
         process = self._process
         if process is None or process.stdin is None or process.stdout is None:
             raise RuntimeError("the worker is not running")
+        request = memoryview(json.dumps({"op": operation, **arguments}).encode() + b"\n")
         try:
-            process.stdin.write(json.dumps({"op": operation, **arguments}) + "\n")
-            process.stdin.flush()
+            while request:
+                request = request[os.write(process.stdin.fileno(), request) :]
         except BrokenPipeError:
             raise self._died(operation) from None
-        ready, _, _ = select.select([process.stdout], [], [], TIMEOUT)
-        if not ready:
-            process.kill()
-            raise WorkerError("timeout", f"{self.name} gave no answer to `{operation}` in {TIMEOUT:.0f} s")
-        line = process.stdout.readline()
-        if not line:
-            raise self._died(operation)
-        reply = json.loads(line)
+        line = self._line(process.stdout.fileno(), operation)
+        try:
+            reply = json.loads(line)
+        except ValueError:
+            raise WorkerError(
+                "internal", f"{self.name} answered `{operation}` with something else than JSON", details=(_shown(line),)
+            ) from None
         if not reply["ok"]:
             error = reply["error"]
             raise WorkerError(
@@ -123,6 +125,22 @@ class Worker:
             )
         result: Json = reply.get("result") or {}
         return result
+
+    def _line(self, descriptor: int, operation: str) -> bytes:
+        """The next line of the worker, all of it within the time that a request has."""
+        deadline = time.monotonic() + TIMEOUT
+        while b"\n" not in self._received:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                if self._process is not None:
+                    self._process.kill()
+                raise WorkerError("timeout", f"{self.name} gave no answer to `{operation}` in {TIMEOUT:.0f} s")
+            received = os.read(descriptor, 1 << 16)
+            if not received:
+                raise self._died(operation)
+            self._received += received
+        line, _, self._received = self._received.partition(b"\n")
+        return line
 
     def run(self, inputs: Arrays) -> Arrays:
         """One inference; arrays travel through files."""
@@ -139,7 +157,14 @@ class Worker:
 
     def _died(self, operation: str) -> WorkerError:
         process = self._process
-        code = process.wait() if process is not None else None
+        code = None
+        if process is not None:
+            try:
+                code = process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                # It closed its end of the pipe and lives on: nothing more will come from it.
+                process.kill()
+                code = process.wait()
         lines: list[str] = []
         if self._log is not None:
             self._log.seek(0)
@@ -148,3 +173,8 @@ class Worker:
         return WorkerError(
             "died", f"{self.name} ended during `{operation}` (exit code {code})", help=hint, details=tuple(lines)
         )
+
+
+def _shown(line: bytes) -> str:
+    text = line.decode("utf-8", errors="replace")
+    return text if len(text) <= 200 else f"{text[:200]}…"
