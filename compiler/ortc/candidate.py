@@ -157,7 +157,7 @@ def assemble(
         warmup=(target.measure_at.as_dict(),),
         decisions=decisions,
         provenance=Provenance(
-            plan_sha256=plan.digest(),
+            plan_sha256=plan.slice(target.name).digest(),
             source=_source_name(plan),
             revision=getattr(source, "revision", None),
             files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in material.fetched.files),

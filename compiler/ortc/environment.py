@@ -33,11 +33,10 @@ def environment(
     Raises:
         StageError: the packages cannot be installed.
     """
-    key = digest([requirements, python, sys.version])[:24]
-    place = root / key
-    interpreter = place / "bin" / "python"
-    if (place / MARKER).is_file():
+    interpreter, made = is_made(requirements, root, python)
+    if made:
         return interpreter
+    place = interpreter.parent.parent
     root.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):
         if (place / MARKER).is_file():
@@ -52,6 +51,12 @@ def environment(
             raise
         (place / MARKER).touch()
     return interpreter
+
+
+def is_made(requirements: str, root: Path, python: str = sys.executable) -> tuple[Path, bool]:
+    """Where the interpreter of an environment is or will be, and whether it is there."""
+    place = root / digest([requirements, python, sys.version])[:24]
+    return place / "bin" / "python", (place / MARKER).is_file()
 
 
 def _make(requirements: str, place: Path, python: str) -> None:

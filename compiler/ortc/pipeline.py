@@ -81,8 +81,7 @@ def _publish(context: Context, material: Material, targets: list[TargetBuild], o
         staged: list[tuple[TargetBuild, Staging]] = []
         for target in targets:
             with context.progress.step("bundle", target.plan.name) as step:
-                done = context.store.find("bundle", target.key(context, material))
-                if done is not None and is_intact(base / target.plan.name, done.result["sums"]):
+                if is_published(context, target, material, base):
                     step.cached = True
                     continue
                 staging = stack.enter_context(Staging(base / target.plan.name))
@@ -91,5 +90,16 @@ def _publish(context: Context, material: Material, targets: list[TargetBuild], o
         for target, staging in staged:
             sums = sha256_file(staging.directory / "SHA256SUMS")
             staging.commit()
-            context.store.put("bundle", target.key(context, material), {"sums": sums})
+            context.store.put("bundle", target.key(context, material), {"sums": sums}, bundle_subject(context, target))
     return [target.report.model_copy(update={"bundle": str(base / target.plan.name)}) for target in targets]
+
+
+def bundle_subject(context: Context, target: TargetBuild) -> str:
+    """What a bundle's cache entry is about."""
+    return f"{context.plan.name}: {target.plan.name}"
+
+
+def is_published(context: Context, target: TargetBuild, material: Material, base: Path) -> bool:
+    """Whether the very bundle lies below `base` already, whole."""
+    done = context.store.find("bundle", target.key(context, material))
+    return done is not None and is_intact(base / target.plan.name, done.result["sums"])

@@ -1,5 +1,7 @@
 """The plan: what a build will do, with every default filled in. Frozen, JSON-serialisable, hashable."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from typing import Annotated, Literal
@@ -207,6 +209,10 @@ class Plan(Frozen):
     def to_json(self) -> str:
         """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+    def slice(self, target: str) -> Plan:
+        """The plan of one target alone: what its bundle depends on."""
+        return self.model_copy(update={"targets": tuple(entry for entry in self.targets if entry.name == target)})
 
     def digest(self) -> str:
         """sha256 of the plan."""

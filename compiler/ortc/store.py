@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ortc.plan import digest
 Json = dict[str, Any]
 
 RESULT = "result.json"
+INPUTS = "inputs.json"
 
 
 def cache_root() -> Path:
@@ -30,12 +31,16 @@ def cache_root() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished action: the files it wrote, its JSON result, and whether it ran now."""
+    """A finished action: the files it wrote, its JSON result, and whether it was found or ran now.
+
+    A pending one is foreseen by `ortc plan` and has no result.
+    """
 
     key: str
     directory: Path
     result: Json
     cached: bool
+    pending: bool = False
 
 
 class Store:
@@ -48,11 +53,12 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def run(self, stage: str, inputs: Json, action: Callable[[Path], Json]) -> Entry:
+    def run(self, stage: str, inputs: Json, action: Callable[[Path], Json], subject: str = "") -> Entry:
         """The entry for these inputs; `action(directory)` makes it when there is none.
 
         Args:
             stage: name of the stage.
+            subject: what the action is about; the next miss for it is explained by what changed since this entry.
             inputs: everything the result depends on, as JSON.
             action: writes files into the empty directory it gets, returns its JSON result.
         """
@@ -67,15 +73,38 @@ class Store:
             work = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
             try:
                 result = action(work)
+                (work / INPUTS).write_text(json.dumps(inputs), "utf-8")
                 (work / RESULT).write_text(json.dumps(result, indent=1), "utf-8")
                 work.rename(place)
+                self._remember(stage, subject, key)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
             return Entry(key, place, result, cached=False)
 
-    def put(self, stage: str, inputs: Json, result: Json) -> Entry:
+    def put(self, stage: str, inputs: Json, result: Json, subject: str = "") -> Entry:
         """Keep a result that is there already."""
-        return self.run(stage, inputs, lambda _: result)
+        return self.run(stage, inputs, lambda _: result, subject)
+
+    def why_missing(self, stage: str, inputs: Json, subject: str) -> str:
+        """What changed since the last entry for this subject, for people."""
+        try:
+            key = self._latest(stage, subject).read_text("utf-8")
+            before = json.loads((self._place(stage, key) / INPUTS).read_text("utf-8"))
+        except (OSError, ValueError):
+            return "never done"
+        changed = list(_changes(before, json.loads(json.dumps(inputs)), ()))
+        shown = ", ".join(changed[:3])
+        return f"changed: {shown}{', …' if len(changed) > 3 else ''}" if changed else "was pruned"
+
+    def _latest(self, stage: str, subject: str) -> Path:
+        return self.root / "latest" / stage.replace(" ", "-") / digest(subject)[:32]
+
+    def _remember(self, stage: str, subject: str, key: str) -> None:
+        pointer = self._latest(stage, subject)
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        fresh = pointer.with_name(f".{pointer.name}.{os.getpid()}")
+        fresh.write_text(key, "utf-8")
+        fresh.replace(pointer)
 
     def find(self, stage: str, inputs: Json) -> Entry | None:
         """The entry for these inputs, if the action has been done."""
@@ -113,6 +142,17 @@ class Store:
             finally:
                 Path(name).unlink(missing_ok=True)
         return place
+
+
+def _changes(before: object, now: object, path: tuple[str, ...]) -> Iterator[str]:
+    """Dotted paths at which two JSON values differ; short scalars with both values."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            yield from _changes(before.get(key), now.get(key), (*path, key))
+    elif before != now:
+        name = ".".join(path) or "inputs"
+        short = all(not isinstance(value, dict | list) and len(str(value)) < 24 for value in (before, now))
+        yield f"{name} {before} -> {now}" if short else name
 
 
 def sha256_file(path: Path) -> str:

@@ -31,7 +31,7 @@ SCREENING_ROUNDS, SCREENING_RUNS = 8, 6
 def build_target(context: Context, model: ModelBuild, target: TargetPlan) -> TargetBuild:
     """Everything of one target but the writing of its bundle; a failure is a report, not an exception."""
     try:
-        return _TargetBuilder(context, model, target).build()
+        return TargetBuilder(context, model, target).build()
     except StageError as error:
         context.progress.note(f"{target.name}: {error.message}")
         text = "\n".join([error.message, *error.details, *([f"help: {error.help}"] if error.help else [])])
@@ -39,7 +39,9 @@ def build_target(context: Context, model: ModelBuild, target: TargetPlan) -> Tar
         return TargetBuild(plan=target, report=report, winner=None, race=None, interpreter=None)
 
 
-class _TargetBuilder:
+class TargetBuilder:
+    """The steps of one target."""
+
     def __init__(self, context: Context, model: ModelBuild, target: TargetPlan) -> None:
         self.context = context
         self.model = model
@@ -51,11 +53,18 @@ class _TargetBuilder:
         self._bundles: dict[str, Path] = {}
 
     def build(self) -> TargetBuild:
+        self.prepare()
+        return self.finish([self.attempt(variant) for variant in self.target.variants])
+
+    def prepare(self) -> None:
+        """Make the runtime environment, where this host can run the target."""
         if self.runnable:
             # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
             platforms = self.target.platforms if self.promised else (*self.target.platforms, self.platform)
             self.interpreter = self.context.interpreter(self.target.runtime.pins, platforms)
-        tried = [self._try(variant) for variant in self.target.variants]
+
+    def finish(self, tried: list[Tried]) -> TargetBuild:
+        """Race what passed, and judge the winner."""
         passed = [entry for entry in tried if entry.failed is None]
         decisions = {entry.made.variant.name: _rejection(entry) for entry in tried if entry.failed is not None}
         if not passed:
@@ -76,7 +85,7 @@ class _TargetBuilder:
             verdicts += time_verdicts(measured, self.target, self.platform)
         return self._judge(tried, winner, decisions, verdicts, measured, outcome)
 
-    def _try(self, variant: VariantPlan) -> Tried:
+    def attempt(self, variant: VariantPlan) -> Tried:
         """Make and check a variant, at the highest graph level that keeps its promise of accuracy."""
         levels = self.target.graph_levels
         first = self._at(variant, levels[0])

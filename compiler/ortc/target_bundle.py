@@ -49,8 +49,7 @@ class TargetBuild:
     def key(self, context: Context, material: Material) -> dict[str, Any]:
         """Everything that decides the bundle's bytes."""
         return {
-            "plan": context.plan.digest(),
-            "target": self.plan.name,
+            "plan": context.plan.slice(self.plan.name).digest(),
             "files": context.fetched.digests(),
             "exporter": [material.exported.exporter, material.exporter_reason],
             "variant": None if self.winner is None else [self.winner.key, self.winner.made.level],

@@ -10,6 +10,7 @@ from ortc import __version__
 # once, and other commands bring much with them.
 COMMANDS = (
     ("check", "ortc.cli.check:check", "Validate specs without building anything."),
+    ("plan", "ortc.cli.plan:plan", "Show what a build would do: each stage cached, or why it will run."),
     ("build", "ortc.cli.build:build", "Build the bundles of specs, and fail when a promise is broken."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("schema", "ortc.cli.schema:schema", "Print the JSON Schema of specs or of target profiles."),

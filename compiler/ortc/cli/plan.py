@@ -1,0 +1,63 @@
+"""`ortc plan`: what a build would do."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from ortc.cli.prepare import prepare
+
+
+@click.command
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option("-t", "--target", "targets", multiple=True, help="Plan only this target; may be repeated.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("dist"),
+    show_default=True,
+    help="Where the bundles would go.",
+)
+@click.option(
+    "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the spec; may be repeated."
+)
+@click.option("--print", "print_plan", is_flag=True, help="Print the plan itself as JSON, for `ortc build --plan`.")
+@click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")
+def plan(
+    spec: Path, targets: tuple[str, ...], output: Path, overrides: tuple[str, ...], print_plan: bool, as_json: bool
+) -> int:
+    """Show what `ortc build` would do: each stage cached, or why it will run."""
+    resolved, root = prepare(spec, overrides, targets)
+    if print_plan:
+        sys.stdout.write(resolved.to_json())
+        return 0
+    from ortc.predict import foresee
+    from ortc.store import Store, cache_root
+
+    stages = foresee(resolved, root, output, Store(cache_root()))
+    if as_json:
+        document = {
+            "format_version": 1,
+            "plan_sha256": resolved.digest(),
+            "plan": resolved.model_dump(mode="json"),
+            "stages": [stage.model_dump(mode="json") for stage in stages],
+        }
+        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return 0
+    sys.stdout.write(f"{resolved.name} {resolved.version}, plan {resolved.digest()[:12]}\n")
+    for target in resolved.targets:
+        variants = ", ".join(variant.name for variant in target.variants)
+        sys.stdout.write(
+            f"  {target.name}: {target.runtime.package} {target.runtime.version} for {', '.join(target.platforms)}; "
+            f"precision {target.precision} ({variants}); measured at {target.measure_at}\n"
+        )
+    for stage in stages:
+        reason = f"  {stage.reason}" if stage.reason else ""
+        sys.stdout.write(f"  {stage.state:<9} {stage.stage:<13} {stage.subject}{reason}\n")
+    running = sum(stage.state == "will run" for stage in stages)
+    sys.stdout.write(f"{running} of {len(stages)} stages will run\n")
+    return 0

@@ -1,0 +1,157 @@
+"""Foresee a build: the driver itself runs, and instead of doing what is missing, it is told apart from what is cached.
+
+Because the same code computes the same keys, a prediction cannot disagree with the build that follows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, Literal
+
+from ortc.context import Context
+from ortc.environment import is_made
+from ortc.errors import OrtcError
+from ortc.fetch import fetch
+from ortc.host import describe
+from ortc.model_build import ModelBuild, build_model
+from ortc.pipeline import bundle_subject, is_published
+from ortc.plan import Frozen, Plan, TargetPlan
+from ortc.progress import Progress
+from ortc.store import Entry, Store
+from ortc.target_build import TargetBuilder
+from ortc.versions import pins
+
+_FORESEEABLE = ("reference", "metric", "shape matrix")
+"""Stages whose result the keys of later stages do not need."""
+
+
+class Foreseen(Frozen):
+    """One stage of a build to come."""
+
+    stage: str
+    subject: str
+    state: Literal["cached", "will run"]
+    reason: str = ""
+
+
+class _Missing(Exception):  # noqa: N818  # control flow: what comes after cannot be foreseen in detail
+    """A stage whose result is needed to know more has not been done."""
+
+
+class _Foreseeing(Context):
+    """A context that does nothing; it looks."""
+
+    foreseen: list[Foreseen]
+
+    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
+        """The cached entry, or a note that the stage will run."""
+        if (entry := self.store.find(stage, inputs)) is not None:
+            self.foreseen.append(Foreseen(stage=stage, subject=subject, state="cached"))
+            return entry
+        reason = self.store.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
+        self.foreseen.append(Foreseen(stage=stage, subject=subject, state="will run", reason=reason))
+        if stage in _FORESEEABLE:
+            return Entry(key="", directory=self.work, result={}, cached=False, pending=True)
+        raise _Missing(stage)
+
+    def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
+        """Where the interpreter is or will be."""
+        requirements = pins(pin_set).requirements_txt(platforms)
+        place, made = is_made(requirements, self.store.root / "environments")
+        if not any(entry.stage == "environment" and entry.subject == pin_set for entry in self.foreseen):
+            state: Literal["cached", "will run"] = "cached" if made else "will run"
+            reason = "" if made else "never made"
+            self.foreseen.append(Foreseen(stage="environment", subject=pin_set, state=state, reason=reason))
+        return place
+
+
+def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foreseen, ...]:
+    """What each stage of a build would do now, in order.
+
+    Args: as those of `ortc.pipeline.build`.
+
+    Raises:
+        StageError: the model's files cannot be had.
+    """
+    with ExitStack() as stack:
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortc-plan-")))
+        (work / "source").mkdir()
+        fetched = fetch(plan.model, root, store, work / "source")
+        context = _Foreseeing(plan, root, store, describe(), Progress(), work, stack, fetched)
+        context.foreseen = []
+        try:
+            model = build_model(context)
+        except _Missing as missing:
+            _downstream(context, str(missing))
+            return tuple(context.foreseen)
+        except OrtcError as error:
+            # A cached failure: the build will stop at the same place.
+            context.foreseen.append(Foreseen(stage="stop", subject=plan.name, state="cached", reason=error.message))
+            return tuple(context.foreseen)
+        for target in plan.targets:
+            _target(context, model, target, output)
+        return tuple(context.foreseen)
+
+
+def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output: Path) -> None:
+    builder = TargetBuilder(context, model, target)
+    builder.prepare()
+    tried, missing = [], ""
+    for variant in target.variants:
+        try:
+            tried.append(builder.attempt(variant))
+        except _Missing as error:
+            missing = missing or str(error)
+            if str(error) == "variant" and builder.runnable:
+                _later(context, "verify", f"{target.name}: {variant.name}", "variant")
+    try:
+        if missing:
+            raise _Missing(missing)
+        found = builder.finish(tried)
+    except _Missing as error:
+        done = {entry.stage for entry in context.foreseen if entry.subject.startswith(target.name)}
+        for stage in ("measure", "start") if builder.runnable else ():
+            if stage not in done:
+                _later(context, stage, target.name, str(error))
+        _later(context, "bundle", target.name, str(error))
+        return
+    if found.report.exit_code:
+        context.foreseen.append(
+            Foreseen(stage="stop", subject=target.name, state="cached", reason="a promise is known to be broken")
+        )
+        return
+    base = output / context.plan.name / context.plan.version
+    if is_published(context, found, model.material, base):
+        context.foreseen.append(Foreseen(stage="bundle", subject=target.name, state="cached"))
+        return
+    reason = context.store.why_missing("bundle", found.key(context, model.material), bundle_subject(context, found))
+    if not (base / target.name).exists():
+        reason = "not there"
+    context.foreseen.append(Foreseen(stage="bundle", subject=target.name, state="will run", reason=reason))
+
+
+def _downstream(context: _Foreseeing, missing: str) -> None:
+    """All that comes after the export."""
+    for stage, subject in _model_stages(context.plan):
+        _later(context, stage, subject, missing)
+    for target in context.plan.targets:
+        for variant in target.variants:
+            _later(context, "variant", f"{target.name}: {variant.name}", missing)
+        runnable = not target.requires_gpu or bool(context.host.gpus)
+        for stage in ("verify", "measure", "start") if runnable else ():
+            _later(context, stage, target.name, missing)
+        _later(context, "bundle", target.name, missing)
+
+
+def _model_stages(plan: Plan) -> Iterator[tuple[str, str]]:
+    yield "reference", f"{len(plan.cases)} shapes"
+    if plan.accuracy.metric is not None:
+        yield "metric", plan.accuracy.metric.entrypoint
+    yield "shape matrix", plan.name
+
+
+def _later(context: _Foreseeing, stage: str, subject: str, missing: str) -> None:
+    context.foreseen.append(Foreseen(stage=stage, subject=subject, state="will run", reason=f"after {missing}"))
