@@ -7,6 +7,7 @@ import pytest
 
 from ortc.diagnostics import Diagnostic, Related, in_order, quoted, render_text, summary, to_github, to_json
 from ortc.rules.checks import OPSET, UNUSED_AXIS
+from ortc.sarif import to_sarif
 from ortc.source import SourceFile, Span
 
 
@@ -161,7 +162,7 @@ def test_no_output_shows_a_secret(secret: str) -> None:
         Diagnostic(OPSET, "m", span(f"x={secret}", "x", name="--set", argument=0)),
     ]
     core = secret.split("?X-Amz-Signature=")[-1].removeprefix("https://").removesuffix("@host/x")
-    for output in (render_text(found), to_json(found), to_github(found)):
+    for output in (render_text(found), to_json(found), to_github(found), to_sarif(found)):
         assert core not in output
         assert "***" in output
 

@@ -15,6 +15,7 @@ from ortc.load import LoadedSpec
 from ortc.overrides import apply_overrides
 from ortc.parse import parse
 from ortc.read import decode
+from ortc.sarif import to_sarif
 from ortc.shape import fields
 from ortc.spec import Export, HuggingFaceSource, Spec, Target
 from ortc.target import TargetProfile
@@ -55,7 +56,7 @@ def diagnose(content: bytes, *overrides: str, model: Any = Spec) -> Any:
 
 
 def show(diagnostics: tuple[Diagnostic, ...]) -> None:
-    for output in (render_text(diagnostics), to_json(diagnostics), to_github(diagnostics)):
+    for output in (render_text(diagnostics), to_json(diagnostics), to_github(diagnostics), to_sarif(diagnostics)):
         assert "\x1b" not in output
         output.encode("utf-8")
 

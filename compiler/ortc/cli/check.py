@@ -15,10 +15,10 @@ from ortc.errors import SpecError
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--output-format",
-    type=click.Choice(["text", "json", "github"]),
+    type=click.Choice(["text", "json", "github", "sarif"]),
     default="text",
     show_default=True,
-    help="How to show what is wrong: for people, for programs, or as workflow commands of GitHub.",
+    help="How to show what is wrong: for people, for programs, as workflow commands of GitHub, or for code scanning.",
 )
 @click.option(
     "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the specs; may be repeated."
@@ -34,6 +34,10 @@ def check(specs: tuple[Path, ...], output_format: str, overrides: tuple[str, ...
         sys.stdout.write(to_json(every))
     elif output_format == "github":
         sys.stdout.write(to_github(every))
+    elif output_format == "sarif":
+        from ortc.sarif import to_sarif
+
+        sys.stdout.write(to_sarif(every))
     else:
         _show(found, every)
     return SpecError.exit_code if any(diagnostic.severity == "error" for diagnostic in every) else 0
