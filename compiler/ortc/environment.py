@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -35,6 +36,9 @@ def environment(
     """
     interpreter, made = is_made(requirements, root, python)
     if made:
+        with contextlib.suppress(OSError):
+            # The time of last use, for `ortc cache prune`.
+            (interpreter.parent.parent / MARKER).touch()
         return interpreter
     place = interpreter.parent.parent
     root.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ def build(plan: Plan, root: Path, output: Path, store: Store, progress: Progress
         AccuracyError: the exported graph does not compute what PyTorch computes.
     """
     with ExitStack() as stack:
+        stack.enter_context(store.in_use())
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortc-build-")))
         with progress.step("fetch", plan.name):
             sources = work / "source"

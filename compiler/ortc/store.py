@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +17,7 @@ from typing import Any
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from ortc.errors import StageError
 from ortc.plan import digest
 
 Json = dict[str, Any]
@@ -81,6 +84,33 @@ class Store:
                 shutil.rmtree(work, ignore_errors=True)
             return Entry(key, place, result, cached=False)
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a build runs: its entries stay. Any number of builds at once."""
+        with self._users(fcntl.LOCK_SH):
+            yield
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """While entries are dropped.
+
+        Raises:
+            StageError: a build is running.
+        """
+        try:
+            with self._users(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                yield
+        except BlockingIOError as error:
+            raise StageError("a build is using the cache", help="try again when it has ended") from error
+
+    @contextlib.contextmanager
+    def _users(self, operation: int) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "users.lock").open("w") as stream:
+            # The kernel drops the lock with the process, however it ends.
+            fcntl.flock(stream, operation)
+            yield
+
     def put(self, stage: str, inputs: Json, result: Json, subject: str = "") -> Entry:
         """Keep a result that is there already."""
         return self.run(stage, inputs, lambda _: result, subject)
@@ -123,6 +153,9 @@ class Store:
             # Torn by a crash of the machine: what cannot be read is made again.
             shutil.rmtree(place, ignore_errors=True)
             return None
+        with contextlib.suppress(OSError):
+            # The time of last use, for `ortc cache prune`.
+            os.utime(place / RESULT)
         return Entry(key, place, result, cached=True)
 
     def blob(self, sha256: str) -> Path:

@@ -12,6 +12,7 @@ COMMANDS = (
     ("check", "ortc.cli.check:check", "Validate specs without building anything."),
     ("plan", "ortc.cli.plan:plan", "Show what a build would do: each stage cached, or why it will run."),
     ("build", "ortc.cli.build:build", "Build the bundles of specs, and fail when a promise is broken."),
+    ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("schema", "ortc.cli.schema:schema", "Print the JSON Schema of specs or of target profiles."),
     ("explain", "ortc.cli.explain:explain", "Explain an error code, or list all of them."),
