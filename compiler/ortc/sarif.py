@@ -13,6 +13,7 @@ from ortc import __version__
 from ortc.diagnostics import Diagnostic
 from ortc.excerpt import printable
 from ortc.rules import CATALOGUE, Rule
+from ortc.rules.markdown import fenced
 from ortc.source import Span
 
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -44,12 +45,6 @@ def _rule(rule: Rule) -> dict[str, Any]:
         },
         "defaultConfiguration": {"level": rule.severity},
     }
-
-
-def fenced(example: str) -> str:
-    """An example of a rule as a Markdown code block."""
-    language = "console" if example.startswith("$") else "yaml"
-    return f"```{language}\n{example.rstrip()}\n```"
 
 
 def _result(diagnostic: Diagnostic) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ortc.diagnostics import Diagnostic, render_text, summary
 from ortc.errors import SpecError
 from ortc.read import MAX_BYTES
 from ortc.rules import CATALOGUE, Rule
+from ortc.rules.markdown import page
 
 HERE = Path(__file__).parent
 WRITTEN = {path.stem: path.relative_to(HERE) for path in sorted(HERE.glob("*.yaml"))} | {
@@ -85,6 +86,18 @@ def test_enough_cases() -> None:
     ]
     assert len([*WRITTEN, *GENERATED]) >= 60
     assert len(several) >= 10
+
+
+def test_documentation_is_up_to_date(update_golden: bool) -> None:
+    path = HERE.parents[1] / "docs" / "diagnostics.md"
+    if update_golden:
+        path.write_text(page(), "utf-8")
+    assert path.read_text("utf-8") == page(), "run `python -m ortc.rules > docs/diagnostics.md`"
+    anchors = re.findall(r"\(#([^)]+)\)", page())
+    assert anchors == [f"{rule.code.lower()}-{rule.name}" for rule in CATALOGUE]
+    assert [line.removeprefix("### ") for line in page().splitlines() if line.startswith("### ")] == [
+        f"{rule.code} {rule.name}" for rule in CATALOGUE
+    ]
 
 
 def test_codes_and_names_are_unique_and_rising() -> None:
