@@ -14,6 +14,7 @@ COMMANDS = (
     ("build", "ortc.cli.build:build", "Build the bundles of specs, and fail when a promise is broken."),
     ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
+    ("init", "ortc.cli.init:init", "Write the first spec of a model."),
     ("schema", "ortc.cli.schema:schema", "Print the JSON Schema of specs or of target profiles."),
     ("explain", "ortc.cli.explain:explain", "Explain an error code, or list all of them."),
 )

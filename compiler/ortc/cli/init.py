@@ -1,0 +1,69 @@
+"""`ortc init`: the first spec of a model."""
+
+import os
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from ortc.checks import check_spec
+from ortc.checks.target import known_runtime
+from ortc.cli.report import use_color, write
+from ortc.diagnostics import render_text
+from ortc.draft import render
+from ortc.inspection import InspectionError, inspect
+from ortc.jsonschema import schema_text
+from ortc.load import load_profile, project_root
+
+_SCHEMA = "spec.schema.json"
+
+
+@click.command
+@click.argument("model", metavar="PATH_OR_ID")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write.  [default: specs/NAME.yaml]",
+)
+@click.option("-t", "--target", "targets", multiple=True, help="Target profile; may be repeated.  [default: cpu]")
+@click.option("--revision", help="Commit of a repository of the hub.")
+@click.option("--force", is_flag=True, help="Replace a file that exists.")
+def init(model: str, output: Path | None, targets: tuple[str, ...], revision: str | None, force: bool) -> None:
+    """Write a spec for a model directory, an ONNX file or a repository of the Hugging Face hub.
+
+    The model's files are inspected, nothing is run or downloaded. The spec has comments where there is a choice to
+    make, and passes `ortc check`.
+    """
+    root = project_root(output or Path("specs/spec.yaml"))
+    targets = tuple(dict.fromkeys(targets)) or ("cpu",)
+    runtimes = [known_runtime(load_profile(name, root=root)) for name in targets]
+    reach = min((runtime.max_opset for runtime in runtimes if runtime is not None), default=0)
+    try:
+        draft = inspect(model, root, revision=revision, **({"max_opset": reach} if reach else {}))
+    except InspectionError as error:
+        raise click.BadParameter(str(error), param_hint="PATH_OR_ID") from error
+    path = output or Path("specs") / f"{draft.name}.yaml"
+    if path.exists() and not force:
+        raise click.UsageError(f"{path} exists; `--force` replaces it, `-o` names another file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    reference = _schema(root, path.parent)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(render(draft, targets, reference), "utf-8")
+    fresh.replace(path)
+    checked = check_spec(path)
+    if checked.warnings:
+        write(render_text(checked.warnings, color=use_color()) + "\n")
+    sys.stdout.write(f"wrote {path}\n")
+
+
+def _schema(root: Path, directory: Path) -> str:
+    """Where the JSON Schema lies for a spec in a directory; it is written beside the spec where a project has none."""
+    place = root / "docs" / _SCHEMA
+    if place.is_file():
+        return Path(os.path.relpath(place, directory.resolve())).as_posix()
+    place = directory / _SCHEMA
+    if not place.is_file() or place.read_text("utf-8") != schema_text("spec"):
+        place.write_text(schema_text("spec"), "utf-8")
+        sys.stdout.write(f"wrote {place}\n")
+    return _SCHEMA

@@ -1,0 +1,221 @@
+"""What can be told about a model from its files, for `ortc init`: nothing is loaded, run or downloaded."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ortc.draft import Draft, Value, spec_name
+from ortc.fetch import HUB_PATTERNS
+from ortc.store import sha256_file
+
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+DEFAULT_OPSET = 20
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HEADS = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForImageClassification": "image-classification",
+    "ForObjectDetection": "object-detection",
+    "ForSemanticSegmentation": "semantic-segmentation",
+    "ForDepthEstimation": "depth-estimation",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "ctc",
+}
+"""Task by the end of the name of an architecture."""
+_POSITIONS_BEFORE_FIRST = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2, "xlm-roberta-xl": 2}
+"""Architectures that keep their first positions for padding."""
+_MAX_SEQUENCE = 512
+BATCH: dict[str, Value] = {"min": 1, "typical": 1, "max": 16}
+OUTSIDE = "This lies outside of the project, where other machines will not have it."
+_BOUNDS = "The bounds are promises: the build proves them, the loader enforces them."
+
+
+class InspectionError(ValueError):
+    """What was named is no model that a spec can be written for; the message says why."""
+
+
+def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: int = DEFAULT_OPSET) -> Draft:
+    """A draft for a directory, an ONNX file or a repository of the hub.
+
+    Args:
+        place: A path, or `owner/name`.
+        root: What relative paths of the spec will start from.
+        revision: Commit of a repository of the hub.
+        max_opset: What the runtimes of all targets load.
+
+    Raises:
+        InspectionError: it is none of them, or not one that a spec can be written for.
+    """
+    path = Path(place)
+    opset = min(DEFAULT_OPSET, max_opset)
+    if path.is_dir():
+        return _directory(path, root, opset)
+    if path.is_file():
+        if path.suffix != ".onnx":
+            raise InspectionError(f"`{place}` is neither a directory nor an .onnx file")
+        from ortc.inspection_onnx import inspect_onnx
+
+        return inspect_onnx(path, relative(path, root), max_opset)
+    if HUB_ID.fullmatch(place) is None:
+        raise InspectionError(f"there is no `{place}` here, and an id of the hub is `owner/name`")
+    return _hub(place, revision, opset)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path as a spec has it.
+
+    Raises:
+        InspectionError: it holds characters that a spec does not take.
+    """
+    text = Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+    if not text.isprintable() or "${" in text:
+        raise InspectionError(f"the path {text!r} holds characters that a spec does not take; rename it")
+    return text
+
+
+def _directory(path: Path, root: Path, opset: int) -> Draft:
+    config = _config(path / "config.json")
+    if config is None:
+        graphs = sorted(file.name for file in path.glob("*.onnx"))
+        hint = f"; name the file: {path / graphs[0]}" if graphs else ""
+        raise InspectionError(f"`{path}` has no config.json of a transformers model{hint}")
+    place = relative(path, root)
+    model: dict[str, Value] = {"source": "huggingface", "path": place}
+    about = f"Written by `ortc init` from {place}{_kind(config)}."
+    notes = {"path": OUTSIDE} if place.startswith("../") else {}
+    return _huggingface(path.resolve().name, about, model, config, _digests(path), notes, opset)
+
+
+def _hub(identity: str, revision: str | None, opset: int) -> Draft:
+    """A repository of the hub, as far as the local cache of the hub knows it."""
+    cached = _cached(identity, revision)
+    model: dict[str, Value] = {"source": "huggingface", "id": identity}
+    notes: dict[str, str] = {}
+    if cached is not None:
+        model["revision"] = cached.parent.name
+        config = _config(cached) or {}
+        digests = _digests(cached.parent)
+        if not _has_weights(digests):
+            digests = {}  # the cache holds a part of the repository; a list of digests is whole or not there
+        return _huggingface(identity, _about(identity, config), model, config, digests, notes, opset)
+    model["revision"] = revision or "main"
+    if revision is None or not _COMMIT.fullmatch(revision):
+        notes["revision"] = "A branch moves: put the 40 digits of a commit here, which the repository's history shows."
+    notes["task"] = "Which head of the model to export."
+    return _huggingface(identity, _about(identity, {}), model, {}, {}, notes, opset)
+
+
+def _about(identity: str, config: dict[str, Any]) -> str:
+    return f"Written by `ortc init` for {identity} of the Hugging Face hub{_kind(config)}."
+
+
+def _cached(identity: str, revision: str | None) -> Path | None:
+    """The configuration of a repository in the local cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(identity, "config.json", revision=revision)
+    except ValueError as error:
+        raise InspectionError(f"`{identity}` is no id of the hub: {error}") from error
+    path = Path(found) if isinstance(found, str) else None
+    return path if path is not None and _COMMIT.fullmatch(path.parent.name) else None
+
+
+def _huggingface(
+    name: str,
+    about: str,
+    model: dict[str, Value],
+    config: dict[str, Any],
+    digests: dict[str, str],
+    notes: dict[str, str],
+    opset: int,
+) -> Draft:
+    if "path" in model and not _has_weights(digests):
+        notes["weights"] = (
+            "There is no .safetensors file beside config.json: the architecture is seeded, which is right for speed "
+            "only.\nThe bundle is marked as not fit to serve. Remove the line when the weights are there."
+        )
+    if digests:
+        model["files"] = dict(digests)
+        notes["files"] = "The digests decide which bytes are the model, wherever they come from."
+    task, known = _task(config)
+    model["task"] = task
+    if not known:
+        notes.setdefault("task", "The configuration names no head that ortc exports; this is the model without one.")
+    if "weights" in notes:
+        model["weights"] = "random"
+    kind = _input_kind(config)
+    notes["dynamic_axes"] = f"{_BOUNDS}\nInputs are derived from the architecture."
+    return Draft(
+        about=about,
+        name=spec_name(name.rpartition("/")[2]),
+        model=model,
+        opset=opset,
+        axes=_axes(kind, config),
+        notes=notes,
+        text_samples="tokenizer.json" in digests or (kind == "text" and "id" in model and not digests),
+    )
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    names = {file.name for pattern in HUB_PATTERNS for file in directory.glob(pattern) if file.is_file()}
+    return {name: sha256_file(directory / name) for name in sorted(names) if name.isprintable() and "\\" not in name}
+
+
+def _has_weights(digests: dict[str, str]) -> bool:
+    return any(name.endswith(".safetensors") for name in digests)
+
+
+def _config(path: Path) -> dict[str, Any] | None:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    names = config.get("architectures")
+    first = names[0] if isinstance(names, list) and names else ""
+    return first if isinstance(first, str) and first.isidentifier() else ""
+
+
+def _kind(config: dict[str, Any]) -> str:
+    return f" ({architecture})" if (architecture := _architecture(config)) else ""
+
+
+def _task(config: dict[str, Any]) -> tuple[str, bool]:
+    """The task of the head that was trained, and whether there is one."""
+    architecture = _architecture(config)
+    task = next((task for end, task in _HEADS.items() if architecture.endswith(end)), None)
+    if task == "text-classification" and _input_kind(config) == "audio":
+        task = "audio-classification"
+    if task is None:
+        return "feature-extraction", architecture.endswith("Model")
+    return task, True
+
+
+def _input_kind(config: dict[str, Any]) -> str:
+    """What the model takes: text, images or audio."""
+    if "feat_extract_norm" in config or "conv_stride" in config:
+        return "audio"
+    if "vocab_size" not in config and ("num_channels" in config or "image_size" in config):
+        return "image"
+    return "text"
+
+
+def _axes(kind: str, config: dict[str, Any]) -> dict[str, dict[str, Value]]:
+    if kind == "image":
+        return {"batch": BATCH}
+    if kind == "audio":
+        return {"batch": BATCH, "samples": {"min": 400, "typical": 16000, "max": 160000}}
+    limit = config.get("max_position_embeddings")
+    limit = limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else _MAX_SEQUENCE
+    before = _POSITIONS_BEFORE_FIRST.get(str(config.get("model_type")), 0)
+    longest = min(_MAX_SEQUENCE, max(1, limit - before))
+    return {"batch": BATCH, "sequence": {"min": 1, "typical": min(128, longest), "max": longest}}

@@ -1,0 +1,325 @@
+"""`ortc init`: every spec that it writes passes `ortc check`, and says what the inspected files say."""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from ortc.__main__ import run
+from ortc.checks import CheckedSpec, check_spec
+from ortc.draft import render, scalar, spec_name
+from ortc.inspection import InspectionError, inspect
+from ortc.parse import parse
+from ortc.source import SourceFile
+from ortc.spec import HuggingFaceSource, OnnxSource
+
+ROOT = Path(__file__).parents[2]
+COMMIT = "0123456789" * 4
+WEIGHTS = struct.pack("<Q", 2) + b"{}"
+BERT = {
+    "architectures": ["BertForSequenceClassification"],
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "max_position_embeddings": 256,
+}
+relaxed = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+
+
+def directory(path: Path, config: Any = BERT, *, weights: bool = True, tokenizer: bool = True) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(config), "utf-8")
+    if weights:
+        (path / "model.safetensors").write_bytes(WEIGHTS)
+    if tokenizer:
+        (path / "tokenizer.json").write_text("{}", "utf-8")
+    return path
+
+
+def graph(path: Path, inputs: list[Any], *, opset: int = 18, outputs: tuple[str, ...] = ("y",)) -> Path:
+    nodes = [helper.make_node("Constant", [], [name], value_int=1) for name in outputs]
+    values = [helper.make_tensor_value_info(name, TensorProto.INT64, []) for name in outputs]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", inputs, values), opset_imports=[helper.make_opsetid("", opset)]
+    )
+    onnx.save(model, str(path))
+    return path
+
+
+def written(*arguments: str) -> CheckedSpec:
+    """The spec that `ortc init` writes for the arguments."""
+    assert run(["init", *arguments, "-o", "specs/out.yaml", "--force"]) == 0
+    return check_spec("specs/out.yaml")
+
+
+def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory(tmp_path / "models" / "My Encoder")
+    assert run(["init", "models/My Encoder"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "wrote specs/spec.schema.json\nwrote specs/my-encoder.yaml\n"
+    assert captured.err == ""
+    checked = check_spec("specs/my-encoder.yaml")
+    model = checked.loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert (model.path, model.task, model.weights) == ("models/My Encoder", "text-classification", "pretrained")
+    assert model.files["model.safetensors"] == hashlib.sha256(WEIGHTS).hexdigest()
+    assert set(model.files) == {"config.json", "model.safetensors", "tokenizer.json"}
+    axes = checked.loaded.spec.export.dynamic_axes
+    assert (axes["batch"].max, axes["sequence"].max, axes["sequence"].typical) == (16, 256, 128)
+    text = Path("specs/my-encoder.yaml").read_text("utf-8")
+    assert text.startswith("# yaml-language-server: $schema=spec.schema.json\n")
+    assert "# samples: data/samples.txt" in text
+
+
+def test_an_existing_file_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory(tmp_path / "model")
+    Path("spec.yaml").write_text("mine", "utf-8")
+    assert run(["init", "model", "-o", "spec.yaml"]) == 2
+    assert "spec.yaml exists; `--force` replaces it" in capsys.readouterr().err
+    assert Path("spec.yaml").read_text("utf-8") == "mine"
+    assert run(["init", "model", "-o", "spec.yaml", "--force"]) == 0
+    assert check_spec("spec.yaml").loaded.spec.name == "model"
+
+
+def test_the_schema_of_the_project_is_referred_to(tmp_path: Path) -> None:
+    directory(tmp_path / "model")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "spec.schema.json").touch()
+    assert run(["init", "model"]) == 0
+    assert Path("specs/model.yaml").read_text("utf-8").startswith("# yaml-language-server: $schema=../docs/spec.schema")
+    assert not Path("specs/spec.schema.json").exists()
+
+
+def test_targets(tmp_path: Path) -> None:
+    directory(tmp_path / "model")
+    assert list(written("model", "-t", "edge", "-t", "server-gpu", "-t", "edge").profiles) == ["edge", "server-gpu"]
+    assert run(["init", "model", "-t", "none"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "task", "axes"),
+    [
+        ({"architectures": ["BertModel"], "vocab_size": 9}, "feature-extraction", {"batch", "sequence"}),
+        ({"architectures": ["GPT2LMHeadModel"], "vocab_size": 9}, "feature-extraction", {"batch", "sequence"}),
+        ({"architectures": ["ResNetForImageClassification"], "num_channels": 3}, "image-classification", {"batch"}),
+        (
+            {"architectures": ["Wav2Vec2ForSequenceClassification"], "feat_extract_norm": "group", "vocab_size": 32},
+            "audio-classification",
+            {"batch", "samples"},
+        ),
+        ({"architectures": ["Wav2Vec2ForCTC"], "conv_stride": [5], "vocab_size": 32}, "ctc", {"batch", "samples"}),
+    ],
+)
+def test_kinds_of_models(config: dict[str, Any], task: str, axes: set[str], tmp_path: Path) -> None:
+    directory(tmp_path / "model", config)
+    spec = written("model").loaded.spec
+    assert isinstance(spec.model, HuggingFaceSource)
+    assert spec.model.task == task
+    assert set(spec.export.dynamic_axes) == axes
+
+
+def test_positions_kept_for_padding(tmp_path: Path) -> None:
+    directory(tmp_path / "model", {"model_type": "roberta", "vocab_size": 9, "max_position_embeddings": 130})
+    assert written("model").loaded.spec.export.dynamic_axes["sequence"].max == 128
+
+
+def test_without_weights(tmp_path: Path) -> None:
+    directory(tmp_path / "model", weights=False)
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert model.weights == "random"
+    assert "the architecture is seeded" in Path("specs/out.yaml").read_text("utf-8")
+
+
+def test_outside_of_the_project(tmp_path: Path) -> None:
+    directory(tmp_path / "elsewhere")
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "pyproject.toml").touch()
+    assert run(["init", "elsewhere", "-o", "project/spec.yaml"]) == 0
+    assert "outside of the project" in Path("project/spec.yaml").read_text("utf-8")
+    assert check_spec("project/spec.yaml").warnings == ()
+
+
+def test_hub_with_a_commit() -> None:
+    checked = written("google-bert/bert-base-uncased", "--revision", COMMIT)
+    assert checked.warnings == ()
+    model = checked.loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert (model.id, model.revision) == ("google-bert/bert-base-uncased", COMMIT)
+
+
+def test_hub_without_a_commit_advises_one(capsys: pytest.CaptureFixture[str]) -> None:
+    checked = written("google-bert/bert-base-uncased")
+    assert [diagnostic.code for diagnostic in checked.warnings] == ["ORTC306"]
+    assert "warning[ORTC306]" in capsys.readouterr().err
+    assert "put the 40 digits of a commit here" in Path("specs/out.yaml").read_text("utf-8")
+
+
+def test_hub_takes_commit_and_digests_from_the_local_cache(tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--me--encoder"
+    directory(repository / "snapshots" / COMMIT)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT, "utf-8")
+    checked = written("me/encoder")
+    assert checked.warnings == ()
+    model = checked.loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert (model.id, model.revision, model.task) == ("me/encoder", COMMIT, "text-classification")
+    assert model.files["model.safetensors"] == hashlib.sha256(WEIGHTS).hexdigest()
+
+
+def test_onnx(tmp_path: Path) -> None:
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["batch_size", "seq_len"])
+    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["batch_size", "seq_len"])
+    image = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [None, 3, "s 43", None])
+    table = helper.make_tensor("table", TensorProto.FLOAT, [7, 1], [0.0] * 7)
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node("Gather", ["table", "input_ids"], ["y"])],
+            "g",
+            [ids, mask, image, helper.make_tensor_value_info("table", TensorProto.FLOAT, [7, 1])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+            initializer=[table],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+    )
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    checked = written("model.onnx")
+    assert checked.warnings == ()
+    spec = checked.loaded.spec
+    assert isinstance(spec.model, OnnxSource)
+    assert spec.model.sha256 == hashlib.sha256((tmp_path / "model.onnx").read_bytes()).hexdigest()
+    assert (spec.export.opset, spec.export.outputs) == (17, ("y",))
+    inputs = spec.export.inputs
+    assert inputs is not None
+    assert {name: tensor.shape for name, tensor in inputs.items()} == {
+        "input_ids": ("batch", "sequence"),
+        "attention_mask": ("batch", "sequence"),
+        "pixels": ("batch_2", 3, "s_43", "pixels_dim3"),
+    }
+    assert (inputs["input_ids"].range, inputs["attention_mask"].fill) == ((0, 6), 1)
+    assert inputs["pixels"].dtype == "float32"
+    assert set(spec.export.dynamic_axes) == {"batch", "sequence", "batch_2", "s_43", "pixels_dim3"}
+
+
+@pytest.mark.parametrize(("opset", "shipped"), [(7, 9), (17, 17), (28, 26)])
+def test_the_opset_is_one_that_the_runtime_loads(opset: int, shipped: int, tmp_path: Path) -> None:
+    graph(tmp_path / "m.onnx", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])], opset=opset)
+    assert written("m.onnx").loaded.spec.export.opset == shipped
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: None, "there is no `model` here"),
+        (lambda path: path.mkdir(), "has no config.json"),
+        (lambda path: path.write_text("x"), "neither a directory nor an .onnx file"),
+        (lambda path: directory(path, ["not", "a", "mapping"]), "has no config.json"),
+    ],
+)
+def test_refuses(make: Any, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "model")
+    assert run(["init", "model"]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("specs").exists()
+
+
+def test_refuses_graphs_that_a_spec_cannot_describe(tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_bytes(b"not a graph")
+    text = helper.make_tensor_value_info("x", TensorProto.STRING, [1])
+    graph(tmp_path / "string.onnx", [text])
+    graph(tmp_path / "rank.onnx", [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)])
+    for name in ("text", "string", "rank"):
+        with pytest.raises(InspectionError):
+            inspect(f"{name}.onnx", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value", ["", "1", "1.10", "true", "null", "~", ".5", "1e3", "1" * 64, "a: b", "a #b", "-x", "a b ", "é", "{a}"]
+)
+def test_scalars_are_read_as_written(value: str) -> None:
+    assert parse(SourceFile("x", f"key: {scalar(value)}\nlist: [{scalar(value)}]")).data == {
+        "key": value,
+        "list": (value,),
+    }
+
+
+@relaxed
+@given(st.text(max_size=80))
+def test_names(text: str) -> None:
+    name = spec_name(text)
+    assert name == spec_name(name)
+    assert parse(SourceFile("x", f"name: {scalar(name)}")).data == {"name": name}
+
+
+junk = st.none() | st.booleans() | st.integers(-5, 10**12) | st.text(max_size=5) | st.lists(st.integers(), max_size=2)
+names = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=30).filter(
+    lambda name: name not in {".", ".."} and len(name.encode()) < 200
+)
+configs = st.dictionaries(
+    st.sampled_from(
+        ["vocab_size", "max_position_embeddings", "image_size", "num_channels", "conv_stride", "model_type"]
+    ),
+    junk,
+) | st.fixed_dictionaries({"architectures": st.lists(st.text(max_size=20) | junk, max_size=2) | junk})
+
+
+@relaxed
+@given(name=names, config=configs, weights=st.booleans(), tokenizer=st.booleans())
+def test_every_spec_of_a_directory_passes(
+    name: str, config: dict[str, Any], weights: bool, tokenizer: bool, tmp_path: Path
+) -> None:
+    try:
+        directory(tmp_path / "any" / name, config, weights=weights, tokenizer=tokenizer)
+    except OSError:
+        return
+    try:
+        draft = inspect(f"any/{name}", tmp_path)
+    except InspectionError:
+        assert not name.isprintable() or "${" in name
+        return
+    (tmp_path / "spec.yaml").write_text(render(draft, ("cpu", "edge"), "spec.schema.json"), "utf-8")
+    assert check_spec(tmp_path / "spec.yaml").warnings == ()
+
+
+words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
+dimensions = st.lists(st.none() | st.integers(0, 2**40) | words, max_size=4)
+tensors = st.lists(
+    st.tuples(words, st.sampled_from(sorted(set(TensorProto.DataType.values()) - {0})), dimensions),
+    max_size=4,
+    unique_by=lambda tensor: tensor[0],
+)
+
+
+@relaxed
+@given(inputs=tensors, opset=st.integers(1, 30), outputs=st.lists(words, max_size=3).map(tuple))
+def test_every_spec_of_a_graph_passes(inputs: list[Any], opset: int, outputs: tuple[str, ...], tmp_path: Path) -> None:
+    values = [helper.make_tensor_value_info(name, dtype, shape) for name, dtype, shape in inputs]
+    graph(tmp_path / "graph.onnx", values, opset=opset, outputs=outputs)
+    try:
+        draft = inspect("graph.onnx", tmp_path, max_opset=26)
+    except InspectionError:
+        return
+    (tmp_path / "spec.yaml").write_text(render(draft, ("cpu",), "spec.schema.json"), "utf-8")
+    checked = check_spec(tmp_path / "spec.yaml")
+    assert checked.warnings == ()
+    assert len(checked.loaded.spec.export.inputs or ()) == len(inputs)
