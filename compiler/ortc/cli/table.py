@@ -12,7 +12,10 @@ from ortc.report import BuildReport, TargetReport, Verdict
 from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
 
-_WIDTH = 140
+_WIDTH = 160
+_MAY_WRAP = ("variant", "verdict")
+"""The columns that give way on a narrow terminal; a number that is cut off tells nothing."""
+
 _NOTHING = "\u2013"
 """An en dash, where there is no value."""
 _STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
@@ -27,7 +30,9 @@ def show(reports: list[BuildReport]) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in ("model", "target", "variant", "size", "p50", "p99", "vs eager", "parity", "verdict"):
         table.add_column(
-            column, justify="right" if column in ("size", "p50", "p99", "vs eager") else "left", no_wrap=True
+            column,
+            justify="right" if column in ("size", "p50", "p99", "vs eager") else "left",
+            no_wrap=column not in _MAY_WRAP,
         )
     for report in reports:
         for target in report.targets:
