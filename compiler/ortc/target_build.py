@@ -18,7 +18,7 @@ from ortc.stages import measure
 from ortc.stages.optimize import VariantGraph, make_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.select import Candidate, choose, time_verdicts
-from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle
+from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.store import code_digest, loader_digest
 from ortc.target import GraphLevel
 from ortc.target_bundle import TargetBuild, Tried
@@ -89,9 +89,12 @@ class TargetBuilder:
         """Make and check a variant, at the highest graph level that keeps its promise of accuracy."""
         levels = self.target.graph_levels
         first = self._at(variant, levels[0])
-        if self._right(first) or not self._applies(first) or not self.runnable or len(levels) == 1:
+        if self._right(first) or first.check is None or len(levels) == 1:
             return first
-        # When it is wrong without any optimization too, no level is to blame.
+        # When it is wrong without any optimization too, no level is to blame; the worst case alone tells.
+        worst = None if first.check is None else worst_case(first.check, variant.precision)
+        if worst is not None and not self._right(self._at(variant, levels[-1], only=worst)):
+            return first
         lowest = self._at(variant, levels[-1])
         if not self._right(lowest):
             return first
@@ -106,11 +109,8 @@ class TargetBuilder:
         """Whether the accuracy gates hold; a budget is not a matter of graph levels."""
         return not any(v.outcome != "pass" and v.gate in {*_ACCURACY_GATES, "runs"} for v in tried.verdicts)
 
-    @staticmethod
-    def _applies(tried: Tried) -> bool:
-        return not any(verdict.gate == "applies" for verdict in tried.verdicts)
-
-    def _at(self, variant: VariantPlan, level: GraphLevel) -> Tried:
+    def _at(self, variant: VariantPlan, level: GraphLevel, only: str | None = None) -> Tried:
+        """Make a variant at a graph level and judge it, at every case or at one."""
         name = f"{self.target.name}: {variant.name} at {level}"
         made_key = {
             "model": self.model.key["export"],
@@ -142,32 +142,30 @@ class TargetBuilder:
             made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}))
             return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
         made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result))
+        verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
+        if self.interpreter is None or any(verdict.outcome == "fail" for verdict in verdicts):
+            # Too large is too large: no need to run it.
+            return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
         accuracy = self.context.plan.accuracy
         reference = None if self.model.metric is None else self.model.metric.reference
-        verdicts: list[Verdict] = []
-        check = None
-        if self.interpreter is not None:
-            check = self._check(name, made, entry.key)
-            verdicts += accuracy_verdicts(
-                check,
-                variant.precision,
-                accuracy,
-                self.platform,
-                reference,
-            )
-        if check is not None and check.error is None:
-            verdicts += budget_verdicts(check, self.target, made.graph.bytes, accuracy, self.platform)
-        return Tried(made=made, key=entry.key, check=check, verdicts=tuple(verdicts), lowered=None)
+        check = self._check(name, made, entry.key, only)
+        verdicts = (
+            *accuracy_verdicts(check, variant.precision, accuracy, self.platform, reference),
+            *verdicts,
+            *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
+        )
+        return Tried(made=made, key=entry.key, check=check, verdicts=verdicts, lowered=None)
 
-    def _check(self, name: str, made: Made, key: str) -> Check:
+    def _check(self, name: str, made: Made, key: str, only: str | None) -> Check:
         assert self.interpreter is not None  # noqa: S101  # only called on hosts that can run the target
-        interpreter, metric = self.interpreter, self.model.metric
+        interpreter, metric = self.interpreter, None if only else self.model.metric
         inputs = {
             "variant": key,
             "model": self.model.key,
             "session": self.target.session.model_dump(mode="json"),
             "runtime": self.target.runtime.model_dump(mode="json"),
             "metric": None if metric is None else metric.code,
+            "only": only,
             "host": self.context.host.fingerprint(),
             "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
             "loader": loader_digest(),
@@ -175,12 +173,13 @@ class TargetBuilder:
 
         def check(_: Path) -> dict[str, Any]:
             function = None if metric is None else metric.function
-            bundle = self._bundle(made)
-            return check_bundle(
-                interpreter, bundle, self.model.material.cases, self.model.factory(), function
-            ).model_dump(mode="json")
+            cases = tuple(case for case in self.model.material.cases if only in (None, case.name))
+            factory, bundle = self.model.factory(), self._bundle(made)
+            return check_bundle(interpreter, bundle, cases, factory, function).model_dump(mode="json")
 
-        return Check.model_validate(self.context.run("verify", name, inputs, check).result)
+        return Check.model_validate(
+            self.context.run("verify", f"{name}, {only}" if only else name, inputs, check).result
+        )
 
     def _bundle(self, made: Made) -> Path:
         """A directory where a variant can be run."""

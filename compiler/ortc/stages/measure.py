@@ -22,7 +22,11 @@ from ortc.worker import Worker
 REST_SECONDS = 0.15
 ROUNDS = 20
 RUNS = 21
-"""Per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
+"""Least per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
+TURN_SECONDS = 0.1
+"""A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples would
+make the upper bound of p99."""
+MOST_RUNS = 500
 REFERENCE_RUNS = 4
 START_RUNS = 5
 REFERENCE = "PyTorch eager"
@@ -49,13 +53,15 @@ def race(
         host: this machine.
         threads: that each contender uses.
         rounds: how many times each has its turn.
-        runs: counted runs of a turn; the reference takes fewer, as it only gives medians.
+        runs: least counted runs of a turn; the reference takes fewer, as it only gives medians.
     """
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker.for_bundle(name, python, bundle)) for name, python, bundle in entrants]
         for worker, (_, _, bundle) in zip(workers, entrants, strict=True):
             worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
-        contenders: list[tuple[str, Worker, int]] = [(worker.name, worker, runs) for worker in workers]
+        contenders: list[tuple[str, Worker, int]] = [
+            (worker.name, worker, max(runs, _runs_of_a_turn(worker, inputs))) for worker in workers
+        ]
         if reference is not None:
             contenders.append((REFERENCE, reference, min(runs, REFERENCE_RUNS)))
         times: dict[str, list[tuple[float, ...]]] = {name: [] for name, _, _ in contenders}
@@ -71,6 +77,11 @@ def race(
         threads=threads,
         contenders=tuple(Contender(name=name, rounds=tuple(values)) for name, values in times.items()),
     )
+
+
+def _runs_of_a_turn(worker: Worker, inputs: Path) -> int:
+    fastest = min(worker.bench(inputs, runs=3, warmup=1)) / 1000
+    return min(MOST_RUNS, int(TURN_SECONDS / fastest))
 
 
 def start_times(interpreter: Path, bundle: Path, shape: dict[str, int]) -> tuple[list[float], int]:

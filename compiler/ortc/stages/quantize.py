@@ -117,6 +117,15 @@ def smooth(model: onnx.ModelProto) -> int:
     return changed
 
 
+def name_nodes(model: onnx.ModelProto) -> None:
+    """Give every node a name of its own: the quantizer leaves nodes out by name."""
+    taken: set[str] = set()
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_ortc_{index}"
+        taken.add(node.name)
+
+
 def narrowing(model: onnx.ModelProto) -> list[str]:
     """Names of the MatMuls with a constant weight of more rows than columns: a feed-forward's second."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
@@ -137,6 +146,7 @@ def _main(source: str, output: str, operators: list[str], smooth_first: bool, we
     model = onnx.load(source)
     # Shapes of the intermediate values are no longer true once nodes are replaced, and the quantizer trusts them.
     del model.graph.value_info[:]
+    name_nodes(model)
     if smooth_first and smooth(model) == 0:
         _skip("nothing to smooth: no LayerNormalization feeds a MatMul that widens")
     kept = narrowing(model) if weight_only else []

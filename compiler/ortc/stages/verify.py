@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ortc.arrays import Arrays, read_arrays
-from ortc.compare import compare
+from ortc.compare import Difference, compare
 from ortc.errors import StageError
 from ortc.plan import AccuracyPlan, Frozen, TargetPlan
 from ortc.report import CaseResult, Check, Verdict
@@ -155,14 +155,16 @@ def _accuracy(
                 limit=f">= {accuracy.cosine:g}",
                 where=f"output `{entry.output}` at {case}",
             )
+        else:
+            yield Verdict(gate="outputs", platform=platform, outcome="pass", observed="equal", limit="equal integers")
     if accuracy.top1_agreement is not None:
         shares = [entry.top1 for _, entry in every if entry.top1 is not None]
-        share = sum(shares) / len(shares) if shares else 1.0
+        share = sum(shares) / len(shares) if shares else 0.0
         yield Verdict(
             gate="top1_agreement",
             platform=platform,
             outcome="pass" if share >= accuracy.top1_agreement else "fail",
-            observed=f"{share:.4f}",
+            observed=f"{share:.4f}" if shares else "no output has anything to rank",
             limit=f">= {accuracy.top1_agreement:g}",
         )
     if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
@@ -179,26 +181,31 @@ def _accuracy(
         )
 
 
-def budget_verdicts(
-    check: Check, target: TargetPlan, model_bytes: int, accuracy: AccuracyPlan, platform: str
-) -> tuple[Verdict, ...]:
-    """Judge size, memory, placement and batch invariance."""
+def worst_case(check: Check, precision: str) -> str | None:
+    """Name of the case at which a variant is furthest off, by the measure of its precision; None when nothing ran."""
 
-    def judge(gate: str, observed: float, limit: float | None, text: Callable[[float], str]) -> Iterator[Verdict]:
-        if limit is not None:
-            yield Verdict(
-                gate=gate,
-                platform=platform,
-                outcome="pass" if observed <= limit else "fail",
-                observed=text(observed),
-                limit=f"<= {text(limit)}",
-            )
+    def distance(difference: Difference) -> float:
+        if difference.problem is not None:
+            return float("inf")
+        if precision == "fp32" or difference.cosine is None:
+            return difference.max_abs if precision == "fp32" else 0.0
+        return 1 - difference.cosine
 
+    pairs = [(distance(entry), result.case) for result in check.cases for entry in result.differences]
+    return max(pairs)[1] if pairs else None
+
+
+def size_verdicts(target: TargetPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
+    """Judge the size of the model's files."""
+    return tuple(_most("size", model_bytes, target.budgets.size, platform, format_bytes))
+
+
+def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, platform: str) -> tuple[Verdict, ...]:
+    """Judge memory, placement and batch invariance."""
     budgets = target.budgets
     verdicts = [
-        *judge("size", model_bytes, budgets.size, lambda value: format_bytes(int(value))),
-        *judge("memory", check.peak_rss_bytes, budgets.memory, lambda value: format_bytes(int(value))),
-        *judge("cpu_nodes", check.cpu_nodes, budgets.max_cpu_nodes, lambda value: f"{int(value)} nodes"),
+        *_most("memory", check.peak_rss_bytes, budgets.memory, platform, format_bytes),
+        *_most("cpu_nodes", check.cpu_nodes, budgets.max_cpu_nodes, platform, lambda count: f"{count} nodes"),
     ]
     if target.batch_invariance == "require":
         invariant = is_invariant(check, accuracy)
@@ -212,6 +219,17 @@ def budget_verdicts(
             )
         )
     return tuple(verdicts)
+
+
+def _most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:
+    if limit is not None:
+        yield Verdict(
+            gate=gate,
+            platform=platform,
+            outcome="pass" if observed <= limit else "fail",
+            observed=text(observed),
+            limit=f"<= {text(limit)}",
+        )
 
 
 def is_invariant(check: Check, accuracy: AccuracyPlan) -> bool:
