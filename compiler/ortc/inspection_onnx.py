@@ -69,7 +69,9 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
     axes = _Axes()
     inputs = _inputs(model.graph, axes)
     outputs = [value.name for value in model.graph.output]
-    usable = len(set(outputs)) == len(outputs) and all(name and name.isprintable() for name in outputs)
+    usable = len(set(outputs)) == len(outputs) and all(
+        name.isprintable() and name and "${" not in name for name in outputs
+    )
     notes = {"outputs": "Outputs to keep, in this order."}
     if place.startswith("../"):
         notes["path"] = OUTSIDE

@@ -11,12 +11,15 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import WithDefaultSchema
 
-from ortc.spec import Spec
+from ortc.inherit import KEY as INHERIT
+from ortc.spec import ENVIRONMENT, Spec
 from ortc.target import TargetProfile
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 LANGUAGES: dict[str, type[BaseModel]] = {"spec": Spec, "target": TargetProfile}
 """The models by the name that `ortc schema` and the files docs/NAME.schema.json give them."""
+_PART = "Inheriting"
+_REFERENCE = r"\$\{env:[A-Za-z_][A-Za-z0-9_]*\}"
 
 
 def schema_text(language: str) -> str:
@@ -28,7 +31,20 @@ def json_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON Schema (draft-07) of what a user may write for a model."""
     written = model.model_json_schema(by_alias=True, schema_generator=_Generator)
     schema: dict[str, Any] = _draft07(written)
-    return {"$schema": DRAFT, "title": model.__name__, **schema}
+    if INHERIT not in model.model_fields:
+        return {"$schema": DRAFT, "title": model.__name__, **schema}
+    # With a base, what is required may come from there, and `null` removes what comes from there.
+    definitions = schema.pop("definitions")
+    whole, part = model.__name__, f"{_PART}{model.__name__}"
+    parts = {f"{_PART}{name}": _part(value) for name, value in (definitions | {whole: schema}).items()}
+    return {
+        "$schema": DRAFT,
+        "title": whole,
+        "if": {"required": [INHERIT]},
+        "then": {"$ref": f"#/definitions/{part}"},
+        "else": {"$ref": f"#/definitions/{whole}"},
+        "definitions": definitions | {whole: schema} | parts,
+    }
 
 
 class _Generator(GenerateJsonSchema):
@@ -40,6 +56,46 @@ class _Generator(GenerateJsonSchema):
             return super().get_default_value(schema)
         value = schema["default_factory"]()  # type: ignore[call-arg]
         return {} if isinstance(value, BaseModel) else value
+
+
+def _part(node: Any, *, names: bool = False, value: bool = False) -> Any:
+    """A schema for what a spec with a base may say where the schema `node` holds for the result.
+
+    Args:
+        node: The schema, or a part of it.
+        names: Whether the keys of this mapping are names, not keywords.
+        value: Whether it is for the value of a key, which may be removed.
+    """
+    if isinstance(node, list):
+        return [_part(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if names:
+        return {key: _part(item, value=True) for key, item in node.items()}
+    out: dict[str, Any] = {}
+    for key, item in node.items():
+        match key:
+            case "required" | "minProperties":
+                pass
+            case "anyOf" | "oneOf" if any("required" in member for member in item):
+                pass
+            case "oneOf":
+                # Without the key that tells them apart, several members may fit.
+                out["anyOf"] = _part(item)
+            case "properties" | "patternProperties":
+                out[key] = _part(item, names=True)
+            case "additionalProperties" if isinstance(item, dict):
+                out[key] = _part(item, value=True)
+            case "$ref":
+                out[key] = item.replace("#/definitions/", f"#/definitions/{_PART}")
+            case "default" | "examples" | "const" | "enum":
+                out[key] = item
+            case _:
+                out[key] = _part(item)
+    if not value or {"type": "null"} in out.get("anyOf", ()):
+        return out
+    about = {key: out.pop(key) for key in ("description", "default", "examples") if key in out}
+    return {**about, "anyOf": [*(out.pop("anyOf") if set(out) == {"anyOf"} else [out]), {"type": "null"}]}
 
 
 def _draft07(node: Any, *, names: bool = False) -> Any:
@@ -58,6 +114,8 @@ def _draft07(node: Any, *, names: bool = False) -> Any:
     out: dict[str, Any] = {}
     for key, value in node.items():
         match key:
+            case _ if key == ENVIRONMENT:
+                pass
             case "title" | "discriminator":
                 pass  # titles repeat the names; a discriminator is OpenAPI's, and `const` says the same
             case "$defs":
@@ -72,6 +130,8 @@ def _draft07(node: Any, *, names: bool = False) -> Any:
                 out[key] = value
             case _:
                 out[key] = _draft07(value)
+    if ENVIRONMENT in node and "pattern" in out:
+        out["pattern"] = f"{out['pattern']}|{_REFERENCE}"
     if "patternProperties" in out:
         out.setdefault("additionalProperties", False)
         out.pop("propertyNames", None)  # only repeats what the pattern's annotation says

@@ -1,15 +1,19 @@
 """Specs and target profiles from files, with the overrides of the command line."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ortc.diagnostics import Diagnostic
+from ortc.diagnostics import Diagnostic, in_order
+from ortc.environment_references import substitute
 from ortc.errors import SpecError
+from ortc.inherit import KEY, inherited
 from ortc.overrides import apply_overrides
 from ortc.parse import parse
 from ortc.read import read
 from ortc.resources import targets_dir
 from ortc.rules import checks as rules
+from ortc.rules.schema import OVERRIDE_BASE
 from ortc.source import Document, Span
 from ortc.spec import Spec
 from ortc.suggest import closest, listed
@@ -37,7 +41,7 @@ class LoadedProfile:
 
 
 def load_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> LoadedSpec:
-    """The spec in a file.
+    """The spec in a file, with what it inherits and what it takes from the environment.
 
     Args:
         path: The file; messages name it as given here.
@@ -47,8 +51,31 @@ def load_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> LoadedSpec:
         SpecError: the file, an override or the result of both is not a spec.
     """
     path = Path(path)
-    document = apply_overrides(parse(read(path)), overrides)
-    return LoadedSpec(validate(Spec, document), document, project_root(path))
+    return from_document(inherited(path), overrides, project_root(path))
+
+
+def from_document(document: Document, overrides: tuple[str, ...], root: Path) -> LoadedSpec:
+    """The spec in a document, with overrides and with what it takes from the environment.
+
+    Raises:
+        SpecError: an override, or the result of all, is not a spec.
+    """
+    document = apply_overrides(document, overrides)
+    base = document.root.entries.get(KEY)
+    if base is not None and base.key.source.argument is not None:
+        raise SpecError(
+            [Diagnostic(OVERRIDE_BASE, "`base` cannot be set", base.key, help="write `base:` into the file")]
+        )
+    document, wrong = substitute(Spec, document, os.environ)
+    try:
+        spec = validate(Spec, document)
+    except SpecError as error:
+        hidden = {diagnostic.span for diagnostic in wrong}
+        others = (diagnostic for diagnostic in error.diagnostics if diagnostic.span not in hidden)
+        raise SpecError(in_order((*wrong, *others))) from None
+    if wrong:
+        raise SpecError(in_order(wrong))
+    return LoadedSpec(spec, document, root)
 
 
 def project_root(path: Path) -> Path:

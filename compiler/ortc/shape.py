@@ -50,6 +50,20 @@ def type_at(model: type[BaseModel], root: Mapping, path: Path) -> Any:
     return annotation
 
 
+def marked(model: type[BaseModel], root: Mapping, path: Path, mark: str) -> bool:
+    """Whether the field that a path of a document leads to, or into a list of, carries a mark in its extra schema.
+
+    True where the language has nothing: what is wrong there is not the value.
+    """
+    names = path[: next((index for index, step in enumerate(path) if isinstance(step, int)), len(path))]
+    annotation = type_at(model, root, names)
+    if annotation is None:
+        return True
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    extras = (item.json_schema_extra for item in metadata if isinstance(item, FieldInfo))
+    return any(isinstance(extra, dict) and mark in extra for extra in extras)
+
+
 def _resolved(annotation: Any, node: Node | None) -> Any:
     """A type without its wrappers; of a tagged union, the member that the document chose."""
     inner, tag = unwrap(annotation)

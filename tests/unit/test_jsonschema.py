@@ -49,9 +49,12 @@ def test_is_a_schema(language: str) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_key_is_described_and_every_mapping_closed(language: str) -> None:
     schema = json_schema(LANGUAGES[language])
-    for path, model in [("", schema), *schema["definitions"].items()]:
+    models = schema["definitions"] if "if" in schema else {"": schema, **schema["definitions"]}
+    for path, model in models.items():
         assert model["additionalProperties"] is False, path
         for key, value in model["properties"].items():
+            if path.startswith("Inheriting"):
+                continue  # described where it is whole
             target = value.get("allOf", [value])[0].get("$ref", "").rpartition("/")[2]
             assert "description" in value or "description" in schema["definitions"][target], f"{path}.{key}"
 
@@ -79,6 +82,32 @@ def test_no_keyword_of_a_newer_draft(language: str) -> None:
 @pytest.mark.parametrize(("language", "path"), FILES, ids=lambda value: getattr(value, "stem", value))
 def test_accepts_what_this_repository_ships(language: str, path: Path) -> None:
     assert list(VALIDATORS[language].iter_errors(plain(path.read_text("utf-8")))) == []
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "base: bert.yaml\n",
+        "base: bert.yaml\nversion: 1.0.1\nmodel: {revision: main, mirrors: null}\n",
+        "base: bert.yaml\ntargets: {cpu: {latency_budget: null}, edge: null}\n",
+        "base: bert.yaml\nexport: {dynamic_axes: {batch: {max: 32}}, inputs: {attention_mask: {fill: null}}}\n",
+        "base: bert.yaml\nmodel: {files: {tokenizer.json: null}}\ntargets: {cpu: {latency_budget: {p99: 1s}}}\n",
+        "base: bert.yaml\nversion: ${env:VERSION}\n",
+    ],
+)
+def test_with_a_base_a_part_is_enough(part: str) -> None:
+    document = plain(part)
+    assert VALIDATORS["spec"].is_valid(document)
+    del document["base"]
+    assert not VALIDATORS["spec"].is_valid(document)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["opset: 17", "targets: {cpu: {precision: fp33}}", "export: {opset: '17'}", "name: My Model", "model: {a: 1}"],
+)
+def test_with_a_base_mistakes_are_still_mistakes(part: str) -> None:
+    assert not VALIDATORS["spec"].is_valid(plain(f"base: bert.yaml\n{part}\n"))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from ortc.checks import load_profiles, run_checks
 from ortc.diagnostics import Diagnostic, render_text, to_github, to_json
 from ortc.errors import SpecError
-from ortc.load import LoadedSpec
-from ortc.overrides import apply_overrides
+from ortc.load import from_document
 from ortc.parse import parse
 from ortc.read import decode
 from ortc.sarif import to_sarif
@@ -28,7 +27,7 @@ WORDS = [
     *sorted({name for model in MODELS for name in fields(model)}),
     *("ortc/v1alpha1", "ModelDeployment", "TargetProfile", "huggingface", "pytorch", "onnx", "exported_program"),
     *("batch", "min", "max", "typical", "dtype", "shape", "float32", "p99", "at", "8ms", "50MB", "cpu", "edge", "int8"),
-    *("[key]", "<<", "..", "a:b"),
+    *("[key]", "<<", "..", "a:b", "${env:HOME}", "${env:NOT_SET}", "x${", "${env:}"),
 ]
 
 words = st.sampled_from(WORDS) | st.text(max_size=8)
@@ -42,17 +41,16 @@ relaxed = settings(max_examples=200, deadline=None, suppress_health_check=[Healt
 def diagnose(content: bytes, *overrides: str, model: Any = Spec) -> Any:
     """The typed value, or the diagnostics; any other exception is a failure of the test."""
     try:
-        document = apply_overrides(parse(decode(content, "spec.yaml")), overrides)
-        spec = validate(model, document)
+        document = parse(decode(content, "spec.yaml"))
         if model is not Spec:
-            return spec
-        loaded = LoadedSpec(spec, document, ROOT)
+            return validate(model, document)
+        loaded = from_document(document, overrides, ROOT)
         profiles, unknown = load_profiles(loaded)
         show((*unknown, *run_checks(loaded, profiles)))
     except SpecError as error:
         show(error.diagnostics)
         return error.diagnostics
-    return spec
+    return loaded.spec
 
 
 def show(diagnostics: tuple[Diagnostic, ...]) -> None:

@@ -18,6 +18,7 @@ _CHAPTERS = (
     ("ORTC10", "Reading YAML"),
     ("ORTC12", "The shape of a spec"),
     ("ORTC14", "Arguments of `--set`"),
+    ("ORTC15", "What a spec takes from elsewhere"),
     ("ORTC20", "Targets and their profiles"),
     ("ORTC22", "Axes, inputs and budgets"),
     ("ORTC30", "What a spec names outside itself"),

@@ -102,6 +102,14 @@ OVERRIDE_PATH = Rule(
     bad="$ ortc check specs/bert.yaml --set export.opset.version=18",
     good="$ ortc check specs/bert.yaml --set export.opset=18",
 )
+OVERRIDE_BASE = Rule(
+    "ORTC142",
+    "override-base",
+    "An argument of `--set` names a `base`.",
+    "What a spec inherits from is read before overrides are applied, and a reviewer should find it in the file.",
+    bad="$ ortc check specs/bert.yaml --set base=common.yaml",
+    good="$ head -1 specs/bert.yaml\nbase: common.yaml",
+)
 
 RULES = (
     WRONG_KIND,
@@ -116,4 +124,5 @@ RULES = (
     INCONSISTENT_KEYS,
     OVERRIDE_SYNTAX,
     OVERRIDE_PATH,
+    OVERRIDE_BASE,
 )
