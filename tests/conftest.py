@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from hypothesis import settings
 
 TESTS = Path(__file__).parent
+
+# How long an example takes says more of the machine's other work than of the code.
+settings.register_profile("ortc", deadline=None)
+settings.load_profile("ortc")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,6 +1,7 @@
 """Named arrays, and the files in which they travel between processes."""
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,21 @@ Arrays = dict[str, Array]
 
 
 def read_arrays(path: Path) -> Arrays:
-    """Arrays of an .npz file by name; pickled objects are never read."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """Arrays of an .npz file by name; pickled objects are never read.
+
+    Raises:
+        OSError: the file cannot be opened.
+        ValueError: it is no .npz file, or a damaged one.
+    """
+    # Opened here: numpy leaves a damaged file open.
+    with path.open("rb") as stream:
+        try:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.lib.npyio.NpzFile):
+                return {name: archive[name] for name in archive.files}
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+            raise ValueError(str(error)) from error
+    raise ValueError("a single array, and no .npz file with names")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:

@@ -51,11 +51,12 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
     if expected.size == 0:
         return Difference(output=name, max_abs=0.0, cosine=1.0, top1=1.0)
     left, right = expected.astype(np.float64), actual.astype(np.float64)
-    rows = np.ones(left.shape[:-1], dtype=bool)
+    keep = np.ones((1,) * left.ndim, dtype=bool)
     if mask is not None and left.ndim >= 2 and left.shape[:2] == mask.shape:
         keep = mask.astype(bool).reshape(*mask.shape, *([1] * (left.ndim - 2)))
+        if not keep.any():
+            return fail("the mask leaves nothing to compare")
         left, right = np.where(keep, left, 0), np.where(keep, right, 0)
-        rows = rows & (keep[..., 0] if left.ndim > 2 else rows)
     finite = np.isfinite(left)
     if (
         not np.array_equal(left[~finite], np.where(finite, 0, right)[~finite], equal_nan=True)
@@ -67,7 +68,7 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
         output=name,
         max_abs=float(np.max(np.abs(left - right))),
         cosine=worst_cosine(left, right),
-        top1=_top1(left, right, rows),
+        top1=_top1(left, right, np.broadcast_to(keep, left.shape)),
     )
 
 
@@ -75,15 +76,26 @@ def worst_cosine(left: Array, right: Array) -> float:
     """Least cosine similarity of any row of axis 0, flattened; two zero rows are equal, one zero row is not."""
     left = left.reshape(left.shape[0] if left.ndim else 1, -1)
     right = right.reshape(left.shape)
+    left, right = _scaled(left), _scaled(right)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
     dots = np.einsum("ij,ij->i", left, right)
     both_zero = ~left.any(axis=1) & ~right.any(axis=1)
     similarity = np.where(norms > 0, dots / np.where(norms > 0, norms, 1.0), 0.0)
-    return float(np.min(np.where(both_zero, 1.0, similarity)))
+    return min(1.0, float(np.min(np.where(both_zero, 1.0, similarity))))
 
 
-def _top1(left: Array, right: Array, rows: Array) -> float | None:
-    """Share of rows along the last axis whose largest element is the same; None where there is nothing to rank."""
-    if left.ndim < 2 or left.shape[-1] < 2 or not rows.any():
+def _scaled(rows: Array) -> Array:
+    """Each row with 1 as its greatest magnitude: squares of large or tiny values neither overflow nor vanish."""
+    tops = np.abs(rows).max(axis=1, keepdims=True)
+    scaled: Array = rows / np.where(tops > 0, tops, 1.0)
+    return scaled
+
+
+def _top1(left: Array, right: Array, keep: Array) -> float | None:
+    """Share of rows along the last axis whose largest kept element is the same; None where there is nothing to rank."""
+    if left.ndim < 2 or left.shape[-1] < 2:
         return None
-    return float(np.mean((np.argmax(left, axis=-1) == np.argmax(right, axis=-1))[rows]))
+    rows = keep.any(axis=-1)
+    # A masked position ranks last: where positions are ranked, as in question answering, zero could be the greatest.
+    best = [np.argmax(np.where(keep, values, -np.inf), axis=-1) for values in (left, right)]
+    return float(np.mean((best[0] == best[1])[rows]))

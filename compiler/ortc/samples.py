@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,8 @@ def load_samples(path: Path, model_directory: Path | None) -> Samples:
     frame = tokenizer.encode("").ids
     half = (len(frame) + 1) // 2
     texts = tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(lines, add_special_tokens=False))
+    if not any(texts):
+        raise StageError(f"samples `{path.name}` have no text that the tokenizer knows")
     pad = next((tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>") if tokenizer.token_to_id(name)), 0)
     return Samples(
         texts=tuple(text for text in texts if text),
@@ -129,8 +132,13 @@ class InputFactory:
     @property
     def batch_axis(self) -> str | None:
         """The axis that all inputs have first, if there is one."""
-        first = {tensor.shape[0] if tensor.shape else 0 for tensor in self.inputs}
-        return axis if len(first) == 1 and isinstance(axis := first.pop(), str) else None
+        return first if isinstance(first := self._first, str) else None
+
+    @property
+    def _first(self) -> str | int | None:
+        """What all inputs have as their first dimension: an axis or a size; None where they differ."""
+        first = {tensor.shape[0] if tensor.shape else None for tensor in self.inputs}
+        return first.pop() if len(first) == 1 else None
 
     def case(self, case: CasePlan) -> dict[str, Array]:
         """Inputs of one point of the shape matrix."""
@@ -149,27 +157,53 @@ class InputFactory:
         return feeds
 
     def real(self) -> list[tuple[str, dict[str, Array]]]:
-        """The real samples as named batches of their natural sizes, within the declared bounds."""
-        count = len(self.samples)
-        if not count or self.batch_axis is None:
+        """The real samples as named batches of their natural sizes, within the declared bounds.
+
+        A last batch that is smaller than the bounds allow is filled up with the first samples.
+
+        Raises:
+            StageError: a sample is not of the declared shape or dtype, or is out of bounds.
+        """
+        count, first = len(self.samples), self._first
+        if not count or first is None:
             return []
-        axis = self.axes[self.batch_axis]
+        axis = self.axes[first] if isinstance(first, str) else AxisPlan(name="", min=first, typical=first, max=first)
         picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MAX_SAMPLES))})
-        size = min(BATCH, axis.max)
-        groups = [picked[i : i + size] for i in range(0, len(picked), size)]
-        groups = [group for group in groups if len(group) >= axis.min and len(group) % axis.multiple_of == 0]
-        return [(f"samples {group[0] + 1}-{group[-1] + 1}", self._real_batch(group)) for group in groups]
+        size = max(axis.min, min(BATCH, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
+        batches = []
+        for begin in range(0, len(picked), size):
+            group = picked[begin : begin + size]
+            name = f"samples {group[0] + 1}-{group[-1] + 1}"
+            wanted = max(axis.min, -(-len(group) // axis.multiple_of) * axis.multiple_of)
+            filled = [*group, *itertools.islice(itertools.cycle(picked), wanted - len(group))]
+            batches.append((name, self._real_batch(filled)))
+        return batches
 
     def _real_batch(self, rows: list[int]) -> dict[str, Array]:
         if not self.samples.texts:
-            return {tensor.name: self._cast(self.samples.arrays[tensor.name][rows], tensor) for tensor in self.inputs}
-        longest = self.axes[str(self.inputs[0].shape[-1])]
+            feeds = {tensor.name: self._cast(self.samples.arrays[tensor.name][rows], tensor) for tensor in self.inputs}
+            for tensor in self.inputs:
+                self._check_bounds(tensor, feeds[tensor.name].shape)
+            return feeds
+        first, last = self.inputs[0].shape[0], self.inputs[0].shape[-1]
+        # A model of one fixed length takes every text at that length.
+        least, most, step = last, last, 1
+        if isinstance(last, str):
+            least, most, step = self.axes[last].min, self.axes[last].max, self.axes[last].multiple_of
         frame = len(self.samples.prefix) + len(self.samples.suffix)
-        lengths = [min(len(self.samples.texts[row]) + frame, longest.max) for row in rows]
-        width = max(*lengths, longest.min) if len(lengths) > 1 else max(lengths[0], longest.min)
-        width = -(-width // longest.multiple_of) * longest.multiple_of
-        sizes = {str(self.inputs[0].shape[0]): len(rows), longest.name: width}
-        return self._text(sizes, lengths, rows=rows)
+        lengths = [min(len(self.samples.texts[row]) + frame, int(most)) for row in rows]
+        width = -(-max(*lengths, int(least)) // step) * step
+        return self._text({str(first): len(rows), str(last): width}, lengths, rows=rows)
+
+    def _check_bounds(self, tensor: InputPlan, shape: tuple[int, ...]) -> None:
+        for entry, size in zip(tensor.shape, shape, strict=True):
+            axis = self.axes.get(entry) if isinstance(entry, str) else None
+            if axis is not None and not (axis.min <= size <= axis.max and size % axis.multiple_of == 0):
+                step = f" in steps of {axis.multiple_of}" if axis.multiple_of > 1 else ""
+                raise StageError(
+                    f"samples for `{tensor.name}` have size {size} along `{axis.name}`; "
+                    f"the spec declares {axis.min} to {axis.max}{step}"
+                )
 
     def _lengths(self, sizes: Mapping[str, int], *, padded: bool) -> list[int]:
         if self.mask is None:

@@ -1,0 +1,83 @@
+"""The shape matrix covers the bounds it promises, and says what it leaves out."""
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ortc.matrix import MAX_COMBINATIONS, shape_matrix, sizes
+from ortc.plan import AxisPlan
+
+
+@st.composite
+def axis(draw: st.DrawFn, name: str = "a") -> AxisPlan:
+    step = draw(st.sampled_from([1, 1, 2, 8, 14]))
+    low, middle, high = sorted(draw(st.lists(st.integers(1, 400), min_size=3, max_size=3)))
+    return AxisPlan(name=name, min=low * step, typical=middle * step, max=high * step, multiple_of=step)
+
+
+@st.composite
+def several_axes(draw: st.DrawFn) -> tuple[AxisPlan, ...]:
+    return tuple(draw(axis(name)) for name in "abcd"[: draw(st.integers(0, 4))])
+
+
+@given(axis())
+def test_sizes_hold_the_bounds_and_an_odd_one_between(axis: AxisPlan) -> None:
+    found = sizes(axis)
+    step = axis.multiple_of
+    assert list(found) == sorted(set(found))
+    assert {axis.min, axis.typical, axis.max} <= set(found)
+    assert all(axis.min <= size <= axis.max and size % step == 0 for size in found)
+    between = [n for n in range(axis.min // step, axis.max // step) if n % 2 and n * step not in (axis.min, axis.max)]
+    if between:
+        # Unless typical is the only odd size there is, one that nobody named is taken too.
+        assert any((size // step) % 2 and axis.min < size < axis.max for size in found)
+    assert len(found) <= 4
+
+
+def test_the_odd_size_is_in_the_middle_of_the_scale() -> None:
+    assert sizes(AxisPlan(name="sequence", min=1, typical=128, max=512)) == (1, 23, 128, 512)
+    assert sizes(AxisPlan(name="batch", min=1, typical=1, max=16)) == (1, 5, 16)
+    assert sizes(AxisPlan(name="height", min=224, typical=224, max=448, multiple_of=14)) == (224, 322, 448)
+    assert sizes(AxisPlan(name="fixed", min=4, typical=4, max=4)) == (4,)
+    assert sizes(AxisPlan(name="batch", min=1, typical=1, max=2)) == (1, 2)
+
+
+@given(several_axes(), st.booleans())
+def test_every_combination_is_checked_or_left_out_with_a_reason(axes: tuple[AxisPlan, ...], padded: bool) -> None:
+    cases, skipped = shape_matrix(axes, axes[-1].name if axes and padded else None)
+    checked = [tuple(case.shape.as_dict().values()) for case in cases if not case.padded]
+    left_out = [tuple(case.shape.as_dict().values()) for case in skipped]
+    assert sorted(checked + left_out) == sorted(itertools.product(*(sizes(axis) for axis in axes)))
+    assert all(case.reason for case in skipped)
+    for corner in ("min", "typical", "max"):
+        assert tuple(getattr(axis, corner) for axis in axes) in checked
+    for axis in axes:
+        # Each axis goes through all its sizes, whatever is left out.
+        assert {case.shape.as_dict()[axis.name] for case in cases} == set(sizes(axis))
+    if len(checked) + len(left_out) <= MAX_COMBINATIONS:
+        assert not skipped
+    else:
+        assert len(checked) <= 1 + 4 * len(axes) + 2
+
+
+@given(several_axes())
+def test_padding_doubles_the_cases_that_have_room_for_it(axes: tuple[AxisPlan, ...]) -> None:
+    if not axes:
+        return
+    cases, _ = shape_matrix(axes, axes[-1].name)
+    for case in cases:
+        twin = case.model_copy(update={"padded": not case.padded})
+        assert (twin in cases) == (case.padded or case.shape.as_dict()[axes[-1].name] > 1)
+    assert not any(case.padded for case in shape_matrix(axes, None)[0])
+
+
+def test_a_model_without_axes_has_one_case() -> None:
+    cases, skipped = shape_matrix((), None)
+    assert [str(case) for case in cases] == ["fixed shape"]
+    assert skipped == ()
+
+
+def test_cases_are_written_for_people() -> None:
+    cases, _ = shape_matrix((AxisPlan(name="batch", min=2, typical=2, max=2),), "batch")
+    assert [str(case) for case in cases] == ["batch=2", "batch=2, padded"]
