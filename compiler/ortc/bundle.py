@@ -157,6 +157,17 @@ class FileInfo(Frozen):
     bytes: int
 
 
+class Promises(Frozen):
+    """The budgets of the spec, so that any host can judge the bundle again: seconds, bytes, null for no promise."""
+
+    at: dict[str, int]
+    latency: dict[str, float]
+    size: int | None
+    memory: int | None
+    start: float | None
+    min_speedup: float | None
+
+
 class Manifest(Frozen):
     """manifest.json."""
 
@@ -177,6 +188,7 @@ class Manifest(Frozen):
     runtime: RuntimeInfo
     variant: VariantInfo
     placement: PlacementInfo
+    promises: Promises
     golden: tuple[GoldenInfo, ...]
     warmup: tuple[dict[str, int], ...]
     decisions: tuple[DecisionInfo, ...]

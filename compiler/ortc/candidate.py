@@ -16,6 +16,7 @@ from ortc.bundle import (
     ModelInfo,
     OutputInfo,
     PlacementInfo,
+    Promises,
     Provenance,
     RuntimeInfo,
     SourceFileInfo,
@@ -153,6 +154,7 @@ def assemble(
             batch_invariant=batch_invariant,
         ),
         placement=PlacementInfo(max_cpu_nodes=target.budgets.max_cpu_nodes),
+        promises=_promises(target),
         golden=golden,
         warmup=(target.measure_at.as_dict(),),
         decisions=decisions,
@@ -171,6 +173,18 @@ def assemble(
         path.write_bytes(file.content)
     (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
     return manifest
+
+
+def _promises(target: TargetPlan) -> Promises:
+    budgets = target.budgets
+    return Promises(
+        at=target.measure_at.as_dict(),
+        latency=dict(budgets.latency.percentiles) if budgets.latency else {},
+        size=budgets.size,
+        memory=budgets.memory,
+        start=budgets.start,
+        min_speedup=budgets.min_speedup,
+    )
 
 
 def _golden(directory: Path, material: Material, made: Made) -> tuple[GoldenInfo, ...]:

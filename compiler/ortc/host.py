@@ -53,7 +53,7 @@ def describe() -> Host:
     flags = set((info.get("flags") or info.get("Features") or "").split())
     return Host(
         platform=host_platform(),
-        cpu=info.get("model name") or platform.processor() or platform.machine(),
+        cpu=_cpu_name(info) or platform.processor() or platform.machine(),
         isa=tuple(flag for flag in ISA_FLAGS if flag in flags),
         cores=cores(),
         # Rounded to GiB: the kernel's own share differs from boot to boot.
@@ -92,6 +92,14 @@ def gpus() -> tuple[str, ...]:
     except (subprocess.SubprocessError, OSError):
         return ()
     return tuple(line.strip() for line in listing.stdout.splitlines() if line.strip())
+
+
+def _cpu_name(info: dict[str, str]) -> str | None:
+    """The model's name, or on ARM, where Linux gives none, the codes of designer and part."""
+    if name := info.get("model name"):
+        return name
+    codes = [info[key] for key in ("CPU implementer", "CPU part") if key in info]
+    return f"ARM {' '.join(codes)}" if codes else None
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:

@@ -73,6 +73,8 @@ class Store:
         with FileLock(f"{place}.lock"):
             if (found := self._read(key, place)) is not None:
                 return found
+            # Torn by a crash of the machine: what cannot be read is made again. Only here, where nobody else mends it.
+            shutil.rmtree(place, ignore_errors=True)
             work = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
             try:
                 result = action(work)
@@ -147,11 +149,7 @@ class Store:
     def _read(self, key: str, place: Path) -> Entry | None:
         try:
             result = json.loads((place / RESULT).read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except ValueError:
-            # Torn by a crash of the machine: what cannot be read is made again.
-            shutil.rmtree(place, ignore_errors=True)
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         with contextlib.suppress(OSError):
             # The time of last use, for `ortc cache prune`.

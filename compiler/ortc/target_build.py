@@ -82,7 +82,7 @@ class TargetBuilder:
             measured = measure.numbers(outcome, winner.made.variant.name, start[0], peak)
         verdicts = (*winner.verdicts, *self._unmeasured())
         if measured is not None and self.promised:
-            verdicts += time_verdicts(measured, self.target, self.platform)
+            verdicts += time_verdicts(measured, self.target.budgets, self.target.measure_at, self.platform)
         return self._judge(tried, winner, decisions, verdicts, measured, outcome)
 
     def attempt(self, variant: VariantPlan) -> Tried:

@@ -156,16 +156,21 @@ _EXAMPLE_SIZES = (3, 5, 7, 11, 13, 17, 19)
 
 
 def example_sizes(export: ExportPlan) -> dict[str, int]:
-    """A size for each axis to trace with: different for each, inside its bounds, and 2 or more where that is possible.
+    """A size for each axis to trace with: inside its bounds, and where they allow that 2 or more and unlike the others.
 
     torch.export treats sizes 0 and 1 as constants, and equal sizes of two axes could be taken for one.
     """
     chosen: dict[str, int] = {}
-    for index, axis in enumerate(export.axes):
-        step = axis.multiple_of
-        wanted = _EXAMPLE_SIZES[index % len(_EXAMPLE_SIZES)] * step
-        chosen[axis.name] = min(max(wanted, -(-axis.min // step) * step), axis.max // step * step)
-    return chosen
+    # Axes with the least room choose first.
+    for axis in sorted(export.axes, key=lambda axis: (axis.max - axis.min) // axis.multiple_of):
+        step, index = axis.multiple_of, export.axes.index(axis)
+        least, most = -(-max(axis.min, 2) // step) * step, axis.max // step * step
+        wanted = min(max(_EXAMPLE_SIZES[index % len(_EXAMPLE_SIZES)] * step, least), most)
+        # As many as there are axes are enough to find one that is free.
+        near = range(least, min(most, least + len(export.axes) * step) + 1, step)
+        free = [size for size in (wanted, *near) if size not in chosen.values()]
+        chosen[axis.name] = free[0] if free else wanted
+    return {axis.name: chosen[axis.name] for axis in export.axes}
 
 
 def example_inputs(inputs: tuple[InputPlan, ...], export: ExportPlan) -> Tensors:

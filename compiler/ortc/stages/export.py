@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, ExportPlan, Frozen, InputPlan
 from ortc.reference.model import Reference, example_inputs
+from ortc.reference.values import watch_values
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -142,17 +143,24 @@ def _torchscript(reference: Reference, plan: ExportPlan, output: Path) -> ir.Mod
         tensor.name: {index: entry for index, entry in enumerate(tensor.shape) if isinstance(entry, str)}
         for tensor in reference.inputs
     }
-    torch.onnx.export(
-        reference.module,
-        example_inputs(reference.inputs, plan),
-        str(raw),
-        dynamo=False,
-        dynamic_axes=dynamic,
-        opset_version=plan.opset,
-        input_names=[tensor.name for tensor in reference.inputs],
-        output_names=list(reference.outputs),
-        do_constant_folding=True,
-    )
+    with watch_values(len(reference.inputs)) as places:
+        torch.onnx.export(
+            reference.module,
+            example_inputs(reference.inputs, plan),
+            str(raw),
+            dynamo=False,
+            dynamic_axes=dynamic,
+            opset_version=plan.opset,
+            input_names=[tensor.name for tensor in reference.inputs],
+            output_names=list(reference.outputs),
+            do_constant_folding=True,
+        )
+    if places:
+        raise StageError(
+            "the torchscript exporter would fix a condition or a number that the model takes from a tensor's value",
+            help="write it with tensor operations (torch.where, masks), or move it out of the model",
+            details=tuple(places),
+        )
     model = ir.load(raw)
     ir.external_data.load_to_model(model)
     raw.unlink()

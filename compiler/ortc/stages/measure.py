@@ -24,8 +24,8 @@ ROUNDS = 20
 RUNS = 21
 """Least per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
 TURN_SECONDS = 0.1
-"""A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples would
-make the upper bound of p99."""
+"""A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples
+would make the upper bound of p99."""
 MOST_RUNS = 500
 REFERENCE_RUNS = 4
 START_RUNS = 5

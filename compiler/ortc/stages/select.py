@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ortc.plan import TargetPlan
+from ortc.plan import BudgetPlan, Shape, TargetPlan
 from ortc.report import Numbers, Outcome, Race, Verdict
 from ortc.stages.measure import REFERENCE
 from ortc.statistics import Interval, ratio_of_rounds
@@ -58,11 +58,11 @@ def choose(candidates: list[Candidate], outcome: Race, target: TargetPlan) -> tu
     return winner.name, reasons
 
 
-def time_verdicts(measured: Numbers, target: TargetPlan, platform: str) -> tuple[Verdict, ...]:
+def time_verdicts(measured: Numbers, budgets: BudgetPlan, at: Shape, platform: str) -> tuple[Verdict, ...]:
     """Judge latency percentiles, speed-up and start, by their confidence intervals."""
     verdicts: list[Verdict] = []
     intervals = {"p50": measured.p50_ms, "p90": measured.p90_ms, "p99": measured.p99_ms}
-    for name, limit in target.budgets.latency.percentiles if target.budgets.latency else ():
+    for name, limit in budgets.latency.percentiles if budgets.latency else ():
         interval = intervals[name]
         verdicts.append(
             Verdict(
@@ -71,28 +71,28 @@ def time_verdicts(measured: Numbers, target: TargetPlan, platform: str) -> tuple
                 outcome=judge_upper(interval, limit * 1000),
                 observed=_milliseconds(interval),
                 limit=f"<= {format_seconds(limit)}",
-                where=f"{target.measure_at}, {interval.samples} samples",
+                where=f"{at}, {interval.samples} samples",
             )
         )
-    if target.budgets.start is not None:
+    if budgets.start is not None:
         start = measured.start_seconds
         verdicts.append(
             Verdict(
                 gate="start",
                 platform=platform,
                 # Five starts have no 95 % interval; the budget is on the median, which they do give.
-                outcome="pass" if start.value <= target.budgets.start else "fail",
+                outcome="pass" if start.value <= budgets.start else "fail",
                 observed=format_seconds(start.value),
-                limit=f"<= {format_seconds(target.budgets.start)}",
+                limit=f"<= {format_seconds(budgets.start)}",
                 where=f"median of {start.samples} starts",
             )
         )
-    if target.budgets.min_speedup is not None:
-        verdicts.append(_speedup(measured.speedup, target.budgets.min_speedup, target, platform))
+    if budgets.min_speedup is not None:
+        verdicts.append(_speedup(measured.speedup, budgets.min_speedup, at, platform))
     return tuple(verdicts)
 
 
-def _speedup(speedup: Interval | None, least: float, target: TargetPlan, platform: str) -> Verdict:
+def _speedup(speedup: Interval | None, least: float, at: Shape, platform: str) -> Verdict:
     outcome: Outcome = "unmeasured"
     if speedup is not None:
         if speedup.low is not None and speedup.low >= least:
@@ -105,7 +105,7 @@ def _speedup(speedup: Interval | None, least: float, target: TargetPlan, platfor
         outcome=outcome,
         observed="no PyTorch reference" if speedup is None else f"{speedup.value:.2f}x {_range(speedup)}",
         limit=f">= {least:g}x",
-        where=f"over {REFERENCE}, {target.measure_at}",
+        where=f"over {REFERENCE}, {at}",
     )
 
 

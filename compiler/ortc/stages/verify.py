@@ -197,15 +197,15 @@ def worst_case(check: Check, precision: str) -> str | None:
 
 def size_verdicts(target: TargetPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
     """Judge the size of the model's files."""
-    return tuple(_most("size", model_bytes, target.budgets.size, platform, format_bytes))
+    return tuple(most("size", model_bytes, target.budgets.size, platform, format_bytes))
 
 
 def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, platform: str) -> tuple[Verdict, ...]:
     """Judge memory, placement and batch invariance."""
     budgets = target.budgets
     verdicts = [
-        *_most("memory", check.peak_rss_bytes, budgets.memory, platform, format_bytes),
-        *_most("cpu_nodes", check.cpu_nodes, budgets.max_cpu_nodes, platform, lambda count: f"{count} nodes"),
+        *most("memory", check.peak_rss_bytes, budgets.memory, platform, format_bytes),
+        *most("cpu_nodes", check.cpu_nodes, budgets.max_cpu_nodes, platform, lambda count: f"{count} nodes"),
     ]
     if target.batch_invariance == "require":
         invariant = is_invariant(check, accuracy)
@@ -221,7 +221,8 @@ def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, pl
     return tuple(verdicts)
 
 
-def _most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:
+def most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:
+    """Judge a count by the most that is allowed; nothing where nothing was promised."""
     if limit is not None:
         yield Verdict(
             gate=gate,

@@ -1,0 +1,155 @@
+"""Judge a finished bundle again, on this host, with nothing but the bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ortc.arrays import read_arrays, write_arrays
+from ortc.bundle import Manifest
+from ortc.environment import environment
+from ortc.errors import StageError
+from ortc.host import Host, cores, describe
+from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
+from ortc.report import Numbers, Race, Verdict
+from ortc.stages import measure
+from ortc.stages.select import time_verdicts
+from ortc.stages.verify import most
+from ortc.store import Store
+from ortc.units import format_bytes
+from ortc.worker import Worker, WorkerError
+
+
+class Reverified(Frozen):
+    """What this host says of a bundle."""
+
+    format_version: int = 1
+    bundle: str
+    manifest_sha256: str
+    host: Host
+    verdicts: tuple[Verdict, ...]
+    numbers: Numbers | None
+    race: Race | None
+
+
+def read_bundle(bundle: Path) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        StageError: the directory is no bundle of this format.
+    """
+    try:
+        return Manifest.model_validate_json((bundle / "manifest.json").read_bytes())
+    except FileNotFoundError as error:
+        raise StageError(f"{bundle} is no bundle: it has no manifest.json") from error
+    except ValueError as error:
+        raise StageError(f"{bundle}/manifest.json is not of a format that this ortc reads: {error}") from error
+
+
+def reverify(bundle: Path, store: Store, *, timed: bool = True) -> Reverified:
+    """Digests, golden answers, size and, where the bundle is for this platform, its time budgets.
+
+    Args:
+        bundle: the directory.
+        store: where the runtime environment is kept.
+        timed: measure latency, start and memory.
+    """
+    from ortc.store import sha256_file
+
+    manifest = read_bundle(bundle)
+    host = describe()
+    verdicts: list[Verdict] = []
+    numbers, race = None, None
+    gpu = "CUDAExecutionProvider" in (bundle / "session.json").read_text("utf-8")
+    if host.platform not in manifest.platforms or (gpu and not host.gpus):
+        why = "no GPU on this host" if gpu and not host.gpus else f"this host is {host.platform}"
+        verdicts += [
+            Verdict(gate="self-test", platform=platform, outcome="unmeasured", observed=why, limit="run on the target")
+            for platform in manifest.platforms
+        ]
+    else:
+        interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
+        verdicts += _selftest(interpreter, bundle, host.platform)
+        verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
+        if timed and verdicts[0].outcome == "pass":
+            numbers, race = _measure(interpreter, bundle, manifest, host)
+            verdicts += time_verdicts(
+                numbers, _budgets(manifest), Shape(sizes=tuple(manifest.promises.at.items())), host.platform
+            )
+            verdicts += most("memory", numbers.peak_rss_bytes, manifest.promises.memory, host.platform, format_bytes)
+    return Reverified(
+        bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
+        manifest_sha256=sha256_file(bundle / "manifest.json"),
+        host=host,
+        verdicts=tuple(verdicts),
+        numbers=numbers,
+        race=race,
+    )
+
+
+def _selftest(interpreter: Path, bundle: Path, platform: str) -> Iterator[Verdict]:
+    try:
+        with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+            loaded = worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)
+    except WorkerError as error:
+        yield Verdict(
+            gate="self-test",
+            platform=platform,
+            outcome="fail",
+            observed=error.message,
+            limit="digests and golden answers",
+        )
+        return
+    cases = len(loaded["golden"])
+    yield Verdict(
+        gate="self-test",
+        platform=platform,
+        outcome="pass",
+        observed=f"every digest and {cases} golden cases",
+        limit="digests and golden answers",
+    )
+
+
+def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) -> tuple[Numbers, Race]:
+    with tempfile.TemporaryDirectory(prefix="ortc-verify-") as scratch:
+        request = Path(scratch) / "inputs.npz"
+        write_arrays(request, _request(bundle, manifest))
+        shape = Shape(sizes=tuple(manifest.promises.at.items()))
+        race = measure.race(
+            [(manifest.variant.name, interpreter, bundle)], None, request, shape=str(shape), host=host, threads=cores()
+        )
+    start, peak = measure.start_times(interpreter, bundle, manifest.promises.at)
+    return measure.numbers(race, manifest.variant.name, start, peak), race
+
+
+def _request(bundle: Path, manifest: Manifest) -> dict[str, Any]:
+    """A request of the promised shape, cut and tiled from the first golden case."""
+    import numpy as np
+
+    golden = read_arrays(bundle / manifest.golden[0].inputs)
+    request = {}
+    for tensor in manifest.inputs:
+        array = golden[tensor.name]
+        for dimension, entry in enumerate(tensor.shape):
+            size = manifest.promises.at[entry] if isinstance(entry, str) else entry
+            array = np.take(array, np.arange(size) % array.shape[dimension], axis=dimension)
+        request[tensor.name] = np.ascontiguousarray(array)
+    return request
+
+
+def _budgets(manifest: Manifest) -> BudgetPlan:
+    promises = manifest.promises
+    latency = None
+    if promises.latency:
+        latency = LatencyPlan.model_validate({"percentiles": tuple(promises.latency.items())})
+    return BudgetPlan(
+        latency=latency,
+        size=promises.size,
+        memory=promises.memory,
+        start=promises.start,
+        # PyTorch is not part of a bundle; the speed-up was judged when it was built.
+        min_speedup=None,
+        max_cpu_nodes=manifest.placement.max_cpu_nodes,
+    )
