@@ -26,7 +26,7 @@ def read_arrays(path: Path) -> Arrays:
             archive = np.load(stream, allow_pickle=False)
             if isinstance(archive, np.lib.npyio.NpzFile):
                 return {name: archive[name] for name in archive.files}
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
             raise ValueError(str(error)) from error
     raise ValueError("a single array, and no .npz file with names")
 

@@ -187,7 +187,8 @@ def test_a_model_of_fixed_batch_is_checked_on_real_samples_too() -> None:
 def test_nothing_real_without_samples_or_a_common_first_dimension() -> None:
     assert InputFactory((PIXELS,), (BATCH_AXIS,), Samples()).real() == []
     scalar = InputPlan(name="scale", dtype="float32", shape=())
-    factory = InputFactory((PIXELS, scalar), (BATCH_AXIS,), Samples())
+    arrays = {"pixels": np.ones((2, 2, 3), np.float32), "scale": np.ones(2, np.float32)}
+    factory = InputFactory((PIXELS, scalar), (BATCH_AXIS,), Samples(arrays=arrays))
     assert (factory.batch_axis, factory.real()) == (None, [])
     assert InputFactory((PIXELS,), (BATCH_AXIS,), Samples()).batch_axis == "batch"
 
@@ -296,3 +297,11 @@ def test_text_samples_that_cannot_be_used(model: Path, tmp_path_factory: pytest.
     path.write_bytes(b"a \xff")
     with pytest.raises(StageError, match="not UTF-8: byte 2"):
         load_samples(path, model)
+
+
+def test_a_model_without_a_mask_has_nothing_to_pad() -> None:
+    factory = InputFactory((IDS,), AXES, Samples())
+    feeds = factory.case(case(padded=True, batch=2, sequence=4))
+    assert (list(feeds), feeds["input_ids"].shape) == (["input_ids"], (2, 4))
+    texts = InputFactory((IDS,), AXES, TEXTS).case(case(padded=True, batch=2, sequence=4))
+    assert texts["input_ids"].tolist() == [[101, 10, 11, 102], [101, 20, 21, 102]]
