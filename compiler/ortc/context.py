@@ -13,10 +13,11 @@ from ortc.environment import environment
 from ortc.errors import StageError
 from ortc.fetch import Fetched
 from ortc.host import Host, cores
-from ortc.plan import ExportPlan, InputPlan, Plan
+from ortc.lock import Ingredients
+from ortc.plan import ExportPlan, InputPlan, Plan, digest
 from ortc.progress import Progress
 from ortc.spec import OnnxSource, PyTorchSource
-from ortc.store import Entry, Store, code_digest
+from ortc.store import Entry, Store, code_digest, sha256_file, templates_digest
 from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
 
@@ -61,6 +62,21 @@ class Context:
         if isinstance(source, PyTorchSource):
             key["module"] = entrypoint_digest(source.entrypoint, self.root)
         return key
+
+    def ingredients(self) -> Ingredients:
+        """What this build is made of, for ortc.lock."""
+        samples = self.plan.accuracy.samples
+        metric = self.plan.accuracy.metric
+        entrypoints = [metric.entrypoint] if metric is not None else []
+        if isinstance(self.plan.model, PyTorchSource):
+            entrypoints.append(self.plan.model.entrypoint)
+        code = [code_digest(""), templates_digest(), *(entrypoint_digest(entry, self.root) for entry in entrypoints)]
+        return Ingredients(
+            files=self.fetched.digests(),
+            samples_sha256=None if samples is None else sha256_file(self.root / samples),
+            code_sha256=digest(code),
+            tools=self.tools,
+        )
 
     def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
         """Run a cacheable action of a stage, with progress."""
@@ -118,9 +134,6 @@ def entrypoint_digest(entrypoint: str, root: Path) -> str:
         StageError: the module cannot be found.
     """
     import importlib.util
-
-    from ortc.plan import digest
-    from ortc.store import sha256_file
 
     name = entrypoint.partition(":")[0]
     base = root / Path(*name.split("."))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -20,7 +21,14 @@ from ortc.target_build import build_target
 from ortc.target_bundle import TargetBuild
 
 
-def build(plan: Plan, root: Path, output: Path, store: Store, progress: Progress) -> BuildReport:
+def build(
+    plan: Plan,
+    root: Path,
+    output: Path,
+    store: Store,
+    progress: Progress,
+    check: Callable[[Context], None] | None = None,
+) -> BuildReport:
     """Run the plan. Bundles appear below `output` only when every target keeps every promise.
 
     Args:
@@ -29,6 +37,7 @@ def build(plan: Plan, root: Path, output: Path, store: Store, progress: Progress
         output: bundles go to `output`/NAME/VERSION/TARGET.
         store: finished actions, source files, runtime environments.
         progress: told of every stage.
+        check: called before any work with the model's files at hand; may refuse.
 
     Raises:
         StageError: the model's part fails, so that there is nothing to judge.
@@ -53,6 +62,8 @@ def build(plan: Plan, root: Path, output: Path, store: Store, progress: Progress
             stack=stack,
             fetched=fetched,
         )
+        if check is not None:
+            check(context)
         model = build_model(context)
         material = model.material
         targets = [build_target(context, model, target) for target in plan.targets]

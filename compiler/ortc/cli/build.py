@@ -12,9 +12,13 @@ import rich_click as click
 from ortc.cli.prepare import prepare
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.report import report_error
-from ortc.errors import OrtcError
+from ortc.errors import OrtcError, StageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ortc.context import Context
+    from ortc.plan import Plan
     from ortc.report import BuildReport
 
 
@@ -32,9 +36,15 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the specs; may be repeated."
 )
+@click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
 def build(
-    specs: tuple[Path, ...], targets: tuple[str, ...], output: Path, overrides: tuple[str, ...], as_json: bool
+    specs: tuple[Path, ...],
+    targets: tuple[str, ...],
+    output: Path,
+    overrides: tuple[str, ...],
+    locked: bool,
+    as_json: bool,
 ) -> int:
     """Export, optimize, quantize, verify, measure and bundle.
 
@@ -52,7 +62,10 @@ def build(
     for path, (plan, root) in zip(specs, prepared, strict=True):
         progress = ConsoleProgress(str(path))
         try:
-            report = run(plan, root, output, store, progress)
+            check = None
+            if locked:
+                plan, check = apply_lock(path, plan)
+            report = run(plan, root, output, store, progress, check)
         except OrtcError as error:
             report_error(error)
             codes.append(error.exit_code)
@@ -74,6 +87,22 @@ def build(
         show(reports)
     failures = [code for code in codes if code]
     return min(failures) if failures else 0
+
+
+def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]:
+    """The plan as it was locked, and what refuses ingredients that were not.
+
+    Raises:
+        StageError: there is no lock for the spec, or the plan is another one.
+    """
+    from ortc.lock import LOCK_FILE, check_locked, lock_path, read_lock, restrict
+
+    entry = read_lock(lock_path(spec)).specs.get(plan.name)
+    if entry is None:
+        raise StageError(
+            f"{LOCK_FILE} beside {spec} has no entry for `{plan.name}`", help=f"write it: `ortc lock {spec}`"
+        )
+    return restrict(plan, entry), lambda context: check_locked(entry.ingredients, context.ingredients())
 
 
 def keep_report(report: BuildReport, output: Path) -> None:

@@ -1,0 +1,59 @@
+"""`ortc lock`: pin what a build is made of and came to."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+from ortc.cli.prepare import prepare
+from ortc.cli.progress import ConsoleProgress
+
+if TYPE_CHECKING:
+    from ortc.context import Context
+    from ortc.lock import Ingredients
+
+
+@click.command
+@click.argument("spec", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("dist"),
+    show_default=True,
+    help="Directory for the bundles.",
+)
+def lock(spec: Path, output: Path) -> int:
+    """Build a spec and write ortc.lock beside it: digests of everything that went in, and the variants that won.
+
+    `ortc build --locked` then gives the same bundles, or fails.
+    """
+    from ortc.lock import lock_path, locked, write_lock
+    from ortc.pipeline import build
+    from ortc.store import Store, cache_root
+
+    plan, root = prepare(spec, (), ())
+    seen: list[Ingredients] = []
+
+    def keep(context: Context) -> None:
+        seen.append(context.ingredients())
+
+    progress = ConsoleProgress(str(spec))
+    try:
+        report = build(plan, root, output, Store(cache_root()), progress, keep)
+    finally:
+        progress.close()
+    if report.exit_code:
+        from ortc.cli.table import show
+
+        show([report])
+        return report.exit_code
+    place = lock_path(spec)
+    write_lock(place, plan.name, locked(plan, report, seen[0]))
+    for target in report.targets:
+        sys.stdout.write(f"{target.target}: {target.variant} at {target.graph_level}\n")
+    sys.stdout.write(f"locked in {place}\n")
+    return 0

@@ -1,0 +1,159 @@
+"""ortc.lock: what a build was made of and came to, so that the next one is the same or fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from ortc.errors import StageError
+from ortc.plan import Frozen, Plan
+from ortc.report import BuildReport
+from ortc.target import GraphLevel
+
+FORMAT_VERSION = 1
+LOCK_FILE = "ortc.lock"
+
+
+class Ingredients(Frozen):
+    """What a build is made of: digests of the model's files, of samples and code, versions of tools."""
+
+    files: dict[str, str]
+    samples_sha256: str | None
+    code_sha256: str
+    tools: dict[str, str]
+
+
+class LockedTarget(Frozen):
+    """What ships on one target."""
+
+    variant: str
+    graph_level: GraphLevel
+    runtime: str
+    pins_sha256: str
+
+
+class LockedSpec(Frozen):
+    """Everything that decides the bytes of a spec's bundles."""
+
+    version: str
+    plan_sha256: str
+    revision: str | None
+    ingredients: Ingredients
+    targets: dict[str, LockedTarget]
+
+
+class Lock(Frozen):
+    """ortc.lock: one entry for each spec of its directory, by the spec's name."""
+
+    format_version: int = FORMAT_VERSION
+    specs: dict[str, LockedSpec]
+
+
+def lock_path(spec: Path) -> Path:
+    """Where the lock of a spec lies: beside it."""
+    return spec.parent / LOCK_FILE
+
+
+def read_lock(path: Path) -> Lock:
+    """The lock in a file; an empty one where there is no file.
+
+    Raises:
+        StageError: the file is not a lock.
+    """
+    try:
+        return Lock.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Lock(specs={})
+    except ValueError as error:
+        raise StageError(
+            f"{path} is not a lock that this ortc reads", help="write it again: `ortc lock SPEC`"
+        ) from error
+
+
+def write_lock(path: Path, name: str, entry: LockedSpec) -> None:
+    """Put a spec's entry into a lock, and leave the others."""
+    lock = read_lock(path)
+    specs = dict(sorted({**lock.specs, name: entry}.items()))
+    text = json.dumps(Lock(specs=specs).model_dump(mode="json"), indent=2) + "\n"
+    handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+    Path(fresh).chmod(0o644)
+    Path(fresh).replace(path)
+
+
+def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedSpec:
+    """The entry of a spec that was just built.
+
+    Raises:
+        StageError: a target has no variant, so that there is nothing to lock.
+    """
+    chosen: dict[str, LockedTarget] = {}
+    planned = {target.name: target for target in plan.targets}
+    for target in report.targets:
+        if target.variant is None or target.graph_level is None or target.exit_code:
+            raise StageError(f"target `{target.target}` was not built; only what ships can be locked")
+        runtime = planned[target.target].runtime
+        chosen[target.target] = LockedTarget.model_validate(
+            {
+                "variant": target.variant,
+                "graph_level": target.graph_level,
+                "runtime": f"{runtime.package}=={runtime.version}",
+                "pins_sha256": runtime.pins_sha256,
+            }
+        )
+    return LockedSpec(
+        version=plan.version,
+        plan_sha256=plan.digest(),
+        revision=getattr(plan.model, "revision", None),
+        ingredients=ingredients,
+        targets=chosen,
+    )
+
+
+def restrict(plan: Plan, entry: LockedSpec) -> Plan:
+    """The plan with each target's variant and graph level fixed to the locked ones.
+
+    Raises:
+        StageError: the plan is not the one that was locked.
+    """
+    if plan.digest() != entry.plan_sha256:
+        raise StageError(
+            f"`{plan.name}` differs from {LOCK_FILE}: the plan has sha256 {plan.digest()[:12]}…, "
+            f"locked is {entry.plan_sha256[:12]}…",
+            help="the spec, a profile, the pins or ortc itself changed; look at `ortc plan`, then `ortc lock` again",
+        )
+    targets = []
+    for target in plan.targets:
+        fixed = entry.targets[target.name]
+        variants = tuple(variant for variant in target.variants if variant.name == fixed.variant)
+        targets.append(target.model_copy(update={"variants": variants, "graph_levels": (fixed.graph_level,)}))
+    return plan.model_copy(update={"targets": tuple(targets)})
+
+
+def check_locked(before: Ingredients, now: Ingredients) -> None:
+    """Refuse ingredients that are not the locked ones, before any work is done with them.
+
+    Raises:
+        StageError: naming every difference.
+    """
+    changed = [
+        f"{what} {name}: locked {old.get(name)}, found {new.get(name)}"
+        for what, old, new in (("file", before.files, now.files), ("tool", before.tools, now.tools))
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+    if before.samples_sha256 != now.samples_sha256:
+        changed.append(f"samples: locked {before.samples_sha256}, found {now.samples_sha256}")
+    if before.code_sha256 != now.code_sha256:
+        changed.append(
+            f"code of ortc or of the spec's entry points: locked {before.code_sha256}, found {now.code_sha256}"
+        )
+    if changed:
+        raise StageError(
+            f"the build would differ from {LOCK_FILE}",
+            help="restore what was locked, or write the lock again: `ortc lock SPEC`",
+            details=tuple(changed),
+        )
