@@ -1,0 +1,94 @@
+"""Plans, targets and manifests made by hand, for tests of what is done with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ortc.bundle import (
+    AxisInfo,
+    InputInfo,
+    Manifest,
+    ModelInfo,
+    OutputInfo,
+    PlacementInfo,
+    Promises,
+    Provenance,
+    RuntimeInfo,
+    VariantInfo,
+)
+from ortc.checks import check_spec
+from ortc.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan
+from ortc.resolve import resolve
+
+ROOT = Path(__file__).parents[2]
+SPECS = sorted((ROOT / "specs").glob("*.yaml"))
+
+
+def plan(spec: Path, *overrides: str, targets: tuple[str, ...] = ()) -> Plan:
+    """The plan of a spec, as the command line makes it."""
+    checked = check_spec(spec, overrides)
+    return resolve(checked.loaded.spec, checked.profiles, targets)
+
+
+_TARGET: list[TargetPlan] = []
+
+
+def target(**changes: Any) -> TargetPlan:
+    """A CPU target without budgets, with fields replaced.
+
+    Budgets go by their own names, latency as {percentile: seconds}.
+    """
+    if not _TARGET:
+        _TARGET.append(plan(ROOT / "specs" / "bert.yaml", targets=("cpu",)).targets[0])
+    budgets = {name: changes.pop(name, None) for name in BudgetPlan.model_fields}
+    if budgets["latency"] is not None:
+        budgets["latency"] = LatencyPlan(percentiles=tuple(budgets["latency"].items()))
+    return _TARGET[0].model_copy(update={"budgets": BudgetPlan(**budgets), **changes})
+
+
+def accuracy(**changes: Any) -> AccuracyPlan:
+    """Promises of accuracy, with fields replaced."""
+    fields = {"max_abs": 1e-4, "cosine": 0.98, "top1_agreement": None, "samples": None, "metric": None}
+    return AccuracyPlan(**(fields | changes))
+
+
+def manifest(**changes: Any) -> Manifest:
+    """A manifest of a small encoder, with fields replaced."""
+    fields: dict[str, Any] = {
+        "name": "bert",
+        "version": "1.0.0",
+        "target": "cpu",
+        "platforms": ("linux/amd64",),
+        "fit_to_serve": True,
+        "unfit_reason": None,
+        "provisional": False,
+        "stamp": 315532800,
+        "model": ModelInfo(
+            file="model/model.onnx",
+            bytes=3,
+            opset=17,
+            ir_version=10,
+            domains={},
+            exporter="dynamo",
+            exporter_reason=None,
+        ),
+        "inputs": (InputInfo(name="input_ids", dtype="int64", shape=("batch", "sequence"), range=(0, 99)),),
+        "outputs": (OutputInfo(name="hidden", dtype="float32", shape=("batch", None, 8)),),
+        "axes": (
+            AxisInfo(name="batch", min=1, typical=1, max=16),
+            AxisInfo(name="sequence", min=1, typical=8, max=64, multiple_of=1),
+        ),
+        "runtime": RuntimeInfo(
+            package="onnxruntime", version="1.31.1", minimum_version="1.31.0", python=("3.11", "3.12")
+        ),
+        "variant": VariantInfo(name="fp32", precision="fp32", graph_level="all", batch_invariant=True),
+        "placement": PlacementInfo(max_cpu_nodes=None),
+        "promises": Promises(at={}, latency={}, size=None, memory=None, start=None, min_speedup=None),
+        "golden": (),
+        "warmup": ({"batch": 1, "sequence": 8},),
+        "decisions": (),
+        "provenance": Provenance(plan_sha256="0" * 64, source="huggingface:x/y", revision="abc", files=(), tools={}),
+        "files": (),
+    }
+    return Manifest(**(fields | changes))

@@ -1,0 +1,170 @@
+"""From a spec to its plan, and what a plan promises: every default filled in, one digest for one content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from tests.support.plans import ROOT, SPECS, manifest, plan, target
+
+from ortc.bundle import session_file
+from ortc.load import load_profile
+from ortc.plan import AxisPlan, ExportPlan, InputPlan, Plan, canonical, digest
+from ortc.render import render
+from ortc.resolve import padded_axis, variants_for
+from ortc.versions import pins
+
+BERT = ROOT / "specs" / "bert.yaml"
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
+def test_plans_survive_json(spec: Path) -> None:
+    made = plan(spec)
+    read = Plan.model_validate_json(made.to_json())
+    assert read == made
+    assert read.digest() == made.digest()
+    assert read.to_json() == made.to_json()
+    assert plan(spec) == made
+
+
+def leaves(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from leaves(value, (*path, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from leaves(value, (*path, index))
+    else:
+        yield path
+
+
+def others(value: object) -> list[object]:
+    """Values that could stand instead; one of them is valid wherever the value is of a free type."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, (int, float)):
+        return [value + 1, value + 0.5]
+    if value is None:
+        return [1, "x", 0.5]
+    return [f"{value}x", "latency", "size", "linux/arm64", "int8", "fp32", "off", "basic", "allow", "fail", "require"]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
+def test_every_field_is_in_the_digest(spec: Path) -> None:
+    made = plan(spec)
+    document = made.model_dump(mode="json")
+    digests = {made.digest()}
+    changed = total = 0
+    for path in leaves(document):
+        total += 1
+        copy = json.loads(json.dumps(document))
+        node = copy
+        for key in path[:-1]:
+            node = node[key]
+        original = node[path[-1]]
+        for other in others(original):
+            if other == original:
+                continue
+            node[path[-1]] = other
+            try:
+                different = Plan.model_validate_json(json.dumps(copy))
+            except ValidationError:
+                continue
+            assert different != made, path
+            assert different.digest() not in digests, path
+            digests.add(different.digest())
+            changed += 1
+            break
+    assert changed > 0.8 * total
+
+
+def test_an_unknown_field_is_refused() -> None:
+    document = plan(BERT).model_dump(mode="json") | {"more": 1}
+    with pytest.raises(ValidationError, match="more"):
+        Plan.model_validate(document)
+
+
+def test_canonical_text_does_not_depend_on_order() -> None:
+    assert canonical({"b": 1, "a": [1, {"d": None, "c": "é"}]}) == '{"a":[1,{"c":"é","d":null}],"b":1}'
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest([1, 2]) != digest([2, 1])
+
+
+def test_plans_do_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        plan(BERT).name = "other"
+
+
+def test_defaults_come_from_the_profile() -> None:
+    cpu, edge = (plan(BERT, targets=(name,)).targets[0] for name in ("cpu", "edge"))
+    assert (cpu.platforms, edge.platforms) == (("linux/amd64",), ("linux/arm64", "linux/amd64"))
+    assert [variant.name for variant in cpu.variants] == ["fp32"]
+    assert {variant.precision for variant in edge.variants} == {"int8"}
+    assert cpu.runtime.pins_sha256 == pins("onnxruntime").sha256
+    assert cpu.measure_at.as_dict() == {"batch": 1, "sequence": 128}
+    assert cpu.budgets.latency is not None
+    assert cpu.budgets.latency.percentiles == (("p99", pytest.approx(0.12)),)
+    assert (cpu.unmeasured, edge.unmeasured) == ("fail", "allow")
+
+
+def test_what_the_spec_says_goes_before_the_profile() -> None:
+    made = plan(
+        BERT,
+        "targets.cpu.precision=auto",
+        "targets.cpu.platforms=[linux/arm64]",
+        "targets.cpu.latency_budget={p50: 1ms, p90: 2ms, at: {batch: 4}}",
+        "targets.cpu.size_budget=80MB",
+        "targets.cpu.unmeasured=allow",
+        targets=("cpu",),
+    ).targets[0]
+    assert [variant.name for variant in made.variants] == [v.name for v in load_profile("cpu").variants]
+    assert made.platforms == ("linux/arm64",)
+    # An axis that `at` leaves out is at its typical size; percentiles in rising order.
+    assert made.measure_at.as_dict() == {"batch": 4, "sequence": 128}
+    assert made.budgets.latency is not None
+    assert [name for name, _ in made.budgets.latency.percentiles] == ["p50", "p90"]
+    assert (made.budgets.size, made.unmeasured) == (80_000_000, "allow")
+
+
+def test_only_the_targets_asked_for() -> None:
+    assert [entry.name for entry in plan(BERT).targets] == ["server-gpu", "cpu", "edge"]
+    assert [entry.name for entry in plan(BERT, targets=("edge", "server-gpu")).targets] == ["server-gpu", "edge"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])
+def test_precision_filters_variants(precision: Any) -> None:
+    profile = load_profile("cpu")
+    found = variants_for(profile, precision)
+    assert found
+    assert all(variant.precision == precision for variant in found) or precision == "auto"
+    assert precision != "auto" or found == profile.variants
+
+
+def export(inputs: tuple[InputPlan, ...] | None, *axes: str) -> ExportPlan:
+    bounds = tuple(AxisPlan(name=name, min=1, typical=1, max=8) for name in axes)
+    return ExportPlan(opset=17, ir_version=8, exporter="auto", axes=bounds, inputs=inputs, outputs=None)
+
+
+def test_the_axis_that_a_mask_pads() -> None:
+    mask = InputPlan(name="attention_mask", dtype="int64", shape=("batch", "length"))
+    assert padded_axis(export((mask,), "batch", "length")) == "length"
+    assert padded_axis(export((mask.model_copy(update={"shape": ("batch", 8)}),), "batch")) is None
+    assert padded_axis(export((mask.model_copy(update={"name": "x"}),), "batch", "length")) is None
+    # Derived later: a text model's canonical axis.
+    assert padded_axis(export(None, "batch", "sequence")) == "sequence"
+    assert padded_axis(export(None, "batch", "samples")) is None
+
+
+def test_rendering_gives_equal_bytes() -> None:
+    first, again = (render(target(), manifest(), session_file(target(), "all")) for _ in range(2))
+    assert first == again
+    assert len({file.path for file in first}) == len(first)
+    # What it depends on shows.
+    other = {file.path: file.content for file in render(target(), manifest(version="2"), session_file(target(), "all"))}
+    assert {file.path for file in first if other[file.path] != file.content} == {"Dockerfile", "README.md"}
+    basic = {file.path: file.content for file in render(target(), manifest(), session_file(target(), "basic"))}
+    assert {file.path for file in first if basic[file.path] != file.content} == {"session.json"}
