@@ -113,7 +113,7 @@ class TargetReport(Frozen):
 
 
 class BuildReport(Frozen):
-    """A build of one spec."""
+    """A build of one spec. `error` says why there is nothing to tell of targets."""
 
     format_version: int = FORMAT_VERSION
     name: str
@@ -126,6 +126,7 @@ class BuildReport(Frozen):
     skipped_cases: tuple[str, ...] = ()
     stages: tuple[StageTime, ...] = ()
     targets: tuple[TargetReport, ...] = ()
+    error: str | None = None
     exit_code: int = 0
 
 

@@ -68,23 +68,27 @@ def build(
             report = run(plan, root, output, store, progress, check)
         except OrtcError as error:
             report_error(error)
-            codes.append(error.exit_code)
-            continue
+            report = _failure(plan, error, progress)
         finally:
             progress.close()
-        keep_report(report, output)
         reports.append(report)
         codes.append(report.exit_code)
+        try:
+            keep_report(report, output)
+        except OSError as error:
+            reason = StageError(f"cannot write the report to {output}: {error.strerror or error}")
+            report_error(reason)
+            codes.append(reason.exit_code)
     if as_json:
         document: dict[str, Any] = {
             "format_version": 1,
             "builds": [report.model_dump(mode="json") for report in reports],
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    elif reports:
+    elif told := [report for report in reports if report.targets]:
         from ortc.cli.table import show
 
-        show(reports)
+        show(told)
     failures = [code for code in codes if code]
     return min(failures) if failures else 0
 
@@ -103,6 +107,23 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
             f"{LOCK_FILE} beside {spec} has no entry for `{plan.name}`", help=f"write it: `ortc lock {spec}`"
         )
     return restrict(plan, entry), lambda context: check_locked(entry.ingredients, context.ingredients())
+
+
+def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildReport:
+    """The report of a build that ended before any target could be judged."""
+    from ortc.host import describe
+    from ortc.report import BuildReport
+
+    lines = [error.message, *error.details, *([f"help: {error.help}"] if error.help else [])]
+    return BuildReport(
+        name=plan.name,
+        version=plan.version,
+        plan_sha256=plan.digest(),
+        host=describe(),
+        stages=tuple(progress.times),
+        error="\n".join(lines),
+        exit_code=error.exit_code,
+    )
 
 
 def keep_report(report: BuildReport, output: Path) -> None:

@@ -74,7 +74,16 @@ class Server:
     def run(self, request: Json) -> Json:
         """{inputs: .npz, outputs: .npz} -> nothing; outputs are written by name."""
         reference, _ = self._loaded()
-        outputs = reference.module(*self._tensors(request["inputs"]))
+        tensors = self._tensors(request["inputs"])
+        try:
+            outputs = reference.module(*tensors)
+        except Exception as error:
+            shapes = ", ".join(str(list(tensor.shape)) for tensor in tensors)
+            raise StageError(
+                f"the model fails in PyTorch on inputs of shape {shapes}: {type(error).__name__}: {error}",
+                help="its code depends on a size that `export.dynamic_axes` declares as dynamic: change the code "
+                "or the bounds",
+            ) from error
         arrays = {name: value.numpy() for name, value in zip(reference.outputs, outputs, strict=True)}
         write_arrays(Path(request["outputs"]), arrays)
         return {}

@@ -113,6 +113,10 @@ def load_program(source: ExportedProgramSource, directory: Path, export: ExportP
         raise StageError(f"cannot read the exported program `{path.name}`: {_reason(error)}") from error
     # Guards are Python text in the file, and would be compiled; the plan's axes say which sizes are allowed.
     module = program.module(check_guards=False)
+    # torch replaces train() and eval() of such a module by functions that raise: its mode was fixed when it was
+    # exported. Without them the module's own do, and change nothing of what the graph computes.
+    for name in ("train", "eval"):
+        vars(module).pop(name, None)
     return finish(module, export.inputs or program_inputs(program, export), export)
 
 

@@ -73,7 +73,7 @@ def _reasons(archive: zipfile.ZipFile) -> Iterator[str]:
     # Of two members with one name, torch may read the other one.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        yield f"it has `{twice}` twice"
+        yield f"it has more than one member `{twice}`"
     if len({name.partition("/")[0] for name in names}) > 1:
         yield "it has more than one directory"
     for name in names:
