@@ -61,7 +61,7 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
 
 
 def is_intact(place: Path, sums: str) -> bool:
-    """Whether a published bundle is the one whose SHA256SUMS has this digest, by its files' sizes and times.
+    """Whether a published bundle is the one whose SHA256SUMS has this digest, by its files' names, sizes and times.
 
     Args:
         place: where the bundle lies, or not.
@@ -71,14 +71,20 @@ def is_intact(place: Path, sums: str) -> bool:
         if sha256_file(place / "SHA256SUMS") != sums:
             return False
         manifest = Manifest.model_validate_json((place / "manifest.json").read_bytes())
+        listed = (place / "SHA256SUMS").read_text("utf-8").splitlines()
+        if f"{sha256_file(place / 'manifest.json')}  manifest.json" not in listed:
+            return False
         if not any((place / MEASUREMENTS).iterdir()):
             return False
         found = {str(file.relative_to(place)): file.stat() for file in place.rglob("*") if file.is_file()}
     except (OSError, ValueError):
         return False
+    expected = {"manifest.json", "SHA256SUMS", *(file.path for file in manifest.files)}
+    # What the loader allows to come and go.
+    if {p for p in found if not p.startswith(f"{MEASUREMENTS}/") and "__pycache__" not in Path(p).parts} != expected:
+        return False
     return all(
-        file.path in found
-        and found[file.path].st_size == file.bytes
+        found[file.path].st_size == file.bytes
         and int(found[file.path].st_mtime) == manifest.stamp
         for file in manifest.files
     )

@@ -1,0 +1,224 @@
+"""The cache: an action is done once, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ortc.errors import StageError
+from ortc.store import RESULT, Store, cache_root, code_digest, loader_digest, sha256_file, templates_digest
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def fail(_: Path) -> dict[str, Any]:
+    raise AssertionError("done again")
+
+
+def files(root: Path) -> set[str]:
+    """What is kept, without the files that locks leave."""
+    found = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return {name for name in found if not name.endswith(".lock")}
+
+
+def test_an_action_is_done_once(store: Store) -> None:
+    def action(directory: Path) -> dict[str, Any]:
+        assert list(directory.iterdir()) == []
+        (directory / "model.onnx").write_bytes(b"graph")
+        return {"nodes": [1, 2.5, None]}
+
+    first = store.run("export", {"opset": 17}, action)
+    assert (first.cached, first.result) == (False, {"nodes": [1, 2.5, None]})
+    again = store.run("export", {"opset": 17}, fail)
+    assert (again.cached, again.result, again.key) == (True, first.result, first.key)
+    assert (again.directory / "model.onnx").read_bytes() == b"graph"
+    assert store.find("export", {"opset": 17}) == again
+
+
+def test_other_inputs_are_another_action(store: Store) -> None:
+    made = {
+        store.run(stage, inputs, lambda _: {}).key
+        for stage in ("export", "shape matrix")
+        for inputs in ({"opset": 17}, {"opset": 18}, {"opset": "17"}, {"opset": 17, "x": None})
+    }
+    assert len(made) == 8
+    assert store.run("export", {"b": 1, "a": 2}, lambda _: {}).key == store.run("export", {"a": 2, "b": 1}, fail).key
+    assert store.find("export", {"opset": 99}) is None
+
+
+def test_several_threads_do_it_once(store: Store) -> None:
+    running, done = threading.Semaphore(1), []
+    started = threading.Barrier(8)
+
+    def action(directory: Path) -> dict[str, Any]:
+        assert running.acquire(blocking=False), "two at once"
+        (directory / "file").write_text("x")
+        threading.Event().wait(0.05)
+        done.append(1)
+        running.release()
+        return {"count": len(done)}
+
+    def run(_: int) -> Any:
+        started.wait()
+        return store.run("export", {"x": 1}, action)
+
+    with ThreadPoolExecutor(8) as pool:
+        entries = list(pool.map(run, range(8)))
+    assert done == [1]
+    assert [entry.result for entry in entries] == [{"count": 1}] * 8
+    assert sum(not entry.cached for entry in entries) == 1
+
+
+def test_other_actions_do_not_wait(store: Store) -> None:
+    inside = threading.Event()
+
+    def slow(_: Path) -> dict[str, Any]:
+        inside.set()
+        assert release.wait(10)
+        return {}
+
+    release = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(store.run, "export", {"x": 1}, slow)
+        assert inside.wait(10)
+        assert store.run("export", {"x": 2}, lambda _: {}).result == {}
+        release.set()
+        waiting.result(10)
+
+
+@pytest.mark.parametrize("error", [StageError("no"), KeyboardInterrupt()])
+def test_a_failure_leaves_nothing(store: Store, error: BaseException) -> None:
+    def broken(directory: Path) -> dict[str, Any]:
+        (directory / "half").write_text("x")
+        raise error
+
+    with pytest.raises(type(error)):
+        store.run("export", {"x": 1}, broken)
+    assert files(store.root) == set()
+    assert store.run("export", {"x": 1}, lambda _: {"ok": True}).result == {"ok": True}
+
+
+def test_a_result_that_is_no_json_leaves_nothing(store: Store) -> None:
+    with pytest.raises(TypeError):
+        store.run("export", {"x": 1}, lambda _: {"path": Path()})
+    assert files(store.root) == set()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"half', b"\x00" * 20, b"\xff\xfe", None])
+def test_a_torn_entry_is_made_again(store: Store, content: bytes | None) -> None:
+    entry = store.run("export", {"x": 1}, lambda directory: {"old": (directory / "big").write_text("torn")})
+    if content is None:
+        (entry.directory / RESULT).unlink()
+    else:
+        (entry.directory / RESULT).write_bytes(content)
+    # A look does not delete what another process may be mending at that moment.
+    assert store.find("export", {"x": 1}) is None
+    assert (entry.directory / "big").is_file()
+    again = store.run("export", {"x": 1}, lambda _: {"new": 1})
+    assert (again.cached, again.result) == (False, {"new": 1})
+    assert not (entry.directory / "big").exists()
+    assert store.run("export", {"x": 1}, fail).result == {"new": 1}
+
+
+def test_put(store: Store) -> None:
+    assert store.put("bundle", {"x": 1}, {"sums": "abc"}).result == {"sums": "abc"}
+    found = store.find("bundle", {"x": 1})
+    assert found is not None
+    assert found.result == {"sums": "abc"}
+
+
+def test_why_something_has_to_be_done(store: Store) -> None:
+    before = {"opset": 17, "model": {"files": {"a": "0" * 64}, "id": "x"}, "outputs": ["a"]}
+    assert store.why_missing("export", before, "bert") == "never done"
+    store.run("export", before, lambda _: {}, "bert")
+    assert store.why_missing("export", {**before, "opset": 18}, "bert") == "changed: opset 17 -> 18"
+    changed = {**before, "model": {"files": {"a": "1" * 64}, "id": "y"}, "outputs": ["b"]}
+    assert store.why_missing("export", changed, "bert") == "changed: model.files.a, model.id x -> y, outputs"
+    assert store.why_missing("export", {}, "bert") == "changed: model, opset 17 -> None, outputs"
+    many = {**before, "a": 1, "b": 2, "c": 3, "d": 4}
+    assert store.why_missing("export", many, "bert").endswith(", …")
+    assert store.why_missing("export", before, "other") == "never done"
+    assert store.why_missing("export", before, "bert") == "was pruned"
+
+
+def test_blobs_are_kept_by_digest(store: Store, tmp_path: Path) -> None:
+    source = tmp_path / "weights"
+    source.write_bytes(b"abc")
+    sha256 = sha256_file(source)
+    assert sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    kept = store.add_blob(source, sha256)
+    assert kept == store.blob(sha256)
+    assert kept.read_bytes() == b"abc"
+    source.unlink()
+    # What is kept is not copied again.
+    assert store.add_blob(source, sha256) == kept
+    assert files(store.root) == {f"blobs/ba/{sha256}"}
+
+
+def test_a_copy_that_fails_leaves_no_blob(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        store.add_blob(tmp_path / "missing", "a" * 64)
+    assert files(store.root) == set()
+
+
+def test_builds_share_the_cache_and_pruning_has_it_alone(store: Store) -> None:
+    with store.in_use(), store.in_use(), pytest.raises(StageError, match="a build is using the cache"), store.alone():
+        pass
+    with store.alone():
+        pass
+
+
+def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ORTC_CACHE_DIR", str(tmp_path))
+    assert cache_root() == tmp_path
+    monkeypatch.delenv("ORTC_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "ortc"
+
+
+def test_digests_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "ortc"
+    (package / "reference").mkdir(parents=True)
+    (package / "store.py").write_text("")
+    (package / "compare.py").write_text("a = 1")
+    (package / "reference" / "model.py").write_text("b = 1")
+    monkeypatch.setattr("ortc.store.__file__", str(package / "store.py"))
+    before = code_digest("compare.py"), code_digest("reference"), code_digest("compare.py", "reference")
+    assert len(set(before)) == 3
+    (package / "reference" / "model.py").write_text("b = 2")
+    assert code_digest("compare.py") == before[0]
+    assert code_digest("reference") != before[1]
+    assert code_digest("compare.py", "reference") != before[2]
+    with pytest.raises(FileNotFoundError):
+        code_digest("gone.py")
+
+
+def test_digests_of_what_bundles_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime" / "loader.py").write_text("1")
+    (tmp_path / "Dockerfile.j2").write_text("1")
+    monkeypatch.setattr("ortc.resources.templates_dir", lambda: tmp_path)
+    before = loader_digest(), templates_digest()
+    (tmp_path / "Dockerfile.j2").write_text("2")
+    assert loader_digest() == before[0]
+    assert templates_digest() != before[1]
+    after = templates_digest()
+    (tmp_path / "runtime" / "__pycache__").mkdir()
+    (tmp_path / "runtime" / "__pycache__" / "loader.pyc").write_text("x")
+    assert templates_digest() == after
+    (tmp_path / "runtime" / "loader.py").write_text("2")
+    assert loader_digest() != before[0]
+
+
+def test_entries_can_be_read_by_people(store: Store) -> None:
+    entry = store.run("shape matrix", {"x": 1}, lambda _: {"a": 1})
+    assert entry.directory == store.root / "actions" / "shape-matrix" / entry.key
+    assert json.loads((entry.directory / RESULT).read_text("utf-8")) == {"a": 1}
