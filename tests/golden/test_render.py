@@ -21,6 +21,7 @@ from ortc.bundle import (
     ModelInfo,
     OutputInfo,
     PlacementInfo,
+    Promises,
     Provenance,
     RuntimeInfo,
     VariantInfo,
@@ -98,6 +99,9 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
         ),
         variant=VariantInfo(name="fp32", precision="fp32", graph_level="all", batch_invariant=True),
         placement=PlacementInfo(max_cpu_nodes=None),
+        promises=Promises(
+            at={"batch": 2, "sequence": 128}, latency={"p99": 0.1}, size=None, memory=None, start=None, min_speedup=None
+        ),
         golden=(),
         warmup=({"batch": 2, "sequence": 128},),
         decisions=(),
