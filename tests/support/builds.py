@@ -1,0 +1,130 @@
+"""Run the real command line, and look at what it built."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT = 900
+"""Seconds: a build that takes longer hangs."""
+
+PATIENT = ("--set", "targets.cpu.latency_budget.p99=60s", "--set", "targets.edge.latency_budget.p99=60s")
+"""For builds of the repository's specs that must succeed: a machine that runs other tests too may miss real budgets."""
+
+
+@dataclass(frozen=True)
+class Build:
+    """What one `ortc build` did."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+    output: Path
+    seconds: float
+
+    def bundle(self, name: str, target: str, version: str = "1.0.0") -> Path:
+        return self.output / name / version / target
+
+    def report(self, name: str, version: str = "1.0.0") -> dict[str, Any]:
+        document: dict[str, Any] = json.loads((self.output / name / f"{version}.report.json").read_bytes())
+        return document
+
+    def bundles(self) -> list[str]:
+        """Every directory below the output that holds a manifest, hidden ones too."""
+        return sorted(str(path.parent.relative_to(self.output)) for path in self.output.rglob("manifest.json"))
+
+    def succeeded(self) -> Build:
+        """The same, when the build did succeed."""
+        assert self.exit_code == 0, f"exit code {self.exit_code}\n{self.stderr}\n{self.stdout}"
+        return self
+
+    def failed(self, exit_code: int) -> str:
+        """What a build that failed told on stderr."""
+        assert self.exit_code == exit_code, f"exit code {self.exit_code}\n{self.stderr}\n{self.stdout}"
+        assert "Traceback" not in self.stderr
+        return self.stderr
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """The command line with a cache of its own, from a checkout, without a hub."""
+
+    cache: Path
+    root: Path = ROOT
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "ORTC_CACHE_DIR": str(self.cache),
+            # Neither a hub nor what a developer's hub cache happens to hold.
+            "HF_HUB_OFFLINE": "1",
+            "HF_HOME": str(self.cache / "no-hub"),
+            "NO_COLOR": "1",
+            "PYTHONPATH": str(self.root / "compiler"),
+        }
+
+    def command(self, *arguments: str | Path, output: Path) -> list[str]:
+        return [sys.executable, "-m", "ortc", "build", *map(str, arguments), "-o", str(output)]
+
+    def build(self, *arguments: str | Path, output: Path, **options: Any) -> Build:
+        """`ortc build` to its end; `options` are those of subprocess.run."""
+        begin = time.monotonic()
+        command = self.command(*arguments, output=output)
+        # The environment goes through `env` alone, so that no test changes that of the others.
+        done = subprocess.run(
+            command,
+            **{"cwd": self.root, "env": self.environment(), **options},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return Build(done.returncode, done.stdout, done.stderr, output, time.monotonic() - begin)
+
+
+def snapshot(directory: Path) -> dict[str, tuple[str, int]]:
+    """Path to sha256 and modification time, in nanoseconds, of every file below a directory."""
+    return {
+        str(path.relative_to(directory)): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def loader(
+    python: Path, bundle: Path, *arguments: str | Path, program: str = "loader.py"
+) -> subprocess.CompletedProcess[str]:
+    """A bundle's own program in an environment; nothing of this process's environment reaches its imports."""
+    return subprocess.run(
+        [str(python), "-E", "-s", "-B", str(bundle / "runtime" / program), *map(str, arguments)],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    """The result on stdout of a loader that succeeded."""
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["ok"] is True
+    return document["result"]
+
+
+def refusal(done: subprocess.CompletedProcess[str], code: str) -> str:
+    """The message of a loader that refused."""
+    assert done.returncode != 0, done.stdout
+    document = json.loads(done.stdout)
+    assert document["ok"] is False
+    assert document["error"]["code"] == code, document
+    return str(document["error"]["message"])
