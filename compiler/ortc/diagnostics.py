@@ -108,7 +108,13 @@ def to_data(diagnostic: Diagnostic) -> dict[str, Any]:
 def to_json(diagnostics: Iterable[Diagnostic]) -> str:
     """The diagnostics as one JSON document."""
     document = {"format_version": FORMAT_VERSION, "diagnostics": [to_data(item) for item in diagnostics]}
-    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return json_text(document)
+
+
+def json_text(document: dict[str, Any]) -> str:
+    """A JSON document; bytes of arguments and file names that are not UTF-8 stand in it as escapes of JSON."""
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
 
 
 def _location(span: Span) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 Source: Static Analysis Results Interchange Format 2.1.0, OASIS; sections are named where they decide something.
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from ortc import __version__
-from ortc.diagnostics import Diagnostic
+from ortc.diagnostics import Diagnostic, json_text
 from ortc.excerpt import printable
 from ortc.rules import CATALOGUE, Rule
 from ortc.rules.markdown import fenced
@@ -30,7 +29,7 @@ def to_sarif(diagnostics: Iterable[Diagnostic]) -> str:
         "columnKind": "unicodeCodePoints",
         "results": [_result(diagnostic) for diagnostic in diagnostics],
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, ensure_ascii=False) + "\n"
+    return json_text({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _rule(rule: Rule) -> dict[str, Any]:

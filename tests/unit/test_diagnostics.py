@@ -167,5 +167,15 @@ def test_no_output_shows_a_secret(secret: str) -> None:
         assert "***" in output
 
 
+def test_arguments_and_names_that_are_not_utf8() -> None:
+    found = [
+        Diagnostic(OPSET, "m", span("name=\udcff", "name", name="--set", argument=0)),
+        Diagnostic(OPSET, "bad \udcff", span(SPEC, "27", name="specs/\udce9.yaml"), "\udcff", "\udcff"),
+    ]
+    for output in (render_text(found), to_json(found), to_github(found), to_sarif(found)):
+        output.encode("utf-8")
+    assert json.loads(to_json(found))["diagnostics"][1]["location"]["file"] == "specs/\udce9.yaml"
+
+
 def test_quoted_values_are_short() -> None:
     assert quoted("x" * 1000) == "`" + "x" * 61 + "...`"

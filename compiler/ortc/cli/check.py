@@ -9,6 +9,7 @@ from ortc.checks import check_spec
 from ortc.cli.report import use_color, write
 from ortc.diagnostics import Diagnostic, render_text, summary, to_github, to_json
 from ortc.errors import SpecError
+from ortc.excerpt import printable
 
 
 @click.command
@@ -55,4 +56,4 @@ def _show(found: dict[str, tuple[Diagnostic, ...]], every: tuple[Diagnostic, ...
         write(render_text(every, color=use_color()) + "\n")
     for name, diagnostics in found.items():
         errors = any(diagnostic.severity == "error" for diagnostic in diagnostics)
-        sys.stdout.write(f"{name}: {summary(diagnostics) if errors else 'ok'}\n")
+        sys.stdout.write(f"{printable(name)}: {summary(diagnostics) if errors else 'ok'}\n")
