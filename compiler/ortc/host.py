@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from ortc.plan import Frozen, digest
 
@@ -64,6 +66,16 @@ def describe() -> Host:
 
 def cores() -> int:
     """Physical cores this process may use, as the bundle's loader counts them."""
+    return int(_loader().physical_cores())
+
+
+def cpu_quota() -> float | None:
+    """CPUs that the cgroups of this process may use together, as the loader counts them; None without a limit."""
+    quota = float(_loader().cpu_quota())
+    return None if math.isinf(quota) else quota
+
+
+def _loader() -> Any:
     import importlib.util
 
     from ortc.resources import templates_dir
@@ -77,7 +89,7 @@ def cores() -> int:
 
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    return int(module.physical_cores())
+    return module
 
 
 def gpus() -> tuple[str, ...]:

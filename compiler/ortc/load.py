@@ -109,6 +109,8 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
     known = profile_files(root)
     if name not in known:
         meant = closest(name, known)
+        # A label needs a place to stand at.
+        advice = f"did you mean `{meant}`? " if meant and span is None else ""
         raise SpecError(
             [
                 Diagnostic(
@@ -116,7 +118,7 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
                     f"there is no target profile `{name}`",
                     span,
                     f"did you mean `{meant}`?" if meant else "",
-                    help=f"the profiles are {listed(known, 'and')}; name another one with `profile:`, or write "
+                    help=f"{advice}the profiles are {listed(known, 'and')}; name another one with `profile:`, or write "
                     f"targets/{name}.yaml",
                 )
             ]

@@ -18,6 +18,7 @@ COMMANDS = (
     ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("init", "ortc.cli.init:init", "Write the first spec of a model."),
+    ("doctor", "ortc.cli.doctor:doctor", "Show what this machine has, and what is missing for which target."),
     ("schema", "ortc.cli.schema:schema", "Print the JSON Schema of specs or of target profiles."),
     ("explain", "ortc.cli.explain:explain", "Explain an error code, or list all of them."),
 )
