@@ -1,0 +1,191 @@
+"""Who wins a race, and which promises of time it keeps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.support.plans import target
+
+from ortc.host import Host
+from ortc.plan import Shape
+from ortc.report import Contender, Numbers, Race, Verdict
+from ortc.stages.measure import REFERENCE, ROUNDS, RUNS, numbers
+from ortc.stages.select import MUST_PAY, Candidate, choose, judge_upper, time_verdicts
+from ortc.statistics import Interval
+
+HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
+AT = Shape(sizes=(("batch", 1),))
+
+
+def race(rounds: int = 8, **milliseconds: float | list[float]) -> Race:
+    """A race in which each contender takes as long in every round, or as long as listed for each."""
+    return Race(
+        shape=str(AT),
+        host=HOST,
+        threads=2,
+        contenders=tuple(
+            Contender(
+                name=name.replace("_", "-"),
+                rounds=tuple((time,) * 3 for time in (value if isinstance(value, list) else [value] * rounds)),
+            )
+            for name, value in milliseconds.items()
+        ),
+    )
+
+
+FP32 = Candidate("fp32", "fp32", 100)
+INT8 = Candidate("int8", "int8", 25)
+OTHER = Candidate("int8-smooth", "int8", 26)
+
+
+def test_the_fastest_wins() -> None:
+    winner, reasons = choose([FP32, INT8, OTHER], race(fp32=30, int8=12, int8_smooth=10), target())
+    assert winner == "int8-smooth"
+    assert reasons == {"fp32": "slower than int8-smooth", "int8": "slower than int8-smooth"}
+
+
+@pytest.mark.parametrize("order", [[FP32, INT8, OTHER], [OTHER, INT8, FP32], [INT8, FP32, OTHER]])
+def test_the_order_of_candidates_does_not_matter(order: list[Candidate]) -> None:
+    assert choose(order, race(fp32=30, int8=12, int8_smooth=10), target())[0] == "int8-smooth"
+
+
+@pytest.mark.parametrize(
+    ("speedup", "winner"), [(0.5, "fp32"), (1.0, "fp32"), (1.02, "fp32"), (1.04, "int8"), (2, "int8")]
+)
+def test_reduced_precision_must_pay(speedup: float, winner: str) -> None:
+    assert 1.02 < MUST_PAY < 1.04
+    found, reasons = choose([FP32, INT8], race(fp32=10 * speedup, int8=10), target())
+    assert found == winner
+    if speedup == 1.02:
+        assert reasons == {"int8": "does not pay: not clearly faster than fp32"}
+
+
+def test_a_gain_within_the_noise_does_not_pay() -> None:
+    # Twice as fast in five rounds of eight, half as fast in three: the median is 2, the interval reaches below 1.
+    found, reasons = choose([FP32, INT8], race(fp32=[20.0] * 5 + [5.0] * 3, int8=10), target())
+    assert (found, reasons) == ("fp32", {"int8": "does not pay: not clearly faster than fp32"})
+
+
+def test_where_nothing_is_exact_nothing_has_to_pay() -> None:
+    assert choose([INT8, OTHER], race(int8=10, int8_smooth=10.1), target())[0] == "int8"
+
+
+def test_the_best_exact_one_stands_against_reduced_precision() -> None:
+    slow = Candidate("fp32-basic", "fp32", 100)
+    winner, reasons = choose([slow, FP32, INT8], race(fp32_basic=30, fp32=10.1, int8=10), target())
+    assert winner == "fp32"
+    assert reasons == {"int8": "does not pay: not clearly faster than fp32", "fp32-basic": "slower than fp32"}
+
+
+def test_the_smallest_wins_where_size_is_the_objective() -> None:
+    found = choose([FP32, OTHER, INT8], race(fp32=10, int8=40, int8_smooth=10), target(objective="size"))
+    assert found == ("int8", {"fp32": "larger than int8", "int8-smooth": "larger than int8"})
+
+
+def test_a_single_candidate_wins() -> None:
+    assert choose([INT8], race(int8=10), target()) == ("int8", {})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (1.0, 5.0, "pass"),
+        (1.0, 5.01, "inconclusive"),
+        (5.0, 9.0, "inconclusive"),
+        (5.01, 9.0, "fail"),
+        (1.0, None, "inconclusive"),
+        (None, 5.0, "pass"),
+        (None, 9.0, "inconclusive"),
+        (6.0, None, "fail"),
+        (None, None, "inconclusive"),
+    ],
+)
+def test_an_interval_against_a_limit(low: float | None, high: float | None, outcome: str) -> None:
+    assert judge_upper(Interval(value=3.0, low=low, high=high, samples=10), 5.0) == outcome
+
+
+def exactly(value: float) -> Interval:
+    return Interval(value=value, low=value, high=value, samples=420)
+
+
+def measured(**changes: Any) -> Numbers:
+    fields: dict[str, Any] = {
+        "p50_ms": exactly(10),
+        "p90_ms": exactly(20),
+        "p99_ms": exactly(30),
+        "eager_p50_ms": exactly(40),
+        "speedup": Interval(value=4.0, low=3.5, high=4.5, samples=20),
+        "start_seconds": Interval(value=0.5, low=None, high=None, samples=5),
+        "peak_rss_bytes": 1,
+    }
+    return Numbers(**(fields | changes))
+
+
+def judge(found: Numbers, **budgets: Any) -> dict[str, Verdict]:
+    verdicts = time_verdicts(found, target(**budgets).budgets, AT, "linux/amd64")
+    assert {verdict.platform for verdict in verdicts} <= {"linux/amd64"}
+    return {verdict.gate: verdict for verdict in verdicts}
+
+
+def outcomes(found: Numbers, **budgets: Any) -> dict[str, str]:
+    return {gate: verdict.outcome for gate, verdict in judge(found, **budgets).items()}
+
+
+def test_nothing_promised_nothing_judged() -> None:
+    assert judge(measured()) == {}
+
+
+def test_each_percentile_has_its_own_limit() -> None:
+    # Budgets in seconds, measurements in milliseconds.
+    found = outcomes(measured(), latency={"p50": 0.010, "p90": 0.0199, "p99": 0.031})
+    assert found == {"latency p50": "pass", "latency p90": "fail", "latency p99": "pass"}
+
+
+def test_too_few_samples_are_inconclusive() -> None:
+    few = Interval(value=1.0, low=0.9, high=None, samples=367)
+    verdict = judge(measured(p99_ms=few), latency={"p99": 1.0})["latency p99"]
+    assert (verdict.outcome, verdict.observed, verdict.limit) == ("inconclusive", "1 ms [0.9, ?]", "<= 1 s")
+    assert verdict.where == "batch=1, 367 samples"
+
+
+def test_start_is_judged_by_its_median() -> None:
+    assert outcomes(measured(), start=0.5) == {"start": "pass"}
+    assert outcomes(measured(), start=0.49) == {"start": "fail"}
+
+
+@pytest.mark.parametrize(
+    ("least", "outcome"), [(3.5, "pass"), (3.6, "inconclusive"), (4.5, "inconclusive"), (4.6, "fail")]
+)
+def test_speedup(least: float, outcome: str) -> None:
+    assert outcomes(measured(), min_speedup=least) == {"speed-up": outcome}
+
+
+def test_speedup_without_a_reference_is_unmeasured() -> None:
+    assert outcomes(measured(speedup=None, eager_p50_ms=None), min_speedup=1.0) == {"speed-up": "unmeasured"}
+    few = Interval(value=9.0, low=None, high=None, samples=5)
+    assert outcomes(measured(speedup=few), min_speedup=1.0) == {"speed-up": "inconclusive"}
+
+
+def test_numbers_of_a_race() -> None:
+    outcome = race(20, fp32=10.0).model_copy(
+        update={
+            "contenders": (
+                Contender(name="fp32", rounds=((10.0,) * RUNS,) * ROUNDS),
+                Contender(name=REFERENCE, rounds=((40.0, 41.0, 39.0),) * ROUNDS),
+            )
+        }
+    )
+    found = numbers(outcome, "fp32", [0.3, 0.1, 0.2], 77)
+    assert (found.p50_ms.value, found.p99_ms.high, found.p99_ms.samples) == (10.0, 10.0, ROUNDS * RUNS)
+    assert found.speedup is not None
+    assert found.speedup.value == 4.0
+    assert found.eager_p50_ms is not None
+    assert found.eager_p50_ms.value == 40.0
+    assert (found.start_seconds.value, found.peak_rss_bytes) == (0.2, 77)
+    alone = numbers(race(fp32=10.0), "fp32", [0.1], 1)
+    assert (alone.speedup, alone.eager_p50_ms) == (None, None)
+
+
+def test_a_full_race_is_long_enough_for_p99() -> None:
+    assert ROUNDS * RUNS >= 400

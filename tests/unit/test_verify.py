@@ -1,0 +1,230 @@
+"""Verdicts on accuracy and budgets: each promise alone decides, and none passes by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.support.plans import accuracy, target
+
+from ortc.arrays import Arrays, write_arrays
+from ortc.compare import Difference
+from ortc.errors import StageError
+from ortc.plan import AxisPlan, InputPlan
+from ortc.report import CaseResult, Check, Verdict
+from ortc.samples import InputFactory, Samples
+from ortc.spec import Metric
+from ortc.stages import verify
+from ortc.stages.verify import (
+    ReferenceCase,
+    accuracy_verdicts,
+    budget_verdicts,
+    is_invariant,
+    size_verdicts,
+    worst_case,
+)
+
+
+def difference(**changes: Any) -> Difference:
+    return Difference(**({"output": "y", "max_abs": 0.0, "cosine": 1.0, "top1": 1.0} | changes))
+
+
+def check(*differences: Difference, **fields: Any) -> Check:
+    cases = tuple(CaseResult(case=f"case {n}", differences=(entry,)) for n, entry in enumerate(differences))
+    return Check(cases=cases, **fields)
+
+
+def judge(found: Check, precision: str = "fp32", reference: float | None = None, **promises: Any) -> dict[str, Verdict]:
+    verdicts = accuracy_verdicts(found, precision, accuracy(**promises), "linux/amd64", reference)
+    assert len({verdict.gate for verdict in verdicts}) == len(verdicts)
+    return {verdict.gate: verdict for verdict in verdicts}
+
+
+def test_fp32_is_judged_by_the_greatest_difference() -> None:
+    found = check(difference(max_abs=1e-6), difference(max_abs=9e-5, cosine=0.1), difference())
+    verdict = judge(found, max_abs=1e-4)["max_abs"]
+    assert (verdict.outcome, verdict.observed, verdict.limit) == ("pass", "9e-05", "<= 0.0001")
+    assert verdict.where == "output `y` at case 1"
+    assert judge(found, max_abs=9e-5)["max_abs"].outcome == "pass"
+    assert judge(found, max_abs=8e-5)["max_abs"].outcome == "fail"
+    assert set(judge(found)) == {"max_abs"}
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+def test_reduced_precision_is_judged_by_the_worst_cosine(precision: str) -> None:
+    found = check(difference(cosine=0.99, max_abs=5.0), difference(cosine=0.97), difference(cosine=None, max_abs=0))
+    verdict = judge(found, precision, cosine=0.97)["cosine"]
+    assert (verdict.outcome, verdict.observed, verdict.where) == ("pass", "0.97000", "output `y` at case 1")
+    assert judge(found, precision, cosine=0.98)["cosine"].outcome == "fail"
+    assert set(judge(found, precision)) == {"cosine"}
+
+
+def test_a_variant_that_does_not_run_fails() -> None:
+    verdicts = judge(Check(error="Gather: index out of range"), "int8", top1_agreement=0.9)
+    assert [(v.gate, v.outcome, v.observed) for v in verdicts.values()] == [
+        ("runs", "fail", "Gather: index out of range")
+    ]
+
+
+def test_outputs_that_cannot_be_compared_fail_every_precision() -> None:
+    broken = difference(problem="shape [1] instead of [2]", max_abs=float("inf"), cosine=-1.0, top1=0.0)
+    for precision in ("fp32", "int8"):
+        (verdict,) = judge(check(difference(), broken), precision).values()
+        assert (verdict.gate, verdict.outcome, verdict.where) == ("outputs", "fail", "output `y` at case 1")
+
+
+def test_nothing_checked_is_no_pass() -> None:
+    with pytest.raises(StageError, match="no case was checked"):
+        judge(check())
+
+
+def test_integer_outputs_alone_are_judged_too() -> None:
+    integers = difference(cosine=None, top1=None)
+    assert judge(check(integers), "int8")["outputs"].outcome == "pass"
+    assert judge(check(integers), "fp32")["max_abs"].outcome == "pass"
+
+
+def test_top1_is_the_mean_over_cases() -> None:
+    found = check(difference(top1=1.0), difference(top1=0.9), difference(top1=None))
+    assert judge(found, top1_agreement=0.95)["top1_agreement"].outcome == "pass"
+    assert judge(found, "int8", top1_agreement=0.951)["top1_agreement"].outcome == "fail"
+    assert judge(found, "int8", top1_agreement=0.951)["top1_agreement"].observed == "0.9500"
+
+
+def test_top1_of_nothing_to_rank_is_no_pass() -> None:
+    verdict = judge(check(difference(top1=None)), top1_agreement=0.5)["top1_agreement"]
+    assert (verdict.outcome, verdict.observed) == ("fail", "no output has anything to rank")
+
+
+METRIC = Metric(entrypoint="m:f", max_drop=0.01)
+
+
+@pytest.mark.parametrize(
+    ("value", "minimum", "outcome"),
+    [
+        (0.90, None, "pass"),
+        (0.8901, None, "pass"),
+        (0.8899, None, "fail"),
+        (0.99, None, "pass"),
+        (float("nan"), None, "fail"),
+        (0.90, 0.89, "pass"),
+        (0.90, 0.91, "fail"),
+        (0.895, 0.5, "pass"),
+    ],
+)
+def test_the_metric_may_fall_by_so_much(value: float, minimum: float | None, outcome: str) -> None:
+    metric = METRIC.model_copy(update={"minimum": minimum})
+    found = judge(check(difference(), metric=value), "int8", 0.90, metric=metric)
+    assert found["metric"].outcome == outcome
+    assert found["metric"].where == "m:f (PyTorch: 0.9000)"
+
+
+def test_the_worst_case_is_measured_as_the_precision_promises() -> None:
+    found = check(difference(max_abs=1.0), difference(cosine=0.5), difference(max_abs=0.1, cosine=None))
+    assert worst_case(found, "fp32") == "case 0"
+    assert worst_case(found, "int8") == "case 1"
+    assert worst_case(check(difference(), difference(problem="NaN")), "int8") == "case 1"
+    assert worst_case(Check(error="x"), "fp32") is None
+
+
+def budgets(found: Check, **fields: Any) -> dict[str, str]:
+    verdicts = budget_verdicts(found, target(**fields), accuracy(max_abs=1e-4), "linux/amd64")
+    return {verdict.gate: verdict.outcome for verdict in verdicts}
+
+
+def test_budgets() -> None:
+    found = check(difference(), peak_rss_bytes=1000, cpu_nodes=3)
+    assert budgets(found) == {}
+    assert budgets(found, memory=1000, max_cpu_nodes=3) == {"memory": "pass", "cpu_nodes": "pass"}
+    assert budgets(found, memory=999, max_cpu_nodes=2) == {"memory": "fail", "cpu_nodes": "fail"}
+    # No node at all is a promise too.
+    assert budgets(found, max_cpu_nodes=0) == {"cpu_nodes": "fail"}
+
+
+def test_size() -> None:
+    assert size_verdicts(target(), 10**9, "linux/amd64") == ()
+    (verdict,) = size_verdicts(target(size=50_000_000), 50_000_001, "linux/arm64")
+    assert (verdict.gate, verdict.platform, verdict.outcome) == ("size", "linux/arm64", "fail")
+    assert size_verdicts(target(size=50_000_000), 50_000_000, "linux/amd64")[0].outcome == "pass"
+
+
+@pytest.mark.parametrize(("invariance", "outcome"), [(0.0, "pass"), (1e-4, "pass"), (2e-4, "fail"), (None, "fail")])
+def test_batch_invariance(invariance: float | None, outcome: str) -> None:
+    found = check(difference(), invariance=invariance)
+    assert is_invariant(found, accuracy(max_abs=1e-4)) == (outcome == "pass")
+    assert budgets(found, batch_invariance="require") == {"batch_invariance": outcome}
+    assert budgets(found, batch_invariance="report") == {}
+
+
+class FakeWorker:
+    """A model in this process, instead of one in a bundle's worker."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    def run(self, inputs: Arrays) -> Arrays:
+        return {name: np.asarray(value) for name, value in self.model(inputs["x"]).items()}
+
+
+X = InputPlan(name="x", dtype="float32", shape=("batch", 3))
+BATCH = AxisPlan(name="batch", min=1, typical=1, max=8)
+
+
+def cases(tmp_path: Any, *rows: int) -> tuple[ReferenceCase, ...]:
+    made = []
+    for count in rows:
+        path = tmp_path / f"{count}.npz"
+        write_arrays(path, {"x": np.random.default_rng(count).standard_normal((count, 3)).astype(np.float32)})
+        made.append(ReferenceCase(name=str(count), inputs=path, outputs=path))
+    return tuple(made)
+
+
+def invariance(tmp_path: Any, model: Any, *rows: int, axis: AxisPlan = BATCH) -> float | None:
+    worker: Any = FakeWorker(model)
+    return verify._invariance(worker, cases(tmp_path, *rows), InputFactory((X,), (axis,), Samples()))
+
+
+def test_rows_that_do_not_know_each_other(tmp_path: Any) -> None:
+    assert invariance(tmp_path, lambda x: {"y": x * 2, "label": x.argmax(axis=1)}, 1, 4, 16) == 0.0
+
+
+def test_rows_that_share_a_scale(tmp_path: Any) -> None:
+    found = invariance(tmp_path, lambda x: {"y": x / np.abs(x).sum()}, 1, 4)
+    assert found is not None
+    assert found > 0.1
+
+
+def test_invariance_is_unknown_without_rows(tmp_path: Any) -> None:
+    def model(x: Any) -> dict[str, Any]:
+        return {"y": x}
+
+    assert invariance(tmp_path, model, 1) is None
+    assert invariance(tmp_path, model, 4, axis=BATCH.model_copy(update={"min": 2})) is None
+    assert invariance(tmp_path, model, 4, axis=BATCH.model_copy(update={"max": 1})) is None
+    assert invariance(tmp_path, lambda x: {"y": x.sum()}, 4) is None
+    assert invariance(tmp_path, lambda x: {"y": x.sum(axis=0)}, 4) is None
+
+
+def test_a_case_is_compared_output_by_output(tmp_path: Any) -> None:
+    inputs, outputs = tmp_path / "in.npz", tmp_path / "out.npz"
+    write_arrays(inputs, {"x": np.ones((2, 3), np.float32)})
+    write_arrays(outputs, {"y": np.ones((2, 3), np.float32), "z": np.zeros(2, np.float32)})
+    case = ReferenceCase(name="batch=2", inputs=inputs, outputs=outputs)
+    worker: Any = FakeWorker(lambda x: {"z": np.full(2, 0.5, np.float32), "y": x, "more": x})
+    found = verify._run_case(worker, case)
+    assert [(entry.output, entry.max_abs) for entry in found.differences] == [("y", 0.0), ("z", 0.5)]
+    lacking: Any = FakeWorker(lambda x: {"y": x})
+    with pytest.raises(StageError, match="has no output `z`"):
+        verify._run_case(lacking, case)
+
+
+def test_padding_is_masked(tmp_path: Any) -> None:
+    path, outputs = tmp_path / "in.npz", tmp_path / "out.npz"
+    write_arrays(path, {"x": np.ones((1, 3), np.float32), "attention_mask": np.array([[1, 1, 0]])})
+    write_arrays(outputs, {"y": np.ones((1, 3, 2), np.float32)})
+    padded = np.ones((1, 3, 2), np.float32)
+    padded[0, 2] = 99
+    worker: Any = FakeWorker(lambda x: {"y": padded})
+    found = verify._run_case(worker, ReferenceCase(name="p", inputs=path, outputs=outputs))
+    assert found.differences[0].max_abs == 0.0
