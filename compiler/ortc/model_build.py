@@ -18,6 +18,7 @@ from ortc.errors import AccuracyError, OrtcError, StageError
 from ortc.plan import Plan, ProviderPlan, TargetPlan, VariantPlan
 from ortc.report import Check
 from ortc.samples import InputFactory, Samples, load_samples
+from ortc.spec import Metric as MetricPlan
 from ortc.spec import OnnxSource
 from ortc.stages.export import Exported
 from ortc.stages.optimize import VariantGraph
@@ -77,7 +78,8 @@ def build_model(context: Context) -> ModelBuild:
         try:
             exported, directory, key = _export(context, exporter)
             factory = _factory(exported, plan, samples)
-            cases = _reference_cases(context, exported, directory, factory, samples_key)
+            inputs = reference_inputs(context, samples_key, key)
+            cases = _reference_cases(context, exported, directory, factory, inputs)
             material = Material(
                 plan=plan,
                 fetched=context.fetched,
@@ -86,7 +88,7 @@ def build_model(context: Context) -> ModelBuild:
                 cases=cases,
                 tools=context.tools,
             )
-            metric = _metric(context, key)
+            metric = _metric(context)
             full_key = {"export": key, "samples": samples_key, "cases": [str(case) for case in plan.cases]}
             _check_canonical(context, material, full_key, directory, factory)
         except ExportError as error:
@@ -102,6 +104,11 @@ def build_model(context: Context) -> ModelBuild:
 def _factory(exported: Exported, plan: Plan, samples: Callable[[], Samples]) -> Callable[[], InputFactory]:
     """Makes the input factory when it is first needed: a build that finds everything done reads no samples."""
     return cache(lambda: InputFactory(exported.inputs, plan.export.axes, samples()))
+
+
+def samples_digest(context: Context) -> str | None:
+    """sha256 of the samples file; None without one."""
+    return _samples(context)[0]
 
 
 def _samples(context: Context) -> tuple[str | None, Callable[[], Samples]]:
@@ -145,24 +152,38 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
     return Exported.model_validate(entry.result["exported"]), entry.directory, entry.key
 
 
+def reference_inputs(context: Context, samples_key: str | None, export_key: str) -> dict[str, Any]:
+    """What the reference's outputs depend on: not the export, unless the graph is its own reference."""
+    export = context.plan.export
+    return {
+        "model": context.model_key(),
+        "graph": None if context.has_reference else export_key,
+        "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
+        "cases": [case.model_dump(mode="json") for case in context.plan.cases],
+        "samples": samples_key,
+        "code": code_digest("samples.py"),
+    }
+
+
+def metric_inputs(context: Context, declared: MetricPlan) -> dict[str, Any]:
+    """What the task metric of the reference depends on."""
+    return {
+        "model": context.model_key(),
+        "interface": context.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
+        "metric": declared.entrypoint,
+        "code": entrypoint_digest(declared.entrypoint, context.root),
+    }
+
+
 def _reference_cases(
     context: Context,
     exported: Exported,
     directory: Path,
     factory: Callable[[], InputFactory],
-    samples_key: str | None,
+    inputs: dict[str, Any],
 ) -> tuple[ReferenceCase, ...]:
     """Inputs of every case and what the reference gives for them."""
     plan = context.plan
-    inputs = {
-        "model": context.model_key(),
-        "inputs": [tensor.model_dump(mode="json") for tensor in exported.inputs],
-        "outputs": [output.name for output in exported.outputs],
-        "axes": [axis.model_dump() for axis in plan.export.axes],
-        "cases": [case.model_dump(mode="json") for case in plan.cases],
-        "samples": samples_key,
-        "code": code_digest("samples.py"),
-    }
 
     def action(output: Path) -> dict[str, Any]:
         named = [(str(case), factory().case(case)) for case in plan.cases] + factory().real()
@@ -251,7 +272,7 @@ def _check_canonical(
             )
 
 
-def _metric(context: Context, key: str) -> Metric | None:
+def _metric(context: Context) -> Metric | None:
     """The task metric as a function of `predict`, with its value for the reference."""
     declared = context.plan.accuracy.metric
     if declared is None:
@@ -274,7 +295,6 @@ def _metric(context: Context, key: str) -> Metric | None:
         except Exception as error:
             raise StageError(f"the metric `{declared.entrypoint}` fails: {type(error).__name__}: {error}") from error
 
-    code = entrypoint_digest(declared.entrypoint, context.root)
-    inputs = {"model": key, "metric": declared.entrypoint, "code": code}
+    inputs = metric_inputs(context, declared)
     entry = context.run("metric", declared.entrypoint, inputs, lambda _: {"value": metric(context.reference().run)})
-    return Metric(metric, code, float(entry.result.get("value", 0.0)))
+    return Metric(metric, str(inputs["code"]), float(entry.result.get("value", 0.0)))

@@ -6,7 +6,6 @@ Because the same code computes the same keys, a prediction cannot disagree with 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from ortc.environment import is_made
 from ortc.errors import OrtcError
 from ortc.fetch import fetch
 from ortc.host import describe
-from ortc.model_build import ModelBuild, build_model
+from ortc.model_build import ModelBuild, build_model, metric_inputs, reference_inputs, samples_digest
 from ortc.pipeline import bundle_subject, is_published
 from ortc.plan import Frozen, Plan, TargetPlan
 from ortc.progress import Progress
@@ -134,9 +133,17 @@ def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output:
 
 
 def _downstream(context: _Foreseeing, missing: str) -> None:
-    """All that comes after the export."""
-    for stage, subject in _model_stages(context.plan):
-        _later(context, stage, subject, missing)
+    """All that comes after the export. What does not depend on it is looked up all the same."""
+    plan = context.plan
+    if context.has_reference:
+        context.run(
+            "reference", f"{len(plan.cases)} shapes", reference_inputs(context, samples_digest(context), ""), None
+        )
+        if (metric := plan.accuracy.metric) is not None:
+            context.run("metric", metric.entrypoint, metric_inputs(context, metric), None)
+    else:
+        _later(context, "reference", f"{len(plan.cases)} shapes", missing)
+    _later(context, "shape matrix", plan.name, missing)
     for target in context.plan.targets:
         for variant in target.variants:
             _later(context, "variant", f"{target.name}: {variant.name}", missing)
@@ -144,13 +151,6 @@ def _downstream(context: _Foreseeing, missing: str) -> None:
         for stage in ("verify", "measure", "start") if runnable else ():
             _later(context, stage, target.name, missing)
         _later(context, "bundle", target.name, missing)
-
-
-def _model_stages(plan: Plan) -> Iterator[tuple[str, str]]:
-    yield "reference", f"{len(plan.cases)} shapes"
-    if plan.accuracy.metric is not None:
-        yield "metric", plan.accuracy.metric.entrypoint
-    yield "shape matrix", plan.name
 
 
 def _later(context: _Foreseeing, stage: str, subject: str, missing: str) -> None:
