@@ -120,6 +120,15 @@ def test_the_metric_may_fall_by_so_much(value: float, minimum: float | None, out
     assert found["metric"].where == "m:f (PyTorch: 0.9000)"
 
 
+def test_the_least_that_the_metric_may_be_is_enough() -> None:
+    metric = Metric(entrypoint="m:f", max_drop=0.25)
+    assert judge(check(difference(), metric=0.75), "int8", 1.0, metric=metric)["metric"].outcome == "pass"
+
+
+def test_no_metric_no_verdict() -> None:
+    assert "metric" not in judge(check(difference(), metric=0.75), "int8", 1.0)
+
+
 def test_the_worst_case_is_measured_as_the_precision_promises() -> None:
     found = check(difference(max_abs=1.0), difference(cosine=0.5), difference(max_abs=0.1, cosine=None))
     assert worst_case(found, "fp32") == "case 0"
@@ -187,6 +196,11 @@ def invariance(tmp_path: Any, model: Any, *rows: int, axis: AxisPlan = BATCH) ->
 
 def test_rows_that_do_not_know_each_other(tmp_path: Any) -> None:
     assert invariance(tmp_path, lambda x: {"y": x * 2, "label": x.argmax(axis=1)}, 1, 4, 16) == 0.0
+
+
+def test_two_rows_are_enough(tmp_path: Any) -> None:
+    two = BATCH.model_copy(update={"max": 2})
+    assert invariance(tmp_path, lambda x: {"y": x + x.mean()}, 2, axis=two) != 0.0
 
 
 def test_rows_that_share_a_scale(tmp_path: Any) -> None:

@@ -1,0 +1,157 @@
+"""What quantization prepares: smoothing that changes no answer, and which MatMuls stay in floating point."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.reference
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from ortc.stages.quantize import BLOCK, name_nodes, narrowing, smooth
+
+HIDDEN, WIDE = 8, 32
+Array = NDArray[np.float32]
+
+
+def spread(size: int, seed: int) -> Array:
+    """Values whose channels differ by orders of magnitude, as those of a trained normalization do."""
+    return (10 ** np.random.default_rng(seed).uniform(-2, 1, size)).astype(np.float32)
+
+
+def feed_forward(
+    *, bias: bool = True, shared: bool = False, widens: bool = True, weights: int = 1, axis: int = -1, **replaced: Array
+) -> onnx.ModelProto:
+    """LayerNormalization -> `weights` MatMuls, whose outputs are the graph's."""
+    columns = WIDE if widens else HIDDEN // 2
+    random = np.random.default_rng(5)
+    tensors = {"gamma": spread(HIDDEN, 1), "beta": spread(HIDDEN, 2) - 1}
+    tensors |= {f"w{n}": random.standard_normal((HIDDEN, columns)).astype(np.float32) for n in range(weights)}
+    tensors |= replaced
+    inputs = ["x", "gamma", "beta"] if bias else ["x", "gamma"]
+    nodes = [helper.make_node("LayerNormalization", inputs, ["normal"], name="norm", axis=axis)]
+    nodes += [helper.make_node("MatMul", ["normal", f"w{n}"], [f"y{n}"], name=f"up{n}") for n in range(weights)]
+    outputs = [f"y{n}" for n in range(weights)]
+    if shared:
+        nodes.append(helper.make_node("MatMul", ["x", "w0"], ["other"], name="tied"))
+        outputs.append("other")
+    graph = helper.make_graph(
+        nodes,
+        "feed forward",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", HIDDEN])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", columns]) for name in outputs],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items() if bias or name != "beta"],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+
+
+def run(model: onnx.ModelProto, x: Array) -> list[Any]:
+    onnx.checker.check_model(model, full_check=True)
+    return list(onnx.reference.ReferenceEvaluator(model).run(None, {"x": x}))
+
+
+def initializers(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+X = np.random.default_rng(0).standard_normal((16, HIDDEN)).astype(np.float32)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("weights", [1, 3])
+def test_smoothing_changes_no_answer(bias: bool, weights: int) -> None:
+    model = feed_forward(bias=bias, weights=weights)
+    before, old = run(model, X), initializers(model)
+    assert smooth(model) == weights
+    for expected, actual in zip(before, run(model, X), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    new = initializers(model)
+    assert [node.op_type for node in model.graph.node] == ["LayerNormalization", *["Mul", "MatMul"] * weights]
+    for n in range(weights):
+        assert not np.allclose(new[f"w{n}"], old[f"w{n}"])
+        assert new[f"w{n}"].dtype == np.float32
+    # The normalization stays as it is: others may read it.
+    np.testing.assert_array_equal(new["gamma"], old["gamma"])
+
+
+def test_smoothing_brings_channels_closer() -> None:
+    model = feed_forward()
+    reference = onnx.reference.ReferenceEvaluator(model)
+    before = np.abs(reference.run(["normal"], {"x": X})[0]).max(axis=0)  # type: ignore[call-overload]
+    smooth(model)
+    factors = initializers(model)["up0_smoothed_factors"]
+    after = before * factors
+    assert after.max() / after.min() < 0.25 * before.max() / before.min()
+    # Moved, and neither grown nor shrunk as a whole.
+    assert float(np.median(1 / factors)) == pytest.approx(1.0, rel=0.5)
+
+
+def test_channels_of_nothing_stay_finite() -> None:
+    gamma, beta = spread(HIDDEN, 1), np.zeros(HIDDEN, np.float32)
+    gamma[2] = 0
+    weight = np.random.default_rng(1).standard_normal((HIDDEN, WIDE)).astype(np.float32)
+    weight[3] = 0
+    model = feed_forward(gamma=gamma, beta=beta, w0=weight)
+    before = run(model, X)
+    assert smooth(model) == 1
+    assert all(np.isfinite(array).all() for array in initializers(model).values())
+    np.testing.assert_allclose(run(model, X)[0], before[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        feed_forward(shared=True),
+        feed_forward(widens=False),
+        feed_forward(gamma=np.ones((1, HIDDEN), np.float32), beta=np.ones((1, HIDDEN), np.float32)),
+    ],
+    ids=["the weight is shared", "it narrows", "normalized over more than channels"],
+)
+def test_what_cannot_be_smoothed_is_left_alone(model: onnx.ModelProto) -> None:
+    before = model.SerializeToString()
+    assert smooth(model) == 0
+    assert model.SerializeToString() == before
+
+
+def test_parameters_that_are_computed_are_left_alone() -> None:
+    model = feed_forward()
+    model.graph.input.append(helper.make_tensor_value_info("gamma", TensorProto.FLOAT, [HIDDEN]))
+    kept = [tensor for tensor in model.graph.initializer if tensor.name != "gamma"]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    assert smooth(model) == 0
+
+
+def test_only_a_normalization_is_smoothed() -> None:
+    model = feed_forward()
+    model.graph.node[0].CopyFrom(helper.make_node("Relu", ["x"], ["normal"]))
+    assert smooth(model) == 0
+
+
+def multiplications(*shapes: tuple[int, ...], operator: str = "MatMul") -> onnx.ModelProto:
+    nodes = [helper.make_node(operator, ["x", f"w{n}"], [f"y{n}"], name=f"m{n}") for n in range(len(shapes))]
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), f"w{n}") for n, shape in enumerate(shapes)]
+    return helper.make_model(helper.make_graph(nodes, "g", [], [], weights))
+
+
+def test_narrowing() -> None:
+    model = multiplications((128, 32), (32, 128), (64, 64), (2, 64, 32), (BLOCK + 1, 8), (BLOCK, 8))
+    assert narrowing(model) == ["m0", "m5"]
+    assert narrowing(multiplications((128, 32), operator="Gemm")) == []
+    activations = multiplications((128, 32))
+    activations.graph.node[0].input[1] = "computed"
+    assert narrowing(activations) == []
+
+
+def test_every_node_gets_a_name_of_its_own() -> None:
+    model = multiplications((4, 2), (4, 2), (4, 2), (4, 2))
+    for node, name in zip(model.graph.node, ["", "kept", "kept", ""], strict=True):
+        node.name = name
+    name_nodes(model)
+    names = [node.name for node in model.graph.node]
+    assert names[1] == "kept"
+    assert len(set(names)) == 4
+    assert all(names)
