@@ -9,6 +9,8 @@ from ortc.source import SourceFile, Span
 
 _TAB = 4
 _MAX_CELLS = 100
+_NEAR = 4 * _MAX_CELLS
+"""Characters around a mark that are looked at; characters without width may fill some of them."""
 _CUT = "..."
 Paint = Callable[[str], str]
 
@@ -79,17 +81,21 @@ class _Window:
     """The part of a line that fits on a terminal, and the screen column of each of its characters."""
 
     text: str
+    first: int
+    """The first character of the line that was looked at."""
     columns: tuple[int, ...]
-    """For each character of the line and one beyond, its screen column from 0 in `text`."""
+    """For each character looked at and one beyond, its screen column from 0 in `text`."""
 
     @classmethod
     def of(cls, line: str, start: int, end: int) -> "_Window":
         """A window on `line` that shows the characters from `start` to `end`, as far as there is room."""
-        shown = [_cell(char) for char in line[: end + 4 * _MAX_CELLS]]
+        # A line may be as long as a file.
+        begin = max(0, start - _NEAR)
+        shown = [_cell(char) for char in line[begin : min(end, start + _NEAR) + _NEAR]]
         edges = [0]
         for cell in shown:
             edges.append(edges[-1] + _width(cell))
-        start, end = min(start, len(shown)), min(end, len(shown))
+        start, end = min(start - begin, len(shown)), min(end - begin, len(shown))
         first, last = 0, len(shown)
         if edges[-1] > _MAX_CELLS or len(shown) < len(line):
             room = _MAX_CELLS - 2 * len(_CUT)
@@ -97,16 +103,16 @@ class _Window:
             low = max(0, min(centre - room // 2, edges[-1] - room))
             first = next(index for index, edge in enumerate(edges) if edge >= min(low, edges[start]))
             last = max(index for index, edge in enumerate(edges) if edge <= edges[first] + room)
-        left = _CUT if first > 0 else ""
-        right = _CUT if last < len(line) else ""
+        left = _CUT if begin + first > 0 else ""
+        right = _CUT if begin + last < len(line) else ""
         text = left + "".join(shown[first:last]) + right
         low, high = edges[first], edges[last]
         columns = tuple(len(left) + min(max(edge, low), high) - low for edge in edges)
-        return cls(text.rstrip(), columns)
+        return cls(text.rstrip(), begin, columns)
 
     def column(self, index: int) -> int:
         """Screen column of the character at `index`, from 0."""
-        return self.columns[min(index, len(self.columns) - 1)]
+        return self.columns[min(max(0, index - self.first), len(self.columns) - 1)]
 
 
 def excerpt(

@@ -8,6 +8,7 @@ from ortc.rules import syntax as rules
 from ortc.source import SourceFile
 
 MAX_BYTES = 2**20
+MAX_LINES = 50_000
 
 
 def read(path: Path, name: str | None = None) -> SourceFile:
@@ -18,7 +19,7 @@ def read(path: Path, name: str | None = None) -> SourceFile:
         name: What to call it in messages; the path when not given.
 
     Raises:
-        SpecError: not readable, larger than 1 MiB, or not UTF-8.
+        SpecError: not readable, larger than 1 MiB, longer than 50000 lines, or not UTF-8.
     """
     name = name or str(path)
     try:
@@ -35,10 +36,12 @@ def decode(content: bytes, name: str) -> SourceFile:
     """The text of UTF-8 bytes; a byte order mark is dropped.
 
     Raises:
-        SpecError: larger than 1 MiB, or not UTF-8.
+        SpecError: larger than 1 MiB, longer than 50000 lines, or not UTF-8.
     """
-    if len(content) > MAX_BYTES:
-        message = f"`{name}` is larger than 1 MiB"
+    # Lines are bounded too: PyYAML takes a second for a megabyte of empty ones.
+    large, long = len(content) > MAX_BYTES, content.count(b"\n") + content.count(b"\r") > MAX_LINES
+    if large or long:
+        message = f"`{name}` is larger than 1 MiB" if large else f"`{name}` has more than {MAX_LINES} lines"
         raise SpecError([Diagnostic(rules.TOO_LARGE, message, help="a spec is a few kilobytes; keep data in files")])
     try:
         return SourceFile(name, content.decode("utf-8").removeprefix("\ufeff"))

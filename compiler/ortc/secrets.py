@@ -4,6 +4,7 @@ Shapes: GitHub's "About authentication", Hugging Face, GitLab, Slack, AWS and Go
 """
 
 import re
+from functools import lru_cache
 
 _SHAPES = (
     ("a Hugging Face token", r"\bhf_[A-Za-z0-9]{20,}"),
@@ -18,15 +19,22 @@ _SHAPES = (
     ("a password in a URL", r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"),
     ("a signed URL", r"(?i:(?<=[?&]sig=)|(?<=[?&]x-amz-signature=)|(?<=[?&]x-goog-signature=))[\w%+/=-]{16,}"),
 )
+_HINTS = ("hf_", "gh", "glpat-", "AKIA", "ASIA", "AIza", "xox", "sk-", "eyJ", "PRIVATE KEY", "://", "?", "&")
+"""One of these is in every text that matches; looking for them is a hundred times faster than matching."""
 _PATTERN = re.compile("|".join(f"(?P<s{index}>{shape})" for index, (_, shape) in enumerate(_SHAPES)))
 
 
 def find_secret(text: str) -> str | None:
     """What kind of credential a text holds, in words; None when it looks like none."""
-    match = _PATTERN.search(text)
+    match = _PATTERN.search(text) if _suspicious(text) else None
     return _SHAPES[int(str(match.lastgroup)[1:])][0] if match else None
 
 
+@lru_cache(maxsize=16)  # a long line is shown once for each of its mistakes
 def mask_secrets(text: str) -> str:
     """The text, as long as before, with stars for everything that looks like a credential."""
-    return _PATTERN.sub(lambda match: "*" * len(match.group()), text)
+    return _PATTERN.sub(lambda match: "*" * len(match.group()), text) if _suspicious(text) else text
+
+
+def _suspicious(text: str) -> bool:
+    return any(hint in text for hint in _HINTS)

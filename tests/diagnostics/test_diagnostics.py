@@ -14,7 +14,7 @@ import pytest
 from ortc.checks import check_spec
 from ortc.diagnostics import Diagnostic, render_text, summary
 from ortc.errors import SpecError
-from ortc.read import MAX_BYTES
+from ortc.read import MAX_BYTES, MAX_LINES
 from ortc.rules import CATALOGUE, Rule
 from ortc.rules.markdown import page
 
@@ -26,6 +26,7 @@ GENERATED: dict[str, Callable[[Path], object]] = {
     "file-missing-spec": lambda path: None,
     "file-is-directory": lambda path: path.mkdir(),
     "file-too-large": lambda path: path.write_bytes(b"# " + b"x" * MAX_BYTES),
+    "file-too-long": lambda path: path.write_text("\n" * (MAX_LINES + 1)),
     "file-utf16": lambda path: path.write_bytes("name: bert\n".encode("utf-16")),
     "file-latin1": lambda path: path.write_bytes("# spec\nname: café\n".encode("latin-1")),
 }

@@ -8,6 +8,7 @@ import pytest
 from ortc.diagnostics import Diagnostic, Related, in_order, quoted, render_text, summary, to_github, to_json
 from ortc.rules.checks import OPSET, UNUSED_AXIS
 from ortc.sarif import to_sarif
+from ortc.secrets import mask_secrets
 from ortc.source import SourceFile, Span
 
 
@@ -165,6 +166,20 @@ def test_no_output_shows_a_secret(secret: str) -> None:
     for output in (render_text(found), to_json(found), to_github(found), to_sarif(found)):
         assert core not in output
         assert "***" in output
+
+
+def test_secrets_are_found_again_and_again() -> None:
+    text = "https://user:hunter22@host/" + "x" * 3000
+    assert mask_secrets(text) == mask_secrets(text) == text.replace("user:hunter22", "*" * 13)
+    assert mask_secrets("no secret: a gh? b") == "no secret: a gh? b"
+
+
+def test_a_mark_far_along_a_long_line() -> None:
+    line = "a" * 100_000 + " MARK " + "b" * 100_000
+    excerpt, carets = body(line, "MARK")
+    assert excerpt[carets.index("^") :].startswith("MARK")
+    assert excerpt.startswith(" 1 | ...a")
+    assert excerpt.endswith("b...")
 
 
 def test_arguments_and_names_that_are_not_utf8() -> None:

@@ -10,6 +10,8 @@ from ortc.errors import SpecError
 from ortc.load import LoadedProfile, LoadedSpec, find_profile, load_spec
 from ortc.target import TargetProfile
 
+_MAX_FOUND = 100
+
 
 @dataclass(frozen=True, slots=True)
 class CheckedSpec:
@@ -29,14 +31,15 @@ def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec
         overrides: Arguments of `--set`, each `key.path=value`, applied in order.
 
     Raises:
-        SpecError: with every error and warning, sorted by place.
+        SpecError: with every error and warning (the first hundred), sorted by place.
     """
     loaded = load_spec(path, overrides)
     profiles, unknown = load_profiles(loaded)
     found = in_order((*unknown, *run_checks(loaded, profiles)))
-    if any(diagnostic.severity == "error" for diagnostic in found):
-        raise SpecError(found)
-    return CheckedSpec(loaded, {name: item.profile for name, item in profiles.items()}, found)
+    if errors := [diagnostic for diagnostic in found if diagnostic.severity == "error"]:
+        # Errors before warnings where there are too many of both to read.
+        raise SpecError(found if len(found) <= _MAX_FOUND else errors[:_MAX_FOUND])
+    return CheckedSpec(loaded, {name: item.profile for name, item in profiles.items()}, found[:_MAX_FOUND])
 
 
 def load_profiles(loaded: LoadedSpec) -> tuple[dict[str, LoadedProfile], tuple[Diagnostic, ...]]:
