@@ -226,17 +226,25 @@ def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[
 
 
 def strip(model: ir.Model) -> None:
-    """Remove what differs between machines and serves nobody: stack traces, paths, doc strings, producer details."""
-    model.metadata_props.clear()
-    model.doc_string = None
-    model.graph.metadata_props.clear()
-    model.graph.doc_string = None
+    """Remove what differs between machines and serves nobody: stack traces, paths, doc strings."""
+    import onnx_ir as ir
+
+    for part in (model, *_graphs(model), *_values(model), *_nodes(model)):
+        part.metadata_props.clear()
+        part.doc_string = None
     for value in _values(model):
-        value.metadata_props.clear()
-        value.doc_string = None
-    for node in _nodes(model):
-        node.metadata_props.clear()
-        node.doc_string = None
+        tensor = value.const_value
+        # Tensors that were read from a file cannot be changed.
+        if tensor is not None and (tensor.doc_string or tensor.metadata_props):
+            value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def _graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    """The graph, the functions, and the branches and bodies inside of both."""
+    outer: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in outer:
+        yield graph
+        yield from graph.subgraphs()
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -248,8 +256,12 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
-    yield from model.graph.inputs
-    yield from model.graph.initializers.values()
+    import onnx_ir as ir
+
+    for graph in _graphs(model):
+        yield from graph.inputs
+        if isinstance(graph, ir.Graph):
+            yield from graph.initializers.values()
     for node in _nodes(model):
         yield from node.outputs
 
