@@ -82,5 +82,10 @@ def format_seconds(seconds: float) -> str:
     """A duration for people, with three significant digits."""
     for unit, factor in (("s", 1.0), ("ms", 1e-3)):
         if seconds >= factor:
-            return f"{seconds / factor:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
+            return f"{_three_digits(seconds / factor)} {unit}"
+    return f"{_three_digits(seconds / 1e-6)} µs"
+
+
+def _three_digits(value: float) -> str:
+    # `g` alone writes a thousand as 1e+03.
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
