@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench fuzz clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -19,6 +19,10 @@ lint: $(VENV)/.tests
 
 bench: $(VENV)/.tests
 	$(BIN)/python -m pytest tests/benchmarks
+
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
+	nice -n 19 $(BIN)/python tests/fuzz/run.py
 
 # torch is asked for by its exact series: an open range would take a build that brings gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml
