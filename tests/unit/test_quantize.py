@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.stages.quantize import BLOCK, name_nodes, narrowing, smooth
+from ortc.stages.quantize import BLOCK, _main, name_nodes, narrowing, smooth
 
 HIDDEN, WIDE = 8, 32
 Array = NDArray[np.float32]
@@ -155,3 +156,82 @@ def test_every_node_gets_a_name_of_its_own() -> None:
     assert names[1] == "kept"
     assert len(set(names)) == 4
     assert all(names)
+
+
+def block(tmp_path: Path) -> onnx.ModelProto:
+    """LayerNormalization -> MatMul that widens -> Relu -> MatMul that narrows, on disk; nodes without names."""
+    size, wide = 2 * BLOCK, 4 * BLOCK
+    random = np.random.default_rng(3)
+    tensors = {"gamma": spread(size, 1), "beta": spread(size, 2)}
+    tensors |= {"up": random.standard_normal((size, wide)).astype(np.float32)}
+    tensors |= {"down": random.standard_normal((wide, size)).astype(np.float32)}
+    nodes = [
+        helper.make_node("LayerNormalization", ["x", "gamma", "beta"], ["normal"]),
+        helper.make_node("MatMul", ["normal", "up"], ["wide"]),
+        helper.make_node("Relu", ["wide"], ["active"]),
+        helper.make_node("MatMul", ["active", "down"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name in "xy"]
+    weights = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    graph = helper.make_graph(nodes, "block", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, tmp_path / "source.onnx")
+    return model
+
+
+def quantized(tmp_path: Path, *operators: str, smooth_first: bool = False, weight_only: bool = False) -> list[str]:
+    source, output = str(tmp_path / "source.onnx"), tmp_path / "output.onnx"
+    _main(source, str(output), list(operators), smooth_first, weight_only)
+    return [node.op_type for node in onnx.load(output).graph.node]
+
+
+def test_weights_become_signed_integers_with_a_scale_a_column(tmp_path: Path) -> None:
+    block(tmp_path)
+    operators = quantized(tmp_path, "MatMul", "Gemm")
+    assert operators.count("MatMulInteger") == 2
+    assert "MatMul" not in operators
+    found = initializers(onnx.load(tmp_path / "output.onnx"))
+    assert found["up_quantized"].dtype == np.int8
+    assert found["up_scale"].shape == (4 * BLOCK,)
+    assert not any(name in found for name in ("up", "down"))
+
+
+def test_smoothing_comes_before_rounding(tmp_path: Path) -> None:
+    block(tmp_path)
+    assert quantized(tmp_path, "MatMul", smooth_first=True).count("Mul") > quantized(tmp_path, "MatMul").count("Mul")
+
+
+def test_narrowing_weights_alone_become_integers(tmp_path: Path) -> None:
+    block(tmp_path)
+    operators = quantized(tmp_path, "MatMul", weight_only=True)
+    assert (operators.count("MatMulInteger"), operators.count("MatMulNBits")) == (1, 1)
+    nodes = onnx.load(tmp_path / "output.onnx").graph.node
+    attributes = {a.name: a.i for node in nodes if node.op_type == "MatMulNBits" for a in node.attribute}
+    assert (attributes["bits"], attributes["block_size"], attributes["accuracy_level"]) == (8, BLOCK, 4)
+
+
+@pytest.mark.parametrize(
+    ("operators", "options", "reason"),
+    [
+        (["Gemm", "Gather"], {}, "nothing to quantize: no Gemm or Gather with constant weights"),
+        (["MatMul"], {"smooth_first": True}, "nothing to smooth"),
+        (["MatMul"], {"weight_only": True}, "nothing to keep in floating point"),
+    ],
+)
+def test_a_model_without_anything_of_the_kind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], operators: list[str], options: dict[str, bool], reason: str
+) -> None:
+    onnx.save(multiplied() if options else block(tmp_path), tmp_path / "source.onnx")
+    with pytest.raises(SystemExit) as caught:
+        quantized(tmp_path, *operators, **options)
+    assert caught.value.code == 3
+    assert reason in capsys.readouterr().err
+
+
+def multiplied() -> onnx.ModelProto:
+    """One square MatMul: nothing widens, nothing narrows."""
+    weight = numpy_helper.from_array(np.ones((8, 8), np.float32), "w")
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 8]) for name in "xy"]
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "g", values[:1], values[1:], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)

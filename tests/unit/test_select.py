@@ -145,7 +145,7 @@ def test_each_percentile_has_its_own_limit() -> None:
 def test_too_few_samples_are_inconclusive() -> None:
     few = Interval(value=1.0, low=0.9, high=None, samples=367)
     verdict = judge(measured(p99_ms=few), latency={"p99": 1.0})["latency p99"]
-    assert (verdict.outcome, verdict.observed, verdict.limit) == ("inconclusive", "1 ms [0.9, ?]", "<= 1 s")
+    assert (verdict.outcome, verdict.observed, verdict.limit) == ("inconclusive", "1 ms [900 µs, ?]", "<= 1 s")
     assert verdict.where == "batch=1, 367 samples"
 
 
@@ -159,6 +159,13 @@ def test_start_is_judged_by_its_median() -> None:
 )
 def test_speedup(least: float, outcome: str) -> None:
     assert outcomes(measured(), min_speedup=least) == {"speed-up": outcome}
+
+
+def test_observations_are_in_the_units_of_people() -> None:
+    slow = Interval(value=2384.0, low=2370.0, high=2402.0, samples=420)
+    found = judge(measured(p50_ms=slow), latency={"p50": 3.0}, min_speedup=1.0)
+    assert found["latency p50"].observed == "2.38 s [2.37 s, 2.4 s]"
+    assert found["speed-up"].observed == "4.00x [3.50x, 4.50x]"
 
 
 def test_speedup_without_a_reference_is_unmeasured() -> None:

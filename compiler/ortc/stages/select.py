@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ortc.plan import BudgetPlan, Shape, TargetPlan
 from ortc.report import Numbers, Outcome, Race, Verdict
 from ortc.stages.measure import REFERENCE
@@ -103,7 +105,7 @@ def _speedup(speedup: Interval | None, least: float, at: Shape, platform: str) -
         gate="speed-up",
         platform=platform,
         outcome=outcome,
-        observed="no PyTorch reference" if speedup is None else f"{speedup.value:.2f}x {_range(speedup)}",
+        observed="no PyTorch reference" if speedup is None else _with_range(speedup, lambda value: f"{value:.2f}x"),
         limit=f">= {least:g}x",
         where=f"over {REFERENCE}, {at}",
     )
@@ -119,10 +121,9 @@ def judge_upper(interval: Interval, limit: float) -> Outcome:
 
 
 def _milliseconds(interval: Interval) -> str:
-    return f"{format_seconds(interval.value / 1000)} {_range(interval)}"
+    return _with_range(interval, lambda value: format_seconds(value / 1000))
 
 
-def _range(interval: Interval) -> str:
-    low = "?" if interval.low is None else f"{interval.low:.3g}"
-    high = "?" if interval.high is None else f"{interval.high:.3g}"
-    return f"[{low}, {high}]"
+def _with_range(interval: Interval, text: Callable[[float], str]) -> str:
+    low, high = ("?" if bound is None else text(bound) for bound in (interval.low, interval.high))
+    return f"{text(interval.value)} [{low}, {high}]"
