@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ortc.entrypoint import entrypoint_digest
 from ortc.environment import environment
 from ortc.errors import StageError
 from ortc.fetch import Fetched
@@ -125,32 +126,6 @@ class Context:
             path = environment(requirements, self.store.root / "environments", on_make=lambda: made.append(True))
             step.cached = not made
         return path
-
-
-def entrypoint_digest(entrypoint: str, root: Path) -> str:
-    """sha256 over the Python files beside the module of an entry point: what a change of the user's code changes.
-
-    Raises:
-        StageError: the module cannot be found.
-    """
-    import importlib.util
-
-    name = entrypoint.partition(":")[0]
-    base = root / Path(*name.split("."))
-    file = base.with_suffix(".py") if base.with_suffix(".py").is_file() else base / "__init__.py"
-    if not file.is_file():
-        try:
-            spec = importlib.util.find_spec(name)
-        except ImportError:
-            spec = None
-        if spec is None or spec.origin is None:
-            raise StageError(
-                f"cannot find the module `{name}` of the entry point `{entrypoint}`",
-                help="entry points are imported from the project's root, the directory that holds .git or "
-                "pyproject.toml",
-            )
-        file = Path(spec.origin)
-    return digest([[path.name, sha256_file(path)] for path in sorted(file.parent.glob("*.py"))])
 
 
 def error_data(error: StageError) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any
 
 from ortc.arrays import Arrays, write_arrays
 from ortc.candidate import Made, Material, assemble
-from ortc.context import Context, entrypoint_digest, error_data, is_deterministic
+from ortc.context import Context, error_data, is_deterministic
+from ortc.entrypoint import entrypoint_digest
 from ortc.errors import AccuracyError, OrtcError, StageError
 from ortc.plan import Plan, ProviderPlan, TargetPlan, VariantPlan
 from ortc.report import Check
