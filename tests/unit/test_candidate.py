@@ -1,0 +1,171 @@
+"""What a bundle is assembled from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from tests.support.bundles import runtime_module, text_model
+from tests.support.plans import ROOT, accuracy, plan
+
+from ortc.arrays import write_arrays
+from ortc.bundle import DecisionInfo, Manifest, Tolerance
+from ortc.candidate import GOLDEN_BYTES, UNFIT, Made, Material, assemble, golden_cases, tolerance
+from ortc.fetch import Fetched, FetchedFile
+from ortc.plan import InputPlan
+from ortc.publish import seal
+from ortc.stages.export import Exported, OutputInfo
+from ortc.stages.optimize import VariantGraph
+from ortc.stages.verify import ReferenceCase
+
+loader: Any = runtime_module("loader")
+Make = Callable[..., tuple[ReferenceCase, ...]]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """Reference cases by name, with outputs of so many bytes."""
+
+    def cases(**sizes: int) -> tuple[ReferenceCase, ...]:
+        made = []
+        for index, (name, size) in enumerate(sizes.items()):
+            path = tmp_path / f"{index}.npz"
+            with path.open("wb") as stream:
+                stream.truncate(size)
+            made.append(ReferenceCase(name=name, inputs=path, outputs=path))
+        return tuple(made)
+
+    return cases
+
+
+def names(cases: tuple[ReferenceCase, ...]) -> list[str]:
+    return [case.name for case in cases]
+
+
+def test_golden_cases_are_of_each_kind(make: Make) -> None:
+    sizes = {"batch=1": 1, "batch=3": 1, "batch=9": 1, "batch=1, padded": 1, "batch=3, padded": 1, "samples 1-8": 1}
+    assert names(golden_cases(make(**sizes))) == ["samples 1-8", "batch=3, padded", "batch=3"]
+
+
+def test_golden_cases_stay_small(make: Make) -> None:
+    sizes = {"batch=1": 10, "batch=3": GOLDEN_BYTES, "batch=9": GOLDEN_BYTES + 1, "samples 1-8": GOLDEN_BYTES + 1}
+    assert names(golden_cases(make(**sizes))) == ["batch=3"]
+    # Without a small one the smallest: a bundle without any is refused by its loader.
+    sizes = {"batch=9": GOLDEN_BYTES + 9, "batch=3": GOLDEN_BYTES + 1, "batch=5": GOLDEN_BYTES + 5}
+    assert names(golden_cases(make(**sizes))) == ["batch=3"]
+
+
+def test_golden_cases_of_a_model_of_fixed_shape(make: Make) -> None:
+    assert names(golden_cases(make(**{"fixed shape": 1}))) == ["fixed shape"]
+
+
+def test_tolerances_are_the_promises() -> None:
+    promised = accuracy(max_abs=1e-3, cosine=0.97)
+    assert tolerance("fp32", promised) == Tolerance(max_abs=1e-3, cosine=None)
+    for precision in ("fp16", "bf16", "int8"):
+        assert tolerance(precision, promised) == Tolerance(max_abs=None, cosine=0.97)
+
+
+IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
+
+
+@pytest.fixture
+def material(tmp_path: Path) -> Material:
+    """A small text model with one case, exported."""
+    shape = ("batch", "sequence")
+    inputs, outputs = tmp_path / "in.npz", tmp_path / "out.npz"
+    write_arrays(inputs, {"ids": IDS, "attention_mask": np.ones_like(IDS)})
+    write_arrays(outputs, {"hidden": np.zeros((2, 3, 8), np.float32)})
+    return Material(
+        plan=plan(ROOT / "specs" / "bert.yaml", targets=("cpu",)),
+        fetched=Fetched(
+            directory=tmp_path, files=(FetchedFile(name="config.json", sha256="c" * 64, origin="path:model"),)
+        ),
+        exported=Exported(
+            exporter="dynamo",
+            opset=17,
+            ir_version=10,
+            domains={},
+            inputs=(
+                InputPlan(name="ids", dtype="int64", shape=shape, range=(0, 49)),
+                InputPlan(name="attention_mask", dtype="int64", shape=shape),
+            ),
+            outputs=(OutputInfo(name="hidden", dtype="float32", shape=(*shape, 8)),),
+            operators={},
+            warnings=(),
+        ),
+        exporter_reason=None,
+        cases=(ReferenceCase(name="batch=2", inputs=inputs, outputs=outputs),),
+        tools={"torch": "2.13.0"},
+    )
+
+
+@pytest.fixture
+def made(tmp_path: Path, material: Material) -> Made:
+    directory = tmp_path / "variant"
+    directory.mkdir()
+    onnx.save(text_model(), directory / "model.onnx")
+    size = (directory / "model.onnx").stat().st_size
+    graph = VariantGraph(bytes=size, domains={"com.microsoft": 1}, operators={})
+    return Made(variant=material.plan.targets[0].variants[0], level="all", directory=directory, graph=graph)
+
+
+def assembled(tmp_path: Path, material: Material, made: Made, **options: Any) -> tuple[Path, Manifest]:
+    place = tmp_path / f"bundle-{len(list(tmp_path.glob('bundle-*')))}"
+    place.mkdir()
+    return place, assemble(place, material, material.plan.targets[0], made, **options)
+
+
+def test_a_bundle_passes_its_loaders_check_of_files(tmp_path: Path, material: Material, made: Made) -> None:
+    place, manifest = assembled(tmp_path, material, made, batch_invariant=True)
+    seal(place, manifest)
+    read = loader.read_manifest(place, "full")
+    assert (read["name"], read["version"], read["target"]) == ("bert", "1.0.0", "cpu")
+    assert [entry["mask"] for entry in read["golden"]] == ["attention_mask"]
+    assert (place / "golden" / "0.inputs.npz").read_bytes() == material.cases[0].inputs.read_bytes()
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file()) == [
+        ".dockerignore",
+        "Dockerfile",
+        "README.md",
+        "SHA256SUMS",
+        "golden/0.inputs.npz",
+        "golden/0.outputs.npz",
+        "manifest.json",
+        "model/model.onnx",
+        "requirements.txt",
+        "runtime/loader.py",
+        "runtime/server.py",
+        "session.json",
+    ]
+
+
+def test_what_the_manifest_tells(tmp_path: Path, material: Material, made: Made) -> None:
+    decision = DecisionInfo(variant="fp32", outcome="selected", reason="fastest that passes")
+    _, manifest = assembled(tmp_path, material, made, batch_invariant=False, provisional=True, decisions=(decision,))
+    assert (manifest.variant.name, manifest.variant.batch_invariant, manifest.provisional) == ("fp32", False, True)
+    assert (manifest.fit_to_serve, manifest.unfit_reason, manifest.decisions) == (True, None, (decision,))
+    assert manifest.provenance.source == "huggingface:sentence-transformers/all-MiniLM-L6-v2"
+    assert manifest.provenance.revision == "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
+    assert manifest.warmup == ({"batch": 1, "sequence": 128},)
+    assert str(tmp_path) not in manifest.model_dump_json()
+
+
+def test_random_weights_are_unfit(tmp_path: Path, material: Material, made: Made) -> None:
+    source = material.plan.model.model_copy(update={"weights": "random"})
+    random = Material(**{**vars(material), "plan": material.plan.model_copy(update={"model": source})})
+    _, manifest = assembled(tmp_path, random, made)
+    assert (manifest.fit_to_serve, manifest.unfit_reason) == (False, UNFIT)
+
+
+def test_equal_material_gives_equal_bundles(tmp_path: Path, material: Material, made: Made) -> None:
+    def contents(place: Path) -> dict[str, bytes]:
+        return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+
+    first, again = (assembled(tmp_path, material, made) for _ in range(2))
+    for place, manifest in (first, again):
+        seal(place, manifest)
+    assert contents(first[0]) == contents(again[0])
