@@ -60,12 +60,6 @@ def test_dynamo_alone_refuses_that_opset(ortc: Compiler, models: Path, write_spe
     assert "help: set `export.opset: 18`, or `export.exporter: torchscript`" in told
 
 
-def test_dynamo_at_an_opset_it_reaches(ortc: Compiler, models: Path, write_spec: WriteSpec, tmp_path: Path) -> None:
-    spec = write_spec(models, RESNET, {"opset": 18, "dynamic_axes": BATCH}, name="resnet18")
-    report = build(ortc, spec, tmp_path).succeeded().report("resnet18")
-    assert (report["exporter"], report["exporter_reason"]) == ("dynamo", None)
-
-
 @pytest.mark.parametrize("exporter", ["auto", "dynamo", "torchscript"])
 def test_a_branch_on_a_value(
     ortc: Compiler, models: Path, write_spec: WriteSpec, tmp_path: Path, exporter: str

@@ -242,3 +242,6 @@ def test_bytes_that_are_not_the_declared_ones(
     model = {**hub, "files": {"config.json": config}, "mirrors": ["path:bad", "path:resnet"]}
     result = build(ortc, write_spec(project, model, resnet), tmp_path).succeeded()
     assert "path:bad: refused" in result.stderr
+    # What is left to say of a ResNet: at an opset that dynamo reaches, there is nothing to explain.
+    report = result.report("small")
+    assert (report["exporter"], report["exporter_reason"]) == ("dynamo", None)
