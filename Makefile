@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint bench fuzz clean
+.PHONY: quickstart test lint fuzz clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -16,9 +16,6 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy templates/runtime/loader.py templates/runtime/server.py
-
-bench: $(VENV)/.tests
-	$(BIN)/python -m pytest tests/benchmarks
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"

@@ -84,8 +84,7 @@ def is_intact(place: Path, sums: str) -> bool:
     if {p for p in found if not p.startswith(f"{MEASUREMENTS}/") and "__pycache__" not in Path(p).parts} != expected:
         return False
     return all(
-        found[file.path].st_size == file.bytes
-        and int(found[file.path].st_mtime) == manifest.stamp
+        found[file.path].st_size == file.bytes and int(found[file.path].st_mtime) == manifest.stamp
         for file in manifest.files
     )
 
