@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,6 +18,7 @@ from ortc.report import BuildReport, TargetReport
 from ortc.store import Store, sha256_file
 from ortc.target_build import build_target
 from ortc.target_bundle import TargetBuild
+from ortc.workplace import workplace
 
 
 def build(
@@ -45,7 +45,7 @@ def build(
     """
     with ExitStack() as stack:
         stack.enter_context(store.in_use())
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortc-build-")))
+        work = stack.enter_context(workplace(store.root))
         with progress.step("fetch", plan.name):
             sources = work / "source"
             sources.mkdir()
