@@ -31,7 +31,7 @@ from ortc.publish import stamp
 from ortc.render import render
 from ortc.samples import MASK
 from ortc.spec import HuggingFaceSource
-from ortc.stages.export import DATA_FILE, MODEL_FILE, Exported
+from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase
 from ortc.target import GraphLevel

@@ -21,7 +21,7 @@ from ortc.report import Check
 from ortc.samples import InputFactory, Samples, load_samples
 from ortc.spec import Metric as MetricPlan
 from ortc.spec import OnnxSource
-from ortc.stages.export import Exported
+from ortc.stages.graph import Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
 from ortc.store import code_digest, sha256_file
@@ -130,7 +130,7 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
         "model": context.model_key(),
         "export": plan.model_dump(mode="json", exclude={"exporter"}),
         "exporter": exporter,
-        "code": code_digest("stages/export.py", "stages/import_onnx.py"),
+        "code": code_digest("stages/export.py", "stages/graph.py", "stages/import_onnx.py"),
     }
 
     def action(output: Path) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class TargetBuilder:
             "level": level,
             "runtime": [self.target.runtime.package, self.target.runtime.version] if self.interpreter else None,
             "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir")},
-            "code": code_digest("stages/optimize.py", "stages/quantize.py", "stages/offline.py", "stages/export.py"),
+            "code": code_digest("stages/optimize.py", "stages/quantize.py", "stages/offline.py", "stages/graph.py"),
         }
 
         def make(output: Path) -> dict[str, Any]:

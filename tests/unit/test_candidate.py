@@ -18,7 +18,7 @@ from ortc.candidate import GOLDEN_BYTES, UNFIT, Made, Material, assemble, golden
 from ortc.fetch import Fetched, FetchedFile
 from ortc.plan import InputPlan
 from ortc.publish import seal
-from ortc.stages.export import Exported, OutputInfo
+from ortc.stages.graph import Exported, OutputInfo
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
-from ortc.stages.export import (
+from ortc.stages.graph import (
     DATA_FILE,
     EXTERNAL_DATA_THRESHOLD,
     MODEL_FILE,

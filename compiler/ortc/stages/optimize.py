@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ortc.errors import StageError
 from ortc.plan import Frozen, VariantPlan
-from ortc.stages.export import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
+from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
 from ortc.stages.quantize import quantize
 from ortc.target import GraphLevel
 

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, ExportPlan, InputPlan
 from ortc.reference.model import example_sizes
-from ortc.stages.export import check_file, count_operators, name_dimensions, output_info, strip
+from ortc.stages.graph import check_file, count_operators, name_dimensions, output_info, strip
 
 FLOAT = TensorProto.FLOAT
 

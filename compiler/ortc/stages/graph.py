@@ -1,0 +1,158 @@
+"""Graphs: what an export or an import wrote, and what is done to it before it is canonical.
+
+The canonical graph has the opset and IR version of the plan, the axes' names as dimension names, no fused operators and
+no traces of the machine that made it; every variant derives from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ortc.errors import StageError
+from ortc.plan import AxisPlan, Frozen, InputPlan
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+EXTERNAL_DATA_THRESHOLD = 64 * 2**20
+"""Bytes of weights above which they are kept beside the graph, where they can be memory-mapped."""
+
+MODEL_FILE = "model.onnx"
+DATA_FILE = "model.onnx.data"
+
+
+class OutputInfo(Frozen):
+    """One output tensor; a shape entry is an axis name, a size, or None where only a run tells."""
+
+    name: str
+    dtype: str
+    shape: tuple[str | int | None, ...]
+
+
+class Exported(Frozen):
+    """What an export wrote."""
+
+    exporter: str
+    opset: int
+    ir_version: int
+    domains: dict[str, int]
+    inputs: tuple[InputPlan, ...]
+    outputs: tuple[OutputInfo, ...]
+    operators: dict[str, int]
+    warnings: tuple[str, ...]
+
+
+def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...]) -> None:
+    """Call the dimensions by the axes' names, in inputs, outputs and everything between."""
+    import onnx_ir as ir
+
+    renamed: dict[str, str] = {}
+    fixed = {axis.name: axis.max for axis in axes if axis.min == axis.max}
+    for value, tensor in zip(model.graph.inputs, inputs, strict=True):
+        if value.name != tensor.name:
+            raise StageError(f"the exported graph's input is called `{value.name}` instead of `{tensor.name}`")
+        if value.shape is None or len(value.shape) != len(tensor.shape):
+            raise StageError(f"the exported graph's input `{tensor.name}` has shape {value.shape}, not {tensor.shape}")
+        dims: list[int | str] = []
+        for found, entry in zip(value.shape, tensor.shape, strict=True):
+            wanted = fixed.get(entry, entry) if isinstance(entry, str) else entry
+            if isinstance(found, int) and isinstance(wanted, str):
+                raise StageError(
+                    f"the export fixed the axis `{entry}` of `{tensor.name}` to {found}",
+                    help="something in the model's code depends on that size; with `--debug` the exporter's log says "
+                    "where",
+                )
+            if not isinstance(found, int) and isinstance(wanted, str) and found.value is not None:
+                renamed[str(found.value)] = wanted
+            dims.append(wanted)
+        value.shape = ir.Shape(dims)
+    for value in values(model):
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                [
+                    dim
+                    if isinstance(dim, int)
+                    else renamed.get(str(dim.value), dim.value if dim.value is None else str(dim.value))
+                    for dim in value.shape
+                ]
+            )
+
+
+def strip(model: ir.Model) -> None:
+    """Remove what differs between machines and serves nobody: stack traces, paths, doc strings."""
+    import onnx_ir as ir
+
+    for part in (model, *graphs(model), *values(model), *nodes(model)):
+        part.metadata_props.clear()
+        part.doc_string = None
+    for value in values(model):
+        tensor = value.const_value
+        # Tensors that were read from a file cannot be changed.
+        if tensor is not None and (tensor.doc_string or tensor.metadata_props):
+            value.const_value = ir.tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+
+
+def graphs(model: ir.Model) -> Iterator[ir.Graph | ir.Function]:
+    """The graph, the functions, and the branches and bodies inside of both."""
+    outer: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for graph in outer:
+        yield graph
+        yield from graph.subgraphs()
+
+
+def nodes(model: ir.Model) -> Iterator[ir.Node]:
+    import onnx_ir as ir
+
+    yield from ir.traversal.RecursiveGraphIterator(model.graph)
+    for function in model.functions.values():
+        yield from ir.traversal.RecursiveGraphIterator(function)
+
+
+def values(model: ir.Model) -> Iterator[ir.Value]:
+    import onnx_ir as ir
+
+    for graph in graphs(model):
+        yield from graph.inputs
+        if isinstance(graph, ir.Graph):
+            yield from graph.initializers.values()
+    for node in nodes(model):
+        yield from node.outputs
+
+
+def count_operators(model: ir.Model) -> dict[str, int]:
+    """Operator (with its domain where that is not ONNX's) to number of nodes, sorted by name."""
+    counts: dict[str, int] = {}
+    for node in nodes(model):
+        name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+        counts[name] = counts.get(name, 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def output_info(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:
+    """Name, dtype and shape of a graph output; dimensions that are no declared axis are unknown."""
+    import onnx_ir as ir
+
+    if value.name is None or value.dtype is None or value.shape is None:
+        raise StageError(f"the exported graph's output `{value.name}` has no type or no rank")
+    names = {axis.name for axis in axes}
+    shape = tuple(dim if isinstance(dim, int) else (dim.value if dim.value in names else None) for dim in value.shape)
+    return OutputInfo(name=value.name, dtype=str(ir.DataType(value.dtype).numpy()), shape=shape)
+
+
+def check_file(path: Path, exporter: str) -> None:
+    """Run ONNX's checker with shape inference.
+
+    Raises:
+        StageError: the graph is not valid.
+    """
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        lines = str(error).strip().splitlines()
+        raise StageError(
+            f"the {exporter} exporter gave an invalid graph: {lines[0]}", details=tuple(lines[1:6])
+        ) from error
