@@ -55,6 +55,8 @@ def running(compiler: Compiler, output: Path, log: Path, scratch: Path) -> Itera
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=stderr,
+            # A runner that was put into the background ignores interrupts, and so would all its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         ) as process,
     ):
         try:
@@ -107,6 +109,7 @@ def test_killed_at_every_moment(
     compiler.build(*DIGITS, "--set", "accuracy.max_abs=2e-4", output=output).succeeded()
     assert not list(place.parent.glob(".cpu.new-*"))
     assert not list(place.parent.glob(".cpu.old-*"))
+    assert list((compiler.cache / "work").iterdir()) == []
     assert snapshot(place) != before
     answer(loader(python, place, "selftest"))
     # What the killed builds had put into the cache gives what a build without interruption gives.
@@ -151,4 +154,5 @@ def test_interrupted_by_hand(make_cache: Callable[[Path], Path], tmp_path: Path)
         assert process.wait(timeout=60) == 130
     assert "Traceback" not in log.read_text()
     assert [path.name for path in scratch.iterdir() if path.name.startswith("ortc-")] == []
+    assert list((compiler.cache / "work").iterdir()) == []
     assert tempfile.gettempdir() not in log.read_text()
