@@ -128,12 +128,13 @@ class ThreadsError(BundleError):
 
 @dataclass(frozen=True)
 class Axis:
-    """A dynamic axis: every size from `min` to `max` was checked or lies between sizes that were."""
+    """A dynamic axis: every `multiple_of` from `min` to `max` was checked, or lies between sizes that were."""
 
     name: str
     min: int
     typical: int
     max: int
+    multiple_of: int = 1
 
 
 @dataclass(frozen=True)
@@ -558,7 +559,8 @@ class Model:
         with _parsing(path):
             self.name, self.version, self.target = (str(self.manifest[k]) for k in ("name", "version", "target"))
             self.axes = tuple(
-                Axis(str(a["name"]), int(a["min"]), int(a["typical"]), int(a["max"])) for a in self.manifest["axes"]
+                Axis(str(a["name"]), int(a["min"]), int(a["typical"]), int(a["max"]), int(a.get("multiple_of", 1)))
+                for a in self.manifest["axes"]
             )
             self.inputs, self.outputs = (
                 tuple(_tensor(entry) for entry in self.manifest[key]) for key in ("inputs", "outputs")
@@ -693,6 +695,11 @@ class Model:
                     raise InputError(
                         f"{name} has shape {list(array.shape)}: axis {index} ({wanted}) is {size}. "
                         f"Send {axis.min} to {axis.max}."
+                    )
+                if size % axis.multiple_of:
+                    raise InputError(
+                        f"{name} has shape {list(array.shape)}: axis {index} ({wanted}) is {size}. "
+                        f"Send a multiple of {axis.multiple_of}."
                     )
                 known, other = sizes.setdefault(wanted, (size, tensor.name))
                 if known != size:

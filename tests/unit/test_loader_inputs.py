@@ -89,6 +89,16 @@ def test_an_axis_whose_least_size_is_zero_takes_empty_inputs(tmp_path: Any) -> N
         assert model.example({"batch": 0})["mask"].shape == (0, 5)
 
 
+def test_sizes_between_the_multiples_of_an_axis_are_refused(tmp_path: Any) -> None:
+    recipe = bundles.linear()
+    recipe.manifest["axes"][0]["multiple_of"] = 4
+    recipe.manifest["warmup"] = [{"batch": 4}]
+    with loader.Model.load(recipe.write(tmp_path / "bundle"), selftest=False) as model:
+        model.run({"x": np.zeros((8, 4), np.float32)})
+        with pytest.raises(loader.InputError, match="Send a multiple of 4"):
+            model.run({"x": np.zeros((6, 4), np.float32)})
+
+
 def test_memory_layout_does_not_matter(linear: Any) -> None:
     x = np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)
     for view in (x[::2, ::2], x[:4, ::-2], np.asfortranarray(x[:4, :4]), x.T[:3, :4]):
