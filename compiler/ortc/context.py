@@ -15,7 +15,7 @@ from ortc.errors import StageError
 from ortc.fetch import Fetched
 from ortc.host import Host, cores
 from ortc.lock import Ingredients
-from ortc.plan import ExportPlan, InputPlan, Plan, digest
+from ortc.plan import Plan, digest
 from ortc.progress import Progress
 from ortc.spec import OnnxSource, PyTorchSource
 from ortc.store import Entry, Store, code_digest, sha256_file, templates_digest
@@ -86,7 +86,7 @@ class Context:
             step.cached = entry.cached
         return entry
 
-    def reference(self, export: ExportPlan | None = None) -> Worker:
+    def reference(self) -> Worker:
         """The process that has the model in PyTorch.
 
         Raises:
@@ -99,7 +99,7 @@ class Context:
                 worker.call(
                     "load",
                     model=self.plan.model.model_dump(mode="json"),
-                    export=(export or self.plan.export).model_dump(mode="json"),
+                    export=self.plan.export.model_dump(mode="json"),
                     directory=str(self.fetched.directory),
                     root=str(self.root),
                     threads=cores(),
@@ -136,8 +136,3 @@ def error_data(error: StageError) -> dict[str, Any]:
 def is_deterministic(error: StageError) -> bool:
     """Whether the same inputs would fail again: not so for a process that died or hung."""
     return not isinstance(error, WorkerError) or error.code not in ("died", "timeout", "internal")
-
-
-def parse_inputs(values: list[dict[str, Any]]) -> tuple[InputPlan, ...]:
-    """Inputs as JSON gave them."""
-    return tuple(InputPlan.model_validate(value) for value in values)
