@@ -18,6 +18,7 @@ from packaging.version import Version
 
 FORMAT_VERSION = 1
 RUNTIME_VERSION = "1.31.1"
+OPENVINO_RUNTIME_VERSION = "1.24.1"  # the newest release of onnxruntime-openvino
 Pair = tuple[str, str]  # platform, Python
 
 
@@ -28,10 +29,18 @@ class Root:
     name: str
     requirement: str
     platforms: tuple[str, ...]
+    pythons: tuple[str, ...] = PYTHONS
 
 
 ROOTS = (
     Root("onnxruntime", f"onnxruntime=={RUNTIME_VERSION}", ("linux/amd64", "linux/arm64")),
+    # Its newest release has no wheel for Python 3.14.
+    Root(
+        "onnxruntime-openvino",
+        f"onnxruntime-openvino=={OPENVINO_RUNTIME_VERSION}",
+        ("linux/amd64",),
+        pythons=("3.11", "3.12", "3.13"),
+    ),
     # CUDA and cuDNN come from the base image.
     Root("onnxruntime-gpu", f"onnxruntime-gpu=={RUNTIME_VERSION}", ("linux/amd64",)),
     # CUDA and cuDNN come from wheels; the extra `cuda` lacks cuBLAS, which cuDNN's wheel requires.
@@ -53,7 +62,7 @@ def main() -> int:
 
 def generate(root: Root) -> dict[str, object]:
     """The pin file of one set."""
-    pairs = [(platform, python) for platform in root.platforms for python in PYTHONS]
+    pairs = [(platform, python) for platform in root.platforms for python in root.pythons]
     chosen = resolve(root.requirement, pairs)
     sizes: dict[str, int] = {}
     requirements = []
@@ -77,7 +86,7 @@ def generate(root: Root) -> dict[str, object]:
         "name": root.name,
         "requirement": root.requirement,
         "platforms": list(root.platforms),
-        "pythons": list(PYTHONS),
+        "pythons": list(root.pythons),
         "requirements": requirements,
     }
 
@@ -163,9 +172,9 @@ def marker(used: list[Pair], pairs: list[Pair]) -> str | None:
         return None
     alternatives = []
     for platform in sorted({platform for platform, _ in used}):
-        pythons = [python for python in PYTHONS if (platform, python) in used]
+        pythons = [python for other, python in used if other == platform]
         terms = [f'platform_machine == "{MACHINES[platform]}"']
-        if len(pythons) < len(PYTHONS):
+        if len(pythons) < len({python for _, python in pairs}):
             terms.append("(" + " or ".join(f'python_version == "{python}"' for python in pythons) + ")")
         alternatives.append(" and ".join(terms))
     return " or ".join(alternatives)

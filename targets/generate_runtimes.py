@@ -40,6 +40,7 @@ RUNTIMES = (
     ("onnxruntime", "1.31.1"),
     ("onnxruntime-gpu", "1.30.0"),
     ("onnxruntime-gpu", "1.31.1"),
+    ("onnxruntime-openvino", "1.24.1"),
 )
 CANDIDATE_PYTHONS = tuple(f"3.{minor}" for minor in range(10, 16))
 PROBED_OPSETS = range(7, 41)

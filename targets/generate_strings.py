@@ -89,36 +89,36 @@ _CUDA_OPTIONS: dict[str, Kind] = {
 
 # TensorRT's options are parsed by the Python binding, not by the provider: `1` and `0` are no switches there, and five
 # options of the C API are refused.
-_TENSORRT_SWITCH: Kind = {"kind": "bool", "values": ["False", "True", "false", "true"]}
+_WORD_SWITCH: Kind = {"kind": "bool", "values": ["False", "True", "false", "true"]}
 _TENSORRT_OPTIONS: dict[str, Kind] = {
     "device_id": _INT,
     "trt_auxiliary_streams": _INT,
-    "trt_bf16_enable": _TENSORRT_SWITCH,
-    "trt_build_heuristics_enable": _TENSORRT_SWITCH,
+    "trt_bf16_enable": _WORD_SWITCH,
+    "trt_build_heuristics_enable": _WORD_SWITCH,
     "trt_builder_optimization_level": _INT,
-    "trt_context_memory_sharing_enable": _TENSORRT_SWITCH,
-    "trt_cuda_graph_enable": _TENSORRT_SWITCH,
-    "trt_detailed_build_log": _TENSORRT_SWITCH,
+    "trt_context_memory_sharing_enable": _WORD_SWITCH,
+    "trt_cuda_graph_enable": _WORD_SWITCH,
+    "trt_detailed_build_log": _WORD_SWITCH,
     "trt_dla_core": _INT,
-    "trt_dla_enable": _TENSORRT_SWITCH,
-    "trt_dump_ep_context_model": _TENSORRT_SWITCH,
-    "trt_dump_subgraphs": _TENSORRT_SWITCH,
-    "trt_engine_cache_enable": _TENSORRT_SWITCH,
+    "trt_dla_enable": _WORD_SWITCH,
+    "trt_dump_ep_context_model": _WORD_SWITCH,
+    "trt_dump_subgraphs": _WORD_SWITCH,
+    "trt_engine_cache_enable": _WORD_SWITCH,
     "trt_engine_cache_path": _TEXT,
     "trt_engine_cache_prefix": _TEXT,
-    "trt_engine_decryption_enable": _TENSORRT_SWITCH,
+    "trt_engine_decryption_enable": _WORD_SWITCH,
     "trt_engine_decryption_lib_path": _TEXT,
-    "trt_engine_hw_compatible": _TENSORRT_SWITCH,
+    "trt_engine_hw_compatible": _WORD_SWITCH,
     "trt_ep_context_embed_mode": _INT,
     "trt_ep_context_file_path": _TEXT,
     "trt_extra_plugin_lib_paths": _TEXT,
-    "trt_force_sequential_engine_build": _TENSORRT_SWITCH,
-    "trt_force_timing_cache": _TENSORRT_SWITCH,
-    "trt_fp16_enable": _TENSORRT_SWITCH,
+    "trt_force_sequential_engine_build": _WORD_SWITCH,
+    "trt_force_timing_cache": _WORD_SWITCH,
+    "trt_fp16_enable": _WORD_SWITCH,
     "trt_int8_calibration_table_name": _TEXT,
-    "trt_int8_enable": _TENSORRT_SWITCH,
-    "trt_int8_use_native_calibration_table": _TENSORRT_SWITCH,
-    "trt_layer_norm_fp32_fallback": _TENSORRT_SWITCH,
+    "trt_int8_enable": _WORD_SWITCH,
+    "trt_int8_use_native_calibration_table": _WORD_SWITCH,
+    "trt_layer_norm_fp32_fallback": _WORD_SWITCH,
     "trt_max_partition_iterations": _INT,
     "trt_max_workspace_size": _INT,
     "trt_min_subgraph_size": _INT,
@@ -128,11 +128,11 @@ _TENSORRT_OPTIONS: dict[str, Kind] = {
     "trt_profile_max_shapes": _TEXT,
     "trt_profile_min_shapes": _TEXT,
     "trt_profile_opt_shapes": _TEXT,
-    "trt_sparsity_enable": _TENSORRT_SWITCH,
+    "trt_sparsity_enable": _WORD_SWITCH,
     "trt_tactic_sources": _TEXT,
-    "trt_timing_cache_enable": _TENSORRT_SWITCH,
+    "trt_timing_cache_enable": _WORD_SWITCH,
     "trt_timing_cache_path": _TEXT,
-    "trt_weight_stripped_engine_enable": _TENSORRT_SWITCH,
+    "trt_weight_stripped_engine_enable": _WORD_SWITCH,
     "user_compute_stream": _INT,
 }
 _REFUSED_TENSORRT_OPTIONS = {
@@ -141,6 +141,27 @@ _REFUSED_TENSORRT_OPTIONS = {
     "trt_load_user_initializer",
     "trt_onnx_bytestream",
     "trt_onnx_bytestream_size",
+}
+
+# What the Python binding of onnxruntime-openvino 1.24.1 takes, found as CUDA's were. Another name is refused; a value
+# that the provider cannot parse gives a session without it. `context` is left out: it is a pointer of the running
+# process. `load_config` is JSON: a device, then that device's OpenVINO properties.
+_OPENVINO_OPTIONS: dict[str, Kind] = {
+    "cache_dir": _TEXT,
+    "device_id": _TEXT,
+    "device_luid": _TEXT,
+    "device_type": _TEXT,
+    "disable_dynamic_shapes": _WORD_SWITCH,
+    "enable_causallm": _WORD_SWITCH,
+    "enable_opencl_throttling": _WORD_SWITCH,
+    "enable_qdq_optimizer": _WORD_SWITCH,
+    "layout": _TEXT,
+    "load_config": _TEXT,
+    "model_priority": {"kind": "enum", "values": ["DEFAULT", "HIGH", "LOW", "MEDIUM"]},
+    "num_of_threads": _INT,
+    "num_streams": _INT,
+    "precision": {"kind": "enum", "values": ["ACCURACY", "FP16", "FP32"]},
+    "reshape_input": _TEXT,
 }
 
 
@@ -188,6 +209,9 @@ def provider_options(provider: str, found: Iterable[Library]) -> dict[str, Kind]
         if unknown := sorted(names - _TENSORRT_OPTIONS.keys()):
             raise SystemExit(f"unknown TensorRT options {unknown}: find their kinds, and add them to _TENSORRT_OPTIONS")
         return {name: _TENSORRT_OPTIONS[name] for name in names}
+    if provider == "OpenVINOExecutionProvider":
+        own = [library for library in found if library.file.startswith("onnxruntime_pybind11_state")]
+        return {name: _OPENVINO_OPTIONS[name] for name in _search(None, _OPENVINO_OPTIONS, own)}
     return {}
 
 

@@ -14,7 +14,8 @@ from ortc.resources import data_dir, targets_dir
 from ortc.versions import Option, PinSet, UnknownVersionError
 
 CURRENT = "1.31.1"
-PIN_SETS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-gpu-cuda")
+OPENVINO = "1.24.1"
+PIN_SETS = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-gpu-cuda", "onnxruntime-openvino")
 
 
 # --- runtimes ---
@@ -31,7 +32,7 @@ def test_limits_of_the_runtimes(version: str, opset: int, ir: int) -> None:
 def test_runtimes_are_ordered_by_package_and_version_and_none_is_there_twice() -> None:
     keys = [(found.package, Version(found.version)) for found in versions.runtimes()]
     assert keys == sorted(set(keys))
-    assert {package for package, _ in keys} == {"onnxruntime", "onnxruntime-gpu"}
+    assert {package for package, _ in keys} == {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"}
 
 
 def test_pythons_and_platforms_come_from_the_wheels() -> None:
@@ -40,6 +41,16 @@ def test_pythons_and_platforms_come_from_the_wheels() -> None:
     assert cpu.platforms == ("linux/amd64", "linux/arm64")
     assert versions.runtime("onnxruntime", "1.23.2").pythons[0] == "3.10"
     assert versions.runtime("onnxruntime-gpu", CURRENT).platforms == ("linux/amd64",)
+    openvino = versions.runtime("onnxruntime-openvino", OPENVINO)
+    assert (openvino.platforms, openvino.pythons) == (("linux/amd64",), ("3.11", "3.12", "3.13"))
+
+
+def test_limits_of_the_openvino_package() -> None:
+    found = versions.runtime("onnxruntime-openvino", OPENVINO)
+    assert (found.max_opset, found.max_ir) == (25, 13)
+    assert found.providers.available == ("CPUExecutionProvider", "OpenVINOExecutionProvider")
+    # What the loader's placement data rests on.
+    assert "session.record_ep_graph_assignment_info" in found.config_keys
 
 
 def test_only_gpu_runtimes_need_cuda() -> None:
@@ -145,6 +156,10 @@ def test_provider_options() -> None:
 @pytest.mark.parametrize(
     ("provider", "option", "accepted", "refused"),
     [
+        ("OpenVINOExecutionProvider", "num_of_threads", ("2", "0"), ("two", "1.5", "")),
+        ("OpenVINOExecutionProvider", "disable_dynamic_shapes", ("true", "False"), ("1", "0", "TRUE")),
+        ("OpenVINOExecutionProvider", "precision", ("ACCURACY",), ("accuracy", "bf16")),
+        ("OpenVINOExecutionProvider", "load_config", ('{"CPU": {}}',), ()),
         ("CUDAExecutionProvider", "use_tf32", ("0", "1", "True"), ("yes", "2", "")),
         ("CUDAExecutionProvider", "device_id", ("0", "-1"), ("zero", "1.5", "", "٣")),
         ("CUDAExecutionProvider", "cudnn_conv_algo_search", ("HEURISTIC",), ("heuristic",)),
@@ -156,7 +171,8 @@ def test_provider_options() -> None:
 def test_provider_option_values(
     provider: str, option: str, accepted: tuple[str, ...], refused: tuple[str, ...]
 ) -> None:
-    found = versions.runtime("onnxruntime-gpu", CURRENT).provider_options(provider)[option]
+    package = ("onnxruntime-openvino", OPENVINO) if provider.startswith("OpenVINO") else ("onnxruntime-gpu", CURRENT)
+    found = versions.runtime(*package).provider_options(provider)[option]
     assert [text for text in accepted if not found.accepts(text)] == []
     assert [text for text in refused if found.accepts(text)] == []
 
@@ -240,6 +256,9 @@ def test_what_the_sets_hold() -> None:
     names = {name: {pin.name for pin in versions.pins(name).requirements} for name in PIN_SETS}
     assert names["onnxruntime"] == {"flatbuffers", "numpy", "onnxruntime", "packaging", "protobuf"}
     assert names["onnxruntime-gpu"] == names["onnxruntime"] - {"onnxruntime"} | {"onnxruntime-gpu"}
+    assert names["onnxruntime-openvino"] == (
+        names["onnxruntime"] - {"onnxruntime"} | {"onnxruntime-openvino", "sympy", "mpmath"}
+    )
     assert names["onnxruntime-gpu-cuda"] - names["onnxruntime-gpu"] == {
         "nvidia-cublas",  # not in the extra `cuda`; cuDNN requires it
         "nvidia-cuda-nvrtc",
