@@ -17,8 +17,6 @@ from ortc.plan import AxisPlan, ExportPlan
 from ortc.reference.model import Reference, example_inputs
 from ortc.reference.values import watch_values
 from ortc.stages.graph import (
-    DATA_FILE,
-    EXTERNAL_DATA_THRESHOLD,
     MODEL_FILE,
     Exported,
     check_file,
@@ -27,7 +25,9 @@ from ortc.stages.graph import (
     nodes,
     output_info,
     strip,
+    write,
 )
+from ortc.stages.rewrite import gelu
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -45,8 +45,6 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
     Raises:
         StageError: the exporter fails, or what it gives is not what was asked for.
     """
-    import onnx_ir as ir
-
     with _captured_warnings() as messages:
         try:
             model = _dynamo(reference, plan) if exporter == "dynamo" else _torchscript(reference, plan, output)
@@ -63,10 +61,9 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
     model.ir_version = plan.ir_version
     name_dimensions(model, reference.inputs, plan.axes)
     strip(model)
-    path = output / MODEL_FILE
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, path, external_data=DATA_FILE if size > EXTERNAL_DATA_THRESHOLD else None)
-    check_file(path, exporter)
+    gelu(model)
+    write(model, output)
+    check_file(output / MODEL_FILE, exporter)
     return Exported(
         exporter=exporter,
         opset=plan.opset,

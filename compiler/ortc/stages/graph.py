@@ -141,6 +141,18 @@ def output_info(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:
     return OutputInfo(name=value.name, dtype=str(ir.DataType(value.dtype).numpy()), shape=shape)
 
 
+def write(model: ir.Model, output: Path) -> None:
+    """Write a model to `output`/model.onnx, its weights to model.onnx.data where they are more than 64 MiB."""
+    import onnx_ir as ir
+
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    external = DATA_FILE if size > EXTERNAL_DATA_THRESHOLD else None
+    if external is None:
+        # What stays external would go on naming a file of the directory that it was read from.
+        ir.external_data.load_to_model(model)
+    ir.save(model, output / MODEL_FILE, external_data=external)
+
+
 def check_file(path: Path, exporter: str) -> None:
     """Run ONNX's checker with shape inference.
 

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
 from ortc.stages.graph import (
-    DATA_FILE,
-    EXTERNAL_DATA_THRESHOLD,
     MODEL_FILE,
     Exported,
     check_file,
@@ -17,7 +15,9 @@ from ortc.stages.graph import (
     name_dimensions,
     output_info,
     strip,
+    write,
 )
+from ortc.stages.rewrite import gelu
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -48,8 +48,8 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     strip(model)
     model.ir_version = plan.ir_version
     name_dimensions(model, inputs, plan.axes)
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    ir.save(model, output / MODEL_FILE, external_data=DATA_FILE if size > EXTERNAL_DATA_THRESHOLD else None)
+    gelu(model)
+    write(model, output)
     check_file(output / MODEL_FILE, "ONNX source")
     return Exported(
         exporter="onnx",

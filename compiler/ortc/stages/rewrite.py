@@ -1,0 +1,246 @@
+"""Rewrites: other forms of a graph that compute the same and that ONNX Runtime runs faster.
+
+Each is a function over a model that changes it in place and returns how many places it changed. `gelu` is part of
+making a graph canonical, the others make variants. All look at the main graph alone: branches and bodies stay as they
+are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ortc.stages.graph import MODEL_FILE, values, write
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+MOST_MERGED = 4
+"""MatMuls of one input above which they are no layer's projections but those of many layers (a decoder's
+cross-attention): computed at once, all of their outputs would be kept until the last layer."""
+
+
+def rewrite(source: Path, output: Path, names: tuple[str, ...]) -> dict[str, int]:
+    """Write the graph of `source` to `output` with rewrites applied in the order given.
+
+    Args:
+        source: directory with a graph.
+        output: an existing, other directory.
+        names: keys of REWRITES.
+
+    Returns:
+        How many places each rewrite changed, by its name.
+
+    Raises:
+        KeyError: there is no rewrite of that name.
+    """
+    import onnx_ir as ir
+
+    rewrites = [(name, REWRITES[name]) for name in names]
+    model = ir.load(source / MODEL_FILE)
+    counts = {name: function(model) for name, function in rewrites}
+    write(model, output)
+    return counts
+
+
+def gelu(model: ir.Model) -> int:
+    """Turn x * (0.5 * (1 + erf(x / sqrt 2))) into (x * (1 + erf(x / sqrt 2))) * 0.5.
+
+    The first is what the dynamo exporter writes below opset 20; ONNX Runtime's GeluFusion knows the second. Halving a
+    floating-point number rounds nothing, so that the answers stay the same to the bit.
+    """
+    count = 0
+    for outer in model.graph:
+        for x, inner in _operands(outer, "Mul"):
+            halved = inner.producer()
+            if halved is None or not _is_private(inner):
+                continue
+            for half, gate in _operands(halved, "Mul"):
+                if _is_scalar(half, 0.5) and _is_one_plus_erf(gate, x):
+                    halved.replace_input_with(0, x)
+                    halved.replace_input_with(1, gate)
+                    outer.replace_input_with(0, inner)
+                    outer.replace_input_with(1, half)
+                    count += 1
+    return count
+
+
+def merge_projections(model: ir.Model) -> int:
+    """Turn MatMuls with constant weights that read the same tensor, and their biases, into one MatMul, Add and Split.
+
+    An attention's query, key and value: one wide multiplication instead of three, and one quantization of its input.
+    Every element is the same sum of the same products. A weight that others read too is left where it is, and so is
+    what is an output of the graph.
+
+    Returns the number of groups that were merged.
+    """
+    groups: dict[ir.Value, list[_Projection]] = {}
+    for node in model.graph:
+        projection = _projection(node)
+        if projection is not None:
+            groups.setdefault(projection.x, []).append(projection)
+    names = {value.name for value in values(model)}
+    merged = 0
+    for members in groups.values():
+        if 1 < len(members) <= MOST_MERGED and len({member.dtype for member in members}) == 1:
+            _merge(model, members, names)
+            merged += 1
+    return merged
+
+
+class _Projection:
+    """A MatMul with a constant weight, and the Add of its bias where it has one."""
+
+    def __init__(self, matmul: ir.Node, x: ir.Value, weight: ir.Value, add: ir.Node | None, bias: ir.Value | None):
+        self.matmul = matmul
+        self.x = x
+        self.weight = weight
+        self.add = add
+        self.bias = bias
+
+    @property
+    def tensor(self) -> ir.TensorProtocol:
+        tensor = self.weight.const_value
+        assert tensor is not None  # noqa: S101  # _projection asked for it
+        return tensor
+
+    @property
+    def dtype(self) -> ir.DataType:
+        return self.tensor.dtype
+
+    @property
+    def width(self) -> int:
+        return self.tensor.shape.numpy()[1]
+
+    @property
+    def end(self) -> ir.Value:
+        return (self.add or self.matmul).outputs[0]
+
+
+def _projection(node: ir.Node) -> _Projection | None:
+    if not _is(node, "MatMul") or node.inputs[0] is None:
+        return None
+    weight, product = node.inputs[1], node.outputs[0]
+    if weight is None or not _is_weight(weight, rank=2) or len(weight.uses()) != 1 or product.is_graph_output():
+        return None
+    x, tensor = node.inputs[0], weight.const_value
+    assert tensor is not None  # noqa: S101
+    width = tensor.shape[1]
+    for consumer in product.consumers():
+        for _, bias in _operands(consumer, "Add", product):
+            if _is_weight(bias, rank=1) and bias.const_value is not None and bias.const_value.shape[0] == width:
+                alone = _is_private(product) and not consumer.outputs[0].is_graph_output()
+                return _Projection(node, x, weight, consumer, bias) if alone else None
+    return _Projection(node, x, weight, None, None)
+
+
+def _merge(model: ir.Model, members: list[_Projection], names: set[str | None]) -> None:
+    import numpy as np
+    import onnx_ir as ir
+
+    first = members[0]
+    stem = f"{first.matmul.outputs[0].name}_merged"
+    while any(f"{stem}{suffix}" in names for suffix in ("", "_weight", "_bias", "_sizes", "_sum")):
+        stem += "_"
+    widths = [member.width for member in members]
+
+    def initializer(suffix: str, tensor: ir.TensorProtocol) -> ir.Value:
+        value = ir.Value(name=f"{stem}{suffix}", shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype))
+        value.const_value = tensor
+        model.graph.register_initializer(value)
+        names.add(value.name)
+        return value
+
+    def joined() -> ir.TensorProtocol:
+        return ir.tensor(np.concatenate([member.tensor.numpy() for member in members], axis=1), dtype=first.dtype)
+
+    def bias(member: _Projection) -> np.ndarray:
+        if member.bias is None or member.bias.const_value is None:
+            return np.zeros(member.width, first.dtype.numpy())
+        return member.bias.const_value.numpy()
+
+    # Joined when it is written, so that no more than one of them is in memory.
+    shape = ir.Shape([first.tensor.shape.numpy()[0], sum(widths)])
+    weight = initializer("_weight", ir.LazyTensor(joined, first.dtype, shape, name=f"{stem}_weight"))
+    nodes = [ir.node("MatMul", [first.x, weight], outputs=[ir.Value(name=stem)], name=stem)]
+    if any(member.bias is not None for member in members):
+        summed = np.concatenate([bias(member) for member in members])
+        offset = initializer("_bias", ir.tensor(summed, dtype=first.dtype, name=f"{stem}_bias"))
+        sum_ = ir.Value(name=f"{stem}_sum")
+        nodes.append(ir.node("Add", [nodes[-1].outputs[0], offset], outputs=[sum_], name=f"{stem}_add"))
+    sizes = initializer("_sizes", ir.tensor(np.array(widths, np.int64), name=f"{stem}_sizes"))
+    parts = [ir.Value(name=None, shape=member.end.shape, type=member.end.type) for member in members]
+    nodes.append(ir.node("Split", [nodes[-1].outputs[0], sizes], {"axis": -1}, outputs=parts, name=f"{stem}_split"))
+    model.graph.insert_before(first.matmul, nodes)
+    for member, part in zip(members, parts, strict=True):
+        name, old = member.end.name, member.end
+        old.name = f"{stem}_old"
+        part.name = name
+        ir.convenience.replace_all_uses_with(old, part)
+    for member in members:
+        if member.add is not None:
+            model.graph.remove(member.add, safe=True)
+        model.graph.remove(member.matmul, safe=True)
+    # A bias may be shared: equal ones are one initializer in an exported graph.
+    for name in {value.name for member in members for value in (member.weight, member.bias) if value is not None}:
+        if not model.graph.initializers[str(name)].uses():
+            del model.graph.initializers[str(name)]
+
+
+def _is(node: ir.Node | None, operator: str) -> bool:
+    return node is not None and node.op_type == operator and node.domain in ("", "ai.onnx")
+
+
+def _operands(node: ir.Node | None, operator: str, first: ir.Value | None = None) -> list[tuple[ir.Value, ir.Value]]:
+    """Both orders of the operands of a binary operator; only those that begin with `first`, if given."""
+    if node is None or not _is(node, operator) or len(node.inputs) != 2:
+        return []
+    a, b = node.inputs
+    if a is None or b is None:
+        return []
+    return [pair for pair in ((a, b), (b, a)) if first is None or pair[0] is first]
+
+
+def _is_private(value: ir.Value) -> bool:
+    """Whether one node alone reads a value."""
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _is_weight(value: ir.Value, rank: int) -> bool:
+    """Whether a value is a constant of floating-point numbers that no caller can replace."""
+    tensor = value.const_value
+    return (
+        value.is_initializer()
+        and not value.is_graph_input()
+        and not value.is_graph_output()
+        and tensor is not None
+        and tensor.dtype.is_floating_point()
+        and len(tensor.shape) == rank
+    )
+
+
+def _is_scalar(value: ir.Value | None, expected: float) -> bool:
+    import onnx_ir as ir
+
+    tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size != 1 or len(tensor.shape) > 1:
+        return False
+    # In half precision the square root of two has three digits.
+    return math.isclose(float(tensor.numpy().reshape(())), expected, rel_tol=1e-3)
+
+
+def _is_one_plus_erf(gate: ir.Value, x: ir.Value) -> bool:
+    """Whether a value is 1 + erf(x / sqrt 2)."""
+    for one, erf in _operands(gate.producer(), "Add"):
+        node = erf.producer()
+        if _is_scalar(one, 1.0) and node is not None and _is(node, "Erf") and node.inputs[0] is not None:
+            scaled = node.inputs[0].producer()
+            if scaled is not None and _is(scaled, "Div"):
+                return scaled.inputs[0] is x and _is_scalar(scaled.inputs[1], math.sqrt(2))
+            return any(_is_scalar(factor, math.sqrt(0.5)) for _, factor in _operands(scaled, "Mul", x))
+    return False
+
+
+REWRITES: dict[str, Callable[[ir.Model], int]] = {"gelu": gelu, "merge-projections": merge_projections}

@@ -1,0 +1,95 @@
+"""`python export_encoders.py DIRECTORY`: small transformers, exported, with inputs and what PyTorch answers.
+
+A directory each: canonical/model.onnx, inputs.npz and outputs.npz; for one also raw.onnx, as PyTorch's exporter
+writes it. Runs in a process of its own: tests do not load torch for this.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from ortc.arrays import write_arrays
+from ortc.plan import AxisPlan, ExportPlan
+from ortc.reference.model import load
+from ortc.samples import synthetic
+from ortc.spec import HuggingFaceSource
+from ortc.stages import export as stage
+
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 100,
+    "max_position_embeddings": 64,
+}
+MODELS: dict[str, dict[str, Any]] = {
+    # As seeded: all biases are zero, which the exporter writes as one initializer.
+    "bert": {"model_type": "bert", "architectures": ["BertModel"], **TEXT},
+    "vit": {
+        "model_type": "vit",
+        "architectures": ["ViTForImageClassification"],
+        "image_size": 32,
+        "patch_size": 8,
+        "num_channels": 3,
+        "num_labels": 5,
+        **{
+            name: TEXT[name]
+            for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        },
+    },
+    # The tanh form of GELU, and x * sigmoid(1.702 x): what ONNX Runtime fuses without help.
+    "roberta": {
+        "model_type": "roberta",
+        "architectures": ["RobertaModel"],
+        "hidden_act": "gelu_new",
+        "pad_token_id": 1,
+        **TEXT,
+    },
+    "clip": {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "eos_token_id": 99, **TEXT},
+}
+SIZES = {"batch": 2, "sequence": 24}
+
+
+def main(root: Path) -> None:
+    """Write every model."""
+    for name, configuration in MODELS.items():
+        _write(root / name, configuration)
+
+
+def _write(place: Path, configuration: dict[str, Any]) -> None:
+    (place / "canonical").mkdir(parents=True)
+    (place / "config.json").write_text(json.dumps(configuration), "utf-8")
+    image = "image_size" in configuration
+    axes = [AxisPlan(name="batch", min=1, typical=1, max=16), AxisPlan(name="sequence", min=1, typical=16, max=64)]
+    plan = ExportPlan(
+        opset=17, ir_version=8, exporter="auto", axes=tuple(axes[: 1 if image else 2]), inputs=None, outputs=None
+    )
+    task = "image-classification" if image else "feature-extraction"
+    source = HuggingFaceSource(source="huggingface", path=str(place), task=task, weights="random")
+    reference = load(source, place, place, plan)
+    if configuration["model_type"] != "bert":
+        # A seeded model normalizes to 1 and 0 and adds nothing; a trained one does not.
+        torch.manual_seed(1)
+        for parameter in reference.module.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(0.1 * torch.randn(parameter.shape))
+    if place.name == "bert":
+        ir.save(stage._dynamo(reference, plan), place / "raw.onnx")
+    stage.export(reference, plan, "dynamo", place / "canonical")
+    inputs = {tensor.name: synthetic(tensor, SIZES, f"test/{tensor.name}") for tensor in reference.inputs}
+    outputs = reference.module(*(torch.from_numpy(np.asarray(inputs[tensor.name])) for tensor in reference.inputs))
+    write_arrays(place / "inputs.npz", inputs)
+    answers = {name: value.numpy() for name, value in zip(reference.outputs, outputs, strict=True)}
+    write_arrays(place / "outputs.npz", answers)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
