@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint fuzz clean
+.PHONY: quickstart test lint fuzz bench clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -16,10 +16,16 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy templates/runtime/loader.py templates/runtime/server.py
+	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
 	nice -n 19 $(BIN)/python tests/fuzz/run.py
+
+# Against the peers, each in an environment of its own below $ORTC_BENCH_DIR. All of it takes hours; a part:
+# make bench ARGS="race --models bert-base --shapes 1x128 --only ortc,openvino"
+bench: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/run.py $(ARGS)
 
 # torch is asked for by its exact series: an open range would take a build that brings gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml

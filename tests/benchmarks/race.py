@@ -1,0 +1,158 @@
+"""Race: one process a contender, rounds in turn, a rest before each turn, one run that does not count.
+
+The thread pools of ONNX Runtime, OpenMP and TBB keep spinning for a while after a run and take the next contender's
+cores; rests and processes of their own keep contenders apart, and the order rotates so that none always follows the
+same one. Each contender's answers are compared with PyTorch's first.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import records
+from catalogue import EAGER, Model
+from runners import Entrant, entrants, inputs_of, say
+
+from ortc.arrays import Array, Arrays, write_arrays
+from ortc.compare import compare
+from ortc.errors import StageError
+from ortc.host import Host
+from ortc.statistics import median
+from ortc.worker import Worker
+
+REST_SECONDS = 0.15
+TURN_SECONDS = 0.4
+"""A turn's counted runs last about this long, and are at least one and at most `MOST_RUNS`."""
+MOST_RUNS = 50
+
+
+def race(
+    model: Model,
+    shape: tuple[int, ...],
+    names: tuple[str, ...],
+    *,
+    host: Host,
+    threads: int,
+    rounds: int,
+    seconds: float,
+) -> None:
+    """Add rounds to the record of a model and shape until it has as many as wanted or the time is over.
+
+    A contender that is not the one of the record (another artifact or environment) starts anew: what the record has of
+    it goes.
+
+    Args:
+        model, shape: what to race on.
+        names: the contenders; PyTorch eager always takes part.
+        host: this machine.
+        threads: of every contender.
+        rounds: how many rounds of exactly these contenders the record shall have.
+        seconds: after this much racing no further round begins.
+    """
+    label = model.label(shape)
+    path = records.place(host.fingerprint(), "race", model.name, label)
+    document = records.read(path) or {}
+    ready: list[Entrant] = []
+    for entry in entrants(model, shape, names, threads):
+        if isinstance(entry, str):
+            say(f"  {entry}")
+        else:
+            ready.append(entry)
+    document = _cleared(document, ready, threads)
+    present = {entry.name for entry in ready}
+    have = sum(present == set(turn) for turn in document["rounds"])
+    if have >= rounds:
+        say(f"  {have} rounds are there")
+        return
+    document = {
+        "kind": "race",
+        "model": model.name,
+        "shape": dict(zip(model.axes, shape, strict=True)),
+        "host": host.model_dump(mode="json"),
+        "threads": threads,
+        "rest_seconds": REST_SECONDS,
+        "contenders": document["contenders"],
+        "rounds": document["rounds"],
+    }
+    with ExitStack() as stack:
+        inputs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "inputs.npz"
+        request = inputs_of(model, shape, padded=False)
+        write_arrays(inputs, request)
+        workers = _opened(stack, model, shape, ready, request, document)
+        runs = {name: _runs(worker, inputs) for name, (_, worker) in workers.items()}
+        say("  runs a turn: " + ", ".join(f"{name} {count}" for name, count in runs.items()))
+        order = list(workers)
+        deadline = time.monotonic() + seconds
+        while have < rounds and time.monotonic() < deadline:
+            turn: dict[str, list[float]] = {}
+            start = have % len(order)
+            for name in order[start:] + order[:start]:
+                time.sleep(REST_SECONDS)
+                latencies = workers[name][1].bench(inputs, runs=runs[name], warmup=1)
+                turn[name] = [round(value, 4) for value in latencies]
+            document["rounds"].append({name: turn[name] for name in order})
+            have += 1
+        for name, (_, worker) in workers.items():
+            document["contenders"][name]["peak_rss_bytes"] = int(worker.call("info")["peak_rss_bytes"])
+    records.write(path, document)
+    best = {name: median([v for turn in document["rounds"] for v in turn.get(name, ())]) for name in order}
+    say(f"  {have} of {rounds} rounds; p50 ms: " + ", ".join(f"{name} {value:.1f}" for name, value in best.items()))
+
+
+def _cleared(document: dict[str, Any], ready: list[Entrant], threads: int) -> dict[str, Any]:
+    """The record without what it holds of contenders that have changed since."""
+    known = document.get("contenders", {}) if document.get("threads", threads) == threads else {}
+    changed = {e.name for e in ready if e.name not in known or known[e.name]["identity"] != e.facts["identity"]}
+    kept = [{name: v for name, v in turn.items() if name in known} for turn in document.get("rounds", [])]
+    kept = [{name: v for name, v in turn.items() if name not in changed} for turn in kept]
+    contenders = {name: facts for name, facts in known.items() if name not in changed}
+    return {"contenders": contenders, "rounds": [turn for turn in kept if len(turn) > 1]}
+
+
+def _opened(
+    stack: ExitStack,
+    model: Model,
+    shape: tuple[int, ...],
+    ready: list[Entrant],
+    request: Arrays,
+    document: dict[str, Any],
+) -> dict[str, tuple[Entrant, Worker]]:
+    """Start and load every contender, and compare its answers with those of PyTorch eager, the first."""
+    padded = inputs_of(model, shape, padded=True) if "attention_mask" in request else None
+    questions = {"full": request} | ({"padded": padded} if padded is not None else {})
+    expected: dict[str, Array] = {}
+    workers: dict[str, tuple[Entrant, Worker]] = {}
+    for entrant in ready:
+        worker = stack.enter_context(entrant.open())
+        try:
+            entrant.load(worker)
+            answers = {case: entrant.answer(worker, arrays) for case, arrays in questions.items()}
+        except StageError as error:
+            if entrant.name == EAGER:
+                raise
+            say(f"  {entrant.name}: cannot run: {error.message}")
+            continue
+        expected = expected or answers
+        differences = [
+            compare("output", expected[case], answers[case], questions[case].get("attention_mask"))
+            for case in questions
+        ]
+        problems = [difference.problem for difference in differences if difference.problem]
+        document["contenders"][entrant.name] = {
+            **entrant.facts,
+            "max_abs": float(f"{max(difference.max_abs for difference in differences):.3g}"),
+            "cosine": round(min(difference.cosine or 0.0 for difference in differences), 6),
+            "problem": problems[0] if problems else None,
+        }
+        workers[entrant.name] = entrant, worker
+    return workers
+
+
+def _runs(worker: Worker, inputs: Path) -> int:
+    # The first run of a shape allocates, and compiles where there is a compiler.
+    seconds = min(worker.bench(inputs, runs=2, warmup=1)) / 1000
+    return max(1, min(MOST_RUNS, round(TURN_SECONDS / seconds)))
