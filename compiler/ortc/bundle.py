@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Literal
 
-from ortc.plan import AxisPlan, Frozen, TargetPlan
-from ortc.target import GraphLevel
+from ortc.plan import AxisPlan, Frozen, SessionPlan
+from ortc.target import Concurrency, GraphLevel
 
 FORMAT_VERSION = 1
 KIND = "ortc-bundle"
@@ -34,6 +34,7 @@ class SessionFile(Frozen):
     format_version: int = FORMAT_VERSION
     session_options: dict[str, bool | str]
     threads: ThreadPolicy
+    concurrency: Concurrency
     config_entries: dict[str, str]
     providers: tuple[Provider, ...]
     environment: dict[str, str]
@@ -98,6 +99,7 @@ class VariantInfo(Frozen):
     name: str
     precision: str
     graph_level: str
+    tuning: str | None
     batch_invariant: bool | None
 
 
@@ -196,14 +198,15 @@ class Manifest(Frozen):
     files: tuple[FileInfo, ...]
 
 
-def session_file(target: TargetPlan, level: GraphLevel) -> SessionFile:
-    """session.json of a target at a graph optimization level."""
+def session_file(session: SessionPlan, level: GraphLevel) -> SessionFile:
+    """session.json of a session at a graph optimization level."""
     return SessionFile(
-        session_options={"graph_optimization_level": level, **target.session.options},
-        threads=ThreadPolicy(intra_op=target.session.threads.intra_op, inter_op=target.session.threads.inter_op),
-        config_entries=target.session.config_entries,
-        providers=tuple(Provider(name=entry.name, options=entry.options) for entry in target.session.providers),
-        environment=target.session.environment,
+        session_options={"graph_optimization_level": level, **session.options},
+        threads=ThreadPolicy(intra_op=session.threads.intra_op, inter_op=session.threads.inter_op),
+        concurrency=session.concurrency,
+        config_entries=session.config_entries,
+        providers=tuple(Provider(name=entry.name, options=entry.options) for entry in session.providers),
+        environment=session.environment,
     )
 
 

@@ -26,7 +26,7 @@ from ortc.bundle import (
     to_json,
 )
 from ortc.fetch import Fetched
-from ortc.plan import AccuracyPlan, Plan, TargetPlan, VariantPlan
+from ortc.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
 from ortc.publish import stamp
 from ortc.render import render
 from ortc.samples import MASK
@@ -63,6 +63,13 @@ class Made:
     level: GraphLevel
     directory: Path
     graph: VariantGraph
+    tuning: TuningPlan | None = None
+
+    @property
+    def session(self) -> SessionPlan:
+        """What session.json says."""
+        session = self.variant.session
+        return session if self.tuning is None else self.tuning.apply(session)
 
 
 def tolerance(precision: str, accuracy: AccuracyPlan) -> Tolerance:
@@ -142,15 +149,16 @@ def assemble(
         ),
         axes=tuple(AxisInfo.of(axis) for axis in plan.export.axes),
         runtime=RuntimeInfo(
-            package=target.runtime.package,
-            version=target.runtime.version,
-            minimum_version=target.runtime.minimum_version,
-            python=pins(target.runtime.pins).pythons,
+            package=made.variant.runtime.package,
+            version=made.variant.runtime.version,
+            minimum_version=made.variant.runtime.minimum_version,
+            python=pins(made.variant.runtime.pins).pythons,
         ),
         variant=VariantInfo(
             name=made.variant.name,
             precision=made.variant.precision,
             graph_level=made.level,
+            tuning=None if made.tuning is None else made.tuning.name,
             batch_invariant=batch_invariant,
         ),
         placement=PlacementInfo(max_cpu_nodes=target.budgets.max_cpu_nodes),
@@ -167,7 +175,8 @@ def assemble(
         ),
         files=(),
     )
-    for file in render(target, manifest, session_file(target, made.level)):
+    requirements = pins(made.variant.runtime.pins).requirements_txt(target.platforms)
+    for file in render(target, manifest, session_file(made.session, made.level), requirements):
         path = directory / file.path
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(file.content)

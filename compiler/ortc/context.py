@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ortc.entrypoint import entrypoint_digest
 from ortc.environment import environment
@@ -22,6 +23,7 @@ from ortc.store import Entry, Store, code_digest, sha256_file, templates_digest
 from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
 
+T = TypeVar("T")
 EXPORT_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 
 
@@ -85,6 +87,10 @@ class Context:
             entry = self.store.run(stage, inputs, action, f"{self.plan.name}: {subject}")
             step.cached = entry.cached
         return entry
+
+    def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
+        """Do steps that do not depend on each other."""
+        return [step() for step in steps]
 
     def reference(self) -> Worker:
         """The process that has the model in PyTorch.

@@ -30,6 +30,7 @@ class LockedTarget(Frozen):
 
     variant: str
     graph_level: GraphLevel
+    tuning: str | None
     runtime: str
     pins_sha256: str
 
@@ -95,11 +96,13 @@ def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedS
     for target in report.targets:
         if target.variant is None or target.graph_level is None or target.exit_code:
             raise StageError(f"target `{target.target}` was not built; only what ships can be locked")
-        runtime = planned[target.target].runtime
+        variants = planned[target.target].variants
+        runtime = next(variant.runtime for variant in variants if variant.name == target.variant)
         chosen[target.target] = LockedTarget.model_validate(
             {
                 "variant": target.variant,
                 "graph_level": target.graph_level,
+                "tuning": target.tuning,
                 "runtime": f"{runtime.package}=={runtime.version}",
                 "pins_sha256": runtime.pins_sha256,
             }
@@ -129,7 +132,15 @@ def restrict(plan: Plan, entry: LockedSpec) -> Plan:
     for target in plan.targets:
         fixed = entry.targets[target.name]
         variants = tuple(variant for variant in target.variants if variant.name == fixed.variant)
-        targets.append(target.model_copy(update={"variants": variants, "graph_levels": (fixed.graph_level,)}))
+        tuning = tuple(entry for entry in target.tuning if entry.name == fixed.tuning)
+        update = {
+            "variants": variants,
+            "graph_levels": (fixed.graph_level,),
+            "left_out": (),
+            "tuning": tuning,
+            "tuned": fixed.tuning,
+        }
+        targets.append(target.model_copy(update=update))
     return plan.model_copy(update={"targets": tuple(targets)})
 
 

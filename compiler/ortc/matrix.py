@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Set
 
 from ortc.plan import AxisPlan, CasePlan, Shape, SkippedCase
 
@@ -61,3 +62,29 @@ def shape_matrix(
         if padded_axis is not None and shape.as_dict().get(padded_axis, 1) > 1:
             cases.append(CasePlan(shape=shape, padded=True))
     return tuple(cases), tuple(skipped)
+
+
+def corners(
+    axes: tuple[AxisPlan, ...],
+    cases: tuple[CasePlan, ...],
+    skipped: tuple[SkippedCase, ...],
+    measured: Set[Shape],
+) -> tuple[tuple[CasePlan, ...], tuple[SkippedCase, ...]]:
+    """The cases of a quick search, every axis at a bound, and the shapes that are measured; the others are skipped.
+
+    Args:
+        axes: the declared dynamic axes.
+        cases, skipped: the whole shape matrix.
+        measured: shapes that a budget is about.
+    """
+    bounds = {axis.name: {axis.min, axis.max} for axis in axes}
+    kept: list[CasePlan] = []
+    left: dict[Shape, None] = {}
+    for case in cases:
+        corner = all(size in bounds[name] for name, size in case.shape.sizes)
+        if corner or case.shape in measured:
+            kept.append(case)
+        else:
+            left[case.shape] = None
+    reason = "a quick search looks at the corners of the shape matrix"
+    return tuple(kept), (*skipped, *(SkippedCase(shape=shape, reason=reason) for shape in left))

@@ -16,7 +16,7 @@ from ortc.candidate import Made, Material, assemble
 from ortc.context import Context, error_data, is_deterministic
 from ortc.entrypoint import entrypoint_digest
 from ortc.errors import AccuracyError, OrtcError, StageError
-from ortc.plan import Plan, ProviderPlan, TargetPlan, VariantPlan
+from ortc.plan import Plan, ProviderPlan, VariantPlan
 from ortc.report import Check
 from ortc.samples import InputFactory, Samples, load_samples
 from ortc.spec import Metric as MetricPlan
@@ -27,7 +27,6 @@ from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
 from ortc.store import code_digest, sha256_file
 from ortc.worker import Worker
 
-CANONICAL = VariantPlan(name="canonical", precision="fp32", quantization="none", operators=(), offline=False)
 CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
 
@@ -58,6 +57,11 @@ class ModelBuild:
     canonical: Path
     factory: Callable[[], InputFactory]
     metric: Metric | None
+
+    @property
+    def calibration_key(self) -> dict[str, Any]:
+        """What decides the inputs that quantization is calibrated on, for cache keys."""
+        return {"samples": self.key["samples"], "at": self.key["calibration"]}
 
 
 def build_model(context: Context) -> ModelBuild:
@@ -90,7 +94,13 @@ def build_model(context: Context) -> ModelBuild:
                 tools=context.tools,
             )
             metric = _metric(context)
-            full_key = {"export": key, "samples": samples_key, "cases": [str(case) for case in plan.cases]}
+            full_key = {
+                "export": key,
+                "samples": samples_key,
+                "split": samples_key is not None and plan.calibrates,
+                "cases": [str(case) for case in plan.cases],
+                "calibration": [axis.model_dump(mode="json") for axis in plan.export.axes],
+            }
             _check_canonical(context, material, full_key, directory, factory)
         except ExportError as error:
             if exporter == exporters[-1]:
@@ -104,7 +114,12 @@ def build_model(context: Context) -> ModelBuild:
 
 def _factory(exported: Exported, plan: Plan, samples: Callable[[], Samples]) -> Callable[[], InputFactory]:
     """Makes the input factory when it is first needed: a build that finds everything done reads no samples."""
-    return cache(lambda: InputFactory(exported.inputs, plan.export.axes, samples()))
+
+    def make() -> InputFactory:
+        judged, calibration = samples().split() if plan.calibrates else (samples(), None)
+        return InputFactory(exported.inputs, plan.export.axes, judged, calibration)
+
+    return cache(make)
 
 
 def samples_digest(context: Context) -> str | None:
@@ -130,7 +145,7 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
         "model": context.model_key(),
         "export": plan.model_dump(mode="json", exclude={"exporter"}),
         "exporter": exporter,
-        "code": code_digest("stages/export.py", "stages/graph.py", "stages/import_onnx.py"),
+        "code": code_digest("stages/export.py", "stages/graph.py", "stages/import_onnx.py", "stages/rewrite.py"),
     }
 
     def action(output: Path) -> dict[str, Any]:
@@ -162,6 +177,7 @@ def reference_inputs(context: Context, samples_key: str | None, export_key: str)
         "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
         "samples": samples_key,
+        "split": samples_key is not None and context.plan.calibrates,
         "code": code_digest("samples.py"),
     }
 
@@ -216,13 +232,21 @@ def _reference_cases(
     )
 
 
-def _cpu_target(plan: Plan) -> TargetPlan:
-    """The first target, on the plain CPU runtime with every optimization off."""
-    target = plan.targets[0]
-    session = target.session.model_copy(
+def _canonical_variant(plan: Plan) -> VariantPlan:
+    """The exported graph as it is, on the plain CPU runtime with every optimization off."""
+    first = plan.targets[0].variants[0]
+    session = first.session.model_copy(
         update={"providers": (ProviderPlan(name="CPUExecutionProvider", options={}),), "config_entries": {}}
     )
-    return target.model_copy(update={"session": session})
+    return VariantPlan(
+        name="canonical",
+        precision="fp32",
+        quantization="none",
+        operators=(),
+        offline=False,
+        runtime=first.runtime,
+        session=session,
+    )
 
 
 def _canonical_bundle(context: Context, exported: Exported, directory: Path, cases: tuple[ReferenceCase, ...]) -> Path:
@@ -230,8 +254,8 @@ def _canonical_bundle(context: Context, exported: Exported, directory: Path, cas
     size = sum(file.stat().st_size for file in directory.glob("model.onnx*"))
     graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
     material = Material(context.plan, context.fetched, exported, None, cases, context.tools)
-    made = Made(variant=CANONICAL, level="off", directory=directory, graph=graph)
-    assemble(bundle, material, _cpu_target(context.plan), made)
+    made = Made(variant=_canonical_variant(context.plan), level="off", directory=directory, graph=graph)
+    assemble(bundle, material, context.plan.targets[0], made)
     return bundle
 
 

@@ -20,7 +20,7 @@ from ortc.spec import (
     Precision,
     PyTorchSource,
 )
-from ortc.target import GraphLevel, Quantization, Threads
+from ortc.target import Calibration, Concurrency, GraphLevel, Quantization, Rewrite, Threads
 
 FORMAT_VERSION = 1
 
@@ -87,6 +87,7 @@ class SessionPlan(Frozen):
     threads: Threads
     environment: dict[str, str]
     providers: tuple[ProviderPlan, ...]
+    concurrency: Concurrency = "one"
 
 
 class RuntimePlan(Frozen):
@@ -108,7 +109,43 @@ class VariantPlan(Frozen):
     operators: tuple[str, ...]
     smooth: bool = False
     weight_only: bool = False
+    smoothing: float | None = None
+    calibration: Calibration = "minmax"
+    rewrites: tuple[Rewrite, ...] = ()
     offline: bool
+    runtime: RuntimePlan
+    session: SessionPlan
+
+
+class TuningPlan(Frozen):
+    """Session settings that will be raced for the variant that won."""
+
+    name: str
+    concurrency: Concurrency
+    intra_op: Literal["physical"] | int | None
+    options: dict[str, bool | str]
+    config_entries: dict[str, str]
+
+    def apply(self, session: SessionPlan) -> SessionPlan:
+        """The session with these settings over its own."""
+        threads = (
+            session.threads if self.intra_op is None else session.threads.model_copy(update={"intra_op": self.intra_op})
+        )
+        return session.model_copy(
+            update={
+                "options": {**session.options, **self.options},
+                "config_entries": {**session.config_entries, **self.config_entries},
+                "threads": threads,
+                "concurrency": self.concurrency,
+            }
+        )
+
+
+class LeftOut(Frozen):
+    """A variant of the profile that is not tried, and why."""
+
+    variant: str
+    reason: str
 
 
 class Shape(Frozen):
@@ -157,11 +194,12 @@ class TargetPlan(Frozen):
     description: str
     platforms: tuple[Platform, ...]
     requires_gpu: bool
-    runtime: RuntimePlan
-    session: SessionPlan
     precision: Precision
     objective: Objective
     variants: tuple[VariantPlan, ...]
+    left_out: tuple[LeftOut, ...]
+    tuning: tuple[TuningPlan, ...]
+    tuned: str | None = Field(default=None, description="The tuning that is taken without a race, of a locked build.")
     graph_levels: tuple[GraphLevel, ...]
     measure_at: Shape
     budgets: BudgetPlan
@@ -187,6 +225,9 @@ class SkippedCase(Frozen):
     reason: str
 
 
+Search = Literal["full", "quick", "none"]
+"""How far a build looks: every variant and the whole shape matrix; its corners only; the first variant alone."""
+
 ModelPlan = Annotated[
     HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource, Field(discriminator="source")
 ]
@@ -199,12 +240,18 @@ class Plan(Frozen):
     ortc_version: str
     name: str
     version: str
+    search: Search
     model: ModelPlan
     export: ExportPlan
     accuracy: AccuracyPlan
     cases: tuple[CasePlan, ...]
     skipped_cases: tuple[SkippedCase, ...]
     targets: tuple[TargetPlan, ...]
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether some variant needs samples that nothing is judged by."""
+        return any(v.quantization == "int8-static" for target in self.targets for v in target.variants)
 
     def to_json(self) -> str:
         """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""

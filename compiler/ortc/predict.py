@@ -6,11 +6,12 @@ Because the same code computes the same keys, a prediction cannot disagree with 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
-from ortc.context import Context
+from ortc.context import Context, T
 from ortc.environment import is_made
 from ortc.errors import OrtcError
 from ortc.fetch import fetch
@@ -56,6 +57,18 @@ class _Foreseeing(Context):
             return Entry(key="", directory=self.work, result={}, cached=False, pending=True)
         raise _Missing(stage)
 
+    def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
+        """All steps, though one's result is missing."""
+        found, missing = [], None
+        for step in steps:
+            try:
+                found.append(step())
+            except _Missing as error:
+                missing = missing or error
+        if missing is not None:
+            raise missing
+        return found
+
     def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
         """Where the interpreter is or will be."""
         requirements = pins(pin_set).requirements_txt(platforms)
@@ -97,25 +110,16 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
 
 def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output: Path) -> None:
     builder = TargetBuilder(context, model, target)
-    builder.prepare()
-    tried, missing = [], ""
-    for variant in target.variants:
-        try:
-            tried.append(builder.attempt(variant))
-        except _Missing as error:
-            missing = missing or str(error)
-            if str(error) == "variant" and builder.runnable:
-                _later(context, "verify", f"{target.name}: {variant.name}", "variant")
+    begun = len(context.foreseen)
     try:
-        if missing:
-            raise _Missing(missing)
-        found = builder.finish(tried)
-    except _Missing as error:
-        done = {entry.stage for entry in context.foreseen if entry.subject.startswith(target.name)}
-        for stage in ("measure", "start") if builder.runnable else ():
-            if stage not in done:
-                _later(context, stage, target.name, str(error))
-        _later(context, "bundle", target.name, str(error))
+        found = builder.build()
+    except _Missing as missing:
+        stages = [entry.stage for entry in context.foreseen[begun:]]
+        later = ("measure", "verify", "start") if builder.builder.runnable else ()
+        for stage in later:
+            if stage not in stages or str(missing) == "variant":
+                _later(context, stage, target.name, str(missing))
+        _later(context, "bundle", target.name, str(missing))
         return
     if found.report.exit_code:
         context.foreseen.append(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from ortc.bundle import Manifest, SessionFile, to_json
 from ortc.plan import TargetPlan
 from ortc.resources import templates_dir
-from ortc.versions import pins
 
 if TYPE_CHECKING:
     import jinja2
@@ -22,18 +21,14 @@ class File:
     content: bytes
 
 
-def requirements(target: TargetPlan) -> str:
-    """The hash-pinned requirements of a target, for all its platforms."""
-    return pins(target.runtime.pins).requirements_txt(target.platforms)
-
-
-def render(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
+def render(target: TargetPlan, manifest: Manifest, session: SessionFile, requirements: str) -> tuple[File, ...]:
     """Every file of a bundle but the model, the golden data, the manifest and the checksums.
 
     Args:
         target: the plan of the target.
         manifest: identity and interface; its list of files is not used.
         session: session.json.
+        requirements: the hash-pinned requirements of the runtime, for all platforms of the target.
     """
     environment = _environment()
     image = {
@@ -43,7 +38,7 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tupl
         "description": target.description,
         "base_image": target.image.base_image,
         "labels": _labels(manifest),
-        "environment": sorted(target.session.environment.items()),
+        "environment": sorted(session.environment.items()),
     }
     readme = {
         "name": manifest.name,
@@ -70,7 +65,7 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tupl
     runtime = templates_dir() / "runtime"
     return (
         File("session.json", to_json(session).encode()),
-        File("requirements.txt", requirements(target).encode()),
+        File("requirements.txt", requirements.encode()),
         File("Dockerfile", environment.get_template(target.image.template).render(image).encode()),
         File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
         File("README.md", environment.get_template("README.md.j2").render(readme).encode()),

@@ -40,7 +40,7 @@ class Check(Frozen):
 
 
 class Contender(Frozen):
-    """Latencies of one contender, in milliseconds, by round."""
+    """Times of one contender, in milliseconds, by round: of each request, or of a request's share in a crowd."""
 
     name: str
     rounds: tuple[tuple[float, ...], ...]
@@ -51,8 +51,9 @@ class Contender(Frozen):
 
 
 class Race(Frozen):
-    """An interleaved run of contenders at one shape on one host."""
+    """An interleaved run of contenders at one shape on one host, for latency or for throughput."""
 
+    measure: Literal["latency", "throughput"] = "latency"
     shape: str
     host: Host
     threads: int
@@ -74,12 +75,26 @@ class Verdict(Frozen):
 
 
 class Decision(Frozen):
-    """What became of one variant, and why."""
+    """What became of one variant, and why: bytes of its graph, median milliseconds, times slower than the winner."""
 
     variant: str
     graph_level: str | None
-    outcome: Literal["selected", "rejected"]
+    outcome: Literal["selected", "rejected", "left out"]
     reason: str
+    bytes: int | None = None
+    p50_ms: float | None = None
+    slower: Interval | None = None
+
+
+class Elsewhere(Frozen):
+    """What wins at another shape than the one that the budget is about.
+
+    `gain` says how many times faster it is there than the variant that ships; 1 when that is itself the fastest.
+    """
+
+    shape: str
+    fastest: str
+    gain: Interval
 
 
 class Numbers(Frozen):
@@ -90,6 +105,7 @@ class Numbers(Frozen):
     p99_ms: Interval
     eager_p50_ms: Interval | None
     speedup: Interval | None
+    requests_per_second: Interval | None = None
     start_seconds: Interval
     peak_rss_bytes: int
 
@@ -101,12 +117,14 @@ class TargetReport(Frozen):
     status: Literal["published", "provisional", "failed"]
     variant: str | None = None
     graph_level: str | None = None
+    tuning: str | None = None
     precision: str | None = None
     model_bytes: int | None = None
     parity: str | None = None
     numbers: Numbers | None = None
     verdicts: tuple[Verdict, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    elsewhere: tuple[Elsewhere, ...] = ()
     bundle: str | None = None
     error: str | None = None
     exit_code: int = 0

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from ortc import __version__
-from ortc.matrix import shape_matrix
+from ortc.matrix import corners, shape_matrix
 from ortc.plan import (
     AccuracyPlan,
     AxisPlan,
@@ -13,17 +13,20 @@ from ortc.plan import (
     ImagePlan,
     InputPlan,
     LatencyPlan,
+    LeftOut,
     Plan,
     ProviderPlan,
     RuntimePlan,
+    Search,
     SessionPlan,
     Shape,
     TargetPlan,
+    TuningPlan,
     VariantPlan,
 )
-from ortc.spec import Precision, Spec, Target
-from ortc.target import TargetProfile, Variant
-from ortc.versions import ir_version_for_opset, pins
+from ortc.spec import HuggingFaceSource, Platform, Precision, Spec, Target
+from ortc.target import Engine, Runtime, TargetProfile, Variant
+from ortc.versions import ir_version_for_opset, pins, runtime
 
 ATTENTION_MASK = "attention_mask"
 """The input that says which positions are real; the name that transformers gives it."""
@@ -31,20 +34,35 @@ ATTENTION_MASK = "attention_mask"
 _PERCENTILES: tuple[Literal["p50", "p90", "p99"], ...] = ("p50", "p90", "p99")
 
 
-def resolve(spec: Spec, profiles: Mapping[str, TargetProfile], targets: tuple[str, ...] = ()) -> Plan:
+def resolve(
+    spec: Spec,
+    profiles: Mapping[str, TargetProfile],
+    targets: tuple[str, ...] = (),
+    *,
+    search: Search = "full",
+    variant: str | None = None,
+) -> Plan:
     """The plan of a spec whose cross-checks passed.
 
     Args:
         spec: the parsed spec.
         profiles: profile of each target, by the target's name.
         targets: names of the targets to build; all when empty.
+        search: how far to look.
+        variant: the only one to try, whatever the precision asked for, or None.
     """
     export = _export(spec)
+    planned = tuple(
+        _target(spec, name, profiles[name], search, variant) for name in spec.targets if not targets or name in targets
+    )
     cases, skipped = shape_matrix(export.axes, padded_axis(export))
+    if search != "full":
+        cases, skipped = corners(export.axes, cases, skipped, {target.measure_at for target in planned})
     return Plan(
         ortc_version=__version__,
         name=spec.name,
         version=spec.version,
+        search=search,
         model=spec.model,
         export=export,
         accuracy=AccuracyPlan(
@@ -56,11 +74,7 @@ def resolve(spec: Spec, profiles: Mapping[str, TargetProfile], targets: tuple[st
         ),
         cases=cases,
         skipped_cases=skipped,
-        targets=tuple(
-            _target(name, target, profiles[name], export.axes)
-            for name, target in spec.targets.items()
-            if not targets or name in targets
-        ),
+        targets=planned,
     )
 
 
@@ -103,34 +117,46 @@ def _export(spec: Spec) -> ExportPlan:
     )
 
 
-def _target(name: str, target: Target, profile: TargetProfile, axes: tuple[AxisPlan, ...]) -> TargetPlan:
+def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, forced: str | None) -> TargetPlan:
+    target = spec.targets[name]
+    axes = _export(spec).axes
     precision = target.precision or profile.precision
+    platforms = target.platforms or profile.default_platforms or profile.platforms
+    wanted = profile.variants if forced else variants_for(profile, precision)
+    variants: list[VariantPlan] = []
+    left_out: list[LeftOut] = []
+    for variant in wanted:
+        if forced not in (None, variant.name):
+            continue
+        reason = why_not(spec, engine_of(profile, variant), variant, platforms)
+        if reason is None and search == "none" and variants:
+            reason = "not looked at: `--search none` takes the first"
+        if reason is None:
+            variants.append(_variant(variant, profile))
+        else:
+            left_out.append(LeftOut(variant=variant.name, reason=reason))
     at = target.latency_budget.at if target.latency_budget else {}
     return TargetPlan(
         name=name,
         profile=profile.name,
         description=profile.description,
-        platforms=target.platforms or profile.default_platforms or profile.platforms,
+        platforms=platforms,
         requires_gpu=profile.requires_gpu,
-        runtime=RuntimePlan(
-            package=profile.runtime.package,
-            version=profile.runtime.version,
-            minimum_version=profile.runtime.minimum_version,
-            pins=profile.runtime.pins,
-            pins_sha256=pins(profile.runtime.pins).sha256,
-        ),
-        session=SessionPlan(
-            options=profile.session.options,
-            config_entries=profile.session.config_entries,
-            threads=profile.session.threads,
-            environment=profile.session.environment,
-            providers=tuple(
-                ProviderPlan(name=provider.name, options=provider.options) for provider in profile.execution_providers
-            ),
-        ),
         precision=precision,
         objective=target.objective,
-        variants=tuple(_variant(variant) for variant in variants_for(profile, precision)),
+        variants=tuple(variants),
+        left_out=tuple(left_out),
+        tuning=tuple(
+            TuningPlan(
+                name=entry.name,
+                concurrency=entry.concurrency,
+                intra_op=entry.intra_op,
+                options=entry.options,
+                config_entries=entry.config_entries,
+            )
+            for entry in profile.tuning
+            if target.objective in entry.objectives and search != "none"
+        ),
         graph_levels=profile.graph_levels,
         measure_at=Shape(sizes=tuple((axis.name, at.get(axis.name, axis.typical)) for axis in axes)),
         budgets=_budgets(target, profile),
@@ -142,12 +168,44 @@ def _target(name: str, target: Target, profile: TargetProfile, axes: tuple[AxisP
     )
 
 
+def engine_of(profile: TargetProfile, variant: Variant) -> Engine:
+    """What a variant runs on."""
+    if variant.engine is not None:
+        return profile.engines[variant.engine]
+    return Engine(
+        platforms=profile.platforms,
+        runtime=profile.runtime,
+        execution_providers=profile.execution_providers,
+        session=profile.session,
+    )
+
+
+def why_not(spec: Spec, engine: Engine, variant: Variant, platforms: tuple[Platform, ...]) -> str | None:
+    """Why a variant cannot be tried for a spec; None when it can."""
+    missing = [platform for platform in platforms if platform not in engine.platforms]
+    if missing:
+        return f"{engine.runtime.package} is not for {' and '.join(missing)}, which the target promises"
+    known = runtime(engine.runtime.package, engine.runtime.version)
+    if spec.export.opset > known.max_opset or ir_version_for_opset(spec.export.opset) > known.max_ir:
+        return f"{known.package} {known.version} reaches opset {known.max_opset}"
+    seeded = isinstance(spec.model, HuggingFaceSource) and spec.model.weights == "random"
+    if variant.quantization == "int8-static" and spec.accuracy.samples is None and not seeded:
+        return "calibration needs real inputs: `accuracy.samples`"
+    return None
+
+
 def variants_for(profile: TargetProfile, precision: Precision) -> tuple[Variant, ...]:
     """The profile's variants that a precision allows; `auto` allows all."""
     return tuple(variant for variant in profile.variants if precision in ("auto", variant.precision))
 
 
-def _variant(variant: Variant) -> VariantPlan:
+def _variant(variant: Variant, profile: TargetProfile) -> VariantPlan:
+    engine = engine_of(profile, variant)
+    first, *others = engine.execution_providers
+    providers = (
+        ProviderPlan(name=first.name, options={**first.options, **variant.provider_options}),
+        *(ProviderPlan(name=provider.name, options=provider.options) for provider in others),
+    )
     return VariantPlan(
         name=variant.name,
         precision=variant.precision,
@@ -155,7 +213,28 @@ def _variant(variant: Variant) -> VariantPlan:
         operators=variant.operators,
         smooth=variant.smooth,
         weight_only=variant.weight_only,
+        smoothing=variant.smoothing,
+        calibration=variant.calibration,
+        rewrites=variant.rewrites,
         offline=variant.offline,
+        runtime=_runtime(engine.runtime),
+        session=SessionPlan(
+            options=engine.session.options,
+            config_entries={**engine.session.config_entries, **variant.config_entries},
+            threads=engine.session.threads,
+            environment=engine.session.environment,
+            providers=providers,
+        ),
+    )
+
+
+def _runtime(declared: Runtime) -> RuntimePlan:
+    return RuntimePlan(
+        package=declared.package,
+        version=declared.version,
+        minimum_version=declared.minimum_version,
+        pins=declared.pins,
+        pins_sha256=pins(declared.pins).sha256,
     )
 
 

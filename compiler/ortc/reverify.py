@@ -118,7 +118,12 @@ def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) ->
         write_arrays(request, _request(bundle, manifest))
         shape = Shape(sizes=tuple(manifest.promises.at.items()))
         race = measure.race(
-            [(manifest.variant.name, interpreter, bundle)], None, request, shape=str(shape), host=host, threads=cores()
+            [measure.Entrant(manifest.variant.name, interpreter, bundle)],
+            None,
+            request,
+            shape=str(shape),
+            host=host,
+            threads=cores(),
         )
     start, peak = measure.start_times(interpreter, bundle, manifest.promises.at)
     return measure.numbers(race, manifest.variant.name, start, peak), race

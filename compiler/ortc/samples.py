@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,16 @@ import numpy as np
 
 from ortc.arrays import Array, read_arrays
 from ortc.errors import StageError
-from ortc.plan import AxisPlan, CasePlan, InputPlan
+from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
 
 MASK = "attention_mask"
 MAX_SAMPLES = 128
 """Real samples that are checked for parity; evenly spaced when there are more."""
 BATCH = 8
 """Real samples are checked in batches of this, or of the batch axis' maximum when that is less."""
+
+SYNTHETIC_CALIBRATION = 8
+"""Requests that ranges are found with where there are no samples."""
 
 
 def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
@@ -57,6 +60,23 @@ class Samples:
     suffix: tuple[int, ...] = ()
     pad: int = 0
     arrays: Mapping[str, Array] = field(default_factory=dict)
+
+    def split(self) -> tuple[Samples, Samples]:
+        """Two halves, every other sample: one to judge by, one to calibrate on. A single sample is both.
+
+        Nothing is judged by what it was calibrated on.
+        """
+        if len(self) < 2:
+            return self, self
+        judged, calibration = (
+            replace(
+                self,
+                texts=self.texts[start::2],
+                arrays={name: array[start::2] for name, array in self.arrays.items()},
+            )
+            for start in (0, 1)
+        )
+        return judged, calibration
 
     def __len__(self) -> int:
         return len(self.texts) or (len(next(iter(self.arrays.values()))) if self.arrays else 0)
@@ -119,10 +139,17 @@ def _load_npz(path: Path) -> Samples:
 class InputFactory:
     """Makes the model's inputs for any case, from real samples where there are any."""
 
-    def __init__(self, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...], samples: Samples) -> None:
+    def __init__(
+        self,
+        inputs: tuple[InputPlan, ...],
+        axes: tuple[AxisPlan, ...],
+        samples: Samples,
+        calibration: Samples | None = None,
+    ) -> None:
         self.inputs = inputs
         self.axes = {axis.name: axis for axis in axes}
         self.samples = samples
+        self._calibration = calibration
         self.mask = next((tensor for tensor in inputs if tensor.name == MASK and len(tensor.shape) == 2), None)
         if samples.texts and (not inputs or inputs[0].name != "input_ids"):
             raise StageError("samples are text, but the model's first input is not `input_ids`")
@@ -156,7 +183,28 @@ class InputFactory:
             feeds[MASK] = _mask(lengths, feeds[MASK].shape[-1], feeds[MASK].dtype)
         return feeds
 
-    def real(self) -> list[tuple[str, dict[str, Array]]]:
+    def calibration(self) -> Iterator[dict[str, Array]]:
+        """Inputs to find the ranges of activations with, one after the other; none that anything is judged by.
+
+        Real samples one at a time, as padding has activations of its own, and then the longest request. Without
+        samples, synthetic requests of the typical shape and of the longest.
+        """
+        typical = {name: axis.typical for name, axis in self.axes.items()}
+        longest = {name: axis.min if name == self.batch_axis else axis.max for name, axis in self.axes.items()}
+        if self._calibration is None or not len(self._calibration):
+            for index in range(SYNTHETIC_CALIBRATION):
+                sizes = longest if index == 0 else typical
+                yield {
+                    tensor.name: synthetic(tensor, sizes, f"{tensor.name}/calibration {index}")
+                    for tensor in self.inputs
+                }
+            return
+        factory = InputFactory(self.inputs, tuple(self.axes.values()), self._calibration)
+        yield factory.case(CasePlan(shape=Shape(sizes=tuple(longest.items())), padded=False))
+        for _, arrays in factory.real(batch=1):
+            yield arrays
+
+    def real(self, batch: int = BATCH) -> list[tuple[str, dict[str, Array]]]:
         """The real samples as named batches of their natural sizes, within the declared bounds.
 
         A last batch that is smaller than the bounds allow is filled up with the first samples.
@@ -169,7 +217,7 @@ class InputFactory:
             return []
         axis = self.axes[first] if isinstance(first, str) else AxisPlan(name="", min=first, typical=first, max=first)
         picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MAX_SAMPLES))})
-        size = max(axis.min, min(BATCH, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
+        size = max(axis.min, min(batch, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
         batches = []
         for begin in range(0, len(picked), size):
             group = picked[begin : begin + size]

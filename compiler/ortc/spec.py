@@ -16,7 +16,7 @@ DType = Literal[
     "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"
 ]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
-Objective = Literal["latency", "size"]
+Objective = Literal["latency", "throughput", "size"]
 Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
 Platform = Literal["linux/amd64", "linux/arm64"]

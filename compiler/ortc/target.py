@@ -4,11 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ortc.spec import Model, Name, Platform, Precision
+from ortc.spec import Model, Name, Objective, Platform, Precision
 from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
-Quantization = Literal["none", "int8-dynamic"]
+Quantization = Literal["none", "int8-dynamic", "int8-static"]
+Calibration = Literal["minmax", "percentile", "moving-average"]
+Rewrite = Literal["merge-projections"]
+Concurrency = Literal["one", "physical"]
 
 
 class ExecutionProvider(Model):
@@ -21,7 +24,9 @@ class ExecutionProvider(Model):
 class Runtime(Model):
     """The runtime that ships: which package at which version, and the pinned set that installs it."""
 
-    package: Literal["onnxruntime", "onnxruntime-gpu"] = Field(description="Package that brings ONNX Runtime.")
+    package: Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"] = Field(
+        description="Package that brings ONNX Runtime."
+    )
     version: str = Field(description="Its exact version.", examples=["1.31.1"])
     pins: str = Field(description="Name of the pinned requirement set in targets/data/pins.")
     minimum_version: str = Field(description="Oldest ONNX Runtime the loader accepts.")
@@ -53,6 +58,34 @@ class Session(Model):
     environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the image.")
 
 
+class Engine(Model):
+    """Another runtime that variants may ship with: the package, its execution providers and its session settings."""
+
+    platforms: tuple[Platform, ...] = Field(min_length=1, description="Platforms that it serves.")
+    runtime: Runtime = Field(description="The runtime that ships.")
+    execution_providers: tuple[ExecutionProvider, ...] = Field(
+        min_length=1, description="Execution providers in order of priority."
+    )
+    session: Session = Field(default_factory=Session, description="Session settings.")
+
+
+class Tuning(Model):
+    """Session settings that are raced for the variant that won, over the ones that it has."""
+
+    name: Name = Field(description="Name of the settings in reports.")
+    objectives: tuple[Objective, ...] = Field(
+        default=("latency", "throughput", "size"), min_length=1, description="Objectives that it is tried for."
+    )
+    concurrency: Concurrency = Field(
+        default="one", description="Requests that the server runs at once: one, or as many as there are threads."
+    )
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Threads of one operator."
+    )
+    options: dict[str, bool | str] = Field(default_factory=dict, description="Attributes of SessionOptions.")
+    config_entries: dict[str, str] = Field(default_factory=dict, description="Session configuration keys.")
+
+
 class Variant(Model):
     """One way to make the model smaller or faster, tried when the spec's precision allows it."""
 
@@ -68,6 +101,21 @@ class Variant(Model):
     weight_only: bool = Field(
         default=False,
         description="Keep the activations of MatMuls that narrow in floating point and quantize their weights alone.",
+    )
+    smoothing: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="SmoothQuant's alpha over calibrated ranges, for `int8-static`.",
+    )
+    calibration: Calibration = Field(default="minmax", description="How `int8-static` finds the ranges of activations.")
+    rewrites: tuple[Rewrite, ...] = Field(default=(), description="Rewrites of the graph, done first.")
+    engine: Name | None = Field(default=None, description="One of `engines`; the profile's own runtime when not given.")
+    provider_options: dict[str, str] = Field(
+        default_factory=dict, description="Options of the first execution provider, over the engine's."
+    )
+    config_entries: dict[str, str] = Field(
+        default_factory=dict, description="Session configuration keys, over the engine's."
     )
     offline: bool = Field(default=True, description="Optimize the graph at build time, and ship it so.")
 
@@ -111,7 +159,11 @@ class TargetProfile(Model):
     )
     session: Session = Field(default_factory=Session, description="Session settings.")
     precision: Precision = Field(description="Default precision of a spec's target.")
+    engines: dict[Name, Engine] = Field(
+        default_factory=dict, description="Other runtimes, by the name that variants give."
+    )
     variants: tuple[Variant, ...] = Field(min_length=1, description="Variants to try.")
+    tuning: tuple[Tuning, ...] = Field(default=(), description="Session settings to try on the variant that won.")
     graph_levels: tuple[GraphLevel, ...] = Field(
         min_length=1, description="Tried in this order; a level that breaks parity gives way to the next."
     )

@@ -1,31 +1,32 @@
-"""One target's part of a build: try the variants, gate them, race the survivors, judge the winner."""
+"""One target's part of a build: make the variants, race them, verify from the best on, tune and judge the winner."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
-from ortc.arrays import write_arrays
-from ortc.candidate import Made, assemble
 from ortc.context import Context
 from ortc.errors import StageError
-from ortc.host import cores
 from ortc.model_build import ModelBuild
-from ortc.plan import CasePlan, TargetPlan, VariantPlan
-from ortc.publish import seal
-from ortc.report import Check, Decision, Numbers, Race, TargetReport, Verdict
+from ortc.plan import Shape, TargetPlan, TuningPlan, digest
+from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
+from ortc.search import Ranking, lost, name_of, pays, rank, rejected
 from ortc.stages import measure
-from ortc.stages.optimize import VariantGraph, make_variant
-from ortc.stages.quantize import NotApplicable
-from ortc.stages.select import Candidate, choose, time_verdicts
-from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, size_verdicts, worst_case
-from ortc.store import code_digest, loader_digest
-from ortc.target import GraphLevel
+from ortc.stages.optimize import DISABLED_OPTIMIZERS
+from ortc.stages.select import start_verdict, time_verdicts
+from ortc.statistics import ratio_of_rounds
 from ortc.target_bundle import TargetBuild, Tried
+from ortc.timing import race, start
+from ortc.variant_build import VariantBuilder
+from ortc.verdicts import EXIT_BUDGET, EXIT_STAGE, EXIT_UNMEASURED, describe, failure_code, parity
 
-EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
-_ACCURACY_GATES = {"outputs", "max_abs", "cosine", "top1_agreement", "metric"}
-SCREENING_ROUNDS, SCREENING_RUNS = 8, 6
+TUNING_ROUNDS, TUNING_RUNS = 10, 8
+TUNING_GAIN = 1.02
+"""A tuning must be this many times faster than the plain session, or it is noise."""
+ELSEWHERE_ROUNDS, ELSEWHERE_RUNS = 6, 2
+ELSEWHERE_SECONDS = 12.0
+"""Most that a race at another shape may be expected to take."""
+ELSEWHERE_SHAPES = 4
 
 
 def build_target(context: Context, model: ModelBuild, target: TargetPlan) -> TargetBuild:
@@ -44,330 +45,259 @@ class TargetBuilder:
 
     def __init__(self, context: Context, model: ModelBuild, target: TargetPlan) -> None:
         self.context = context
-        self.model = model
         self.target = target
-        self.platform = context.host.platform
-        self.runnable = not target.requires_gpu or bool(context.host.gpus)
-        self.promised = self.runnable and self.platform in target.platforms
-        self.interpreter: Path | None = None
-        self._bundles: dict[str, Path] = {}
+        self.builder = VariantBuilder(context, model, target)
+        self.decisions: dict[str, Decision] = {
+            entry.variant: Decision(variant=entry.variant, graph_level=None, outcome="left out", reason=entry.reason)
+            for entry in target.left_out
+        }
+        self._race = partial(race, self.builder)
 
     def build(self) -> TargetBuild:
-        self.prepare()
-        return self.finish([self.attempt(variant) for variant in self.target.variants])
-
-    def prepare(self) -> None:
-        """Make the runtime environment, where this host can run the target."""
-        if self.runnable:
-            # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
-            platforms = self.target.platforms if self.promised else (*self.target.platforms, self.platform)
-            self.interpreter = self.context.interpreter(self.target.runtime.pins, platforms)
-
-    def finish(self, tried: list[Tried]) -> TargetBuild:
-        """Race what passed, and judge the winner."""
-        passed = [entry for entry in tried if entry.failed is None]
-        decisions = {entry.made.variant.name: _rejection(entry) for entry in tried if entry.failed is not None}
-        if not passed:
-            return self._nothing_passed(tried, decisions)
-        outcome: Race | None = None
-        start: tuple[list[float], int] = ([], 0)
-        winner = passed[0]
-        if self.runnable:
-            winner, reasons = self._select(passed)
-            decisions |= reasons
-            outcome, start = self._race([winner], measure.ROUNDS, measure.RUNS), self._start(winner)
-        measured = None
-        if outcome is not None and winner.check is not None:
-            peak = max(winner.check.peak_rss_bytes, start[1])
-            measured = measure.numbers(outcome, winner.made.variant.name, start[0], peak)
-        verdicts = (*winner.verdicts, *self._unmeasured())
-        if measured is not None and self.promised:
-            verdicts += time_verdicts(measured, self.target.budgets, self.target.measure_at, self.platform)
-        return self._judge(tried, winner, decisions, verdicts, measured, outcome)
-
-    def attempt(self, variant: VariantPlan) -> Tried:
-        """Make and check a variant, at the highest graph level that keeps its promise of accuracy."""
-        levels = self.target.graph_levels
-        first = self._at(variant, levels[0])
-        if self._right(first) or first.check is None or len(levels) == 1:
-            return first
-        # When it is wrong without any optimization too, no level is to blame; the worst case alone tells.
-        worst = None if first.check is None else worst_case(first.check, variant.precision)
-        if worst is not None and not self._right(self._at(variant, levels[-1], only=worst)):
-            return first
-        lowest = self._at(variant, levels[-1])
-        if not self._right(lowest):
-            return first
-        reason = f"graph level `{levels[0]}`: {_describe(first.failed)}"
-        for level in levels[1:-1]:
-            attempt = self._at(variant, level)
-            if self._right(attempt):
-                return _lowered(attempt, reason)
-        return _lowered(lowest, reason)
-
-    def _right(self, tried: Tried) -> bool:
-        """Whether the accuracy gates hold; a budget is not a matter of graph levels."""
-        return not any(v.outcome != "pass" and v.gate in {*_ACCURACY_GATES, "runs"} for v in tried.verdicts)
-
-    def _at(self, variant: VariantPlan, level: GraphLevel, only: str | None = None) -> Tried:
-        """Make a variant at a graph level and judge it, at every case or at one."""
-        name = f"{self.target.name}: {variant.name} at {level}"
-        made_key = {
-            "model": self.model.key["export"],
-            "variant": variant.model_dump(mode="json"),
-            "level": level,
-            "runtime": [self.target.runtime.package, self.target.runtime.version] if self.interpreter else None,
-            "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir")},
-            "code": code_digest("stages/optimize.py", "stages/quantize.py", "stages/offline.py", "stages/graph.py"),
-        }
-
-        def make(output: Path) -> dict[str, Any]:
-            try:
-                return make_variant(self.model.canonical, output, variant, level, self.interpreter).model_dump(
-                    mode="json"
-                )
-            except NotApplicable as error:
-                return {"skip": error.message}
-
-        try:
-            entry = self.context.run("variant", name, made_key, make)
-            skip = entry.result.get("skip")
-        except StageError as error:
-            skip = error.message
-        if skip is not None:
-            # A variant that cannot be made of this model is one that loses, not the end of the build.
-            verdict = Verdict(
-                gate="applies", platform=self.platform, outcome="fail", observed=skip, limit="can be made"
-            )
-            made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}))
-            return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
-        made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result))
-        verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
-        if self.interpreter is None or any(verdict.outcome == "fail" for verdict in verdicts):
-            # Too large is too large: no need to run it.
-            return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
-        accuracy = self.context.plan.accuracy
-        reference = None if self.model.metric is None else self.model.metric.reference
-        check = self._check(name, made, entry.key, only)
-        verdicts = (
-            *accuracy_verdicts(check, variant.precision, accuracy, self.platform, reference),
-            *verdicts,
-            *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
+        """Search, then judge what was found."""
+        level, tuning = self.target.graph_levels[0], self._first_tuning()
+        made = self.context.each(
+            [partial(self.builder.make, variant, level, tuning) for variant in self.target.variants]
         )
-        return Tried(made=made, key=entry.key, check=check, verdicts=verdicts, lowered=None)
+        ready = self._distinct([entry for entry in made if entry.failed is None])
+        if self.builder.runnable and len(ready) > 1:
+            seen = {
+                name_of(entry): entry for entry in self.context.each([partial(self.builder.glance, e) for e in ready])
+            }
+            made = [seen.get(name_of(entry), entry) for entry in made]
+            ready = [entry for entry in made if entry.failed is None]
+        for entry in made:
+            if entry.failed is not None and name_of(entry) not in self.decisions:
+                self._reject(entry, describe(entry.failed))
+        if not self.builder.runnable and ready:
+            return self._judge(ready[0], None, None, (), "not measured: this host lacks the target's hardware")
+        ranking = rank(ready, self.target, self._race) if ready else Ranking([])
+        failed = [entry for entry in made if entry.failed is not None]
+        queue = list(ranking.order)
+        while queue:
+            entry = self._verified(queue.pop(0))
+            if entry.failed is not None:
+                failed.append(entry)
+                self._reject(entry, describe(entry.failed), ranking)
+                continue
+            if entry.lowered is not None and queue and self.target.objective != "size":
+                # At another level it is another graph: its place has to be found again.
+                ranking = rank([entry, *queue], self.target, self._race)
+                if name_of(ranking.order[0]) != name_of(entry):
+                    queue = list(ranking.order)
+                    continue
+            if (exact := self._not_worth_it(entry, queue, ranking)) is not None:
+                self._reject(entry, f"does not pay: not clearly faster than {name_of(exact)}", ranking)
+                continue
+            found = self._finish(entry, ranking, last=not queue)
+            if found is None:
+                failed.append(entry)
+                continue
+            return found
+        return self._nothing_passed(failed)
 
-    def _check(self, name: str, made: Made, key: str, only: str | None) -> Check:
-        assert self.interpreter is not None  # noqa: S101  # only called on hosts that can run the target
-        interpreter, metric = self.interpreter, None if only else self.model.metric
-        inputs = {
-            "variant": key,
-            "model": self.model.key,
-            "session": self.target.session.model_dump(mode="json"),
-            "runtime": self.target.runtime.model_dump(mode="json"),
-            "metric": None if metric is None else metric.code,
-            "only": only,
-            "host": self.context.host.fingerprint(),
-            "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
-            "loader": loader_digest(),
-        }
+    def _distinct(self, entries: Sequence[Tried]) -> list[Tried]:
+        """Variants without those that come to the same graph in the same session: they would race themselves."""
+        found: dict[str, Tried] = {}
+        for entry in entries:
+            first = found.setdefault(self._serves(entry), entry)
+            if first is not entry:
+                self._reject(entry, f"the same graph as {name_of(first)}")
+        return list(found.values())
 
-        def check(_: Path) -> dict[str, Any]:
-            function = None if metric is None else metric.function
-            cases = tuple(case for case in self.model.material.cases if only in (None, case.name))
-            factory, bundle = self.model.factory(), self._bundle(made)
-            return check_bundle(interpreter, bundle, cases, factory, function).model_dump(mode="json")
+    @staticmethod
+    def _serves(entry: Tried) -> str:
+        """What is served: the graph, and the session but for optimizers that have nothing left to do."""
+        session, made = entry.made.session, entry.made
+        entries = {name: value for name, value in session.config_entries.items() if name != DISABLED_OPTIMIZERS}
+        plain = session.model_copy(update={"config_entries": entries})
+        if not made.variant.offline:
+            plain = session
+        return digest([made.graph.sha256, made.variant.runtime.model_dump(mode="json"), plain.model_dump(mode="json")])
 
-        return Check.model_validate(
-            self.context.run("verify", f"{name}, {only}" if only else name, inputs, check).result
-        )
+    def _first_tuning(self) -> TuningPlan | None:
+        """What variants are raced with: for throughput, the session that runs several requests at once."""
+        if self.target.tuned is not None:
+            return next(entry for entry in self.target.tuning if entry.name == self.target.tuned)
+        if self.target.objective != "throughput":
+            return None
+        return next((entry for entry in self.target.tuning if entry.concurrency == "physical"), None)
 
-    def _bundle(self, made: Made) -> Path:
-        """A directory where a variant can be run."""
-        name = f"{self.target.name}-{made.variant.name}-{made.level}"
-        if name not in self._bundles:
-            bundle = self.context.work / name
-            bundle.mkdir()
-            assemble(bundle, self.model.material, self.target, made)
-            self._bundles[name] = bundle
-        return self._bundles[name]
+    def _verified(self, entry: Tried) -> Tried:
+        """Gates of accuracy, memory and placement, and of the start where a budget is set."""
+        checked = entry if entry.check is not None else self.builder.verify(entry)
+        if checked.failed is None and self.target.budgets.start is not None and self.builder.promised:
+            seconds, _ = start(self.builder, checked)
+            verdict = start_verdict(seconds, self.target.budgets.start, self.builder.platform)
+            if verdict.outcome != "pass":
+                return Tried(checked.made, checked.key, checked.check, (*checked.verdicts, verdict), checked.lowered)
+        return checked
 
-    def _select(self, passed: list[Tried]) -> tuple[Tried, dict[str, Decision]]:
-        if len(passed) == 1:
-            return passed[0], {}
-        outcome = self._race(passed, SCREENING_ROUNDS, SCREENING_RUNS)
-        candidates = [
-            Candidate(entry.made.variant.name, entry.made.variant.precision, entry.made.graph.bytes) for entry in passed
-        ]
-        name, reasons = choose(candidates, outcome, self.target)
-        levels = {entry.made.variant.name: entry.made.level for entry in passed}
-        rejected = {
-            variant: Decision(variant=variant, graph_level=levels[variant], outcome="rejected", reason=reason)
-            for variant, reason in reasons.items()
-        }
-        return next(entry for entry in passed if entry.made.variant.name == name), rejected
+    def _not_worth_it(self, entry: Tried, queue: Sequence[Tried], ranking: Ranking) -> Tried | None:
+        """The exact variant that is right and as fast as a reduced precision; None when the reduction pays."""
+        if entry.made.variant.precision == "fp32" or self.target.objective == "size":
+            return None
+        for index, other in enumerate(queue):
+            if other.made.variant.precision == "fp32" and not pays(ranking, entry, other):
+                checked = self._verified(other)
+                if checked.failed is None and isinstance(queue, list):
+                    queue[index] = checked
+                    return checked
+        return None
 
-    def _race(self, entries: list[Tried], rounds: int, runs: int) -> Race:
-        assert self.interpreter is not None  # noqa: S101
-        interpreter, target = self.interpreter, self.target
-        names = [entry.made.variant.name for entry in entries]
-        with_reference = self.context.has_reference
-        inputs = {
-            "variants": [entry.key for entry in entries],
-            "model": self.model.key,
-            "session": target.session.model_dump(mode="json"),
-            "runtime": target.runtime.model_dump(mode="json"),
-            "shape": target.measure_at.model_dump(mode="json"),
-            "rounds": [rounds, runs],
-            "reference": with_reference,
-            "host": self.context.host.fingerprint(),
-            "threads": cores(),
-            "code": code_digest("stages/measure.py", "worker.py"),
-            "loader": loader_digest(),
-        }
+    def _finish(self, entry: Tried, ranking: Ranking, *, last: bool) -> TargetBuild | None:
+        """Tune and measure what is right; None when it breaks a budget that another variant may keep."""
+        entry, tuned = self._tune(entry)
+        outcome = self._race([entry], measure.ROUNDS, measure.RUNS, with_reference=True, quantity="latency")
+        crowd = None
+        if self.target.objective == "throughput":
+            crowd = self._race([entry], measure.ROUNDS, measure.RUNS, quantity="throughput")
+        seconds, peak = start(self.builder, entry)
+        peak = max(peak, entry.check.peak_rss_bytes if entry.check is not None else 0)
+        measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd)
+        verdicts: tuple[Verdict, ...] = ()
+        if self.builder.promised:
+            verdicts = time_verdicts(measured, self.target.budgets, self.target.measure_at, self.builder.platform)
+        broken = next((verdict for verdict in verdicts if verdict.outcome == "fail"), None)
+        if broken is not None and self.target.objective == "size" and not last:
+            self._reject(entry, describe(broken), ranking)
+            return None
+        for other in ranking.order:
+            if name_of(other) not in self.decisions and name_of(other) != name_of(entry):
+                self.decisions[name_of(other)] = lost(ranking, other, entry, self.target.objective)
+        reason = f"the only variant of precision `{self.target.precision}`"
+        if len(self.target.variants) > 1:
+            best = {"size": "smallest", "latency": "fastest", "throughput": "most requests per second"}
+            reason = f"{best[self.target.objective]} that passes"
+        notes = [reason, *([tuned] if tuned else []), *([entry.lowered] if entry.lowered else [])]
+        elsewhere = self._elsewhere(entry, ranking)
+        return self._judge(entry, outcome, measured, verdicts, "; ".join(notes), ranking, elsewhere)
 
-        def run(output: Path) -> dict[str, Any]:
-            request = output / "inputs.npz"
-            case = CasePlan(shape=target.measure_at, padded=False)
-            write_arrays(request, self.model.factory().case(case))
-            bundles = [(entry.made.variant.name, interpreter, self._bundle(entry.made)) for entry in entries]
-            # A fresh process: one that has just exported holds more memory and more threads than a user's would.
-            self.context.fresh_reference()
-            reference = self.context.reference() if with_reference else None
-            return measure.race(
-                bundles,
-                reference,
-                request,
-                shape=str(target.measure_at),
-                host=self.context.host,
-                threads=cores(),
-                rounds=rounds,
-                runs=runs,
-            ).model_dump(mode="json")
+    def _tune(self, entry: Tried) -> tuple[Tried, str | None]:
+        """The winner with the session settings that make it fastest."""
+        if not self.target.tuning or self.target.tuned is not None:
+            return entry, None
+        sessions = {"plain": entry.made.variant.session}
+        contenders = {"plain": entry.with_tuning(None)}
+        for tuning in self.target.tuning:
+            session = tuning.apply(entry.made.variant.session)
+            if session not in sessions.values():
+                sessions[tuning.name], contenders[tuning.name] = session, entry.with_tuning(tuning)
+        if len(contenders) == 1:
+            return contenders["plain"], None
+        outcome = self._race(list(contenders.values()), TUNING_ROUNDS, TUNING_RUNS, names=list(contenders))
+        rounds = {contender.name: contender.rounds for contender in outcome.contenders}
+        gains = {name: ratio_of_rounds(rounds["plain"], values) for name, values in rounds.items() if name != "plain"}
+        best = max(gains, key=lambda name: gains[name].value)
+        gain = gains[best]
+        if gain.value < TUNING_GAIN or gain.low is None or gain.low <= 1:
+            return contenders["plain"], None
+        return contenders[best], f"session `{best}`"
 
-        subject = f"{target.name}: {', '.join(names)}{' and PyTorch' if with_reference else ''}"
-        return Race.model_validate(self.context.run("measure", subject, inputs, run).result)
+    def _elsewhere(self, entry: Tried, ranking: Ranking) -> tuple[Elsewhere, ...]:
+        """How the winner does at other shapes of the matrix, against the variants that came close."""
+        if self.context.plan.search != "full" or not ranking.races:
+            return ()
+        close = {contender.name for contender in ranking.races[-1].contenders} - {name_of(entry)}
+        rivals = [other for other in ranking.order if name_of(other) in close and other.failed is None]
+        at, known = self.target.measure_at, ranking.milliseconds(name_of(entry))
+        if not rivals or known is None:
+            return ()
+        shapes = list(dict.fromkeys(case.shape for case in self.context.plan.cases if case.shape != at))
+        turns = ELSEWHERE_ROUNDS * (ELSEWHERE_RUNS + 1) * (1 + len(rivals))
+        affordable = [s for s in shapes if known / 1000 * _volume(s) / _volume(at) * turns <= ELSEWHERE_SECONDS]
+        # From the smallest to the largest that can be afforded, evenly.
+        affordable.sort(key=_volume)
+        step = max(1, -(-len(affordable) // ELSEWHERE_SHAPES))
+        found = []
+        for shape in affordable[::-1][::step][::-1]:
+            outcome = self._race([entry, *rivals], ELSEWHERE_ROUNDS, ELSEWHERE_RUNS, shape=shape)
+            rounds = {contender.name: contender.rounds for contender in outcome.contenders}
+            gains = {name: ratio_of_rounds(rounds[name_of(entry)], values) for name, values in rounds.items()}
+            fastest = max(gains, key=lambda name: gains[name].value)
+            found.append(Elsewhere(shape=str(shape), fastest=fastest, gain=gains[fastest]))
+        return tuple(found)
 
-    def _start(self, winner: Tried) -> tuple[list[float], int]:
-        assert self.interpreter is not None  # noqa: S101
-        interpreter = self.interpreter
-        inputs = {
-            "variant": winner.key,
-            "session": self.target.session.model_dump(mode="json"),
-            "runtime": self.target.runtime.model_dump(mode="json"),
-            "host": self.context.host.fingerprint(),
-            "code": code_digest("stages/measure.py"),
-            "loader": loader_digest(),
-        }
-
-        def run(_: Path) -> dict[str, Any]:
-            bundle = self.context.work / f"{self.target.name}-start"
-            bundle.mkdir()
-            seal(bundle, assemble(bundle, self.model.material, self.target, winner.made))
-            seconds, peak = measure.start_times(interpreter, bundle, self.target.measure_at.as_dict())
-            return {"seconds": seconds, "peak_rss_bytes": peak}
-
-        result = self.context.run("start", self.target.name, inputs, run).result
-        return [float(value) for value in result["seconds"]], int(result["peak_rss_bytes"])
+    def _reject(self, entry: Tried, reason: str, ranking: Ranking | None = None) -> None:
+        self.decisions[name_of(entry)] = rejected(entry, reason, ranking)
 
     def _unmeasured(self) -> tuple[Verdict, ...]:
         """What this host cannot say: every platform that it is not, and every gate on a missing GPU."""
-        budgets = self.target.budgets
+        budgets, platform = self.target.budgets, self.builder.platform
         gates = [f"latency {name}" for name, _ in (budgets.latency.percentiles if budgets.latency else ())]
         optional = {"start": budgets.start, "memory": budgets.memory, "speed-up": budgets.min_speedup}
         gates += [gate for gate, limit in optional.items() if limit is not None]
-        missing = [p for p in self.target.platforms if p != self.platform or not self.runnable]
-        why = (
-            "no GPU on this host" if self.target.requires_gpu and not self.runnable else f"this host is {self.platform}"
-        )
+        missing = [p for p in self.target.platforms if p != platform or not self.builder.runnable]
+        absent = self.target.requires_gpu and not self.builder.runnable
+        why = "no GPU on this host" if absent else f"this host is {platform}"
         return tuple(
             Verdict(gate=gate, platform=platform, outcome="unmeasured", observed=why, limit="measured on the target")
             for platform in missing
             for gate in ("parity", *gates)
         )
 
-    def _nothing_passed(self, tried: list[Tried], decisions: dict[str, Decision]) -> TargetBuild:
-        failures = [entry.failed for entry in tried if entry.failed is not None]
-        gates = {failure.gate for failure in failures}
-        # Where one variant is right and only too large or too hungry, the budget is what stands in the way.
-        code = EXIT_BUDGET if gates - _ACCURACY_GATES - {"runs", "applies"} else EXIT_ACCURACY
-        if gates <= {"runs", "applies"}:
-            code = EXIT_STAGE
-        verdicts = tuple(verdict for entry in tried for verdict in entry.verdicts if verdict.outcome != "pass")
+    def _nothing_passed(self, failed: Sequence[Tried]) -> TargetBuild:
+        gates = {entry.failed.gate for entry in failed if entry.failed is not None}
         report = TargetReport(
             target=self.target.name,
             status="failed",
-            verdicts=verdicts,
-            decisions=tuple(decisions.values()),
-            error="no variant passes every gate",
-            exit_code=code,
+            verdicts=tuple(verdict for entry in failed for verdict in entry.verdicts if verdict.outcome != "pass"),
+            decisions=tuple(self.decisions.values()),
+            error="no variant passes every gate" if failed else "no variant of the profile can be tried",
+            exit_code=failure_code(gates) if failed else EXIT_STAGE,
         )
-        return TargetBuild(plan=self.target, report=report, winner=None, race=None, interpreter=self.interpreter)
+        return TargetBuild(plan=self.target, report=report, winner=None, race=None, interpreter=None)
 
     def _judge(
         self,
-        tried: list[Tried],
         winner: Tried,
-        decisions: dict[str, Decision],
-        verdicts: tuple[Verdict, ...],
-        measured: Numbers | None,
         outcome: Race | None,
+        measured: Numbers | None,
+        timed: tuple[Verdict, ...],
+        reason: str,
+        ranking: Ranking | None = None,
+        elsewhere: tuple[Elsewhere, ...] = (),
     ) -> TargetBuild:
-        chosen = winner.made.variant
-        reason = f"the only variant of precision `{self.target.precision}`"
-        if len(tried) > 1:
-            reason = "smallest that passes" if self.target.objective == "size" else "fastest that passes"
-        if not self.runnable:
-            reason = "not measured: this host lacks the target's hardware"
-        if winner.lowered is not None:
-            reason += f"; {winner.lowered}"
-        selected = Decision(variant=chosen.name, graph_level=winner.made.level, outcome="selected", reason=reason)
+        chosen, made = winner.made.variant, winner.made
+        verdicts = (*winner.verdicts, *self._unmeasured(), *timed)
+        selected = Decision(
+            variant=chosen.name,
+            graph_level=made.level,
+            outcome="selected",
+            reason=reason,
+            bytes=made.graph.bytes,
+            p50_ms=None if ranking is None else ranking.milliseconds(chosen.name),
+        )
         outcomes = {verdict.outcome for verdict in verdicts}
-        allowed = self.target.unmeasured == "allow"
         code, status = 0, "published"
         if "fail" in outcomes:
             code, status = EXIT_BUDGET, "failed"
         elif outcomes & {"unmeasured", "inconclusive"}:
+            allowed = self.target.unmeasured == "allow"
             code, status = (0, "provisional") if allowed else (EXIT_UNMEASURED, "failed")
         report = TargetReport.model_validate(
             {
                 "target": self.target.name,
                 "status": status,
                 "variant": chosen.name,
-                "graph_level": winner.made.level,
+                "graph_level": made.level,
+                "tuning": None if made.tuning is None else made.tuning.name,
                 "precision": chosen.precision,
-                "model_bytes": winner.made.graph.bytes,
-                "parity": _parity(winner.verdicts),
+                "model_bytes": made.graph.bytes,
+                "parity": parity(winner.verdicts),
                 "numbers": measured,
                 "verdicts": verdicts,
-                "decisions": (selected, *decisions.values()),
+                "decisions": (selected, *self.decisions.values()),
+                "elsewhere": elsewhere,
                 "exit_code": code,
             }
         )
-        return TargetBuild(self.target, report, winner, outcome, self.interpreter)
+        return TargetBuild(self.target, report, winner, outcome, self.builder.interpreter(chosen))
 
 
-def _lowered(tried: Tried, reason: str) -> Tried:
-    return Tried(tried.made, tried.key, tried.check, tried.verdicts, f"{reason}, so `{tried.made.level}` was taken")
-
-
-def _rejection(tried: Tried) -> Decision:
-    return Decision(
-        variant=tried.made.variant.name,
-        graph_level=tried.made.level,
-        outcome="rejected",
-        reason=_describe(tried.failed),
-    )
-
-
-def _describe(verdict: Verdict | None) -> str:
-    if verdict is None:
-        return "passes"
-    if verdict.gate == "applies":
-        return f"cannot be made: {verdict.observed}"
-    where = f" at {verdict.where}" if verdict.where else ""
-    return f"{verdict.gate} is {verdict.observed}, must be {verdict.limit}{where}"
-
-
-def _parity(verdicts: tuple[Verdict, ...]) -> str | None:
-    found = next((verdict for verdict in verdicts if verdict.gate in ("max_abs", "cosine")), None)
-    return None if found is None else f"{found.gate} {found.observed}"
+def _volume(shape: Shape) -> int:
+    """Elements along all dynamic axes: what time grows with, at least."""
+    product = 1
+    for _, size in shape.sizes:
+        product *= size
+    return product

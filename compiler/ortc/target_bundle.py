@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ortc.bundle import DecisionInfo
 from ortc.candidate import Made, Material, assemble
 from ortc.context import Context
 from ortc.errors import StageError
-from ortc.plan import TargetPlan
+from ortc.plan import TargetPlan, TuningPlan
 from ortc.publish import MEASUREMENTS, seal, stamp
 from ortc.report import Check, Race, TargetReport, Verdict
 from ortc.stages.verify import is_invariant
@@ -35,6 +35,10 @@ class Tried:
         """The first gate it did not pass."""
         return next((verdict for verdict in self.verdicts if verdict.outcome != "pass"), None)
 
+    def with_tuning(self, tuning: TuningPlan | None) -> Tried:
+        """The same graph with other session settings."""
+        return replace(self, made=replace(self.made, tuning=tuning))
+
 
 @dataclass(frozen=True)
 class TargetBuild:
@@ -52,7 +56,9 @@ class TargetBuild:
             "plan": context.plan.slice(self.plan.name).digest(),
             "files": context.fetched.digests(),
             "exporter": [material.exported.exporter, material.exporter_reason],
-            "variant": None if self.winner is None else [self.winner.key, self.winner.made.level],
+            "variant": None
+            if self.winner is None
+            else [self.winner.key, self.winner.made.level, self.winner.made.session.model_dump(mode="json")],
             "report": self.report.model_dump(mode="json"),
             "tools": context.tools,
             "stamp": stamp(),

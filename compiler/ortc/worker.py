@@ -149,11 +149,15 @@ class Worker:
         self.call("run", inputs=str(directory / "inputs.npz"), outputs=str(directory / "outputs.npz"))
         return read_arrays(directory / "outputs.npz")
 
-    def bench(self, inputs: Path, *, runs: int, warmup: int) -> list[float]:
-        """Latencies, in milliseconds, of `runs` inferences after `warmup` uncounted ones."""
-        return [
-            float(value) for value in self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup)["latencies_ms"]
-        ]
+    def bench(self, inputs: Path, *, runs: int, warmup: int, clients: int | None = None) -> list[float]:
+        """Latencies, in milliseconds, of `runs` inferences after `warmup` uncounted ones.
+
+        With `clients`, that many ask at once, `runs` times each, and the one answer is the milliseconds of all by the
+        number of requests.
+        """
+        crowd = {} if clients is None else {"clients": clients}
+        answer = self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup, **crowd)
+        return [float(value) for value in answer["latencies_ms"]]
 
     def _died(self, operation: str) -> WorkerError:
         process = self._process

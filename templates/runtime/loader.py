@@ -49,6 +49,7 @@ ENUMERATIONS = {
     "execution_mode": {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"},
 }
 CPU = "CPUExecutionProvider"
+MOST_CLIENTS = 1024
 Arrays = dict[str, NDArray[Any]]
 Placed = tuple[str, str, str, str]  # a node: its provider, name, op_type, domain
 
@@ -893,6 +894,20 @@ def measure(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup:
     return latencies
 
 
+def measure_crowd(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup: int, clients: int) -> float:
+    """Milliseconds a request takes of the whole, when `clients` threads send `runs` requests each at once."""
+    if isinstance(clients, bool) or not isinstance(clients, int) or not 1 <= clients <= MOST_CLIENTS:
+        raise UsageError(f"clients is {clients!r}. Expected a whole number from 1 to {MOST_CLIENTS}.")
+    from concurrent.futures import ThreadPoolExecutor
+
+    measure(model, inputs, 1, warmup)
+    with ThreadPoolExecutor(clients) as pool:
+        began = time.perf_counter_ns()
+        for future in [pool.submit(measure, model, inputs, runs, 0) for _ in range(clients)]:
+            future.result()
+        return (time.perf_counter_ns() - began) / 1e6 / (clients * runs)
+
+
 # --- worker --------------------------------------------------------------------------------------------------------
 
 
@@ -959,10 +974,12 @@ class Worker:
         model, target = self._loaded(), _path("outputs", outputs)
         return run_files(model, read_npz(_path("inputs", inputs)), target)
 
-    def bench(self, inputs: str, runs: int, warmup: int = 1) -> dict[str, Any]:
-        """Latency of every run."""
-        model = self._loaded()
-        return {"latencies_ms": measure(model, read_npz(_path("inputs", inputs)), runs, warmup)}
+    def bench(self, inputs: str, runs: int, warmup: int = 1, clients: int | None = None) -> dict[str, Any]:
+        """Latency of every run; with `clients` that ask at once, the one time that a request takes of the whole."""
+        model, arrays = self._loaded(), read_npz(_path("inputs", inputs))
+        if clients is None:
+            return {"latencies_ms": measure(model, arrays, runs, warmup)}
+        return {"latencies_ms": [measure_crowd(model, arrays, runs, warmup, clients)]}
 
     def info(self) -> dict[str, Any]:
         """See Model.info."""

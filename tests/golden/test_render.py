@@ -61,6 +61,7 @@ def target_plan(profile: str) -> TargetPlan:
 
 def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool = False) -> Manifest:
     """A manifest whose every value is written here, but for those that the profile decides."""
+    runtime = target.variants[0].runtime
     return Manifest(
         name="small",
         version="1.2.3",
@@ -92,12 +93,12 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
             AxisInfo(name="sequence", min=1, typical=128, max=512),
         ),
         runtime=RuntimeInfo(
-            package=target.runtime.package,
-            version=target.runtime.version,
-            minimum_version=target.runtime.minimum_version,
-            python=pins(target.runtime.pins).pythons,
+            package=runtime.package,
+            version=runtime.version,
+            minimum_version=runtime.minimum_version,
+            python=pins(runtime.pins).pythons,
         ),
-        variant=VariantInfo(name="fp32", precision="fp32", graph_level="all", batch_invariant=True),
+        variant=VariantInfo(name="fp32", precision="fp32", graph_level="all", tuning=None, batch_invariant=True),
         placement=PlacementInfo(max_cpu_nodes=None),
         promises=Promises(
             at={"batch": 2, "sequence": 128}, latency={"p99": 0.1}, size=None, memory=None, start=None, min_speedup=None
@@ -117,7 +118,10 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
 
 
 def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
-    return {file.path: file.content.decode() for file in render(target, manifest, session_file(target, "all"))}
+    variant = target.variants[0]
+    requirements = pins(variant.runtime.pins).requirements_txt(target.platforms)
+    files = render(target, manifest, session_file(variant.session, "all"), requirements)
+    return {file.path: file.content.decode() for file in files}
 
 
 def compare(place: Path, actual: dict[str, str], *, update: bool) -> None:

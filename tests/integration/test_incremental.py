@@ -96,7 +96,7 @@ def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, ou
 def test_a_plan_can_be_printed_and_says_what_is_pinned(compiler: Compiler, output: Path) -> None:
     plan = json.loads(run(compiler, "plan", SPEC, "--print"))
     assert [target["name"] for target in plan["targets"]] == ["cpu", "edge"]
-    assert plan["targets"][0]["runtime"]["version"] == "1.31.1"
+    assert plan["targets"][0]["variants"][0]["runtime"]["version"] == "1.31.1"
     assert plan["export"]["ir_version"] > 0
 
 

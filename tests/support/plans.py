@@ -18,7 +18,7 @@ from ortc.bundle import (
     VariantInfo,
 )
 from ortc.checks import check_spec
-from ortc.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan
+from ortc.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan, VariantPlan
 from ortc.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +45,11 @@ def target(**changes: Any) -> TargetPlan:
     if budgets["latency"] is not None:
         budgets["latency"] = LatencyPlan(percentiles=tuple(budgets["latency"].items()))
     return _TARGET[0].model_copy(update={"budgets": BudgetPlan(**budgets), **changes})
+
+
+def variant(name: str, precision: str, **changes: Any) -> VariantPlan:
+    """A variant on the plain CPU runtime, with fields replaced."""
+    return target().variants[0].model_copy(update={"name": name, "precision": precision, **changes})
 
 
 def accuracy(**changes: Any) -> AccuracyPlan:
@@ -82,7 +87,7 @@ def manifest(**changes: Any) -> Manifest:
         "runtime": RuntimeInfo(
             package="onnxruntime", version="1.31.1", minimum_version="1.31.0", python=("3.11", "3.12")
         ),
-        "variant": VariantInfo(name="fp32", precision="fp32", graph_level="all", batch_invariant=True),
+        "variant": VariantInfo(name="fp32", precision="fp32", graph_level="all", tuning=None, batch_invariant=True),
         "placement": PlacementInfo(max_cpu_nodes=None),
         "promises": Promises(at={}, latency={}, size=None, memory=None, start=None, min_speedup=None),
         "golden": (),

@@ -16,6 +16,7 @@ from ortc.load import load_profile
 from ortc.plan import AxisPlan, ExportPlan, InputPlan, Plan, canonical, digest
 from ortc.render import render
 from ortc.resolve import padded_axis, variants_for
+from ortc.target import GraphLevel
 from ortc.versions import pins
 
 BERT = ROOT / "specs" / "bert.yaml"
@@ -102,9 +103,10 @@ def test_plans_do_not_change() -> None:
 def test_defaults_come_from_the_profile() -> None:
     cpu, edge = (plan(BERT, targets=(name,)).targets[0] for name in ("cpu", "edge"))
     assert (cpu.platforms, edge.platforms) == (("linux/amd64",), ("linux/arm64", "linux/amd64"))
-    assert [variant.name for variant in cpu.variants] == ["fp32"]
+    assert [variant.name for variant in cpu.variants] == ["fp32", "fp32-unfused", "fp32-openvino"]
     assert {variant.precision for variant in edge.variants} == {"int8"}
-    assert cpu.runtime.pins_sha256 == pins("onnxruntime").sha256
+    assert cpu.variants[0].runtime.pins_sha256 == pins("onnxruntime").sha256
+    assert cpu.variants[2].runtime.pins_sha256 == pins("onnxruntime-openvino").sha256
     assert cpu.measure_at.as_dict() == {"batch": 1, "sequence": 128}
     assert cpu.budgets.latency is not None
     assert cpu.budgets.latency.percentiles == (("p99", pytest.approx(0.12)),)
@@ -121,7 +123,10 @@ def test_what_the_spec_says_goes_before_the_profile() -> None:
         "targets.cpu.unmeasured=allow",
         targets=("cpu",),
     ).targets[0]
-    assert [variant.name for variant in made.variants] == [v.name for v in load_profile("cpu").variants]
+    # All of the profile's, but for those of an engine that has no wheels for the platform.
+    profile = load_profile("cpu")
+    assert [variant.name for variant in made.variants] == [v.name for v in profile.variants if v.engine is None]
+    assert [entry.variant for entry in made.left_out] == [v.name for v in profile.variants if v.engine is not None]
     assert made.platforms == ("linux/arm64",)
     # An axis that `at` leaves out is at its typical size; percentiles in rising order.
     assert made.measure_at.as_dict() == {"batch": 4, "sequence": 128}
@@ -160,11 +165,18 @@ def test_the_axis_that_a_mask_pads() -> None:
 
 
 def test_rendering_gives_equal_bytes() -> None:
-    first, again = (render(target(), manifest(), session_file(target(), "all")) for _ in range(2))
+    session = target().variants[0].session
+
+    def files(level: GraphLevel = "all", **changes: Any) -> dict[str, bytes]:
+        rendered = render(target(), manifest(**changes), session_file(session, level), "numpy==2.4.6\n")
+        assert len({file.path for file in rendered}) == len(rendered)
+        return {file.path: file.content for file in rendered}
+
+    first, again = files(), files()
     assert first == again
-    assert len({file.path for file in first}) == len(first)
     # What it depends on shows.
-    other = {file.path: file.content for file in render(target(), manifest(version="2"), session_file(target(), "all"))}
-    assert {file.path for file in first if other[file.path] != file.content} == {"Dockerfile", "README.md"}
-    basic = {file.path: file.content for file in render(target(), manifest(), session_file(target(), "basic"))}
-    assert {file.path for file in first if basic[file.path] != file.content} == {"session.json"}
+    for other, changed in (
+        (files(version="2"), {"Dockerfile", "README.md"}),
+        (files("basic"), {"session.json"}),
+    ):
+        assert {path for path, content in first.items() if other[path] != content} == changed

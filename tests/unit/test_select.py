@@ -1,4 +1,4 @@
-"""Who wins a race, and which promises of time it keeps."""
+"""Which promises of time a variant keeps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ortc.host import Host
 from ortc.plan import Shape
 from ortc.report import Contender, Numbers, Race, Verdict
 from ortc.stages.measure import REFERENCE, ROUNDS, RUNS, numbers
-from ortc.stages.select import MUST_PAY, Candidate, choose, judge_upper, time_verdicts
+from ortc.stages.select import judge_upper, time_verdicts
 from ortc.statistics import Interval
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
@@ -32,59 +32,6 @@ def race(rounds: int = 8, **milliseconds: float | list[float]) -> Race:
             for name, value in milliseconds.items()
         ),
     )
-
-
-FP32 = Candidate("fp32", "fp32", 100)
-INT8 = Candidate("int8", "int8", 25)
-OTHER = Candidate("int8-smooth", "int8", 26)
-
-
-def test_the_fastest_wins() -> None:
-    winner, reasons = choose([FP32, INT8, OTHER], race(fp32=30, int8=12, int8_smooth=10), target())
-    assert winner == "int8-smooth"
-    assert reasons == {"fp32": "slower than int8-smooth", "int8": "slower than int8-smooth"}
-
-
-@pytest.mark.parametrize("order", [[FP32, INT8, OTHER], [OTHER, INT8, FP32], [INT8, FP32, OTHER]])
-def test_the_order_of_candidates_does_not_matter(order: list[Candidate]) -> None:
-    assert choose(order, race(fp32=30, int8=12, int8_smooth=10), target())[0] == "int8-smooth"
-
-
-@pytest.mark.parametrize(
-    ("speedup", "winner"), [(0.5, "fp32"), (1.0, "fp32"), (1.02, "fp32"), (1.04, "int8"), (2, "int8")]
-)
-def test_reduced_precision_must_pay(speedup: float, winner: str) -> None:
-    assert 1.02 < MUST_PAY < 1.04
-    found, reasons = choose([FP32, INT8], race(fp32=10 * speedup, int8=10), target())
-    assert found == winner
-    if speedup == 1.02:
-        assert reasons == {"int8": "does not pay: not clearly faster than fp32"}
-
-
-def test_a_gain_within_the_noise_does_not_pay() -> None:
-    # Twice as fast in five rounds of eight, half as fast in three: the median is 2, the interval reaches below 1.
-    found, reasons = choose([FP32, INT8], race(fp32=[20.0] * 5 + [5.0] * 3, int8=10), target())
-    assert (found, reasons) == ("fp32", {"int8": "does not pay: not clearly faster than fp32"})
-
-
-def test_where_nothing_is_exact_nothing_has_to_pay() -> None:
-    assert choose([INT8, OTHER], race(int8=10, int8_smooth=10.1), target())[0] == "int8"
-
-
-def test_the_best_exact_one_stands_against_reduced_precision() -> None:
-    slow = Candidate("fp32-basic", "fp32", 100)
-    winner, reasons = choose([slow, FP32, INT8], race(fp32_basic=30, fp32=10.1, int8=10), target())
-    assert winner == "fp32"
-    assert reasons == {"int8": "does not pay: not clearly faster than fp32", "fp32-basic": "slower than fp32"}
-
-
-def test_the_smallest_wins_where_size_is_the_objective() -> None:
-    found = choose([FP32, OTHER, INT8], race(fp32=10, int8=40, int8_smooth=10), target(objective="size"))
-    assert found == ("int8", {"fp32": "larger than int8", "int8-smooth": "larger than int8"})
-
-
-def test_a_single_candidate_wins() -> None:
-    assert choose([INT8], race(int8=10), target()) == ("int8", {})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A target profile against what its pinned runtime has."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -9,7 +10,9 @@ from ortc.diagnostics import Diagnostic, quoted
 from ortc.load import LoadedProfile
 from ortc.rules import checks as rules
 from ortc.rules.model import Rule
+from ortc.spec import Platform
 from ortc.suggest import closest, listed
+from ortc.target import ExecutionProvider, Runtime, Session
 
 _SUFFIX = "ExecutionProvider"
 _OWNED = {
@@ -21,52 +24,111 @@ _OWNED = {
 """Session options that other keys of a profile decide."""
 
 
+class _Part(NamedTuple):
+    """The profile itself or one of its engines, and where in the file it is."""
+
+    path: tuple[str | int, ...]
+    platforms: tuple[Platform, ...]
+    runtime: Runtime
+    execution_providers: tuple[ExecutionProvider, ...]
+    session: Session
+
+
 def check(item: LoadedProfile) -> Iterator[Diagnostic]:
-    """Everything that can be told from a profile and the tables of its runtime."""
-    pinned = item.profile.runtime
+    """Everything that can be told from a profile and the tables of its runtimes."""
+    profile = item.profile
+    for index, platform in enumerate(profile.default_platforms or ()):
+        if platform not in profile.platforms:
+            message = f"the profile `{profile.name}` does not serve {platform}"
+            span = item.document.locate(("default_platforms", index))
+            yield Diagnostic(rules.PLATFORM, message, span, help=f"it serves {listed(profile.platforms, 'and')}")
+    own = _Part((), profile.platforms, profile.runtime, profile.execution_providers, profile.session)
+    yield from _part(item, own)
+    for name, engine in profile.engines.items():
+        part = _Part(("engines", name), engine.platforms, engine.runtime, engine.execution_providers, engine.session)
+        yield from _part(item, part)
+    yield from _variants(item, own)
+
+
+def _part(item: LoadedProfile, part: _Part) -> Iterator[Diagnostic]:
+    pinned = part.runtime
     try:
         runtime = versions.runtime(pinned.package, pinned.version)
     except versions.UnknownVersionError as error:
-        yield _runtime(item, "version", str(error))
+        yield _runtime(item, part, "version", str(error))
         return
     try:
         if Version(pinned.minimum_version) > Version(pinned.version):
-            yield _runtime(item, "minimum_version", f"minimum_version is above the pinned {pinned.version}")
+            yield _runtime(item, part, "minimum_version", f"minimum_version is above the pinned {pinned.version}")
     except InvalidVersion:
-        yield _runtime(item, "minimum_version", f"{quoted(pinned.minimum_version)} is not a version")
-    for index, platform in enumerate(item.profile.default_platforms or ()):
-        if platform not in item.profile.platforms:
-            message = f"the profile `{item.profile.name}` does not serve {platform}"
-            span = item.document.locate(("default_platforms", index))
-            yield Diagnostic(rules.PLATFORM, message, span, help=f"it serves {listed(item.profile.platforms, 'and')}")
-    yield from _wheels(item, runtime)
-    yield from _providers(item, runtime)
-    yield from _session(item, runtime)
+        yield _runtime(item, part, "minimum_version", f"{quoted(pinned.minimum_version)} is not a version")
+    yield from _wheels(item, part, runtime)
+    yield from _providers(item, part, runtime)
+    yield from _session(item, part, runtime)
 
 
-def _runtime(item: LoadedProfile, key: str, problem: str) -> Diagnostic:
+def _runtime(item: LoadedProfile, part: _Part, key: str, problem: str) -> Diagnostic:
     return Diagnostic(
         rules.RUNTIME,
         f"the runtime of the profile `{item.profile.name}`: {problem}",
-        item.document.locate(("runtime", key)),
+        item.document.locate((*part.path, "runtime", key)),
     )
 
 
-def _wheels(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagnostic]:
+def _variants(item: LoadedProfile, own: _Part) -> Iterator[Diagnostic]:
+    """Variants against the engines that they name: engine, options of its provider, configuration keys."""
+    profile = item.profile
+    for index, variant in enumerate(profile.variants):
+        path = ("variants", index)
+        if variant.engine is not None and variant.engine not in profile.engines:
+            message = f"the profile `{profile.name}` has no engine {quoted(variant.engine)}"
+            meant = closest(variant.engine, profile.engines)
+            yield Diagnostic(
+                rules.RUNTIME,
+                message,
+                item.document.locate((*path, "engine")),
+                f"did you mean `{meant}`?" if meant else "",
+                help=None if meant else f"it has {listed(sorted(profile.engines), 'and') or 'none'}",
+            )
+            continue
+        engine = profile.engines[variant.engine] if variant.engine is not None else own
+        try:
+            runtime = versions.runtime(engine.runtime.package, engine.runtime.version)
+        except versions.UnknownVersionError:
+            continue
+        what = f"{runtime.package} {runtime.version}"
+        first = engine.execution_providers[0].name
+        for option in variant.provider_options if first in runtime.providers.available else ():
+            options = runtime.provider_options(first)
+            if option not in options:
+                message = f"{first} of {what} has no option {quoted(option)}"
+                where = (*path, "provider_options", option)
+                yield _unknown(item, rules.PROVIDER_OPTION, where, message, option, options)
+        yield from _entries(item, (*path, "config_entries"), variant.config_entries, runtime)
+    for index, tuning in enumerate(profile.tuning):
+        try:
+            runtime = versions.runtime(own.runtime.package, own.runtime.version)
+        except versions.UnknownVersionError:
+            return
+        yield from _options(item, ("tuning", index, "options"), tuning.options, runtime)
+        yield from _entries(item, ("tuning", index, "config_entries"), tuning.config_entries, runtime)
+
+
+def _wheels(item: LoadedProfile, part: _Part, runtime: versions.Runtime) -> Iterator[Diagnostic]:
     profile = item.profile
     what = f"{runtime.package} {runtime.version}"
     try:
-        pins = versions.pins(profile.runtime.pins)
+        pins = versions.pins(part.runtime.pins)
     except versions.UnknownVersionError as error:
-        yield _runtime(item, "pins", str(error))
+        yield _runtime(item, part, "pins", str(error))
         return
-    for index, platform in enumerate(profile.platforms):
+    for index, platform in enumerate(part.platforms):
         if platform not in runtime.platforms or platform not in pins.platforms:
             served = [name for name in runtime.platforms if name in pins.platforms]
             yield Diagnostic(
                 rules.NO_WHEELS,
                 f"{what} with the pins `{pins.name}` has no wheels for {platform}",
-                item.document.locate(("platforms", index)),
+                item.document.locate((*part.path, "platforms", index)),
                 f"it has wheels for {listed(served, 'and')}",
             )
     if profile.image.python not in runtime.pythons or profile.image.python not in pins.pythons:
@@ -79,10 +141,10 @@ def _wheels(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagnost
         )
 
 
-def _providers(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagnostic]:
+def _providers(item: LoadedProfile, part: _Part, runtime: versions.Runtime) -> Iterator[Diagnostic]:
     what = f"{runtime.package} {runtime.version}"
-    for index, provider in enumerate(item.profile.execution_providers):
-        path = ("execution_providers", index)
+    for index, provider in enumerate(part.execution_providers):
+        path = (*part.path, "execution_providers", index)
         if provider.name not in runtime.providers.available:
             known = provider.name in runtime.providers.all
             stems = {name.removesuffix(_SUFFIX): name for name in runtime.providers.available}
@@ -104,10 +166,18 @@ def _providers(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagn
                 yield _unknown(item, rules.PROVIDER_OPTION, (*path, "options", option), message, option, options)
 
 
-def _session(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagnostic]:
+def _session(item: LoadedProfile, part: _Part, runtime: versions.Runtime) -> Iterator[Diagnostic]:
+    path = (*part.path, "session")
+    yield from _options(item, (*path, "options"), part.session.options, runtime)
+    yield from _entries(item, (*path, "config_entries"), part.session.config_entries, runtime)
+
+
+def _options(
+    item: LoadedProfile, place: tuple[str | int, ...], options: Mapping[str, bool | str], runtime: versions.Runtime
+) -> Iterator[Diagnostic]:
     what = f"{runtime.package} {runtime.version}"
-    for name, value in item.profile.session.options.items():
-        path = ("session", "options", name)
+    for name, value in options.items():
+        path = (*place, name)
         if name in _OWNED:
             message, span = f"{quoted(name)} is not set here", item.document.locate(path, key=True)
             yield Diagnostic(rules.SESSION_OPTION, message, span, help=f"use {_OWNED[name]} of the profile")
@@ -119,11 +189,15 @@ def _session(item: LoadedProfile, runtime: versions.Runtime) -> Iterator[Diagnos
         elif (problem := _mismatch(option, value)) is not None:
             message = f"the session option `{name}` takes {problem}"
             yield Diagnostic(rules.SESSION_OPTION, message, item.document.locate(path))
-    for name in item.profile.session.config_entries:
+
+
+def _entries(
+    item: LoadedProfile, place: tuple[str | int, ...], entries: Mapping[str, str], runtime: versions.Runtime
+) -> Iterator[Diagnostic]:
+    for name in entries:
         if name not in runtime.config_keys:
-            message = f"{what} has no session configuration key {quoted(name)}"
-            path = ("session", "config_entries", name)
-            yield _unknown(item, rules.SESSION_OPTION, path, message, name, runtime.config_keys)
+            message = f"{runtime.package} {runtime.version} has no session configuration key {quoted(name)}"
+            yield _unknown(item, rules.SESSION_OPTION, (*place, name), message, name, runtime.config_keys)
 
 
 def _mismatch(option: versions.Option, value: bool | str) -> str | None:

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from ortc import versions
 from ortc.diagnostics import Diagnostic
 from ortc.load import LoadedProfile, LoadedSpec
-from ortc.resolve import variants_for
+from ortc.resolve import engine_of, variants_for, why_not
 from ortc.rules import checks as rules
+from ortc.spec import Precision
 from ortc.suggest import closest, joined, listed
-from ortc.target import TargetProfile
+from ortc.target import Engine, TargetProfile
 
 CPU = "CPUExecutionProvider"
 
@@ -67,8 +68,13 @@ def _loads(runtime: versions.Runtime, opset: int) -> bool:
 
 def known_runtime(profile: TargetProfile) -> versions.Runtime | None:
     """What is known about the runtime that a profile pins, None for one that is not in the table."""
+    return runtime_of(profile)
+
+
+def runtime_of(part: TargetProfile | Engine) -> versions.Runtime | None:
+    """What is known about the runtime of a profile or engine, None for one that is not in the table."""
     try:
-        return versions.runtime(profile.runtime.package, profile.runtime.version)
+        return versions.runtime(part.runtime.package, part.runtime.version)
     except versions.UnknownVersionError:
         return None
 
@@ -85,6 +91,7 @@ def _target(loaded: LoadedSpec, name: str, profile: TargetProfile) -> Iterator[D
             f"it offers {listed(offered, 'and')}",
             help=f"use {listed([*offered, 'auto'])}",
         )
+    yield from _variants(loaded, name, profile, precision)
     for index, platform in enumerate(target.platforms or ()):
         if platform not in profile.platforms:
             meant = closest(platform, profile.platforms) if len(profile.platforms) == 1 else None
@@ -101,4 +108,32 @@ def _target(loaded: LoadedSpec, name: str, profile: TargetProfile) -> Iterator[D
             f"`max_cpu_nodes` on the target `{name}`, which runs on the CPU only",
             document.locate(("targets", name, "max_cpu_nodes"), key=True),
             help="remove it",
+        )
+
+
+def _variants(loaded: LoadedSpec, name: str, profile: TargetProfile, precision: Precision) -> Iterator[Diagnostic]:
+    """A precision that the profile offers, but for nothing that this spec can have."""
+    target, document = loaded.spec.targets[name], loaded.document
+    platforms = target.platforms or profile.default_platforms or profile.platforms
+    if any(platform not in profile.platforms for platform in platforms):
+        return
+    reasons: dict[str, None] = {}
+    for variant in variants_for(profile, precision):
+        if variant.engine is not None and variant.engine not in profile.engines:
+            return
+        engine = engine_of(profile, variant)
+        known = runtime_of(engine)
+        if known is None or not _loads(known, loaded.spec.export.opset):
+            return  # told of the opset or of the profile already, or not known to be impossible
+        reason = why_not(loaded.spec, engine, variant, platforms)
+        if reason is None:
+            return
+        reasons[f"`{variant.name}`: {reason}"] = None
+    if reasons:
+        path = ["targets", name, "precision"] if target.precision is not None else ["targets", name]
+        yield Diagnostic(
+            rules.PRECISION,
+            f"no variant of precision `{precision}` can be made (target `{name}`)",
+            document.locate(path, key=target.precision is None),
+            help="; ".join(reasons),
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ortc.cli.prepare import prepare
+from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.report import report_error
 from ortc.errors import OrtcError, StageError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ortc.context import Context
-    from ortc.plan import Plan
+    from ortc.plan import Plan, Search
     from ortc.report import BuildReport
 
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the specs; may be repeated."
 )
+@search_options
 @click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
 def build(
@@ -43,6 +44,8 @@ def build(
     targets: tuple[str, ...],
     output: Path,
     overrides: tuple[str, ...],
+    search: Search,
+    variant: str | None,
     locked: bool,
     as_json: bool,
 ) -> int:
@@ -55,7 +58,7 @@ def build(
     from ortc.store import Store, cache_root
 
     # Every spec is checked before work on the first begins.
-    prepared = [prepare(path, overrides, targets) for path in specs]
+    prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
     store = Store(cache_root())
     reports: list[BuildReport] = []
     codes: list[int] = []

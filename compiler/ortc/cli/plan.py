@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from ortc.cli.prepare import prepare
+from ortc.cli.prepare import prepare, search_options
+
+if TYPE_CHECKING:
+    from ortc.plan import Search
 
 
 @click.command
@@ -25,13 +29,21 @@ from ortc.cli.prepare import prepare
 @click.option(
     "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the spec; may be repeated."
 )
+@search_options
 @click.option("--print", "print_plan", is_flag=True, help="Print the plan itself as JSON, for `ortc build --plan`.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")
 def plan(
-    spec: Path, targets: tuple[str, ...], output: Path, overrides: tuple[str, ...], print_plan: bool, as_json: bool
+    spec: Path,
+    targets: tuple[str, ...],
+    output: Path,
+    overrides: tuple[str, ...],
+    search: Search,
+    variant: str | None,
+    print_plan: bool,
+    as_json: bool,
 ) -> int:
     """Show what `ortc build` would do: each stage cached, or why it will run."""
-    resolved, root = prepare(spec, overrides, targets)
+    resolved, root = prepare(spec, overrides, targets, search=search, variant=variant)
     if print_plan:
         sys.stdout.write(resolved.to_json())
         return 0
@@ -52,9 +64,11 @@ def plan(
     for target in resolved.targets:
         variants = ", ".join(variant.name for variant in target.variants)
         sys.stdout.write(
-            f"  {target.name}: {target.runtime.package} {target.runtime.version} for {', '.join(target.platforms)}; "
-            f"precision {target.precision} ({variants}); measured at {target.measure_at}\n"
+            f"  {target.name}: for {', '.join(target.platforms)}; precision {target.precision} ({variants}); "
+            f"measured at {target.measure_at}\n"
         )
+        for entry in target.left_out:
+            sys.stdout.write(f"    without {entry.variant}: {entry.reason}\n")
     for stage in stages:
         reason = f"  {stage.reason}" if stage.reason else ""
         sys.stdout.write(f"  {stage.state:<9} {stage.stage:<13} {stage.subject}{reason}\n")

@@ -10,15 +10,25 @@ import click
 from ortc.cli.report import use_color, write
 
 if TYPE_CHECKING:
-    from ortc.plan import Plan
+    from collections.abc import Callable
+
+    from ortc.plan import Plan, Search
+    from ortc.target import TargetProfile
 
 
-def prepare(path: Path, overrides: tuple[str, ...], targets: tuple[str, ...]) -> tuple[Plan, Path]:
+def prepare(
+    path: Path,
+    overrides: tuple[str, ...],
+    targets: tuple[str, ...],
+    *,
+    search: Search = "full",
+    variant: str | None = None,
+) -> tuple[Plan, Path]:
     """The plan of a spec and the root that its paths resolve against.
 
     Raises:
         SpecError: the spec, a profile or the combination of both is invalid.
-        UsageError: it has no target of that name.
+        UsageError: it has no target or variant of that name.
     """
     from ortc.checks import check_spec
     from ortc.diagnostics import render_text
@@ -31,4 +41,28 @@ def prepare(path: Path, overrides: tuple[str, ...], targets: tuple[str, ...]) ->
     for name in targets:
         if name not in spec.targets:
             raise click.UsageError(f"{path} has no target `{name}`; it has {', '.join(spec.targets)}")
-    return resolve(spec, checked.profiles, targets), checked.loaded.root
+    if variant is not None:
+        _known_variant(variant, {name: checked.profiles[name] for name in targets or spec.targets})
+    return resolve(spec, checked.profiles, targets, search=search, variant=variant), checked.loaded.root
+
+
+def _known_variant(variant: str, profiles: dict[str, TargetProfile]) -> None:
+    for target, profile in profiles.items():
+        names = [entry.name for entry in profile.variants]
+        if variant not in names:
+            raise click.UsageError(
+                f"target `{target}` has no variant `{variant}`; its profile has {', '.join(names)} (choose a target "
+                "with -t)"
+            )
+
+
+def search_options(command: Callable[..., int]) -> Callable[..., int]:
+    """The options that say how far to look for the best variant."""
+    command = click.option("--variant", metavar="NAME", help="Try this variant of the profile alone.")(command)
+    return click.option(
+        "--search",
+        type=click.Choice(["full", "quick", "none"]),
+        default="full",
+        show_default=True,
+        help="Race every variant and check the whole shape matrix; check its corners only; or take the first variant.",
+    )(command)

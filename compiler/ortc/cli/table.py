@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ortc.report import BuildReport, TargetReport, Verdict
+from ortc.report import BuildReport, Decision, TargetReport, Verdict
 from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
 
@@ -55,6 +55,8 @@ def show(reports: list[BuildReport]) -> None:
 def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
     numbers = target.numbers
     variant = _NOTHING if target.variant is None else f"{target.variant} ({target.graph_level})"
+    if target.tuning is not None:
+        variant += f", {target.tuning}"
     return [
         f"{report.name} {report.version}",
         target.target,
@@ -90,9 +92,14 @@ def _details(console: Console, report: BuildReport, target: TargetReport) -> Non
         _verdict(verdict) for verdict in target.verdicts if target.status != "published" or verdict.outcome != "pass"
     ]
     lines.extend(
-        Text(f"  {decision.variant}: {decision.outcome}, {decision.reason}")
+        _decision(decision)
         for decision in target.decisions
-        if decision.outcome == "rejected" or len(target.decisions) > 1
+        if decision.outcome != "selected" or len(target.decisions) > 1
+    )
+    lines.extend(
+        Text(f"  at {entry.shape}: {entry.fastest} is the fastest, by {entry.gain.value:.2f}x")
+        for entry in target.elsewhere
+        if entry.fastest != target.variant and entry.gain.low is not None and entry.gain.low > 1
     )
     if target.error:
         lines.append(Text(f"  {target.error}", style="red"))
@@ -102,12 +109,23 @@ def _details(console: Console, report: BuildReport, target: TargetReport) -> Non
             Text(
                 f"  start to first answer {format_seconds(numbers.start_seconds.value)}, "
                 f"peak memory {format_bytes(numbers.peak_rss_bytes)}, {numbers.p99_ms.samples} samples"
+                + (f", {numbers.requests_per_second.value:.1f} requests/s" if numbers.requests_per_second else "")
             )
         )
     if lines:
         console.print(f"\n{report.name} {target.target}", style="bold", markup=False)
         for line in lines:
             console.print(line, soft_wrap=True)
+
+
+def _decision(decision: Decision) -> Text:
+    facts = [] if decision.bytes is None else [format_bytes(decision.bytes)]
+    if decision.p50_ms is not None:
+        facts.append(format_seconds(decision.p50_ms / 1000))
+    if decision.slower is not None:
+        facts.append(f"{decision.slower.value:.2f}x as long")
+    text = Text(f"  {decision.variant}: {decision.outcome}, {decision.reason}")
+    return text.append(f" ({', '.join(facts)})" if facts else "", style="dim")
 
 
 def _verdict(verdict: Verdict) -> Text:

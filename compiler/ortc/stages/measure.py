@@ -12,11 +12,12 @@ import subprocess
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from ortc.errors import StageError
 from ortc.host import Host
 from ortc.report import Contender, Numbers, Race
-from ortc.statistics import percentile, ratio_of_rounds
+from ortc.statistics import Interval, percentile, ratio_of_rounds
 from ortc.worker import Worker
 
 REST_SECONDS = 0.15
@@ -32,11 +33,21 @@ START_RUNS = 5
 REFERENCE = "PyTorch eager"
 
 
+class Entrant(NamedTuple):
+    """A candidate of a race: its name, the interpreter that runs it, its bundle, and how many clients ask at once."""
+
+    name: str
+    interpreter: Path
+    bundle: Path
+    clients: int = 1
+
+
 def race(
-    entrants: list[tuple[str, Path, Path]],
+    entrants: list[Entrant],
     reference: Worker | None,
     inputs: Path,
     *,
+    measure: Literal["latency", "throughput"] = "latency",
     shape: str,
     host: Host,
     threads: int,
@@ -46,9 +57,10 @@ def race(
     """Race candidate bundles, and the reference when there is one, on the same inputs.
 
     Args:
-        entrants: name, interpreter and bundle of each candidate.
+        entrants: the candidates.
         reference: a worker that has loaded the model in PyTorch, or None.
         inputs: .npz of one request.
+        measure: `latency` times every request; `throughput` times a turn and divides it by its requests.
         shape: of that request, for people.
         host: this machine.
         threads: that each contender uses.
@@ -56,22 +68,32 @@ def race(
         runs: least counted runs of a turn; the reference takes fewer, as it only gives medians.
     """
     with ExitStack() as stack:
-        workers = [stack.enter_context(Worker.for_bundle(name, python, bundle)) for name, python, bundle in entrants]
-        for worker, (_, _, bundle) in zip(workers, entrants, strict=True):
-            worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
-        contenders: list[tuple[str, Worker, int]] = [
-            (worker.name, worker, max(runs, _runs_of_a_turn(worker, inputs))) for worker in workers
+        workers = [
+            stack.enter_context(Worker.for_bundle(entrant.name, entrant.interpreter, entrant.bundle))
+            for entrant in entrants
+        ]
+        for worker, entrant in zip(workers, entrants, strict=True):
+            worker.call("load", bundle=str(entrant.bundle), verify="none", selftest=False, warmup=False)
+        contenders: list[tuple[str, Worker, int, int | None]] = [
+            (
+                worker.name,
+                worker,
+                max(runs, _runs_of_a_turn(worker, inputs)),
+                entrant.clients if measure == "throughput" else None,
+            )
+            for worker, entrant in zip(workers, entrants, strict=True)
         ]
         if reference is not None:
-            contenders.append((REFERENCE, reference, min(runs, REFERENCE_RUNS)))
-        times: dict[str, list[tuple[float, ...]]] = {name: [] for name, _, _ in contenders}
+            contenders.append((REFERENCE, reference, min(runs, REFERENCE_RUNS), None))
+        times: dict[str, list[tuple[float, ...]]] = {name: [] for name, *_ in contenders}
         for turn in range(rounds):
             # The order rotates, so that no contender always follows the same one.
             start = turn % len(contenders)
-            for name, worker, count in contenders[start:] + contenders[:start]:
+            for name, worker, count, clients in contenders[start:] + contenders[:start]:
                 time.sleep(REST_SECONDS)
-                times[name].append(tuple(worker.bench(inputs, runs=count, warmup=1)))
+                times[name].append(tuple(worker.bench(inputs, runs=count, warmup=1, clients=clients)))
     return Race(
+        measure=measure,
         shape=shape,
         host=host,
         threads=threads,
@@ -122,8 +144,8 @@ def start_times(interpreter: Path, bundle: Path, shape: dict[str, int]) -> tuple
     return seconds, peak
 
 
-def numbers(outcome: Race, name: str, start: list[float], peak_rss_bytes: int) -> Numbers:
-    """What a race says of one contender."""
+def numbers(outcome: Race, name: str, start: list[float], peak_rss_bytes: int, crowd: Race | None = None) -> Numbers:
+    """What a race says of one contender; `crowd` is one for throughput."""
     found = {contender.name: contender for contender in outcome.contenders}
     samples = found[name].samples()
     eager = found.get(REFERENCE)
@@ -133,6 +155,15 @@ def numbers(outcome: Race, name: str, start: list[float], peak_rss_bytes: int) -
         p99_ms=percentile(samples, 0.99),
         eager_p50_ms=None if eager is None else percentile(eager.samples(), 0.5),
         speedup=None if eager is None else ratio_of_rounds(eager.rounds, found[name].rounds),
+        requests_per_second=None if crowd is None else _rate(crowd, name),
         start_seconds=percentile(start, 0.5),
         peak_rss_bytes=peak_rss_bytes,
     )
+
+
+def _rate(crowd: Race, name: str) -> Interval:
+    """Requests a second, the median over the turns of a throughput race."""
+    milliseconds = percentile(next(entry for entry in crowd.contenders if entry.name == name).samples(), 0.5)
+    bounds = (None if bound is None else 1000 / bound for bound in (milliseconds.high, milliseconds.low))
+    low, high = bounds
+    return Interval(value=1000 / milliseconds.value, low=low, high=high, samples=milliseconds.samples)

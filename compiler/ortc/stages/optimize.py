@@ -5,13 +5,16 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ortc.errors import StageError
-from ortc.plan import Frozen, VariantPlan
+from ortc.plan import Frozen, VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
-from ortc.stages.quantize import quantize
-from ortc.target import GraphLevel
+from ortc.stages.quantize import NotApplicable, quantize
+from ortc.store import sha256_file
+from ortc.target import GraphLevel, Rewrite
 
 _OFFLINE: dict[GraphLevel, str | None] = {
     # Above `extended` the graph is laid out for the machine it was made on; the session does that part when it loads.
@@ -22,17 +25,46 @@ _OFFLINE: dict[GraphLevel, str | None] = {
     "off": None,
 }
 
+DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
+"""Names of optimizers that are left out, separated by semicolons; the same at build time and when it is served."""
+
 
 class VariantGraph(Frozen):
-    """The graph that a variant serves."""
+    """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one."""
 
     bytes: int
     domains: dict[str, int]
     operators: dict[str, int]
+    sha256: str = ""
+
+
+@contextmanager
+def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...]) -> Iterator[Path]:
+    """Directory of the canonical graph after a variant's rewrites; the canonical one itself when there are none.
+
+    Raises:
+        NotApplicable: a rewrite finds nothing to change.
+    """
+    if not rewrites:
+        yield canonical
+        return
+    from ortc.stages.rewrite import rewrite
+
+    with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
+        counts = rewrite(canonical, Path(scratch), rewrites)
+        missing = [name for name, count in counts.items() if count == 0]
+        if missing:
+            raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
+        yield Path(scratch)
 
 
 def make_variant(
-    canonical: Path, output: Path, variant: VariantPlan, level: GraphLevel, interpreter: Path | None
+    canonical: Path,
+    output: Path,
+    variant: VariantPlan,
+    level: GraphLevel,
+    interpreter: Path | None,
+    ranges: Path | None = None,
 ) -> VariantGraph:
     """Write the variant's graph into `output`.
 
@@ -41,14 +73,19 @@ def make_variant(
         output: an empty directory.
         variant: what to do to it.
         level: the graph optimization level; the part of it that does not depend on the machine is applied here.
-        interpreter: of the target's runtime environment; None leaves the graph as it is.
+        interpreter: of the variant's runtime environment; None leaves the graph as it is.
+        ranges: of the activations, for a variant that is quantized statically.
 
     Raises:
+        NotApplicable: the variant has nothing to change in this graph.
         StageError: the quantizer or the optimizer fails.
     """
-    with tempfile.TemporaryDirectory(prefix="ortc-variant-") as scratch:
-        current = canonical
-        if variant.quantization == "int8-dynamic":
+    with (
+        rewrite_variant(canonical, variant.rewrites) as source,
+        tempfile.TemporaryDirectory(prefix="ortc-variant-") as scratch,
+    ):
+        current = source
+        if variant.quantization != "none":
             quantized = Path(scratch) / "quantized"
             quantized.mkdir()
             quantize(current, quantized, variant)
@@ -57,15 +94,16 @@ def make_variant(
         if variant.offline and offline is not None and interpreter is not None:
             optimized = Path(scratch) / "optimized"
             optimized.mkdir()
-            _optimize(interpreter, current, optimized, offline)
+            _optimize(interpreter, current, optimized, offline, variant.session.config_entries)
             current = optimized
         return _finish(current, canonical, output)
 
 
-def _optimize(interpreter: Path, source: Path, output: Path, level: str) -> None:
+def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries: dict[str, str]) -> None:
     script = Path(__file__).with_name("offline.py")
+    disabled = entries.get(DISABLED_OPTIMIZERS, "")
     result = subprocess.run(
-        [str(interpreter), "-E", "-s", str(script), str(source), str(output), level],
+        [str(interpreter), "-E", "-s", str(script), str(source), str(output), level, disabled],
         capture_output=True,
         text=True,
         check=False,
@@ -102,8 +140,10 @@ def _finish(source: Path, canonical: Path, output: Path) -> VariantGraph:
         if external is None:
             ir.external_data.load_to_model(model)
         ir.save(model, output / MODEL_FILE, external_data=external)
+    files = [output / name for name in (MODEL_FILE, DATA_FILE) if (output / name).is_file()]
     return VariantGraph(
-        bytes=sum(file.stat().st_size for file in output.iterdir() if file.name in (MODEL_FILE, DATA_FILE)),
+        bytes=sum(file.stat().st_size for file in files),
+        sha256=digest([sha256_file(file) for file in files]),
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         operators=count_operators(model),
     )

@@ -1,63 +1,14 @@
-"""Select: which of the variants that passed every gate ships, and whether it keeps its time budgets."""
+"""Select: whether the variant that ships keeps its time budgets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from ortc.plan import BudgetPlan, Shape, TargetPlan
-from ortc.report import Numbers, Outcome, Race, Verdict
+from ortc.plan import BudgetPlan, Shape
+from ortc.report import Numbers, Outcome, Verdict
 from ortc.stages.measure import REFERENCE
-from ortc.statistics import Interval, ratio_of_rounds
+from ortc.statistics import Interval, percentile
 from ortc.units import format_seconds
-
-MUST_PAY = 1.03
-"""How many times faster a reduced precision must be than fp32 to be worth its error."""
-
-
-class Candidate:
-    """A variant that passed its gates."""
-
-    def __init__(self, name: str, precision: str, model_bytes: int) -> None:
-        self.name = name
-        self.precision = precision
-        self.model_bytes = model_bytes
-
-
-def choose(candidates: list[Candidate], outcome: Race, target: TargetPlan) -> tuple[str, dict[str, str]]:
-    """The winner, and why each of the others lost.
-
-    Args:
-        candidates: at least one.
-        outcome: a race among all of them.
-        target: the objective and the precision asked for.
-    """
-    rounds = {contender.name: contender.rounds for contender in outcome.contenders}
-
-    def faster(one: Candidate, other: Candidate) -> Interval:
-        return ratio_of_rounds(rounds[other.name], rounds[one.name])
-
-    reasons: dict[str, str] = {}
-    if target.objective == "size":
-        winner = min(candidates, key=lambda candidate: candidate.model_bytes)
-        for candidate in candidates:
-            if candidate is not winner:
-                reasons[candidate.name] = f"larger than {winner.name}"
-        return winner.name, reasons
-    winner = candidates[0]
-    for candidate in candidates[1:]:
-        if faster(candidate, winner).value > 1:
-            winner = candidate
-    exact = [candidate for candidate in candidates if candidate.precision == "fp32"]
-    if winner.precision != "fp32" and exact:
-        best = max(exact, key=lambda candidate: faster(candidate, winner).value)
-        gain = faster(winner, best)
-        if gain.value < MUST_PAY or (gain.low is not None and gain.low <= 1):
-            reasons[winner.name] = f"does not pay: not clearly faster than {best.name}"
-            winner = best
-    for candidate in candidates:
-        if candidate is not winner:
-            reasons.setdefault(candidate.name, f"slower than {winner.name}")
-    return winner.name, reasons
 
 
 def time_verdicts(measured: Numbers, budgets: BudgetPlan, at: Shape, platform: str) -> tuple[Verdict, ...]:
@@ -77,21 +28,27 @@ def time_verdicts(measured: Numbers, budgets: BudgetPlan, at: Shape, platform: s
             )
         )
     if budgets.start is not None:
-        start = measured.start_seconds
-        verdicts.append(
-            Verdict(
-                gate="start",
-                platform=platform,
-                # Five starts have no 95 % interval; the budget is on the median, which they do give.
-                outcome="pass" if start.value <= budgets.start else "fail",
-                observed=format_seconds(start.value),
-                limit=f"<= {format_seconds(budgets.start)}",
-                where=f"median of {start.samples} starts",
-            )
-        )
+        verdicts.append(_start(measured.start_seconds, budgets.start, platform))
     if budgets.min_speedup is not None:
         verdicts.append(_speedup(measured.speedup, budgets.min_speedup, at, platform))
     return tuple(verdicts)
+
+
+def start_verdict(seconds: list[float], limit: float, platform: str) -> Verdict:
+    """Judge the time from process start to the first answer, by several starts."""
+    return _start(percentile(seconds, 0.5), limit, platform)
+
+
+def _start(start: Interval, limit: float, platform: str) -> Verdict:
+    return Verdict(
+        gate="start",
+        platform=platform,
+        # Five starts have no 95 % interval; the budget is on the median, which they do give.
+        outcome="pass" if start.value <= limit else "fail",
+        observed=format_seconds(start.value),
+        limit=f"<= {format_seconds(limit)}",
+        where=f"median of {start.samples} starts",
+    )
 
 
 def _speedup(speedup: Interval | None, least: float, at: Shape, platform: str) -> Verdict:

@@ -1,0 +1,108 @@
+"""Search: which variants are raced, in which order they are verified, and what became of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from ortc.plan import TargetPlan
+from ortc.report import Contender, Decision, Race
+from ortc.statistics import Interval, median, ratio_of_rounds
+from ortc.target_bundle import Tried
+
+FIRST_ROUNDS, FIRST_RUNS = 4, 3
+SECOND_ROUNDS, SECOND_RUNS = 10, 5
+KEPT = 1.35
+"""A variant that took this many times as long as the fastest in the first, cheap rounds is not raced again."""
+MUST_PAY = 1.03
+"""How many times faster a reduced precision must be than fp32 to be worth its error."""
+
+Racer = Callable[[Sequence[Tried], int, int], Race]
+
+
+@dataclass
+class Ranking:
+    """Variants from the best to the worst by the target's objective, with what is known of their speed."""
+
+    order: list[Tried]
+    races: list[Race] = field(default_factory=list)
+
+    def ratio(self, slow: str, fast: str) -> Interval | None:
+        """How many times faster one variant is than another, by the last race that had both."""
+        for race in reversed(self.races):
+            found = {contender.name: contender for contender in race.contenders}
+            if slow in found and fast in found:
+                return ratio_of_rounds(found[slow].rounds, found[fast].rounds)
+        return None
+
+    def milliseconds(self, name: str) -> float | None:
+        """Median of a variant in the last race that it was in."""
+        for race in reversed(self.races):
+            for contender in race.contenders:
+                if contender.name == name:
+                    return median(contender.samples())
+        return None
+
+
+def name_of(entry: Tried) -> str:
+    """The variant's name, by which races and decisions know it."""
+    return entry.made.variant.name
+
+
+def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer) -> Ranking:
+    """Order variants by the objective: one sort by size, or races that become longer for the ones that matter.
+
+    Successive halving (Jamieson and Talwalkar, 2016) in two steps: a few rounds of all, then more of those within
+    35 % of the fastest. The fastest fp32 variant stays in, since a reduced precision has to beat it.
+    """
+    if target.objective == "size":
+        return Ranking(sorted(entries, key=lambda entry: entry.made.graph.bytes))
+    if len(entries) == 1:
+        return Ranking(list(entries))
+    first = race(entries, FIRST_ROUNDS, FIRST_RUNS)
+    slowness = _slowness(first.contenders)
+    exact = [name_of(entry) for entry in entries if entry.made.variant.precision == "fp32"]
+    baseline = min(exact, key=lambda name: slowness[name], default=None)
+    kept = [entry for entry in entries if slowness[name_of(entry)] <= KEPT or name_of(entry) == baseline]
+    rest = [entry for entry in entries if entry not in kept]
+    rest.sort(key=lambda entry: slowness[name_of(entry)])
+    if len(kept) == 1:
+        return Ranking([*kept, *rest], [first])
+    second = race(kept, SECOND_ROUNDS, SECOND_RUNS)
+    order = _slowness(second.contenders)
+    kept.sort(key=lambda entry: order[name_of(entry)])
+    return Ranking([*kept, *rest], [first, second])
+
+
+def _slowness(contenders: Sequence[Contender]) -> dict[str, float]:
+    """How many times as long as the fastest each took, by rounds: a machine that slows down slows all of a round."""
+    fastest = min(contenders, key=lambda contender: median(contender.samples()))
+    found = {entry.name: ratio_of_rounds(entry.rounds, fastest.rounds).value for entry in contenders}
+    best = min(found.values())
+    return {name: value / best for name, value in found.items()}
+
+
+def pays(ranking: Ranking, entry: Tried, exact: Tried) -> bool:
+    """Whether a reduced precision is clearly faster than an exact variant."""
+    gain = ranking.ratio(name_of(exact), name_of(entry))
+    return gain is not None and gain.value >= MUST_PAY and (gain.low is None or gain.low > 1)
+
+
+def lost(ranking: Ranking, entry: Tried, winner: Tried, objective: str) -> Decision:
+    """Why a variant that was not looked at further lost to the one that ships."""
+    reason = f"larger than {name_of(winner)}" if objective == "size" else f"slower than {name_of(winner)}"
+    return rejected(entry, reason, ranking, name_of(winner))
+
+
+def rejected(entry: Tried, reason: str, ranking: Ranking | None = None, winner: str | None = None) -> Decision:
+    """A decision against a variant, with its times where it was raced."""
+    name = name_of(entry)
+    return Decision(
+        variant=name,
+        graph_level=entry.made.level,
+        outcome="rejected",
+        reason=reason,
+        bytes=entry.made.graph.bytes or None,
+        p50_ms=None if ranking is None else ranking.milliseconds(name),
+        slower=None if ranking is None or winner is None else ranking.ratio(name, winner),
+    )

@@ -1,0 +1,107 @@
+"""The timed parts of a target: races between its variants and PyTorch, and starts. Cached by the host's fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ortc.arrays import write_arrays
+from ortc.candidate import assemble
+from ortc.host import cores
+from ortc.plan import CasePlan, Shape
+from ortc.publish import seal
+from ortc.report import Race
+from ortc.search import name_of
+from ortc.stages import measure
+from ortc.store import code_digest
+from ortc.target_bundle import Tried
+from ortc.variant_build import VariantBuilder
+
+
+def race(
+    builder: VariantBuilder,
+    entries: Sequence[Tried],
+    rounds: int,
+    runs: int,
+    *,
+    with_reference: bool = False,
+    shape: Shape | None = None,
+    names: Sequence[str] | None = None,
+    quantity: Literal["latency", "throughput"] | None = None,
+) -> Race:
+    """Race made variants at a shape, interleaved, each in its own process.
+
+    Args:
+        builder: of the target.
+        entries: variants; a session that runs several requests at once is raced with as many clients.
+        rounds, runs: turns, and least runs of a turn.
+        with_reference: race PyTorch, too.
+        shape: the shape of the budget when None.
+        names: what the contenders are called; their variants' names when None.
+        quantity: what is measured; what the target's objective is about when None.
+    """
+    context, target = builder.context, builder.target
+    called = list(names or [name_of(entry) for entry in entries])
+    with_reference = with_reference and context.has_reference
+    at = shape or target.measure_at
+    if quantity is None:
+        quantity = "throughput" if target.objective == "throughput" else "latency"
+    inputs = {
+        "variants": [builder.key(entry) for entry in entries],
+        "model": builder.model.key,
+        "shape": at.model_dump(mode="json"),
+        "rounds": [rounds, runs],
+        "reference": with_reference,
+        "host": context.host.fingerprint(),
+        "threads": cores(),
+        "quantity": quantity,
+        "code": code_digest("stages/measure.py", "worker.py"),
+    }
+
+    def run(output: Path) -> dict[str, Any]:
+        request = output / "inputs.npz"
+        write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
+        entrants = [
+            measure.Entrant(
+                name,
+                builder.runner(entry.made),
+                builder.bundle(entry.made),
+                cores() if entry.made.session.concurrency == "physical" else 1,
+            )
+            for name, entry in zip(called, entries, strict=True)
+        ]
+        # A fresh process: one that has just exported holds more memory and more threads than a user's would.
+        context.fresh_reference()
+        return measure.race(
+            entrants,
+            context.reference() if with_reference else None,
+            request,
+            measure=quantity,
+            shape=str(at),
+            host=context.host,
+            threads=cores(),
+            rounds=rounds,
+            runs=runs,
+        ).model_dump(mode="json")
+
+    where = ("" if shape is None else f" at {shape}") + (", throughput" if quantity == "throughput" else "")
+    subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}"
+    return Race.model_validate(context.run("measure", subject, inputs, run).result)
+
+
+def start(builder: VariantBuilder, entry: Tried) -> tuple[list[float], int]:
+    """Seconds from process start to the first answer of a sealed bundle, several times, and the peak resident bytes."""
+    context = builder.context
+    inputs = {**builder.key(entry), "code": code_digest("stages/measure.py")}
+
+    def run(_: Path) -> dict[str, Any]:
+        bundle = context.work / f"{builder.target.name}-{name_of(entry)}-start"
+        bundle.mkdir()
+        seal(bundle, assemble(bundle, builder.model.material, builder.target, entry.made))
+        sizes = builder.target.measure_at.as_dict()
+        seconds, peak = measure.start_times(builder.runner(entry.made), bundle, sizes)
+        return {"seconds": seconds, "peak_rss_bytes": peak}
+
+    result = context.run("start", f"{builder.target.name}: {name_of(entry)}", inputs, run).result
+    return [float(value) for value in result["seconds"]], int(result["peak_rss_bytes"])

@@ -1,0 +1,197 @@
+"""Make a target's variants and check them: each in its own runtime, at the highest graph level that is right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ortc.candidate import Made, assemble
+from ortc.context import Context
+from ortc.errors import StageError
+from ortc.model_build import ModelBuild
+from ortc.plan import TargetPlan, TuningPlan, VariantPlan
+from ortc.report import Check, Verdict
+from ortc.stages.optimize import VariantGraph, make_variant
+from ortc.stages.quantize import NotApplicable
+from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, size_verdicts, worst_case
+from ortc.store import code_digest, loader_digest
+from ortc.target import GraphLevel
+from ortc.target_bundle import Tried
+from ortc.verdicts import ACCURACY_GATES, describe
+
+RANGES = "ranges.npz"
+
+
+class VariantBuilder:
+    """Makes and checks the variants of one target."""
+
+    def __init__(self, context: Context, model: ModelBuild, target: TargetPlan) -> None:
+        self.context = context
+        self.model = model
+        self.target = target
+        self.platform = context.host.platform
+        self.runnable = not target.requires_gpu or bool(context.host.gpus)
+        self.promised = self.runnable and self.platform in target.platforms
+        self._bundles: dict[str, Path] = {}
+        self._interpreters: dict[str, Path] = {}
+
+    def interpreter(self, variant: VariantPlan) -> Path | None:
+        """Of the variant's runtime environment; None where this host cannot run the target."""
+        if not self.runnable:
+            return None
+        pins = variant.runtime.pins
+        if pins not in self._interpreters:
+            # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
+            platforms = self.target.platforms if self.promised else (*self.target.platforms, self.platform)
+            self._interpreters[pins] = self.context.interpreter(pins, platforms)
+        return self._interpreters[pins]
+
+    def runner(self, made: Made) -> Path:
+        """The interpreter of a variant on a host that can run it."""
+        interpreter = self.interpreter(made.variant)
+        if interpreter is None:
+            raise StageError(f"{self.platform} without the target's hardware cannot run {made.variant.name}")
+        return interpreter
+
+    def key(self, entry: Tried) -> dict[str, Any]:
+        """What decides how a made variant runs here, for cache keys."""
+        return {
+            "variant": entry.key,
+            "session": entry.made.session.model_dump(mode="json"),
+            "runtime": entry.made.variant.runtime.model_dump(mode="json"),
+            "host": self.context.host.fingerprint(),
+            "loader": loader_digest(),
+        }
+
+    def make(self, variant: VariantPlan, level: GraphLevel, tuning: TuningPlan | None = None) -> Tried:
+        """Make a variant at a graph level and judge its size; a variant that cannot be made is one that loses."""
+        interpreter = self.interpreter(variant)
+        name = f"{self.target.name}: {variant.name} at {level}"
+        inputs = {
+            "model": self.model.key["export"],
+            "variant": variant.model_dump(mode="json", exclude={"session", "runtime"}),
+            "config": variant.session.config_entries,
+            "level": level,
+            "runtime": [variant.runtime.package, variant.runtime.version] if interpreter else None,
+            "calibration": self.model.calibration_key if variant.quantization == "int8-static" else None,
+            "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir")},
+            "code": code_digest(
+                "stages/optimize.py",
+                "stages/quantize.py",
+                "stages/rewrite.py",
+                "stages/offline.py",
+                "stages/graph.py",
+            ),
+        }
+
+        def action(output: Path) -> dict[str, Any]:
+            try:
+                graph = make_variant(self.model.canonical, output, variant, level, interpreter)
+                return graph.model_dump(mode="json")
+            except NotApplicable as error:
+                return {"skip": error.message}
+
+        try:
+            entry = self.context.run("variant", name, inputs, action)
+            skip = entry.result.get("skip")
+        except StageError as error:
+            skip = error.message
+        if skip is not None:
+            verdict = Verdict(
+                gate="applies", platform=self.platform, outcome="fail", observed=skip, limit="can be made"
+            )
+            made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}), tuning)
+            return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
+        made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result), tuning)
+        verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
+        return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
+
+    def glance(self, entry: Tried) -> Tried:
+        """Run a made variant once, at the shape of the budget: what does not load is not raced.
+
+        What runs and is wrong there is verified at once, since a lower graph level may make it right.
+        """
+        cases = self.context.plan.cases
+        case = next((c for c in cases if c.shape == self.target.measure_at and not c.padded), cases[0])
+        seen = self._checked(entry, only=str(case))
+        if seen.check is not None and seen.check.error is not None:
+            return replace(entry, verdicts=seen.verdicts)
+        return entry if self.is_right(seen) else self.verify(entry)
+
+    def verify(self, entry: Tried) -> Tried:
+        """Check a made variant, and lower its graph level where that is what makes it wrong."""
+        first = self._checked(entry)
+        levels = self.target.graph_levels
+        if self.is_right(first) or first.check is None or len(levels) == 1:
+            return first
+        # When it is wrong without any optimization too, no level is to blame; the worst case alone tells.
+        variant, tuning = entry.made.variant, entry.made.tuning
+        worst = worst_case(first.check, variant.precision)
+        if worst is not None and not self.is_right(self._checked(self.make(variant, levels[-1], tuning), only=worst)):
+            return first
+        lowest = self._checked(self.make(variant, levels[-1], tuning))
+        if not self.is_right(lowest):
+            return first
+        reason = f"graph level `{levels[0]}`: {describe(first.failed)}"
+        for level in levels[1:-1]:
+            attempt = self._checked(self.make(variant, level, tuning))
+            if self.is_right(attempt):
+                return _lowered(attempt, reason)
+        return _lowered(lowest, reason)
+
+    def is_right(self, tried: Tried) -> bool:
+        """Whether the accuracy gates hold; a budget is not a matter of graph levels."""
+        return not any(v.outcome != "pass" and v.gate in {*ACCURACY_GATES, "runs"} for v in tried.verdicts)
+
+    def _checked(self, entry: Tried, only: str | None = None) -> Tried:
+        """A made variant judged at every case or at one."""
+        if entry.failed is not None:
+            # Too large is too large: no need to run it.
+            return entry
+        variant = entry.made.variant
+        accuracy = self.context.plan.accuracy
+        reference = None if self.model.metric is None else self.model.metric.reference
+        check = self._check(entry, only)
+        verdicts = (
+            *accuracy_verdicts(check, variant.precision, accuracy, self.platform, reference),
+            *entry.verdicts,
+            *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
+        )
+        return Tried(made=entry.made, key=entry.key, check=check, verdicts=verdicts, lowered=None)
+
+    def _check(self, entry: Tried, only: str | None) -> Check:
+        made = entry.made
+        interpreter, metric = self.runner(made), None if only else self.model.metric
+        inputs = {
+            **self.key(entry),
+            "model": self.model.key,
+            "metric": None if metric is None else metric.code,
+            "only": only,
+            "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
+        }
+
+        def check(_: Path) -> dict[str, Any]:
+            function = None if metric is None else metric.function
+            cases = tuple(case for case in self.model.material.cases if only in (None, case.name))
+            factory, bundle = self.model.factory(), self.bundle(made)
+            return check_bundle(interpreter, bundle, cases, factory, function).model_dump(mode="json")
+
+        name = f"{self.target.name}: {made.variant.name} at {made.level}"
+        return Check.model_validate(
+            self.context.run("verify", f"{name}, {only}" if only else name, inputs, check).result
+        )
+
+    def bundle(self, made: Made) -> Path:
+        """A directory where a variant can be run."""
+        name = f"{self.target.name}-{made.variant.name}-{made.level}-{made.tuning.name if made.tuning else 'default'}"
+        if name not in self._bundles:
+            bundle = self.context.work / name
+            bundle.mkdir()
+            assemble(bundle, self.model.material, self.target, made)
+            self._bundles[name] = bundle
+        return self._bundles[name]
+
+
+def _lowered(tried: Tried, reason: str) -> Tried:
+    return Tried(tried.made, tried.key, tried.check, tried.verdicts, f"{reason}, so `{tried.made.level}` was taken")

@@ -1,0 +1,32 @@
+"""What verdicts mean for a build: which gates are about accuracy, and how a broken one reads."""
+
+from __future__ import annotations
+
+from ortc.report import Verdict
+
+EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
+ACCURACY_GATES = frozenset({"outputs", "max_abs", "cosine", "top1_agreement", "metric"})
+
+
+def describe(verdict: Verdict | None) -> str:
+    """One line for people."""
+    if verdict is None:
+        return "passes"
+    if verdict.gate == "applies":
+        return f"cannot be made: {verdict.observed}"
+    where = f" at {verdict.where}" if verdict.where else ""
+    return f"{verdict.gate} is {verdict.observed}, must be {verdict.limit}{where}"
+
+
+def parity(verdicts: tuple[Verdict, ...]) -> str | None:
+    """The accuracy that a variant is shown with."""
+    found = next((verdict for verdict in verdicts if verdict.gate in ("max_abs", "cosine")), None)
+    return None if found is None else f"{found.gate} {found.observed}"
+
+
+def failure_code(gates: set[str]) -> int:
+    """Exit code when no variant passes, from the gates that they failed."""
+    if gates <= {"runs", "applies"}:
+        return EXIT_STAGE
+    # Where one variant is right and only too large or too hungry, the budget is what stands in the way.
+    return EXIT_BUDGET if gates - ACCURACY_GATES - {"runs", "applies"} else EXIT_ACCURACY

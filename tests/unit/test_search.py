@@ -1,0 +1,113 @@
+"""The order in which variants are looked at, and when a reduced precision is worth its error."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from tests.support.plans import target, variant
+
+from ortc.candidate import Made
+from ortc.host import Host
+from ortc.report import Contender, Race
+from ortc.search import FIRST_ROUNDS, KEPT, MUST_PAY, SECOND_ROUNDS, Ranking, lost, name_of, pays, rank
+from ortc.stages.optimize import VariantGraph
+from ortc.target_bundle import Tried
+
+HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
+
+
+def tried(name: str, precision: str, size: int = 100) -> Tried:
+    made = Made(variant(name, precision), "all", Path(), VariantGraph(bytes=size, domains={}, operators={}))
+    return Tried(made=made, key=name, check=None, verdicts=(), lowered=None)
+
+
+FP32, INT8, OTHER = tried("fp32", "fp32"), tried("int8", "int8", 25), tried("int8-smooth", "int8", 26)
+
+
+class Races:
+    """Races in which each contender takes as long in every round, or as long as listed for each."""
+
+    def __init__(self, **milliseconds: float | list[float]) -> None:
+        self.milliseconds = {name.replace("_", "-"): value for name, value in milliseconds.items()}
+        self.run: list[tuple[set[str], int]] = []
+
+    def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
+        self.run.append(({name_of(entry) for entry in entries}, rounds))
+        contenders = []
+        for entry in entries:
+            times = self.milliseconds[name_of(entry)]
+            listed = list(itertools.islice(itertools.cycle(times if isinstance(times, list) else [times]), rounds))
+            contenders.append(Contender(name=name_of(entry), rounds=tuple((time,) * runs for time in listed)))
+        return Race(shape="batch=1", host=HOST, threads=2, contenders=tuple(contenders))
+
+
+def names(ranking: Ranking) -> list[str]:
+    return [name_of(entry) for entry in ranking.order]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([FP32, INT8, OTHER])))
+def test_the_fastest_comes_first_whatever_the_order(order: tuple[Tried, ...]) -> None:
+    ranking = rank(order, target(), Races(fp32=30, int8=12, int8_smooth=10))
+    assert names(ranking) == ["int8-smooth", "int8", "fp32"]
+
+
+def test_what_is_far_behind_is_not_raced_again_unless_it_is_the_baseline() -> None:
+    slow, exact = tried("int8-slow", "int8"), tried("fp32-slow", "fp32")
+    races = Races(fp32=30, fp32_slow=40, int8=10, int8_smooth=10 * KEPT * 0.99, int8_slow=10 * KEPT * 1.01)
+    ranking = rank([slow, exact, FP32, OTHER, INT8], target(), races)
+    assert races.run == [
+        ({"int8-slow", "fp32-slow", "fp32", "int8-smooth", "int8"}, FIRST_ROUNDS),
+        ({"fp32", "int8-smooth", "int8"}, SECOND_ROUNDS),
+    ]
+    assert names(ranking) == ["int8", "int8-smooth", "fp32", "int8-slow", "fp32-slow"]
+
+
+def test_a_single_variant_is_not_raced() -> None:
+    races = Races()
+    assert names(rank([INT8], target(), races)) == ["int8"]
+    assert races.run == []
+
+
+def test_the_smallest_comes_first_where_size_is_the_objective() -> None:
+    races = Races()
+    assert names(rank([FP32, OTHER, INT8], target(objective="size"), races)) == ["int8", "int8-smooth", "fp32"]
+    assert races.run == []
+
+
+@pytest.mark.parametrize(("speedup", "worth"), [(0.5, False), (1.0, False), (1.02, False), (1.04, True), (2, True)])
+def test_reduced_precision_must_pay(speedup: float, worth: bool) -> None:
+    assert 1.02 < MUST_PAY < 1.04
+    ranking = rank([FP32, INT8], target(), Races(fp32=10 * speedup, int8=10))
+    assert pays(ranking, INT8, FP32) is worth
+
+
+def test_a_gain_within_the_noise_does_not_pay() -> None:
+    # Twice as fast in most rounds, half as fast in the others: the median is 2, the interval reaches below 1.
+    ranking = rank([FP32, INT8], target(), Races(fp32=[20.0, 20.0, 20.0, 5.0, 5.0], int8=10))
+    gain = ranking.ratio("fp32", "int8")
+    assert gain is not None
+    assert gain.value == 2
+    assert not pays(ranking, INT8, FP32)
+
+
+def test_a_machine_that_slows_down_for_a_round_changes_nothing() -> None:
+    weather = [1.0, 3.0, 1.5, 2.0]
+    races = Races(fp32=[11 * factor for factor in weather], int8=[10 * factor for factor in weather])
+    ranking = rank([FP32, INT8], target(), races)
+    gain = ranking.ratio("fp32", "int8")
+    assert gain is not None
+    assert gain.value == pytest.approx(1.1)
+    assert pays(ranking, INT8, FP32)
+
+
+def test_a_loser_is_told_with_its_numbers() -> None:
+    ranking = rank([FP32, INT8], target(), Races(fp32=30, int8=10))
+    decision = lost(ranking, FP32, INT8, "latency")
+    assert (decision.outcome, decision.reason) == ("rejected", "slower than int8")
+    assert (decision.bytes, decision.p50_ms) == (100, 30)
+    assert decision.slower is not None
+    assert decision.slower.value == 3
+    assert lost(Ranking([INT8, FP32]), FP32, INT8, "size").reason == "larger than int8"
