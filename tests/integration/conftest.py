@@ -100,6 +100,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small transformers as tests/support/export_encoders.py writes them; not to be changed."""
+    root = tmp_path_factory.mktemp("encoders")
+    program = ROOT / "tests" / "support" / "export_encoders.py"
+    command = [sys.executable, str(program), str(root)]
+    environment = Compiler(root).environment()
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
 @pytest.fixture
 def write_spec(tmp_path: Path) -> Callable[..., Path]:
     """Writes a spec for one CPU target, with a budget that any machine keeps, into a project."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +9,6 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from tests.support.builds import ROOT, Compiler
 
 from ortc.arrays import Arrays, read_arrays
 from ortc.stages.rewrite import rewrite
@@ -19,19 +16,6 @@ from ortc.stages.rewrite import rewrite
 pytestmark = pytest.mark.integration
 
 LAYERS = 2
-
-
-@pytest.fixture(scope="module")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small transformers as tests/support/export_encoders.py writes them; not to be changed."""
-    root = tmp_path_factory.mktemp("encoders")
-    program = ROOT / "tests" / "support" / "export_encoders.py"
-    environment = Compiler(root).environment()
-    done = subprocess.run(
-        [sys.executable, str(program), str(root)], capture_output=True, text=True, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return root
 
 
 def session(path: Path, optimized: Path | None = None) -> ort.InferenceSession:

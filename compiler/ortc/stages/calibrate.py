@@ -1,0 +1,180 @@
+"""Calibration: the ranges that activations take on real samples, for static quantization.
+
+The compiler writes the graph with outputs for the least and the greatest value of every channel; stages/observe.py runs
+it, in the target's runtime environment, sample by sample. No activation leaves that process, and weights stay where
+they are.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ortc.arrays import Array, read_arrays, write_arrays
+from ortc.errors import StageError
+from ortc.stages.graph import MODEL_FILE
+from ortc.stages.sites import Observed, observed
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Method = Literal["minmax", "moving-average"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a tensor was seen to hold: the least and the greatest value of each channel, float32."""
+
+    minimum: Array
+    maximum: Array
+
+    @property
+    def reach(self) -> Array:
+        """The greatest absolute value of each channel."""
+        return np.maximum(np.abs(self.minimum), np.abs(self.maximum))
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Ranges by the tensors' names, and how they were found."""
+
+    tensors: Mapping[str, Range]
+    method: Method
+    samples: int
+
+    def save(self, path: Path) -> None:
+        """Write an .npz file; equal ranges give equal bytes."""
+        entries = list(self.tensors.values())
+        arrays = {
+            "names": np.array(list(self.tensors), np.str_),
+            "channels": np.array([len(entry.minimum) for entry in entries], np.int64),
+            "minimum": np.concatenate([entry.minimum for entry in entries]),
+            "maximum": np.concatenate([entry.maximum for entry in entries]),
+            "method": np.array(self.method),
+            "samples": np.array(self.samples),
+        }
+        write_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Ranges:
+        """Read what `save` wrote."""
+        arrays = read_arrays(path)
+        ends = np.cumsum(arrays["channels"])[:-1]
+        parts = zip(np.split(arrays["minimum"], ends), np.split(arrays["maximum"], ends), strict=True)
+        tensors = {str(name): Range(*part) for name, part in zip(arrays["names"], parts, strict=True)}
+        return cls(tensors=tensors, method=arrays["method"].item(), samples=int(arrays["samples"]))
+
+
+def calibrate(
+    interpreter: Path,
+    source: Path,
+    samples: Sequence[Path],
+    output: Path,
+    *,
+    operators: Iterable[str],
+    method: Method = "minmax",
+    threads: int = 0,
+) -> Ranges:
+    """Find the ranges that `quantize_static` needs for these operators, and keep them in `output`.
+
+    Args:
+        interpreter: of the target's runtime environment.
+        source: directory with the graph.
+        samples: .npz files with all inputs of the graph; each is one run.
+        output: the .npz file that Ranges.load reads.
+        operators: types of nodes that will be quantized.
+        method: `minmax` covers everything seen, `moving-average` what a sample holds on average.
+        threads: for the runs; 0 leaves it to ONNX Runtime.
+
+    Raises:
+        StageError: there are no samples, the graph does not run on one, or a range is not finite.
+    """
+    import onnx_ir as ir
+
+    if not samples:
+        raise StageError("calibration needs samples", help="name a file of real inputs in `accuracy.samples`")
+    model = ir.load(source / MODEL_FILE)
+    tensors = observed(model, operators)
+    if not tensors:
+        ranges = Ranges({}, method, 0)
+        ranges.save(output)
+        return ranges
+    with tempfile.TemporaryDirectory(prefix="ortc-calibrate-") as scratch:
+        graph, found = Path(scratch) / "observed.onnx", Path(scratch) / "found.npz"
+        _write_observed(model, tensors, graph)
+        request = {
+            "model": str(graph),
+            "folder": str(source.absolute()),
+            "samples": [str(path.absolute()) for path in samples],
+            "tensors": [tensor.name for tensor in tensors],
+            "method": method,
+            "threads": threads,
+            "output": str(found),
+        }
+        _observe(interpreter, request, Path(scratch))
+        arrays = read_arrays(found)
+    ends = np.cumsum([tensor.channels for tensor in tensors])[:-1]
+    parts = zip(np.split(arrays["minimum"], ends), np.split(arrays["maximum"], ends), strict=True)
+    entries = {tensor.name: Range(*part) for tensor, part in zip(tensors, parts, strict=True)}
+    for name, entry in entries.items():
+        if not np.isfinite(entry.reach).all():
+            raise StageError(f"`{name}` is not finite on a sample: no scale covers it")
+    ranges = Ranges(entries, method, len(samples))
+    ranges.save(output)
+    return ranges
+
+
+def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> None:
+    listing = scratch / "request.json"
+    listing.write_text(json.dumps(request), "utf-8")
+    script = Path(__file__).with_name("observe.py")
+    result = subprocess.run(
+        [str(interpreter), "-E", "-s", "-B", str(script), str(listing)], capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        lines = result.stderr.strip().splitlines()
+        raise StageError(
+            f"calibration fails: {lines[-1] if lines else f'exit code {result.returncode}'}", details=tuple(lines[-8:])
+        )
+
+
+def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path) -> None:
+    """Write the graph with each channel's least and greatest value as its outputs, external weights by reference."""
+    import onnx_ir as ir
+
+    found = {value.name: value for node in model.graph for value in node.outputs}
+    found |= {value.name: value for value in model.graph.inputs}
+    model.graph.outputs.clear()
+
+    def constant(name: str, content: list[int]) -> ir.Value:
+        value = ir.Value(name=name, const_value=ir.tensor(content, dtype=ir.DataType.INT64, name=name))
+        model.graph.initializers.setdefault(name, value)
+        return model.graph.initializers[name]
+
+    def append(operator: str, inputs: list[ir.Value], name: str, attributes: dict[str, list[int] | int]) -> ir.Value:
+        output = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT))
+        model.graph.append(ir.node(operator, inputs, attributes, outputs=[output], name=name))
+        return output
+
+    for tensor in tensors:
+        last = tensor.axis == -1
+        sizes, axes = ([-1, tensor.channels], [0]) if last else ([0, tensor.channels, -1], [0, 2])
+        shape = constant(f"ortc/shape/{'_'.join(map(str, sizes))}", sizes)
+        flat = append("Reshape", [found[tensor.name], shape], f"{tensor.name}/flat", {})
+        for end, operator in (("minimum", "ReduceMin"), ("maximum", "ReduceMax")):
+            # From opset 18 on the axes are an input.
+            if model.opset_imports[""] >= 18:
+                inputs, attributes = [flat, constant(f"ortc/axes/{len(axes)}", axes)], {}
+            else:
+                inputs, attributes = [flat], {"axes": axes}
+            value = append(operator, inputs, f"{tensor.name}/{end}", {**attributes, "keepdims": 0})
+            value.shape = ir.Shape([tensor.channels])
+            model.graph.outputs.append(value)
+    ir.save(model, path)
