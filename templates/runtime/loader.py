@@ -48,7 +48,7 @@ ENUMERATIONS = {
     },
     "execution_mode": {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"},
 }
-CPU = "CPUExecutionProvider"
+CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 MOST_CLIENTS = 1024
 Arrays = dict[str, NDArray[Any]]
 Placed = tuple[str, str, str, str]  # a node: its provider, name, op_type, domain
@@ -406,6 +406,33 @@ def import_runtime(runtime: Mapping[str, str], environment: Mapping[str, str]) -
     return ort
 
 
+def provider_options(name: str, options: Mapping[str, Any], threads: int) -> dict[str, Any]:
+    """The options of a provider as session.json has them; for OpenVINO on the CPU with the thread policy in them.
+
+    OpenVINO has threads of its own, one for every core of the affinity: it knows nothing of a CPU quota, nor of
+    intra_op_num_threads. It binds them to the first cores, so that two processes of one thread each run at half speed
+    on one core; here they are not bound unless session.json says so. `load_config` outweighs `num_of_threads`.
+
+    Raises:
+        ValueError: The options set the number of threads themselves, or hold what OpenVINO would ignore.
+    """
+    given, device = dict(options), options.get("device_type", "CPU")
+    if name != OPENVINO or "CPU" not in device:
+        return given
+    devices = json.loads(given.get("load_config", "{}"))
+    if device != "CPU" or devices.keys() - {"CPU"}:
+        raise ValueError(f"{name}: expected the device CPU and no other, found {device}, {', '.join(devices)}")
+    properties = dict(devices.get("CPU", {}))
+    if "num_of_threads" in given or "INFERENCE_NUM_THREADS" in properties:
+        raise ValueError(f"{name}: the options set a number of threads, which is for threads.intra_op to say")
+    # It takes any other text for no hint.
+    hint = properties.get("INFERENCE_PRECISION_HINT", "f32")
+    if hint not in ("bf16", "f16", "f32"):
+        raise ValueError(f"{name}: INFERENCE_PRECISION_HINT is {hint!r}, expected bf16, f16 or f32")
+    properties = {"ENABLE_CPU_PINNING": "NO", **properties, "INFERENCE_NUM_THREADS": str(threads)}
+    return given | {"device_type": device, "load_config": json.dumps({"CPU": properties})}
+
+
 def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: int) -> Any:
     """An InferenceSession with exactly what session.json says, on exactly the providers that it asks for."""
     options = ort.SessionOptions()
@@ -421,7 +448,7 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
     for name, value in config["config_entries"].items():
         options.add_session_config_entry(name, value)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    providers = [(str(p["name"]), dict(p["options"])) for p in config["providers"]]
+    providers = [(str(p["name"]), provider_options(p["name"], p["options"], threads)) for p in config["providers"]]
     asked = [name for name, _ in providers]
     available = ort.get_available_providers()
     missing = [name for name in asked if name not in available]
@@ -437,17 +464,33 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
         try:
             session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
         except Exception as error:
-            # Models fail with classes of their own; a provider that cannot start with a RuntimeError or EPFail.
-            provider = asked != [CPU] and (isinstance(error, RuntimeError) or type(error).__name__ == "EPFail")
+            # Models fail with classes of their own; a provider that cannot start with a RuntimeError or EPFail, or, as
+            # OpenVINO does for a property that it does not know, from its own code.
+            ours = isinstance(error, RuntimeError) or type(error).__name__ == "EPFail" or "openvino_ep::" in str(error)
+            provider = asked != [CPU] and ours
             kind = ProvidersError if provider else SessionError
             what = f"onnxruntime {ort.__version__} cannot open {model} on {', '.join(asked)}"
             raise kind(f"{what}: {_line(error)}") from error
     if session.get_providers() != asked:
         raise ProvidersError(
             f"session.json asks for {', '.join(asked)}; onnxruntime gave {', '.join(session.get_providers())}. "
-            "Its log on stderr says why: most often a driver or a library (CUDA, cuDNN, TensorRT) is missing."
+            "Its log on stderr says why: most often a driver or a library (CUDA, cuDNN, TensorRT) is missing, or a "
+            "provider refuses a value of its options."
         )
     return session
+
+
+def check_used(placement: Sequence[Placed]) -> None:
+    """Raise ProvidersError when OpenVINO, which was asked for, runs no node.
+
+    A device that it does not have, or an unknown one, is no error to it: it stays in the list of providers, and leaves
+    every node to the CPU.
+    """
+    if placement and not any(provider == OPENVINO for provider, *_ in placement):
+        raise ProvidersError(
+            f"{OPENVINO} runs none of the {len(placement)} nodes, all fall back to another provider. Expected a "
+            "device_type that this machine has, and operators that OpenVINO knows."
+        )
 
 
 def check_placement(placement: Sequence[Placed], budget: int | None) -> None:
@@ -599,6 +642,8 @@ class Model:
             for node in part.get_nodes()
         )
         self._check_interface()
+        if OPENVINO in self.providers:
+            check_used(self._placement)
         if any(provider != CPU for provider in self.providers):
             check_placement(self._placement, budget)
         self.seconds["session"] = clock() - started

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 from tests.support.builds import PATIENT, ROOT, Build, Compiler
 
+from ortc.environment import environment
 from ortc.store import cache_root
+from ortc.versions import pins
 
 Fresh = Callable[[Path], Path]
 MakeCache = Callable[[Path], Path]
@@ -78,6 +81,17 @@ def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
         return python
 
     return make
+
+
+@pytest.fixture(scope="session")
+def openvino_python() -> Path:
+    """The interpreter of the compiler's own cached environment for the pinned `onnxruntime-openvino`."""
+    pinned = pins("onnxruntime-openvino")
+    here = f"{platform.system().lower()}/{platform.machine()}".replace("x86_64", "amd64")
+    python = ".".join(platform.python_version_tuple()[:2])
+    if here not in pinned.platforms or python not in pinned.pythons:
+        pytest.skip(f"onnxruntime-openvino has no wheel for {here}, Python {python}")
+    return environment(pinned.requirements_txt(), cache_root() / "environments")
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ import onnx.reference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from ortc.versions import pins
+
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before any test imports onnxruntime
 RUNTIME = Path(__file__).resolve().parents[2] / "templates" / "runtime"
 STAMP = 315532800
@@ -138,6 +140,17 @@ def seal(root: Path) -> Path:
     for path in root.rglob("*"):
         os.utime(path, (STAMP, STAMP))
     return root
+
+
+def on_openvino(root: Path, **options: str) -> Path:
+    """The same bundle for the OpenVINO execution provider, sealed again; `options` are the provider's."""
+    openvino = {"name": "OpenVINOExecutionProvider", "options": {"device_type": "CPU", **options}}
+    edit_json(root / "session.json", providers=[openvino, {"name": "CPUExecutionProvider", "options": {}}])
+    pinned = pins("onnxruntime-openvino")
+    runtime = {"package": pinned.name, "version": "1.24.1", "minimum_version": "1.24.1", "python": pinned.pythons}
+    edit_json(root / "manifest.json", runtime=runtime)
+    (root / "requirements.txt").write_text(pinned.requirements_txt(), encoding="utf-8")
+    return seal(root)
 
 
 def digest(path: Path) -> str:

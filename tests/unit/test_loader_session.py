@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,6 +106,63 @@ def test_the_providers_given_must_be_those_asked_for(tmp_path: Path) -> None:
     # ONNX Runtime adds the CPU by itself.
     with pytest.raises(loader.ProvidersError, match="gave AzureExecutionProvider, CPUExecutionProvider"):
         loader.Model.load(bundle_with(tmp_path, providers=[AZURE]))
+
+
+def test_openvino_gets_the_thread_policy_within_its_own_options() -> None:
+    hint = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16", "ENABLE_CPU_PINNING": "YES"}})
+    for given, expected in (
+        ({}, {"ENABLE_CPU_PINNING": "NO"}),
+        ({"device_type": "CPU", "num_streams": "1"}, {"ENABLE_CPU_PINNING": "NO"}),
+        ({"load_config": hint}, {"INFERENCE_PRECISION_HINT": "bf16", "ENABLE_CPU_PINNING": "YES"}),
+    ):
+        made = loader.provider_options("OpenVINOExecutionProvider", given, 3)
+        assert json.loads(made.pop("load_config")) == {"CPU": {**expected, "INFERENCE_NUM_THREADS": "3"}}
+        assert made == {"device_type": "CPU"} | {name: given[name] for name in given if name != "load_config"}
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("OpenVINOExecutionProvider", {"device_type": "GPU", "load_config": '{"GPU": {}}'}),
+        ("CPUExecutionProvider", {}),
+        ("CUDAExecutionProvider", {"device_id": "1"}),
+    ],
+)
+def test_other_devices_and_providers_keep_their_options(name: str, options: dict[str, str]) -> None:
+    assert loader.provider_options(name, options, 3) == options
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_of_threads": "4"}, "number of threads, which is for threads.intra_op"),
+        (
+            {"load_config": '{"CPU": {"INFERENCE_NUM_THREADS": "4"}}'},
+            "number of threads, which is for threads.intra_op",
+        ),
+        ({"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "fp16"}}'}, "is 'fp16', expected bf16, f16 or f32"),
+        ({"load_config": '{"GPU": {}}'}, "expected the device CPU and no other, found CPU, GPU"),
+        ({"device_type": "HETERO:CPU"}, "expected the device CPU and no other, found HETERO:CPU"),
+        ({"load_config": "{"}, "is malformed: Expecting property name"),
+        ({"load_config": "[1]"}, "is malformed"),
+        ({"load_config": '{"CPU": 1}'}, "is malformed"),
+    ],
+)
+def test_options_that_openvino_would_ignore_or_that_set_threads_are_refused(
+    tmp_path: Path, options: dict[str, str], message: str
+) -> None:
+    openvino = {"name": "OpenVINOExecutionProvider", "options": options}
+    with pytest.raises(loader.FormatError, match=message) as caught:
+        loader.Model.load(bundle_with(tmp_path, providers=[openvino, CPU]))
+    assert "session.json" in str(caught.value)
+
+
+def test_openvino_must_run_something() -> None:
+    placement = [("CPUExecutionProvider", f"c{i}", "Cast", "") for i in range(3)]
+    loader.check_used([])
+    loader.check_used([*placement, ("OpenVINOExecutionProvider", "m", "MatMul", "")])
+    with pytest.raises(loader.ProvidersError, match="OpenVINOExecutionProvider runs none of the 3 nodes"):
+        loader.check_used(placement)
 
 
 def test_placement_is_data(tmp_path: Path) -> None:

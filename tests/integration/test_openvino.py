@@ -1,0 +1,198 @@
+"""Bundles for the OpenVINO execution provider in `onnxruntime-openvino`: providers, placement, threads, callers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tests.support import bundles
+from tests.support.builds import ROOT, answer, loader, refusal
+
+from ortc import host
+
+pytestmark = pytest.mark.integration
+
+OPENVINO, CPU = "OpenVINOExecutionProvider", "CPUExecutionProvider"
+CPUS = len(os.sched_getaffinity(0))
+
+
+def wide() -> bundles.Recipe:
+    """y = relu(x @ w) @ w over x [batch, 1024]: enough work for several threads."""
+    recipe = bundles.linear()
+    random = np.random.default_rng(0)
+    weights = (random.standard_normal((1024, 1024)) / 32).astype(np.float32)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1024]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["hidden"], name="first"),
+        helper.make_node("Relu", ["hidden"], ["positive"], name="relu"),
+        helper.make_node("MatMul", ["positive", "w"], ["y"], name="second"),
+    ]
+    return _with_graph(recipe, nodes, values, weights)
+
+
+def split() -> bundles.Recipe:
+    """y = x @ w, through text and back: OpenVINO has no strings."""
+    recipe = bundles.linear()
+    weights = np.eye(8, dtype=np.float32)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["text"], name="to-text", to=TensorProto.STRING),
+        helper.make_node("Cast", ["text"], ["number"], name="to-number", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["number", "w"], ["y"], name="matmul"),
+    ]
+    return _with_graph(recipe, nodes, values, weights)
+
+
+def _with_graph(recipe: bundles.Recipe, nodes: list[Any], values: list[Any], weights: Any) -> bundles.Recipe:
+    graph = helper.make_graph(nodes, "graph", values[:1], values[1:], [numpy_helper.from_array(weights, "w")])
+    recipe.model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    width = weights.shape[0]
+    recipe.golden = [{"x": np.linspace(-1, 1, 2 * width, dtype=np.float32).reshape(2, width)}]
+    recipe.manifest |= {
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", width], "range": None}],
+        "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch", width]}],
+        "golden": recipe.manifest["golden"][:1],
+    }
+    return recipe
+
+
+@pytest.mark.parametrize("recipe", [bundles.linear, bundles.text, wide])
+def test_selftest(openvino_python: Path, tmp_path: Path, recipe: Callable[[], bundles.Recipe]) -> None:
+    bundle = bundles.on_openvino(recipe().write(tmp_path / "bundle"))
+    result = answer(loader(openvino_python, bundle, "selftest", "--threads", "1"))
+    assert result["providers"] == [OPENVINO, CPU]
+    assert result["placement"].keys() == {OPENVINO}
+    assert result["threads"]["intra_op"] == 1
+    assert result["versions"]["onnxruntime"] == "1.24.1"
+    assert result["golden"]
+
+
+PROFILE = """
+apiVersion: ortc/v1alpha1
+kind: TargetProfile
+name: vino
+description: OpenVINO and nothing else
+platforms: [linux/amd64]
+runtime: {package: onnxruntime-openvino, version: "1.24.1", minimum_version: "1.24.1", pins: onnxruntime-openvino}
+execution_providers:
+  - {name: OpenVINOExecutionProvider, options: {device_type: CPU}}
+  - {name: CPUExecutionProvider}
+precision: fp32
+variants:
+  - {name: fp32, precision: fp32, offline: false}
+graph_levels: ["off"]
+image: {base_image: "python:3.12-slim", python: "3.12"}
+"""
+
+
+def test_a_build_for_openvino(openvino_python: Path, ortc: Compiler, tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    (root / "targets").mkdir(parents=True)
+    (root / "pyproject.toml").touch()
+    (root / "targets" / "vino.yaml").write_text(PROFILE, "utf-8")
+    onnx.save(bundles.linear_model(), root / "linear.onnx")
+    spec = {
+        "apiVersion": "ortc/v1alpha1",
+        "kind": "ModelDeployment",
+        "name": "linear",
+        "version": "1.0.0",
+        "model": {"source": "onnx", "path": "linear.onnx"},
+        "export": {"opset": 17, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 8}}},
+        "targets": {"vino": {"latency_budget": {"p99": "60s"}, "max_cpu_nodes": 0}},
+    }
+    (root / "linear.yaml").write_text(json.dumps(spec), "utf-8")
+    result = ortc.build(root / "linear.yaml", output=tmp_path / "dist", cwd=root).succeeded()
+    info = answer(loader(openvino_python, result.bundle("linear", "vino"), "selftest"))
+    assert info["placement"].keys() == {OPENVINO}
+    assert info["threads"]["intra_op"] == host.cores()
+    assert info["golden"]
+
+
+def runs(python: Path, bundle: Path, threads: int) -> Any:
+    program = ROOT / "tests" / "support" / "runs_of_bundle.py"
+    command = [str(python), "-E", "-s", "-B", str(program), str(bundle), str(threads), "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.skipif(CPUS < 2, reason="one CPU"))])
+def test_threads_and_callers(openvino_python: Path, tmp_path: Path, threads: int) -> None:
+    bundle = bundles.on_openvino(wide().write(tmp_path / "bundle"))
+    seen = runs(openvino_python, bundle, threads)
+    assert seen["equal"]
+    assert seen["info"]["threads"]["intra_op"] == threads
+    caller, *others = seen["processor"]
+    # With one thread the caller does all the work; on a machine under load the others get little of it.
+    assert (sum(others) > caller / 200) == (threads > 1), seen["processor"]
+    # Unbound: two processes of one thread each find a core each.
+    assert seen["affinities"] == [sorted(os.sched_getaffinity(0))]
+
+
+@pytest.mark.skipif(CPUS < 2, reason="one CPU")
+def test_the_session_file_may_bind_threads(openvino_python: Path, tmp_path: Path) -> None:
+    config = json.dumps({"CPU": {"ENABLE_CPU_PINNING": "YES"}})
+    bundle = bundles.on_openvino(wide().write(tmp_path / "bundle"), load_config=config)
+    assert len(runs(openvino_python, bundle, 2)["affinities"]) > 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        # It starts, and leaves everything to the CPU.
+        ({"device_type": "SOME"}, "providers", "runs none of the 3 nodes"),
+        # These do not start: ONNX Runtime itself would go on without.
+        ({"precision": "FP12"}, "providers", "gave CPUExecutionProvider"),
+        ({"disable_dynamic_shapes": "1"}, "providers", "gave CPUExecutionProvider"),
+        ({"load_config": '{"CPU": {"NUM_THREADS": "1"}}'}, "providers", "Unsupported property NUM_THREADS"),
+        ({"made_up": "1"}, "providers", "Invalid OpenVINO EP option: made_up"),
+        # These it would ignore.
+        ({"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "fp16"}}'}, "format", "expected bf16, f16 or f32"),
+        ({"load_config": '{"cpu": {"INFERENCE_PRECISION_HINT": "bf16"}}'}, "format", "expected the device CPU"),
+    ],
+)
+def test_no_answer_without_openvino(
+    openvino_python: Path, tmp_path: Path, options: dict[str, str], code: str, message: str
+) -> None:
+    bundle = bundles.on_openvino(wide().write(tmp_path / "bundle"), **options)
+    assert message in refusal(loader(openvino_python, bundle, "selftest"), code)
+
+
+@pytest.mark.parametrize("budget", [None, 2, 1])
+def test_nodes_on_the_cpu_are_known_and_counted(openvino_python: Path, tmp_path: Path, budget: int | None) -> None:
+    recipe = split()
+    recipe.manifest["placement"] = {"max_cpu_nodes": budget}
+    done = loader(openvino_python, bundles.on_openvino(recipe.write(tmp_path / "bundle")), "selftest")
+    if budget == 1:
+        assert "2 of 3 nodes run on the CPU" in refusal(done, "placement")
+    else:
+        assert answer(done)["placement"] == {OPENVINO: 1, CPU: 2}
+
+
+def test_bf16_is_what_the_session_file_says(openvino_python: Path, tmp_path: Path) -> None:
+    if "avx512_bf16" not in Path("/proc/cpuinfo").read_text():
+        pytest.skip("without bf16 instructions OpenVINO computes in fp32")
+    config = json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}})
+    recipe = wide()
+    bundle = bundles.on_openvino(recipe.write(tmp_path / "strict"), load_config=config)
+    assert "max_abs is 0.0" in refusal(loader(openvino_python, bundle, "selftest"), "golden")
+    recipe.manifest["golden"][0]["tolerance"] = {"max_abs": None, "cosine": 0.999}
+    bundle = bundles.on_openvino(recipe.write(tmp_path / "bundle"), load_config=config)
+    assert answer(loader(openvino_python, bundle, "selftest"))["golden"][0]["cosine"] < 0.999999
+
+
+def test_another_onnxruntime_is_refused(tmp_path: Path) -> None:
+    # That of the compiler's own environment.
+    bundle = bundles.on_openvino(bundles.linear().write(tmp_path / "bundle"))
+    message = refusal(loader(Path(sys.executable), bundle, "selftest"), "providers")
+    assert f"asks for {OPENVINO}, {CPU}" in message
+    assert "Install the package of requirements.txt" in message
