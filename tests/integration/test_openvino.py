@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.support import bundles
-from tests.support.builds import ROOT, answer, loader, refusal
+from tests.support.builds import ROOT, Compiler, answer, loader, refusal
 
 from ortc import host
 
