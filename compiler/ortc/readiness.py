@@ -87,6 +87,7 @@ def of_target(facts: Facts, profile: TargetProfile) -> Readiness:
     measured = tuple(platform for platform in platforms if runs and platform == facts.host.platform)
     unmeasured = tuple(platform for platform in platforms if platform not in measured)
     problems += [_other_platform(facts, platform) for platform in platforms if platform != facts.host.platform]
+    problems += _engines(facts, profile)
     return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
 
 
@@ -95,6 +96,27 @@ def _other_platform(facts: Facts, platform: str) -> Problem:
     if platform == "linux/arm64" and not facts.arm64_emulation:
         how += "; to build its image here, emulate (Debian: apt-get install qemu-user-static binfmt-support)"
     return Problem(what=f"this machine is {facts.host.platform}, not {platform}", how=how)
+
+
+def _engines(facts: Facts, profile: TargetProfile) -> list[Problem]:
+    """Other runtimes of the profile that cannot be installed here; builds go on without their variants."""
+    python = ".".join(facts.python.split(".")[:2])
+    problems = []
+    for engine in profile.engines.values():
+        try:
+            pins = versions.pins(engine.runtime.pins)
+        except versions.UnknownVersionError as error:
+            problems.append(Problem(what=str(error), how="correct the engine's `runtime` in the profile"))
+            continue
+        if not pins.serves(facts.host.platform, python):
+            problems.append(
+                Problem(
+                    what=f"{engine.runtime.package} {engine.runtime.version} has no wheels for {facts.host.platform}, "
+                    f"Python {python}: its variants are not tried",
+                    how=f"run ortc with Python {' or '.join(pins.pythons)} on {' or '.join(pins.platforms)}",
+                )
+            )
+    return problems
 
 
 def _runtime(facts: Facts, profile: TargetProfile) -> list[Problem]:

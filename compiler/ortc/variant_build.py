@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ortc.store import code_digest, loader_digest
 from ortc.target import GraphLevel
 from ortc.target_bundle import Tried
 from ortc.verdicts import ACCURACY_GATES, describe
+from ortc.versions import pins
 
 RANGES = "ranges.npz"
 
@@ -40,12 +42,12 @@ class VariantBuilder:
         """Of the variant's runtime environment; None where this host cannot run the target."""
         if not self.runnable:
             return None
-        pins = variant.runtime.pins
-        if pins not in self._interpreters:
+        name = variant.runtime.pins
+        if name not in self._interpreters:
             # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
             platforms = self.target.platforms if self.promised else (*self.target.platforms, self.platform)
-            self._interpreters[pins] = self.context.interpreter(pins, platforms)
-        return self._interpreters[pins]
+            self._interpreters[name] = self.context.interpreter(name, platforms)
+        return self._interpreters[name]
 
     def runner(self, made: Made) -> Path:
         """The interpreter of a variant on a host that can run it."""
@@ -66,6 +68,8 @@ class VariantBuilder:
 
     def make(self, variant: VariantPlan, level: GraphLevel, tuning: TuningPlan | None = None) -> Tried:
         """Make a variant at a graph level and judge its size; a variant that cannot be made is one that loses."""
+        if (reason := self._no_wheels(variant)) is not None:
+            return self._not_made(variant, level, tuning, reason)
         interpreter = self.interpreter(variant)
         name = f"{self.target.name}: {variant.name} at {level}"
         inputs = {
@@ -98,14 +102,22 @@ class VariantBuilder:
         except StageError as error:
             skip = error.message
         if skip is not None:
-            verdict = Verdict(
-                gate="applies", platform=self.platform, outcome="fail", observed=skip, limit="can be made"
-            )
-            made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}), tuning)
-            return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
+            return self._not_made(variant, level, tuning, skip)
         made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result), tuning)
         verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
         return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
+
+    def _no_wheels(self, variant: VariantPlan) -> str | None:
+        """Why the variant's runtime cannot be installed here: a runtime of another variant may well be."""
+        pinned, python = pins(variant.runtime.pins), ".".join(map(str, sys.version_info[:2]))
+        if not self.runnable or pinned.serves(self.platform, python):
+            return None
+        return f"{variant.runtime.package} {variant.runtime.version} has no wheels for {self.platform}, Python {python}"
+
+    def _not_made(self, variant: VariantPlan, level: GraphLevel, tuning: TuningPlan | None, reason: str) -> Tried:
+        verdict = Verdict(gate="applies", platform=self.platform, outcome="fail", observed=reason, limit="can be made")
+        made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}), tuning)
+        return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
 
     def glance(self, entry: Tried) -> Tried:
         """Run a made variant once, at the shape of the budget: what does not load is not raced.

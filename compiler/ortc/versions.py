@@ -121,6 +121,10 @@ class PinSet(_Data):
     pythons: tuple[str, ...]
     requirements: tuple[Pin, ...]
 
+    def serves(self, platform: str, python: str) -> bool:
+        """Whether the set has wheels for a platform and a Python such as `3.12`."""
+        return platform in self.platforms and python in self.pythons
+
     def requirements_txt(self, platforms: tuple[str, ...] | None = None, pythons: tuple[str, ...] | None = None) -> str:
         """Text for `pip install --require-hashes -r`, with the digests for these platforms and Pythons (default: all).
 

@@ -98,6 +98,27 @@ def test_a_python_without_wheels() -> None:
     assert "no wheels for Python 3.9" in found.problems[0].what
 
 
+def test_an_engine_without_wheels_is_named_and_the_target_is_ready_without_it() -> None:
+    found = readiness("cpu", python="3.14.0")
+    assert found.ready
+    (problem,) = found.problems
+    assert problem.what == (
+        "onnxruntime-openvino 1.24.1 has no wheels for linux/amd64, Python 3.14: its variants are not tried"
+    )
+    assert problem.how == "run ortc with Python 3.11 or 3.12 or 3.13 on linux/amd64"
+    arm64 = FINE.host.model_copy(update={"platform": "linux/arm64"})
+    assert any("no wheels for linux/arm64" in problem.what for problem in readiness("cpu", host=arm64).problems)
+
+
+def test_an_engine_whose_pins_are_unknown() -> None:
+    profile = load_profile("cpu")
+    runtime = profile.engines["openvino"].runtime.model_copy(update={"pins": "none"})
+    engine = profile.engines["openvino"].model_copy(update={"runtime": runtime})
+    found = of_target(FINE, profile.model_copy(update={"engines": {"openvino": engine}}))
+    assert found.ready
+    assert "pins `none` are unknown" in found.problems[0].what
+
+
 @pytest.mark.parametrize("name", sorted(profile_files()))
 def test_every_profile_can_be_judged(name: str) -> None:
     found = readiness(name)

@@ -274,6 +274,13 @@ def digests(text: str) -> set[str]:
     return set(re.findall(r"sha256:([0-9a-f]{64})", text))
 
 
+def test_what_a_set_serves() -> None:
+    openvino = versions.pins("onnxruntime-openvino")
+    assert openvino.serves("linux/amd64", "3.11")
+    assert not openvino.serves("linux/amd64", "3.14")
+    assert not openvino.serves("linux/arm64", "3.11")
+
+
 def test_requirements_are_hash_pinned_text() -> None:
     text = versions.pins("onnxruntime").requirements_txt(("linux/amd64",), ("3.12",))
     lines = text.splitlines()
