@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ortc.plan import TargetPlan
 from ortc.report import Contender, Decision, Race
 from ortc.statistics import Interval, median, ratio_of_rounds
 from ortc.target_bundle import Tried
+from ortc.verdicts import describe
 
 FIRST_ROUNDS, FIRST_RUNS = 4, 3
 SECOND_ROUNDS, SECOND_RUNS = 10, 5
@@ -18,6 +20,8 @@ MUST_PAY = 1.03
 """How many times faster a reduced precision must be than fp32 to be worth its error."""
 
 Racer = Callable[[Sequence[Tried], int, int], Race]
+Verifier = Callable[[Tried], Tried]
+Rejecter = Callable[[Tried, str, "Ranking"], None]
 
 
 @dataclass
@@ -80,6 +84,75 @@ def _slowness(contenders: Sequence[Contender]) -> dict[str, float]:
     found = {entry.name: ratio_of_rounds(entry.rounds, fastest.rounds).value for entry in contenders}
     best = min(found.values())
     return {name: value / best for name, value in found.items()}
+
+
+class Survivor(NamedTuple):
+    """A variant that is right and worth its error, the ranking it was found by, and whether it is the last one left."""
+
+    entry: Tried
+    ranking: Ranking
+    last: bool
+
+
+def survivors(
+    entries: Sequence[Tried], target: TargetPlan, race: Racer, verify: Verifier, reject: Rejecter
+) -> Iterator[Survivor]:
+    """Variants that pass, from the best on; verifying is what costs most, so no more are verified than are asked for.
+
+    Args:
+        entries: made variants.
+        target: whose objective ranks them.
+        race: times variants against each other.
+        verify: judges a variant at every case, and may lower its graph level.
+        reject: told of each that does not pass, with the reason.
+    """
+    if not entries:
+        return
+    ranking = rank(entries, target, race)
+    queue = list(ranking.order)
+    while queue:
+        made = queue.pop(0)
+        entry = verify(made)
+        if entry.failed is not None:
+            reject(entry, describe(entry.failed), ranking)
+            continue
+        if _is_lowered(made, entry) and queue and target.objective != "size":
+            # At another level it is another graph: its place has to be found again, once.
+            ranking = rank([entry, *queue], target, race)
+            if name_of(ranking.order[0]) != name_of(entry):
+                queue = list(ranking.order)
+                continue
+        if target.objective != "size" and (exact := _not_worth_it(entry, queue, ranking, race, verify)) is not None:
+            reject(entry, f"does not pay: not clearly faster than {name_of(exact)}", ranking)
+            continue
+        yield Survivor(entry, ranking, last=not queue)
+
+
+def _is_lowered(made: Tried, verified: Tried) -> bool:
+    """Whether verifying, and not an earlier look, lowered the graph level."""
+    return verified.lowered is not None and made.lowered is None
+
+
+def _not_worth_it(entry: Tried, queue: list[Tried], ranking: Ranking, race: Racer, verify: Verifier) -> Tried | None:
+    """The exact variant that is right and about as fast as a reduced precision; None when the reduction pays.
+
+    Exact variants that had to be verified for that are replaced in the queue.
+    """
+    if entry.made.variant.precision == "fp32":
+        return None
+    for index, other in enumerate(queue):
+        if other.made.variant.precision != "fp32" or pays(ranking, entry, other):
+            continue
+        exact = queue[index] = verify(other)
+        if exact.failed is not None:
+            continue
+        if _is_lowered(other, exact):
+            # What was raced is not what is right.
+            again = Ranking([entry, exact], [race([entry, exact], SECOND_ROUNDS, SECOND_RUNS)])
+            if pays(again, entry, exact):
+                continue
+        return exact
+    return None
 
 
 def pays(ranking: Ranking, entry: Tried, exact: Tried) -> bool:

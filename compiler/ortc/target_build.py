@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from ortc.context import Context
@@ -10,7 +11,7 @@ from ortc.errors import StageError
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
 from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
-from ortc.search import Ranking, lost, name_of, pays, rank, rejected
+from ortc.search import Ranking, lost, name_of, rejected, survivors
 from ortc.stages import measure
 from ortc.stages.optimize import DISABLED_OPTIMIZERS
 from ortc.stages.select import start_verdict, time_verdicts
@@ -51,6 +52,7 @@ class TargetBuilder:
             entry.variant: Decision(variant=entry.variant, graph_level=None, outcome="left out", reason=entry.reason)
             for entry in target.left_out
         }
+        self.failed: list[Tried] = []
         self._race = partial(race, self.builder)
 
     def build(self) -> TargetBuild:
@@ -65,36 +67,18 @@ class TargetBuilder:
                 name_of(entry): entry for entry in self.context.each([partial(self.builder.glance, e) for e in ready])
             }
             made = [seen.get(name_of(entry), entry) for entry in made]
-            ready = [entry for entry in made if entry.failed is None]
+            ready = [entry for entry in seen.values() if entry.failed is None]
         for entry in made:
             if entry.failed is not None and name_of(entry) not in self.decisions:
                 self._reject(entry, describe(entry.failed))
         if not self.builder.runnable and ready:
             return self._judge(ready[0], None, None, (), "not measured: this host lacks the target's hardware")
-        ranking = rank(ready, self.target, self._race) if ready else Ranking([])
-        failed = [entry for entry in made if entry.failed is not None]
-        queue = list(ranking.order)
-        while queue:
-            entry = self._verified(queue.pop(0))
-            if entry.failed is not None:
-                failed.append(entry)
-                self._reject(entry, describe(entry.failed), ranking)
-                continue
-            if entry.lowered is not None and queue and self.target.objective != "size":
-                # At another level it is another graph: its place has to be found again.
-                ranking = rank([entry, *queue], self.target, self._race)
-                if name_of(ranking.order[0]) != name_of(entry):
-                    queue = list(ranking.order)
-                    continue
-            if (exact := self._not_worth_it(entry, queue, ranking)) is not None:
-                self._reject(entry, f"does not pay: not clearly faster than {name_of(exact)}", ranking)
-                continue
-            found = self._finish(entry, ranking, last=not queue)
-            if found is None:
-                failed.append(entry)
-                continue
-            return found
-        return self._nothing_passed(failed)
+        self.failed = [entry for entry in made if entry.failed is not None]
+        for entry, ranking, last in survivors(ready, self.target, self._race, self._verified, self._turn_down):
+            found = self._finish(entry, ranking, last=last)
+            if found is not None:
+                return found
+        return self._nothing_passed()
 
     def _distinct(self, entries: Sequence[Tried]) -> list[Tried]:
         """Variants without those that come to the same graph in the same session: they would race themselves."""
@@ -133,18 +117,6 @@ class TargetBuilder:
                 return Tried(checked.made, checked.key, checked.check, (*checked.verdicts, verdict), checked.lowered)
         return checked
 
-    def _not_worth_it(self, entry: Tried, queue: Sequence[Tried], ranking: Ranking) -> Tried | None:
-        """The exact variant that is right and as fast as a reduced precision; None when the reduction pays."""
-        if entry.made.variant.precision == "fp32" or self.target.objective == "size":
-            return None
-        for index, other in enumerate(queue):
-            if other.made.variant.precision == "fp32" and not pays(ranking, entry, other):
-                checked = self._verified(other)
-                if checked.failed is None and isinstance(queue, list):
-                    queue[index] = checked
-                    return checked
-        return None
-
     def _finish(self, entry: Tried, ranking: Ranking, *, last: bool) -> TargetBuild | None:
         """Tune and measure what is right; None when it breaks a budget that another variant may keep."""
         entry, tuned = self._tune(entry)
@@ -161,11 +133,12 @@ class TargetBuilder:
         broken = next((verdict for verdict in verdicts if verdict.outcome == "fail"), None)
         if broken is not None and self.target.objective == "size" and not last:
             self._reject(entry, describe(broken), ranking)
+            self.failed.append(replace(entry, verdicts=(*entry.verdicts, *verdicts)))
             return None
         for other in ranking.order:
             if name_of(other) not in self.decisions and name_of(other) != name_of(entry):
                 self.decisions[name_of(other)] = lost(ranking, other, entry, self.target.objective)
-        reason = f"the only variant of precision `{self.target.precision}`"
+        reason = "the only variant that was tried"
         if len(self.target.variants) > 1:
             best = {"size": "smallest", "latency": "fastest", "throughput": "most requests per second"}
             reason = f"{best[self.target.objective]} that passes"
@@ -218,6 +191,12 @@ class TargetBuilder:
             found.append(Elsewhere(shape=str(shape), fastest=fastest, gain=gains[fastest]))
         return tuple(found)
 
+    def _turn_down(self, entry: Tried, reason: str, ranking: Ranking) -> None:
+        """Keep what the search says against a variant."""
+        self._reject(entry, reason, ranking)
+        if entry.failed is not None:
+            self.failed.append(entry)
+
     def _reject(self, entry: Tried, reason: str, ranking: Ranking | None = None) -> None:
         self.decisions[name_of(entry)] = rejected(entry, reason, ranking)
 
@@ -236,7 +215,8 @@ class TargetBuilder:
             for gate in ("parity", *gates)
         )
 
-    def _nothing_passed(self, failed: Sequence[Tried]) -> TargetBuild:
+    def _nothing_passed(self) -> TargetBuild:
+        failed = self.failed
         gates = {entry.failed.gate for entry in failed if entry.failed is not None}
         report = TargetReport(
             target=self.target.name,

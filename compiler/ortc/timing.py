@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -96,8 +97,8 @@ def start(builder: VariantBuilder, entry: Tried) -> tuple[list[float], int]:
     inputs = {**builder.key(entry), "code": code_digest("stages/measure.py")}
 
     def run(_: Path) -> dict[str, Any]:
-        bundle = context.work / f"{builder.target.name}-{name_of(entry)}-start"
-        bundle.mkdir()
+        # A place of its own: the same variant starts again when it is tuned.
+        bundle = Path(tempfile.mkdtemp(prefix=f"{builder.target.name}-{name_of(entry)}-start-", dir=context.work))
         seal(bundle, assemble(bundle, builder.model.material, builder.target, entry.made))
         sizes = builder.target.measure_at.as_dict()
         seconds, peak = measure.start_times(builder.runner(entry.made), bundle, sizes)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,20 @@ from tests.support.plans import target, variant
 
 from ortc.candidate import Made
 from ortc.host import Host
-from ortc.report import Contender, Race
-from ortc.search import FIRST_ROUNDS, KEPT, MUST_PAY, SECOND_ROUNDS, Ranking, lost, name_of, pays, rank
+from ortc.report import Contender, Race, Verdict
+from ortc.search import (
+    FIRST_ROUNDS,
+    KEPT,
+    MUST_PAY,
+    SECOND_ROUNDS,
+    Ranking,
+    Survivor,
+    lost,
+    name_of,
+    pays,
+    rank,
+    survivors,
+)
 from ortc.stages.optimize import VariantGraph
 from ortc.target_bundle import Tried
 
@@ -111,3 +124,120 @@ def test_a_loser_is_told_with_its_numbers() -> None:
     assert decision.slower is not None
     assert decision.slower.value == 3
     assert lost(Ranking([INT8, FP32]), FP32, INT8, "size").reason == "larger than int8"
+
+
+class Judge:
+    """Verdicts by name: what fails, and what is right at a lower graph level only."""
+
+    def __init__(self, wrong: Sequence[str] = (), lowered: Sequence[str] = ()) -> None:
+        self.wrong, self.lowered = wrong, lowered
+        self.verified: list[str] = []
+        self.rejected: dict[str, str] = {}
+
+    def verify(self, entry: Tried) -> Tried:
+        name = name_of(entry)
+        if entry.verdicts:
+            return entry
+        self.verified.append(name)
+        verdict = Verdict(
+            gate="cosine",
+            platform="linux/amd64",
+            outcome="fail" if name in self.wrong else "pass",
+            observed="0.9",
+            limit=">= 0.98",
+        )
+        return replace(entry, verdicts=(verdict,), lowered="all is wrong" if name in self.lowered else None)
+
+    def reject(self, entry: Tried, reason: str, ranking: Ranking) -> None:
+        self.rejected[name_of(entry)] = reason
+        assert ranking.order
+
+
+def search(judge: Judge, races: Races, *entries: Tried, **changes: object) -> Iterator[Survivor]:
+    return survivors(entries, target(**changes), races, judge.verify, judge.reject)
+
+
+def test_no_more_is_verified_than_is_asked_for() -> None:
+    judge = Judge()
+    found = search(judge, Races(fp32=30, int8=12, int8_smooth=10), FP32, INT8, OTHER)
+    assert name_of(next(found).entry) == "int8-smooth"
+    assert judge.verified == ["int8-smooth"]
+    assert [(name_of(entry), last) for entry, _, last in found] == [("int8", False), ("fp32", True)]
+
+
+def test_what_is_wrong_gives_way_to_the_next_with_its_verdict() -> None:
+    judge = Judge(wrong=["int8-smooth"])
+    found = next(search(judge, Races(fp32=30, int8=12, int8_smooth=10), FP32, INT8, OTHER))
+    assert name_of(found.entry) == "int8"
+    assert judge.rejected == {"int8-smooth": "cosine is 0.9, must be >= 0.98"}
+    everything = Judge(wrong=["int8-smooth", "int8", "fp32"])
+    assert list(search(everything, Races(fp32=30, int8=12, int8_smooth=10), FP32, INT8, OTHER)) == []
+    assert everything.rejected.keys() == {"int8-smooth", "int8", "fp32"}
+
+
+def test_a_reduced_precision_that_does_not_pay_gives_way_to_an_exact_one_that_is_right() -> None:
+    races = Races(fp32=10.1, fp32_other=10.2, int8=10)
+    other = tried("fp32-other", "fp32")
+    judge = Judge()
+    assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "fp32"
+    assert judge.rejected == {"int8": "does not pay: not clearly faster than fp32"}
+    # An exact variant that is wrong is nothing to be as fast as.
+    judge = Judge(wrong=["fp32"])
+    assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "fp32-other"
+    assert judge.rejected["int8"] == "does not pay: not clearly faster than fp32-other"
+    judge = Judge(wrong=["fp32", "fp32-other"])
+    assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "int8"
+    # Where size is the objective, bytes are the gain.
+    assert name_of(next(search(Judge(), races, INT8, FP32, objective="size")).entry) == "int8"
+
+
+class Slowed(Races):
+    """Races in which a variant takes longer once its graph level was lowered."""
+
+    def __init__(self, factor: float, **milliseconds: float | list[float]) -> None:
+        super().__init__(**milliseconds)
+        self.factor = factor
+
+    def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
+        known = self.milliseconds
+        lowered = {name_of(entry) for entry in entries if entry.lowered is not None}
+        self.milliseconds = {
+            name: value * self.factor if name in lowered and isinstance(value, float) else value
+            for name, value in known.items()
+        }
+        try:
+            return super().__call__(entries, rounds, runs)
+        finally:
+            self.milliseconds = known
+
+
+def test_a_lowered_graph_finds_its_place_again() -> None:
+    judge = Judge(lowered=["int8-smooth"])
+    found = search(judge, Slowed(1.5, fp32=30.0, int8=12.0, int8_smooth=10.0), FP32, INT8, OTHER)
+    assert name_of(next(found).entry) == "int8"
+    judge = Judge(lowered=["int8-smooth"])
+    found = search(judge, Slowed(1.1, fp32=30.0, int8=12.0, int8_smooth=10.0), FP32, INT8, OTHER)
+    assert name_of(next(found).entry) == "int8-smooth"
+
+
+def test_the_gain_over_an_exact_variant_is_that_over_what_is_right() -> None:
+    """As raced, fp32 is as fast as INT8; at the level where it is right, it is not."""
+    judge = Judge(lowered=["fp32"])
+    found = search(judge, Slowed(1.5, fp32=10.1, int8=10.0), FP32, INT8)
+    assert name_of(next(found).entry) == "int8"
+    judge = Judge(lowered=["fp32"])
+    assert name_of(next(search(judge, Slowed(1.01, fp32=10.1, int8=10.0), FP32, INT8)).entry) == "fp32"
+
+
+def test_races_that_contradict_each_other_end() -> None:
+    """Of two variants that are equally fast, each may win a race; both were lowered, so each asks for another."""
+
+    class Flipping(Races):
+        def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
+            # Whoever is named first loses.
+            self.milliseconds = {name_of(entry): 10.0 - index for index, entry in enumerate(entries)}
+            return super().__call__(entries, rounds, runs)
+
+    judge, races = Judge(lowered=["int8", "int8-smooth"]), Flipping()
+    assert {name_of(entry) for entry, *_ in search(judge, races, INT8, OTHER)} == {"int8", "int8-smooth"}
+    assert len(races.run) <= 6
