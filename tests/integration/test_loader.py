@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,30 @@ def test_a_worker_loads_runs_measures_and_closes(bundle: Path, worker: Ask, tmp_
     assert info["placement"]["CPUExecutionProvider"] >= 3
     assert worker({"op": "close"}) == {"ok": True, "result": {}}
     assert worker({"op": "close"}) == {"ok": True, "result": {}}
+
+
+def test_a_crowd_is_measured_as_a_whole(bundle: Path, worker: Ask) -> None:
+    source = str(bundle / "golden/0.inputs.npz")
+    assert worker({"op": "load", "bundle": str(bundle), "verify": "fast", "selftest": False})["ok"]
+    request = {"op": "bench", "inputs": source, "runs": 200, "warmup": 3}
+    began = time.monotonic()
+    (share,) = worker({**request, "clients": 3})["result"]["latencies_ms"]
+    seconds = time.monotonic() - began
+    # One number: the time of all by the requests of all, which is no more than went by.
+    assert 0 < share * 200 * 3 / 1000 <= seconds
+    # A crowd of one waits for itself alone.
+    (alone,) = worker({**request, "clients": 1})["result"]["latencies_ms"]
+    latencies = worker(request)["result"]["latencies_ms"]
+    assert alone < 5 * sum(latencies) / len(latencies)
+    for clients in (0, -1, 1.5, True, "2", 100_000):
+        reply = worker({**request, "clients": clients})
+        assert reply["error"]["code"] == "usage", clients
+        assert "clients is" in reply["error"]["message"]
+    # Its other numbers are judged as without a crowd.
+    assert worker({**request, "runs": 0, "clients": 2})["error"]["code"] == "usage"
+    # An input that is refused fails the crowd, and the worker goes on.
+    assert worker({**request, "inputs": "/nonexistent", "clients": 2})["error"]["code"] == "input"
+    assert worker({"op": "info"})["ok"]
 
 
 def test_a_worker_survives_every_bad_line(bundle: Path, worker: Ask, tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.matrix import MAX_COMBINATIONS, shape_matrix, sizes
-from ortc.plan import AxisPlan
+from ortc.matrix import MAX_COMBINATIONS, corners, shape_matrix, sizes
+from ortc.plan import AxisPlan, Shape
 
 
 @st.composite
@@ -81,3 +81,49 @@ def test_a_model_without_axes_has_one_case() -> None:
 def test_cases_are_written_for_people() -> None:
     cases, _ = shape_matrix((AxisPlan(name="batch", min=2, typical=2, max=2),), "batch")
     assert [str(case) for case in cases] == ["batch=2", "batch=2, padded"]
+
+
+@given(several_axes(), st.booleans(), st.data())
+def test_a_quick_search_keeps_the_corners_and_what_is_measured(
+    axes: tuple[AxisPlan, ...], padded: bool, data: st.DataObject
+) -> None:
+    cases, skipped = shape_matrix(axes, axes[-1].name if axes and padded else None)
+    measured = {data.draw(st.sampled_from(cases)).shape}
+    kept, left = corners(axes, cases, skipped, measured)
+    bounds = {axis.name: (axis.min, axis.max) for axis in axes}
+
+    def is_corner(shape: Shape) -> bool:
+        return all(size in bounds[name] for name, size in shape.sizes)
+
+    assert set(kept) <= set(cases)
+    assert {case.shape for case in kept} == {case.shape for case in cases if is_corner(case.shape)} | measured
+    # Each shape of the matrix is looked at or told to be left out, once.
+    assert left[: len(skipped)] == skipped
+    more = [case.shape for case in left[len(skipped) :]]
+    assert len(more) == len(set(more))
+    assert set(more) == {case.shape for case in cases} - {case.shape for case in kept}
+    assert all(case.reason for case in left)
+    # Where rows can be of different lengths, that is looked at in every corner.
+    assert {case.shape for case in kept if case.padded} == {
+        case.shape for case in cases if case.padded and (is_corner(case.shape) or case.shape in measured)
+    }
+
+
+def test_corners_of_an_encoder() -> None:
+    axes = (
+        AxisPlan(name="batch", min=1, typical=1, max=16),
+        AxisPlan(name="sequence", min=1, typical=128, max=512),
+    )
+    cases, skipped = shape_matrix(axes, "sequence")
+    at = Shape(sizes=(("batch", 1), ("sequence", 128)))
+    kept, left = corners(axes, cases, skipped, {at})
+    assert {tuple(case.shape.as_dict().values()) for case in kept} == {(1, 1), (1, 128), (1, 512), (16, 1), (16, 512)}
+    assert {tuple(case.shape.as_dict().values()) for case in left} == {
+        (1, 23),
+        (5, 1),
+        (5, 23),
+        (5, 128),
+        (5, 512),
+        (16, 23),
+        (16, 128),
+    }

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from tests.support.plans import ROOT, SPECS, manifest, plan, target
 
 from ortc.bundle import session_file
+from ortc.checks import check_spec
 from ortc.load import load_profile
-from ortc.plan import AxisPlan, ExportPlan, InputPlan, Plan, canonical, digest
+from ortc.plan import AxisPlan, ExportPlan, InputPlan, Plan, Search, TuningPlan, canonical, digest
 from ortc.render import render
-from ortc.resolve import padded_axis, variants_for
+from ortc.resolve import engine_of, padded_axis, resolve, variants_for, why_not
 from ortc.target import GraphLevel
 from ortc.versions import pins
 
@@ -147,6 +148,103 @@ def test_precision_filters_variants(precision: Any) -> None:
     assert found
     assert all(variant.precision == precision for variant in found) or precision == "auto"
     assert precision != "auto" or found == profile.variants
+
+
+def test_a_tuning_goes_over_the_session_of_a_variant() -> None:
+    session = target().variants[0].session
+    tuning = TuningPlan(
+        name="one-thread-a-request",
+        concurrency="physical",
+        intra_op=1,
+        options={"enable_mem_pattern": False},
+        config_entries={"session.intra_op.allow_spinning": "0", "session.dynamic_block_base": "4"},
+    )
+    made = tuning.apply(session)
+    assert session == target().variants[0].session
+    assert made.options == {**session.options, "enable_mem_pattern": False}
+    assert made.config_entries == {
+        **session.config_entries,
+        "session.intra_op.allow_spinning": "0",
+        "session.dynamic_block_base": "4",
+    }
+    assert (made.threads.intra_op, made.threads.inter_op) == (1, session.threads.inter_op)
+    assert (session.concurrency, made.concurrency) == ("one", "physical")
+    assert (made.providers, made.environment) == (session.providers, session.environment)
+    # Threads are left alone by a tuning that does not name them; twice is as good as once.
+    assert tuning.model_copy(update={"intra_op": None}).apply(session).threads == session.threads
+    assert tuning.apply(made) == made
+
+
+def test_tunings_are_those_of_the_objective() -> None:
+    names = {
+        objective: {
+            entry.name for entry in plan(BERT, f"targets.cpu.objective={objective}", targets=("cpu",)).targets[0].tuning
+        }
+        for objective in ("latency", "throughput", "size")
+    }
+    assert "one-thread-a-request" in names["throughput"]
+    assert "one-thread" in names["latency"]
+    assert not names["latency"] & names["throughput"]
+    assert names["size"] == set()
+
+
+def searched(search: Search, variant: str | None = None, *overrides: str) -> Plan:
+    checked = check_spec(BERT, overrides)
+    return resolve(checked.loaded.spec, checked.profiles, ("cpu",), search=search, variant=variant)
+
+
+def test_no_search_takes_the_first_variant_as_it_is() -> None:
+    (cpu,) = (made := searched("none")).targets
+    assert made.search == "none"
+    assert [variant.name for variant in cpu.variants] == ["fp32"]
+    assert {entry.variant: entry.reason for entry in cpu.left_out} == {
+        "fp32-unfused": "not looked at: `--search none` takes the first",
+        "fp32-openvino": "not looked at: `--search none` takes the first",
+    }
+    assert cpu.tuning == ()
+    # The first that can be tried: the reason of one before it is its own.
+    arm = searched("none", None, "targets.cpu.platforms=[linux/arm64]").targets[0]
+    assert {entry.variant: entry.reason for entry in arm.left_out}["fp32-openvino"] == (
+        "onnxruntime-openvino is not for linux/arm64, which the target promises"
+    )
+
+
+def test_a_quick_search_looks_at_fewer_shapes() -> None:
+    full, quick = searched("full"), searched("quick")
+    assert (len(full.skipped_cases), full.targets[0].tuning) == (0, quick.targets[0].tuning)
+    assert len(quick.cases) < len(full.cases)
+    assert {case.reason for case in quick.skipped_cases} == {"a quick search looks at the corners of the shape matrix"}
+    assert full.targets[0].measure_at in {case.shape for case in quick.cases}
+    assert full.digest() != quick.digest()
+
+
+def test_a_forced_variant_is_the_only_one_whatever_the_precision() -> None:
+    (cpu,) = searched("full", "int8-dynamic").targets
+    assert (cpu.precision, [variant.name for variant in cpu.variants], cpu.left_out) == ("fp32", ["int8-dynamic"], ())
+
+
+def test_why_a_variant_is_left_out() -> None:
+    checked = check_spec(BERT, ())
+    spec, profile = checked.loaded.spec, checked.profiles["cpu"]
+    variants = {variant.name: variant for variant in profile.variants}
+    plain, other = (engine_of(profile, variants[name]) for name in ("fp32", "fp32-openvino"))
+    assert why_not(spec, plain, variants["fp32"], ("linux/amd64", "linux/arm64")) is None
+    assert why_not(spec, other, variants["fp32-openvino"], ("linux/amd64",)) is None
+    assert why_not(spec, other, variants["fp32-openvino"], ("linux/amd64", "linux/arm64")) == (
+        "onnxruntime-openvino is not for linux/arm64, which the target promises"
+    )
+    newer = spec.model_copy(update={"export": spec.export.model_copy(update={"opset": 26})})
+    assert why_not(newer, plain, variants["fp32"], ("linux/amd64",)) is None
+    assert why_not(newer, other, variants["fp32-openvino"], ("linux/amd64",)) == (
+        "onnxruntime-openvino 1.24.1 reaches opset 25"
+    )
+    static = variants["int8-dynamic"].model_copy(update={"quantization": "int8-static"})
+    assert why_not(spec, plain, static, ("linux/amd64",)) is None
+    without = spec.model_copy(update={"accuracy": spec.accuracy.model_copy(update={"samples": None})})
+    assert why_not(without, plain, static, ("linux/amd64",)) == "calibration needs real inputs: `accuracy.samples`"
+    # Weights that were never trained have no real inputs to be right on.
+    seeded = without.model_copy(update={"model": spec.model.model_copy(update={"weights": "random"})})
+    assert why_not(seeded, plain, static, ("linux/amd64",)) is None
 
 
 def export(inputs: tuple[InputPlan, ...] | None, *axes: str) -> ExportPlan:

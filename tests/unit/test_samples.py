@@ -1,6 +1,7 @@
 """Inputs for every case: of the declared shape and range, from real samples where there are any."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,16 @@ from ortc.arrays import Array, write_arrays
 from ortc.errors import StageError
 from ortc.matrix import shape_matrix
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
-from ortc.samples import BATCH, MASK, MAX_SAMPLES, InputFactory, Samples, load_samples, synthetic
+from ortc.samples import (
+    BATCH,
+    MASK,
+    MAX_SAMPLES,
+    SYNTHETIC_CALIBRATION,
+    InputFactory,
+    Samples,
+    load_samples,
+    synthetic,
+)
 
 BATCH_AXIS = AxisPlan(name="batch", min=1, typical=1, max=16)
 SEQUENCE = AxisPlan(name="sequence", min=1, typical=8, max=32)
@@ -305,3 +315,63 @@ def test_a_model_without_a_mask_has_nothing_to_pad() -> None:
     assert (list(feeds), feeds["input_ids"].shape) == (["input_ids"], (2, 4))
     texts = InputFactory((IDS,), AXES, TEXTS).case(case(padded=True, batch=2, sequence=4))
     assert texts["input_ids"].tolist() == [[101, 10, 11, 102], [101, 20, 21, 102]]
+
+
+@given(st.integers(2, 9))
+def test_samples_are_split_into_what_judges_and_what_calibrates(count: int) -> None:
+    arrays: dict[str, Array] = {"a": np.arange(count), "b": np.arange(count) * 10}
+    texts = tuple((number, number) for number in range(count))
+    for samples in (Samples(arrays=arrays), Samples(texts=texts, prefix=(1,), suffix=(2,), pad=3)):
+        halves = samples.split()
+        assert [len(half) for half in halves] == [-(-count // 2), count // 2]
+        for half in halves:
+            assert (half.prefix, half.suffix, half.pad) == (samples.prefix, samples.suffix, samples.pad)
+            if arrays := dict(half.arrays):
+                # An input's rows stay beside those of the others.
+                assert np.array_equal(arrays["a"] * 10, arrays["b"])
+        rows = [[*half.texts, *(int(value) for value in half.arrays.get("a", ()))] for half in halves]
+        assert not set(rows[0]) & set(rows[1])
+        assert len(rows[0]) + len(rows[1]) == count
+
+
+def test_a_single_sample_is_both() -> None:
+    one = Samples(texts=((1, 2),))
+    assert one.split() == (one, one)
+    assert Samples().split() == (Samples(), Samples())
+
+
+def rows_of(feeds: Iterable[dict[str, Array]], name: str) -> set[bytes]:
+    return {row.tobytes() for arrays in feeds for row in arrays[name]}
+
+
+def test_nothing_is_judged_on_what_it_was_calibrated_on() -> None:
+    pixels = np.random.default_rng(1).standard_normal((9, 2, 3)).astype(np.float32)
+    judged, calibration = Samples(arrays={"pixels": pixels}).split()
+    factory = InputFactory((PIXELS,), (BATCH_AXIS,), judged, calibration)
+    ranges = rows_of(factory.calibration(), "pixels")
+    cases, _ = shape_matrix((BATCH_AXIS,), None)
+    answers = rows_of([factory.case(entry) for entry in cases], "pixels")
+    answers |= rows_of([arrays for _, arrays in factory.real()], "pixels")
+    assert answers == {row.tobytes() for row in pixels[::2]}
+    assert ranges == {row.tobytes() for row in pixels[1::2]}
+
+
+def test_calibration_of_texts_is_by_texts_of_their_own() -> None:
+    judged, calibration = TEXTS.split()
+    factory = InputFactory(TEXT, AXES, judged, calibration)
+    found = list(factory.calibration())
+    tokens = {int(token) for arrays in found for token in arrays["input_ids"].ravel()} - {101, 102, 7}
+    assert tokens <= {token for text in calibration.texts for token in text}
+    assert not tokens & {token for text in judged.texts for token in text}
+    # The longest request is among them, and none has padding, which has activations of its own.
+    assert (1, SEQUENCE.max) in {arrays["input_ids"].shape for arrays in found}
+    assert all(arrays[MASK].all() for arrays in found)
+
+
+def test_calibration_without_samples_is_seeded_and_not_what_cases_are_made_of() -> None:
+    factory = InputFactory((PIXELS,), (BATCH_AXIS,), Samples())
+    found = list(factory.calibration())
+    assert len(found) == SYNTHETIC_CALIBRATION
+    assert [a["pixels"].tobytes() for a in found] == [a["pixels"].tobytes() for a in factory.calibration()]
+    cases, _ = shape_matrix((BATCH_AXIS,), None)
+    assert not rows_of(found, "pixels") & rows_of([factory.case(entry) for entry in cases], "pixels")

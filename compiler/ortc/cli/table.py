@@ -24,9 +24,7 @@ _OUTCOME = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unmeasure
 
 def show(reports: list[BuildReport]) -> None:
     """Print one line a target, then every promise that was not simply kept, and why variants lost."""
-    console = Console(file=sys.stdout, highlight=False)
-    if not console.is_terminal:
-        console = Console(file=sys.stdout, highlight=False, width=_WIDTH)
+    out = console()
     table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in ("model", "target", "variant", "size", "p50", "p99", "vs eager", "parity", "verdict"):
         table.add_column(
@@ -37,19 +35,25 @@ def show(reports: list[BuildReport]) -> None:
     for report in reports:
         for target in report.targets:
             table.add_row(*_row(report, target))
-    console.print(table)
+    out.print(table)
     for report in reports:
         if report.exporter_reason:
-            console.print(
-                f"\n{report.name}: exported by {report.exporter}, because {report.exporter_reason}", markup=False
-            )
+            out.print(f"\n{report.name}: exported by {report.exporter}, because {report.exporter_reason}", markup=False)
+        if report.skipped_cases:
+            out.print(f"\n{report.name}: not checked: {_skipped(report.skipped_cases)}", markup=False, soft_wrap=True)
         for target in report.targets:
-            _details(console, report, target)
+            _details(out, report, target)
     bundles = [target.bundle for report in reports for target in report.targets if target.bundle is not None]
     if bundles:
-        console.print("\nbundles:")
+        out.print("\nbundles:")
         for bundle in bundles:
-            console.print(f"  {bundle}", markup=False, soft_wrap=True)
+            out.print(f"  {bundle}", markup=False, soft_wrap=True)
+
+
+def console() -> Console:
+    """Stdout; as wide as a table needs where no terminal says how wide it is."""
+    found = Console(file=sys.stdout, highlight=False)
+    return found if found.is_terminal else Console(file=sys.stdout, highlight=False, width=_WIDTH)
 
 
 def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
@@ -87,7 +91,16 @@ def _only_unmeasured(target: TargetReport) -> bool:
     return {verdict.outcome for verdict in target.verdicts} <= {"pass", "unmeasured"}
 
 
-def _details(console: Console, report: BuildReport, target: TargetReport) -> None:
+def _skipped(cases: tuple[str, ...]) -> str:
+    """Shapes that were left out, by reason."""
+    shapes: dict[str, list[str]] = {}
+    for case in cases:
+        shape, _, reason = case.partition(": ")
+        shapes.setdefault(reason, []).append(shape)
+    return "; ".join(f"{' and '.join(found)} ({reason})" for reason, found in shapes.items())
+
+
+def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
     lines = [
         _verdict(verdict) for verdict in target.verdicts if target.status != "published" or verdict.outcome != "pass"
     ]
@@ -113,9 +126,9 @@ def _details(console: Console, report: BuildReport, target: TargetReport) -> Non
             )
         )
     if lines:
-        console.print(f"\n{report.name} {target.target}", style="bold", markup=False)
+        out.print(f"\n{report.name} {target.target}", style="bold", markup=False)
         for line in lines:
-            console.print(line, soft_wrap=True)
+            out.print(line, soft_wrap=True)
 
 
 def _decision(decision: Decision) -> Text:

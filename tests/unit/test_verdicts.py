@@ -1,0 +1,45 @@
+"""What broken gates mean for a build."""
+
+from __future__ import annotations
+
+import pytest
+
+from ortc.report import Verdict
+from ortc.verdicts import describe, failure_code, parity
+
+
+@pytest.mark.parametrize(
+    ("gates", "code"),
+    [
+        ({"runs"}, 4),
+        ({"applies", "runs"}, 4),
+        ({"max_abs"}, 5),
+        ({"outputs"}, 5),
+        ({"cosine", "top1_agreement", "metric"}, 5),
+        # Of what could not be made nothing is known; what was made is wrong.
+        ({"applies", "cosine"}, 5),
+        ({"size"}, 6),
+        ({"memory", "applies"}, 6),
+        # One variant is right and too large: the budget is what stands in the way.
+        ({"cosine", "size"}, 6),
+        ({"latency p99", "runs", "max_abs"}, 6),
+    ],
+)
+def test_exit_code_when_no_variant_passes(gates: set[str], code: int) -> None:
+    assert failure_code(gates) == code
+
+
+def verdict(gate: str, where: str = "") -> Verdict:
+    return Verdict(gate=gate, platform="linux/amd64", outcome="fail", observed="0.5", limit=">= 0.9", where=where)
+
+
+def test_verdicts_in_a_line() -> None:
+    assert describe(None) == "passes"
+    assert describe(verdict("cosine")) == "cosine is 0.5, must be >= 0.9"
+    assert describe(verdict("cosine", "batch=1")) == "cosine is 0.5, must be >= 0.9 at batch=1"
+    assert describe(verdict("applies")) == "cannot be made: 0.5"
+
+
+def test_parity_is_the_first_number_of_accuracy() -> None:
+    assert parity((verdict("size"), verdict("cosine"), verdict("max_abs"))) == "cosine 0.5"
+    assert parity((verdict("size"),)) is None
