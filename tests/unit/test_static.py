@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ortc.stages.calibrate import Range, Ranges
+from ortc.stages.qdq import emit, round_channels
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import observed
-from ortc.stages.static import emit, round_channels
 
 SIZE = 16
 Array = NDArray[Any]
@@ -100,6 +102,17 @@ def operators(model: onnx.ModelProto) -> list[str]:
     return [entry.op_type for entry in model.graph.node]
 
 
+def fused(model: onnx.ModelProto) -> dict[str, int]:
+    """Operators that ONNX Runtime runs."""
+    with tempfile.TemporaryDirectory() as scratch:
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.optimized_model_filepath = f"{scratch}/optimized.onnx"
+        ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return dict(Counter(operators(onnx.load(f"{scratch}/optimized.onnx"))))
+
+
 def cosine(a: Array, b: Array) -> float:
     return float((a.ravel() @ b.ravel()) / np.linalg.norm(a) / np.linalg.norm(b))
 
@@ -179,9 +192,27 @@ def test_gemm(bias: bool, transposed: int) -> None:
         [node("Gemm", "x w b" if bias else "x w", "y", transB=transposed)], "y", weights(w=shape, b=(4,)), x=(15, SIZE)
     )
     result, (actual,), (wanted,) = quantized(model, X.reshape(15, SIZE), "Gemm", expected=1)
-    assert "Gemm" not in operators(result)
-    assert initializers(result)["w_quantized"].shape == (SIZE, 4)
+    assert initializers(result)["w_quantized"].shape == shape
+    assert fused(result) == {"QuantizeLinear": 1, "QGemm": 1}
     assert cosine(actual, wanted) > 0.999
+
+
+def test_a_product_of_rows_and_its_bias() -> None:
+    """ONNX Runtime makes a Gemm of them, which runs on integers only with a bias of integers."""
+    nodes = [node("MatMul", "x w", "h"), node("Add", "b h", "y")]
+    model = make(nodes, "y", weights(w=(SIZE, 4), b=(4,)), x=(15, SIZE))
+    result, (actual,), (wanted,) = quantized(model, X.reshape(15, SIZE), "MatMul", expected=1)
+    assert fused(result) == {"QuantizeLinear": 1, "QGemm": 1}
+    assert initializers(result)["b_quantized"].dtype == np.int32
+    assert cosine(actual, wanted) > 0.999
+
+
+def test_a_bias_far_larger_than_its_weights() -> None:
+    """A bias is a multiple of the steps of activation and weight, in 32 bits: those of a tiny weight grow."""
+    tensors = {"w": np.full((SIZE, 2), 1e-12, np.float32), "b": np.array([1e3, -5.0], np.float32)}
+    model = make([node("Gemm", "x w b", "y")], "y", tensors, x=(15, SIZE))
+    _, (actual,), (wanted,) = quantized(model, X.reshape(15, SIZE), "Gemm", expected=1)
+    np.testing.assert_allclose(actual, wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("attributes", [{"alpha": 2.0}, {"beta": 0.5}, {"transA": 1}])
@@ -274,6 +305,21 @@ def test_round_channels() -> None:
     np.testing.assert_allclose(scales, [2, 2])
 
 
+def test_weights_are_dequantized_before_they_are_read() -> None:
+    """A tied weight whose first reader stands behind the second reader of another activation."""
+    nodes = [
+        node("Relu", "x", "r"),
+        node("MatMul", "x v", "a"),
+        node("MatMul", "r w", "b"),
+        node("MatMul", "x w", "c"),
+        node("Sum", "a b c", "y"),
+    ]
+    _, (actual,), (wanted,) = quantized(
+        make(nodes, "y", weights(v=(SIZE, SIZE), w=(SIZE, SIZE))), X, "MatMul", expected=3
+    )
+    assert cosine(actual, wanted) > 0.999
+
+
 @pytest.mark.parametrize("smooth", [0.25, 0.5, 0.75])
 def test_smoothing_helps_where_channels_differ(smooth: float) -> None:
     model = make(ATTENTION, "y", weights(wq=(SIZE, SIZE), wk=(SIZE, SIZE), b=(SIZE,)))
@@ -282,7 +328,27 @@ def test_smoothing_helps_where_channels_differ(smooth: float) -> None:
     assert np.abs(actual - wanted).mean() < np.abs(plain[1][0] - wanted).mean()
     # One product by the factors, for both of the weights.
     assert operators(result).count("Mul") == 1
-    assert readers(result, "x") == ["Mul", "Add"]
+    assert sorted(readers(result, "x")) == ["Add", "Mul"]
+
+
+def normalized(*more: NodeProto) -> list[NodeProto]:
+    norm = node("LayerNormalization", "x gamma beta", "normal")
+    return [norm, node("MatMul", "normal wq", "q"), node("MatMul", "normal wk", "k"), *more]
+
+
+def test_smoothing_is_folded_into_a_normalization() -> None:
+    """Where everybody who reads it is smoothed: then it costs nothing."""
+    tensors = weights(wq=(SIZE, SIZE), wk=(SIZE, SIZE), beta=(SIZE,))
+    tensors["gamma"] = np.abs(X[0, 0]) + 0.01
+    model = make(normalized(node("Add", "q k", "y")), "y", tensors)
+    _, (plain,), _ = quantized(model, X, "MatMul", expected=2)
+    result, (actual,), (wanted,) = quantized(model, X, "MatMul", expected=2, smooth=0.5)
+    assert "Mul" not in operators(result)
+    assert np.abs(actual - wanted).mean() < np.abs(plain - wanted).mean()
+    residual = make(normalized(node("Add", "q k", "h"), node("Add", "h normal", "y")), "y", tensors)
+    result, (actual,), (wanted,) = quantized(residual, X, "MatMul", expected=2, smooth=0.5)
+    assert operators(result).count("Mul") == 1
+    assert cosine(actual, wanted) > 0.999
 
 
 def test_ranges_are_kept(tmp_path: Path) -> None:
@@ -295,3 +361,77 @@ def test_ranges_are_kept(tmp_path: Path) -> None:
     for name, entry in found.tensors.items():
         np.testing.assert_array_equal(again.tensors[name].minimum, entry.minimum)
         np.testing.assert_array_equal(again.tensors[name].maximum, entry.maximum)
+
+
+IMAGE = np.random.default_rng(2).standard_normal((2, 3, 8, 8)).astype(np.float32)
+FILTERS = weights(w1=(4, 3, 3, 3), b1=(4,), w2=(4, 4, 3, 3), b2=(4,), w3=(4, 4, 1, 1), w4=(4, 5), b4=(5,))
+PADDED = {"pads": [1, 1, 1, 1]}
+RESIDUAL = [
+    node("Conv", "x w1 b1", "c1", **PADDED),
+    node("Relu", "c1", "r1"),
+    node("MaxPool", "r1", "p1", kernel_shape=[2, 2], strides=[2, 2]),
+    node("Conv", "p1 w2 b2", "c2", **PADDED),
+    node("Add", "c2 p1", "s2"),
+    node("Relu", "s2", "r2"),
+    node("Conv", "r2 w3", "c3"),
+    node("Clip", "c3 zero six", "h3"),
+    node("GlobalAveragePool", "h3", "g"),
+    node("Flatten", "g", "f"),
+    node("Gemm", "f w4 b4", "y"),
+]
+CLIP = {"zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
+
+
+@pytest.mark.parametrize("opset", OPSETS)
+def test_a_convolutional_network(opset: int) -> None:
+    """Between the image and the logits everything is integers."""
+    model = make(RESIDUAL, "y", FILTERS | CLIP, x=IMAGE.shape, opset=opset)
+    result, (actual,), (wanted,) = quantized(model, IMAGE, "Conv", "Gemm", expected=4)
+    assert cosine(actual, wanted) > 0.998
+    assert fused(result) == {
+        "QuantizeLinear": 1,
+        "QLinearConv": 3,
+        "MaxPool": 1,
+        "QLinearAdd": 1,
+        "QLinearGlobalAveragePool": 1,
+        "Flatten": 1,
+        "QGemm": 1,
+    }
+    found = initializers(result)
+    assert {found[f"{name}_quantized"].dtype.name for name in ("w1", "w2", "w3", "w4")} == {"int8"}
+    assert (found["b1_quantized"].dtype, found["w1_scale"].shape) == (np.int32, (4,))
+
+
+def test_what_has_no_integers_reads_rounded_values() -> None:
+    nodes = [
+        *RESIDUAL[:2],
+        node("Sigmoid", "r1", "g"),
+        node("Mul", "r1 g", "m"),
+        node("Conv", "m w2 b2", "y", **PADDED),
+    ]
+    model = make(nodes, "y", FILTERS, x=IMAGE.shape)
+    result, (actual,), (wanted,) = quantized(model, IMAGE, "Conv", expected=2)
+    assert sorted(readers(result, "r1_dequantized")) == ["Mul", "Sigmoid"]
+    assert fused(result)["QLinearConv"] == 2
+    assert cosine(actual, wanted) > 0.999
+
+
+def test_a_convolution_whose_output_has_no_range_stays() -> None:
+    model = make(RESIDUAL[:2], "r1", FILTERS, x=IMAGE.shape)
+    found = Ranges({"x": ranges(model, IMAGE, "Conv").tensors["x"]}, "minmax", 1)
+    assert emit(ir.from_proto(model), found, operators=("Conv",)) == 0
+
+
+def test_without_convolutions_nothing_gives_integers() -> None:
+    """The residual connection of a transformer is no reason to round."""
+    model = make(RESIDUAL, "y", FILTERS | CLIP, x=IMAGE.shape)
+    result, _, _ = quantized(model, IMAGE, "Gemm", expected=1)
+    assert operators(result).count("QuantizeLinear") == 1
+
+
+def test_groups_and_outputs_between() -> None:
+    nodes = [node("Conv", "x w", "h", group=3), node("Conv", "h v", "y")]
+    model = make(nodes, "h y", weights(w=(6, 1, 3, 3), v=(2, 6, 1, 1)), x=IMAGE.shape)
+    result, actual, wanted = quantized(model, IMAGE, "Conv", expected=2)
+    assert fused(result)["QLinearConv"] == 2
+    assert min(map(cosine, actual, wanted)) > 0.999

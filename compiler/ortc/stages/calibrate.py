@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ortc.arrays import Array, read_arrays, write_arrays
+from ortc.arrays import Array, Arrays, read_arrays, write_arrays
 from ortc.errors import StageError
 from ortc.stages.graph import MODEL_FILE
 from ortc.stages.sites import Observed, observed
@@ -55,8 +55,8 @@ class Ranges:
         arrays = {
             "names": np.array(list(self.tensors), np.str_),
             "channels": np.array([len(entry.minimum) for entry in entries], np.int64),
-            "minimum": np.concatenate([entry.minimum for entry in entries]),
-            "maximum": np.concatenate([entry.maximum for entry in entries]),
+            "minimum": np.concatenate([np.zeros(0, np.float32), *(entry.minimum for entry in entries)]),
+            "maximum": np.concatenate([np.zeros(0, np.float32), *(entry.maximum for entry in entries)]),
             "method": np.array(self.method),
             "samples": np.array(self.samples),
         }
@@ -66,9 +66,7 @@ class Ranges:
     def load(cls, path: Path) -> Ranges:
         """Read what `save` wrote."""
         arrays = read_arrays(path)
-        ends = np.cumsum(arrays["channels"])[:-1]
-        parts = zip(np.split(arrays["minimum"], ends), np.split(arrays["maximum"], ends), strict=True)
-        tensors = {str(name): Range(*part) for name, part in zip(arrays["names"], parts, strict=True)}
+        tensors = _split(arrays["names"].tolist(), arrays["channels"], arrays)
         return cls(tensors=tensors, method=arrays["method"].item(), samples=int(arrays["samples"]))
 
 
@@ -120,15 +118,20 @@ def calibrate(
         }
         _observe(interpreter, request, Path(scratch))
         arrays = read_arrays(found)
-    ends = np.cumsum([tensor.channels for tensor in tensors])[:-1]
-    parts = zip(np.split(arrays["minimum"], ends), np.split(arrays["maximum"], ends), strict=True)
-    entries = {tensor.name: Range(*part) for tensor, part in zip(tensors, parts, strict=True)}
+    entries = _split([tensor.name for tensor in tensors], [tensor.channels for tensor in tensors], arrays)
     for name, entry in entries.items():
         if not np.isfinite(entry.reach).all():
             raise StageError(f"`{name}` is not finite on a sample: no scale covers it")
     ranges = Ranges(entries, method, len(samples))
     ranges.save(output)
     return ranges
+
+
+def _split(names: Sequence[str], channels: Sequence[int] | Array, arrays: Arrays) -> dict[str, Range]:
+    """Ranges from the ends of all channels of all tensors, one tensor after the other."""
+    ends = np.cumsum(channels).astype(int)
+    parts = {name: slice(end - size, end) for name, size, end in zip(names, channels, ends, strict=True)}
+    return {name: Range(arrays["minimum"][part], arrays["maximum"][part]) for name, part in parts.items()}
 
 
 def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> None:
@@ -164,8 +167,8 @@ def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path) ->
         return output
 
     for tensor in tensors:
-        last = tensor.axis == -1
-        sizes, axes = ([-1, tensor.channels], [0]) if last else ([0, tensor.channels, -1], [0, 2])
+        sizes = [0, tensor.channels, -1] if tensor.axis == 1 else [-1, tensor.channels]
+        axes = [0, 2] if tensor.axis == 1 else [0]
         shape = constant(f"ortc/shape/{'_'.join(map(str, sizes))}", sizes)
         flat = append("Reshape", [found[tensor.name], shape], f"{tensor.name}/flat", {})
         for end, operator in (("minimum", "ReduceMin"), ("maximum", "ReduceMax")):

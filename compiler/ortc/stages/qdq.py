@@ -1,0 +1,321 @@
+"""Write QuantizeLinear and DequantizeLinear around what is to run on integers, the way ONNX Runtime fuses them.
+
+Activations are unsigned with one scale a tensor, weights signed with one a channel. A product of matrices gives
+floating point, and only what is quantized reads its rounded input: others, such as the residual connection of a
+transformer, go on reading the original. ONNX Runtime's integer convolution gives integers instead; what can take them,
+takes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ortc.arrays import Array
+from ortc.stages.calibrate import Range, Ranges
+from ortc.stages.graph import values
+from ortc.stages.quantize import NotApplicable
+from ortc.stages.sites import MOVES, Site, find_sites, find_stream, is_bias, is_standard, is_weight, node_name
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+LEAST_OPSET = 13
+"""From here on DequantizeLinear takes a scale for each channel."""
+_NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
+_TINY = 1e-5
+_MOST = 2.0**30
+"""A bias is a 32-bit integer in steps of activation and weight."""
+
+
+def emit(
+    model: ir.Model,
+    ranges: Ranges,
+    *,
+    operators: tuple[str, ...],
+    smooth: float | None = None,
+    exclude: tuple[str, ...] = (),
+) -> int:
+    """Quantize a model in place; see static.quantize_static. Returns how many nodes now run on integers.
+
+    Raises:
+        NotApplicable: the opset is too old.
+    """
+    if model.opset_imports.get("", 0) < LEAST_OPSET:
+        raise NotApplicable(f"static quantization needs opset {LEAST_OPSET} or higher")
+    emitter = _Emitter(model, ranges, smooth)
+    count = emitter.quantize_sites(operators, exclude)
+    if "Gather" in operators:
+        count += emitter.quantize_tables(exclude)
+    emitter.remove_unused()
+    return count
+
+
+def round_channels(weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:
+    """A weight as int8 in -127 to 127, and the float32 scale of each index of `axis`, at least `least`.
+
+    A channel of nothing but zeros has scale 1.
+    """
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scales = np.maximum(np.abs(weight).max(axis=others) / 127, least).astype(np.float32)
+    scales[scales == 0] = 1
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8), scales
+
+
+@dataclass(frozen=True)
+class _Rounded:
+    """A quantized activation: its parameters as constants, its step as a number, and what DequantizeLinear gives."""
+
+    scale: ir.Value
+    zero: ir.Value
+    step: float
+    value: ir.Value
+
+
+class _Emitter:
+    """One model while it is quantized."""
+
+    def __init__(self, model: ir.Model, ranges: Ranges, smooth: float | None) -> None:
+        self.model = model
+        self.ranges = ranges.tensors
+        self.smooth = smooth
+        self.names = {str(value.name) for value in values(model)}
+        self.rounded: dict[ir.Value, _Rounded] = {}
+        self.weights: dict[str, ir.Value] = {}
+        self.factors: dict[ir.Value, Array | None] = {}
+        self.readers: dict[ir.Value, list[Site]] = {}
+
+    def quantize_sites(self, operators: tuple[str, ...], exclude: Sequence[str]) -> int:
+        sites = [
+            site
+            for site in find_sites(self.model, operators)
+            if site.name not in exclude and site.activation.name in self.ranges
+        ]
+        convolutions = {site.node for site in sites if site.node.op_type == "Conv"}
+        stream = find_stream(self.model, convolutions, self.ranges)
+        # A convolution whose output has no range cannot give integers, and has no use for any.
+        chosen = {site.node: site for site in sites if site.node not in convolutions or site.node in stream}
+        for site in chosen.values():
+            self.readers.setdefault(site.activation, []).append(site)
+        for node in list(self.model.graph):
+            if node in chosen:
+                self._quantize(chosen[node])
+            if node in stream:
+                self._give_integers(node, stream[node])
+        return len(chosen)
+
+    def quantize_tables(self, exclude: Sequence[str]) -> int:
+        """Turn tables that rows are gathered from into integers with a scale a column; the rows are dequantized.
+
+        One scale for a table rounds four times coarser (the word embeddings of all-MiniLM-L6-v2: an error of 4.3 % of
+        their root mean square, and 1.1 % with a scale a column).
+        """
+        tables: dict[str, tuple[ir.Value, ...]] = {}
+        lookups = [node for node in self.model.graph if _is_lookup(node) and node_name(node) not in exclude]
+        for node in lookups:
+            table, output = node.inputs[0], node.outputs[0]
+            assert table is not None  # noqa: S101  # _is_lookup
+            assert table.const_value is not None  # noqa: S101
+            name = str(table.name)
+            if name not in tables:
+                tables[name] = self._integers(name, *round_channels(table.const_value.numpy(), axis=1))
+            integers, *parameters = tables[name]
+            rows = self._before(node, "Gather", [integers, node.inputs[1]], f"{output.name}_quantized", axis=0)
+            value = self._before(node, "DequantizeLinear", [rows, *parameters], f"{output.name}_dequantized", axis=-1)
+            self._replace(node, value)
+        return len(lookups)
+
+    def remove_unused(self) -> None:
+        """Forget the weights that were rounded."""
+        for name, value in list(self.model.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self.model.graph.initializers[name]
+
+    def _quantize(self, site: Site) -> None:
+        """Make a node read a rounded activation and a rounded weight."""
+        node, factors = site.node, self._factors(site.activation)
+        activation = self._round(site, factors)
+        matrix = site.array.numpy()
+        if factors is not None:
+            matrix = matrix * (factors[None, :] if site.axis == 0 else factors[:, None])
+        add = self._bias_of_rows(site)
+        bias = site.bias if add is None else next(value for value in add.inputs if value is not node.outputs[0])
+        if bias is None:
+            node.replace_input_with(0, activation.value)
+            node.replace_input_with(1, self._weight(site, matrix, shared=factors is None))
+            return
+        assert bias.const_value is not None  # noqa: S101  # is_bias
+        numbers = bias.const_value.numpy()
+        integers, scales = round_channels(matrix, site.axis, np.abs(numbers) / (activation.step * _MOST))
+        weight = self._dequantized(node, str(site.weight.name), integers, scales, site.axis)
+        steps = (activation.step * scales).astype(np.float32)
+        rounded = np.rint(numbers / steps.astype(np.float64)).astype(np.int32)
+        inputs = [activation.value, weight, self._dequantized(node, str(bias.name), rounded, steps, axis=0)]
+        if add is not None:
+            self._replace(add, self._before(add, "Gemm", inputs, f"{add.outputs[0].name}_gemm"))
+            self.model.graph.remove(node, safe=True)
+            return
+        for index, value in enumerate(inputs):
+            node.replace_input_with(index, value)
+
+    def _bias_of_rows(self, site: Site) -> ir.Node | None:
+        """The Add of a bias to a product of two matrices.
+
+        ONNX Runtime makes one Gemm of the two before it looks for integers, and has none that takes its bias in
+        floating point; the weight would be dequantized at every run. Products of more dimensions stay what they are.
+        """
+        product, shape = site.node.outputs[0], site.activation.shape
+        consumers = product.consumers()
+        if site.node.op_type != "MatMul" or shape is None or len(shape) != 2 or product.is_graph_output():
+            return None
+        if len(consumers) != 1 or len(product.uses()) != 1 or consumers[0].op_type != "Add":
+            return None
+        others = [value for value in consumers[0].inputs if value is not product]
+        return consumers[0] if is_bias(others[0], site.shape[1]) else None
+
+    def _round(self, site: Site, factors: Array | None) -> _Rounded:
+        """A rounded activation, made when it is first needed."""
+        activation = site.activation
+        if activation not in self.rounded:
+            found, source = self.ranges[str(activation.name)], activation
+            if factors is not None:
+                found = Range(found.minimum / factors, found.maximum / factors)
+                if not self._fold(activation, factors):
+                    inverse = self._constant(f"{activation.name}_smoothing", 1 / factors)
+                    source = self._before(site.node, "Mul", [activation, inverse], f"{activation.name}_smoothed")
+            scale, zero, step = self._parameters(str(source.name), found)
+            integers = self._before(site.node, "QuantizeLinear", [source, scale, zero], f"{source.name}_quantized")
+            value = self._before(site.node, "DequantizeLinear", [integers, scale, zero], f"{source.name}_dequantized")
+            self.rounded[activation] = _Rounded(scale, zero, step, value)
+        return self.rounded[activation]
+
+    def _give_integers(self, node: ir.Node, end: ir.Value) -> None:
+        """Round what a node gives; everybody reads that."""
+        import onnx_ir as ir
+
+        if node.op_type in MOVES:
+            assert node.inputs[0] is not None  # noqa: S101  # find_stream
+            before = self.rounded[node.inputs[0]]
+            scale, zero, step = before.scale, before.zero, before.step
+        else:
+            scale, zero, step = self._parameters(str(end.name), self.ranges[str(end.name)])
+        producer = end.producer()
+        assert producer is not None  # noqa: S101  # it is a node's output
+        integers = ir.Value(name=self._free(f"{end.name}_quantized"))
+        value = ir.Value(name=self._free(f"{end.name}_dequantized"), shape=end.shape, type=end.type)
+        quantize = ir.node("QuantizeLinear", [end, scale, zero], outputs=[integers], name=integers.name)
+        dequantize = ir.node("DequantizeLinear", [integers, scale, zero], outputs=[value], name=value.name)
+        if end.is_graph_output():
+            value.name, end.name = end.name, value.name
+        end.replace_all_uses_with(value, replace_graph_outputs=True)
+        quantize.replace_input_with(0, end)
+        self.model.graph.insert_after(producer, [quantize, dequantize])
+        # Nodes after it know the one, sites the other.
+        self.rounded[end] = self.rounded[value] = _Rounded(scale, zero, step, value)
+
+    def _parameters(self, name: str, found: Range) -> tuple[ir.Value, ir.Value, float]:
+        """Scale and zero point for a range. Zero is one of the 256 values, so that padding stays what it is."""
+        low, high = min(float(found.minimum.min()), 0.0), max(float(found.maximum.max()), 0.0)
+        step = float(np.float32((high - low) / 255)) or 1.0
+        zero = np.uint8(np.clip(round(-low / step), 0, 255))
+        return self._constant(f"{name}_scale", np.float32(step)), self._constant(f"{name}_zero_point", zero), step
+
+    def _factors(self, activation: ir.Value) -> Array | None:
+        """What the channels of an activation are divided by, for all that multiply it; their median is 1."""
+        if activation not in self.factors:
+            sites, factors = self.readers[activation], None
+            # What a convolution gave is rounded already.
+            if self.smooth is not None and activation not in self.rounded and sites[0].node.op_type != "Conv":
+                rows = np.max([np.abs(site.array.numpy()).max(axis=site.axis) for site in sites], axis=0)
+                reach = np.maximum(self.ranges[str(activation.name)].reach, _TINY)
+                factors = reach**self.smooth / np.maximum(rows, _TINY) ** (1 - self.smooth)
+                factors = np.asarray(factors / np.median(factors), np.float32)
+            self.factors[activation] = factors
+        return self.factors[activation]
+
+    def _fold(self, activation: ir.Value, factors: Array) -> bool:
+        """Divide by the factors in the normalization that gives the activation, where nobody else reads it."""
+        node = activation.producer()
+        readers = {site.node for site in self.readers[activation]}
+        if node is None or node.op_type not in _NORMALIZATIONS or not is_standard(node) or activation.is_graph_output():
+            return False
+        parameters = [(index, value) for index, value in enumerate(node.inputs) if index > 0 and value is not None]
+        if set(activation.consumers()) != readers or not all(is_bias(v, len(factors)) for _, v in parameters):
+            return False
+        for index, value in parameters:
+            assert value.const_value is not None  # noqa: S101  # is_bias
+            smoothed = self._constant(f"{value.name}_smoothed", value.const_value.numpy() / factors)
+            node.replace_input_with(index, smoothed)
+        return True
+
+    def _weight(self, site: Site, matrix: Array, *, shared: bool) -> ir.Value:
+        """A rounded weight; tied ones stay one."""
+        name = f"{site.weight.name}/{site.axis}"
+        if not shared:
+            return self._dequantized(site.node, str(site.weight.name), *round_channels(matrix, site.axis), site.axis)
+        if name not in self.weights:
+            self.weights[name] = self._weight(site, matrix, shared=False)
+        return self.weights[name]
+
+    def _dequantized(self, before: ir.Node, name: str, integers: Array, scales: Array, axis: int) -> ir.Value:
+        inputs = self._integers(name, integers, scales)
+        return self._before(before, "DequantizeLinear", inputs, f"{name}_dequantized", axis=axis)
+
+    def _integers(self, name: str, integers: Array, scales: Array) -> tuple[ir.Value, ...]:
+        """Constants for rounded numbers, their scales and zero points."""
+        return (
+            self._constant(f"{name}_quantized", integers),
+            self._constant(f"{name}_scale", scales),
+            self._constant(f"{name}_zero_point", np.zeros(scales.shape, integers.dtype)),
+        )
+
+    def _replace(self, node: ir.Node, value: ir.Value) -> None:
+        """Remove a node; `value` takes the place and the name of its output."""
+        output = node.outputs[0]
+        value.shape, value.type = output.shape, output.type
+        value.name, output.name = output.name, value.name
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        self.model.graph.remove(node, safe=True)
+
+    def _before(
+        self, node: ir.Node, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int
+    ) -> ir.Value:
+        """The output of a new node that stands before another."""
+        import onnx_ir as ir
+
+        output = ir.Value(name=self._free(name))
+        new = ir.node(operator, inputs, attributes, outputs=[output], name=output.name)
+        self.model.graph.insert_before(node, new)
+        return output
+
+    def _constant(self, name: str, array: Array | np.generic) -> ir.Value:
+        import onnx_ir as ir
+
+        tensor = ir.tensor(np.asarray(array), name=self._free(name))
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self.model.graph.register_initializer(value)
+        return value
+
+    def _free(self, name: str) -> str:
+        """A name that no other value has."""
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
+
+def _is_lookup(node: ir.Node) -> bool:
+    """Whether a node gathers rows from a constant matrix."""
+    if node.op_type != "Gather" or not is_standard(node) or node.attributes.get_int("axis", 0) != 0:
+        return False
+    table = node.inputs[0]
+    return (
+        table is not None and is_weight(table) and table.const_value is not None and len(table.const_value.shape) == 2
+    )
