@@ -406,12 +406,13 @@ def import_runtime(runtime: Mapping[str, str], environment: Mapping[str, str]) -
     return ort
 
 
-def provider_options(name: str, options: Mapping[str, Any], threads: int) -> dict[str, Any]:
+def provider_options(name: str, options: Mapping[str, Any], threads: int, requests: int = 1) -> dict[str, Any]:
     """The options of a provider as session.json has them; for OpenVINO on the CPU with the thread policy in them.
 
     OpenVINO has threads of its own, one for every core of the affinity: it knows nothing of a CPU quota, nor of
     intra_op_num_threads. It binds them to the first cores, so that two processes of one thread each run at half speed
-    on one core; here they are not bound unless session.json says so. `load_config` outweighs `num_of_threads`.
+    on one core; here they are not bound unless session.json says so. `load_config` outweighs `num_of_threads`. They
+    serve one request after the other, however many callers there are, unless they are parted into streams.
 
     Raises:
         ValueError: The options set the number of threads themselves, or hold what OpenVINO would ignore.
@@ -429,7 +430,8 @@ def provider_options(name: str, options: Mapping[str, Any], threads: int) -> dic
     hint = properties.get("INFERENCE_PRECISION_HINT", "f32")
     if hint not in ("bf16", "f16", "f32"):
         raise ValueError(f"{name}: INFERENCE_PRECISION_HINT is {hint!r}, expected bf16, f16 or f32")
-    properties = {"ENABLE_CPU_PINNING": "NO", **properties, "INFERENCE_NUM_THREADS": str(threads)}
+    streams = {"NUM_STREAMS": str(requests)} if requests > 1 else {}
+    properties = {"ENABLE_CPU_PINNING": "NO", **streams, **properties, "INFERENCE_NUM_THREADS": str(threads * requests)}
     return given | {"device_type": device, "load_config": json.dumps({"CPU": properties})}
 
 
@@ -448,7 +450,10 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
     for name, value in config["config_entries"].items():
         options.add_session_config_entry(name, value)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    providers = [(str(p["name"]), provider_options(p["name"], p["options"], threads)) for p in config["providers"]]
+    requests = physical_cores() if config.get("concurrency") == "physical" else 1
+    providers = [
+        (str(p["name"]), provider_options(p["name"], p["options"], threads, requests)) for p in config["providers"]
+    ]
     asked = [name for name, _ in providers]
     available = ort.get_available_providers()
     missing = [name for name in asked if name not in available]

@@ -120,6 +120,22 @@ def test_openvino_gets_the_thread_policy_within_its_own_options() -> None:
         assert made == {"device_type": "CPU"} | {name: given[name] for name in given if name != "load_config"}
 
 
+def test_openvino_parts_its_threads_among_requests_at_once() -> None:
+    made = loader.provider_options("OpenVINOExecutionProvider", {}, 1, 4)
+    assert json.loads(made["load_config"])["CPU"] == {
+        "ENABLE_CPU_PINNING": "NO",
+        "NUM_STREAMS": "4",
+        "INFERENCE_NUM_THREADS": "4",
+    }
+    given = {"load_config": '{"CPU": {"NUM_STREAMS": "2"}}'}
+    made = loader.provider_options("OpenVINOExecutionProvider", given, 2, 4)
+    assert json.loads(made["load_config"])["CPU"] == {
+        "ENABLE_CPU_PINNING": "NO",
+        "NUM_STREAMS": "2",
+        "INFERENCE_NUM_THREADS": "8",
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "options"),
     [
