@@ -72,6 +72,8 @@ def corners(
 ) -> tuple[tuple[CasePlan, ...], tuple[SkippedCase, ...]]:
     """The cases of a quick search, every axis at a bound, and the shapes that are measured; the others are skipped.
 
+    Where a corner is there with padding and without, the padded case stands for both.
+
     Args:
         axes: the declared dynamic axes.
         cases, skipped: the whole shape matrix.
@@ -80,11 +82,13 @@ def corners(
     bounds = {axis.name: {axis.min, axis.max} for axis in axes}
     kept: list[CasePlan] = []
     left: dict[Shape, None] = {}
+    padded = {case.shape for case in cases if case.padded}
     for case in cases:
-        corner = all(size in bounds[name] for name, size in case.shape.sizes)
-        if corner or case.shape in measured:
+        if case.shape in measured:
             kept.append(case)
-        else:
+        elif any(size not in bounds[name] for name, size in case.shape.sizes):
             left[case.shape] = None
+        elif case.padded or case.shape not in padded:
+            kept.append(case)
     reason = "a quick search looks at the corners of the shape matrix"
     return tuple(kept), (*skipped, *(SkippedCase(shape=shape, reason=reason) for shape in left))

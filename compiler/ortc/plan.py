@@ -109,6 +109,7 @@ class VariantPlan(Frozen):
     operators: tuple[str, ...]
     smooth: bool = False
     weight_only: bool = False
+    keep_narrowing: bool = False
     smoothing: float | None = None
     calibration: Calibration = "minmax"
     rewrites: tuple[Rewrite, ...] = ()

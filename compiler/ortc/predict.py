@@ -24,7 +24,7 @@ from ortc.store import Entry, Store
 from ortc.target_build import TargetBuilder
 from ortc.versions import pins
 
-_FORESEEABLE = ("reference", "metric", "shape matrix")
+_FORESEEABLE = ("reference", "metric", "shape matrix", "calibrate")
 """Stages whose result the keys of later stages do not need."""
 
 

@@ -129,6 +129,8 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
         if forced not in (None, variant.name):
             continue
         reason = why_not(spec, engine_of(profile, variant), variant, platforms)
+        if reason is None and search == "quick" and forced is None and not variant.quick:
+            reason = "a full search tries it"
         if reason is None and search == "none" and variants:
             reason = "not looked at: `--search none` takes the first"
         if reason is None:
@@ -213,6 +215,7 @@ def _variant(variant: Variant, profile: TargetProfile) -> VariantPlan:
         operators=variant.operators,
         smooth=variant.smooth,
         weight_only=variant.weight_only,
+        keep_narrowing=variant.keep_narrowing,
         smoothing=variant.smoothing,
         calibration=variant.calibration,
         rewrites=variant.rewrites,

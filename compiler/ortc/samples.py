@@ -186,21 +186,28 @@ class InputFactory:
     def calibration(self) -> Iterator[dict[str, Array]]:
         """Inputs to find the ranges of activations with, one after the other; none that anything is judged by.
 
-        Real samples one at a time, as padding has activations of its own, and then the longest request. Without
-        samples, synthetic requests of the typical shape and of the longest.
+        The longest request and the shortest; then real samples one at a time, as padding has activations of its own.
+        Without samples, synthetic requests of the typical shape.
         """
         typical = {name: axis.typical for name, axis in self.axes.items()}
         longest = {name: axis.min if name == self.batch_axis else axis.max for name, axis in self.axes.items()}
+        # As many rows as usual: rows of one element differ from each other more than those of many.
+        shortest = {
+            name: max(axis.min, min(BATCH, axis.max) // axis.multiple_of * axis.multiple_of)
+            if name == self.batch_axis
+            else axis.min
+            for name, axis in self.axes.items()
+        }
         if self._calibration is None or not len(self._calibration):
-            for index in range(SYNTHETIC_CALIBRATION):
-                sizes = longest if index == 0 else typical
+            for index, sizes in enumerate((longest, shortest, *[typical] * (SYNTHETIC_CALIBRATION - 2))):
                 yield {
                     tensor.name: synthetic(tensor, sizes, f"{tensor.name}/calibration {index}")
                     for tensor in self.inputs
                 }
             return
         factory = InputFactory(self.inputs, tuple(self.axes.values()), self._calibration)
-        yield factory.case(CasePlan(shape=Shape(sizes=tuple(longest.items())), padded=False))
+        for sizes in (longest, shortest):
+            yield factory.case(CasePlan(shape=Shape(sizes=tuple(sizes.items())), padded=False))
         for _, arrays in factory.real(batch=1):
             yield arrays
 

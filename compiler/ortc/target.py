@@ -102,6 +102,10 @@ class Variant(Model):
         default=False,
         description="Keep the activations of MatMuls that narrow in floating point and quantize their weights alone.",
     )
+    keep_narrowing: bool = Field(
+        default=False,
+        description="Leave MatMuls that narrow, a feed-forward's second, in floating point, for `int8-static`.",
+    )
     smoothing: float | None = Field(
         default=None,
         gt=0,
@@ -118,6 +122,7 @@ class Variant(Model):
         default_factory=dict, description="Session configuration keys, over the engine's."
     )
     offline: bool = Field(default=True, description="Optimize the graph at build time, and ship it so.")
+    quick: bool = Field(default=True, description="Whether a quick search tries it, too.")
 
 
 class Placement(Model):

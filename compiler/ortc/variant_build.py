@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import sys
+=======
+import tempfile
+>>>>>>> 18b38a7 (Static INT8 on ONNX Runtime and OpenVINO in the cpu profile; a quick search)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ortc.arrays import write_arrays
 from ortc.candidate import Made, assemble
 from ortc.context import Context
 from ortc.errors import StageError
-from ortc.model_build import ModelBuild
+from ortc.model_build import CHECK_PINS, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan
 from ortc.report import Check, Verdict
-from ortc.stages.optimize import VariantGraph, make_variant
+from ortc.stages.optimize import VariantGraph, make_variant, rewrite_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.store import code_digest, loader_digest
@@ -84,6 +89,9 @@ class VariantBuilder:
                 "stages/optimize.py",
                 "stages/quantize.py",
                 "stages/rewrite.py",
+                "stages/static.py",
+                "stages/sites.py",
+                "stages/rewrite.py",
                 "stages/offline.py",
                 "stages/graph.py",
             ),
@@ -91,12 +99,13 @@ class VariantBuilder:
 
         def action(output: Path) -> dict[str, Any]:
             try:
-                graph = make_variant(self.model.canonical, output, variant, level, interpreter)
+                graph = make_variant(self.model.canonical, output, variant, level, interpreter, ranges)
                 return graph.model_dump(mode="json")
             except NotApplicable as error:
                 return {"skip": error.message}
 
         try:
+            ranges = self._ranges(variant, interpreter)
             entry = self.context.run("variant", name, inputs, action)
             skip = entry.result.get("skip")
         except StageError as error:
@@ -107,6 +116,7 @@ class VariantBuilder:
         verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
         return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
 
+<<<<<<< HEAD
     def _no_wheels(self, variant: VariantPlan) -> str | None:
         """Why the variant's runtime cannot be installed here: a runtime of another variant may well be."""
         pinned, python = pins(variant.runtime.pins), ".".join(map(str, sys.version_info[:2]))
@@ -118,6 +128,55 @@ class VariantBuilder:
         verdict = Verdict(gate="applies", platform=self.platform, outcome="fail", observed=reason, limit="can be made")
         made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}), tuning)
         return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
+=======
+    def _ranges(self, variant: VariantPlan, interpreter: Path | None) -> Path | None:
+        """Calibrated ranges of the activations of a graph that will be quantized statically."""
+        if variant.quantization != "int8-static":
+            return None
+        if interpreter is None:
+            raise NotApplicable("calibration runs the model, and this host lacks the target's hardware")
+        # The ranges are those of the graph in fp32, whatever runs it later: the plain runtime finds them for all.
+        plain = self.context.interpreter(CHECK_PINS, (self.platform,))
+        inputs = {
+            "model": self.model.key["export"],
+            "rewrites": variant.rewrites,
+            "operators": variant.operators,
+            "method": variant.calibration,
+            "samples": self.model.calibration_key,
+            "runtime": CHECK_PINS,
+            "code": code_digest("stages/calibrate.py", "stages/observe.py", "stages/rewrite.py", "samples.py"),
+        }
+
+        def action(output: Path) -> dict[str, Any]:
+            from ortc.stages.calibrate import calibrate
+
+            try:
+                with (
+                    rewrite_variant(self.model.canonical, variant.rewrites) as graph,
+                    tempfile.TemporaryDirectory(prefix="samples-", dir=self.context.work) as scratch,
+                ):
+                    files = []
+                    for index, arrays in enumerate(self.model.factory().calibration()):
+                        files.append(Path(scratch) / f"{index}.npz")
+                        write_arrays(files[-1], arrays)
+                    calibrate(
+                        plain,
+                        graph,
+                        files,
+                        output / RANGES,
+                        operators=variant.operators,
+                        method=variant.calibration,
+                    )
+                    return {"samples": len(files)}
+            except NotApplicable as error:
+                return {"skip": error.message}
+
+        subject = f"{self.target.name}: {', '.join(variant.operators)}"
+        entry = self.context.run("calibrate", subject, inputs, action)
+        if (skip := entry.result.get("skip")) is not None:
+            raise NotApplicable(skip)
+        return entry.directory / RANGES
+>>>>>>> 18b38a7 (Static INT8 on ONNX Runtime and OpenVINO in the cpu profile; a quick search)
 
     def glance(self, entry: Tried) -> Tried:
         """Run a made variant once, at the shape of the budget: what does not load is not raced.

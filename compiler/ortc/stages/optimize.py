@@ -12,7 +12,7 @@ from pathlib import Path
 from ortc.errors import StageError
 from ortc.plan import Frozen, VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
-from ortc.stages.quantize import NotApplicable, quantize
+from ortc.stages.quantize import NotApplicable, narrowing, quantize
 from ortc.store import sha256_file
 from ortc.target import GraphLevel, Rewrite
 
@@ -88,7 +88,22 @@ def make_variant(
         if variant.quantization != "none":
             quantized = Path(scratch) / "quantized"
             quantized.mkdir()
-            quantize(current, quantized, variant)
+            if variant.quantization == "int8-static":
+                from ortc.stages.calibrate import Ranges
+                from ortc.stages.static import quantize_static
+
+                assert ranges is not None  # noqa: S101  # the caller calibrates what is static
+                found = Ranges.load(ranges)
+                quantize_static(
+                    current,
+                    quantized,
+                    found,
+                    operators=variant.operators,
+                    smooth=variant.smoothing,
+                    exclude=_narrowing(current) if variant.keep_narrowing else (),
+                )
+            else:
+                quantize(current, quantized, variant)
             current = quantized
         offline = _OFFLINE[level]
         if variant.offline and offline is not None and interpreter is not None:
@@ -97,6 +112,20 @@ def make_variant(
             _optimize(interpreter, current, optimized, offline, variant.session.config_entries)
             current = optimized
         return _finish(current, canonical, output)
+
+
+def _narrowing(source: Path) -> tuple[str, ...]:
+    """Names of the MatMuls that narrow.
+
+    Raises:
+        NotApplicable: there is none, or they have no names.
+    """
+    import onnx
+
+    names = tuple(name for name in narrowing(onnx.load(source / MODEL_FILE, load_external_data=False)) if name)
+    if not names:
+        raise NotApplicable("nothing to keep in floating point: no MatMul narrows")
+    return names
 
 
 def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries: dict[str, str]) -> None:
