@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import sys
-=======
 import tempfile
->>>>>>> 18b38a7 (Static INT8 on ONNX Runtime and OpenVINO in the cpu profile; a quick search)
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +113,6 @@ class VariantBuilder:
         verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
         return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
 
-<<<<<<< HEAD
     def _no_wheels(self, variant: VariantPlan) -> str | None:
         """Why the variant's runtime cannot be installed here: a runtime of another variant may well be."""
         pinned, python = pins(variant.runtime.pins), ".".join(map(str, sys.version_info[:2]))
@@ -128,7 +124,7 @@ class VariantBuilder:
         verdict = Verdict(gate="applies", platform=self.platform, outcome="fail", observed=reason, limit="can be made")
         made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}), tuning)
         return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
-=======
+
     def _ranges(self, variant: VariantPlan, interpreter: Path | None) -> Path | None:
         """Calibrated ranges of the activations of a graph that will be quantized statically."""
         if variant.quantization != "int8-static":
@@ -176,7 +172,6 @@ class VariantBuilder:
         if (skip := entry.result.get("skip")) is not None:
             raise NotApplicable(skip)
         return entry.directory / RANGES
->>>>>>> 18b38a7 (Static INT8 on ONNX Runtime and OpenVINO in the cpu profile; a quick search)
 
     def glance(self, entry: Tried) -> Tried:
         """Run a made variant once, at the shape of the budget: what does not load is not raced.
