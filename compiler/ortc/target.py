@@ -9,7 +9,7 @@ from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static"]
-Calibration = Literal["minmax", "percentile", "moving-average"]
+Calibration = Literal["minmax", "moving-average"]
 Rewrite = Literal["merge-projections"]
 Concurrency = Literal["one", "physical"]
 
