@@ -88,7 +88,6 @@ class VariantBuilder:
                 "stages/rewrite.py",
                 "stages/static.py",
                 "stages/sites.py",
-                "stages/rewrite.py",
                 "stages/offline.py",
                 "stages/graph.py",
             ),
