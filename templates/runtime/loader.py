@@ -33,6 +33,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NoReturn
 
+if __name__ == "__main__":
+    # Nothing here multiplies matrices in numpy: a program of its own need not start BLAS' threads, one for each core.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -730,7 +734,7 @@ class Model:
 
     def _check_one(self, tensor: Tensor, array: object, sizes: dict[str, tuple[int, str]]) -> None:
         name, dtype = f"input {tensor.name!r}", tensor.dtype
-        if not isinstance(array, np.ndarray) or isinstance(array, np.ma.MaskedArray):
+        if not isinstance(array, np.ndarray) or _is_masked(array):
             raise InputError(f"{name} is a {type(array).__name__}. Send numpy.array(value, dtype=numpy.{dtype}).")
         if array.dtype != dtype:
             raise InputError(
@@ -841,13 +845,14 @@ class Model:
         with _parsing(self.root / "manifest.json"):
             files = [inside(self.root, case["inputs"]) for case in self.manifest["golden"][:1]]
         golden = read_npz(files[0], FormatError) if files else {}
-        generator = np.random.default_rng(0)
+        generator: np.random.Generator | None = None
         made: Arrays = {}
         for tensor in self.inputs:
             shape = tuple(every[d] if isinstance(d, str) else int(d or 0) for d in tensor.shape)
             array = golden.get(tensor.name)
             if array is None or array.ndim != len(shape) or not array.size:
                 low, high = tensor.range or ((1, 1) if tensor.dtype.kind != "f" else (-1.0, 1.0))
+                generator = generator or np.random.default_rng(0)  # an import of its own, seldom needed
                 array = generator.uniform(low, high, shape).astype(tensor.dtype)
             for axis, size in enumerate(shape):
                 array = array.take(np.arange(size) % max(1, array.shape[axis]), axis=axis)
@@ -896,6 +901,12 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
         low, high = bounds
         bounds = (low, high)
     return Tensor(str(entry["name"]), np.dtype(entry["dtype"]), tuple(entry["shape"]), bounds)
+
+
+def _is_masked(array: NDArray[Any]) -> bool:
+    # Where nobody imported numpy.ma nothing is masked; to ask for the class would import it, at every start.
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(array, masked.MaskedArray)
 
 
 def _shape(tensor: Tensor) -> str:

@@ -71,6 +71,33 @@ def test_selftest_names_the_file_with_a_flipped_byte(tmp_path: Path, name: str) 
     assert name in refused(call(bundle, "selftest"), "digest-mismatch", 4)
 
 
+def test_a_cold_start_imports_no_more_than_it_needs(bundle: Path, tmp_path: Path) -> None:
+    files = ("--npz", str(bundle / "golden/0.inputs.npz"), "--output", str(tmp_path / "outputs.npz"))
+    process = call(bundle, "run", "--verify", "fast", *files, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    answer(process)
+    imported = {line.rpartition("|")[2].strip() for line in process.stderr.splitlines() if "|" in line}
+    assert {"numpy", "onnxruntime"} <= imported
+    assert not imported & {"numpy.ma", "numpy.random", "difflib", "concurrent.futures", "onnx"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_program_starts_no_threads_for_blas(bundle: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    with subprocess.Popen(
+        [sys.executable, "-B", str(bundle / "runtime/loader.py"), "worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b'{"op": "close"}\n')
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["ok"]
+        assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == 1
+        process.stdin.close()
+
+
 def test_another_bundle_can_be_named(bundle: Path, tmp_path: Path) -> None:
     other = bundles.linear().write(tmp_path / "other")
     assert answer(call(bundle, "info", "--bundle", str(other), "--verify", "fast", "--threads", "2"))["threads"] == {
