@@ -98,7 +98,7 @@ class Elsewhere(Frozen):
 
 
 class Numbers(Frozen):
-    """Measurements of the bundle on one host: milliseconds, seconds, bytes."""
+    """Measurements of the bundle on one host: milliseconds, seconds, bytes; `eager` is PyTorch there."""
 
     p50_ms: Interval
     p90_ms: Interval
@@ -108,6 +108,8 @@ class Numbers(Frozen):
     requests_per_second: Interval | None = None
     start_seconds: Interval
     peak_rss_bytes: int
+    eager_start_seconds: float | None = None
+    eager_peak_rss_bytes: int | None = None
 
 
 class TargetReport(Frozen):

@@ -17,7 +17,7 @@ from ortc.stages.optimize import DISABLED_OPTIMIZERS
 from ortc.stages.select import start_verdict, time_verdicts
 from ortc.statistics import ratio_of_rounds
 from ortc.target_bundle import TargetBuild, Tried
-from ortc.timing import race, start
+from ortc.timing import race, reference_start, start
 from ortc.variant_build import VariantBuilder
 from ortc.verdicts import EXIT_BUDGET, EXIT_STAGE, EXIT_UNMEASURED, describe, failure_code, parity
 
@@ -126,7 +126,7 @@ class TargetBuilder:
             crowd = self._race([entry], measure.ROUNDS, measure.RUNS, quantity="throughput")
         seconds, peak = start(self.builder, entry)
         peak = max(peak, entry.check.peak_rss_bytes if entry.check is not None else 0)
-        measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd)
+        measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd, reference_start(self.builder))
         verdicts: tuple[Verdict, ...] = ()
         if self.builder.promised:
             verdicts = time_verdicts(measured, self.target.budgets, self.target.measure_at, self.builder.platform)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -106,3 +107,33 @@ def start(builder: VariantBuilder, entry: Tried) -> tuple[list[float], int]:
 
     result = context.run("start", f"{builder.target.name}: {name_of(entry)}", inputs, run).result
     return [float(value) for value in result["seconds"]], int(result["peak_rss_bytes"])
+
+
+def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
+    """PyTorch's own start, import and loading included: seconds to the first answer, and the peak resident bytes.
+
+    Once: it takes seconds, and the files were read before. None where the model is not PyTorch's.
+    """
+    context, at = builder.context, builder.target.measure_at
+    if not context.has_reference:
+        return None
+    inputs = {
+        "model": builder.model.key,
+        "shape": at.model_dump(mode="json"),
+        "host": context.host.fingerprint(),
+        "threads": cores(),
+        "code": code_digest("worker.py"),
+    }
+
+    def run(output: Path) -> dict[str, Any]:
+        request = output / "inputs.npz"
+        write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
+        context.fresh_reference()
+        time.sleep(measure.REST_SECONDS)
+        worker = context.reference()
+        worker.bench(request, runs=1, warmup=0)
+        seconds = time.perf_counter() - worker.started
+        return {"seconds": seconds, "peak_rss_bytes": worker.call("info")["peak_rss_bytes"]}
+
+    result = context.run("start", f"PyTorch at {at}", inputs, run).result
+    return float(result["seconds"]), int(result["peak_rss_bytes"])

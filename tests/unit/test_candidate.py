@@ -14,7 +14,7 @@ from tests.support.plans import ROOT, accuracy, plan
 
 from ortc.arrays import write_arrays
 from ortc.bundle import DecisionInfo, Manifest, Tolerance
-from ortc.candidate import GOLDEN_BYTES, UNFIT, Made, Material, assemble, golden_cases, tolerance
+from ortc.candidate import GOLDEN_BYTES, QUICK_GOLDEN_BYTES, UNFIT, Made, Material, assemble, golden_cases, tolerance
 from ortc.fetch import Fetched, FetchedFile
 from ortc.plan import InputPlan
 from ortc.publish import seal
@@ -57,6 +57,16 @@ def test_golden_cases_stay_small(make: Make) -> None:
     # Without a small one the smallest: a bundle without any is refused by its loader.
     sizes = {"batch=9": GOLDEN_BYTES + 9, "batch=3": GOLDEN_BYTES + 1, "batch=5": GOLDEN_BYTES + 5}
     assert names(golden_cases(make(**sizes))) == ["batch=3"]
+
+
+def test_golden_cases_are_quick_where_they_can_be(make: Make) -> None:
+    slow = QUICK_GOLDEN_BYTES + 1
+    sizes = {"batch=1": 1, "batch=3": QUICK_GOLDEN_BYTES, "batch=9": slow, "batch=12": slow, "batch=16": slow}
+    padded = {"batch=3, padded": QUICK_GOLDEN_BYTES, "batch=9, padded": slow}
+    assert names(golden_cases(make(**sizes, **padded))) == ["batch=3, padded", "batch=3"]
+    # Real samples are not given up for a faster start, and a single element of a batch of one shows too little.
+    sizes = {"samples 1-8": slow, "samples 9-16": slow, "batch=1": 1, "batch=3": slow}
+    assert names(golden_cases(make(**sizes))) == ["samples 9-16", "batch=3"]
 
 
 def test_golden_cases_of_a_model_of_fixed_shape(make: Make) -> None:

@@ -137,6 +137,9 @@ def test_numbers_of_a_race() -> None:
     assert found.eager_p50_ms is not None
     assert found.eager_p50_ms.value == 40.0
     assert (found.start_seconds.value, found.peak_rss_bytes) == (0.2, 77)
+    assert (found.eager_start_seconds, found.eager_peak_rss_bytes) == (None, None)
+    compared = numbers(outcome, "fp32", [0.2], 77, eager_start=(4.5, 700))
+    assert (compared.eager_start_seconds, compared.eager_peak_rss_bytes) == (4.5, 700)
     alone = numbers(race(fp32=10.0), "fp32", [0.1], 1)
     assert (alone.speedup, alone.eager_p50_ms) == (None, None)
 

@@ -118,10 +118,14 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         lines.append(Text(f"  {target.error}", style="red"))
     if target.numbers is not None:
         numbers = target.numbers
+        start, memory = format_seconds(numbers.start_seconds.value), format_bytes(numbers.peak_rss_bytes)
+        if numbers.eager_start_seconds is not None:
+            start += f" (PyTorch {format_seconds(numbers.eager_start_seconds)})"
+        if numbers.eager_peak_rss_bytes is not None:
+            memory += f" (PyTorch {format_bytes(numbers.eager_peak_rss_bytes)})"
         lines.append(
             Text(
-                f"  start to first answer {format_seconds(numbers.start_seconds.value)}, "
-                f"peak memory {format_bytes(numbers.peak_rss_bytes)}, {numbers.p99_ms.samples} samples"
+                f"  start to first answer {start}, peak memory {memory}, {numbers.p99_ms.samples} samples"
                 + (f", {numbers.requests_per_second.value:.1f} requests/s" if numbers.requests_per_second else "")
             )
         )

@@ -144,8 +144,15 @@ def start_times(interpreter: Path, bundle: Path, shape: dict[str, int]) -> tuple
     return seconds, peak
 
 
-def numbers(outcome: Race, name: str, start: list[float], peak_rss_bytes: int, crowd: Race | None = None) -> Numbers:
-    """What a race says of one contender; `crowd` is one for throughput."""
+def numbers(
+    outcome: Race,
+    name: str,
+    start: list[float],
+    peak_rss_bytes: int,
+    crowd: Race | None = None,
+    eager_start: tuple[float, int] | None = None,
+) -> Numbers:
+    """What a race says of one contender; `crowd` is one for throughput, `eager_start` PyTorch's seconds and bytes."""
     found = {contender.name: contender for contender in outcome.contenders}
     samples = found[name].samples()
     eager = found.get(REFERENCE)
@@ -158,6 +165,8 @@ def numbers(outcome: Race, name: str, start: list[float], peak_rss_bytes: int, c
         requests_per_second=None if crowd is None else _rate(crowd, name),
         start_seconds=percentile(start, 0.5),
         peak_rss_bytes=peak_rss_bytes,
+        eager_start_seconds=None if eager_start is None else eager_start[0],
+        eager_peak_rss_bytes=None if eager_start is None else eager_start[1],
     )
 
 
