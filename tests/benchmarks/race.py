@@ -62,12 +62,6 @@ def race(
             say(f"  {entry}")
         else:
             ready.append(entry)
-    document = _cleared(document, ready, threads)
-    present = {entry.name for entry in ready}
-    have = sum(present == set(turn) for turn in document["rounds"])
-    if have >= rounds:
-        say(f"  {have} rounds are there")
-        return
     document = {
         "kind": "race",
         "model": model.name,
@@ -75,36 +69,44 @@ def race(
         "host": host.model_dump(mode="json"),
         "threads": threads,
         "rest_seconds": REST_SECONDS,
-        "contenders": document["contenders"],
-        "rounds": document["rounds"],
+        **_kept(document, ready, threads),
     }
+    if _rounds_of({entry.name for entry in ready}, document) >= rounds:
+        say(f"  {rounds} rounds are there")
+        return
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "inputs.npz"
-        request = inputs_of(model, shape, padded=False)
-        write_arrays(inputs, request)
-        workers = _opened(stack, model, shape, ready, request, document)
-        runs = {name: _runs(worker, inputs) for name, (_, worker) in workers.items()}
+        write_arrays(inputs, inputs_of(model, shape, padded=False))
+        workers = _opened(stack, model, shape, ready, document)
+        runs = {name: _runs(worker, inputs) for name, worker in workers.items()}
         say("  runs a turn: " + ", ".join(f"{name} {count}" for name, count in runs.items()))
-        order = list(workers)
+        order, have = list(workers), _rounds_of(set(workers), document)
         deadline = time.monotonic() + seconds
         while have < rounds and time.monotonic() < deadline:
             turn: dict[str, list[float]] = {}
             start = have % len(order)
             for name in order[start:] + order[:start]:
                 time.sleep(REST_SECONDS)
-                latencies = workers[name][1].bench(inputs, runs=runs[name], warmup=1)
+                latencies = workers[name].bench(inputs, runs=runs[name], warmup=1)
                 turn[name] = [round(value, 4) for value in latencies]
             document["rounds"].append({name: turn[name] for name in order})
             have += 1
-        for name, (_, worker) in workers.items():
+            # Kept at once: what is interrupted goes on from here.
+            records.write(path, document)
+        for name, worker in workers.items():
             document["contenders"][name]["peak_rss_bytes"] = int(worker.call("info")["peak_rss_bytes"])
-    records.write(path, document)
-    best = {name: median([v for turn in document["rounds"] for v in turn.get(name, ())]) for name in order}
-    say(f"  {have} of {rounds} rounds; p50 ms: " + ", ".join(f"{name} {value:.1f}" for name, value in best.items()))
+        records.write(path, document)
+    middle = {name: median([v for turn in document["rounds"] for v in turn.get(name, ())]) for name in order}
+    say(f"  {have} of {rounds} rounds; p50 ms: " + ", ".join(f"{name} {value:.1f}" for name, value in middle.items()))
 
 
-def _cleared(document: dict[str, Any], ready: list[Entrant], threads: int) -> dict[str, Any]:
-    """The record without what it holds of contenders that have changed since."""
+def _rounds_of(names: set[str], document: dict[str, Any]) -> int:
+    """How many rounds exactly these contenders have run."""
+    return sum(names == set(turn) for turn in document["rounds"])
+
+
+def _kept(document: dict[str, Any], ready: list[Entrant], threads: int) -> dict[str, Any]:
+    """Contenders and rounds of the record, without what it holds of contenders that have changed since."""
     known = document.get("contenders", {}) if document.get("threads", threads) == threads else {}
     changed = {e.name for e in ready if e.name not in known or known[e.name]["identity"] != e.facts["identity"]}
     kept = [{name: v for name, v in turn.items() if name in known} for turn in document.get("rounds", [])]
@@ -114,45 +116,55 @@ def _cleared(document: dict[str, Any], ready: list[Entrant], threads: int) -> di
 
 
 def _opened(
-    stack: ExitStack,
-    model: Model,
-    shape: tuple[int, ...],
-    ready: list[Entrant],
-    request: Arrays,
-    document: dict[str, Any],
-) -> dict[str, tuple[Entrant, Worker]]:
-    """Start and load every contender, and compare its answers with those of PyTorch eager, the first."""
-    padded = inputs_of(model, shape, padded=True) if "attention_mask" in request else None
-    questions = {"full": request} | ({"padded": padded} if padded is not None else {})
+    stack: ExitStack, model: Model, shape: tuple[int, ...], ready: list[Entrant], document: dict[str, Any]
+) -> dict[str, Worker]:
+    """Start every contender, and compare the answers of those that the record does not know with PyTorch eager's."""
+    known = document["contenders"]
+    questions = {"full": inputs_of(model, shape, padded=False)}
+    if "attention_mask" in questions["full"]:
+        questions["padded"] = inputs_of(model, shape, padded=True)
+    everybody_known = all(entrant.name in known for entrant in ready)
     expected: dict[str, Array] = {}
-    workers: dict[str, tuple[Entrant, Worker]] = {}
+    workers: dict[str, Worker] = {}
     for entrant in ready:
         worker = stack.enter_context(entrant.open())
         try:
             entrant.load(worker)
+            if everybody_known or (expected and entrant.name in known):
+                workers[entrant.name] = worker
+                continue
             answers = {case: entrant.answer(worker, arrays) for case, arrays in questions.items()}
         except StageError as error:
             if entrant.name == EAGER:
                 raise
             say(f"  {entrant.name}: cannot run: {error.message}")
             continue
+        # PyTorch eager is the first.
         expected = expected or answers
-        differences = [
-            compare("output", expected[case], answers[case], questions[case].get("attention_mask"))
-            for case in questions
-        ]
-        problems = [difference.problem for difference in differences if difference.problem]
-        document["contenders"][entrant.name] = {
-            **entrant.facts,
-            "max_abs": float(f"{max(difference.max_abs for difference in differences):.3g}"),
-            "cosine": round(min(difference.cosine or 0.0 for difference in differences), 6),
-            "problem": problems[0] if problems else None,
-        }
-        workers[entrant.name] = entrant, worker
+        known[entrant.name] = {**entrant.facts, **_accuracy(questions, expected, answers)}
+        workers[entrant.name] = worker
     return workers
 
 
+def _accuracy(
+    questions: dict[str, Arrays], expected: dict[str, Array], answers: dict[str, Array]
+) -> dict[str, float | str | None]:
+    """The worst of all questions, to three digits and six places."""
+    differences = [
+        compare("output", expected[case], answers[case], arrays.get("attention_mask"))
+        for case, arrays in questions.items()
+    ]
+    return {
+        "max_abs": float(f"{max(difference.max_abs for difference in differences):.3g}"),
+        "cosine": round(min(difference.cosine or 0.0 for difference in differences), 6),
+        "problem": next((difference.problem for difference in differences if difference.problem), None),
+    }
+
+
 def _runs(worker: Worker, inputs: Path) -> int:
+    """Counted runs of a turn."""
     # The first run of a shape allocates, and compiles where there is a compiler.
-    seconds = min(worker.bench(inputs, runs=2, warmup=1)) / 1000
-    return max(1, min(MOST_RUNS, round(TURN_SECONDS / seconds)))
+    slow = worker.bench(inputs, runs=1, warmup=0)[0] / 1000
+    if slow < 5 * TURN_SECONDS:
+        slow = min(worker.bench(inputs, runs=2, warmup=1)) / 1000
+    return max(1, min(MOST_RUNS, round(TURN_SECONDS / slow)))

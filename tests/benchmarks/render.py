@@ -125,7 +125,7 @@ def detail(fingerprint: str, name: str, label: str) -> str:
             "0" if contender == EAGER else f"{facts['max_abs']:.1e}",
             f"{facts['cosine']:.5f}",
             "" if contender == EAGER else _keeps(facts),
-            f"{facts['peak_rss_bytes'] / 1e6:.0f} MB",
+            f"{facts['peak_rss_bytes'] / 1e6:.0f} MB" if "peak_rss_bytes" in facts else "-",
         )
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows) + "\n"
