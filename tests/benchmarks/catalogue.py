@@ -7,6 +7,8 @@ from typing import Literal
 
 EAGER = "pytorch-eager"
 OURS = ("ortc-auto", "ortc-fp32")
+IMAGES = "image-classification"
+"""The task of models of images."""
 HERE = "{here}"
 """In a command: the directory of the contenders' scripts. So too `{model}`, `{output}`, `{task}`, and `{bin}` of the
 environment."""
@@ -40,9 +42,7 @@ TEXT_SHAPES = tuple((batch, sequence) for batch in (1, 4, 16) for sequence in (1
 MODELS = (
     Model("bert-base", "BERT-base, seeded weights", "feature-extraction", TEXT_SHAPES, seeded=True),
     Model("minilm", "all-MiniLM-L6-v2, trained", "feature-extraction", TEXT_SHAPES, seeded=False),
-    Model(
-        "resnet-50", "ResNet-50, seeded weights, 224 x 224", "image-classification", ((1,), (4,), (16,)), seeded=True
-    ),
+    Model("resnet-50", "ResNet-50, seeded weights, 224 x 224", IMAGES, ((1,), (4,), (16,)), seeded=True),
 )
 
 
@@ -53,6 +53,7 @@ class Contender:
     Attributes:
         artifact: contenders of one artifact share it; empty when the model's directory itself is run.
         make: the command that makes the artifact.
+        make_image: another one for models of images.
         options: of the script that runs it.
         precision: what it claims to compute in.
     """
@@ -64,14 +65,20 @@ class Contender:
     precision: Literal["fp32", "bf16", "int8"]
     artifact: str = ""
     make: str = ""
+    make_image: str = ""
     options: tuple[str, ...] = ()
+
+    def command(self, task: str) -> str:
+        """What makes the artifact of a model with this task."""
+        return (task == IMAGES and self.make_image) or self.make
 
 
 _HAND = f"{{bin}}/python {HERE}/make_onnx.py {{model}} {{output}}"
 _OPENVINO = f"{{bin}}/python {HERE}/make_openvino.py {{model}} {{output}}"
-_OPTIMUM = "{bin}/optimum-cli export onnx --model {model} --task {task} --optimize O3 {output}"
+_OPTIMUM = "{bin}/optimum-cli export onnx --model {model} --task {task}"
 _OLIVE = "{bin}/olive optimize -m {model} -t {task} --provider CPUExecutionProvider --device cpu --precision fp32 \
 --exporter dynamo_exporter -o {output}"
+_WORKFLOW = f"{{bin}}/python {HERE}/make_olive.py {{model}} {{output}} {{task}}"
 _ORT = "run_onnxruntime.py"
 
 PEERS = (
@@ -91,7 +98,17 @@ PEERS = (
         make=f"{_HAND} int8",
         options=("disable=SkipLayerNormFusion",),
     ),
-    Contender("optimum-o3", "Optimum O3", "optimum", _ORT, "fp32", artifact="optimum-o3", make=_OPTIMUM),
+    Contender(
+        "optimum-o3",
+        "Optimum O3",
+        "optimum",
+        _ORT,
+        "fp32",
+        artifact="optimum-o3",
+        make=f"{_OPTIMUM} --optimize O3 {{output}}",
+        # Its optimizer knows transformers alone and refuses anything else.
+        make_image=f"{_OPTIMUM} {{output}}",
+    ),
     Contender(
         "olive-fp32",
         "Olive fp32",
@@ -100,6 +117,7 @@ PEERS = (
         "fp32",
         artifact="olive-fp32",
         make=_OLIVE,
+        make_image=f"{_WORKFLOW} fp32",
     ),
     Contender(
         "olive-int8",
@@ -108,7 +126,7 @@ PEERS = (
         _ORT,
         "int8",
         artifact="olive-int8",
-        make=f"{{bin}}/python {HERE}/make_olive.py {{model}} {{output}} {{task}}",
+        make=f"{_WORKFLOW} int8",
     ),
     Contender(
         "openvino-fp32",

@@ -10,8 +10,9 @@ from typing import Any
 
 import records
 from catalogue import OURS, PEERS, TITLES, Model
+from counting import Cost
 from runners import say
-from workshop import Cost, build_bundles, home, make_artifact, python_of
+from workshop import build_bundles, home, make_artifact, python_of
 
 from ortc.host import Host
 

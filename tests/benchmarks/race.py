@@ -15,7 +15,7 @@ from typing import Any
 
 import records
 from catalogue import EAGER, Model
-from runners import Entrant, entrants, inputs_of, say
+from runners import Absent, Entrant, entrants, inputs_of, say
 
 from ortc.arrays import Array, Arrays, write_arrays
 from ortc.compare import compare
@@ -57,9 +57,11 @@ def race(
     path = records.place(host.fingerprint(), "race", model.name, label)
     document = records.read(path) or {}
     ready: list[Entrant] = []
+    absent: dict[str, str] = dict(document.get("absent", {}))
     for entry in entrants(model, shape, names, threads):
-        if isinstance(entry, str):
-            say(f"  {entry}")
+        if isinstance(entry, Absent):
+            say(f"  {entry.name}: {entry.reason}")
+            absent[entry.name] = entry.reason
         else:
             ready.append(entry)
     document = {
@@ -69,6 +71,7 @@ def race(
         "host": host.model_dump(mode="json"),
         "threads": threads,
         "rest_seconds": REST_SECONDS,
+        "absent": {name: reason for name, reason in absent.items() if name not in {e.name for e in ready}},
         **_kept(document, ready, threads),
     }
     if _rounds_of({entry.name for entry in ready}, document) >= rounds:
@@ -137,7 +140,8 @@ def _opened(
         except StageError as error:
             if entrant.name == EAGER:
                 raise
-            say(f"  {entrant.name}: cannot run: {error.message}")
+            say(f"  {entrant.name}: {error.message}")
+            document["absent"][entrant.name] = error.message
             continue
         # PyTorch eager is the first.
         expected = expected or answers

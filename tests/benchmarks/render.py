@@ -102,7 +102,7 @@ def latency(fingerprint: str, name: str) -> str:
             middle = median([value for turn in rounds for value in turn])
             cells.append(f"{_milliseconds(middle)} ({_speedup(document, contender).value:.2f}x)")
         rows.append(f"| {TITLES[contender]} | " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows) + "\n" + _absent(races)
 
 
 def detail(fingerprint: str, name: str, label: str) -> str:
@@ -128,7 +128,7 @@ def detail(fingerprint: str, name: str, label: str) -> str:
             f"{facts['peak_rss_bytes'] / 1e6:.0f} MB" if "peak_rss_bytes" in facts else "-",
         )
         rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows) + "\n" + _absent([document])
 
 
 def start(fingerprint: str, name: str) -> str:
@@ -173,6 +173,12 @@ def _contenders(races: list[Json]) -> list[str]:
     """Those of any race: PyTorch eager, the peers, ours last."""
     present = {name for document in races for turn in document["rounds"] for name in turn}
     return [name for name in (*(n for n in TITLES if n not in OURS), *OURS) if name in present]
+
+
+def _absent(races: list[Json]) -> str:
+    """Those that could not take part, and why."""
+    reasons = {name: reason for document in races for name, reason in document["absent"].items()}
+    return "".join(f"\n{TITLES[name]} does not take part: `{reason[:160]}`\n" for name, reason in reasons.items())
 
 
 def _rounds(document: Json, contender: str) -> list[list[float]]:

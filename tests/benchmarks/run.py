@@ -17,7 +17,7 @@ import render
 from catalogue import EAGER, MODELS, OURS, PEERS, Model
 from costs import costs
 from race import race
-from runners import entrants, say
+from runners import Absent, entrants, say
 from start import start
 from workshop import home
 
@@ -85,7 +85,7 @@ def _prepare(model: Model, shapes: tuple[tuple[int, ...], ...], names: tuple[str
     for shape in dict.fromkeys(model.build_shape(shape) for shape in shapes):
         say(f"prepare {model.name} for {model.label(shape)}")
         for entry in entrants(model, shape, names, threads):
-            say(f"  {entry}" if isinstance(entry, str) else f"  {entry.name}: {entry.facts}")
+            say(f"  {entry.name}: {entry.reason if isinstance(entry, Absent) else entry.facts}")
 
 
 if __name__ == "__main__":

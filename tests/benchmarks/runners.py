@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from catalogue import EAGER, OURS, PEERS, TITLES, Model
-from workshop import CONTENDERS, QUIET, artifact_of, bundles_of, home, python_of, versions_of
+from counting import QUIET
+from workshop import CONTENDERS, artifact_of, bundles_of, home, python_of, versions_of
 
 from ortc.arrays import Array, Arrays
 from ortc.checks import check_spec
@@ -57,19 +58,27 @@ class Entrant:
         return outputs[manifest["outputs"][0]["name"]]
 
 
+@dataclass(frozen=True)
+class Absent:
+    """A contender that cannot take part, and why."""
+
+    name: str
+    reason: str
+
+
 def variables() -> dict[str, str]:
     """Of every contender's process; torch.compile keeps its code where the next process finds it."""
     return {**QUIET, "TORCHINDUCTOR_CACHE_DIR": str(home() / "inductor")}
 
 
-def entrants(model: Model, shape: tuple[int, ...], names: tuple[str, ...], threads: int) -> Iterator[Entrant | str]:
-    """The contenders of a race in the order of the catalogue; for one that cannot be made, why."""
+def entrants(model: Model, shape: tuple[int, ...], names: tuple[str, ...], threads: int) -> Iterator[Entrant | Absent]:
+    """The contenders of a race in the order of the catalogue; those that cannot be made are absent."""
     for peer in PEERS:
         if peer.name not in names and peer.name != EAGER:
             continue
         artifact, made = artifact_of(peer, model)
         if made.failure is not None:
-            yield f"{peer.name}: cannot be made: {made.failure}"
+            yield Absent(peer.name, made.failure)
             continue
         script = (str(python_of(peer.environment)), "-s", str(CONTENDERS / peer.script))
         options = tuple(part for option in peer.options for part in ("--option", option))

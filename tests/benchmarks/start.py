@@ -9,7 +9,7 @@ from pathlib import Path
 import records
 from catalogue import Model
 from race import REST_SECONDS
-from runners import entrants, first_answer, inputs_of, say
+from runners import Absent, entrants, first_answer, inputs_of, say
 
 from ortc.arrays import write_arrays
 from ortc.host import Host
@@ -32,8 +32,8 @@ def start(model: Model, names: tuple[str, ...], *, host: Host, threads: int, rou
         write_arrays(inputs, inputs_of(model, shape, padded=False))
         pending = []
         for entry in entrants(model, shape, names, threads):
-            if isinstance(entry, str):
-                say(f"  {entry}")
+            if isinstance(entry, Absent):
+                say(f"  {entry.name}: {entry.reason}")
                 continue
             for how, command in entry.first.items():
                 key = f"{entry.name}, {how}" if how else entry.name

@@ -5,21 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import json
-import math
 import os
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from catalogue import OURS, Contender, Model
+from counting import QUIET, Cost, run_counted
 from platformdirs import user_cache_path
 
 from ortc.environment import environment
@@ -27,14 +23,6 @@ from ortc.store import sha256_file
 
 HERE = Path(__file__).parent
 CONTENDERS = HERE / "contenders"
-POLL_SECONDS = 0.05
-QUIET = {
-    "HF_HUB_OFFLINE": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
-    "OLIVE_DISABLE_TELEMETRY": "1",
-    "PYTHONDONTWRITEBYTECODE": "1",
-}
-"""Variables of every process: no network while something is measured."""
 
 
 def home() -> Path:
@@ -52,86 +40,6 @@ class Made:
     peak_rss_bytes: int = 0
     bytes: int = 0
     failure: str | None = None
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A command's wall time in seconds, and bytes resident in all its processes at once, as polled.
-
-    Attributes:
-        memory: (seconds since the start, bytes) of every poll.
-        lines: (seconds since the start, text) of what it said.
-    """
-
-    seconds: float
-    exit_code: int
-    memory: tuple[tuple[float, int], ...]
-    lines: tuple[tuple[float, str], ...]
-
-    def peak(self, begin: float = 0.0, end: float = math.inf) -> int | None:
-        """Most bytes between two times; None when nothing was polled in between."""
-        return max((size for at, size in self.memory if begin <= at <= end), default=None)
-
-    def tail(self) -> str:
-        """The last lines it said."""
-        return "\n".join(text for _, text in self.lines[-15:])
-
-
-def run_counted(command: list[str], *, directory: Path, variables: dict[str, str], log: Path) -> Cost:
-    """Run a command to its end and count its cost. Memory that processes share is counted in each."""
-    began = time.monotonic()
-    memory: list[tuple[float, int]] = []
-    lines: list[tuple[float, str]] = []
-    process = subprocess.Popen(
-        command,
-        cwd=directory,
-        env={**os.environ, **QUIET, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
-    ended = threading.Event()
-
-    def poll() -> None:
-        while not ended.wait(POLL_SECONDS):
-            memory.append((time.monotonic() - began, _tree_rss(process.pid)))
-
-    poller = threading.Thread(target=poll)
-    poller.start()
-    try:
-        with log.open("w", encoding="utf-8") as file, process.stdout or io.StringIO() as said:
-            for line in said:
-                lines.append((time.monotonic() - began, line.rstrip()))
-                file.write(line)
-                file.flush()
-        code = process.wait()
-    finally:
-        ended.set()
-        poller.join()
-    return Cost(time.monotonic() - began, code, tuple(memory), tuple(lines))
-
-
-def _tree_rss(root: int) -> int:
-    """Resident bytes of a process and all its descendants."""
-    parents: dict[int, list[int]] = {}
-    resident: dict[int, int] = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            status = (entry / "status").read_text("utf-8", errors="replace")
-        except OSError:  # it ended between the listing and the reading
-            continue
-        parent = re.search(r"^PPid:\s+(\d+)", status, re.MULTILINE)
-        size = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-        if parent is not None:
-            parents.setdefault(int(parent[1]), []).append(int(entry.name))
-            resident[int(entry.name)] = int(size[1]) * 1024 if size else 0
-    total, pending = 0, [root]
-    while pending:
-        process = pending.pop()
-        total += resident.get(process, 0)
-        pending += parents.get(process, [])
-    return total
 
 
 def python_of(name: str) -> Path:
@@ -198,10 +106,11 @@ def artifact_of(peer: Contender, model: Model) -> tuple[Path, Made]:
     if not peer.artifact:
         directory = model_directory(model)
         return directory, Made(identity=model_digest(model)[:16])
+    make = peer.command(model.task)
     scripts = {path.name: path.read_text("utf-8") for path in sorted(CONTENDERS.glob("*.py"))}
-    used = {name: text for name, text in scripts.items() if name == "models.py" or name in peer.make}
+    used = {name: text for name, text in scripts.items() if name == "models.py" or name in make}
     listing = (HERE / "peers" / f"{peer.environment}.txt").read_text("utf-8")
-    key = hashlib.sha256(json.dumps([peer.make, used, listing, model_digest(model)]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([make, used, listing, model_digest(model)]).encode()).hexdigest()
     place = home() / "artifacts" / model.name / peer.artifact
     record = place / "made.json"
     if record.is_file() and (found := json.loads(record.read_text("utf-8")))["key"] == key:
@@ -223,7 +132,7 @@ def make_artifact(peer: Contender, model: Model, place: Path) -> Made:
         "{output}": str(output),
         "{task}": model.task,
     }
-    command = [_filled(part, values) for part in peer.make.split()]
+    command = [_filled(part, values) for part in peer.command(model.task).split()]
     # A directory of its own: Olive keeps its cache in the current one, and a warm cache is not what making costs.
     with tempfile.TemporaryDirectory(dir=place) as scratch:
         cost = run_counted(command, directory=Path(scratch), variables={}, log=place / "log.txt")

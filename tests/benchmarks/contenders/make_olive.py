@@ -1,7 +1,8 @@
-"""Olive's dynamic quantization: `make_olive.py MODEL OUTPUT TASK` runs its passes by a workflow file.
+"""Olive by a workflow file, where its command does not do: `make_olive.py MODEL OUTPUT TASK PRECISION`.
 
-`olive optimize --precision int8` quantizes statically, with a text data set of the hub and on CUDA; the workflow is the
-one that the command writes, with OnnxDynamicQuantization in the place of that pass.
+The workflow is the one that `olive optimize` writes, but for two things. For int8 the command quantizes statically,
+with a text data set of the hub and on CUDA; this quantizes dynamically. For a model without attention heads the
+command's transformers pass fails; it is left out.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ import olive
 
 def main() -> None:
     """Write the workflow and run it."""
-    model, output, task = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
+    model, output, task, precision = sys.argv[1], Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     output.mkdir(parents=True, exist_ok=True)
+    text = task != "image-classification"
+    quantization = {"type": "OnnxDynamicQuantization", "precision": "int8", "per_channel": True}
     workflow = {
         "input_model": {
             "type": "HfModel",
             "model_path": model,
             "task": task,
-            "load_kwargs": {"attn_implementation": "eager"},
+            **({"load_kwargs": {"attn_implementation": "eager"}} if text else {}),
         },
         "systems": {
             "local_system": {
@@ -34,8 +37,8 @@ def main() -> None:
         "passes": {
             "conversion": {"type": "OnnxConversion", "use_dynamo_exporter": True},
             "peephole": {"type": "OnnxPeepholeOptimizer"},
-            "transformers": {"type": "OrtTransformersOptimization"},
-            "quantization": {"type": "OnnxDynamicQuantization", "precision": "int8", "per_channel": True},
+            **({"transformers": {"type": "OrtTransformersOptimization"}} if text else {}),
+            **({"quantization": quantization} if precision == "int8" else {}),
         },
         "no_artifacts": True,
         "output_dir": str(output),
