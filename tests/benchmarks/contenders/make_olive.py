@@ -13,6 +13,15 @@ from pathlib import Path
 
 import olive
 
+IMAGES = {
+    "input_names": ["pixel_values"],
+    "input_shapes": [[2, 3, 224, 224]],
+    "input_types": ["float32"],
+    "output_names": ["logits"],
+    "dynamic_axes": {"pixel_values": {"0": "batch"}},
+}
+"""Said, since its own guess is a fixed 64 x 64. With these axes its dynamo conversion fails; TorchScript takes them."""
+
 
 def main() -> None:
     """Write the workflow and run it."""
@@ -25,7 +34,7 @@ def main() -> None:
             "type": "HfModel",
             "model_path": model,
             "task": task,
-            **({"load_kwargs": {"attn_implementation": "eager"}} if text else {}),
+            **({"load_kwargs": {"attn_implementation": "eager"}} if text else {"io_config": IMAGES}),
         },
         "systems": {
             "local_system": {
@@ -35,7 +44,7 @@ def main() -> None:
         },
         "target": "local_system",
         "passes": {
-            "conversion": {"type": "OnnxConversion", "use_dynamo_exporter": True},
+            "conversion": {"type": "OnnxConversion", "use_dynamo_exporter": text},
             "peephole": {"type": "OnnxPeepholeOptimizer"},
             **({"transformers": {"type": "OrtTransformersOptimization"}} if text else {}),
             **({"quantization": quantization} if precision == "int8" else {}),
