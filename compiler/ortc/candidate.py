@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,11 +60,11 @@ class Material:
 
 @dataclass(frozen=True)
 class Made:
-    """A variant whose graph was made, at a graph level."""
+    """A variant whose graph was made, at a graph level; `files` says where the graph's files lie, by name."""
 
     variant: VariantPlan
     level: GraphLevel
-    directory: Path
+    files: Callable[[], Mapping[str, Path]]
     graph: VariantGraph
     tuning: TuningPlan | None = None
 
@@ -123,9 +124,10 @@ def assemble(
     plan = material.plan
     model = directory / "model"
     model.mkdir()
+    files = made.files()
     for name in (MODEL_FILE, DATA_FILE):
-        if (made.directory / name).is_file():
-            shutil.copyfile(made.directory / name, model / name)
+        if name in files:
+            shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made)
     source = plan.model
     random = isinstance(source, HuggingFaceSource) and source.weights == "random"

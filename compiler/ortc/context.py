@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ortc.digests import code_digest, sha256_file, templates_digest
 from ortc.entrypoint import entrypoint_digest
 from ortc.environment import environment
 from ortc.errors import StageError
@@ -19,7 +20,7 @@ from ortc.lock import Ingredients
 from ortc.plan import Plan, digest
 from ortc.progress import Progress
 from ortc.spec import OnnxSource, PyTorchSource
-from ortc.store import Entry, Store, code_digest, sha256_file, templates_digest
+from ortc.store import Entry, Store
 from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
 
@@ -84,8 +85,12 @@ class Context:
     def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
         """Run a cacheable action of a stage, with progress."""
         with self.progress.step(stage, subject) as step:
-            entry = self.store.run(stage, inputs, action, f"{self.plan.name}: {subject}")
-            step.cached = entry.cached
+            try:
+                entry = self.store.run(stage, inputs, action, f"{self.plan.name}: {subject}")
+            finally:
+                for warning in self.store.warnings():
+                    self.progress.note(warning)
+            step.cached, step.remote = entry.cached, entry.found == "remote"
         return entry
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:

@@ -7,9 +7,9 @@ import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
+from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.plan import digest
-from ortc.store import sha256_file
 
 _NO_DATA = (".md", ".rst", ".lock", ".pyc", ".safetensors", ".bin", ".pt", ".pth", ".pt2", ".onnx", ".data")
 """Beside a module, but not read by it: documents, locks, and weights, which the spec names where they matter."""

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.plan import Frozen, ModelPlan
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
-from ortc.store import Store, sha256_file
+from ortc.store import Store
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
@@ -156,11 +157,11 @@ def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, stor
             found = sha256_file(path)
             if found != declared:
                 tried.append(f"{origin}: refused, {_difference(declared, found)}")
-                if path == store.blob(declared):
+                if path == store.blobs.place(declared):
                     # Damaged on the disk; while it lies there, no good copy would take its place.
                     path.unlink(missing_ok=True)
                 continue
-            _link(store.add_blob(path, declared), work, name)
+            _link(store.blobs.add(path, declared), work, name)
             files.append(FetchedFile(name=name, sha256=declared, origin=origin))
             break
         else:
@@ -177,7 +178,7 @@ def _places(
     source: HuggingFaceSource, name: str, declared: str, root: Path, store: Store, tried: list[str]
 ) -> Iterator[tuple[str, Path]]:
     """Where a file may lie, nearest first; why a place has none is appended to `tried`."""
-    if (blob := store.blob(declared)).is_file():
+    if (blob := store.blobs.place(declared)).is_file():
         yield "ortc's cache", blob
     if (cached := _hub_cache(source, name)) is not None:
         yield "the hub cache", cached

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
 from ortc.fetch import HUB_PATTERNS
-from ortc.store import sha256_file
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 DEFAULT_OPSET = 20

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
 from ortc.inspection import BATCH, OUTSIDE, InspectionError
-from ortc.store import sha256_file
 
 if TYPE_CHECKING:
     import onnx

@@ -7,13 +7,14 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ortc.arrays import Arrays, write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.context import Context, error_data, is_deterministic
+from ortc.digests import code_digest, sha256_file
 from ortc.entrypoint import entrypoint_digest
 from ortc.errors import AccuracyError, OrtcError, StageError
 from ortc.plan import Plan, ProviderPlan, VariantPlan
@@ -21,10 +22,10 @@ from ortc.report import Check
 from ortc.samples import InputFactory, Samples, load_samples
 from ortc.spec import Metric as MetricPlan
 from ortc.spec import OnnxSource
-from ortc.stages.graph import Exported
+from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
-from ortc.store import code_digest, sha256_file
+from ortc.store import Entry
 from ortc.worker import Worker
 
 CHECK_PINS = "onnxruntime"
@@ -48,13 +49,13 @@ class Metric:
 class ModelBuild:
     """What the targets' parts build on.
 
-    `key` is everything that decides the canonical graph and the cases it is judged at, for cache keys; `canonical` is
-    the directory of the graph; `factory` makes inputs of any case.
+    `key` is everything that decides the canonical graph and the cases it is judged at, for cache keys; `canonical`
+    gives the directory of the graph; `factory` makes inputs of any case.
     """
 
     material: Material
     key: dict[str, Any]
-    canonical: Path
+    canonical: Callable[[], Path]
     factory: Callable[[], InputFactory]
     metric: Metric | None
 
@@ -81,10 +82,11 @@ def build_model(context: Context) -> ModelBuild:
         exporters = ("onnx",)
     for exporter in exporters:
         try:
-            exported, directory, key = _export(context, exporter)
+            exported, entry = _export(context, exporter)
+            key = entry.key
             factory = _factory(exported, plan, samples)
             inputs = reference_inputs(context, samples_key, key)
-            cases = _reference_cases(context, exported, directory, factory, inputs)
+            cases = _reference_cases(context, exported, entry, factory, inputs)
             material = Material(
                 plan=plan,
                 fetched=context.fetched,
@@ -101,14 +103,14 @@ def build_model(context: Context) -> ModelBuild:
                 "cases": [str(case) for case in plan.cases],
                 "calibration": [axis.model_dump(mode="json") for axis in plan.export.axes],
             }
-            _check_canonical(context, material, full_key, directory, factory)
+            _check_canonical(context, material, full_key, entry, factory)
         except ExportError as error:
             if exporter == exporters[-1]:
                 raise StageError(error.message, help=error.help, details=(*reasons, *error.details)) from error
             reasons.append(f"{exporter}: {error.message}")
             context.progress.note(f"{error.message}; trying the {exporters[-1]} exporter")
         else:
-            return ModelBuild(material, full_key, directory, factory, metric)
+            return ModelBuild(material, full_key, _checked_out(context, entry), factory, metric)
     raise AssertionError(exporters)
 
 
@@ -139,7 +141,7 @@ def _samples(context: Context) -> tuple[str | None, Callable[[], Samples]]:
     return sha256_file(path), cache(lambda: load_samples(path, context.fetched.directory))
 
 
-def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
+def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:
     plan = context.plan.export
     inputs = {
         "model": context.model_key(),
@@ -165,7 +167,17 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Path, str]:
     entry = context.run("export", exporter, inputs, action)
     if (failure := entry.result.get("error")) is not None:
         raise ExportError(failure["message"], help=failure["help"], details=tuple(failure["details"]))
-    return Exported.model_validate(entry.result["exported"]), entry.directory, entry.key
+    return Exported.model_validate(entry.result["exported"]), entry
+
+
+def _checked_out(context: Context, entry: Entry) -> Callable[[], Path]:
+    """Gives a directory with the canonical graph, made when it is first needed."""
+
+    @cache
+    def directory() -> Path:
+        return context.store.check_out(entry, Path(tempfile.mkdtemp(prefix="graph-", dir=context.work)))
+
+    return directory
 
 
 def reference_inputs(context: Context, samples_key: str | None, export_key: str) -> dict[str, Any]:
@@ -195,7 +207,7 @@ def metric_inputs(context: Context, declared: MetricPlan) -> dict[str, Any]:
 def _reference_cases(
     context: Context,
     exported: Exported,
-    directory: Path,
+    graph: Entry,
     factory: Callable[[], InputFactory],
     inputs: dict[str, Any],
 ) -> tuple[ReferenceCase, ...]:
@@ -209,7 +221,7 @@ def _reference_cases(
             if context.has_reference:
                 worker = context.reference()
             else:
-                bundle = _canonical_bundle(context, exported, directory, ())
+                bundle = _canonical_bundle(context, exported, graph, ())
                 interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
                 worker = stack.enter_context(Worker.for_bundle("canonical", interpreter, bundle))
                 worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
@@ -225,8 +237,8 @@ def _reference_cases(
     return tuple(
         ReferenceCase(
             name=name,
-            inputs=entry.directory / f"{index}.inputs.npz",
-            outputs=entry.directory / f"{index}.outputs.npz",
+            inputs=entry.files[f"{index}.inputs.npz"],
+            outputs=entry.files[f"{index}.outputs.npz"],
         )
         for index, name in enumerate(entry.result.get("cases", ()))
     )
@@ -249,18 +261,19 @@ def _canonical_variant(plan: Plan) -> VariantPlan:
     )
 
 
-def _canonical_bundle(context: Context, exported: Exported, directory: Path, cases: tuple[ReferenceCase, ...]) -> Path:
+def _canonical_bundle(context: Context, exported: Exported, entry: Entry, cases: tuple[ReferenceCase, ...]) -> Path:
     bundle = Path(tempfile.mkdtemp(prefix="canonical-", dir=context.work))
-    size = sum(file.stat().st_size for file in directory.glob("model.onnx*"))
+    size = sum(file.bytes for file in entry.kept if file.path in (MODEL_FILE, DATA_FILE))
     graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
     material = Material(context.plan, context.fetched, exported, None, cases, context.tools)
-    made = Made(variant=_canonical_variant(context.plan), level="off", directory=directory, graph=graph)
+    files = partial(context.store.proven, entry)
+    made = Made(variant=_canonical_variant(context.plan), level="off", files=files, graph=graph)
     assemble(bundle, material, context.plan.targets[0], made)
     return bundle
 
 
 def _check_canonical(
-    context: Context, material: Material, key: dict[str, Any], directory: Path, factory: Callable[[], InputFactory]
+    context: Context, material: Material, key: dict[str, Any], graph: Entry, factory: Callable[[], InputFactory]
 ) -> None:
     """Run the exported graph, unoptimized, over the whole shape matrix.
 
@@ -276,7 +289,7 @@ def _check_canonical(
     }
 
     def action(output: Path) -> dict[str, Any]:  # the result is all there is
-        bundle = _canonical_bundle(context, material.exported, directory, material.cases)
+        bundle = _canonical_bundle(context, material.exported, graph, material.cases)
         return check_bundle(interpreter, bundle, material.cases, factory(), None).model_dump(mode="json")
 
     entry = context.run("shape matrix", f"{len(material.cases)} cases", inputs, action)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ortc.candidate import Material
 from ortc.context import Context
+from ortc.digests import sha256_file
 from ortc.fetch import fetch
 from ortc.host import describe
 from ortc.model_build import build_model
@@ -15,7 +16,7 @@ from ortc.plan import Plan
 from ortc.progress import Progress
 from ortc.publish import Staging, is_intact
 from ortc.report import BuildReport, TargetReport
-from ortc.store import Store, sha256_file
+from ortc.store import Store
 from ortc.target_build import build_target
 from ortc.target_bundle import TargetBuild
 from ortc.workplace import workplace

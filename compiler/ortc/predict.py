@@ -33,7 +33,7 @@ class Foreseen(Frozen):
 
     stage: str
     subject: str
-    state: Literal["cached", "will run"]
+    state: Literal["cached", "cached (remote)", "will run"]
     reason: str = ""
 
 
@@ -48,13 +48,14 @@ class _Foreseeing(Context):
 
     def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
         """The cached entry, or a note that the stage will run."""
-        if (entry := self.store.find(stage, inputs)) is not None:
-            self.foreseen.append(Foreseen(stage=stage, subject=subject, state="cached"))
+        if (entry := self.store.foresee(stage, inputs)) is not None:
+            state: Literal["cached", "cached (remote)"] = "cached (remote)" if entry.found == "remote" else "cached"
+            self.foreseen.append(Foreseen(stage=stage, subject=subject, state=state))
             return entry
         reason = self.store.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
         self.foreseen.append(Foreseen(stage=stage, subject=subject, state="will run", reason=reason))
         if stage in _FORESEEABLE:
-            return Entry(key="", directory=self.work, result={}, cached=False, pending=True)
+            return Entry(key="", result={}, found="nowhere", pending=True)
         raise _Missing(stage)
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:

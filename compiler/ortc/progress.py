@@ -12,11 +12,13 @@ from ortc.report import StageTime
 
 @dataclass
 class Step:
-    """A stage under way; `cached` is set by whoever finds that nothing had to be done."""
+    """A stage under way; `cached` is set by whoever finds that nothing had to be done, `remote` when that was found in
+    the remote cache."""
 
     stage: str
     subject: str
     cached: bool = False
+    remote: bool = False
 
 
 @dataclass
@@ -35,7 +37,11 @@ class Progress:
             yield step
         finally:
             seconds = time.perf_counter() - begin
-            self.times.append(StageTime(stage=stage, subject=subject, seconds=round(seconds, 3), cached=step.cached))
+            self.times.append(
+                StageTime(
+                    stage=stage, subject=subject, seconds=round(seconds, 3), cached=step.cached, remote=step.remote
+                )
+            )
             self.ended(step, seconds)
 
     def started(self, step: Step) -> None:

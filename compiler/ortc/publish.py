@@ -16,8 +16,8 @@ from typing import Self
 from filelock import FileLock
 
 from ortc.bundle import STAMP, FileInfo, Manifest, to_json
+from ortc.digests import sha256_file
 from ortc.errors import StageError
-from ortc.store import sha256_file
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100

@@ -151,12 +151,14 @@ class BuildReport(Frozen):
 
 
 class StageTime(Frozen):
-    """How long a stage took, or that nothing had to be done."""
+    """How long a stage took, or that nothing had to be done; `remote` when what was done before came from the remote
+    cache."""
 
     stage: str
     subject: str
     seconds: float
     cached: bool
+    remote: bool = False
 
 
 BuildReport.model_rebuild()

@@ -56,7 +56,7 @@ def reverify(bundle: Path, store: Store, *, timed: bool = True) -> Reverified:
         store: where the runtime environment is kept.
         timed: measure latency, start and memory.
     """
-    from ortc.store import sha256_file
+    from ortc.digests import sha256_file
 
     manifest = read_bundle(bundle)
     host = describe()

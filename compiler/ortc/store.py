@@ -1,29 +1,32 @@
-"""Where builds keep what they can reuse: finished actions, source files by digest, runtime environments."""
+"""Where builds keep what they can reuse: finished actions, files by digest, runtime environments."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock
 from platformdirs import user_cache_path
 
+from ortc.blobs import Blobs
+from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.plan import digest
+from ortc.records import KeptFile, Record, action_key, read_record
+from ortc.remote import RemoteCache
 
 Json = dict[str, Any]
 
-RESULT = "result.json"
-INPUTS = "inputs.json"
+Found = Literal["here", "remote", "nowhere"]
+"""Where a finished action was found; `nowhere` when it ran now."""
 
 
 def cache_root() -> Path:
@@ -34,30 +37,46 @@ def cache_root() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished action: the files it wrote, its JSON result, and whether it was found or ran now.
+    """A finished action: its JSON result and the files it wrote.
 
-    A pending one is foreseen by `ortc plan` and has no result.
+    A pending one is foreseen by `ortc plan` and has neither.
     """
 
     key: str
-    directory: Path
     result: Json
-    cached: bool
+    found: Found
+    kept: tuple[KeptFile, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Where the content of each file lies in the cache; to be read, never to be changed or linked to."""
     pending: bool = False
+
+    @property
+    def cached(self) -> bool:
+        """Whether nothing had to be done."""
+        return self.found != "nowhere"
 
 
 class Store:
-    """Finished actions by the digest of everything that went into them.
+    """Finished actions by the digest of everything that went into them, and files by the digest of their content.
 
-    An entry is written beside its place and renamed into it, under a lock of its own: a kill leaves no half entry, and
-    of several builds that need the same action one does it while the others wait.
+        actions/KEY.json    what an action gave, and its files by digest
+        blobs/AA/SHA256     the files
+        latest/             the last action of each subject, to explain why the next one is not cached
+        unfinished/KEY/     where an action under way writes
+        environments/       runtime environments
+
+    Whatever is kept is written beside its place and renamed into it, records after their files: a kill leaves no half
+    entry. An action runs under a lock of its own: of several builds that need the same one does it while the others
+    wait.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, remote: RemoteCache | None = None) -> None:
         self.root = root
+        self.remote = remote
+        self.blobs = Blobs(root / "blobs")
 
     def run(self, stage: str, inputs: Json, action: Callable[[Path], Json], subject: str = "") -> Entry:
-        """The entry for these inputs; `action(directory)` makes it when there is none.
+        """The entry for these inputs; `action(directory)` makes it when neither this cache nor the remote one has it.
 
         Args:
             stage: name of the stage.
@@ -67,24 +86,146 @@ class Store:
         """
         if (found := self.find(stage, inputs)) is not None:
             return found
-        key = digest({"stage": stage, "inputs": inputs})
-        place = self._place(stage, key)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{place}.lock"):
-            if (found := self._read(key, place)) is not None:
+        key = action_key(stage, inputs)
+        with self._locked(key):
+            # Somebody else may have done it in the meantime.
+            if (found := self.find(stage, inputs)) is not None:
                 return found
-            # Torn by a crash of the machine: what cannot be read is made again. Only here, where nobody else mends it.
-            shutil.rmtree(place, ignore_errors=True)
-            work = Path(tempfile.mkdtemp(prefix=f".{key[:12]}-", dir=place.parent))
-            try:
+            if (found := self._fetch(key)) is not None:
+                return found
+            with self._unfinished(key) as work:
                 result = action(work)
-                (work / INPUTS).write_text(json.dumps(inputs), "utf-8")
-                (work / RESULT).write_text(json.dumps(result, indent=1), "utf-8")
-                work.rename(place)
-                self._remember(stage, subject, key)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-            return Entry(key, place, result, cached=False)
+                record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=self._take(work))
+                content = record.content()
+            entry = self._keep(record, content, "nowhere")
+        if self.remote is not None:
+            self.remote.offer(key, content, [(file, self.blobs.place(file.sha256)) for file in record.files])
+        return entry
+
+    def warnings(self) -> Iterator[str]:
+        """What a user should know of the remote cache, each once."""
+        while self.remote is not None and self.remote.warnings:
+            yield self.remote.warnings.popleft()
+
+    def put(self, stage: str, inputs: Json, result: Json, subject: str = "") -> Entry:
+        """Keep a result that is there already; on this machine alone."""
+        record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=())
+        return self._keep(record, record.content(), "nowhere")
+
+    def find(self, stage: str, inputs: Json) -> Entry | None:
+        """The entry for these inputs, if this cache has it."""
+        key = action_key(stage, inputs)
+        place = self._action(key)
+        try:
+            record = read_record(place.read_bytes(), key)
+        except (OSError, ValueError):
+            # Not there, or torn by a crash of the machine: it is made again.
+            return None
+        if not all(map(self.blobs.has, record.files)):
+            return None
+        with contextlib.suppress(OSError):
+            # The time of last use, for `ortc cache prune`.
+            os.utime(place)
+        return self._entry(key, record, "here")
+
+    def foresee(self, stage: str, inputs: Json) -> Entry | None:
+        """The entry that a build would find here or in the remote cache, without its files in the latter case."""
+        if (found := self.find(stage, inputs)) is not None or self.remote is None:
+            return found
+        key = action_key(stage, inputs)
+        record = self.remote.find(key)
+        return None if record is None else self._entry(key, record, "remote")
+
+    def proven(self, entry: Entry) -> dict[str, Path]:
+        """Where the files of an entry lie, after their content was compared with their digests.
+
+        Raises:
+            StageError: the cache was damaged.
+        """
+        return {file.path: self.blobs.proven(file.sha256) for file in entry.kept}
+
+    def check_out(self, entry: Entry, directory: Path) -> Path:
+        """Copy the files of an entry, with their names, into a directory of the caller's own.
+
+        They are copies because onnx reads no external data through links, symbolic or hard.
+
+        Raises:
+            StageError: the cache was damaged.
+        """
+        files = self.proven(entry)
+        for file in entry.kept:
+            place = directory / file.path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(files[file.path], place)
+            place.chmod(file.mode)
+        return directory
+
+    def _fetch(self, key: str) -> Entry | None:
+        """An entry of the remote cache, with all its files here; None when anything of it is missing or damaged."""
+        if self.remote is None or (record := self.remote.find(key)) is None:
+            return None
+        with self._unfinished(key) as work:
+            for file in record.files:
+                place = work / file.sha256
+                if not self.blobs.has(file):
+                    if not self.remote.fetch(file, place):
+                        return None
+                    self.blobs.adopt(place, file.sha256)
+        return self._keep(record, record.content(), "remote")
+
+    def _take(self, work: Path) -> tuple[KeptFile, ...]:
+        """Make blobs of all files of a directory."""
+        taken = []
+        for path in sorted(path for path in work.rglob("*") if path.is_file()):
+            status, sha256 = path.stat(), sha256_file(path)
+            name, mode = path.relative_to(work).as_posix(), status.st_mode & 0o777
+            taken.append(KeptFile(path=name, sha256=sha256, bytes=status.st_size, mode=mode))
+            self.blobs.adopt(path, sha256)
+        return tuple(taken)
+
+    def _keep(self, record: Record, content: bytes, found: Found) -> Entry:
+        key = record.key
+        _write(self._action(key), content)
+        _write(self._latest(record.stage, record.subject), key.encode())
+        return self._entry(key, record, found)
+
+    def _entry(self, key: str, record: Record, found: Found) -> Entry:
+        files = {file.path: self.blobs.place(file.sha256) for file in record.files}
+        return Entry(key, record.result, found, record.files, files)
+
+    @contextlib.contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        (self.root / "unfinished").mkdir(parents=True, exist_ok=True)
+        with FileLock(self.root / "unfinished" / f"{key}.lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _unfinished(self, key: str) -> Iterator[Path]:
+        """An empty directory for an action whose lock is held; what a killed one left there is removed."""
+        work = self.root / "unfinished" / key
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def why_missing(self, stage: str, inputs: Json, subject: str) -> str:
+        """What changed since the last entry for this subject, for people."""
+        try:
+            key = self._latest(stage, subject).read_text("utf-8")
+            before = read_record(self._action(key).read_bytes(), key).inputs
+        except (OSError, ValueError):
+            return "never done"
+        changed = list(_changes(before, json.loads(json.dumps(inputs)), ()))
+        shown = ", ".join(changed[:3])
+        return f"changed: {shown}{', …' if len(changed) > 3 else ''}" if changed else "was pruned"
+
+    def _action(self, key: str) -> Path:
+        return self.root / "actions" / f"{key}.json"
+
+    def _latest(self, stage: str, subject: str) -> Path:
+        return self.root / "latest" / stage.replace(" ", "-") / digest(subject)[:32]
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
@@ -113,66 +254,18 @@ class Store:
             fcntl.flock(stream, operation)
             yield
 
-    def put(self, stage: str, inputs: Json, result: Json, subject: str = "") -> Entry:
-        """Keep a result that is there already."""
-        return self.run(stage, inputs, lambda _: result, subject)
 
-    def why_missing(self, stage: str, inputs: Json, subject: str) -> str:
-        """What changed since the last entry for this subject, for people."""
-        try:
-            key = self._latest(stage, subject).read_text("utf-8")
-            before = json.loads((self._place(stage, key) / INPUTS).read_text("utf-8"))
-        except (OSError, ValueError):
-            return "never done"
-        changed = list(_changes(before, json.loads(json.dumps(inputs)), ()))
-        shown = ", ".join(changed[:3])
-        return f"changed: {shown}{', …' if len(changed) > 3 else ''}" if changed else "was pruned"
-
-    def _latest(self, stage: str, subject: str) -> Path:
-        return self.root / "latest" / stage.replace(" ", "-") / digest(subject)[:32]
-
-    def _remember(self, stage: str, subject: str, key: str) -> None:
-        pointer = self._latest(stage, subject)
-        pointer.parent.mkdir(parents=True, exist_ok=True)
-        fresh = pointer.with_name(f".{pointer.name}.{os.getpid()}")
-        fresh.write_text(key, "utf-8")
-        fresh.replace(pointer)
-
-    def find(self, stage: str, inputs: Json) -> Entry | None:
-        """The entry for these inputs, if the action has been done."""
-        key = digest({"stage": stage, "inputs": inputs})
-        return self._read(key, self._place(stage, key))
-
-    def _place(self, stage: str, key: str) -> Path:
-        return self.root / "actions" / stage.replace(" ", "-") / key
-
-    def _read(self, key: str, place: Path) -> Entry | None:
-        try:
-            result = json.loads((place / RESULT).read_text("utf-8"))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        with contextlib.suppress(OSError):
-            # The time of last use, for `ortc cache prune`.
-            os.utime(place / RESULT)
-        return Entry(key, place, result, cached=True)
-
-    def blob(self, sha256: str) -> Path:
-        """Where the file with this digest is kept."""
-        return self.root / "blobs" / sha256[:2] / sha256
-
-    def add_blob(self, path: Path, sha256: str) -> Path:
-        """Keep a copy of a file whose digest was checked; returns its place."""
-        place = self.blob(sha256)
-        if not place.is_file():
-            place.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".", dir=place.parent)
-            os.close(handle)
-            try:
-                shutil.copyfile(path, name)
-                Path(name).rename(place)
-            finally:
-                Path(name).unlink(missing_ok=True)
-        return place
+def _write(place: Path, content: bytes) -> None:
+    """Write a file beside its place, and rename it into it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    handle, fresh = tempfile.mkstemp(prefix=f".{place.name[:12]}-", dir=place.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+        Path(fresh).replace(place)
+    except BaseException:
+        Path(fresh).unlink(missing_ok=True)
+        raise
 
 
 def _changes(before: object, now: object, path: tuple[str, ...]) -> Iterator[str]:
@@ -184,36 +277,3 @@ def _changes(before: object, now: object, path: tuple[str, ...]) -> Iterator[str
         name = ".".join(path) or "inputs"
         short = all(not isinstance(value, dict | list) and len(str(value)) < 24 for value in (before, now))
         yield f"{name} {before} -> {now}" if short else name
-
-
-def sha256_file(path: Path) -> str:
-    """sha256, in hex, of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def code_digest(*modules: str) -> str:
-    """sha256 over the source of modules or packages of this one, given as paths relative to it (`stages/export.py`)."""
-    package = Path(__file__).parent
-    files = [
-        file
-        for name in modules
-        for file in (sorted((package / name).rglob("*.py")) if (package / name).is_dir() else [package / name])
-    ]
-    return digest([[str(file.relative_to(package)), sha256_file(file)] for file in files])
-
-
-def loader_digest() -> str:
-    """sha256 of the loader that bundles carry: what runs every check and measurement."""
-    from ortc.resources import templates_dir
-
-    return sha256_file(templates_dir() / "runtime" / "loader.py")
-
-
-def templates_digest() -> str:
-    """sha256 over everything that is rendered or copied into bundles."""
-    from ortc.resources import templates_dir
-
-    root = templates_dir()
-    files = sorted(file for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return digest([[str(file.relative_to(root)), sha256_file(file)] for file in files])

@@ -11,12 +11,12 @@ from typing import Any
 from ortc.bundle import DecisionInfo
 from ortc.candidate import Made, Material, assemble
 from ortc.context import Context
+from ortc.digests import code_digest, templates_digest
 from ortc.errors import StageError
 from ortc.plan import TargetPlan, TuningPlan
 from ortc.publish import MEASUREMENTS, seal, stamp
 from ortc.report import Check, Race, TargetReport, Verdict
 from ortc.stages.verify import is_invariant
-from ortc.store import code_digest, templates_digest
 from ortc.worker import Worker
 
 

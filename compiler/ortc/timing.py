@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 from ortc.arrays import write_arrays
 from ortc.candidate import assemble
+from ortc.digests import code_digest
 from ortc.host import cores
 from ortc.plan import CasePlan, Shape
 from ortc.publish import seal
 from ortc.report import Race
 from ortc.search import name_of
 from ortc.stages import measure
-from ortc.store import code_digest
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ortc.arrays import write_arrays
 from ortc.candidate import Made, assemble
 from ortc.context import Context
+from ortc.digests import code_digest, loader_digest
 from ortc.errors import StageError
 from ortc.model_build import CHECK_PINS, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan
@@ -18,7 +20,6 @@ from ortc.report import Check, Verdict
 from ortc.stages.optimize import VariantGraph, make_variant, rewrite_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, size_verdicts, worst_case
-from ortc.store import code_digest, loader_digest
 from ortc.target import GraphLevel
 from ortc.target_bundle import Tried
 from ortc.verdicts import ACCURACY_GATES, describe
@@ -95,7 +96,7 @@ class VariantBuilder:
 
         def action(output: Path) -> dict[str, Any]:
             try:
-                graph = make_variant(self.model.canonical, output, variant, level, interpreter, ranges)
+                graph = make_variant(self.model.canonical(), output, variant, level, interpreter, ranges)
                 return graph.model_dump(mode="json")
             except NotApplicable as error:
                 return {"skip": error.message}
@@ -108,7 +109,8 @@ class VariantBuilder:
             skip = error.message
         if skip is not None:
             return self._not_made(variant, level, tuning, skip)
-        made = Made(variant, level, entry.directory, VariantGraph.model_validate(entry.result), tuning)
+        files = partial(self.context.store.proven, entry)
+        made = Made(variant, level, files, VariantGraph.model_validate(entry.result), tuning)
         verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
         return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
 
@@ -121,7 +123,7 @@ class VariantBuilder:
 
     def _not_made(self, variant: VariantPlan, level: GraphLevel, tuning: TuningPlan | None, reason: str) -> Tried:
         verdict = Verdict(gate="applies", platform=self.platform, outcome="fail", observed=reason, limit="can be made")
-        made = Made(variant, level, self.model.canonical, VariantGraph(bytes=0, domains={}, operators={}), tuning)
+        made = Made(variant, level, dict, VariantGraph(bytes=0, domains={}, operators={}), tuning)
         return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
 
     def _ranges(self, variant: VariantPlan, interpreter: Path | None) -> Path | None:
@@ -147,7 +149,7 @@ class VariantBuilder:
 
             try:
                 with (
-                    rewrite_variant(self.model.canonical, variant.rewrites) as graph,
+                    rewrite_variant(self.model.canonical(), variant.rewrites) as graph,
                     tempfile.TemporaryDirectory(prefix="samples-", dir=self.context.work) as scratch,
                 ):
                     files = []
@@ -170,7 +172,7 @@ class VariantBuilder:
         entry = self.context.run("calibrate", subject, inputs, action)
         if (skip := entry.result.get("skip")) is not None:
             raise NotApplicable(skip)
-        return entry.directory / RANGES
+        return entry.files[RANGES]
 
     def glance(self, entry: Tried) -> Tried:
         """Run a made variant once, at the shape of the budget: what does not load is not raced.

@@ -12,13 +12,16 @@ import pytest
 from tests.integration.conftest import MakeCache
 from tests.support.builds import PATIENT, ROOT, Compiler
 
+from ortc.store import Store
+
 SPEC = "specs/digits.yaml"
 Stages = list[tuple[str, str]]
 
 
 @pytest.fixture(scope="module")
 def compiler(make_cache: MakeCache, tmp_path_factory: pytest.TempPathFactory) -> Compiler:
-    return Compiler(make_cache(tmp_path_factory.mktemp("incremental") / "cache"))
+    place = tmp_path_factory.mktemp("incremental")
+    return Compiler(make_cache(place / "cache"), url=f"file://{place}/shared")
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +45,10 @@ def run(compiler: Compiler, *arguments: str) -> str:
     return done.stdout
 
 
-def foreseen(compiler: Compiler, output: Path, *options: str) -> Stages:
-    """The stages that `ortc plan` says will run."""
+def foreseen(compiler: Compiler, output: Path, *options: str, state: str = "will run") -> Stages:
+    """The stages that `ortc plan` says will run, or are in another state."""
     document = json.loads(run(compiler, "plan", SPEC, "--json", "-o", str(output), *options))
-    return [(entry["stage"], entry["subject"]) for entry in document["stages"] if entry["state"] == "will run"]
+    return [(entry["stage"], entry["subject"]) for entry in document["stages"] if entry["state"] == state]
 
 
 def done(report: dict[str, Any]) -> Stages:
@@ -55,6 +58,11 @@ def done(report: dict[str, Any]) -> Stages:
         for entry in report["stages"]
         if not entry["cached"] and entry["stage"] != "fetch"
     ]
+
+
+def from_afar(report: dict[str, Any]) -> Stages:
+    """The stages whose results came from the remote cache."""
+    return [(entry["stage"], entry["subject"]) for entry in report["stages"] if entry["remote"]]
 
 
 def test_an_unchanged_spec_does_no_work(compiler: Compiler, output: Path) -> None:
@@ -129,20 +137,80 @@ def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) 
     ]
 
 
+def test_another_machine_takes_what_this_one_did(
+    compiler: Compiler, output: Path, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    other = Compiler(make_cache(tmp_path / "cache"), url=compiler.url)
+    planned = foreseen(other, tmp_path, *PATIENT, state="cached (remote)")
+    assert {stage for stage, _ in planned} == {
+        *("export", "reference", "metric", "shape matrix", "variant", "verify", "measure", "start")
+    }
+    assert foreseen(other, tmp_path, *PATIENT) == [("bundle", "cpu"), ("bundle", "edge")]
+    assert not (other.cache / "actions").exists(), "a plan fetches nothing"
+    build = other.build(SPEC, *PATIENT, output=tmp_path).succeeded()
+    assert from_afar(build.report("digits")) == planned
+    assert done(build.report("digits")) == [("bundle", "cpu"), ("bundle", "edge")]
+    for target in ("cpu", "edge"):
+        one, two = (place / "digits" / "1.0.0" / target / "SHA256SUMS" for place in (output, tmp_path))
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_truncated_file_of_the_remote_cache_is_made_again(
+    compiler: Compiler, output: Path, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    shared = Path(compiler.url.removeprefix("file://"))
+    records = [json.loads(path.read_bytes()) for path in (shared / "actions").iterdir()]
+    record = next(r for r in records if r["stage"] == "variant" and "edge: int8" in r["subject"] and r["files"])
+    sha256 = next(file["sha256"] for file in record["files"] if file["path"] == "model.onnx")
+    blob = shared / "blobs" / sha256[:2] / sha256
+    whole = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(whole[:-1])
+    other = Compiler(make_cache(tmp_path / "cache"), url=compiler.url)
+    build = other.build(SPEC, *PATIENT, output=tmp_path).succeeded()
+    assert "`model.onnx` is damaged" in build.stderr
+    assert record["subject"] == f"digits: {done(build.report('digits'))[0][1]}"
+    assert {stage for stage, _ in done(build.report("digits"))} == {"variant", "bundle"}
+    assert blob.read_bytes() == whole, "what is damaged is written again"
+
+
+def test_a_remote_cache_that_is_not_there(
+    compiler: Compiler, output: Path, make_cache: MakeCache, tmp_path: Path
+) -> None:
+    # Nobody listens on the discard port.
+    nowhere = "ftp://127.0.0.1:9/cache"
+    done = subprocess.run(
+        [sys.executable, "-m", "ortc", "plan", SPEC],
+        capture_output=True,
+        text=True,
+        env=Compiler(make_cache(tmp_path / "cache"), url=nowhere).environment(),
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(f"note: the remote cache {nowhere} cannot be reached") == 1
+    # What is here is enough, and nobody is asked.
+    build = Compiler(compiler.cache, url=nowhere).build(SPEC, *PATIENT, output=output).succeeded()
+    assert "remote" not in build.stderr
+
+
 def test_the_cache_can_be_listed_and_pruned(make_cache: MakeCache, tmp_path: Path) -> None:
     compiler = Compiler(make_cache(tmp_path / "cache"))
     (compiler.cache / "environments").unlink()
     assert json.loads(run(compiler, "cache", "ls", "--json"))["entries"] == []
-    entry = compiler.cache / "actions" / "export" / ("0" * 64)
-    entry.mkdir(parents=True)
-    (entry / "result.json").write_text("{}")
-    assert len(json.loads(run(compiler, "cache", "ls", "--json"))["entries"]) == 1
+    entry = Store(compiler.cache).run("export", {}, lambda directory: {"size": (directory / "a").write_bytes(b"12345")})
+    old = compiler.cache / "actions" / "export" / ("0" * 64)
+    old.mkdir(parents=True)
+    (old / "result.json").write_text("{}")
+    listed = json.loads(run(compiler, "cache", "ls", "--json"))["entries"]
+    assert [entry["kind"] for entry in listed] == ["action export", "left behind"]
     assert "would free" in run(compiler, "cache", "prune", "--all", "--dry-run")
-    assert entry.exists()
+    assert entry.files["a"].exists()
     run(compiler, "cache", "prune", "--older-than", "1d")
-    assert entry.exists()
+    assert entry.files["a"].exists()
+    assert not old.exists()
     run(compiler, "cache", "prune", "--all")
-    assert not entry.exists()
+    assert not entry.files["a"].exists()
 
 
 @pytest.fixture

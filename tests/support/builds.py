@@ -59,11 +59,14 @@ class Compiler:
 
     cache: Path
     root: Path = ROOT
+    url: str = ""
+    """Of a remote cache."""
 
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
             "ORTC_CACHE_DIR": str(self.cache),
+            "ORTC_CACHE_URL": self.url,
             # Neither a hub nor what a developer's hub cache happens to hold.
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(self.cache / "no-hub"),

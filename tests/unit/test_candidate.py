@@ -121,7 +121,8 @@ def made(tmp_path: Path, material: Material) -> Made:
     onnx.save(text_model(), directory / "model.onnx")
     size = (directory / "model.onnx").stat().st_size
     graph = VariantGraph(bytes=size, domains={"com.microsoft": 1}, operators={})
-    return Made(variant=material.plan.targets[0].variants[0], level="all", directory=directory, graph=graph)
+    files = {path.name: path for path in directory.iterdir()}
+    return Made(variant=material.plan.targets[0].variants[0], level="all", files=lambda: files, graph=graph)
 
 
 def assembled(tmp_path: Path, material: Material, made: Made, **options: Any) -> tuple[Path, Manifest]:

@@ -126,7 +126,7 @@ def test_a_damaged_cache_is_mended(root: Path, store: Store) -> None:
     put(root / "mirror")
     source = hub(mirrors=("path:mirror",))
     get(source, root, store)
-    store.blob(DIGESTS["model.safetensors"]).write_bytes(b"bit rot")
+    store.blobs.place(DIGESTS["model.safetensors"]).write_bytes(b"bit rot")
     found = get(source, root, store)
     assert (found.directory / "model.safetensors").read_bytes() == CONTENT["model.safetensors"]
     assert origins(found)["model.safetensors"] == "path:mirror"

@@ -14,9 +14,9 @@ from tests.support.plans import manifest
 
 from ortc import publish
 from ortc.bundle import STAMP, Manifest
+from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.publish import Staging, is_intact, seal, stamp
-from ortc.store import sha256_file
 
 loader: Any = runtime_module("loader")
 

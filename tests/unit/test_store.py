@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from ortc.digests import code_digest, loader_digest, sha256_file, templates_digest
 from ortc.errors import StageError
-from ortc.store import RESULT, Store, cache_root, code_digest, loader_digest, sha256_file, templates_digest
+from ortc.store import Entry, Store, cache_root
 
 
 @pytest.fixture
@@ -21,6 +22,10 @@ def store(tmp_path: Path) -> Store:
 
 def fail(_: Path) -> dict[str, Any]:
     raise AssertionError("done again")
+
+
+def record_of(store: Store, entry: Entry) -> Path:
+    return store.root / "actions" / f"{entry.key}.json"
 
 
 def files(root: Path) -> set[str]:
@@ -39,7 +44,7 @@ def test_an_action_is_done_once(store: Store) -> None:
     assert (first.cached, first.result) == (False, {"nodes": [1, 2.5, None]})
     again = store.run("export", {"opset": 17}, fail)
     assert (again.cached, again.result, again.key) == (True, first.result, first.key)
-    assert (again.directory / "model.onnx").read_bytes() == b"graph"
+    assert {name: path.read_bytes() for name, path in again.files.items()} == {"model.onnx": b"graph"}
     assert store.find("export", {"opset": 17}) == again
 
 
@@ -112,20 +117,99 @@ def test_a_result_that_is_no_json_leaves_nothing(store: Store) -> None:
     assert files(store.root) == set()
 
 
-@pytest.mark.parametrize("content", [b"", b'{"half', b"\x00" * 20, b"\xff\xfe", None])
-def test_a_torn_entry_is_made_again(store: Store, content: bytes | None) -> None:
-    entry = store.run("export", {"x": 1}, lambda directory: {"old": (directory / "big").write_text("torn")})
+@pytest.mark.parametrize("content", [b"", b'{"half', b"\x00" * 20, b"\xff\xfe", b"[]", b"{}", b"17", None])
+def test_a_torn_record_is_made_again(store: Store, content: bytes | None) -> None:
+    entry = store.run("export", {"x": 1}, lambda _: {"old": 1})
+    record = record_of(store, entry)
     if content is None:
-        (entry.directory / RESULT).unlink()
+        record.unlink()
     else:
-        (entry.directory / RESULT).write_bytes(content)
-    # A look does not delete what another process may be mending at that moment.
+        record.write_bytes(content)
     assert store.find("export", {"x": 1}) is None
-    assert (entry.directory / "big").is_file()
     again = store.run("export", {"x": 1}, lambda _: {"new": 1})
     assert (again.cached, again.result) == (False, {"new": 1})
-    assert not (entry.directory / "big").exists()
     assert store.run("export", {"x": 1}, fail).result == {"new": 1}
+
+
+def test_a_record_that_was_changed_is_made_again(store: Store) -> None:
+    record = record_of(store, store.run("verify", {"x": 1}, lambda _: {"max_abs": 0.5}))
+    record.write_text(record.read_text("utf-8").replace("0.5", "0.1"), "utf-8")
+    assert store.find("verify", {"x": 1}) is None
+
+
+def test_a_record_of_another_action_is_not_read(store: Store) -> None:
+    other = store.run("verify", {"x": 1}, lambda _: {"max_abs": 0.0})
+    wanted = store.run("verify", {"x": 2}, lambda _: {"max_abs": 9.0})
+    record_of(store, wanted).write_bytes(record_of(store, other).read_bytes())
+    assert store.find("verify", {"x": 2}) is None
+
+
+def graph(directory: Path) -> dict[str, Any]:
+    (directory / "model.onnx").write_bytes(b"graph")
+    (directory / "data").mkdir()
+    (directory / "data" / "weights").write_bytes(b"graph")
+    (directory / "data" / "weights").chmod(0o755)
+    return {}
+
+
+@pytest.mark.parametrize("content", [b"", b"grap", b"graph and more", None])
+def test_a_blob_of_another_size_is_made_again(store: Store, content: bytes | None) -> None:
+    path = store.run("export", {"x": 1}, graph).files["model.onnx"]
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    assert store.find("export", {"x": 1}) is None
+    again = store.run("export", {"x": 1}, graph)
+    assert not again.cached
+    assert again.files["model.onnx"].read_bytes() == b"graph"
+
+
+def test_a_damaged_blob_is_never_used(store: Store, tmp_path: Path) -> None:
+    path = store.run("export", {"x": 1}, graph).files["model.onnx"]
+    path.chmod(0o644)
+    path.write_bytes(b"GRAPH")
+    entry = store.find("export", {"x": 1})
+    assert entry is not None
+    with pytest.raises(StageError, match="the cache was damaged") as caught:
+        store.check_out(entry, tmp_path)
+    assert "build again" in str(caught.value.help)
+    assert list(tmp_path.iterdir()) == [store.root]
+    # The next build does it again.
+    assert not store.run("export", {"x": 1}, graph).cached
+    assert Store(store.root).check_out(entry, tmp_path / "out").is_dir()
+
+
+def test_files_are_checked_out_as_they_were(store: Store, tmp_path: Path) -> None:
+    entry = store.run("export", {"x": 1}, graph)
+    out = store.check_out(entry, tmp_path / "out")
+    assert {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()} == {
+        "model.onnx": b"graph",
+        "data/weights": b"graph",
+    }
+    assert (out / "data" / "weights").stat().st_mode & 0o777 == 0o755
+    # onnx refuses external data with several links, and what a stage does to its copy is its own affair.
+    assert (out / "model.onnx").stat().st_nlink == 1
+    (out / "model.onnx").write_bytes(b"changed")
+    assert entry.files["model.onnx"].read_bytes() == b"graph"
+
+
+def test_equal_files_are_kept_once(store: Store) -> None:
+    first, second = (store.run("export", {"x": x}, graph) for x in (1, 2))
+    assert len({*first.files.values(), *second.files.values()}) == 1
+    assert len([name for name in files(store.root) if name.startswith("blobs/")]) == 1
+
+
+def test_what_a_killed_action_left_is_not_seen_by_the_next(store: Store) -> None:
+    key = store.run("export", {"x": 1}, lambda _: {}).key
+    (store.root / "actions" / f"{key}.json").unlink()
+    (store.root / "unfinished" / key / "deep").mkdir(parents=True)
+
+    def action(directory: Path) -> dict[str, Any]:
+        assert list(directory.iterdir()) == []
+        return {}
+
+    store.run("export", {"x": 1}, action)
+    assert not (store.root / "unfinished" / key).exists()
 
 
 def test_put(store: Store) -> None:
@@ -154,18 +238,18 @@ def test_blobs_are_kept_by_digest(store: Store, tmp_path: Path) -> None:
     source.write_bytes(b"abc")
     sha256 = sha256_file(source)
     assert sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    kept = store.add_blob(source, sha256)
-    assert kept == store.blob(sha256)
+    kept = store.blobs.add(source, sha256)
+    assert kept == store.blobs.place(sha256)
     assert kept.read_bytes() == b"abc"
     source.unlink()
     # What is kept is not copied again.
-    assert store.add_blob(source, sha256) == kept
+    assert store.blobs.add(source, sha256) == kept
     assert files(store.root) == {f"blobs/ba/{sha256}"}
 
 
 def test_a_copy_that_fails_leaves_no_blob(store: Store, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        store.add_blob(tmp_path / "missing", "a" * 64)
+        store.blobs.add(tmp_path / "missing", "a" * 64)
     assert files(store.root) == set()
 
 
@@ -187,10 +271,10 @@ def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_digests_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "ortc"
     (package / "reference").mkdir(parents=True)
-    (package / "store.py").write_text("")
+    (package / "digests.py").write_text("")
     (package / "compare.py").write_text("a = 1")
     (package / "reference" / "model.py").write_text("b = 1")
-    monkeypatch.setattr("ortc.store.__file__", str(package / "store.py"))
+    monkeypatch.setattr("ortc.digests.__file__", str(package / "digests.py"))
     before = code_digest("compare.py"), code_digest("reference"), code_digest("compare.py", "reference")
     assert len(set(before)) == 3
     (package / "reference" / "model.py").write_text("b = 2")
@@ -219,6 +303,7 @@ def test_digests_of_what_bundles_carry(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_entries_can_be_read_by_people(store: Store) -> None:
-    entry = store.run("shape matrix", {"x": 1}, lambda _: {"a": 1})
-    assert entry.directory == store.root / "actions" / "shape-matrix" / entry.key
-    assert json.loads((entry.directory / RESULT).read_text("utf-8")) == {"a": 1}
+    entry = store.run("shape matrix", {"x": 1}, lambda _: {"a": 1}, "bert")
+    document = json.loads(record_of(store, entry).read_text("utf-8"))
+    assert (document["stage"], document["subject"], document["inputs"]) == ("shape matrix", "bert", {"x": 1})
+    assert document["result"] == {"a": 1}

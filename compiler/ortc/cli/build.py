@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
+from ortc.cli.caches import cache_url, open_store
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.report import report_error
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 )
 @search_options
 @click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
+@cache_url
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
 def build(
     specs: tuple[Path, ...],
@@ -47,6 +49,7 @@ def build(
     search: Search,
     variant: str | None,
     locked: bool,
+    cache_url: str | None,
     as_json: bool,
 ) -> int:
     """Export, optimize, quantize, verify, measure and bundle.
@@ -55,11 +58,10 @@ def build(
     5 accuracy, 6 a budget, 7 something could not be measured here.
     """
     from ortc.pipeline import build as run
-    from ortc.store import Store, cache_root
 
     # Every spec is checked before work on the first begins.
     prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
-    store = Store(cache_root())
+    store = open_store(cache_url)
     reports: list[BuildReport] = []
     codes: list[int] = []
     for path, (plan, root) in zip(specs, prepared, strict=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from ortc.cli.caches import cache_url, open_store
 from ortc.cli.prepare import prepare
 from ortc.cli.progress import ConsoleProgress
 
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Directory for the bundles.",
 )
-def lock(spec: Path, output: Path) -> int:
+@cache_url
+def lock(spec: Path, output: Path, cache_url: str | None) -> int:
     """Build a spec and write ortc.lock beside it: digests of everything that went in, and the variants that won.
 
     `ortc build --locked` then gives the same bundles, or fails.
     """
     from ortc.lock import lock_path, locked, write_lock
     from ortc.pipeline import build
-    from ortc.store import Store, cache_root
 
     plan, root = prepare(spec, (), ())
     seen: list[Ingredients] = []
@@ -43,7 +44,7 @@ def lock(spec: Path, output: Path) -> int:
 
     progress = ConsoleProgress(str(spec))
     try:
-        report = build(plan, root, output, Store(cache_root()), progress, keep)
+        report = build(plan, root, output, open_store(cache_url), progress, keep)
     finally:
         progress.close()
     if report.exit_code:

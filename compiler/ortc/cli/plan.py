@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from ortc.cli.caches import cache_url, open_store
 from ortc.cli.prepare import prepare, search_options
+from ortc.cli.report import write
 
 if TYPE_CHECKING:
     from ortc.plan import Search
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the spec; may be repeated."
 )
 @search_options
+@cache_url
 @click.option("--print", "print_plan", is_flag=True, help="Print the plan itself as JSON, for `ortc build --plan`.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")
 def plan(
@@ -39,6 +42,7 @@ def plan(
     overrides: tuple[str, ...],
     search: Search,
     variant: str | None,
+    cache_url: str | None,
     print_plan: bool,
     as_json: bool,
 ) -> int:
@@ -48,9 +52,11 @@ def plan(
         sys.stdout.write(resolved.to_json())
         return 0
     from ortc.predict import foresee
-    from ortc.store import Store, cache_root
 
-    stages = foresee(resolved, root, output, Store(cache_root()))
+    store = open_store(cache_url)
+    stages = foresee(resolved, root, output, store)
+    for warning in store.warnings():
+        write(f"note: {warning}\n")
     if as_json:
         document = {
             "format_version": 1,
@@ -69,9 +75,10 @@ def plan(
         )
         for entry in target.left_out:
             sys.stdout.write(f"    without {entry.variant}: {entry.reason}\n")
+    width = max((len(stage.state) for stage in stages), default=0)
     for stage in stages:
         reason = f"  {stage.reason}" if stage.reason else ""
-        sys.stdout.write(f"  {stage.state:<9} {stage.stage:<13} {stage.subject}{reason}\n")
+        sys.stdout.write(f"  {stage.state:<{width}} {stage.stage:<13} {stage.subject}{reason}\n")
     running = sum(stage.state == "will run" for stage in stages)
     sys.stdout.write(f"{running} of {len(stages)} stages will run\n")
     return 0

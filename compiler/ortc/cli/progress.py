@@ -27,7 +27,7 @@ class ConsoleProgress(Progress):
     def ended(self, step: Step, seconds: float) -> None:
         self._open.remove(step)
         failed = sys.exc_info()[0] is not None
-        outcome = "[red]failed[/red]" if failed else "cached" if step.cached else f"{seconds:.1f} s"
+        outcome = "[red]failed[/red]" if failed else _outcome(step, seconds)
         self._console.print(f"  {step.stage:<13} {step.subject}  [dim]{outcome}[/dim]")
         self._show()
 
@@ -48,3 +48,9 @@ class ConsoleProgress(Progress):
         if self._open:
             self._status = self._console.status(f"{self._open[-1].stage}: {self._open[-1].subject}")
             self._status.start()
+
+
+def _outcome(step: Step, seconds: float) -> str:
+    if not step.cached:
+        return f"{seconds:.1f} s"
+    return f"cached (remote), {seconds:.1f} s" if step.remote else "cached"

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.plan import Frozen, VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
 from ortc.stages.quantize import NotApplicable, narrowing, quantize
-from ortc.store import sha256_file
 from ortc.target import GraphLevel, Rewrite
 
 _OFFLINE: dict[GraphLevel, str | None] = {
