@@ -45,7 +45,13 @@ def run(arguments: list[str]) -> int:
         # The reader of stdout has gone, as `head` does; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception:  # noqa: BLE001 - the one place where a bug is reported
+    except Exception as error:  # noqa: BLE001 - the one place where a bug is reported
+        from ortc.disk import everywhere, is_full
+
+        if is_full(error):
+            full = everywhere()
+            report_error(full, debug=debug)
+            return full.exit_code
         report_bug()
         return 1
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from ortc.digests import sha256_file
+from ortc.disk import room
 from ortc.errors import StageError
 from ortc.records import KeptFile
 
@@ -67,12 +68,17 @@ class Blobs:
                 # Set by hand: file systems are mounted so that reading does not set it, or not always.
                 os.utime(place, ns=(time.time_ns(), place.stat().st_mtime_ns))
         else:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(prefix=".", dir=place.parent)
-            os.close(handle)
-            try:
-                shutil.copyfile(path, name)
-                self.adopt(Path(name), sha256)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            with room(("the cache", self.root), needed=path.stat().st_size):
+                self._copy(path, sha256)
         return place
+
+    def _copy(self, path: Path, sha256: str) -> None:
+        place = self.place(sha256)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".", dir=place.parent)
+        os.close(handle)
+        try:
+            shutil.copyfile(path, name)
+            self.adopt(Path(name), sha256)
+        finally:
+            Path(name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ortc.digests import code_digest, sha256_file, templates_digest
+from ortc.disk import DiskFullError
 from ortc.entrypoint import entrypoint_digest
 from ortc.environment import environment
 from ortc.errors import StageError
@@ -145,5 +146,7 @@ def error_data(error: StageError) -> dict[str, Any]:
 
 
 def is_deterministic(error: StageError) -> bool:
-    """Whether the same inputs would fail again: not so for a process that died or hung."""
+    """Whether the same inputs would fail again: not so for a process that died or hung, or a disk that was full."""
+    if isinstance(error, DiskFullError):
+        return False
     return not isinstance(error, WorkerError) or error.code not in ("died", "timeout", "internal")

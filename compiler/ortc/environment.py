@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ortc.disk import room, temporary
 from ortc.errors import StageError
 from ortc.plan import digest
 
@@ -49,7 +50,8 @@ def environment(
         if on_make is not None:
             on_make()
         try:
-            _make(requirements, place, python)
+            with room(("the cache", root), temporary()):
+                _make(requirements, place, python)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise

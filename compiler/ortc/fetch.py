@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ortc.digests import sha256_file
+from ortc.disk import full, is_full, temporary
 from ortc.errors import StageError
 from ortc.plan import Frozen, ModelPlan
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
@@ -193,6 +194,8 @@ def _places(
                 try:
                     yield mirror, _download(f"{mirror.rstrip('/')}/{name}", Path(scratch) / "file")
                 except (OSError, ValueError, ImportError) as error:
+                    if is_full(error):
+                        raise full(temporary()) from error
                     tried.append(f"{mirror}: {error}")
             continue
         if path is not None and path.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from ortc.candidate import Material
 from ortc.context import Context
 from ortc.digests import sha256_file
+from ortc.disk import room
 from ortc.fetch import fetch
 from ortc.host import describe
 from ortc.model_build import build_model
@@ -45,8 +46,9 @@ def build(
         AccuracyError: the exported graph does not compute what PyTorch computes.
     """
     with ExitStack() as stack:
-        stack.enter_context(store.in_use())
-        work = stack.enter_context(workplace(store.root))
+        with room(("the cache", store.root)):
+            stack.enter_context(store.in_use())
+            work = stack.enter_context(workplace(store.root))
         with progress.step("fetch", plan.name):
             sources = work / "source"
             sources.mkdir()
@@ -98,7 +100,8 @@ def _publish(context: Context, material: Material, targets: list[TargetBuild], o
                     step.cached = True
                     continue
                 staging = stack.enter_context(Staging(base / target.plan.name))
-                target.write(context, material, staging.directory)
+                with room(("bundles", base), needed=target.report.model_bytes):
+                    target.write(context, material, staging.directory)
                 staged.append((target, staging))
         for target, staging in staged:
             sums = sha256_file(staging.directory / "SHA256SUMS")

@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from ortc.bundle import STAMP, FileInfo, Manifest, to_json
 from ortc.digests import sha256_file
+from ortc.disk import full, is_full
 from ortc.errors import StageError
 
 _RENAME_EXCHANGE = 2
@@ -131,6 +132,8 @@ class Staging:
         try:
             yield
         except OSError as error:
+            if is_full(error):
+                raise full(("bundles", self.place.parent)) from error
             raise StageError(
                 f"cannot write the bundle to {self.place}: {error.strerror or error}",
                 help="check free space and permissions; what was there before is untouched",

@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 
 from ortc.blobs import Blobs
 from ortc.digests import sha256_file
+from ortc.disk import room, temporary
 from ortc.errors import StageError
 from ortc.plan import digest
 from ortc.records import KeptFile, Record, action_key, read_record
@@ -93,11 +94,13 @@ class Store:
                 return found
             if (found := self._fetch(key)) is not None:
                 return found
-            with self._unfinished(key) as work:
-                result = action(work)
-                record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=self._take(work))
-                content = record.content()
-            entry = self._keep(record, content, "nowhere")
+            # Some stages have scratch directories besides.
+            with room(("the cache", self.root), temporary()):
+                with self._unfinished(key) as work:
+                    result = action(work)
+                    record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=self._take(work))
+                    content = record.content()
+                entry = self._keep(record, content, "nowhere")
         if self.remote is not None:
             self.remote.offer(key, content, [(file, self.blobs.place(file.sha256)) for file in record.files])
         return entry
@@ -110,7 +113,8 @@ class Store:
     def put(self, stage: str, inputs: Json, result: Json, subject: str = "") -> Entry:
         """Keep a result that is there already; on this machine alone."""
         record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=())
-        return self._keep(record, record.content(), "nowhere")
+        with room(("the cache", self.root)):
+            return self._keep(record, record.content(), "nowhere")
 
     def find(self, stage: str, inputs: Json) -> Entry | None:
         """The entry for these inputs, if this cache has it."""
@@ -153,25 +157,26 @@ class Store:
             StageError: the cache was damaged.
         """
         files = self.proven(entry)
-        for file in entry.kept:
-            place = directory / file.path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(files[file.path], place)
-            place.chmod(file.mode)
+        with room(("the cache", directory), needed=sum(file.bytes for file in entry.kept)):
+            for file in entry.kept:
+                place = directory / file.path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(files[file.path], place)
+                place.chmod(file.mode)
         return directory
 
     def _fetch(self, key: str) -> Entry | None:
         """An entry of the remote cache, with all its files here; None when anything of it is missing or damaged."""
         if self.remote is None or (record := self.remote.find(key)) is None:
             return None
-        with self._unfinished(key) as work:
-            for file in record.files:
-                place = work / file.sha256
-                if not self.blobs.has(file):
-                    if not self.remote.fetch(file, place):
+        missing = [file for file in record.files if not self.blobs.has(file)]
+        with room(("the cache", self.root), needed=sum(file.bytes for file in missing)):
+            with self._unfinished(key) as work:
+                for file in missing:
+                    if not self.remote.fetch(file, work / file.sha256):
                         return None
-                    self.blobs.adopt(place, file.sha256)
-        return self._keep(record, record.content(), "remote")
+                    self.blobs.adopt(work / file.sha256, file.sha256)
+            return self._keep(record, record.content(), "remote")
 
     def _take(self, work: Path) -> tuple[KeptFile, ...]:
         """Make blobs of all files of a directory."""

@@ -13,6 +13,7 @@ from ortc.arrays import write_arrays
 from ortc.candidate import Made, assemble
 from ortc.context import Context
 from ortc.digests import code_digest, loader_digest
+from ortc.disk import DiskFullError
 from ortc.errors import StageError
 from ortc.model_build import CHECK_PINS, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan
@@ -105,6 +106,9 @@ class VariantBuilder:
             ranges = self._ranges(variant, interpreter)
             entry = self.context.run("variant", name, inputs, action)
             skip = entry.result.get("skip")
+        except DiskFullError:
+            # Nothing about the variant.
+            raise
         except StageError as error:
             skip = error.message
         if skip is not None:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from ortc.arrays import Arrays, read_arrays, write_arrays
+from ortc.disk import Place, full, room, says_full, temporary
 from ortc.errors import StageError
 
 Json = dict[str, Any]
@@ -120,6 +121,7 @@ class Worker:
             ) from None
         if not reply["ok"]:
             error = reply["error"]
+            self._check_disk(f"{error['message']} {error.get('details')}", arguments)
             raise WorkerError(
                 error["code"], error["message"], help=error.get("help"), details=tuple(error.get("details") or ())
             )
@@ -145,7 +147,8 @@ class Worker:
     def run(self, inputs: Arrays) -> Arrays:
         """One inference; arrays travel through files."""
         directory = Path(self._scratch.name)
-        write_arrays(directory / "inputs.npz", inputs)
+        with room(temporary()):
+            write_arrays(directory / "inputs.npz", inputs)
         self.call("run", inputs=str(directory / "inputs.npz"), outputs=str(directory / "outputs.npz"))
         return read_arrays(directory / "outputs.npz")
 
@@ -158,6 +161,18 @@ class Worker:
         crowd = {} if clients is None else {"clients": clients}
         answer = self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup, **crowd)
         return [float(value) for value in answer["latencies_ms"]]
+
+    def _check_disk(self, said: str, arguments: dict[str, object]) -> None:
+        """Tell a full disk from what the model or its runtime is to blame for.
+
+        Raises:
+            DiskFullError: that is what the worker says.
+        """
+        if not says_full(said):
+            return
+        written = [Path(value) for value in map(str, arguments.values()) if value.startswith("/")]
+        places: list[Place] = [("the cache", path) for path in written if not path.is_relative_to(self._scratch.name)]
+        raise full(temporary(), *places)
 
     def _died(self, operation: str) -> WorkerError:
         process = self._process

@@ -51,6 +51,19 @@ def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
 
 
 @pytest.fixture(scope="session")
+def digits_compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    """A compiler that has built the digits and nothing else, with a remote cache."""
+    place = tmp_path_factory.mktemp("digits")
+    return Compiler(new_cache(place / "cache"), url=f"file://{place}/shared")
+
+
+@pytest.fixture(scope="session")
+def digits(digits_compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """`ortc build specs/digits.yaml`. Whoever builds into its output again leaves it as it was."""
+    return digits_compiler.build("specs/digits.yaml", *PATIENT, output=tmp_path_factory.mktemp("digits-dist"))
+
+
+@pytest.fixture(scope="session")
 def bert_base(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """BERT-base without trained weights."""
     options = ["-t", "cpu", "--set", "model.weights=random", *PATIENT[:2]]

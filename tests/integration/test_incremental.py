@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from tests.integration.conftest import MakeCache
-from tests.support.builds import PATIENT, ROOT, Compiler
+from tests.support.builds import PATIENT, ROOT, Build, Compiler
 
 from ortc.store import Store
 
@@ -18,18 +18,15 @@ SPEC = "specs/digits.yaml"
 Stages = list[tuple[str, str]]
 
 
-@pytest.fixture(scope="module")
-def compiler(make_cache: MakeCache, tmp_path_factory: pytest.TempPathFactory) -> Compiler:
-    place = tmp_path_factory.mktemp("incremental")
-    return Compiler(make_cache(place / "cache"), url=f"file://{place}/shared")
+@pytest.fixture
+def compiler(digits_compiler: Compiler) -> Compiler:
+    return digits_compiler
 
 
-@pytest.fixture(scope="module")
-def output(compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def output(digits: Build) -> Path:
     """Where the digits were built once."""
-    place = tmp_path_factory.mktemp("digits")
-    compiler.build(SPEC, *PATIENT, output=place).succeeded()
-    return place
+    return digits.succeeded().output
 
 
 def run(compiler: Compiler, *arguments: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from tests.support.plans import target, variant
@@ -33,7 +32,7 @@ HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus
 
 
 def tried(name: str, precision: str, size: int = 100) -> Tried:
-    made = Made(variant(name, precision), "all", Path(), VariantGraph(bytes=size, domains={}, operators={}))
+    made = Made(variant(name, precision), "all", dict, VariantGraph(bytes=size, domains={}, operators={}))
     return Tried(made=made, key=name, check=None, verdicts=(), lowered=None)
 
 

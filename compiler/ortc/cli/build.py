@@ -136,5 +136,8 @@ def keep_report(report: BuildReport, output: Path) -> None:
     place = output / report.name / f"{report.version}.report.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     fresh = place.with_name(f".{place.name}.new")
-    fresh.write_text(json.dumps(report.model_dump(mode="json"), indent=1) + "\n", "utf-8")
-    fresh.replace(place)
+    try:
+        fresh.write_text(json.dumps(report.model_dump(mode="json"), indent=1) + "\n", "utf-8")
+        fresh.replace(place)
+    finally:
+        fresh.unlink(missing_ok=True)

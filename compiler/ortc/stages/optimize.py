@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ortc.digests import sha256_file
+from ortc.disk import free, full, room, temporary
 from ortc.errors import StageError
 from ortc.plan import Frozen, VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
@@ -51,7 +52,8 @@ def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...]) -> Iterator[
     from ortc.stages.rewrite import rewrite
 
     with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
-        counts = rewrite(canonical, Path(scratch), rewrites)
+        with room(temporary()):
+            counts = rewrite(canonical, Path(scratch), rewrites)
         missing = [name for name, count in counts.items() if count == 0]
         if missing:
             raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
@@ -131,6 +133,7 @@ def _narrowing(source: Path) -> tuple[str, ...]:
 def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries: dict[str, str]) -> None:
     script = Path(__file__).with_name("offline.py")
     disabled = entries.get(DISABLED_OPTIMIZERS, "")
+    needed = sum(file.stat().st_size for file in source.iterdir())
     result = subprocess.run(
         [str(interpreter), "-E", "-s", str(script), str(source), str(output), level, disabled],
         capture_output=True,
@@ -138,6 +141,9 @@ def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries
         check=False,
     )
     if result.returncode != 0:
+        # ONNX Runtime does not say why it could not write.
+        if free(output) < needed:
+            raise full(temporary(), needed=needed)
         lines = result.stderr.strip().splitlines()
         raise StageError(
             f"ONNX Runtime's optimizer fails at level `{level}`: {lines[-1] if lines else result.returncode}",
