@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import sys
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from ortc.digests import sha256_file
@@ -39,7 +41,7 @@ def entrypoint_digest(entrypoint: str, root: Path) -> str:
 
 def _module_file(entrypoint: str, root: Path) -> Path:
     name = entrypoint.partition(":")[0]
-    if (file := _find(root.joinpath(*name.split(".")))) is not None:
+    if (file := find_module(root.joinpath(*name.split(".")))) is not None:
         return file
     try:
         spec = importlib.util.find_spec(name)
@@ -53,10 +55,16 @@ def _module_file(entrypoint: str, root: Path) -> Path:
     return Path(spec.origin)
 
 
-def _find(place: Path) -> Path | None:
+def find_module(place: Path) -> Path | None:
     """The file of a module, given its path without a suffix."""
     candidates = (place / "__init__.py", place.parent / f"{place.name}.py")
     return next((path for path in candidates if path.is_file()), None)
+
+
+def installed(package: str) -> bool:
+    """Whether a package is installed; what lies in the working directory is not, although `python -m` would find it."""
+    places = [place for place in sys.path if place and Path(place) != Path.cwd()]
+    return package in sys.builtin_module_names or PathFinder.find_spec(package, places) is not None
 
 
 def _imported(code: list[Path], root: Path) -> set[Path]:
@@ -73,7 +81,7 @@ def _imported(code: list[Path], root: Path) -> set[Path]:
             for package in (place, *place.parents):
                 if package == root or not package.is_relative_to(root):
                     break
-                if (module := _find(package)) is not None:
+                if (module := find_module(package)) is not None:
                     pending.append(module)
     return found
 

@@ -10,6 +10,7 @@ from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
 from ortc.fetch import HUB_PATTERNS
 
+ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 DEFAULT_OPSET = 20
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -32,7 +33,7 @@ _POSITIONS_BEFORE_FIRST = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpne
 _MAX_SEQUENCE = 512
 BATCH: dict[str, Value] = {"min": 1, "typical": 1, "max": 16}
 OUTSIDE = "This lies outside of the project, where other machines will not have it."
-_BOUNDS = "The bounds are promises: the build proves them, the loader enforces them."
+BOUNDS = "The bounds are promises: the build proves them, the loader enforces them."
 
 
 class InspectionError(ValueError):
@@ -40,10 +41,10 @@ class InspectionError(ValueError):
 
 
 def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: int = DEFAULT_OPSET) -> Draft:
-    """A draft for a directory, an ONNX file or a repository of the hub.
+    """A draft for a directory, an ONNX file, a .pt2 archive, an entry point or a repository of the hub.
 
     Args:
-        place: A path, or `owner/name`.
+        place: A path, `module:function`, or `owner/name`.
         root: What relative paths of the spec will start from.
         revision: Commit of a repository of the hub.
         max_opset: What the runtimes of all targets load.
@@ -56,13 +57,23 @@ def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: i
     if path.is_dir():
         return _directory(path, root, opset)
     if path.is_file():
+        if path.suffix == ".pt2":
+            from ortc.inspection_pt2 import inspect_program
+
+            return inspect_program(path, relative(path, root), opset)
         if path.suffix != ".onnx":
-            raise InspectionError(f"`{place}` is neither a directory nor an .onnx file")
+            raise InspectionError(f"`{place}` is neither a directory nor an .onnx or .pt2 file")
         from ortc.inspection_onnx import inspect_onnx
 
         return inspect_onnx(path, relative(path, root), max_opset)
+    if ENTRYPOINT.fullmatch(place) is not None:
+        from ortc.inspection_entrypoint import inspect_entrypoint
+
+        return inspect_entrypoint(place, root, opset)
     if HUB_ID.fullmatch(place) is None:
-        raise InspectionError(f"there is no `{place}` here, and an id of the hub is `owner/name`")
+        raise InspectionError(
+            f"there is no `{place}` here; an id of the hub is `owner/name`, an entry point `module:function`"
+        )
     return _hub(place, revision, opset)
 
 
@@ -150,7 +161,7 @@ def _huggingface(
     if "weights" in notes:
         model["weights"] = "random"
     kind = _input_kind(config)
-    notes["dynamic_axes"] = f"{_BOUNDS}\nInputs are derived from the architecture."
+    notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
     return Draft(
         about=about,
         name=spec_name(name.rpartition("/")[2]),

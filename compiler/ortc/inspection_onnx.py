@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
 
 _LEAST_OPSET = 9
-_KNOWN_AXES: dict[str, dict[str, Value]] = {
+KNOWN_AXES: dict[str, dict[str, Value]] = {
     "batch": BATCH,
     "sequence": {"min": 1, "typical": 128, "max": 512},
     "height": {"min": 32, "typical": 224, "max": 512},
@@ -27,7 +27,7 @@ _ALIASES = {
     "seq_len": "sequence",
     "seq": "sequence",
 }
-_UNKNOWN_AXIS: dict[str, Value] = {"min": 1, "typical": 16, "max": 64}
+UNKNOWN_AXIS: dict[str, Value] = {"min": 1, "typical": 16, "max": 64}
 _DTYPES = {
     "FLOAT": "float32",
     "DOUBLE": "float64",
@@ -111,7 +111,7 @@ class _Axes:
             while name in self.bounds:
                 name, number = f"{base[:56]}_{number}", number + 1
             self._names[written] = name
-            self.bounds[name] = _KNOWN_AXES.get(name, _UNKNOWN_AXIS)
+            self.bounds[name] = KNOWN_AXES.get(name, UNKNOWN_AXIS)
         return self._names[written]
 
 

@@ -17,13 +17,12 @@ def sizes(axis: AxisPlan) -> tuple[int, ...]:
     kernel is tiled for, stands for all the others.
     """
     step = axis.multiple_of
-    odd = [
-        size
-        for size in range(-(-axis.min // step) * step, axis.max, step)
-        if (size // step) % 2 == 1 and size not in {axis.min, axis.typical}
-    ]
+    first, last = -(-axis.min // step), (axis.max - 1) // step
     middle = math.sqrt(axis.min * axis.max)
     chosen = {axis.min, axis.typical, axis.max}
+    # Two of the sizes near the middle may be chosen already; more than these cannot be needed.
+    near = range(max(first, int(middle) // step - 7), min(last, int(middle) // step + 7) + 1)
+    odd = [count * step for count in near if count % 2 == 1 and count * step not in {axis.min, axis.typical}]
     if odd:
         chosen.add(min(odd, key=lambda size: (abs(math.log(size / middle)), size)))
     return tuple(sorted(chosen))

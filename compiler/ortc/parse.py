@@ -23,7 +23,8 @@ MAX_NODES = 10_000
 _MAX_ERRORS = 100
 _Starts = yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent
 _UNPRINTABLE = yaml.reader.Reader.NON_PRINTABLE
-_HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that no text of a spec or a plan may hold: those that show nothing, or are half of one."""
 
 _MESSAGES = {
     "found character '\\t'": "a tab where YAML expects spaces",
@@ -227,7 +228,7 @@ class _Parser:
 
     def _scalar(self, event: yaml.ScalarEvent, span: Span) -> Scalar:
         text: str = event.value
-        if bad := _HIDDEN.search(text):
+        if bad := HIDDEN.search(text):
             message = f"this string holds the control character U+{ord(bad.group()):04X}"
             self._report(Diagnostic(rules.CONTROL_CHARACTER, message, span, help="remove it"))
             return Scalar(span, "", "", plain=False)

@@ -9,20 +9,30 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ortc.spec import (
+    MAX_AXES,
+    MAX_SIZE,
+    AxisName,
     DType,
     ExportedProgramSource,
     Exporter,
     HuggingFaceSource,
     Metric,
+    Name,
     Objective,
     OnnxSource,
     Platform,
     Precision,
     PyTorchSource,
+    RelativePath,
+    Sha256,
+    Version,
 )
-from ortc.target import Calibration, Concurrency, GraphLevel, Quantization, Rewrite, Threads
+from ortc.target import Calibration, Concurrency, GraphLevel, Quantization, Rewrite, RuntimePackage, Threads
 
 FORMAT_VERSION = 1
+PositiveSize = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+Bytes = Annotated[int, Field(ge=0, le=2**63)]
+Seconds = Annotated[float, Field(gt=0, le=2**63)]
 
 
 class Frozen(BaseModel):
@@ -34,11 +44,11 @@ class Frozen(BaseModel):
 class AxisPlan(Frozen):
     """A dynamic axis with its bounds, all included."""
 
-    name: str
-    min: int
-    typical: int
-    max: int
-    multiple_of: int = 1
+    name: AxisName
+    min: PositiveSize
+    typical: PositiveSize
+    max: PositiveSize
+    multiple_of: PositiveSize = 1
 
 
 class InputPlan(Frozen):
@@ -46,7 +56,7 @@ class InputPlan(Frozen):
 
     name: str
     dtype: DType
-    shape: tuple[str | int, ...]
+    shape: tuple[AxisName | Annotated[int, Field(ge=0, le=MAX_SIZE)], ...]
     range: tuple[int | float, int | float] | None = None
     fill: int | float | None = None
 
@@ -54,21 +64,21 @@ class InputPlan(Frozen):
 class ExportPlan(Frozen):
     """How the model becomes ONNX."""
 
-    opset: int
+    opset: Annotated[int, Field(ge=9)]
     ir_version: int
     exporter: Exporter
-    axes: tuple[AxisPlan, ...]
+    axes: Annotated[tuple[AxisPlan, ...], Field(max_length=MAX_AXES)]
     inputs: tuple[InputPlan, ...] | None
-    outputs: tuple[str, ...] | None
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)] | None
 
 
 class AccuracyPlan(Frozen):
     """The parity promises of the spec."""
 
-    max_abs: float
-    cosine: float
-    top1_agreement: float | None
-    samples: str | None
+    max_abs: Annotated[float, Field(gt=0)]
+    cosine: Annotated[float, Field(gt=0, le=1)]
+    top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
+    samples: RelativePath | None
     metric: Metric | None
 
 
@@ -86,31 +96,31 @@ class SessionPlan(Frozen):
     config_entries: dict[str, str]
     threads: Threads
     environment: dict[str, str]
-    providers: tuple[ProviderPlan, ...]
+    providers: Annotated[tuple[ProviderPlan, ...], Field(min_length=1)]
     concurrency: Concurrency = "one"
 
 
 class RuntimePlan(Frozen):
     """The pinned runtime."""
 
-    package: str
+    package: RuntimePackage
     version: str
     minimum_version: str
     pins: str
-    pins_sha256: str
+    pins_sha256: Sha256
 
 
 class VariantPlan(Frozen):
     """A variant that will be tried."""
 
-    name: str
+    name: Name
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     quantization: Quantization
     operators: tuple[str, ...]
     smooth: bool = False
     weight_only: bool = False
     keep_narrowing: bool = False
-    smoothing: float | None = None
+    smoothing: Annotated[float, Field(gt=0, lt=1)] | None = None
     calibration: Calibration = "minmax"
     rewrites: tuple[Rewrite, ...] = ()
     offline: bool
@@ -121,9 +131,9 @@ class VariantPlan(Frozen):
 class TuningPlan(Frozen):
     """Session settings that will be raced for the variant that won."""
 
-    name: str
+    name: Name
     concurrency: Concurrency
-    intra_op: Literal["physical"] | int | None
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] | None
     options: dict[str, bool | str]
     config_entries: dict[str, str]
 
@@ -152,7 +162,7 @@ class LeftOut(Frozen):
 class Shape(Frozen):
     """Sizes of dynamic axes, in the order of the plan's axes."""
 
-    sizes: tuple[tuple[str, int], ...]
+    sizes: tuple[tuple[AxisName, PositiveSize], ...]
 
     def as_dict(self) -> dict[str, int]:
         """Axis name to size."""
@@ -165,18 +175,18 @@ class Shape(Frozen):
 class LatencyPlan(Frozen):
     """A latency budget: percentile to seconds, at one shape."""
 
-    percentiles: tuple[tuple[Literal["p50", "p90", "p99"], float], ...]
+    percentiles: Annotated[tuple[tuple[Literal["p50", "p90", "p99"], Seconds], ...], Field(min_length=1)]
 
 
 class BudgetPlan(Frozen):
     """Every budget of a target; None where nothing was promised. Seconds and bytes."""
 
     latency: LatencyPlan | None
-    size: int | None
-    memory: int | None
-    start: float | None
-    min_speedup: float | None
-    max_cpu_nodes: int | None
+    size: Bytes | None
+    memory: Bytes | None
+    start: Seconds | None
+    min_speedup: Annotated[float, Field(gt=0)] | None
+    max_cpu_nodes: Annotated[int, Field(ge=0)] | None
 
 
 class ImagePlan(Frozen):
@@ -190,10 +200,10 @@ class ImagePlan(Frozen):
 class TargetPlan(Frozen):
     """One target of the build."""
 
-    name: str
-    profile: str
+    name: Name
+    profile: Name
     description: str
-    platforms: tuple[Platform, ...]
+    platforms: Annotated[tuple[Platform, ...], Field(min_length=1)]
     requires_gpu: bool
     precision: Precision
     objective: Objective
@@ -201,7 +211,7 @@ class TargetPlan(Frozen):
     left_out: tuple[LeftOut, ...]
     tuning: tuple[TuningPlan, ...]
     tuned: str | None = Field(default=None, description="The tuning that is taken without a race, of a locked build.")
-    graph_levels: tuple[GraphLevel, ...]
+    graph_levels: Annotated[tuple[GraphLevel, ...], Field(min_length=1)]
     measure_at: Shape
     budgets: BudgetPlan
     batch_invariance: Literal["require", "report"]
@@ -239,15 +249,16 @@ class Plan(Frozen):
 
     format_version: int = FORMAT_VERSION
     ortc_version: str
-    name: str
-    version: str
+    name: Name
+    version: Version
     search: Search
+    variant: Name | None = Field(description="The only variant that is tried, whatever its precision; None for all.")
     model: ModelPlan
     export: ExportPlan
     accuracy: AccuracyPlan
     cases: tuple[CasePlan, ...]
     skipped_cases: tuple[SkippedCase, ...]
-    targets: tuple[TargetPlan, ...]
+    targets: Annotated[tuple[TargetPlan, ...], Field(min_length=1)]
 
     @property
     def calibrates(self) -> bool:
@@ -258,9 +269,9 @@ class Plan(Frozen):
         """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
 
-    def slice(self, target: str) -> Plan:
-        """The plan of one target alone: what its bundle depends on."""
-        return self.model_copy(update={"targets": tuple(entry for entry in self.targets if entry.name == target)})
+    def slice(self, *names: str) -> Plan:
+        """The plan of some targets alone. A bundle depends on that of its own target."""
+        return self.model_copy(update={"targets": tuple(entry for entry in self.targets if entry.name in names)})
 
     def digest(self) -> str:
         """sha256 of the plan."""

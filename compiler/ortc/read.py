@@ -1,5 +1,6 @@
 """Bytes of a file to text, bounded and as UTF-8."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from ortc.diagnostics import Diagnostic
@@ -11,38 +12,56 @@ MAX_BYTES = 2**20
 MAX_LINES = 50_000
 
 
-def read(path: Path, name: str | None = None) -> SourceFile:
-    """The text of a YAML file.
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a text is, and how large one may be."""
+
+    what: str
+    most_bytes: int
+    most_lines: int
+    advice: str
+
+
+# Lines are bounded too: PyYAML takes a second for a megabyte of empty ones.
+YAML = Kind("a YAML file", MAX_BYTES, MAX_LINES, "a spec is a few kilobytes; keep data in files")
+PLAN = Kind("a plan, which `ortc plan SPEC --print` writes", 2**22, 2**22, "fewer dynamic axes make a smaller plan")
+
+
+def read(path: Path, name: str | None = None, kind: Kind = YAML) -> SourceFile:
+    """The text of a file.
 
     Args:
         path: The file.
         name: What to call it in messages; the path when not given.
+        kind: What it is.
 
     Raises:
-        SpecError: not readable, larger than 1 MiB, longer than 50000 lines, or not UTF-8.
+        SpecError: not readable, larger than its kind may be, or not UTF-8.
     """
     name = name or str(path)
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(kind.most_bytes + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         message = f"cannot read `{name}`: {reason[:1].lower()}{reason[1:]}"
-        raise SpecError([Diagnostic(rules.UNREADABLE, message, help="give the path of a YAML file")]) from None
-    return decode(content, name)
+        raise SpecError([Diagnostic(rules.UNREADABLE, message, help=f"give the path of {kind.what}")]) from None
+    return decode(content, name, kind)
 
 
-def decode(content: bytes, name: str) -> SourceFile:
+def decode(content: bytes, name: str, kind: Kind = YAML) -> SourceFile:
     """The text of UTF-8 bytes; a byte order mark is dropped.
 
     Raises:
-        SpecError: larger than 1 MiB, longer than 50000 lines, or not UTF-8.
+        SpecError: larger than its kind may be, or not UTF-8.
     """
-    # Lines are bounded too: PyYAML takes a second for a megabyte of empty ones.
-    large, long = len(content) > MAX_BYTES, content.count(b"\n") + content.count(b"\r") > MAX_LINES
-    if large or long:
-        message = f"`{name}` is larger than 1 MiB" if large else f"`{name}` has more than {MAX_LINES} lines"
-        raise SpecError([Diagnostic(rules.TOO_LARGE, message, help="a spec is a few kilobytes; keep data in files")])
+    limit = None
+    if len(content) > kind.most_bytes:
+        limit = f"is larger than {kind.most_bytes // 2**20} MiB"
+    elif content.count(b"\n") + content.count(b"\r") > kind.most_lines:
+        limit = f"has more than {kind.most_lines} lines"
+    if limit is not None:
+        raise SpecError([Diagnostic(rules.TOO_LARGE, f"`{name}` {limit}", help=kind.advice)])
     try:
         return SourceFile(name, content.decode("utf-8").removeprefix("\ufeff"))
     except UnicodeDecodeError as error:

@@ -63,6 +63,7 @@ def resolve(
         name=spec.name,
         version=spec.version,
         search=search,
+        variant=variant,
         model=spec.model,
         export=export,
         accuracy=AccuracyPlan(

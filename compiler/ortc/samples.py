@@ -222,7 +222,7 @@ class InputFactory:
         count, first = len(self.samples), self._first
         if not count or first is None:
             return []
-        axis = self.axes[first] if isinstance(first, str) else AxisPlan(name="", min=first, typical=first, max=first)
+        axis = self.axes[first] if isinstance(first, str) else AxisPlan(name="n", min=first, typical=first, max=first)
         picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MAX_SAMPLES))})
         size = max(axis.min, min(batch, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
         batches = []

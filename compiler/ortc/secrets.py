@@ -4,6 +4,7 @@ Shapes: GitHub's "About authentication", Hugging Face, GitLab, Slack, AWS and Go
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 
 _SHAPES = (
@@ -24,10 +25,15 @@ _HINTS = ("hf_", "gh", "glpat-", "AKIA", "ASIA", "AIza", "xox", "sk-", "eyJ", "P
 _PATTERN = re.compile("|".join(f"(?P<s{index}>{shape})" for index, (_, shape) in enumerate(_SHAPES)))
 
 
+def find_secrets(text: str) -> Iterator[tuple[str, int, int]]:
+    """What kind of credential each is that a text holds, in words, and where it starts and ends."""
+    for match in _PATTERN.finditer(text) if _suspicious(text) else ():
+        yield _SHAPES[int(str(match.lastgroup)[1:])][0], match.start(), match.end()
+
+
 def find_secret(text: str) -> str | None:
     """What kind of credential a text holds, in words; None when it looks like none."""
-    match = _PATTERN.search(text) if _suspicious(text) else None
-    return _SHAPES[int(str(match.lastgroup)[1:])][0] if match else None
+    return next((kind for kind, _, _ in find_secrets(text)), None)
 
 
 @lru_cache(maxsize=16)  # a long line is shown once for each of its mistakes

@@ -21,6 +21,11 @@ Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
 Platform = Literal["linux/amd64", "linux/arm64"]
 
+MAX_SIZE = 2**31 - 1
+"""Greatest size of an axis: more than any tensor's dimension, and few enough to compute with."""
+MAX_AXES = 8
+"""Most dynamic axes: each takes up to four sizes, and every combination is checked or named as left out."""
+
 _NAME = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
 _VERSION = r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$"
 _AXIS = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
@@ -158,10 +163,14 @@ ModelSource = Annotated[
 class Axis(Model):
     """A named dynamic axis with its bounds, all included."""
 
-    min: int = Field(default=1, ge=1, description="Least size.")
-    typical: int | None = Field(default=None, ge=1, description="The size to tune for; `min` when not given.")
-    max: int = Field(ge=1, description="Greatest size; the loader refuses larger inputs.")
-    multiple_of: int = Field(default=1, ge=1, description="Sizes are multiples of this (patches, strides).")
+    min: int = Field(default=1, ge=1, le=MAX_SIZE, description="Least size.")
+    typical: int | None = Field(
+        default=None, ge=1, le=MAX_SIZE, description="The size to tune for; `min` when not given."
+    )
+    max: int = Field(ge=1, le=MAX_SIZE, description="Greatest size; the loader refuses larger inputs.")
+    multiple_of: int = Field(
+        default=1, ge=1, le=MAX_SIZE, description="Sizes are multiples of this (patches, strides)."
+    )
 
 
 class InputSpec(Model):
@@ -186,6 +195,7 @@ class Export(Model):
     )
     dynamic_axes: dict[AxisName, Axis] = Field(
         default_factory=dict,
+        max_length=MAX_AXES,
         description="Axes whose size varies, named once; inputs and budgets refer to them.",
         examples=[{"batch": {"min": 1, "typical": 1, "max": 16}}],
     )

@@ -12,6 +12,7 @@ Quantization = Literal["none", "int8-dynamic", "int8-static"]
 Calibration = Literal["minmax", "moving-average"]
 Rewrite = Literal["merge-projections"]
 Concurrency = Literal["one", "physical"]
+RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
 
 
 class ExecutionProvider(Model):
@@ -24,9 +25,7 @@ class ExecutionProvider(Model):
 class Runtime(Model):
     """The runtime that ships: which package at which version, and the pinned set that installs it."""
 
-    package: Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"] = Field(
-        description="Package that brings ONNX Runtime."
-    )
+    package: RuntimePackage = Field(description="Package that brings ONNX Runtime.")
     version: str = Field(description="Its exact version.", examples=["1.31.1"])
     pins: str = Field(description="Name of the pinned requirement set in targets/data/pins.")
     minimum_version: str = Field(description="Oldest ONNX Runtime the loader accepts.")

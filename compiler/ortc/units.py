@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 
 _NUMBER = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-zµ]+)")
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
+_MOST = 2.0**63
 _BYTES = {
     "B": 1,
     "kB": 10**3,
@@ -50,6 +51,8 @@ def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, e
     result = float(match["value"]) * units[match["unit"]]
     if result <= 0:
         raise QuantityError(f"a {kind} must be greater than zero")
+    if result >= _MOST:
+        raise QuantityError(f"this {kind} is beyond anything that could be measured")
     return result
 
 

@@ -50,7 +50,7 @@ def validate(model: type[T], document: Document) -> T:
         SpecError: with a diagnostic for each mistake (the first hundred), sorted by place.
     """
     try:
-        return model.model_validate(document.data, by_alias=True, by_name=False)
+        return model.model_validate(document.data, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False)[:_MAX_ERRORS]
     diagnostics: dict[object, Diagnostic] = {}
@@ -76,7 +76,8 @@ class _Explainer:
         self._document = document
 
     def explain(self, errors: list[ErrorDetails]) -> Iterator[Diagnostic]:
-        header = [error for error in errors if error["loc"][:1] in {(key,) for key in _HEADER}]
+        known = {(key,) for key in _HEADER if key in shape.fields(self._model)}
+        header = [error for error in errors if error["loc"][:1] in known]
         wrong = [error for error in header if error["type"] != "missing"]
         if wrong:
             yield from (self._wrong_kind(error) for error in wrong)

@@ -1,24 +1,32 @@
 """Every bad spec beside the exact text that a user reads about it.
 
 A case is `NAME.yaml`, or a project of its own in `NAME/` when it needs target profiles; `NAME.txt` is what is expected.
-Lines `# --set KEY=VALUE` in a spec are its overrides. Rewrite the expected files with `pytest --update-golden`, and
-read the difference.
+Lines `# --set KEY=VALUE` in a spec are its overrides. Bad plans are edited from the plan of a good spec. Rewrite the
+expected files with `pytest --update-golden`, and read the difference.
 """
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ortc.checks import check_spec
+from ortc.checks import check_spec, load_profiles
+from ortc.checks.plan import check_plan
 from ortc.diagnostics import Diagnostic, render_text, summary
 from ortc.errors import SpecError
+from ortc.load import from_document
+from ortc.parse import parse
 from ortc.read import MAX_BYTES, MAX_LINES
+from ortc.resolve import resolve
 from ortc.rules import CATALOGUE, Rule
 from ortc.rules.markdown import page
+from ortc.source import SourceFile
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 WRITTEN = {path.stem: path.relative_to(HERE) for path in sorted(HERE.glob("*.yaml"))} | {
     path.parent.name: path.relative_to(HERE) for path in sorted(HERE.glob("*/spec.yaml"))
 }
@@ -40,6 +48,94 @@ BASE = {
 }
 
 
+Json = dict[str, Any]
+
+
+def changed(change: Callable[[Json], object]) -> Callable[[str], str]:
+    """A plan with values replaced."""
+
+    def edit(text: str) -> str:
+        document = json.loads(text)
+        change(document)
+        return json.dumps(document, indent=2)
+
+    return edit
+
+
+def mix_up(plan: Json) -> None:
+    """Mistakes of every kind in what a plan says of its targets."""
+    cpu, edge = plan["targets"]
+    plan["export"]["opset"] = 99
+    fp32 = cpu["variants"][0]
+    fp32["session"]["config_entries"] |= {"session.spinning": "1"}
+    fp32["session"]["providers"][0]["name"] = "CpuExecutionProvider"
+    fp32["runtime"]["pins"] = "onnxruntimes"
+    cpu["tuning"][0]["options"] = {"enable_mem_patern": True}
+    cpu["image"]["template"] = "Dockerfile.jinja"
+    cpu["measure_at"]["sizes"][0][0] = "bach"
+    edge["budgets"]["size"] = 20
+
+
+def misname(plan: Json) -> None:
+    plan["name"] = "../elsewhere"
+    plan["exports"] = plan.pop("export")
+    plan["targets"][0]["budgets"] |= {"size": "50MB", "start": 0}
+    plan["targets"][1]["platforms"] = ["linux/riscv64"]
+    del plan["targets"][1]["variants"][0]["runtime"]["version"]
+
+
+def another(plan: Json) -> None:
+    for target in plan["targets"]:
+        target["variants"][0]["runtime"]["pins_sha256"] = "0" * 64
+    plan["export"]["ir_version"] += 1
+    plan["cases"].pop()
+    plan["targets"][0]["measure_at"]["sizes"].reverse()
+
+
+def out_of_reach(plan: Json) -> None:
+    """A variant that cannot be tried for what the rest of the plan says."""
+    plan["model"]["weights"] = "pretrained"
+    plan["targets"][1]["variants"][0]["quantization"] = "int8-static"
+
+
+PLANS: dict[str, Callable[[str], str]] = {
+    "plan-cut-off": lambda text: text[: text.index('"opset"') + 8],
+    "plan-no-json": lambda text: text.replace('"version": "1.0.0",', "version: 1.0.0,"),
+    "plan-followed": lambda text: text * 2,
+    "plan-list": lambda text: f"[{text}]",
+    "plan-numbers": lambda text: text.replace('"max_abs": 0.0001', '"max_abs": 1e999, "max_abs": NaN'),
+    "plan-format": changed(lambda plan: plan.update(format_version=2, ortc_version="0.0.9")),
+    "plan-of-a-bundle": lambda _: '{"format_version": 1, "kind": "ortc-bundle", "name": "bert"}',
+    "plan-with-stages": lambda text: f'{{"format_version": 1, "plan": {text.strip()}, "stages": []}}',
+    "plan-misspelt": changed(misname),
+    "plan-repeated-names": changed(lambda plan: plan["targets"].append(plan["targets"][0])),
+    "plan-precision": changed(lambda plan: plan["targets"][0].update(precision="int8")),
+    "plan-targets": changed(mix_up),
+    "plan-variant": changed(out_of_reach),
+    "plan-not-what-follows": changed(another),
+}
+
+
+def good_plan() -> str:
+    """The plan of the good spec that the cases are edited from."""
+    parts = {
+        **BASE,
+        "export": "export: {dynamic_axes: {batch: {max: 4}, sequence: {typical: 8, max: 64}}}\n",
+        "targets": "targets: {cpu: {latency_budget: {p99: 9ms}}, edge: {platforms: [linux/arm64]}}\n",
+    }
+    # With profiles of its own: see plans/targets.
+    loaded = from_document(parse(SourceFile("spec.yaml", "".join(parts.values()))), (), HERE / "plans")
+    profiles, _ = load_profiles(loaded)
+    return resolve(loaded.spec, {name: item.profile for name, item in profiles.items()}).to_json()
+
+
+def diagnose_plan(path: Path) -> tuple[Diagnostic, ...]:
+    try:
+        return check_plan(path, ROOT).warnings
+    except SpecError as error:
+        return error.diagnostics
+
+
 def diagnose(path: Path) -> tuple[Diagnostic, ...]:
     """What is found in a spec, with the overrides that its comments name."""
     overrides: tuple[str, ...] = ()
@@ -59,13 +155,22 @@ def found_in(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tupl
     if name in WRITTEN:
         monkeypatch.chdir(HERE)
         return diagnose(WRITTEN[name])
-    path = Path(f"{name}.yaml")
     monkeypatch.chdir(tmp_path)
+    if name in PLANS:
+        path = Path(f"{name}.json")
+        path.write_text(PLANS[name](good_plan()), "utf-8")
+        return diagnose_plan(path)
+    path = Path(f"{name}.yaml")
     GENERATED[name](path)
     return diagnose(path)
 
 
-@pytest.mark.parametrize("name", [*WRITTEN, *GENERATED])
+def test_the_plan_that_is_edited_is_good(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(good_plan(), "utf-8")
+    assert diagnose_plan(tmp_path / "plan.json") == ()
+
+
+@pytest.mark.parametrize("name", [*WRITTEN, *GENERATED, *PLANS])
 def test_text(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update_golden: bool) -> None:
     found = found_in(name, tmp_path, monkeypatch)
     assert found, "the spec has no mistake"
@@ -77,7 +182,7 @@ def test_text(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update
 
 
 def test_no_expectation_is_left_over() -> None:
-    assert {path.stem for path in HERE.glob("*.txt")} == {*WRITTEN, *GENERATED}
+    assert {path.stem for path in HERE.glob("*.txt")} == {*WRITTEN, *GENERATED, *PLANS}
 
 
 def test_every_rule_is_shown() -> None:
@@ -94,7 +199,7 @@ def test_enough_cases() -> None:
 
 
 def test_documentation_is_up_to_date(update_golden: bool) -> None:
-    path = HERE.parents[1] / "docs" / "diagnostics.md"
+    path = ROOT / "docs" / "diagnostics.md"
     if update_golden:
         path.write_text(page(), "utf-8")
     assert path.read_text("utf-8") == page(), "run `python -m ortc.rules > docs/diagnostics.md`"

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.builds import PATIENT, ROOT, Build, Compiler
+from tests.support.builds import PATIENT, Build, Compiler, checkout
 
 pytestmark = pytest.mark.integration
-
-
-def checkout(place: Path) -> Path:
-    """The files that git knows, as they are now."""
-    command = ["git", "ls-files", "-z"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode != 0:
-        pytest.skip("not a git checkout")
-    for name in listed.stdout.split("\0"):
-        if name and (ROOT / name).is_file():
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, place / name)
-    return place
 
 
 def test_another_checkout_and_cache(built: Build, make_cache: Callable[[Path], Path], tmp_path: Path) -> None:

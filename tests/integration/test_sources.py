@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +114,18 @@ def test_exported_program(ortc: Compiler, project: Path, write_spec: WriteSpec, 
     manifest = manifest_of(build(ortc, spec, tmp_path).succeeded().bundle("small", "cpu"))
     assert manifest["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4], "range": None}]
     assert manifest["outputs"][0]["shape"] == ["batch", 3]
+
+
+def test_exported_program_of_a_drafted_spec(ortc: Compiler, project: Path, tmp_path: Path) -> None:
+    """What `ortc init` reads in an archive is what torch finds in it: the spec builds as it was written."""
+    command = [sys.executable, "-m", "ortc", "init", "program.pt2", "-o", "drafted.yaml"]
+    done = subprocess.run(command, cwd=project, env=ortc.environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    manifest = manifest_of(
+        build(ortc, project / "drafted.yaml", tmp_path).succeeded().bundle("program", "cpu", "0.1.0")
+    )
+    assert [(axis["name"], axis["min"], axis["max"]) for axis in manifest["axes"]] == [("batch", 1, 16)]
+    assert manifest["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4], "range": None}]
 
 
 def test_torch_weights(

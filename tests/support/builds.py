@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT = 900
@@ -91,6 +94,19 @@ class Compiler:
             check=False,
         )
         return Build(done.returncode, done.stdout, done.stderr, output, time.monotonic() - begin)
+
+
+def checkout(place: Path) -> Path:
+    """The files that git knows, as they are now."""
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, place / name)
+    return place
 
 
 def snapshot(directory: Path) -> dict[str, tuple[str, int]]:

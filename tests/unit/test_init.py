@@ -11,6 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from tests.support.programs import FLOAT, LONG, archive, document
+from tests.support.programs import tensor as sizes_of
 
 from ortc.__main__ import run
 from ortc.checks import CheckedSpec, check_spec
@@ -18,7 +20,7 @@ from ortc.draft import render, scalar, spec_name
 from ortc.inspection import InspectionError, inspect
 from ortc.parse import parse
 from ortc.source import SourceFile
-from ortc.spec import HuggingFaceSource, OnnxSource
+from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789" * 4
@@ -232,7 +234,7 @@ def test_the_opset_is_one_that_the_runtime_loads(opset: int, shipped: int, tmp_p
     [
         (lambda path: None, "there is no `model` here"),
         (lambda path: path.mkdir(), "has no config.json"),
-        (lambda path: path.write_text("x"), "neither a directory nor an .onnx file"),
+        (lambda path: path.write_text("x"), "neither a directory nor an .onnx or .pt2 file"),
         (lambda path: directory(path, ["not", "a", "mapping"]), "has no config.json"),
     ],
 )
@@ -251,6 +253,148 @@ def test_refuses_graphs_that_a_spec_cannot_describe(tmp_path: Path) -> None:
     for name in ("text", "string", "rank"):
         with pytest.raises(InspectionError):
             inspect(f"{name}.onnx", tmp_path)
+
+
+def symbol(name: str) -> str:
+    return f"Symbol('{name}', positive=True, integer=True)"
+
+
+def test_program(tmp_path: Path) -> None:
+    batch, length = symbol("s7"), symbol("s27")
+    inputs = {
+        "ids": sizes_of(LONG, batch, length),
+        "token_mask": sizes_of(LONG, batch, length),
+        "pixels": sizes_of(FLOAT, batch, 3, symbol("s1"), f"Mul(Integer(14), {symbol('s3')})"),
+        "x": sizes_of(FLOAT, symbol("s4"), f"Add(Integer(1), {symbol('s4')})", 8),
+    }
+    ranges = {"s7": (2, 32), "s27": (4, 200), "s1": (0, None), "s3": (2, 30), "s4": (1, 2**62)}
+    archive(tmp_path / "My Encoder.pt2", document(inputs, ranges, keys=("hidden", "late")))
+    assert run(["init", "My Encoder.pt2"]) == 0
+    checked = check_spec("specs/my-encoder.yaml")
+    assert checked.warnings == ()
+    spec = checked.loaded.spec
+    assert isinstance(spec.model, ExportedProgramSource)
+    assert spec.model.sha256 == hashlib.sha256((tmp_path / "My Encoder.pt2").read_bytes()).hexdigest()
+    assert (spec.export.opset, spec.export.outputs) == (20, ("hidden", "late"))
+    found = spec.export.inputs
+    assert found is not None
+    assert {name: tensor.shape for name, tensor in found.items()} == {
+        "ids": ("batch", "sequence"),
+        "token_mask": ("batch", "sequence"),
+        "pixels": ("batch", 3, "height", "width"),
+        "x": ("batch_2", "x_dim1", 8),
+    }
+    assert [tensor.dtype for tensor in found.values()] == ["int64", "int64", "float32", "float32"]
+    assert (found["ids"].range, found["token_mask"].fill) == ((0, 99), 1)
+    axes = {
+        name: (axis.min, axis.typical, axis.max, axis.multiple_of) for name, axis in spec.export.dynamic_axes.items()
+    }
+    assert axes == {
+        # 2 is what torch writes where nobody said more.
+        "batch": (1, 1, 32, 1),
+        "sequence": (4, 128, 200, 1),
+        "height": (1, 224, 512, 1),
+        "width": (14, 224, 420, 14),
+        "batch_2": (1, 16, 64, 1),
+        "x_dim1": (1, 16, 64, 1),
+    }
+    assert "The file sets no end to height, batch_2, x_dim1" in Path("specs/my-encoder.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (document(keywords=("scale",)), "takes `scale` by name"),
+        (document({}), "takes no tensors"),
+        (document({"ids": sizes_of(13, 1)}), "`ids` is no tensor of numbers or booleans"),
+        (document({"ids": sizes_of(LONG, 0)}), "`ids` has the size 0"),
+        (document({"ids": sizes_of(LONG, *map(symbol, "abcdefghi"))}), "9 dynamic dimensions; a spec has at most 8"),
+        (document({"ids": sizes_of(LONG, "__import__('os')")}), "refused to read"),
+        ({"graph_module": {}}, "not of a form that is known"),
+    ],
+)
+def test_refuses_programs(model: dict[str, Any], message: str, tmp_path: Path) -> None:
+    archive(tmp_path / "m.pt2", model)
+    with pytest.raises(InspectionError, match=message):
+        inspect("m.pt2", tmp_path)
+
+
+def test_refuses_programs_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / "m.pt2").write_text("no archive")
+    with pytest.raises(InspectionError, match=r"cannot be read as a \.pt2 archive"):
+        inspect("m.pt2", tmp_path)
+
+
+MODULE = """
+raise SystemExit("nobody may run this")
+from torch import nn
+
+class Encoder(nn.Module):
+    def __init__(self, width: int, *, scale: float, name: str = "x"): ...
+    def forward(self, tokens, mask): ...
+
+def build(depth: int, kind: str, width=3, *, fast: bool, other):
+    return Encoder(width, scale=1.0)
+
+class Small(nn.Module):
+    def __init__(self): ...
+    def forward(self, image): ...
+
+def either(flag=True):
+    return Encoder() if flag else Small()
+
+made = Small
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "inputs"),
+    [
+        ("build", {"depth": 1, "kind": "", "fast": False, "other": 1}, ["tokens", "mask"]),
+        ("Encoder", {"width": 1, "scale": 1.0}, ["tokens", "mask"]),
+        ("Small", {}, ["image"]),
+        ("either", {}, ["input"]),
+        ("made", {}, ["input"]),
+    ],
+)
+def test_entrypoint(function: str, arguments: dict[str, Any], inputs: list[str], tmp_path: Path) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "model.py").write_text(MODULE, "utf-8")
+    checked = written(f"nets.model:{function}")
+    assert checked.warnings == ()
+    spec = checked.loaded.spec
+    assert isinstance(spec.model, PyTorchSource)
+    assert (spec.name, spec.model.args, spec.model.weights) == ("nets", arguments, None)
+    assert list(spec.export.inputs or ()) == inputs
+    text = Path("specs/out.yaml").read_text("utf-8")
+    assert text.count("To fill in") == 3 + bool(arguments)
+    assert "weights: path/model.safetensors" in text
+
+
+def test_entrypoint_with_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def build(): ...", "utf-8")
+    (tmp_path / "net.safetensors").write_bytes(WEIGHTS)
+    model = written("net:build").loaded.spec.model
+    assert isinstance(model, PyTorchSource)
+    assert (model.weights, model.sha256) == ("net.safetensors", hashlib.sha256(WEIGHTS).hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("none.model:build", "there is no module `none.model`"),
+        ("net:other", "the module `net` does not define `other`"),
+        ("broken:build", "cannot be read as Python"),
+        ("net..x:build", "there is no module `net..x`"),
+    ],
+)
+def test_refuses_entrypoints(place: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("def build(): ...", "utf-8")
+    (tmp_path / "broken.py").write_text("def build(:", "utf-8")
+    with pytest.raises(InspectionError, match=message):
+        inspect(place, tmp_path)
+    assert run(["init", place]) == 2
+    assert not Path("specs").exists()
 
 
 @pytest.mark.parametrize(
@@ -323,3 +467,49 @@ def test_every_spec_of_a_graph_passes(inputs: list[Any], opset: int, outputs: tu
     checked = check_spec(tmp_path / "spec.yaml")
     assert checked.warnings == ()
     assert len(checked.loaded.spec.export.inputs or ()) == len(inputs)
+
+
+symbols = st.sampled_from(["s0", "s1", "s2"]).map(symbol)
+sizes = st.lists(
+    st.integers(-1, 9) | st.integers(2**31, 2**40) | symbols | symbols.map(lambda text: f"Mul(Integer(2), {text})"),
+    max_size=4,
+)
+bounds = st.tuples(st.none() | st.integers(-1, 2**40), st.none() | st.integers(-1, 2**40))
+
+
+@relaxed
+@given(
+    inputs=st.dictionaries(words, st.tuples(st.integers(0, 36), sizes), max_size=3),
+    ranges=st.dictionaries(st.sampled_from(["s0", "s1"]), bounds),
+    keys=st.lists(words, min_size=2, max_size=2) | st.just([]),
+)
+def test_every_spec_of_a_program_passes(
+    inputs: dict[str, Any], ranges: dict[str, Any], keys: list[str], tmp_path: Path
+) -> None:
+    tensors = {name: sizes_of(dtype, *shape) for name, (dtype, shape) in inputs.items()}
+    archive(tmp_path / "program.pt2", document(tensors, ranges, keys=keys))
+    try:
+        draft = inspect("program.pt2", tmp_path)
+    except InspectionError:
+        return
+    (tmp_path / "spec.yaml").write_text(render(draft, ("cpu",), "spec.schema.json"), "utf-8")
+    assert check_spec(tmp_path / "spec.yaml").warnings == ()
+
+
+@relaxed
+@given(data=st.data())
+def test_programs_of_any_form_are_drafted_or_refused(data: st.DataObject, tmp_path: Path) -> None:
+    model = document({"ids": sizes_of(LONG, symbol("s0"), 3)}, {"s0": (1, 4)})
+    node: Any = model
+    while isinstance(node, (dict, list)) and node:
+        keys = sorted(node) if isinstance(node, dict) else range(len(node))
+        key = data.draw(st.sampled_from(list(keys)))
+        if data.draw(st.integers(0, 3)) == 0 or not isinstance(node[key], (dict, list)):
+            node[key] = data.draw(junk | st.just({}))
+            break
+        node = node[key]
+    archive(tmp_path / "any.pt2", model)
+    try:
+        render(inspect("any.pt2", tmp_path), ("cpu",), "spec.schema.json")
+    except InspectionError:
+        return

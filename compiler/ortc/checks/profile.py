@@ -8,8 +8,10 @@ from packaging.version import InvalidVersion, Version
 from ortc import versions
 from ortc.diagnostics import Diagnostic, quoted
 from ortc.load import LoadedProfile
+from ortc.resources import templates_dir
 from ortc.rules import checks as rules
 from ortc.rules.model import Rule
+from ortc.rules.sources import FILE_MISSING
 from ortc.spec import Platform
 from ortc.suggest import closest, listed
 from ortc.target import ExecutionProvider, Runtime, Session
@@ -43,6 +45,7 @@ def check(item: LoadedProfile) -> Iterator[Diagnostic]:
             span = item.document.locate(("default_platforms", index))
             yield Diagnostic(rules.PLATFORM, message, span, help=f"it serves {listed(profile.platforms, 'and')}")
     own = _Part((), profile.platforms, profile.runtime, profile.execution_providers, profile.session)
+    yield from _template(item)
     yield from _part(item, own)
     for name, engine in profile.engines.items():
         part = _Part(("engines", name), engine.platforms, engine.runtime, engine.execution_providers, engine.session)
@@ -112,6 +115,19 @@ def _variants(item: LoadedProfile, own: _Part) -> Iterator[Diagnostic]:
             return
         yield from _options(item, ("tuning", index, "options"), tuning.options, runtime)
         yield from _entries(item, ("tuning", index, "config_entries"), tuning.config_entries, runtime)
+
+
+def _template(item: LoadedProfile) -> Iterator[Diagnostic]:
+    known = sorted(path.name for path in templates_dir().glob("Dockerfile*.j2"))
+    if item.profile.image.template not in known:
+        meant = closest(item.profile.image.template, known)
+        yield Diagnostic(
+            FILE_MISSING,
+            f"there is no template {quoted(item.profile.image.template)} of a Dockerfile",
+            item.document.locate(("image", "template")),
+            f"did you mean `{meant}`?" if meant else "",
+            help=None if meant else f"there is {listed(known, 'and')}",
+        )
 
 
 def _wheels(item: LoadedProfile, part: _Part, runtime: versions.Runtime) -> Iterator[Diagnostic]:

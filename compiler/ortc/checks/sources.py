@@ -2,15 +2,15 @@
 
 import ast
 import re
-import sys
 from collections.abc import Iterator
-from importlib.machinery import PathFinder
 from pathlib import Path
 
 from ortc.diagnostics import Diagnostic, quoted
+from ortc.entrypoint import installed
 from ortc.load import LoadedSpec
 from ortc.reference.huggingface import TASKS
 from ortc.rules import sources as rules
+from ortc.rules.model import Rule
 from ortc.source import Span
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.suggest import closest, listed
@@ -128,11 +128,11 @@ def _pickle(name: str, span: Span) -> Diagnostic:
     )
 
 
-def _missing(loaded: LoadedSpec, span: Span, name: str, what: str) -> Diagnostic:
+def _missing(loaded: LoadedSpec, span: Span, name: str, what: str, rule: Rule = rules.FILE_MISSING) -> Diagnostic:
     meant = _neighbour(loaded.root / name)
     place = f"{Path(name).parent}/" if Path(name).parent != Path() else ""
     return Diagnostic(
-        rules.FILE_MISSING,
+        rule,
         f"there is no {what} {quoted(name)}",
         span,
         f"did you mean `{place}{meant}`?" if meant else "",
@@ -152,14 +152,7 @@ def _samples(loaded: LoadedSpec, name: str) -> Iterator[Diagnostic]:
     span = loaded.document.locate(["accuracy", "samples"])
     path = loaded.root / name
     if not path.is_file():
-        meant = _neighbour(path)
-        yield Diagnostic(
-            rules.SAMPLES_MISSING,
-            f"there is no file {quoted(name)}",
-            span,
-            f"did you mean `{meant}`?" if meant else "",
-            help=_ROOT_HELP,
-        )
+        yield _missing(loaded, span, name, "file", rules.SAMPLES_MISSING)
     elif path.suffix == ".npz":
         return
     elif not isinstance(loaded.spec.model, HuggingFaceSource):
@@ -189,7 +182,7 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
     source = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
     if source is None:
         local = (loaded.root / parts[0]).is_dir() or (loaded.root / f"{parts[0]}.py").is_file()
-        if not local and _installed(parts[0]):
+        if not local and installed(parts[0]):
             return
         meant = _neighbour(path.with_suffix(".py"))
         expected = "/".join(parts) + ".py"
@@ -210,12 +203,6 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
             span,
             f"did you mean `{meant}`?" if meant else "",
         )
-
-
-def _installed(package: str) -> bool:
-    """Whether a package is installed; what lies in the working directory is not, although `python -m` would find it."""
-    places = [place for place in sys.path if place and Path(place) != Path.cwd()]
-    return package in sys.builtin_module_names or PathFinder.find_spec(package, places) is not None
 
 
 def _defined(path: Path) -> set[str] | None:

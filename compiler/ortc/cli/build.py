@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
-from ortc.cli.prepare import prepare, search_options
+from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.report import report_error
 from ortc.errors import OrtcError, StageError
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 
 @click.command
-@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("specs", metavar="SPEC...", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--plan",
+    "plan_file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Build exactly this plan, of `ortc plan --print`, instead of specs; `-` reads it from stdin. Its paths start "
+    "from the project of the current directory.",
+)
 @click.option("-t", "--target", "targets", multiple=True, help="Build only this target; may be repeated.")
 @click.option(
     "-o",
@@ -43,6 +51,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
 def build(
     specs: tuple[Path, ...],
+    plan_file: Path | None,
     targets: tuple[str, ...],
     output: Path,
     overrides: tuple[str, ...],
@@ -59,8 +68,22 @@ def build(
     """
     from ortc.pipeline import build as run
 
-    # Every spec is checked before work on the first begins.
-    prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
+    if plan_file is not None:
+        said = {
+            "SPEC": specs,
+            "--set": overrides,
+            "--search": search != "full",
+            "--variant": variant,
+            "--locked": locked,
+        }
+        if others := [name for name, given in said.items() if given]:
+            raise click.UsageError(f"{others[0]} does not go with --plan, which says all that is built.")
+        specs, prepared = (plan_file,), [prepare_plan(plan_file, targets)]
+    elif not specs:
+        raise click.UsageError("Missing argument 'SPEC...', or `--plan FILE`.")
+    else:
+        # Every spec is checked before work on the first begins.
+        prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
     store = open_store(cache_url)
     reports: list[BuildReport] = []
     codes: list[int] = []

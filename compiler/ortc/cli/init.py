@@ -19,7 +19,7 @@ _SCHEMA = "spec.schema.json"
 
 
 @click.command
-@click.argument("model", metavar="PATH_OR_ID")
+@click.argument("model", metavar="MODEL")
 @click.option(
     "-o",
     "--output",
@@ -30,10 +30,10 @@ _SCHEMA = "spec.schema.json"
 @click.option("--revision", help="Commit of a repository of the hub.")
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 def init(model: str, output: Path | None, targets: tuple[str, ...], revision: str | None, force: bool) -> None:
-    """Write a spec for a model directory, an ONNX file or a repository of the Hugging Face hub.
+    """Write a spec for MODEL: a directory, an .onnx or .pt2 file, `module:function`, or a repository of the hub.
 
-    The model's files are inspected, nothing is run or downloaded. The spec has comments where there is a choice to
-    make, and passes `ortc check`.
+    The model's files are inspected, nothing is imported, run or downloaded. The spec has comments where there is a
+    choice to make, and passes `ortc check`. What a function's text does not say is marked `To fill in`.
     """
     root = project_root(output or Path("specs/spec.yaml"))
     targets = tuple(dict.fromkeys(targets)) or ("cpu",)
@@ -42,7 +42,7 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
     try:
         draft = inspect(model, root, revision=revision, **({"max_opset": reach} if reach else {}))
     except InspectionError as error:
-        raise click.BadParameter(str(error), param_hint="PATH_OR_ID") from error
+        raise click.BadParameter(str(error), param_hint="MODEL") from error
     path = output or Path("specs") / f"{draft.name}.yaml"
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists; `--force` replaces it, `-o` names another file")

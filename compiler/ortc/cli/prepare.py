@@ -1,7 +1,8 @@
-"""From the path of a spec to its plan; warnings go to stderr."""
+"""From the path of a spec, or of a plan, to the plan; warnings go to stderr."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,8 +11,9 @@ import click
 from ortc.cli.report import use_color, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from ortc.diagnostics import Diagnostic
     from ortc.plan import Plan, Search
     from ortc.target import TargetProfile
 
@@ -31,19 +33,49 @@ def prepare(
         UsageError: it has no target or variant of that name.
     """
     from ortc.checks import check_spec
-    from ortc.diagnostics import render_text
     from ortc.resolve import resolve
 
     checked = check_spec(path, overrides)
-    if checked.warnings:
-        write(render_text(checked.warnings, color=use_color()) + "\n")
+    _warn(checked.warnings)
     spec = checked.loaded.spec
-    for name in targets:
-        if name not in spec.targets:
-            raise click.UsageError(f"{path} has no target `{name}`; it has {', '.join(spec.targets)}")
+    _known(path, targets, spec.targets)
     if variant is not None:
         _known_variant(variant, {name: checked.profiles[name] for name in targets or spec.targets})
     return resolve(spec, checked.profiles, targets, search=search, variant=variant), checked.loaded.root
+
+
+def prepare_plan(path: Path, targets: tuple[str, ...]) -> tuple[Plan, Path]:
+    """The plan in a file, or on stdin for `-`, and the root that its paths resolve against.
+
+    That root is the project of the current directory, as that of a spec is the project of its own: a plan travels, and
+    means the checkout that it is built in.
+
+    Raises:
+        SpecError: the plan is not one that this ortc makes.
+        UsageError: it has no target of that name.
+    """
+    from ortc.checks.plan import check_plan
+    from ortc.load import project_root
+    from ortc.read import PLAN
+
+    root = project_root(Path.cwd() / "plan")
+    checked = check_plan(sys.stdin.buffer.read(PLAN.most_bytes + 1) if str(path) == "-" else path, root)
+    _warn(checked.warnings)
+    _known(path, targets, [target.name for target in checked.plan.targets])
+    return checked.plan.slice(*targets) if targets else checked.plan, root
+
+
+def _warn(warnings: tuple[Diagnostic, ...]) -> None:
+    from ortc.diagnostics import render_text
+
+    if warnings:
+        write(render_text(warnings, color=use_color()) + "\n")
+
+
+def _known(path: Path, targets: tuple[str, ...], known: Iterable[str]) -> None:
+    for name in targets:
+        if name not in known:
+            raise click.UsageError(f"{path} has no target `{name}`; it has {', '.join(known)}")
 
 
 def _known_variant(variant: str, profiles: dict[str, TargetProfile]) -> None:

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ _MEMBERS = re.compile(
     r"|data/(weights|constants)/(model_(weights|constants)_config\.json|(weight|tensor)_\d+)"
     r"|data/sample_inputs/model\.pt"
 )
+_MAX_JSON = 256 * 2**20
+"""Most bytes of one JSON member: ten times what the largest programs have."""
 _TENSOR = re.compile(r"(weight|tensor)_\d+")
 _SYMBOLS = re.compile(r"[A-Za-z_]\w*")
 # What torch prints symbolic sizes with: torch.utils._sympy.functions, and sympy's own of integers.
@@ -58,7 +61,7 @@ def refuse_code(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             reason = next(_reasons(archive), None)
-    except (zipfile.BadZipFile, ValueError, KeyError) as error:
+    except (zipfile.BadZipFile, ValueError, KeyError, RecursionError, NotImplementedError) as error:
         raise StageError(f"`{path.name}` is no .pt2 archive: {error}") from error
     if reason is not None:
         raise StageError(
@@ -71,7 +74,7 @@ def refuse_code(path: Path) -> None:
 def _reasons(archive: zipfile.ZipFile) -> Iterator[str]:
     names = [name for name in archive.namelist() if not name.endswith("/")]
     # Of two members with one name, torch may read the other one.
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:
         yield f"it has more than one member `{twice}`"
     if len({name.partition("/")[0] for name in names}) > 1:
@@ -80,6 +83,8 @@ def _reasons(archive: zipfile.ZipFile) -> Iterator[str]:
         inner = name.partition("/")[2]
         if not _MEMBERS.fullmatch(inner):
             yield f"it holds `{inner}`, which is no part of a plain program"
+        elif inner.endswith(".json") and archive.getinfo(name).file_size > _MAX_JSON:
+            yield f"its member `{inner}` is larger than {_MAX_JSON // 2**20} MiB"
         elif inner.endswith("_config.json"):
             yield from _payloads(json.loads(archive.read(name), object_pairs_hook=_once))
         elif inner.startswith("models/"):

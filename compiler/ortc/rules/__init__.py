@@ -1,9 +1,9 @@
 """The catalogue of rules: every code that a diagnostic can carry."""
 
-from ortc.rules import checks, reuse, schema, sources, syntax
+from ortc.rules import checks, plans, reuse, schema, sources, syntax
 from ortc.rules.model import Rule, Severity
 
-CATALOGUE: tuple[Rule, ...] = syntax.RULES + schema.RULES + reuse.RULES + checks.RULES + sources.RULES
+CATALOGUE: tuple[Rule, ...] = syntax.RULES + schema.RULES + reuse.RULES + plans.RULES + checks.RULES + sources.RULES
 
 __all__ = ["CATALOGUE", "Rule", "Severity", "find_rule"]
 

@@ -183,9 +183,12 @@ SIZE_IMPOSSIBLE = Rule(
     "ORTC230",
     "size-budget-impossible",
     "The size budget is below what the weights alone need.",
-    "The number of parameters is known from the weights file or the configuration, and the smallest precision that the "
-    "target may use gives the least number of bytes: 4 a parameter in fp32, 2 in fp16 and bf16, 1 in int8. Of a "
-    "Hugging Face model only a quarter is counted here, because a task may leave out heads and towers.",
+    "The weights are known from the header of a safetensors file or the index of several, from an ONNX graph, a .pt2 "
+    "archive or a configuration, and the smallest variant that the target may use gives the least number of bytes: 4 a "
+    "weight in fp32, 2 in fp16 and bf16, 1 in int8 for the operator types that the variant quantizes. Of a graph and "
+    "an archive, weights count that no optimizer can do without: those that matrix products, convolutions and "
+    "embeddings on the way to a kept output apply. Of other files only a quarter is counted here, because a task or "
+    "the model's code may leave out heads and towers.",
     bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n  args: {width: 32}\n'
     "  weights: examples/digits/weights.safetensors\n"
     "export:\n  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\ntargets:\n  cpu: {size_budget: 4kB}\n",

@@ -19,6 +19,7 @@ _CHAPTERS = (
     ("ORTC12", "The shape of a spec"),
     ("ORTC14", "Arguments of `--set`"),
     ("ORTC15", "What a spec takes from elsewhere"),
+    ("ORTC16", "Plans"),
     ("ORTC20", "Targets and their profiles"),
     ("ORTC22", "Axes, inputs and budgets"),
     ("ORTC30", "What a spec names outside itself"),

@@ -117,7 +117,7 @@ MIRROR_MISSING = Rule(
 SECRET = Rule(
     "ORTC312",
     "secret-inline",
-    "A value looks like a password, a token or a key.",
+    "A value, a key or a comment looks like a password, a token or a key.",
     "A spec is read by everybody who reads the repository, and its values end up in reports and bundles. Credentials "
     "belong into the environment: HF_TOKEN for the hub, the usual variables of S3, GCS and Azure for mirrors. Take "
     "this one out of the history and revoke it.",

@@ -13,7 +13,8 @@ UNREADABLE = Rule(
 TOO_LARGE = Rule(
     "ORTC102",
     "file-too-large",
-    "A spec is larger than 1 MiB, or has more than 50000 lines.",
+    "A spec is larger than 1 MiB or has more than 50000 lines, or a plan is larger than 4 MiB or has more than 100000 "
+    "values.",
     "A spec is a few kilobytes of declarations. A file of this size is data, or not a spec at all; samples and weights "
     "lie in files of their own, and the spec names them.",
     bad="$ ortc check model.safetensors",

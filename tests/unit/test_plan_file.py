@@ -1,0 +1,341 @@
+"""`ortc build --plan`: a plan is read back as it was made, and whatever else is in the file is refused at its place."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.plans import ROOT, SPECS, plan
+
+from ortc import pipeline
+from ortc.__main__ import run
+from ortc.checks import check_spec
+from ortc.checks.plan import check_plan
+from ortc.diagnostics import render_text
+from ortc.errors import SpecError
+from ortc.parse_json import MAX_NODES, parse_json
+from ortc.plan import Plan
+from ortc.read import PLAN
+from ortc.report import BuildReport
+from ortc.resolve import resolve
+from ortc.source import SourceFile
+
+BERT = ROOT / "specs" / "bert.yaml"
+DIGITS = ROOT / "specs" / "digits.yaml"
+Json = Any
+BUDGETS = (
+    "targets.cpu.latency_budget={p50: 1.7ms, p90: 120us, p99: 1min, at: {sequence: 3}}",
+    "targets.cpu.latency_budget.p90=2.3ms",
+    "targets.cpu.size_budget=777MiB",
+    "targets.cpu.memory_budget=2GB",
+    "targets.cpu.start_budget=0.3s",
+    "targets.cpu.min_speedup=1.1",
+    "targets.server-gpu.max_cpu_nodes=0",
+    "targets.cpu.batch_invariance=require",
+    "targets.cpu.objective=size",
+)
+
+
+def checked(text: str) -> Plan:
+    return check_plan(text.encode(), ROOT).plan
+
+
+def findings(text: str) -> list[tuple[str, int]]:
+    """Code and line of everything that is found in a plan."""
+    with pytest.raises(SpecError) as caught:
+        checked(text)
+    return [(item.code, 0 if item.span is None else item.span.start.line) for item in caught.value.diagnostics]
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("precision", [None, "auto", "int8"])
+def test_what_was_printed_is_what_is_built(spec: Path, precision: str | None) -> None:
+    made = plan(spec, *([f"targets.cpu.precision={precision}"] if precision else []))
+    assert checked(made.to_json()) == made
+    # However it is written: one line, other order, escapes, tabs.
+    document = json.loads(made.to_json())
+    for text in (
+        json.dumps(document),
+        json.dumps(document, sort_keys=True, indent="\t"),
+        "\ufeff" + json.dumps(document, ensure_ascii=False, separators=(" ,", ": ")) + "\r\n",
+    ):
+        assert checked(text).digest() == made.digest()
+
+
+def test_every_promise_survives() -> None:
+    made = plan(BERT, *BUDGETS)
+    assert checked(made.to_json()) == made
+    assert checked(made.slice("edge", "cpu").to_json()).targets == made.targets[1:]
+
+
+@pytest.mark.parametrize("search", ["full", "quick", "none"])
+@pytest.mark.parametrize("variant", [None, "fp32", "int8-dynamic"])
+def test_how_far_to_look_survives(search: Any, variant: str | None) -> None:
+    found = check_spec(BERT)
+    made = resolve(found.loaded.spec, found.profiles, ("cpu",), search=search, variant=variant)
+    assert checked(made.to_json()) == made
+
+
+def test_a_variant_by_name_is_the_only_one() -> None:
+    """Of another precision than the target's it is by name alone."""
+    found = check_spec(BERT)
+    made = resolve(found.loaded.spec, found.profiles, ("cpu",), variant="int8-dynamic")
+    document = json.loads(made.to_json())
+    document["variant"] = "fp32"
+    assert {code for code, _ in findings(json.dumps(document))} == {"ORTC162"}
+    document["variant"] = None
+    assert {code for code, _ in findings(json.dumps(document))} == {"ORTC162"}
+
+
+def test_sources_and_inputs_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.onnx").touch()
+    Path("spec.yaml").write_text(
+        "apiVersion: ortc/v1alpha1\nkind: ModelDeployment\nname: a\nversion: 1.0.0\n"
+        "model: {source: onnx, path: model.onnx}\n"
+        "export:\n  dynamic_axes: {a: {max: 9}, b: {max: 9, multiple_of: 3, min: 3},\n"
+        "    c: {typical: 4, max: 16}, d: {typical: 4, max: 16}}\n"
+        "  inputs:\n    x: {dtype: float32, shape: [a, b, 3], range: [-0.5, 1]}\n"
+        "    y: {dtype: int64, shape: [c, d], fill: 2}\n    é: {dtype: bool, shape: []}\n"
+        "targets: {mine: {profile: cpu}}\n",
+        "utf-8",
+    )
+    made = plan(Path("spec.yaml"))
+    assert made.skipped_cases
+    assert check_plan(made.to_json().encode(), tmp_path).plan == made
+
+
+def test_warnings_are_those_of_the_spec() -> None:
+    made = plan(BERT, "model.revision=main")
+    assert [item.code for item in check_plan(made.to_json().encode(), ROOT).warnings] == ["ORTC306"]
+
+
+def edited(change: Any, spec: Path = DIGITS) -> str:
+    document = json.loads(plan(spec).to_json())
+    change(document)
+    return json.dumps(document, indent=2)
+
+
+def test_an_edit_is_taken_at_its_word() -> None:
+    variants = [
+        entry.model_dump(mode="json") for entry in plan(DIGITS, "targets.cpu.precision=int8").targets[0].variants
+    ]
+
+    def change(document: Json) -> None:
+        document["accuracy"]["max_abs"] = 1e-3
+        document["targets"][0] |= {"precision": "int8", "variants": variants, "graph_levels": ["basic"]}
+        document["targets"][0]["budgets"] |= {"start": 2.5, "memory": 10**9}
+
+    found = checked(edited(change))
+    assert found.accuracy.max_abs == 1e-3
+    assert [variant.precision for variant in found.targets[0].variants] == ["int8"] * len(variants)
+    assert (found.targets[0].budgets.start, found.targets[0].graph_levels) == (2.5, ("basic",))
+    assert found.digest() != plan(DIGITS).digest()
+
+
+def leaves(node: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from leaves(value, (*path, key))
+
+
+TEXTS = {spec.stem: plan(spec, *(BUDGETS if spec == BERT else ())).to_json() for spec in SPECS}
+PLACES = [(name, path) for name, text in TEXTS.items() for path in leaves(json.loads(text))]
+junk = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.sampled_from([-1, 0, 1, 2**31, 2**64, 10**399])
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["batch", "sequence", "cpu", "fp32", "int8", "auto", "../x", "${env:HOME}", "p99", "a:b"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+relaxed = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+
+
+def looked_at(text: str) -> Plan | None:
+    """The plan, or none where it was refused; what is said about it can be shown."""
+    try:
+        return check_plan(text.encode(errors="surrogatepass"), ROOT).plan
+    except SpecError as error:
+        diagnostics = error.diagnostics
+    assert render_text(diagnostics)
+    assert all(item.span is not None for item in diagnostics)
+    return None
+
+
+@relaxed
+@given(st.sampled_from(PLACES), junk, st.sampled_from(["replace", "remove", "add", "repeat"]))
+def test_any_change_gives_a_plan_or_diagnostics(
+    place: tuple[str, tuple[str | int, ...]], value: Json, how: str
+) -> None:
+    name, path = place
+    document = json.loads(TEXTS[name])
+    node = document
+    for step in path[:-1]:
+        node = node[step]
+    if how == "remove":
+        del node[path[-1]]
+    elif how == "repeat" and isinstance(node, list):
+        node.append(node[path[-1]])
+    elif how == "add" and isinstance(node, dict):
+        node["more"] = value
+    else:
+        node[path[-1]] = value
+    found = looked_at(json.dumps(document))
+    if found is not None and how != "remove":
+        # What is built is what was written; left out can only be what has a default.
+        assert json.loads(found.to_json()) == document
+
+
+@relaxed
+@given(st.sampled_from(sorted(TEXTS)), st.data())
+def test_any_text_gives_a_plan_or_diagnostics(name: str, data: st.DataObject) -> None:
+    text = TEXTS[name]
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 40)))
+    looked_at(text[:start] + data.draw(st.text(max_size=6) | st.sampled_from(list('{}[],:"\\'))) + text[end:])
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_give_diagnostics(content: bytes) -> None:
+    with pytest.raises(SpecError):
+        check_plan(content, ROOT)
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers(-(10**30), 10**30)
+        | st.floats(allow_nan=False, allow_infinity=False)
+        # What a spec and a plan refuse to hold is left out.
+        | st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs", "Cc"])), inner),
+        max_leaves=30,
+    ),
+    st.sampled_from([None, 0, 3, "\t"]),
+    st.booleans(),
+)
+def test_json_is_read_as_python_reads_it(value: Json, indent: int | str | None, ascii_only: bool) -> None:
+    text = json.dumps({"value": value}, indent=indent, ensure_ascii=ascii_only)
+    document = parse_json(SourceFile("x.json", text))
+    assert json.dumps(document.data) == json.dumps({"value": value})
+    # Every value stands where the document says.
+    for path in leaves({"value": value}):
+        node = document.find(path)
+        assert node is not None
+        lines = text.split("\n")
+        start, end = node.span.start, node.span.end
+        if start.line == end.line:
+            json.loads(lines[start.line - 1][start.column - 1 : end.column - 1])
+
+
+def test_what_is_found_stands_where_it_was_written() -> None:
+    def change(document: Json) -> None:
+        document["targets"][1]["variants"][0]["session"]["config_entries"]["session.nothing"] = "1"
+
+    text = edited(change)
+    line = next(number for number, line in enumerate(text.splitlines(), 1) if "session.nothing" in line)
+    assert findings(text) == [("ORTC210", line)]
+
+
+def test_a_hostile_plan_stays_inside_of_the_output() -> None:
+    for field, value in (("name", "../../etc"), ("version", ".."), ("version", "a/b")):
+        assert [code for code, _ in findings(edited(lambda document, f=field, v=value: document.update({f: v})))] == [
+            "ORTC127"
+        ]
+    code = findings(edited(lambda document: document["targets"][0].update(name="../cpu")))[0][0]
+    assert code == "ORTC127"
+    code = findings(edited(lambda document: document["targets"][0]["image"].update(template="../../secret.j2")))[0][0]
+    assert code == "ORTC301"
+
+
+def test_sizes_are_bounded() -> None:
+    assert findings(f'{{"a": [{"0," * MAX_NODES}0]}}')[0][0] == "ORTC102"
+    assert findings(" " * (PLAN.most_bytes + 1))[0][0] == "ORTC102"
+    assert findings("[" * 100_000)[0][0] == "ORTC111"
+
+
+# --- the command line ---
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Plan, Path]]:
+    """What the command line asks the driver to build; the work itself is for integration tests."""
+    asked: list[tuple[Plan, Path]] = []
+
+    def note(plan: Plan, root: Path, *_: Any) -> BuildReport:
+        from ortc.host import describe
+
+        asked.append((plan, root))
+        return BuildReport(
+            name=plan.name, version=plan.version, plan_sha256=plan.digest(), host=describe(), stages=(), exit_code=0
+        )
+
+    monkeypatch.setattr(pipeline, "build", note)
+    monkeypatch.setenv("ORTC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.chdir(ROOT)
+    return asked
+
+
+def build(*arguments: str | Path, output: Path) -> int:
+    return run(["build", *map(str, arguments), "-o", str(output)])
+
+
+def test_a_plan_from_a_file(built: list[tuple[Plan, Path]], tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(TEXTS["digits"], "utf-8")
+    assert build("--plan", tmp_path / "plan.json", output=tmp_path / "dist") == 0
+    assert built == [(plan(DIGITS), ROOT)]
+
+
+def test_a_plan_from_stdin(
+    built: list[tuple[Plan, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["plan", str(DIGITS), "--print"]) == 0
+    printed = capsys.readouterr().out
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(printed.encode())))
+    monkeypatch.chdir(ROOT / "tests")
+    assert build("--plan", "-", "-t", "edge", output=tmp_path / "dist") == 0
+    # Paths start from the project of the current directory, wherever in it that is.
+    assert built == [(plan(DIGITS, targets=("edge",)), ROOT)]
+
+
+def test_wrong_usage(built: list[tuple[Plan, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(TEXTS["digits"], "utf-8")
+    cases = (
+        (("--plan", file, DIGITS), "SPEC does not go with --plan"),
+        (("--plan", file, "--set", "version=2"), "--set does not go with --plan"),
+        (("--plan", file, "--locked"), "--locked does not go with --plan"),
+        (("--plan", file, "--search", "quick"), "--search does not go with --plan"),
+        (("--plan", file, "--variant", "fp32"), "--variant does not go with --plan"),
+        (("--plan", file, "-t", "server-gpu"), "has no target `server-gpu`; it has cpu, edge"),
+        ((), "Missing argument 'SPEC...', or `--plan FILE`."),
+    )
+    for arguments, message in cases:
+        assert build(*arguments, output=tmp_path / "dist") == 2
+        assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert built == []
+
+
+def test_bad_plans(built: list[tuple[Plan, Path]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build("--plan", tmp_path / "none.json", output=tmp_path / "dist") == 3
+    told = capsys.readouterr().err
+    assert "cannot read" in told
+    assert "give the path of a plan, which `ortc plan SPEC --print` writes" in told
+    (tmp_path / "plan.json").write_text(TEXTS["digits"][:100], "utf-8")
+    assert build("--plan", tmp_path / "plan.json", output=tmp_path / "dist") == 3
+    assert "error[ORTC160]" in capsys.readouterr().err
+    assert built == []
