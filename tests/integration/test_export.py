@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 import pytest
-from tests.support.builds import Build, Compiler
+from tests.support.builds import PLAIN, Build, Compiler
 
 pytestmark = pytest.mark.integration
 
@@ -19,8 +19,8 @@ BATCH = {"batch": {"min": 1, "typical": 1, "max": 4}}
 LINEAR: dict[str, Any] = {"dynamic_axes": BATCH, "inputs": {"x": {"dtype": "float32", "shape": ["batch", 4]}}}
 
 
-def build(ortc: Compiler, spec: Path, tmp_path: Path) -> Build:
-    return ortc.build(spec, output=tmp_path / "dist", cwd=spec.parent)
+def build(ortc: Compiler, spec: Path, tmp_path: Path, *options: str) -> Build:
+    return ortc.build(spec, *options, output=tmp_path / "dist", cwd=spec.parent)
 
 
 def refused(ortc: Compiler, spec: Path, tmp_path: Path, exit_code: int = 4) -> str:
@@ -36,7 +36,7 @@ def test_an_opset_that_dynamo_does_not_reach(
 ) -> None:
     """dynamo gives a ResNet at 18 and says nothing: TorchScript gives 17, and the reason is told everywhere."""
     spec = write_spec(models, RESNET, {"opset": 17, "dynamic_axes": BATCH}, name="resnet17")
-    result = build(ortc, spec, tmp_path).succeeded()
+    result = build(ortc, spec, tmp_path, *PLAIN).succeeded()
     bundle = result.bundle("resnet17", "cpu")
     model = onnx.load(bundle / "model" / "model.onnx")
     assert {entry.domain: entry.version for entry in model.opset_import}[""] == 17

@@ -87,7 +87,8 @@ def verdicts(result: Build) -> dict[str, Any]:
 )
 def test_other_budgets(built: Build, ortc: Compiler, tmp_path: Path, promise: str, gate: str) -> None:
     built.succeeded()
-    result = ortc.build(*BERT, "--set", f"targets.cpu.{promise}", output=tmp_path)
+    # One variant: each that breaks a promise is verified in turn.
+    result = ortc.build(*BERT, "--variant", "fp32", "--set", f"targets.cpu.{promise}", output=tmp_path)
     if result.exit_code == 3:
         # A size that no variant can have is known before any work.
         assert gate == "size"

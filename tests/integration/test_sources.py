@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from tests.support import bundles
-from tests.support.builds import Build, Compiler, answer, loader
+from tests.support.builds import PLAIN, Build, Compiler, answer, loader
 
 from ortc.errors import StageError
 from ortc.reference.pt2 import refuse_code
@@ -46,7 +46,7 @@ def manifest_of(bundle: Path) -> dict[str, Any]:
 
 
 def build(ortc: Compiler, spec: Path, tmp_path: Path) -> Build:
-    return ortc.build(spec, output=tmp_path / "dist", cwd=spec.parent)
+    return ortc.build(spec, *PLAIN, output=tmp_path / "dist", cwd=spec.parent)
 
 
 def test_onnx(ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path) -> None:
