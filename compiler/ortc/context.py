@@ -108,17 +108,25 @@ class Context:
             worker = Worker.for_reference()
             with ExitStack() as starting:
                 starting.enter_context(worker)
-                worker.call(
-                    "load",
-                    model=self.plan.model.model_dump(mode="json"),
-                    export=self.plan.export.model_dump(mode="json"),
-                    directory=str(self.fetched.directory),
-                    root=str(self.root),
-                    threads=cores(),
-                )
+                self.load_reference(worker)
                 self.stack.push(starting.pop_all())
             self._reference = worker
         return self._reference
+
+    def load_reference(self, worker: Worker) -> None:
+        """Have a reference process load the model, with as many threads as a bundle takes.
+
+        Raises:
+            StageError: the model cannot be loaded.
+        """
+        worker.call(
+            "load",
+            model=self.plan.model.model_dump(mode="json"),
+            export=self.plan.export.model_dump(mode="json"),
+            directory=str(self.fetched.directory),
+            root=str(self.root),
+            threads=cores(),
+        )
 
     def fresh_reference(self) -> None:
         """End the reference process; the next use starts another. Timings are not taken in one that has exported."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -54,14 +55,18 @@ class Worker:
         return cls(name, [str(interpreter), "-E", "-s", str(loader), "worker"])
 
     @classmethod
-    def for_reference(cls) -> Self:
-        """A worker that runs the model in PyTorch, with the compiler's own environment."""
+    def for_reference(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """A worker that runs the model in PyTorch, with the compiler's own environment and some more of it."""
         package_root = str(Path(__file__).parents[1])
         paths = [package_root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         return cls(
             "PyTorch",
             [sys.executable, "-m", "ortc.reference"],
-            environment={"PYTHONPATH": os.pathsep.join(path for path in paths if path), "HF_HUB_OFFLINE": "1"},
+            environment={
+                "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+                "HF_HUB_OFFLINE": "1",
+                **(environment or {}),
+            },
         )
 
     def __enter__(self) -> Self:

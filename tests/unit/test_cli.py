@@ -138,3 +138,24 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 def test_a_spec_error_needs_a_diagnostic() -> None:
     with pytest.raises(ValueError, match="at least one"):
         SpecError([])
+
+
+@pytest.mark.parametrize("command", ["build", "plan", "bench"])
+def test_an_unknown_variant(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "specs/digits.yaml", "--variant", "int4"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "target `cpu` has no variant `int4`; its profile has fp32, fp32-unfused," in told
+    # One that another target's profile has: the way out is to name that target.
+    assert run([command, "specs/digits.yaml", "--variant", "fp32-openvino"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "target `edge` has no variant `fp32-openvino`" in told
+    assert "choose a target with -t" in told
+
+
+def test_how_far_to_search(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["plan", "specs/digits.yaml", "-t", "cpu", "--search", "none", "--print"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["search"] == "none"
+    assert [variant["name"] for variant in plan["targets"][0]["variants"]] == ["fp32"]
+    assert run(["plan", "specs/digits.yaml", "--search", "wide"]) == 2
+    assert "'full', 'quick', 'none'" in " ".join(capsys.readouterr().err.split())

@@ -1,4 +1,4 @@
-"""`ortc verify` and `ortc bench`: judge and measure a finished bundle on this host."""
+"""`ortc verify`: judge a finished bundle on this host."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.errors import AccuracyError, BudgetError, UnmeasuredError
-from ortc.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
     from ortc.reverify import Reverified
-    from ortc.statistics import Interval
 
 _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -53,32 +51,3 @@ def exit_code(found: Reverified) -> int:
         return BudgetError.exit_code
     undecided = any(verdict.outcome != "pass" for verdict in found.verdicts)
     return UnmeasuredError.exit_code if undecided else 0
-
-
-@click.command
-@click.argument("bundle", type=_BUNDLE)
-@click.option("--json", "as_json", is_flag=True, help="Print the measurement as JSON.")
-def bench(bundle: Path, as_json: bool) -> int:
-    """Measure a bundle on this host: latency percentiles with intervals, start to first answer, peak memory."""
-    from ortc.reverify import reverify
-    from ortc.store import Store, cache_root
-
-    found = reverify(bundle, Store(cache_root()))
-    if as_json:
-        sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
-    elif found.numbers is not None and found.race is not None:
-        numbers = found.numbers
-        sys.stdout.write(f"{found.bundle} at {found.race.shape}, {found.race.threads} threads, {found.host.cpu}\n")
-        for name, interval in (("p50", numbers.p50_ms), ("p90", numbers.p90_ms), ("p99", numbers.p99_ms)):
-            sys.stdout.write(f"  {name}    {_interval(interval)}, {interval.samples} samples\n")
-        sys.stdout.write(f"  start  {format_seconds(numbers.start_seconds.value)} to the first answer\n")
-        sys.stdout.write(f"  memory {format_bytes(numbers.peak_rss_bytes)} at most\n")
-    else:
-        for verdict in found.verdicts:
-            sys.stdout.write(f"{verdict.outcome}: {verdict.observed}\n")
-    return 0 if found.numbers is not None else exit_code(found)
-
-
-def _interval(interval: Interval) -> str:
-    low, high = ("?" if bound is None else format_seconds(bound / 1000) for bound in (interval.low, interval.high))
-    return f"{format_seconds(interval.value / 1000)} [{low}, {high}]"

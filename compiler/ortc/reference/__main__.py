@@ -2,7 +2,7 @@
 
 The protocol is that of the bundle's own worker (templates/runtime/loader.py): one request a line, one reply a line,
 `{"ok": true, "result": …}` or `{"ok": false, "error": {"code", "message", "help", "details"}}`; tensors travel in .npz
-files. Operations: load, export, run, bench, metric, info.
+files. Operations: load, export, compile, run, bench, info.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Server:
         self.operations: dict[str, Callable[[Json], Json]] = {
             "load": self.load,
             "export": self.export,
+            "compile": self.compile,
             "run": self.run,
             "bench": self.bench,
             "info": self.info,
@@ -70,6 +71,29 @@ class Server:
 
         reference, plan = self._loaded()
         return export(reference, plan, request["exporter"], Path(request["output"])).model_dump(mode="json")
+
+    def compile(self, request: Json) -> Json:
+        """{inputs: .npz} -> {"seconds": …} of torch.compile for inputs of these very shapes; later runs use its code.
+
+        Raises:
+            StageError: it cannot, for want of a C++ compiler or for what the model does.
+        """
+        import torch
+
+        reference, _ = self._loaded()
+        tensors = self._tensors(request["inputs"])
+        begin = time.perf_counter()
+        try:
+            # One shape a process: code for any shape would be slower than what somebody who tunes would run.
+            reference.module.compile(dynamic=False)
+            with torch.inference_mode():
+                reference.module(*tensors)
+        except Exception as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise StageError(
+                f"torch.compile fails: {lines[0] if lines else type(error).__name__}", details=tuple(lines[1:12])
+            ) from error
+        return {"seconds": time.perf_counter() - begin}
 
     def run(self, request: Json) -> Json:
         """{inputs: .npz, outputs: .npz} -> nothing; outputs are written by name."""

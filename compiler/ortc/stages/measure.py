@@ -8,8 +8,10 @@ in turn, a rest before each, one run that does not count, then some that do.
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -31,6 +33,15 @@ MOST_RUNS = 500
 REFERENCE_RUNS = 4
 START_RUNS = 5
 REFERENCE = "PyTorch eager"
+
+
+class Turn(NamedTuple):
+    """What one contender does when it is its turn: so many counted runs, by that many clients at once or by one."""
+
+    name: str
+    worker: Worker
+    runs: int
+    clients: int | None = None
 
 
 class Entrant(NamedTuple):
@@ -74,8 +85,8 @@ def race(
         ]
         for worker, entrant in zip(workers, entrants, strict=True):
             worker.call("load", bundle=str(entrant.bundle), verify="none", selftest=False, warmup=False)
-        contenders: list[tuple[str, Worker, int, int | None]] = [
-            (
+        turns = [
+            Turn(
                 worker.name,
                 worker,
                 max(runs, _runs_of_a_turn(worker, inputs)),
@@ -84,21 +95,41 @@ def race(
             for worker, entrant in zip(workers, entrants, strict=True)
         ]
         if reference is not None:
-            contenders.append((REFERENCE, reference, min(runs, REFERENCE_RUNS), None))
-        times: dict[str, list[tuple[float, ...]]] = {name: [] for name, *_ in contenders}
-        for turn in range(rounds):
-            # The order rotates, so that no contender always follows the same one.
-            start = turn % len(contenders)
-            for name, worker, count, clients in contenders[start:] + contenders[:start]:
-                time.sleep(REST_SECONDS)
-                times[name].append(tuple(worker.bench(inputs, runs=count, warmup=1, clients=clients)))
+            turns.append(Turn(REFERENCE, reference, min(runs, REFERENCE_RUNS)))
+        contenders = interleave(turns, inputs, rounds)
     return Race(
         measure=measure,
         shape=shape,
         host=host,
         threads=threads,
-        contenders=tuple(Contender(name=name, rounds=tuple(values)) for name, values in times.items()),
+        contenders=contenders,
     )
+
+
+def interleave(
+    turns: Sequence[Turn], inputs: Path, rounds: int, *, least: int = 1, seconds: float = math.inf
+) -> tuple[Contender, ...]:
+    """Let loaded workers take turns on one request, with a rest and an uncounted run before each turn.
+
+    Args:
+        turns: what each does when it is its turn.
+        inputs: .npz of the request.
+        rounds: how many times each has its turn.
+        least: rounds that are run however long they take; no other begins once `seconds` are over.
+        seconds: see `least`.
+    """
+    times: dict[str, list[tuple[float, ...]]] = {turn.name: [] for turn in turns}
+    begin = time.monotonic()
+    for number in range(rounds):
+        if number >= least and time.monotonic() - begin > seconds:
+            break
+        # The order rotates, so that no contender always follows the same one.
+        first = number % len(turns)
+        for turn in [*turns[first:], *turns[:first]]:
+            time.sleep(REST_SECONDS)
+            latencies = turn.worker.bench(inputs, runs=turn.runs, warmup=1, clients=turn.clients)
+            times[turn.name].append(tuple(latencies))
+    return tuple(Contender(name=name, rounds=tuple(values)) for name, values in times.items())
 
 
 def _runs_of_a_turn(worker: Worker, inputs: Path) -> int:
@@ -106,7 +137,9 @@ def _runs_of_a_turn(worker: Worker, inputs: Path) -> int:
     return min(MOST_RUNS, int(TURN_SECONDS / fastest))
 
 
-def start_times(interpreter: Path, bundle: Path, shape: dict[str, int]) -> tuple[list[float], int]:
+def start_times(
+    interpreter: Path, bundle: Path, shape: dict[str, int], starts: int = START_RUNS
+) -> tuple[list[float], int]:
     """Seconds from process start to the first answer, files verified by size and time, and the peak resident bytes.
 
     Raises:
@@ -115,7 +148,7 @@ def start_times(interpreter: Path, bundle: Path, shape: dict[str, int]) -> tuple
     seconds, peak = [], 0
     sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
     command = [str(interpreter), "-E", "-s", "-B", str(bundle / "runtime" / "loader.py"), "bench", "--verify", "fast"]
-    for _ in range(START_RUNS):
+    for _ in range(starts):
         time.sleep(REST_SECONDS)
         started = time.monotonic()
         result = subprocess.run(
