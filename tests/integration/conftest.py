@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import PATIENT, ROOT, Build, Compiler
+from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler
 
 from ortc.environment import environment
 from ortc.store import cache_root
@@ -66,7 +66,7 @@ def digits(digits_compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def bert_base(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """BERT-base without trained weights."""
-    options = ["-t", "cpu", "--set", "model.weights=random", *PATIENT[:2]]
+    options = ["-t", "cpu", *PLAIN, "--set", "model.weights=random", *PATIENT[:2]]
     # The spec's (16, 512) takes PyTorch minutes; the sizes have no part in what is tested with this build.
     options += ["--set", "export.dynamic_axes.batch.max=2", "--set", "export.dynamic_axes.sequence.max=128"]
     options += ["--set", "targets.cpu.latency_budget.at.sequence=8"]
