@@ -48,7 +48,7 @@ QUICK_GOLDEN_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Material:
-    """What every variant of a build has in common."""
+    """What every variant of a build has in common; `cases_key` is everything that decides the cases."""
 
     plan: Plan
     fetched: Fetched
@@ -56,6 +56,7 @@ class Material:
     exporter_reason: str | None
     cases: tuple[ReferenceCase, ...]
     tools: dict[str, str]
+    cases_key: str = ""
 
 
 @dataclass(frozen=True)

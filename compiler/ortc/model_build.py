@@ -17,7 +17,7 @@ from ortc.context import Context, error_data, is_deterministic
 from ortc.digests import code_digest, sha256_file
 from ortc.entrypoint import entrypoint_digest
 from ortc.errors import AccuracyError, OrtcError, StageError
-from ortc.plan import Plan, ProviderPlan, VariantPlan
+from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
 from ortc.samples import InputFactory, Samples, load_samples
 from ortc.spec import Metric as MetricPlan
@@ -94,6 +94,7 @@ def build_model(context: Context) -> ModelBuild:
                 exporter_reason="; ".join(reasons) or None,
                 cases=cases,
                 tools=context.tools,
+                cases_key=digest(inputs),
             )
             metric = _metric(context)
             full_key = {

@@ -55,6 +55,7 @@ class TargetBuild:
         return {
             "plan": context.plan.slice(self.plan.name).digest(),
             "files": context.fetched.digests(),
+            "cases": material.cases_key,
             "exporter": [material.exported.exporter, material.exporter_reason],
             "variant": None
             if self.winner is None

@@ -95,7 +95,8 @@ def race(
 def start(builder: VariantBuilder, entry: Tried) -> tuple[list[float], int]:
     """Seconds from process start to the first answer of a sealed bundle, several times, and the peak resident bytes."""
     context = builder.context
-    inputs = {**builder.key(entry), "code": code_digest("stages/measure.py")}
+    shape = builder.target.measure_at.model_dump(mode="json")
+    inputs = {**builder.key(entry), "shape": shape, "code": code_digest("stages/measure.py")}
 
     def run(_: Path) -> dict[str, Any]:
         # A place of its own: the same variant starts again when it is tuned.

@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.integration.conftest import MakeCache
 from tests.support.builds import PATIENT, ROOT, Build, Compiler
 
 from ortc.store import Store
+
+from ortc.arrays import read_arrays, write_arrays
 
 SPEC = "specs/digits.yaml"
 Stages = list[tuple[str, str]]
@@ -222,6 +225,28 @@ def project(tmp_path: Path) -> Path:
     text = (ROOT / SPEC).read_text("utf-8").replace("p99: 20ms", "p99: 60s")
     (tmp_path / "project" / SPEC).write_text(text, "utf-8")
     return tmp_path / "project"
+
+
+def test_other_samples_make_other_bundles_where_nothing_can_be_run(
+    make_cache: MakeCache, project: Path, tmp_path: Path
+) -> None:
+    """Of a target without its hardware no result tells that the golden data changed."""
+    compiler = Compiler(make_cache(tmp_path / "cache"))
+    # Apart from the code: what lies beside an entry point is part of it.
+    samples = project / "data" / "real.npz"
+    samples.parent.mkdir()
+    (project / "examples" / "digits" / "samples.npz").rename(samples)
+    spec = project / SPEC
+    spec.write_text(spec.read_text("utf-8").replace("examples/digits/samples.npz", "data/real.npz"), "utf-8")
+    options = ("-t", "server-gpu", "--set", "targets.server-gpu.unmeasured=allow")
+    golden = []
+    for factor in (1.0, 0.5):
+        arrays = read_arrays(samples)
+        write_arrays(samples, {name: array * np.float32(factor) for name, array in arrays.items()})
+        build = compiler.build(spec, *options, output=tmp_path / "out").succeeded()
+        golden.append(read_arrays(build.bundle("digits", "server-gpu") / "golden" / "0.inputs.npz")["image"])
+    assert np.array_equal(golden[0] * np.float32(0.5), golden[1])
+    assert golden[0].any()
 
 
 def test_a_locked_build_is_the_same_or_fails(compiler: Compiler, project: Path, tmp_path: Path) -> None:
