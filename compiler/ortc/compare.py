@@ -62,7 +62,7 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
         not np.array_equal(left[~finite], np.where(finite, 0, right)[~finite], equal_nan=True)
         or not np.isfinite(right[finite]).all()
     ):
-        return fail("NaN or infinity at other places than in PyTorch")
+        return fail("NaN or infinity at other places than expected")
     left, right = np.where(finite, left, 0), np.where(finite, right, 0)
     return Difference(
         output=name,

@@ -43,6 +43,12 @@ class DiagnosticError(OrtcError):
         super().__init__(first if not more else f"{first} (and {more} more)")
 
 
+class UsageError(OrtcError):
+    """An argument of the command line that names nothing, or not what the command is for."""
+
+    exit_code = 2
+
+
 class SpecError(DiagnosticError):
     """The spec, or a file it names, cannot be compiled."""
 

@@ -115,7 +115,7 @@ def _selftest(interpreter: Path, bundle: Path, platform: str) -> Iterator[Verdic
 def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) -> tuple[Numbers, Race]:
     with tempfile.TemporaryDirectory(prefix="ortc-verify-") as scratch:
         request = Path(scratch) / "inputs.npz"
-        write_arrays(request, _request(bundle, manifest))
+        write_arrays(request, request_of(bundle, manifest))
         shape = Shape(sizes=tuple(manifest.promises.at.items()))
         race = measure.race(
             [measure.Entrant(manifest.variant.name, interpreter, bundle)],
@@ -129,7 +129,7 @@ def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) ->
     return measure.numbers(race, manifest.variant.name, start, peak), race
 
 
-def _request(bundle: Path, manifest: Manifest) -> dict[str, Any]:
+def request_of(bundle: Path, manifest: Manifest) -> dict[str, Any]:
     """A request of the promised shape, cut and tiled from the first golden case."""
     import numpy as np
 

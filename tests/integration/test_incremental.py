@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from tests.integration.conftest import MakeCache
 from tests.support.builds import PATIENT, ROOT, Build, Compiler
-
-from ortc.store import Store
+from tests.support.plans import plan
 
 from ortc.arrays import read_arrays, write_arrays
+from ortc.diff.stages import compare_stages, foresee
+from ortc.store import Store
 
 SPEC = "specs/digits.yaml"
 Stages = list[tuple[str, str]]
@@ -99,6 +100,37 @@ def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, ou
         run(compiler, "plan", SPEC, "--json", "-o", str(tmp_path), *PATIENT, "--set", "export.opset=19")
     )
     assert "opset 18 -> 19" in document["stages"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "targets.edge.latency_budget.p99=62s",
+        "export.opset=19",
+        "accuracy.cosine=0.97",
+        "export.dynamic_axes.batch.max=32",
+        "targets.cpu.precision=auto",
+        "targets.cpu.latency_budget.at.batch=2",
+        "targets.edge.latency_budget.at.batch=2",
+        "model.args.width=16",
+    ],
+)
+def test_what_a_change_costs_is_what_the_plan_then_says(
+    compiler: Compiler, output: Path, change: str, tmp_path: Path
+) -> None:
+    """`ortc diff` asks no cache: from two specs it tells the stages that `ortc plan` finds missing after a build."""
+    sides = []
+    for name, overrides in (("before", PATIENT[1::2]), ("after", (*PATIENT[1::2], change))):
+        work = tmp_path / name
+        work.mkdir()
+        sides.append(foresee(plan(ROOT / SPEC, *overrides), ROOT, work).stages)
+    told = {(entry.target, entry.stage) for entry in compare_stages(*sides) if entry.anew}
+    planned = foreseen(compiler, output, *PATIENT, "--set", change)
+    targets = {"cpu", "edge"}
+    expected = {
+        (target if (target := subject.partition(":")[0]) in targets else None, stage) for stage, subject in planned
+    }
+    assert told == expected
 
 
 def test_a_plan_can_be_printed_and_says_what_is_pinned(compiler: Compiler, output: Path) -> None:

@@ -15,6 +15,7 @@ COMMANDS = (
     ("lock", "ortc.cli.lock:lock", "Build a spec and pin what it was made of and came to in ortc.lock."),
     ("verify", "ortc.cli.verify:verify", "Judge a bundle by its own promises on this host."),
     ("bench", "ortc.cli.bench:bench", "Measure a bundle, or a spec's bundles against PyTorch, on this host."),
+    ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
     ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("init", "ortc.cli.init:init", "Write the first spec of a model."),

@@ -1,0 +1,134 @@
+"""`ortc diff`: what changes between two bundles, or between two states of a spec."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from ortc.cli.report import use_color, write
+from ortc.errors import StageError, UnmeasuredError
+from ortc.secrets import mask_secrets
+
+if TYPE_CHECKING:
+    from ortc.diff.report import BundleDiff, SpecDiff
+    from ortc.diff.sides import BundlePair, SpecPair
+
+
+@click.command
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="[B]", required=False)
+@click.option(
+    "--spec", type=click.Path(path_type=Path), help="A and B are git revisions of this spec; without B, the work tree."
+)
+@click.option("-t", "--target", "targets", multiple=True, help="Compare only this target; may be repeated.")
+@click.option("--no-run", is_flag=True, help="Bundles: do not run them on their golden inputs.")
+@click.option("--measure", is_flag=True, help="Bundles: race them on this host.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown for a pull request.")
+@click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
+def diff(
+    before: str,
+    after: str | None,
+    spec: Path | None,
+    targets: tuple[str, ...],
+    no_run: bool,
+    measure: bool,
+    as_markdown: bool,
+    as_json: bool,
+) -> int:
+    """Show what changes from A to B: two bundles, two directories of bundles, or two states of a spec.
+
+    Each of A and B is a bundle, a directory whose directories are bundles (dist/NAME/VERSION), a spec, or a spec at a
+    git revision as REV:PATH, like `main:specs/bert.yaml`; with --spec each is a revision.
+
+    Exits with 0 when it could compare, whether there are differences or not: `--json` says `same`. 4 when a bundle is
+    damaged or does not run, 7 when --measure was asked for and this host cannot.
+    """
+    from ortc.diff.sides import BundlePair, sides
+
+    if as_markdown and as_json:
+        raise click.UsageError("give either --markdown or --json")
+    pair = sides(before, after, spec)
+    if isinstance(pair, BundlePair):
+        return _bundles(pair, targets, run=not no_run, measure=measure, as_markdown=as_markdown, as_json=as_json)
+    if no_run or measure:
+        raise click.UsageError("--no-run and --measure are for bundles, and these are specs")
+    return _specs(pair, targets, as_markdown=as_markdown, as_json=as_json)
+
+
+def _bundles(
+    pair: BundlePair, targets: tuple[str, ...], *, run: bool, measure: bool, as_markdown: bool, as_json: bool
+) -> int:
+    from ortc.cli.progress import ConsoleProgress
+    from ortc.diff.compare import compare_bundles
+    from ortc.store import Store, cache_root
+
+    progress = ConsoleProgress(f"{pair.before.label} and {pair.after.label}")
+    try:
+        store = Store(cache_root())
+        found = compare_bundles(pair.before, pair.after, store, progress, targets=targets, run=run, measure=measure)
+    finally:
+        progress.close()
+    if as_markdown:
+        from ortc.diff.markdown import bundles_markdown
+
+        sys.stdout.write(bundles_markdown(found))
+    elif as_json:
+        _json(found)
+    else:
+        from ortc.cli.diff_text import show_bundles
+
+        show_bundles(found)
+    return exit_code(found)
+
+
+def exit_code(found: BundleDiff) -> int:
+    """4 when a bundle did not run, 7 when a race that was asked for could not be held, else 0."""
+    if any(target.numerics.failed for target in found.targets):
+        return StageError.exit_code
+    if any(target.race is not None and target.race.speedup is None for target in found.targets):
+        return UnmeasuredError.exit_code
+    return 0
+
+
+def _specs(pair: SpecPair, targets: tuple[str, ...], *, as_markdown: bool, as_json: bool) -> int:
+    from contextlib import ExitStack
+
+    from ortc.diagnostics import render_text
+    from ortc.diff.specs import compare_specs, load
+
+    with ExitStack() as stack:
+        loaded = [load(side, stack, targets) for side in (pair.before, pair.after)]
+        if warnings := tuple(dict.fromkeys(warning for side in loaded for warning in side.warnings)):
+            write(render_text(warnings, color=use_color()) + "\n")
+        found = compare_specs(*loaded)
+    if as_markdown:
+        from ortc.diff.markdown import specs_markdown
+
+        sys.stdout.write(specs_markdown(found))
+    elif as_json:
+        _json(found)
+    else:
+        from ortc.cli.diff_text import show_specs
+
+        show_specs(found)
+    return 0
+
+
+def _json(found: BundleDiff | SpecDiff) -> None:
+    sys.stdout.write(json.dumps(_masked(found.model_dump(mode="json")), indent=2, allow_nan=False) + "\n")
+
+
+def _masked(value: Any) -> Any:
+    """The same with stars for every credential: a mirror's address may hold one, and a pull request is public."""
+    match value:
+        case str():
+            return mask_secrets(value)
+        case list():
+            return [_masked(item) for item in value]
+        case dict():
+            return {key: _masked(item) for key, item in value.items()}
+    return value

@@ -1,0 +1,145 @@
+"""How fast two bundles are: by the measurements that they carry, or in a race on this host."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from ortc.arrays import write_arrays
+from ortc.diff.bundles import Bundle
+from ortc.diff.numerics import A, B, Runnable
+from ortc.diff.report import HostTimings, RaceResult, Timing
+from ortc.errors import StageError
+from ortc.host import Host, cores
+from ortc.plan import Shape
+from ortc.publish import MEASUREMENTS
+from ortc.reverify import request_of
+from ortc.stages import measure
+from ortc.statistics import Interval, percentile, ratio_of_rounds
+from ortc.worker import WorkerError
+
+
+class _Numbers(BaseModel):
+    p50_ms: Interval
+    p90_ms: Interval
+    p99_ms: Interval
+    start_seconds: Interval
+    peak_rss_bytes: int
+    requests_per_second: Interval | None = None
+
+
+class _Machine(BaseModel):
+    cpu: str
+    cores: int
+    gpus: tuple[str, ...]
+
+
+class _Race(BaseModel):
+    shape: str
+    threads: int
+
+
+class _Measurement(BaseModel):
+    """What is read of a file of measurements/; what else it holds is not compared."""
+
+    host: _Machine
+    numbers: _Numbers | None
+    race: _Race | None
+
+
+def timings(before: Bundle, after: Bundle) -> tuple[HostTimings, ...]:
+    """The measurements of both bundles, by hardware fingerprint.
+
+    Raises:
+        StageError: a file of measurements/ cannot be read.
+    """
+    old, new = _measurements(before), _measurements(after)
+    found = []
+    for fingerprint in sorted(old.keys() | new.keys()):
+        pair = old.get(fingerprint), new.get(fingerprint)
+        one, other = (None if entry is None else _timing(entry) for entry in pair)
+        machine = next(entry.host for entry in pair if entry is not None)
+        if one is None and other is None:
+            continue
+        comparable = None
+        if one is None or other is None:
+            comparable = f"only {A if other is None else B} was measured on this hardware"
+        elif one.shape != other.shape:
+            comparable = f"A was measured at {one.shape}, B at {other.shape}"
+        elif one.threads != other.threads:
+            comparable = f"A was measured with {one.threads} threads, B with {other.threads}"
+        found.append(
+            HostTimings(
+                fingerprint=fingerprint,
+                cpu=machine.cpu,
+                cores=machine.cores,
+                gpus=machine.gpus,
+                before=one,
+                after=other,
+                comparable=comparable,
+            )
+        )
+    return tuple(found)
+
+
+def _measurements(bundle: Bundle) -> dict[str, _Measurement]:
+    found = {}
+    for path in sorted((bundle.path / MEASUREMENTS).glob("*.json")):
+        try:
+            found[path.stem] = _Measurement.model_validate(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
+            raise StageError(f"{path} is no measurement that this ortc reads: {error}") from error
+    return found
+
+
+def _timing(found: _Measurement) -> Timing | None:
+    """None where checks were made and nothing was timed."""
+    numbers, race = found.numbers, found.race
+    if numbers is None or race is None:
+        return None
+    return Timing(
+        shape=race.shape,
+        threads=race.threads,
+        p50_ms=numbers.p50_ms,
+        p90_ms=numbers.p90_ms,
+        p99_ms=numbers.p99_ms,
+        start_seconds=numbers.start_seconds.value,
+        peak_rss_bytes=numbers.peak_rss_bytes,
+        requests_per_second=numbers.requests_per_second,
+    )
+
+
+def race(before: Runnable, after: Runnable, host: Host) -> RaceResult:
+    """Both in turns, on one request of the shape that B is promised at.
+
+    Raises:
+        StageError: one of them fails.
+    """
+    promised = after.bundle.manifest.promises.at
+    shape = Shape(sizes=tuple(promised.items()))
+    with tempfile.TemporaryDirectory(prefix="ortc-diff-") as scratch:
+        request = Path(scratch) / "inputs.npz"
+        write_arrays(request, request_of(after.bundle.path, after.bundle.manifest))
+        entrants = [measure.Entrant(one.side, one.interpreter, one.bundle.path) for one in (before, after)]
+        try:
+            outcome = measure.race(entrants, None, request, shape=str(shape), host=host, threads=cores())
+        except WorkerError as error:
+            if error.code != "input":
+                raise
+            return RaceResult(skipped=f"A does not take B's inputs at {shape}: {error.message}")
+    rounds = {contender.name: contender.rounds for contender in outcome.contenders}
+    samples = {contender.name: contender.samples() for contender in outcome.contenders}
+    return RaceResult(
+        fingerprint=host.fingerprint(),
+        cpu=host.cpu,
+        shape=str(shape),
+        threads=outcome.threads,
+        before_p50_ms=percentile(samples[A], 0.5),
+        after_p50_ms=percentile(samples[B], 0.5),
+        before_p99_ms=percentile(samples[A], 0.99),
+        after_p99_ms=percentile(samples[B], 0.99),
+        speedup=ratio_of_rounds(rounds[A], rounds[B]),
+    )

@@ -1,0 +1,168 @@
+"""Two states of a spec: what it says, what follows, what a build does again."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from tests.support.plans import ROOT
+
+from ortc.arrays import read_arrays, write_arrays
+from ortc.diff.report import SpecDiff
+from ortc.diff.sides import SpecAt
+from ortc.diff.specs import compare_specs, load
+from ortc.errors import SpecError, UsageError
+
+DIGITS = (ROOT / "specs" / "digits.yaml").read_text("utf-8")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Two checkouts of what the digits need: a and b."""
+    for name in ("a", "b"):
+        shutil.copytree(ROOT / "examples", tmp_path / name / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+        (tmp_path / name / "pyproject.toml").touch()
+        (tmp_path / name / "spec.yaml").write_text(DIGITS, "utf-8")
+    return tmp_path
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    assert old in DIGITS
+    path = project / "b" / "spec.yaml"
+    path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
+def compared(project: Path, *targets: str) -> SpecDiff:
+    with ExitStack() as stack:
+        sides = [SpecAt(name, project / name / "spec.yaml") for name in ("a", "b")]
+        return compare_specs(*(load(side, stack, targets) for side in sides))
+
+
+def said(diff: SpecDiff, section: str = "spec") -> dict[str, tuple[object, object]]:
+    found = next((entry.changes for entry in diff.sections if entry.name == section), ())
+    return {change.dotted: (change.before, change.after) for change in found}
+
+
+def anew(diff: SpecDiff) -> set[tuple[str | None, str]]:
+    return {(entry.target, entry.stage) for entry in diff.stages if entry.anew}
+
+
+ALL_OF_A_TARGET = {"variant", "verify", "measure", "start", "bundle"}
+
+
+def test_the_same(project: Path) -> None:
+    # Another text and another root, and nothing else.
+    edit(project, "opset: 20", "opset: 20   # as before")
+    edit(project, "export:\n", "export:\n  exporter: auto\n")
+    diff = compared(project)
+    assert diff.same
+    assert diff.sections == ()
+    assert diff.stages
+    assert not anew(diff)
+
+
+def test_a_base_is_how_a_spec_says_it(project: Path) -> None:
+    (project / "b" / "common.yaml").write_text(DIGITS, "utf-8")
+    (project / "b" / "spec.yaml").write_text("base: common.yaml\n", "utf-8")
+    assert compared(project).same
+    (project / "b" / "common.yaml").write_text(DIGITS.replace("cosine: 0.99\n", "cosine: 0.98\n"), "utf-8")
+    assert said(compared(project)) == {"accuracy.cosine": (0.99, 0.98)}
+
+
+def test_a_budget_is_judged_again_and_nothing_else_runs(project: Path) -> None:
+    edit(project, "size_budget: 180kB", "size_budget: 190kB")
+    diff = compared(project)
+    assert said(diff) == {"targets.edge.size_budget": (180_000, 190_000)}
+    assert anew(diff) == {("edge", "bundle")}
+    assert said(diff, "plan") == {"targets.edge.budgets.size": (180_000, 190_000)}
+
+
+def test_another_opset_runs_all_but_pytorch(project: Path) -> None:
+    edit(project, "opset: 20", "opset: 18")
+    diff = compared(project)
+    assert said(diff) == {"export.opset": (20, 18)}
+    assert said(diff, "plan") == {"export.ir_version": (9, 8)}
+    targets = {(target, stage) for target in ("cpu", "edge") for stage in ALL_OF_A_TARGET}
+    assert anew(diff) == targets | {(None, "export"), (None, "shape matrix")}
+    reasons = {entry.stage: entry.because for entry in diff.stages if entry.target is None and entry.anew}
+    assert reasons["export"] == ("export.opset 20 -> 18", "export.ir_version 9 -> 8")
+
+
+def test_another_precision_of_one_target_leaves_the_other_alone(project: Path) -> None:
+    edit(project, "precision: fp32", "precision: bf16")
+    diff = compared(project)
+    assert said(diff) == {"targets.cpu.precision": ("fp32", "bf16")}
+    assert anew(diff) == {("cpu", stage) for stage in ALL_OF_A_TARGET}
+    reused = {(entry.target, entry.stage) for entry in diff.stages if not entry.anew}
+    assert {("edge", stage) for stage in ALL_OF_A_TARGET} <= reused
+    assert {(None, "export"), (None, "reference"), (None, "shape matrix")} <= reused
+
+
+def test_a_variant_that_calibrates_takes_its_samples_from_those_that_judge_all(project: Path) -> None:
+    edit(project, "precision: fp32", "precision: auto")
+    diff = compared(project)
+    assert {(None, "shape matrix"), ("edge", "verify"), ("cpu", "calibrate")} <= anew(diff)
+    made = [entry for entry in diff.stages if entry.target == "cpu" and entry.stage == "variant"]
+    assert {entry.subject.startswith("cpu: fp32") for entry in made if entry.anew} == {False}
+    assert {entry.subject.startswith("cpu: fp32") for entry in made if not entry.anew} == {True}
+
+
+def test_targets_come_and_go(project: Path) -> None:
+    edit(project, "  edge:\n", "  board:\n    profile: edge\n")
+    diff = compared(project)
+    assert {name: (before is None, after is None) for name, (before, after) in said(diff).items()} == {
+        "targets.edge": (False, True),
+        "targets.board": (True, False),
+    }
+    # What the other target made serves this one, but for its bundle.
+    assert anew(diff) == {("board", "bundle")}
+    assert said(compared(project, "cpu")) == {}
+    with pytest.raises(UsageError, match="none of these targets; it has cpu, board"):
+        compared(project, "edge")
+
+
+def test_samples_of_the_same_name_with_other_bytes(project: Path) -> None:
+    for name, factor in (("a", 1.0), ("b", 0.5)):
+        # Apart from the code: what lies beside an entry point may be read by it.
+        (project / name / "data").mkdir()
+        arrays = read_arrays(ROOT / "examples" / "digits" / "samples.npz")
+        write_arrays(project / name / "data" / "real.npz", {key: array * factor for key, array in arrays.items()})
+        spec = project / name / "spec.yaml"
+        spec.write_text(spec.read_text("utf-8").replace("examples/digits/samples.npz", "data/real.npz"), "utf-8")
+    diff = compared(project)
+    assert not diff.same
+    assert said(diff) == {}
+    assert set(said(diff, "files")) == {'samples."data/real.npz"'}
+    # Another variant may win, which then starts for the first time; made is made.
+    checked = {(target, stage) for target in ("cpu", "edge") for stage in ALL_OF_A_TARGET - {"variant"}}
+    assert anew(diff) == checked | {(None, "reference"), (None, "shape matrix")}
+
+
+def test_code_of_an_entry_point(project: Path) -> None:
+    with (project / "b" / "examples" / "digits" / "accuracy.py").open("a") as stream:
+        stream.write("\n# changed\n")
+    diff = compared(project)
+    assert set(said(diff, "files")) == {
+        'code."examples.digits.accuracy:accuracy"',
+        # The files of its directory are its own.
+        'code."examples.digits.model:build"',
+    }
+    assert {(None, "metric"), (None, "export"), (None, "reference")} <= anew(diff)
+
+
+def test_weights_that_are_not_the_declared_ones_leave_the_stages_unknown(project: Path) -> None:
+    (project / "b" / "examples" / "digits" / "weights.safetensors").write_bytes(b"other")
+    edit(project, "opset: 20", "opset: 18")
+    diff = compared(project)
+    assert said(diff) == {"export.opset": (20, 18)}
+    assert diff.stages == ()
+    assert "was refused" in str(diff.stages_unknown)
+
+
+def test_a_spec_with_mistakes_is_refused_at_their_place(project: Path) -> None:
+    edit(project, "opset: 20", "opset: 99")
+    with pytest.raises(SpecError) as caught:
+        compared(project)
+    assert str(caught.value.diagnostics[0].span).startswith(f"{project}/b/spec.yaml:")
