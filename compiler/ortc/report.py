@@ -108,6 +108,7 @@ class Numbers(Frozen):
     requests_per_second: Interval | None = None
     start_seconds: Interval
     peak_rss_bytes: int
+    start_peak_rss_bytes: int | None = None
     eager_start_seconds: float | None = None
     eager_peak_rss_bytes: int | None = None
 

@@ -124,9 +124,10 @@ class TargetBuilder:
         crowd = None
         if self.target.objective == "throughput":
             crowd = self._race([entry], measure.ROUNDS, measure.RUNS, quantity="throughput")
-        seconds, peak = start(self.builder, entry)
-        peak = max(peak, entry.check.peak_rss_bytes if entry.check is not None else 0)
-        measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd, reference_start(self.builder))
+        seconds, first = start(self.builder, entry)
+        peak = max(first, entry.check.peak_rss_bytes if entry.check is not None else 0)
+        eager = reference_start(self.builder)
+        measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd, eager, first)
         verdicts: tuple[Verdict, ...] = ()
         if self.builder.promised:
             verdicts = time_verdicts(measured, self.target.budgets, self.target.measure_at, self.builder.platform)

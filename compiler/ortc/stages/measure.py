@@ -184,8 +184,19 @@ def numbers(
     peak_rss_bytes: int,
     crowd: Race | None = None,
     eager_start: tuple[float, int] | None = None,
+    start_peak_rss_bytes: int | None = None,
 ) -> Numbers:
-    """What a race says of one contender; `crowd` is one for throughput, `eager_start` PyTorch's seconds and bytes."""
+    """What a race says of one contender.
+
+    Args:
+        outcome: the race.
+        name: of the contender.
+        start: seconds from process start to the first answer, of several starts.
+        peak_rss_bytes: at most, over everything that was run.
+        crowd: a race for throughput.
+        eager_start: PyTorch's seconds and peak bytes of a start.
+        start_peak_rss_bytes: the most of the contender's own starts, which is what compares with PyTorch's.
+    """
     found = {contender.name: contender for contender in outcome.contenders}
     samples = found[name].samples()
     eager = found.get(REFERENCE)
@@ -198,6 +209,7 @@ def numbers(
         requests_per_second=None if crowd is None else _rate(crowd, name),
         start_seconds=percentile(start, 0.5),
         peak_rss_bytes=peak_rss_bytes,
+        start_peak_rss_bytes=start_peak_rss_bytes,
         eager_start_seconds=None if eager_start is None else eager_start[0],
         eager_peak_rss_bytes=None if eager_start is None else eager_start[1],
     )
