@@ -7,6 +7,7 @@ same one. Each contender's answers are compared with PyTorch's first.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from contextlib import ExitStack
@@ -70,6 +71,7 @@ def race(
         "shape": dict(zip(model.axes, shape, strict=True)),
         "host": host.model_dump(mode="json"),
         "threads": threads,
+        "scheduling": sorted({scheduling(), *document.get("scheduling", [])}),
         "rest_seconds": REST_SECONDS,
         "absent": {name: reason for name, reason in absent.items() if name not in {e.name for e in ready}},
         **_kept(document, ready, threads),
@@ -101,6 +103,14 @@ def race(
         records.write(path, document)
     middle = {name: median([v for turn in document["rounds"] for v in turn.get(name, ())]) for name in order}
     say(f"  {have} of {rounds} rounds; p50 ms: " + ", ".join(f"{name} {value:.1f}" for name, value in middle.items()))
+
+
+def scheduling() -> str:
+    """How this process and those that it starts are scheduled: `normal`, `nice -5`, `real-time`."""
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        return "real-time"
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return f"nice {nice}" if nice else "normal"
 
 
 def _rounds_of(names: set[str], document: dict[str, Any]) -> int:

@@ -128,7 +128,7 @@ def detail(fingerprint: str, name: str, label: str) -> str:
             f"{facts['peak_rss_bytes'] / 1e6:.0f} MB" if "peak_rss_bytes" in facts else "-",
         )
         rows.append("| " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n" + _absent([document])
+    return "\n".join(rows) + "\n" + _scheduling(document) + _absent([document])
 
 
 def start(fingerprint: str, name: str) -> str:
@@ -141,7 +141,7 @@ def start(fingerprint: str, name: str) -> str:
             seconds, peak = entry["seconds"], max(entry["peak_rss_bytes"]) / 1e6
             extremes = f"{min(seconds):.2f}, {max(seconds):.2f}"
             rows.append(f"| {title} | {median(seconds):.2f} | {extremes} | {len(seconds)} | {peak:.0f} MB |")
-    return "\n".join(rows) + "\n"
+    return "\n".join(rows) + "\n" + _scheduling(document)
 
 
 def costs(fingerprint: str, name: str) -> str:
@@ -173,6 +173,12 @@ def _contenders(races: list[Json]) -> list[str]:
     """Those of any race: PyTorch eager, the peers, ours last."""
     present = {name for document in races for turn in document["rounds"] for name in turn}
     return [name for name in (*(n for n in TITLES if n not in OURS), *OURS) if name in present]
+
+
+def _scheduling(document: Json) -> str:
+    """How the processes were scheduled, where that is not as usual."""
+    found = document["scheduling"]
+    return "" if found == ["normal"] else f"\nScheduling of the measured processes: {', '.join(found)}.\n"
 
 
 def _absent(races: list[Json]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import records
 from catalogue import Model
-from race import REST_SECONDS
+from race import REST_SECONDS, scheduling
 from runners import Absent, entrants, first_answer, inputs_of, say
 
 from ortc.arrays import write_arrays
@@ -64,6 +64,7 @@ def start(model: Model, names: tuple[str, ...], *, host: Host, threads: int, rou
         "shape": dict(zip(model.axes, shape, strict=True)),
         "host": host.model_dump(mode="json"),
         "threads": threads,
+        "scheduling": sorted({scheduling(), *document.get("scheduling", [])}),
         "starts": known,
     }
     records.write(path, document)
