@@ -50,6 +50,8 @@ class _Foreseeing(Context):
         """The cached entry, or a note that the stage will run."""
         if (entry := self.store.foresee(stage, inputs)) is not None:
             state: Literal["cached", "cached (remote)"] = "cached (remote)" if entry.found == "remote" else "cached"
+            if any((seen.stage, seen.subject, seen.state) == (stage, subject, state) for seen in self.foreseen):
+                state = "cached"  # fetched by then: another target of the build needs the same
             self.foreseen.append(Foreseen(stage=stage, subject=subject, state=state))
             return entry
         reason = self.store.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
