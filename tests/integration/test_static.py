@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx import helper, numpy_helper
+from tests.support.builds import ROOT
 
 from ortc.arrays import Array, Arrays, read_arrays, write_arrays
 from ortc.errors import StageError
-from ortc.stages.calibrate import Ranges, calibrate
+from ortc.stages.calibrate import Range, Ranges, _write_observed, calibrate
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.rewrite import rewrite
+from ortc.stages.sites import observed
 from ortc.stages.static import quantize_static
 
 pytestmark = pytest.mark.integration
@@ -114,3 +121,74 @@ def test_nothing_to_quantize(encoders: Path, tmp_path: Path) -> None:
     assert found.tensors == {}
     with pytest.raises(NotApplicable, match="nothing to quantize: no Conv with constant weights and known ranges"):
         quantize_static(encoders / "bert" / "canonical", tmp_path, found, operators=("Conv",))
+
+
+def peak(program: Path, *arguments: str) -> int:
+    """The most memory, in bytes, that a program of the compiler held resident."""
+    command = [sys.executable, str(ROOT / "tests" / "support" / "peak.py"), str(program), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "compiler")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile"])
+def test_memory_of_calibration_does_not_grow_with_samples(tmp_path: Path, method: str) -> None:
+    """Every sample makes four megabytes of activations, each in another shape."""
+    width = 1024
+    nodes = [helper.make_node("MatMul", ["x", "v"], ["h"]), helper.make_node("MatMul", ["h", "w"], ["y"])]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", None]) for name in "xy"]
+    weights = {"v": np.ones((1, width), np.float32), "w": np.ones((width, 4), np.float32)}
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    wanted = observed(model, ("MatMul",))
+    _write_observed(model, wanted, tmp_path / "observed.onnx", with_values=method == "percentile")
+    paths = [str(tmp_path / f"{n}.npz") for n in range(64)]
+    for n, path in enumerate(paths):
+        write_arrays(Path(path), {"x": np.full((width - n, 1), n, np.float32)})
+
+    def held(count: int) -> int:
+        request = {
+            "model": str(tmp_path / "observed.onnx"),
+            "folder": str(tmp_path),
+            "samples": paths[:count],
+            "tensors": [tensor.name for tensor in wanted],
+            "method": method,
+            "percentile": 99.9,
+            "threads": 1,
+            "output": str(tmp_path / "found.npz"),
+        }
+        (tmp_path / "request.json").write_text(json.dumps(request), "utf-8")
+        return peak(ROOT / "compiler" / "ortc" / "stages" / "observe.py", str(tmp_path / "request.json"))
+
+    assert held(64) - held(4) < 16 * 2**20
+
+
+def test_memory_of_quantization(tmp_path: Path) -> None:
+    """Weights are rounded one after the other: all of them at once are only there as integers."""
+    size, count = 2048, 12
+    nodes = [helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"]) for n in range(count)]
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", size]) for name in ("x0", f"x{count}")]
+    weight = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
+    tensors = [numpy_helper.from_array(weight, f"w{n}") for n in range(count)]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], tensors)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "output").mkdir()
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, tmp_path / "source" / "model.onnx", save_as_external_data=True, location="model.onnx.data")
+    ends = Range(np.full(size, -1, np.float32), np.full(size, 1, np.float32))
+    Ranges({f"x{n}": ends for n in range(count)}, "minmax", 1).save(tmp_path / "ranges.npz")
+    request = {
+        "source": str(tmp_path / "source"),
+        "output": str(tmp_path / "output"),
+        "ranges": str(tmp_path / "ranges.npz"),
+        "operators": ["MatMul"],
+        "smooth": 0.75,
+        "exclude": [],
+    }
+    held = peak(ROOT / "compiler" / "ortc" / "stages" / "static.py", json.dumps(request))
+    # Pages of the file that is read count too, though they are given back when others need them.
+    assert held < 2.5 * count * weight.nbytes
+    quantized = onnx.load(tmp_path / "output" / "model.onnx")
+    assert sum(node.op_type == "QuantizeLinear" for node in quantized.graph.node) == count

@@ -25,7 +25,9 @@ from ortc.stages.sites import Observed, observed
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Method = Literal["minmax", "moving-average"]
+Method = Literal["minmax", "percentile", "moving-average"]
+PERCENTILE = 99.999
+"""Of a tensor's values that `percentile` covers on either side, in per cent; as ONNX Runtime's own calibrator."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,12 @@ def calibrate(
         samples: .npz files with all inputs of the graph; each is one run.
         output: the .npz file that Ranges.load reads.
         operators: types of nodes that will be quantized.
-        method: `minmax` covers everything seen, `moving-average` what a sample holds on average.
+        method: `minmax` covers everything seen, `percentile` all but the outermost 0.001 % of a tensor's values on
+            either side, `moving-average` what a sample holds on average.
         threads: for the runs; 0 leaves it to ONNX Runtime.
 
     Raises:
-        StageError: there are no samples, the graph does not run on one, or a range is not finite.
+        StageError: there are no samples, the graph does not run on one, or a value is not finite.
     """
     import onnx_ir as ir
 
@@ -106,22 +109,20 @@ def calibrate(
         return ranges
     with tempfile.TemporaryDirectory(prefix="ortc-calibrate-") as scratch:
         graph, found = Path(scratch) / "observed.onnx", Path(scratch) / "found.npz"
-        _write_observed(model, tensors, graph)
+        _write_observed(model, tensors, graph, with_values=method == "percentile")
         request = {
             "model": str(graph),
             "folder": str(source.absolute()),
             "samples": [str(path.absolute()) for path in samples],
             "tensors": [tensor.name for tensor in tensors],
             "method": method,
+            "percentile": PERCENTILE,
             "threads": threads,
             "output": str(found),
         }
         _observe(interpreter, request, Path(scratch))
         arrays = read_arrays(found)
     entries = _split([tensor.name for tensor in tensors], [tensor.channels for tensor in tensors], arrays)
-    for name, entry in entries.items():
-        if not np.isfinite(entry.reach).all():
-            raise StageError(f"`{name}` is not finite on a sample: no scale covers it")
     ranges = Ranges(entries, method, len(samples))
     ranges.save(output)
     return ranges
@@ -148,7 +149,7 @@ def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> No
         )
 
 
-def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path) -> None:
+def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path, *, with_values: bool) -> None:
     """Write the graph with each channel's least and greatest value as its outputs, external weights by reference."""
     import onnx_ir as ir
 
@@ -180,4 +181,6 @@ def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path) ->
             value = append(operator, inputs, f"{tensor.name}/{end}", {**attributes, "keepdims": 0})
             value.shape = ir.Shape([tensor.channels])
             model.graph.outputs.append(value)
+        if with_values:
+            model.graph.outputs.append(flat)
     ir.save(model, path)

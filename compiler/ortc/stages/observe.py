@@ -1,8 +1,9 @@
 """Run a graph over samples and keep the ranges of tensors: `python observe.py REQUEST`.
 
 Executed by the interpreter of the target's own runtime environment. Needs onnxruntime and numpy alone. REQUEST is a
-JSON file: model, folder (of its external weights), samples (.npz files), tensors, method, threads, output. The model
-has, for each of the tensors, two outputs NAME/minimum and NAME/maximum with a value for each channel.
+JSON file: model, folder (of its external weights), samples (.npz files), tensors, method, percentile, threads, output.
+The model has, for each of the tensors, two outputs NAME/minimum and NAME/maximum with a value for each channel, and for
+percentiles one more, NAME/flat, with all of its values. Memory is that of one sample, however many there are.
 """
 
 from __future__ import annotations
@@ -11,39 +12,93 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+BINS = 4096
+
+
+class Histogram:
+    """Counts of values in bins of one width around zero; the width doubles when a value lies outside."""
+
+    def __init__(self) -> None:
+        import numpy as np
+
+        self.counts = np.zeros(BINS, np.int64)
+        self.reach = 2.0**-20
+
+    def add(self, values: Array) -> None:
+        """Count finite values."""
+        import numpy as np
+
+        if not values.size:
+            return
+        most = max(float(values.max()), -float(values.min()))
+        while most >= self.reach:
+            inner = self.counts.reshape(-1, 2).sum(axis=1)
+            self.counts = np.pad(inner, BINS // 4)
+            self.reach *= 2
+        bins = ((values.ravel() + np.float32(self.reach)) * np.float32(BINS / (2 * self.reach))).astype(np.int32)
+        self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
+
+    def percentile(self, percentile: float) -> tuple[float, float]:
+        """The bounds outside of which no more than 100 - `percentile` per cent of the values lie on either side."""
+        import numpy as np
+
+        below = np.cumsum(self.counts)
+        outside = below[-1] * (1 - percentile / 100)
+        # The last bin before which no more than that lie, and the first behind which no more do.
+        first = int(np.searchsorted(below, outside, side="right"))
+        last = int(np.searchsorted(below, below[-1] - outside, side="left"))
+        edges = np.linspace(-self.reach, self.reach, BINS + 1)
+        return float(edges[first]), float(edges[last + 1])
 
 
 def main(request: dict[str, Any]) -> None:
-    """Write minima, maxima (all channels of all tensors in one array each) and the number of samples."""
+    """Write the ends of all channels of all tensors, one tensor after the other."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import numpy as np
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    # Patterns of allocations are kept for every shape that was seen.
+    # Both keep memory for every shape that was seen.
     options.enable_mem_pattern = False
+    options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = request["threads"]
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", request["folder"])
-    model = Path(request["model"]).read_bytes()
-    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    del model
-    names = [f"{name}/{end}" for end in ("minimum", "maximum") for name in request["tensors"]]
-    half = len(request["tensors"])
-    ends = None
+    session = ort.InferenceSession(Path(request["model"]).read_bytes(), options, providers=["CPUExecutionProvider"])
+    tensors, moving = request["tensors"], request["method"] == "moving-average"
+    names = [f"{name}/{end}" for end in ("minimum", "maximum") for name in tensors]
+    histograms = {name: Histogram() for name in tensors} if request["method"] == "percentile" else {}
+    ends: tuple[Array, Array] | None = None
+    sizes: list[int] = []
     for count, path in enumerate(request["samples"], start=1):
         with np.load(path, allow_pickle=False) as archive:
-            found = session.run(names, dict(archive))
-        low, high = np.concatenate(found[:half]), np.concatenate(found[half:])
+            found = session.run([*names, *(f"{name}/flat" for name in histograms)], dict(archive))
+        sizes = [value.size for value in found[: len(tensors)]]
+        low, high = (np.concatenate(found[at : at + len(tensors)]).astype(np.float64) for at in (0, len(tensors)))
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            wrong = next(name for name, value in zip(names, found, strict=False) if not np.isfinite(value).all())
+            raise SystemExit(f"`{wrong.rpartition('/')[0]}` is not finite on {Path(path).name}: no scale covers it")
+        for histogram, values in zip(histograms.values(), found[len(names) :], strict=True):
+            histogram.add(values)
         if ends is None:
-            ends = (low.astype(np.float64), high.astype(np.float64))
-        elif request["method"] == "moving-average":
+            ends = (low, high)
+        elif moving:
             ends = (ends[0] + (low - ends[0]) / count, ends[1] + (high - ends[1]) / count)
         else:
             ends = (np.minimum(ends[0], low), np.maximum(ends[1], high))
     if ends is None:
         raise SystemExit("no samples")
+    if histograms:
+        bounds = [histogram.percentile(request["percentile"]) for histogram in histograms.values()]
+        lows, highs = (np.repeat([bound[side] for bound in bounds], sizes) for side in (0, 1))
+        ends = (np.clip(ends[0], lows, highs), np.clip(ends[1], lows, highs))
     np.savez(request["output"], minimum=ends[0].astype(np.float32), maximum=ends[1].astype(np.float32))
 
 
