@@ -229,7 +229,9 @@ class Handler(BaseHTTPRequestHandler):
     timeout = SOCKET_SECONDS
     _unread = False
     _admitted: bool | None = None
-    disable_nagle_algorithm = True  # head and body are two writes: with Nagle the second waits for the client's ACK
+    disable_nagle_algorithm = True
+    # Head and body in one write: an answer of up to this size is sent whole or not at all, also when the process ends.
+    wbufsize = 2**16
 
     def do_GET(self) -> None:
         if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
@@ -253,6 +255,12 @@ class Handler(BaseHTTPRequestHandler):
             self.server.running += 1
             self._admitted = self.server.ready
         return super().parse_request()
+
+    def handle_expect_100(self) -> bool:
+        """Send the interim answer at once: the client waits for it with its body."""
+        allowed = super().handle_expect_100()
+        self.wfile.flush()
+        return allowed
 
     def do_POST(self) -> None:
         self._answer(self._post)
@@ -351,6 +359,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+        self.wfile.flush()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """What http.server itself refuses (a malformed head, an unknown method), as JSON too."""
