@@ -66,16 +66,16 @@ def describe() -> Host:
 
 def cores() -> int:
     """Physical cores this process may use, as the bundle's loader counts them."""
-    return int(_loader().physical_cores())
+    return int(loader_module().physical_cores())
 
 
 def cpu_quota() -> float | None:
     """CPUs that the cgroups of this process may use together, as the loader counts them; None without a limit."""
-    quota = float(_loader().cpu_quota())
+    quota = float(loader_module().cpu_quota())
     return None if math.isinf(quota) else quota
 
 
-def _loader() -> Any:
+def loader_module() -> Any:
     import importlib.util
 
     from ortc.resources import templates_dir

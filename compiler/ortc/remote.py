@@ -7,9 +7,6 @@ the build goes on without.
 
 from __future__ import annotations
 
-import contextlib
-import threading
-import uuid
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +15,7 @@ from typing import Any, TypeVar
 
 from ortc.digests import sha256_file
 from ortc.disk import is_full
+from ortc.places import check_url, put_whole, reach, reason
 from ortc.records import KeptFile, Record, read_record
 from ortc.secrets import mask_secrets
 
@@ -39,14 +37,7 @@ class RemoteCache:
         Raises:
             ValueError: no file system of fsspec has this protocol, or its package is not installed.
         """
-        import fsspec
-        from fsspec.utils import get_protocol
-
-        for part in url.split("::"):
-            try:
-                fsspec.get_filesystem_class(get_protocol(part))
-            except (ImportError, ValueError) as error:
-                raise ValueError(f"`{mask_secrets(part)}`: {error}") from error
+        check_url(url)
         self.name = mask_secrets(url)
         self.warnings: deque[str] = deque()
         self._url = url
@@ -91,11 +82,11 @@ class RemoteCache:
             self._connect()
             for file, place in files:
                 if file.sha256 in self._damaged or self._size(file.sha256) != file.bytes:
-                    self._put(self._blob(file.sha256), partial(self._system.put_file, str(place)))
-            self._put(self._action(key), partial(self._system.pipe_file, value=record))
+                    put_whole(self._system, self._blob(file.sha256), partial(self._system.put_file, str(place)))
+            put_whole(self._system, self._action(key), partial(self._system.pipe_file, value=record))
         except Exception as error:  # noqa: BLE001 - drivers raise what the libraries below them raise
             self._writable = False
-            self._warn(f"the remote cache {self.name} takes no results, which stay on this machine: {_reason(error)}")
+            self._warn(f"the remote cache {self.name} takes no results, which stay on this machine: {reason(error)}")
 
     def _read(self, operation: Callable[[], T]) -> T | None:
         """What an operation gives; None where there is no such file, or no way to the cache any more."""
@@ -111,9 +102,7 @@ class RemoteCache:
                 # This machine's disk, where the file was to go.
                 raise
             self._readable = False
-            self._warn(
-                f"the remote cache {self.name} cannot be reached, the build goes on without it: {_reason(error)}"
-            )
+            self._warn(f"the remote cache {self.name} cannot be reached, the build goes on without it: {reason(error)}")
             return None
 
     def _connect(self) -> None:
@@ -125,57 +114,14 @@ class RemoteCache:
         """
         if self._system is not None:
             return
-        import fsspec.core
-
-        found: list[tuple[Any, str]] = []
-        failed: list[Exception] = []
-
-        def contact() -> None:
-            try:
-                system, root = fsspec.core.url_to_fs(self._url)
-                # An empty one is made by the first to write.
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    system.info(f"{root}/actions")
-                found.append((system, str(root).rstrip("/")))
-            except Exception as error:  # noqa: BLE001 - raised again by the thread that waits
-                failed.append(error)
-
-        thread = threading.Thread(target=contact, daemon=True)
-        thread.start()
-        thread.join(PATIENCE)
-        if failed:
-            raise failed[0]
-        if not found:
-            raise TimeoutError(f"no answer in {PATIENCE:.0f} s")
-        self._system, self._root = found[0]
+        # An empty one is made by the first to write.
+        self._system, self._root = reach(self._url, probe="actions", patience=PATIENCE)
 
     def _size(self, sha256: str) -> int | None:
         try:
             return int(self._system.info(self._blob(sha256))["size"])
         except (FileNotFoundError, NotADirectoryError):
             return None
-
-    def _put(self, path: str, write: Callable[[str], None]) -> None:
-        """Write a file that is seen whole or not at all."""
-        from fsspec.implementations.local import LocalFileSystem
-
-        parent = path.rpartition("/")[0]
-        # Object stores show a file when all of it has come; a directory shows it while it grows.
-        visible = isinstance(self._system, LocalFileSystem)
-        fresh = f"{parent}/.{uuid.uuid4().hex}" if visible else path
-        try:
-            try:
-                write(fresh)
-            except FileNotFoundError:
-                self._system.makedirs(parent, exist_ok=True)
-                write(fresh)
-            if visible:
-                self._system.mv(fresh, path)
-        except BaseException:
-            if visible:
-                with contextlib.suppress(OSError):
-                    self._system.rm_file(fresh)
-            raise
 
     def _action(self, key: str) -> str:
         return f"{self._root}/actions/{key}.json"
@@ -185,10 +131,3 @@ class RemoteCache:
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return mask_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)

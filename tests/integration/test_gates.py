@@ -100,12 +100,14 @@ def test_other_budgets(built: Build, ortc: Compiler, tmp_path: Path, promise: st
 
 
 def test_one_target_that_fails_holds_all_back(built: Build, ortc: Compiler, tmp_path: Path) -> None:
-    """One spec is one release: a model that is ready for one of its targets only is not ready."""
+    """One spec is one release: a model that is ready for one of its targets only is not ready, nor registered."""
     built.succeeded()
     options = ("--set", "targets.cpu.latency_budget.p99=1us", "--set", "targets.edge.latency_budget.p99=60s")
-    result = ortc.build("specs/digits.yaml", *options, output=tmp_path)
+    registry = tmp_path / "registry"
+    result = ortc.build("specs/digits.yaml", *options, "--register", registry, output=tmp_path / "dist")
     result.failed(6)
     assert result.bundles() == []
+    assert [path.name for path in registry.rglob("*")] == ["registry.json"]
     assert {target["target"]: target["exit_code"] for target in result.report("digits")["targets"]} == {
         "cpu": 6,
         "edge": 0,

@@ -16,6 +16,7 @@ COMMANDS = (
     ("verify", "ortc.cli.verify:verify", "Judge a bundle by its own promises on this host."),
     ("bench", "ortc.cli.bench:bench", "Measure a bundle, or a spec's bundles against PyTorch, on this host."),
     ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
+    ("registry", "ortc.cli.registry:registry", "Keep versions of bundles, and bring them back."),
     ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("init", "ortc.cli.init:init", "Write the first spec of a model."),

@@ -12,14 +12,17 @@ import rich_click as click
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
+from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
 from ortc.errors import OrtcError, StageError
+from ortc.secrets import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ortc.context import Context
     from ortc.plan import Plan, Search
+    from ortc.registry.store import Added
     from ortc.report import BuildReport
 
 
@@ -47,6 +50,12 @@ if TYPE_CHECKING:
 )
 @search_options
 @click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
+@click.option(
+    "--register",
+    "registry_url",
+    metavar="URL",
+    help="Register the bundles of each spec whose promises were all kept: a directory or a URL of fsspec.",
+)
 @cache_url
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
 def build(
@@ -58,6 +67,7 @@ def build(
     search: Search,
     variant: str | None,
     locked: bool,
+    registry_url: str | None,
     cache_url: str | None,
     as_json: bool,
 ) -> int:
@@ -84,7 +94,12 @@ def build(
     else:
         # Every spec is checked before work on the first begins.
         prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
+    registry = None if registry_url is None else open_registry(registry_url)
+    if registry is not None:
+        # A registry that cannot be reached is told before hours of work.
+        registry.prepare()
     store = open_store(cache_url)
+    registered: list[Added] = []
     reports: list[BuildReport] = []
     codes: list[int] = []
     for path, (plan, root) in zip(specs, prepared, strict=True):
@@ -107,16 +122,29 @@ def build(
             reason = StageError(f"cannot write the report to {output}: {error.strerror or error}")
             report_error(reason)
             codes.append(reason.exit_code)
+        if registry is not None and report.exit_code == 0:
+            try:
+                registered += [registry.add(Path(target.bundle)) for target in report.targets if target.bundle]
+            except OrtcError as error:
+                report_error(error)
+                codes.append(error.exit_code)
     if as_json:
         document: dict[str, Any] = {
             "format_version": 1,
             "builds": [report.model_dump(mode="json") for report in reports],
         }
+        if registry is not None:
+            document["registered"] = [entry.model_dump(mode="json") for entry in registered]
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif told := [report for report in reports if report.targets]:
         from ortc.cli.table import show
 
         show(told)
+        if registered:
+            sys.stdout.write(f"\nregistered in {mask_secrets(str(registry_url))}:\n")
+            for entry in registered:
+                state = "" if entry.new else ", as before"
+                sys.stdout.write(f"  {entry.name}@{entry.version} for {entry.target}{state}\n")
     failures = [code for code in codes if code]
     return min(failures) if failures else 0
 

@@ -49,7 +49,8 @@ def list_entries(as_json: bool) -> int:
     return 0
 
 
-def _age(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+def age(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Seconds of an age like `30d`: a callback of options."""
     if value is None:
         return None
     if value.endswith("d") and value[:-1].isdecimal():
@@ -61,7 +62,7 @@ def _age(context: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 @cache.command("prune")
-@click.option("--older-than", callback=_age, metavar="AGE", help="Drop what was not used for this long, e.g. 30d.")
+@click.option("--older-than", callback=age, metavar="AGE", help="Drop what was not used for this long, e.g. 30d.")
 @click.option("--all", "everything", is_flag=True, help="Drop everything.")
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 def prune_entries(older_than: float | None, everything: bool, dry_run: bool) -> int:

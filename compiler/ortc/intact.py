@@ -1,0 +1,72 @@
+"""Whether a bundle is whole: every file compared with its digest, as the bundle's own loader does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ortc.bundle import FileInfo, Manifest
+from ortc.digests import sha256_file
+from ortc.errors import StageError
+from ortc.host import loader_module
+from ortc.reverify import read_bundle
+
+MEASUREMENTS = "measurements"
+ATTESTATIONS = "attestations"
+COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
+"""Directories of a bundle whose files may be added after it was published; SHA256SUMS does not list them."""
+SUMS = "SHA256SUMS"
+MANIFEST = "manifest.json"
+
+
+def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
+    """The manifest of a bundle after its files were compared with it.
+
+    Args:
+        bundle: the directory.
+        how: `full` hashes every file, `fast` trusts files of the right size and time.
+
+    Raises:
+        StageError: a file is changed, missing, or one too many; the message names it.
+    """
+    loader = loader_module()
+    manifest = read_bundle(bundle)
+    try:
+        loader.read_manifest(bundle, how)
+    except loader.BundleError as error:
+        raise StageError(f"{bundle} is damaged: {error}", help="build the bundle again, or get it again") from error
+    except OSError as error:
+        raise StageError(f"{bundle} cannot be read: {error.strerror or error}") from error
+    listed = {f"{file.sha256}  {file.path}" for file in own_files(bundle, manifest) if file.path != SUMS}
+    # The loader reads lines as `sha256sum -c` does, who forgives what separates them.
+    if sorted((bundle / SUMS).read_text("utf-8").split("\n")) != sorted({"", *listed}):
+        raise StageError(
+            f"{bundle} is damaged: {SUMS} is not as it was written", help="build the bundle again, or get it again"
+        )
+    return manifest
+
+
+def own_files(bundle: Path, manifest: Manifest) -> tuple[FileInfo, ...]:
+    """Every file that a bundle is, SHA256SUMS and the manifest included, by path; `verified` has looked at them."""
+    others = [
+        FileInfo(path=name, sha256=sha256_file(bundle / name), bytes=(bundle / name).stat().st_size)
+        for name in (MANIFEST, SUMS)
+    ]
+    return tuple(sorted((*manifest.files, *others), key=lambda file: file.path))
+
+
+def companion_files(bundle: Path) -> tuple[FileInfo, ...]:
+    """The files of measurements/ and attestations/, by path.
+
+    Raises:
+        StageError: one of them is no plain file.
+    """
+    found = []
+    for directory in COMPANIONS:
+        for path in sorted((bundle / directory).rglob("*")):
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise StageError(f"{path} is no plain file", help="replace it by one, or remove it")
+            if path.is_file():
+                name = path.relative_to(bundle).as_posix()
+                found.append(FileInfo(path=name, sha256=sha256_file(path), bytes=path.stat().st_size))
+    return tuple(found)

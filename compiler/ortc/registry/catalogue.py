@@ -1,0 +1,201 @@
+"""Read a registry: models, versions, targets, aliases, and what was measured.
+
+Nothing that a reader can see is ever changed: a bundle's files are there before its record, and the state of an alias
+is the sum of events that have names of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+from packaging.version import InvalidVersion
+from packaging.version import Version as Ordered
+
+from ortc.errors import StageError, UsageError
+from ortc.records import KeptFile
+from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
+from ortc.registry.storage import Storage
+from ortc.spec import NAME_PATTERN
+
+D = TypeVar("D", bound=Document)
+LATEST = "latest"
+"""The highest version; nobody sets it."""
+MARKER = "registry.json"
+
+
+class Catalogue:
+    """What a registry holds, by its URL."""
+
+    def __init__(self, url: str) -> None:
+        """Name the place, without reaching for it.
+
+        Raises:
+            UsageError: fsspec cannot reach such a place.
+        """
+        self.storage = Storage(url)
+
+    def models(self) -> list[str]:
+        """The names of the models."""
+        self.check()
+        return [name for name in self.storage.names("models") if self.versions(name)]
+
+    def bundles(self, name: str) -> list[tuple[str, str]]:
+        """Version and target of every bundle of a model."""
+        found = (_stem(entry).partition("@") for entry in self.storage.names(f"models/{name}/bundles"))
+        return [(version, target) for version, _, target in found]
+
+    def versions(self, name: str) -> list[str]:
+        """The versions of a model, the lowest first; those of other forms than PEP 440's before all others."""
+        return sorted({version for version, _ in self.bundles(name)}, key=_order)
+
+    def targets(self, name: str, version: str) -> list[str]:
+        """The targets that a version was registered for."""
+        return [target for found, target in self.bundles(name) if found == version]
+
+    def aliases(self, name: str) -> dict[str, str]:
+        """What each alias of a model names; `latest` among them where there is a version."""
+        found = {alias: stack[-1] for alias in self.alias_names(name) if (stack := self.stack(name, alias))}
+        versions = self.versions(name)
+        return {LATEST: versions[-1], **found} if versions else found
+
+    def stack(self, name: str, alias: str) -> list[str]:
+        """The promotions of an alias that were not taken back, the newest last."""
+        stack: list[str] = []
+        for event in self.events(name, alias):
+            if event.action == "promote":
+                stack.append(event.version)
+            elif len(stack) > 1:
+                stack.pop()
+        return stack
+
+    def events(self, name: str, alias: str) -> list[AliasEvent]:
+        """Every change of an alias, in the order that all readers agree on."""
+        directory = f"models/{name}/aliases/{alias}"
+        return [self._document(AliasEvent, f"{directory}/{found}") for found in self.storage.names(directory)]
+
+    def record(self, name: str, version: str, target: str) -> BundleRecord | None:
+        """The record of a bundle, if it is registered."""
+        return self.find(BundleRecord, record_path(name, version, target))
+
+    def companions(self, record: BundleRecord) -> list[CompanionRecord]:
+        """What joined a bundle: of every path the newest, by path."""
+        directory = companions_path(*identity(record))
+        found: dict[str, CompanionRecord] = {}
+        # By time, and by name where clocks agree.
+        entries = [(self._document(CompanionRecord, f"{directory}/{n}"), n) for n in self.storage.names(directory)]
+        for companion, _ in sorted(entries, key=lambda entry: (entry[0].registered, entry[1])):
+            if companion.manifest_sha256 == record.manifest_sha256:
+                found[companion.file.path] = companion
+        return [found[path] for path in sorted(found)]
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        """Model and version of `NAME`, `NAME@ALIAS` or `NAME@VERSION`; without either, the latest.
+
+        Raises:
+            UsageError: there is no such model, alias or version.
+        """
+        self.check()
+        name, _, wanted = reference.partition("@")
+        if not is_plain(name) or not (versions := self.versions(name)):
+            raise UsageError(
+                f"the registry {self.storage.name} has no model `{name}`",
+                help=f"it has: {', '.join(self.models()) or 'none'}",
+            )
+        aliases = self.aliases(name)
+        version = aliases.get(wanted or LATEST, wanted)
+        if version not in versions:
+            known = [*(f"{alias} ({found})" for alias, found in sorted(aliases.items())), *reversed(versions)]
+            gone = f", which names version {version}, and that was removed" if version != wanted else ""
+            raise UsageError(f"`{name}` has no version or alias `{wanted}`{gone}", help=f"it has: {', '.join(known)}")
+        return name, version
+
+    def check(self) -> None:
+        """Make sure that there is a registry.
+
+        Raises:
+            StageError: there is none, or of another format.
+        """
+        if self.find(Marker, MARKER) is None:
+            raise StageError(
+                f"there is no registry at {self.storage.name}",
+                help="the first `ortc registry add` makes one in an empty place",
+            )
+
+    def needed(self, name: str, without: frozenset[str] = frozenset()) -> Iterator[KeptFile]:
+        """Every file that a record of a model needs, but for some versions."""
+        for version, target in self.bundles(name):
+            if version not in without and (record := self.record(name, version, target)):
+                yield from record.files
+        for bundle in self.storage.names(f"models/{name}/companions"):
+            if bundle.partition("@")[0] in without:
+                continue
+            directory = f"models/{name}/companions/{bundle}"
+            for found in self.storage.names(directory):
+                if companion := self.find(CompanionRecord, f"{directory}/{found}"):
+                    yield companion.file
+
+    def alias_names(self, name: str) -> list[str]:
+        """The aliases of a model that were ever set."""
+        return self.storage.names(f"models/{name}/aliases")
+
+    def _document(self, kind: type[D], path: str) -> D:
+        found = self.find(kind, path)
+        if found is None:
+            raise StageError(f"{path} was removed from the registry {self.storage.name} while it was read; try again")
+        return found
+
+    def find(self, kind: type[D], path: str) -> D | None:
+        """A document, if it is there.
+
+        Raises:
+            StageError: it is damaged, or of another format.
+        """
+        content = self.storage.read(path)
+        if content is None:
+            return None
+        try:
+            return kind.read(content)
+        except ValueError as error:
+            raise StageError(
+                f"{path} of the registry {self.storage.name} cannot be used: {str(error).splitlines()[0]}",
+                help="it was changed by hand or by another program, or a newer ortc wrote it",
+            ) from error
+
+
+def blob(sha256: str) -> str:
+    """Where the content with a digest lies."""
+    return f"blobs/{sha256[:2]}/{sha256}"
+
+
+def identity(record: BundleRecord) -> tuple[str, str, str]:
+    """Name, version and target."""
+    return record.name, record.version, record.target
+
+
+def record_path(name: str, version: str, target: str) -> str:
+    """Where the record of a bundle lies."""
+    return f"models/{name}/bundles/{version}@{target}.json"
+
+
+def companions_path(name: str, version: str, target: str) -> str:
+    """Where the records of what joined a bundle lie."""
+    return f"models/{name}/companions/{version}@{target}"
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix(".json")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a text is written like a name of the spec's language."""
+    return re.fullmatch(NAME_PATTERN, name) is not None
+
+
+def _order(version: str) -> tuple[bool, Ordered | None, str]:
+    try:
+        return True, Ordered(version), version
+    except InvalidVersion:
+        # Compared by their text alone: None equals None.
+        return False, None, version

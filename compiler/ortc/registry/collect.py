@@ -1,0 +1,131 @@
+"""Drop old versions of a registry, and the files that no record needs any more; safe beside writers.
+
+Deleting takes two runs: what is found to be needed by nothing is marked, and deleted by a run that finds it still so
+after the grace period. A registration that began before a mark has ended by then, and a new one writes anew what is
+neither needed nor fresh.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from ortc.plan import Frozen
+from ortc.registry.catalogue import blob
+from ortc.registry.documents import Marks, now
+from ortc.registry.store import Registry
+
+MARKS = "gc.json"
+GRACE = timedelta(days=1)
+"""Longer than any registration takes, and than `store.FRESH`."""
+
+
+class Collected(Frozen):
+    """What a run did, or would do: versions as NAME@VERSION; blobs by digest."""
+
+    versions: tuple[str, ...]
+    marked: tuple[str, ...]
+    deleted: tuple[str, ...]
+    freed_bytes: int
+    leftovers: int
+
+
+def collect(
+    registry: Registry, *, keep: int | None = None, grace: timedelta = GRACE, dry_run: bool = False
+) -> Collected:
+    """Collect garbage.
+
+    Args:
+        registry: which.
+        keep: how many versions of a model stay, the highest, besides those that an alias names or would after a
+            rollback; None keeps all.
+        grace: how long files that nothing needs stay. Shorter than a registration takes, it must run alone.
+        dry_run: only tell.
+
+    Raises:
+        StageError: the registry cannot be read or written.
+    """
+    registry.check()
+    storage = registry.storage
+    # Blobs are listed before records are read: one that comes later belongs to a registration under way.
+    blobs = [found for part in storage.names("blobs") for found in storage.names(f"blobs/{part}")]
+    versions, dropped = _drop(registry, keep, dry_run)
+    needed = {
+        file.sha256
+        for name in storage.names("models")
+        for file in registry.needed(name, without=dropped.get(name, frozenset()))
+    }
+    marks = registry.find(Marks, MARKS) or Marks(blobs={})
+    time = now()
+    unneeded = {sha256: marks.blobs.get(sha256, time) for sha256 in blobs if sha256 not in needed}
+    deleted: list[str] = []
+    freed = 0
+    for sha256, since in unneeded.items():
+        written = storage.modified(blob(sha256))
+        if written is None or time - since < grace or time - written < grace:
+            continue
+        freed += storage.size(blob(sha256)) or 0
+        deleted.append(sha256)
+        if not dry_run:
+            storage.remove(blob(sha256))
+    left = _leftovers(registry, time - grace, dry_run=dry_run)
+    marked = {sha256: since for sha256, since in unneeded.items() if sha256 not in deleted}
+    if not dry_run and marked != marks.blobs:
+        storage.put(MARKS, Marks(blobs=marked).content())
+    return Collected(
+        versions=tuple(versions),
+        marked=tuple(marked),
+        deleted=tuple(deleted),
+        freed_bytes=freed,
+        leftovers=left,
+    )
+
+
+def _drop(registry: Registry, keep: int | None, dry_run: bool) -> tuple[list[str], dict[str, frozenset[str]]]:
+    """Remove the records of versions that need not stay, and tell which, by model too."""
+    if keep is None:
+        return [], {}
+    gone: list[str] = []
+    dropped: dict[str, frozenset[str]] = {}
+    for name in registry.models():
+        versions = registry.versions(name)
+        candidates = versions[:-keep] if keep else versions[:-1]
+        out = []
+        for version in candidates:
+            # Asked anew for each: a promotion may come in between.
+            if version in _named(registry, name):
+                continue
+            out.append(version)
+            if not dry_run:
+                registry.remove(name, version)
+        gone += [f"{name}@{version}" for version in out]
+        dropped[name] = frozenset(out)
+    return gone, dropped
+
+
+def _named(registry: Registry, name: str) -> set[str]:
+    """The versions that an alias names, or would after a rollback."""
+    return {version for alias in registry.alias_names(name) for version in registry.stack(name, alias)[-2:]}
+
+
+def _leftovers(registry: Registry, before: datetime, *, dry_run: bool) -> int:
+    """Remove hidden files that killed writers left, and tell how many."""
+    storage = registry.storage
+    count = 0
+    directories = ["", *(f"blobs/{part}" for part in storage.names("blobs"))]
+    for name in storage.names("models"):
+        base = f"models/{name}"
+        directories += [f"{base}/bundles"]
+        directories += [
+            f"{base}/{kind}/{n}" for kind in ("aliases", "companions") for n in storage.names(f"{base}/{kind}")
+        ]
+    for directory in directories:
+        for hidden in storage.names(directory, hidden=True):
+            path = f"{directory}/{hidden}".lstrip("/")
+            if not hidden.startswith("."):
+                continue
+            written = storage.modified(path)
+            if written is not None and written < before:
+                count += 1
+                if not dry_run:
+                    storage.remove(path)
+    return count

@@ -1,0 +1,123 @@
+"""What `ortc registry ls` and `show` tell, as values."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from ortc.errors import StageError
+from ortc.plan import Frozen
+from ortc.registry.catalogue import Catalogue
+from ortc.registry.documents import BundleRecord, Performance
+
+
+class VersionLine(Frozen):
+    """A version with the targets that it has."""
+
+    version: str
+    targets: tuple[str, ...]
+
+
+class ModelListing(Frozen):
+    """A model with all its versions, the lowest first."""
+
+    name: str
+    versions: tuple[VersionLine, ...]
+    aliases: dict[str, str]
+
+
+class BundleView(Frozen):
+    """A bundle as it is registered, and its performance on every machine that measured it."""
+
+    record: BundleRecord
+    performance: tuple[Performance, ...]
+    signed: bool
+
+
+class HistoryLine(Frozen):
+    """Something that happened to a model: a bundle was registered, or an alias changed."""
+
+    at: datetime
+    event: Literal["registered", "promote", "rollback"]
+    version: str
+    subject: str
+
+
+class VersionView(Frozen):
+    """A version of a model, and the history of the model."""
+
+    name: str
+    version: str
+    aliases: tuple[str, ...]
+    bundles: tuple[BundleView, ...]
+    history: tuple[HistoryLine, ...]
+
+
+def listing(catalogue: Catalogue, name: str | None = None) -> list[ModelListing]:
+    """Every model, or one.
+
+    Raises:
+        UsageError: there is no such model.
+    """
+    names = catalogue.models() if name is None else [catalogue.resolve(name)[0]]
+    found = []
+    for model in names:
+        bundles = catalogue.bundles(model)
+        found.append(
+            ModelListing(
+                name=model,
+                versions=tuple(
+                    VersionLine(version=version, targets=tuple(sorted(t for v, t in bundles if v == version)))
+                    for version in catalogue.versions(model)
+                ),
+                aliases=catalogue.aliases(model),
+            )
+        )
+    return found
+
+
+def view(catalogue: Catalogue, reference: str) -> VersionView:
+    """A version with everything that is known of it.
+
+    Raises:
+        UsageError: there is no such version.
+        StageError: the registry is damaged.
+    """
+    name, version = catalogue.resolve(reference)
+    bundles = []
+    for target in catalogue.targets(name, version):
+        record = catalogue.record(name, version, target)
+        if record is None:
+            raise StageError(
+                f"{name} {version} for {target} was removed from the registry while it was read; try again"
+            )
+        companions = catalogue.companions(record)
+        bundles.append(
+            BundleView(
+                record=record,
+                performance=tuple(entry.performance for entry in companions if entry.performance is not None),
+                signed=any(entry.file.path == "attestations/bundle.sig" for entry in companions),
+            )
+        )
+    aliases = catalogue.aliases(name)
+    return VersionView(
+        name=name,
+        version=version,
+        aliases=tuple(sorted(alias for alias, named in aliases.items() if named == version)),
+        bundles=tuple(bundles),
+        history=tuple(_history(catalogue, name)),
+    )
+
+
+def _history(catalogue: Catalogue, name: str) -> list[HistoryLine]:
+    records = [record for bundle in catalogue.bundles(name) if (record := catalogue.record(name, *bundle))]
+    lines = [
+        HistoryLine(at=record.registered, event="registered", version=record.version, subject=record.target)
+        for record in records
+    ]
+    for alias in catalogue.alias_names(name):
+        lines += [
+            HistoryLine(at=event.at, event=event.action, version=event.version, subject=alias)
+            for event in catalogue.events(name, alias)
+        ]
+    return sorted(lines, key=lambda line: line.at)
