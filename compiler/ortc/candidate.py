@@ -185,8 +185,8 @@ def assemble(
         ),
         files=(),
     )
-    requirements = pins(made.variant.runtime.pins).requirements_txt(target.platforms)
-    for file in render(target, manifest, session_file(made.session, made.level), requirements):
+    session = session_file(made.session, made.level)
+    for file in render(target, manifest, session, pins(made.variant.runtime.pins)):
         path = directory / file.path
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(file.content)

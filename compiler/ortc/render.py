@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ortc.bundle import Manifest, SessionFile, to_json
+from ortc.image import image_fields
 from ortc.plan import TargetPlan
 from ortc.resources import templates_dir
+from ortc.versions import PinSet
 
 if TYPE_CHECKING:
     import jinja2
@@ -21,25 +23,16 @@ class File:
     content: bytes
 
 
-def render(target: TargetPlan, manifest: Manifest, session: SessionFile, requirements: str) -> tuple[File, ...]:
+def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: PinSet) -> tuple[File, ...]:
     """Every file of a bundle but the model, the golden data, the manifest and the checksums.
 
     Args:
         target: the plan of the target.
         manifest: identity and interface; its list of files is not used.
         session: session.json.
-        requirements: the hash-pinned requirements of the runtime, for all platforms of the target.
+        pins: the packages of the runtime; requirements.txt names those of all platforms of the target.
     """
     environment = _environment()
-    image = {
-        "name": manifest.name,
-        "version": manifest.version,
-        "target": manifest.target,
-        "description": target.description,
-        "base_image": target.image.base_image,
-        "labels": _labels(manifest),
-        "environment": sorted(session.environment.items()),
-    }
     readme = {
         "name": manifest.name,
         "version": manifest.version,
@@ -63,10 +56,11 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, require
         "axes": manifest.axes,
     }
     runtime = templates_dir() / "runtime"
+    dockerfile = environment.get_template(target.image.template)
     return (
         File("session.json", to_json(session).encode()),
-        File("requirements.txt", requirements.encode()),
-        File("Dockerfile", environment.get_template(target.image.template).render(image).encode()),
+        File("requirements.txt", pins.requirements_txt(target.platforms).encode()),
+        File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
         File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
         File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
         *(File(f"runtime/{name}", (runtime / name).read_bytes()) for name in ("loader.py", "server.py")),
@@ -85,18 +79,6 @@ def _environment() -> jinja2.Environment:
         # Nothing here is HTML; values are names and versions that the spec's patterns already restrict.
         autoescape=False,  # noqa: S701
     )
-
-
-def _labels(manifest: Manifest) -> list[tuple[str, str]]:
-    labels = [
-        ("ortc.target", manifest.target),
-        ("ortc.variant", manifest.variant.name),
-        ("ortc.runtime", f"{manifest.runtime.package}=={manifest.runtime.version}"),
-        ("ortc.fit-to-serve", str(manifest.fit_to_serve).lower()),
-    ]
-    if manifest.provenance.revision is not None:
-        labels.append(("org.opencontainers.image.revision", manifest.provenance.revision))
-    return labels
 
 
 def _shape(shape: tuple[str | int | None, ...]) -> str:

@@ -119,8 +119,7 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
 
 def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
     variant = target.variants[0]
-    requirements = pins(variant.runtime.pins).requirements_txt(target.platforms)
-    files = render(target, manifest, session_file(variant.session, "all"), requirements)
+    files = render(target, manifest, session_file(variant.session, "all"), pins(variant.runtime.pins))
     return {file.path: file.content.decode() for file in files}
 
 
