@@ -2,7 +2,8 @@
 
 Run `python targets/generate_pins.py [--only NAME]` after a new release of a runtime; it needs `packaging` and a
 package index that pip reaches. One version of each package serves every platform and Python of a set where such a
-version exists; where none does, requirements carry environment markers.
+version exists; where none does, requirements carry environment markers. Every set also holds what the bundle's server
+is made of.
 """
 
 import argparse
@@ -19,12 +20,14 @@ from packaging.version import Version
 FORMAT_VERSION = 1
 RUNTIME_VERSION = "1.31.1"
 OPENVINO_RUNTIME_VERSION = "1.24.1"  # the newest release of onnxruntime-openvino
+# httptools parses HTTP in C for half a megabyte; uvloop would be four more, for less.
+SERVER = ("starlette>=1.10", "uvicorn>=0.54", "httptools>=0.9", "prometheus-client>=0.26")
 Pair = tuple[str, str]  # platform, Python
 
 
 @dataclass(frozen=True)
 class Root:
-    """A set of pins: the requirement it starts from and the platforms it serves."""
+    """A set of pins: the runtime's requirement, beside which the server's stand, and the platforms it serves."""
 
     name: str
     requirement: str
@@ -63,7 +66,7 @@ def main() -> int:
 def generate(root: Root) -> dict[str, object]:
     """The pin file of one set."""
     pairs = [(platform, python) for platform in root.platforms for python in root.pythons]
-    chosen = resolve(root.requirement, pairs)
+    chosen = resolve((root.requirement, *SERVER), pairs)
     sizes: dict[str, int] = {}
     requirements = []
     for name in sorted({name for wheels in chosen.values() for name in wheels}):
@@ -85,21 +88,22 @@ def generate(root: Root) -> dict[str, object]:
         "format_version": FORMAT_VERSION,
         "name": root.name,
         "requirement": root.requirement,
+        "server": list(SERVER),
         "platforms": list(root.platforms),
         "pythons": list(root.pythons),
         "requirements": requirements,
     }
 
 
-def resolve(requirement: str, pairs: list[Pair]) -> dict[Pair, dict[str, Distribution]]:
-    """For each pair the wheels that satisfy the requirement and all it requires.
+def resolve(requirements: Iterable[str], pairs: list[Pair]) -> dict[Pair, dict[str, Distribution]]:
+    """For each pair the wheels that satisfy the requirements and all that they require.
 
     A package found under a new constraint is chosen again, until nothing changes.
     """
     specifiers: dict[str, set[str]] = {}
     extras: dict[tuple[Pair, str], set[str]] = {}  # its keys say which pairs need which packages
     chosen: dict[Pair, dict[str, Distribution]] = {pair: {} for pair in pairs}
-    pending = [(pair, Requirement(requirement)) for pair in pairs]
+    pending = [(pair, Requirement(requirement)) for requirement in requirements for pair in pairs]
     while pending:
         changed = set()
         for pair, wanted in pending:

@@ -63,8 +63,15 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
         File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
         File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
-        *(File(f"runtime/{name}", (runtime / name).read_bytes()) for name in ("loader.py", "server.py")),
+        *(File(f"runtime/{path}", (runtime / path).read_bytes()) for path in runtime_files()),
     )
+
+
+def runtime_files() -> list[str]:
+    """Paths, below templates/runtime, of what every bundle carries verbatim."""
+    runtime = templates_dir() / "runtime"
+    files = (path for path in runtime.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(path.relative_to(runtime).as_posix() for path in files)
 
 
 def _environment() -> jinja2.Environment:

@@ -9,8 +9,7 @@ from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static"]
-Calibration = Literal["minmax", "percentile", "moving-average"]
-Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
+Calibration = Literal["minmax", "moving-average"]
 Rewrite = Literal["merge-projections"]
 Concurrency = Literal["one", "physical"]
 RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
@@ -106,9 +105,11 @@ class Variant(Model):
         default=False,
         description="Leave MatMuls that narrow, a feed-forward's second, in floating point, for `int8-static`.",
     )
-    smoothing: Smoothing | None = Field(
+    smoothing: float | None = Field(
         default=None,
-        description="SmoothQuant's alpha over calibrated ranges, for `int8-static`; `auto` finds one for each tensor.",
+        gt=0,
+        lt=1,
+        description="SmoothQuant's alpha over calibrated ranges, for `int8-static`.",
     )
     calibration: Calibration = Field(default="minmax", description="How `int8-static` finds the ranges of activations.")
     rewrites: tuple[Rewrite, ...] = Field(default=(), description="Rewrites of the graph, done first.")

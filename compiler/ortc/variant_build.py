@@ -90,8 +90,6 @@ class VariantBuilder:
                 "stages/rewrite.py",
                 "stages/static.py",
                 "stages/sites.py",
-                "stages/qdq.py",
-                "stages/smoothing.py",
                 "stages/offline.py",
                 "stages/graph.py",
             ),

@@ -117,6 +117,7 @@ class PinSet(_Data):
     format_version: Literal[1]
     name: str
     requirement: str
+    server: tuple[str, ...] = Field(description="What the bundle's server needs besides.")
     platforms: tuple[str, ...]
     pythons: tuple[str, ...]
     requirements: tuple[Pin, ...]

@@ -31,7 +31,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 if __name__ == "__main__":
     # Nothing here multiplies matrices in numpy: a program of its own need not start BLAS' threads, one for each core.
@@ -129,6 +132,12 @@ class ThreadsError(BundleError):
     """The number of threads asked for is not a positive whole number."""
 
     code, exit_code = "threads", 11
+
+
+class NumericsError(BundleError):
+    """An output holds NaN, which it never did at build time."""
+
+    code, exit_code = "numerics", 13
 
 
 @dataclass(frozen=True)
@@ -439,7 +448,7 @@ def provider_options(name: str, options: Mapping[str, Any], threads: int, reques
     return given | {"device_type": device, "load_config": json.dumps({"CPU": properties})}
 
 
-def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: int) -> Any:
+def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: int, requests: int) -> Any:
     """An InferenceSession with exactly what session.json says, on exactly the providers that it asks for."""
     options = ort.SessionOptions()
     for name, value in config["session_options"].items():
@@ -454,7 +463,6 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
     for name, value in config["config_entries"].items():
         options.add_session_config_entry(name, value)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    requests = physical_cores() if config.get("concurrency") == "physical" else 1
     providers = [
         (str(p["name"]), provider_options(p["name"], p["options"], threads, requests)) for p in config["providers"]
     ]
@@ -521,6 +529,10 @@ def _did_you_mean(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name, list(known), 1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _warn(message: object) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
 # --- golden answers ------------------------------------------------------------------------------------------------
@@ -597,17 +609,22 @@ class Model:
         axes: The dynamic axes and their bounds.
         providers: Execution providers in order of priority, as ONNX Runtime reports them.
         threads: {"intra_op": n, "inter_op": n} as used.
+        concurrency: Runs at once that the session was measured for.
         golden: What the self-test saw, one entry a case; empty when it was skipped.
         seconds: Where the time of loading went: verify, import, session, selftest, warmup, total.
     """
 
-    def __init__(self, root: Path, verify: str, threads: int | None) -> None:
+    def __init__(self, root: Path, verify: str, threads: int | None, strict: bool) -> None:
         """Verify and open; `Model.load` is the way in."""
         clock, self.seconds = time.perf_counter, dict[str, float]()
         started = clock()
         self.root = root
         self.golden: tuple[dict[str, Any], ...] = ()
-        self.manifest: Mapping[str, Any] = read_manifest(root, verify)
+        self._watch_nan = False
+        self._holds_nan: set[str] = set()  # inputs and outputs that have NaN in the golden cases
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_lock = threading.Lock()
+        self.manifest: Mapping[str, Any] = self._manifest(root, verify, strict)
         path, config_path = root / "manifest.json", root / "session.json"
         with _parsing(path):
             self.name, self.version, self.target = (str(self.manifest[k]) for k in ("name", "version", "target"))
@@ -629,6 +646,7 @@ class Model:
         with _parsing(config_path):
             intra_op = thread_count(config["threads"]["intra_op"], threads)
             self.threads = {"intra_op": intra_op, "inter_op": int(config["threads"]["inter_op"])}
+            self.concurrency = physical_cores() if config.get("concurrency") == "physical" else 1
             environment = {str(name): str(value) for name, value in config["environment"].items()}
         self.seconds["verify"] = clock() - started
 
@@ -639,7 +657,7 @@ class Model:
 
         started = clock()
         with _parsing(config_path):
-            self._session: Any = _create_session(ort, model_file, config, intra_op)
+            self._session: Any = _create_session(ort, model_file, config, intra_op, self.concurrency)
             # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
             options = [p["options"] for p in config["providers"]]
         graphs = any(o.get(k) == "1" for o in options for k in ("enable_cuda_graph", "trt_cuda_graph_enable"))
@@ -654,7 +672,8 @@ class Model:
         if OPENVINO in self.providers:
             check_used(self._placement)
         if any(provider != CPU for provider in self.providers):
-            check_placement(self._placement, budget)
+            with _tolerating(PlacementError, strict=strict):
+                check_placement(self._placement, budget)
         self.seconds["session"] = clock() - started
 
     @classmethod
@@ -664,6 +683,8 @@ class Model:
         *,
         verify: str = "full",
         threads: int | None = None,
+        strict: bool = True,
+        nan: str = "raise",
         selftest: bool = True,
         warmup: bool = True,
     ) -> Model:
@@ -674,6 +695,9 @@ class Model:
             verify: `full` hashes every file; `fast` compares sizes and times and hashes what has another time than
                 the manifest's stamp, for cold starts from an image whose layers are digested; `none` trusts.
             threads: Threads for one operator; by default the bundle's policy (see `thread_count`).
+            strict: Refuse changed files, golden answers that differ, and more nodes on the CPU than the bundle allows;
+                False makes warnings on stderr of these, to look into a bundle that is refused.
+            nan: `raise` refuses NaN in inputs and answers wherever the golden cases have none; `allow` lets all pass.
             selftest: Run the golden cases and refuse the bundle when an answer differs.
             warmup: Run once at each shape the manifest lists, so that the first request is not the slow one.
 
@@ -681,14 +705,16 @@ class Model:
             BundleError: One of its subclasses; nothing stays open.
         """
         started = time.perf_counter()
-        model = cls(Path(bundle), verify, threads)
+        if nan not in ("raise", "allow"):
+            raise UsageError(f"nan is {nan!r}. Expected raise or allow.")
+        model = cls(Path(bundle), verify, threads, strict)
         if not model.manifest.get("fit_to_serve"):
             reason = model.manifest.get("unfit_reason")
-            title = f"{model.name} {model.version} ({model.target})"
-            print(f"warning: {title} is not fit to serve: {reason}", file=sys.stderr, flush=True)
+            _warn(f"{model.name} {model.version} ({model.target}) is not fit to serve: {reason}")
         step = time.perf_counter()
         if selftest:
-            model.selftest()
+            with _tolerating(GoldenError, strict=strict):
+                model.selftest()
         model.seconds["selftest"] = time.perf_counter() - step
         step = time.perf_counter()
         for sizes in model.manifest.get("warmup", ()) if warmup else ():
@@ -696,9 +722,16 @@ class Model:
                 model.run(model.example(sizes))
             except InputError as error:
                 raise FormatError(f"manifest.json: warmup has {sizes}: {error}") from error
+        model._watch_nan = nan == "raise"
         model.seconds["warmup"] = time.perf_counter() - step
         model.seconds["total"] = time.perf_counter() - started
         return model
+
+    @staticmethod
+    def _manifest(root: Path, verify: str, strict: bool) -> dict[str, Any]:
+        with _tolerating(DigestError, FilesError, strict=strict):
+            return read_manifest(root, verify)
+        return read_manifest(root, "none")
 
     def _check_interface(self) -> None:
         for what, listed, infos in (
@@ -767,33 +800,69 @@ class Model:
             (low, high), least, most = tensor.range, array.min(), array.max()
             if not (low <= least and most <= high):  # written so that a NaN fails
                 raise InputError(f"{name} holds values from {least} to {most}. Send values from {low} to {high}.")
+        if self._watch_nan and tensor.name not in self._holds_nan and has_nan(array):
+            raise InputError(f"{name} holds NaN. Send numbers.")
+
+    def output_names(self, outputs: Sequence[str] | None = None) -> list[str]:
+        """The outputs asked for, or all of them; raises InputError for one that the model does not have."""
+        known = [tensor.name for tensor in self.outputs]
+        if outputs is None:
+            return known
+        for name in outputs:
+            if isinstance(outputs, str) or name not in known:
+                hint = _did_you_mean(str(name), known)
+                raise InputError(f"outputs={outputs!r}. Expected a list out of {', '.join(known)}.{hint}")
+        if not outputs:
+            raise InputError(f"outputs is empty. Name some of {', '.join(known)}, or give None for all.")
+        return list(outputs)
 
     def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Arrays:
         """The model's answer: name -> array, for the `outputs` named or for all.
 
         Raises:
             InputError: The inputs do not fit; the message says what to send instead.
+            NumericsError: The answer holds NaN where the golden answers have none.
             SessionError: ONNX Runtime failed, or the model is closed.
         """
         self.check(inputs)
-        known = [tensor.name for tensor in self.outputs]
-        if outputs is not None:
-            for name in outputs:
-                if isinstance(outputs, str) or name not in known:
-                    hint = _did_you_mean(str(name), known)
-                    raise InputError(f"outputs={outputs!r}. Expected a list out of {', '.join(known)}.{hint}")
-            if not outputs:
-                raise InputError(f"outputs is empty. Name some of {', '.join(known)}, or give None for all.")
-        names, session = known if outputs is None else list(outputs), self._session
+        return self.run_checked(inputs, self.output_names(outputs))
+
+    def run_checked(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], run_options: Any = None) -> Arrays:
+        """`run` for inputs that `check`, and names that `output_names`, has passed already.
+
+        `run_options` is an onnxruntime.RunOptions, whose `terminate` ends the run from another thread.
+        """
+        session = self._session
         if session is None:
             raise SessionError(f"{self.name} was closed. Load it again.")
         try:
             with self._lock:
-                return dict(zip(names, session.run(names, inputs), strict=True))
+                answer = dict(zip(names, session.run(names, inputs, run_options), strict=True))
         except Exception as error:
             # A value that only the graph can judge, such as an index past the end of a table.
             kind = InputError if type(error).__name__ == "InvalidArgument" else SessionError
             raise kind(f"onnxruntime could not run {self.name}: {_line(error)}") from error
+        if self._watch_nan:
+            for name, array in answer.items():
+                if name not in self._holds_nan and has_nan(array):
+                    raise NumericsError(f"output {name!r} of {self.name} holds NaN, which no golden answer does.")
+        return answer
+
+    def run_async(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Future[Arrays]:
+        """`run` in a thread of the model's own, of which there are `concurrency`; its errors are the future's.
+
+        Inputs that do not fit are refused at once, by InputError. `asyncio.wrap_future` makes it awaitable.
+        """
+        self.check(inputs)
+        names = self.output_names(outputs)
+        with self._pool_lock:
+            if self._session is None:
+                raise SessionError(f"{self.name} was closed. Load it again.")
+            if self._pool is None:
+                from concurrent.futures import ThreadPoolExecutor
+
+                self._pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix=f"run-{self.name}")
+            return self._pool.submit(self.run_checked, inputs, names)
 
     def selftest(self) -> tuple[dict[str, Any], ...]:
         """Run every golden case: name, tolerance, and what was observed, in all and for each output.
@@ -811,6 +880,7 @@ class Model:
             raise GoldenError("the bundle has no golden case, so that nothing shows that it is right. Build it again.")
         for name, tolerance, mask, inputs_file, outputs_file in cases:
             inputs, expected = read_npz(inputs_file, FormatError), read_npz(outputs_file, FormatError)
+            self._holds_nan.update(name for name, array in {**inputs, **expected}.items() if has_nan(array))
             if sorted(expected) != sorted(t.name for t in self.outputs):
                 raise FormatError(f"{outputs_file} holds {sorted(expected)}, expected every output of the model.")
             try:
@@ -885,8 +955,14 @@ class Model:
         }
 
     def close(self) -> None:
-        """Free the session once running calls have ended; a later `run` raises SessionError."""
-        self._session = None
+        """Free the session once running calls have ended; a later `run` raises SessionError.
+
+        What `run_async` has not begun yet is cancelled.
+        """
+        with self._pool_lock:
+            self._session, pool, self._pool = None, self._pool, None
+        if pool is not None:
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self) -> Model:
         return self
@@ -907,6 +983,25 @@ def _is_masked(array: NDArray[Any]) -> bool:
     # Where nobody imported numpy.ma nothing is masked; to ask for the class would import it, at every start.
     masked = sys.modules.get("numpy.ma")
     return masked is not None and isinstance(array, masked.MaskedArray)
+
+
+def has_nan(array: NDArray[Any]) -> bool:
+    """Whether there is a NaN. Their sum has one then, too, and costs half of asking for each."""
+    if array.dtype.kind != "f":
+        return False
+    with np.errstate(all="ignore"):  # infinities of both signs, and float16 that overflows: looked into
+        return not math.isfinite(array.sum()) and bool(np.isnan(array).any())
+
+
+@contextlib.contextmanager
+def _tolerating(*kinds: type[BundleError], strict: bool) -> Iterator[None]:
+    """Make a warning of these errors unless `strict`."""
+    try:
+        yield
+    except kinds as error:
+        if strict:
+            raise
+        _warn(error)
 
 
 def _shape(tensor: Tensor) -> str:
@@ -1027,7 +1122,8 @@ class Worker:
         """Load a bundle in place of the one before; answers with info and the golden results."""
         self.close()
         path = _path("bundle", bundle)
-        self._model = Model.load(path, verify=verify, threads=threads, selftest=selftest, warmup=warmup)
+        # Whether there may be NaN is for the compiler to say, which has PyTorch's answer beside.
+        self._model = Model.load(path, verify=verify, threads=threads, nan="allow", selftest=selftest, warmup=warmup)
         return {**self._model.info(), "golden": list(self._model.golden)}
 
     def run(self, inputs: str, outputs: str) -> dict[str, Any]:

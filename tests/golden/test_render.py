@@ -155,10 +155,16 @@ def test_tree(profile: str, update_golden: bool) -> None:
     compare(HERE / profile, tree, update=update_golden)
     # Copied, not rendered: the templates are what is expected.
     assert runtime == {
-        f"{RUNTIME}{name}": (templates_dir() / RUNTIME / name).read_text("utf-8") for name in ("loader.py", "server.py")
+        f"{RUNTIME}{path.relative_to(templates_dir() / RUNTIME)}": path.read_text("utf-8")
+        for path in (templates_dir() / RUNTIME).rglob("*.*")
+        if path.is_file() and "__pycache__" not in path.parts
     }
+    assert {"runtime/loader.py", "runtime/server.py", "runtime/serving/protocol.py"} <= runtime.keys()
     for name, text in runtime.items():
-        compile(text, name, "exec", dont_inherit=True)
+        if name.endswith(".py"):
+            compile(text, name, "exec", dont_inherit=True)
+        else:
+            json.loads(text)
 
 
 def test_unfit_tree(update_golden: bool) -> None:

@@ -1,116 +1,62 @@
-"""The server as a program, over real sockets."""
+"""The server as a program, over real sockets: the protocol, its bounds, and how it starts and ends."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
-import os
-import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from tests.support import bundles
+from tests.support.serving import SECONDS, Running, binary_body, body, raw, serve, start
 
 pytestmark = pytest.mark.integration
-
-
-@dataclass
-class Running:
-    process: subprocess.Popen[str]
-    port: int
-    selftest: Any
-
-    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        try:
-            connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            text = response.read()
-            assert response.getheader("Content-Type") == "application/json"
-            assert b"Traceback" not in text
-            return response.status, json.loads(text)
-        finally:
-            connection.close()
-
-
-def start(bundle: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(bundle / "runtime/server.py"), "--port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-
-
-@contextlib.contextmanager
-def serve(bundle: Path, *arguments: str) -> Iterator[Running]:
-    """A server that runs inside the block; killed at its end if the test has not stopped it."""
-    with start(bundle, *arguments) as process:
-        try:
-            assert process.stderr is not None
-            selftest: Any = None
-            for line in process.stderr:
-                if line.startswith("{"):
-                    selftest = json.loads(line)
-                found = re.search(r"serving .* on http://127\.0\.0\.1:(\d+)", line)
-                if found:
-                    yield Running(process, int(found[1]), selftest)
-                    break
-            else:
-                raise AssertionError(f"the server ended with {process.wait()}: {selftest}")
-        finally:
-            process.kill()
-
-
-def stop(running: Running) -> None:
-    running.process.send_signal(signal.SIGTERM)
-    _, log = running.process.communicate(timeout=60)
-    assert "Traceback" not in log
-    assert running.process.returncode == 0
+INFER = "/v2/models/text/infer"
+INT64 = {"ids": "INT64", "mask": "INT64"}
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     bundle = bundles.text().write(tmp_path_factory.mktemp("server") / "bundle")
-    with serve(bundle, "--max-body-bytes", "100000") as running:
+    with serve(bundle, "--max-body-bytes", "100000", "--log-requests") as running:
         yield running
-        stop(running)
+        events = running.stop()
+        requests = [event for event in events if event["event"] == "request"]
+        assert {"request_id", "model", "status", "seconds", "time", "level"} <= requests[0].keys()
+        assert "chosen-by-the-client" in {event["request_id"] for event in requests}
+        assert events[-1]["event"] == "ended"
 
 
-def body(ids: Any, mask: Any = None, **more: Any) -> bytes:
-    arrays = {"ids": np.asarray(ids), "mask": np.ones_like(ids) if mask is None else np.asarray(mask)}
-    inputs = [
-        {"name": name, "shape": list(array.shape), "datatype": "INT64", "data": array.tolist()}
-        for name, array in arrays.items()
-    ]
-    return json.dumps({"inputs": inputs, **more}).encode()
+def table() -> Any:
+    return bundles.numpy_helper.to_array(bundles.text_model().graph.initializer[0])
 
 
-INFER = "/v2/models/text/infer"
+def answer_to(ids: Any, mask: Any) -> Any:
+    return table()[np.asarray(ids)] * np.asarray(mask)[:, :, None].astype(np.float32)
 
 
-def test_the_selftest_is_printed_before_the_socket_opens(server: Running) -> None:
-    assert server.selftest["ok"] is True
-    assert server.selftest["result"]["golden"][0]["max_abs"] == 0
+def test_what_was_loaded_is_logged_before_the_socket_opens(server: Running) -> None:
+    loaded, serving = server.events
+    assert loaded["event"] == "loaded"
+    assert loaded["golden"][0]["max_abs"] == 0
+    assert serving["url"] == f"http://127.0.0.1:{server.port}"
 
 
 def test_health_and_metadata(server: Running) -> None:
     assert server.request("GET", "/v2/health/live") == (200, {"live": True})
     assert server.request("GET", "/v2/health/ready") == (200, {"ready": True})
     assert server.request("GET", "/v2/models/text/ready") == (200, {"name": "text", "ready": True})
-    assert server.request("GET", "/v2")[0] == 200
+    assert server.request("GET", "/v2")[1]["extensions"] == ["binary_tensor_data"]
     status, metadata = server.request("GET", "/v2/models/text")
     assert status == 200
     assert metadata == {
@@ -126,37 +72,69 @@ def test_health_and_metadata(server: Running) -> None:
     assert server.request("GET", "/v2/models/text/versions/1.0.0") == (200, metadata)
 
 
-def test_an_inference_gives_the_models_answer(server: Running) -> None:
-    status, reply = server.request("POST", INFER, body([[0, 1, 2], [3, 4, 5]], [[1, 1, 1], [1, 0, 0]], id="a"))
+def test_an_inference_in_json_gives_the_models_answer(server: Running) -> None:
+    ids, mask = [[0, 1, 2], [3, 4, 5]], [[1, 1, 1], [1, 0, 0]]
+    status, reply = server.request("POST", INFER, body(ids, mask, id="a"))
     assert status == 200
     assert (reply["model_name"], reply["model_version"], reply["id"]) == ("text", "1.0.0", "a")
     (output,) = reply["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("hidden", "FP32", [2, 3, 8])
-    table = bundles.text_model().graph.initializer[0]
-    expected = bundles.numpy_helper.to_array(table)[np.arange(6)].reshape(2, 3, 8)
-    expected = expected * np.array([[1, 1, 1], [1, 0, 0]])[:, :, None]
-    assert np.array_equal(np.array(output["data"], np.float32).reshape(2, 3, 8), expected)
+    assert np.array_equal(np.array(output["data"], np.float32).reshape(2, 3, 8), answer_to(ids, mask))
 
 
-def test_a_connection_serves_many_requests(server: Running) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
-    for word in range(5):
-        connection.request("POST", INFER, body([[word]]))
-        response = connection.getresponse()
-        assert response.status == 200
-        response.read()
-    connection.close()
-
-
-def test_concurrent_requests_get_their_own_answers(server: Running) -> None:
-    def ask(word: int) -> list[float]:
-        status, reply = server.request("POST", INFER, body([[word % 50] * (1 + word % 12)]))
+@pytest.mark.parametrize("ask", ["request", "output"])
+def test_an_inference_in_binary_gives_the_same_bytes(server: Running, ask: str) -> None:
+    inputs = {"ids": np.array([[7, 8, 9]]), "mask": np.array([[1, 0, 1]])}
+    named = {"outputs": [{"name": "hidden", "parameters": {"binary_data": True}}]}
+    more: dict[str, Any] = {"parameters": {"binary_data_output": True}} if ask == "request" else named
+    for padding in range(8):  # whatever the alignment of the tensors in the body
+        content, length = binary_body(inputs, INT64, id="x" * padding, **more)
+        headers = {"Inference-Header-Content-Length": length}
+        status, found, answer = server.exchange("POST", INFER, content, headers)
         assert status == 200
-        return list(reply["outputs"][0]["data"][-8:])
+        assert found["content-type"] == "application/octet-stream"
+        end = int(found["inference-header-content-length"])
+        (output,) = json.loads(answer[:end])["outputs"]
+        assert output["parameters"] == {"binary_data_size": 96}
+        assert answer[end:] == answer_to(inputs["ids"], inputs["mask"]).tobytes()
 
-    alone = [ask(word) for word in range(50)]
+
+def test_the_openapi_document_has_the_models_inputs(server: Running) -> None:
+    status, document = server.request("GET", "/openapi.json")
+    assert status == 200
+    schema = document["paths"][INFER]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    ids, mask = schema["properties"]["inputs"]["items"]["oneOf"]
+    assert ids["properties"]["data"]["items"] == {"type": "integer", "minimum": 0, "maximum": 49}
+    assert mask["properties"]["shape"] == {
+        "type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 12}, "minItems": 2, "maxItems": 2
+    }  # fmt: skip
+
+
+def test_a_request_id_is_sent_back_and_one_that_is_none_is_not(server: Running) -> None:
+    _, headers, _ = server.exchange("POST", INFER, body([[1]]), {"X-Request-Id": "chosen-by-the-client"})
+    assert headers["x-request-id"] == "chosen-by-the-client"
+    _, headers, _ = server.exchange("POST", INFER, b"nonsense", {"X-Request-Id": "has spaces"})
+    assert headers["x-request-id"] != "has spaces"
+    assert server.exchange("GET", "/v2/health/live")[1]["x-request-id"]
+
+
+def test_concurrent_requests_on_kept_connections_get_their_own_answers(server: Running) -> None:
+    def client(number: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=SECONDS)
+        with contextlib.closing(connection):
+            for step in range(25):
+                ids = [[(number * 7 + step) % 50] * (1 + step % 12)] * (1 + number % 4)
+                connection.request("POST", INFER, body(ids))
+                response = connection.getresponse()
+                (output,) = json.loads(response.read())["outputs"]
+                assert response.status == 200
+                expected = answer_to(ids, np.ones_like(ids))
+                assert output["shape"] == list(expected.shape)
+                assert np.array_equal(np.array(output["data"], np.float32), expected.ravel())
+
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(ask, range(200))) == alone * 4
+        for done in [pool.submit(client, number) for number in range(16)]:
+            done.result(SECONDS)
 
 
 @pytest.mark.parametrize(
@@ -171,11 +149,14 @@ def test_concurrent_requests_get_their_own_answers(server: Running) -> None:
         ("POST", INFER, body([[1]], outputs=[{"name": "hiden"}]), 400, "Did you mean 'hidden'"),
         ("POST", INFER, b'{"inputs": []}', 400, "input 'ids' is missing"),
         ("POST", INFER, b" " * 100_001, 413, "100000 bytes at most"),
-        ("POST", "/v2/models/other/infer", body([[1]]), 404, "POST to /v2/models/text/infer"),
-        ("POST", "/v2/models/text/versions/2/infer", body([[1]]), 404, "no such path"),
-        ("GET", "/v2/models/text/versions/2", None, 404, "no such path"),
+        ("POST", INFER, b" " * 5_000_000, 413, "100000 bytes at most"),
+        ("POST", "/v2/models/other/infer", body([[1]]), 404, "no such model"),
+        ("POST", "/v2/models/text/versions/2/infer", body([[1]]), 404, "no such version"),
+        ("GET", "/v2/models/text/versions/2", None, 404, "no such version"),
+        ("GET", INFER, None, 405, "does not take that method"),
+        ("POST", "/v2/repository/index", b"{}", 404, "no such path"),
         ("GET", "/", None, 404, "no such path"),
-        ("DELETE", "/v2/models/text", None, 501, "Unsupported method"),
+        ("DELETE", "/v2/models/text", None, 405, "does not take that method"),
     ],
 )
 def test_bad_requests_are_told_why(
@@ -188,13 +169,9 @@ def test_bad_requests_are_told_why(
     assert server.request("GET", "/v2/health/ready")[0] == 200
 
 
-def raw(server: Running, request: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
-        connection.sendall(request)
-        answer = b""
-        while part := connection.recv(65536):
-            answer += part
-        return answer
+def test_compressed_bodies_are_refused(server: Running) -> None:
+    status, reply = server.request("POST", INFER, b"x", **{"Content-Encoding": "gzip"})
+    assert (status, "Content-Encoding" in reply["error"]) == (415, True)
 
 
 @pytest.mark.parametrize(
@@ -203,28 +180,117 @@ def raw(server: Running, request: bytes) -> bytes:
         (b"Content-Length: 99999999999999\r\n", b"413"),
         (b"Content-Length: -1\r\n", b"400"),
         (b"Content-Length: 1\r\nContent-Length: 2\r\n", b"400"),
-        (b"Transfer-Encoding: chunked\r\n", b"411"),
-        (b"", b"411"),
+        (b"Content-Length: 99999999\r\nExpect: 100-continue\r\n", b"413"),
+        (b"Transfer-Encoding: chunked\r\n\r\n186a1\r\n" + b" " * 100001, b"413"),
     ],
 )
-def test_bodies_of_unclear_or_forbidden_length_are_never_read(server: Running, head: bytes, status: bytes) -> None:
-    answer = raw(server, b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n")
+def test_bodies_of_unclear_or_forbidden_length_are_never_kept(server: Running, head: bytes, status: bytes) -> None:
+    answer = raw(server.port, b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 " + status)
-    assert b"Connection: close" in answer
+    assert b"100 Continue" not in answer
+    assert b"connection: close" in answer.lower()
 
 
-@pytest.mark.parametrize("line", [b"nonsense", b"GET", b"GET / HTTP/9.9", b"\x16\x03\x01\x02", b"GET /" + b"a" * 70000])
-def test_what_is_not_http_is_refused_as_json(server: Running, line: bytes) -> None:
-    answer = raw(server, line + b"\r\n\r\n")
-    assert b"html" not in answer.lower()
+def test_a_chunked_body_is_read_within_the_limit(server: Running) -> None:
+    content = body([[3]])
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (content[:10], content[10:])) + b"0\r\n\r\n"
+    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert raw(server.port, head.encode() + chunks).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\r\n\r\n",
+        b"GET /" + b"a" * 400_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: " + b"a" * 400_000,
+    ],
+)
+def test_what_is_not_http_is_refused_as_json(server: Running, request_: bytes) -> None:
+    with contextlib.suppress(ConnectionError):  # it may close while the rest is still on its way
+        answer = raw(server.port, request_)
+        assert answer.startswith(b"HTTP/1.1 4")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
     assert server.request("GET", "/v2/health/live")[0] == 200
 
 
 def test_the_body_of_a_get_is_not_the_next_request(server: Running) -> None:
     smuggled = b"GET /v2/models/other HTTP/1.1\r\nHost: x\r\n\r\n"
-    head = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(smuggled)
-    answer = raw(server, head + smuggled)
-    assert answer.count(b"HTTP/1.1") == 1
+    head = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(smuggled)
+    assert raw(server.port, head + smuggled).count(b"HTTP/1.1") == 1
+
+
+def test_metrics_count_what_was_served(server: Running) -> None:
+    before = (
+        server.metric("ortc_requests_total", model="text"),
+        server.metric("ortc_request_errors_total", kind="input"),
+    )
+    for _ in range(3):
+        assert server.request("POST", INFER, body([[1, 2]]))[0] == 200
+    assert server.request("POST", INFER, body([[50]]))[0] == 400
+    assert server.metric("ortc_requests_total", model="text") == before[0] + 4
+    assert server.metric("ortc_request_errors_total", model="text", kind="input") == before[1] + 1
+    for name in ("ortc_queue_seconds_count", "ortc_compute_seconds_count", "ortc_batch_size_count"):
+        assert server.metric(name, model="text", version="1.0.0") >= 3
+    assert server.metric("ortc_model_load_seconds", model="text") > 0
+    assert server.metric("ortc_model_memory_bytes", model="text") > 0
+    assert server.metric("ortc_model_nodes", provider="CPUExecutionProvider") > 0
+    golden = answer_to(np.arange(6).reshape(2, 3), [[1, 1, 1], [1, 0, 0]])
+    assert server.metric("ortc_output_golden_mean", output="hidden") == pytest.approx(golden.mean(), abs=1e-6)
+    assert server.metric("ortc_output_golden_variance", output="hidden") == pytest.approx(golden.var(), rel=1e-5)
+    assert server.metric("process_resident_memory_bytes") > 10e6
+
+
+# --- NaN, load and time --------------------------------------------------------------------------------------------
+
+
+def test_a_full_queue_a_slow_client_and_nan_are_told_apart(tmp_path: Path) -> None:
+    bundle = bundles.linear().write(tmp_path / "bundle")
+    infer = "/v2/models/linear/infer"
+    rows = np.ones((16, 4), np.float32)
+    content, length = binary_body({"x": rows}, {"x": "FP32"})
+    bad = rows.copy()
+    bad[3, 2] = np.nan
+    headers = {"Inference-Header-Content-Length": length}
+    arguments = ("--queue-size", "0", "--request-seconds", "1.5", "--max-buffered-bytes", "1000")
+    with serve(bundle, *arguments) as running:
+        assert running.exchange("POST", infer, content, headers)[0] == 200
+        status, _, answer = running.exchange("POST", infer, binary_body({"x": bad}, {"x": "FP32"})[0], headers)
+        assert (status, b"holds NaN" in answer) == (400, True)
+        half = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{" % infer.encode()
+        with socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as slow:
+            slow.sendall(half)
+            statuses = set()
+            while not {200, 503} <= statuses:  # 503 while the slow request holds the bytes of its body, 200 after
+                status, found, _ = running.exchange("POST", infer, content, headers)
+                statuses.add(status)
+                assert status == 200 or found["retry-after"] == "1"
+            assert slow.recv(100).startswith(b"HTTP/1.1 408")
+        assert running.metric("ortc_request_errors_total", kind="slow-body") == 1
+        with ThreadPoolExecutor(16) as pool:
+            found_statuses: set[int] = set()
+            while 429 not in found_statuses:
+                done = [pool.submit(running.exchange, "POST", infer, content, headers) for _ in range(64)]
+                answers = [one.result(SECONDS) for one in done]
+                found_statuses |= {status for status, _, _ in answers}
+                assert all("retry-after" in found for status, found, _ in answers if status in (429, 503))
+        assert found_statuses <= {200, 429, 503}
+        running.stop()
+
+
+# --- starting and ending -------------------------------------------------------------------------------------------
+
+
+def refusal(process: subprocess.Popen[str], code: int) -> str:
+    output, log = process.communicate(timeout=SECONDS)
+    assert process.returncode == code, log
+    assert output == ""
+    assert "Traceback" not in log
+    assert log.splitlines()[-1].startswith("error: ")
+    return log.splitlines()[-1]
 
 
 def test_a_request_in_flight_is_answered_after_sigterm(tmp_path: Path) -> None:
@@ -235,7 +301,7 @@ def test_a_request_in_flight_is_answered_after_sigterm(tmp_path: Path) -> None:
     )
     with (
         serve(bundles.text().write(tmp_path / "bundle")) as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=60) as connection,
+        socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as connection,
     ):
         connection.sendall(head.encode())
         # The interim answer says that the request is being handled; only its body is still to come.
@@ -244,58 +310,25 @@ def test_a_request_in_flight_is_answered_after_sigterm(tmp_path: Path) -> None:
         while running.request("GET", "/v2/health/ready")[0] != 503:
             pass
         assert running.request("GET", "/v2/health/live")[0] == 200
-        assert running.request("POST", INFER, content)[0] == 503
+        status, headers, _ = running.exchange("POST", INFER, content)
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
         connection.sendall(content)
         answer = b""
         while part := connection.recv(65536):
             answer += part
         assert answer.startswith(b"HTTP/1.1 200")
-        _, log = running.process.communicate(timeout=60)
-        assert running.process.returncode == 0
-        assert "Traceback" not in log
+        running.ended()
 
 
 def test_a_client_that_sends_nothing_does_not_keep_the_server_alive(tmp_path: Path) -> None:
     with (
         serve(bundles.linear().write(tmp_path / "bundle"), "--drain-seconds", "1") as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=60),
-        socket.create_connection(("127.0.0.1", running.port), timeout=60) as slow,
+        socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS),
+        socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as slow,
     ):
         slow.sendall(b"POST /v2/models/linear/infer HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
         running.request("GET", "/v2/health/live")
-        stop(running)
-
-
-def test_an_unfit_bundle_is_served_only_when_asked_for(tmp_path: Path) -> None:
-    recipe = bundles.linear()
-    recipe.manifest |= {"fit_to_serve": False, "unfit_reason": "random weights"}
-    bundle = recipe.write(tmp_path / "bundle")
-    process = start(bundle)
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == 12
-    assert "not fit to serve: random weights. --allow-unfit serves it." in log
-    with serve(bundle, "--allow-unfit") as running:
-        assert running.request("GET", "/v2/health/ready")[0] == 200
-        stop(running)
-
-
-def test_a_changed_bundle_is_never_served(tmp_path: Path) -> None:
-    bundle = bundles.linear().write(tmp_path / "bundle")
-    with (bundle / "session.json").open("a") as file:
-        file.write(" ")
-    process = start(bundle)
-    output, log = process.communicate(timeout=60)
-    assert process.returncode == 4
-    assert output == ""
-    assert log.splitlines()[-1].startswith("error: session.json has ")
-
-
-def test_a_port_in_use_is_said_in_one_line(server: Running, tmp_path: Path) -> None:
-    bundle = bundles.linear().write(tmp_path / "bundle")
-    process = start(bundle, "--port", str(server.port))
-    _, log = process.communicate(timeout=60)
-    assert process.returncode == 2
-    assert f"error: cannot listen on 127.0.0.1:{server.port}" in log
+        running.stop(signal.SIGINT)
 
 
 def test_sigterm_under_load_fails_no_request_that_was_being_answered(tmp_path: Path) -> None:
@@ -305,7 +338,7 @@ def test_sigterm_under_load_fails_no_request_that_was_being_answered(tmp_path: P
     started = threading.Event()
 
     def client(port: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
         while not statuses or statuses[-1] == 200:
             try:
                 connection.request("POST", INFER, content)
@@ -322,10 +355,79 @@ def test_sigterm_under_load_fails_no_request_that_was_being_answered(tmp_path: P
 
     with serve(bundles.text().write(tmp_path / "bundle")) as running, ThreadPoolExecutor(8) as pool:
         clients = [pool.submit(client, running.port) for _ in range(8)]
-        assert started.wait(60)
-        stop(running)
+        assert started.wait(SECONDS)
+        running.stop()
         for done in clients:
-            done.result(60)
+            done.result(SECONDS)
     assert broken == []
     assert set(statuses) <= {200, 503}
     assert 200 in statuses
+
+
+def test_after_sigterm_it_serves_on_for_as_long_as_asked(tmp_path: Path) -> None:
+    bundle = bundles.text().write(tmp_path / "bundle")
+    with serve(bundle, "--shutdown-delay-seconds", "3") as running:
+        began = time.monotonic()
+        running.process.send_signal(signal.SIGTERM)
+        while running.request("GET", "/v2/health/ready")[0] != 503:
+            pass
+        status, headers, _ = running.exchange("POST", INFER, body([[1]]))
+        if time.monotonic() - began < 2:  # else the machine was busy for so long that it may have ended its delay
+            assert (status, headers["connection"]) == (200, "close")
+        assert running.process.wait(SECONDS) == 0
+
+
+def test_an_unfit_bundle_is_served_only_when_asked_for(tmp_path: Path) -> None:
+    recipe = bundles.linear()
+    recipe.manifest |= {"fit_to_serve": False, "unfit_reason": "random weights"}
+    bundle = recipe.write(tmp_path / "bundle")
+    assert "not fit to serve: random weights. --allow-unfit serves it." in refusal(start(bundle), 12)
+    with serve_unfit(bundle) as port:
+        socket.create_connection(("127.0.0.1", port), timeout=SECONDS).close()
+
+
+@contextlib.contextmanager
+def serve_unfit(bundle: Path) -> Iterator[int]:
+    with start(bundle, "--allow-unfit") as process:
+        try:
+            assert process.stderr is not None
+            assert process.stderr.readline().startswith("warning: ")
+            assert json.loads(process.stderr.readline())["fit_to_serve"] is False
+            yield int(json.loads(process.stderr.readline())["url"].rpartition(":")[2])
+        finally:
+            process.kill()
+
+
+def test_a_bundle_that_is_not_as_it_promises_is_never_served(tmp_path: Path, server: Running) -> None:
+    bundle = bundles.linear().write(tmp_path / "bundle")
+    used = refusal(start(bundle, "--port", str(server.port)), 2)
+    assert used.startswith(f"error: cannot listen on 127.0.0.1:{server.port}")
+    bundles.edit_json(bundle / "session.json", providers=[{"name": "QNNExecutionProvider", "options": {}}])
+    assert "asks for QNNExecutionProvider" in refusal(start(bundles.seal(bundle)), 6)
+    runtime = {"package": "onnxruntime", "version": "99.0.0", "minimum_version": "99.0.0", "python": ["3.11"]}
+    bundles.edit_json(bundle / "manifest.json", runtime=runtime)
+    assert "too old" in refusal(start(bundles.seal(bundle)), 5)
+    with (bundle / "session.json").open("a") as file:
+        file.write(" ")
+    assert refusal(start(bundle), 4).startswith("error: session.json has ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--port", "-1"), "number of at least 0"),
+        (("--request-seconds", "nan"), "number of at least 0.001"),
+        (("--preload", "x"), "Give --repository"),
+        (("--max-batch-size", "17"), "verified up to batch 16"),
+    ],
+)
+def test_options_that_make_no_sense_are_told(server_bundle: Path, arguments: tuple[str, ...], message: str) -> None:
+    process = start(server_bundle, *arguments)
+    _, log = process.communicate(timeout=SECONDS)
+    assert process.returncode == 2
+    assert message in log
+
+
+@pytest.fixture(scope="module")
+def server_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.linear().write(tmp_path_factory.mktemp("linear") / "bundle")

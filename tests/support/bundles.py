@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -29,15 +29,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def runtime_module(name: str) -> ModuleType:
-    """A file of templates/runtime as a module, the same object at every call: it lies on no import path."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, RUNTIME / f"{name}.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+    """A module of templates/runtime (`loader`, `serving.protocol`), imported as in a bundle: from its own directory."""
+    if str(RUNTIME) not in sys.path:
+        sys.path.insert(0, str(RUNTIME))
+    return importlib.import_module(name)
 
 
 def linear_model(seed: int = 0) -> onnx.ModelProto:
@@ -111,8 +106,7 @@ class Recipe:
             np.savez(root / f"golden/{index}.inputs.npz", **inputs)
             answers = dict(zip(names, reference.run(None, inputs), strict=True))
             np.savez(root / f"golden/{index}.outputs.npz", **answers)
-        for path in RUNTIME.glob("*.py"):
-            shutil.copyfile(path, root / "runtime" / path.name)
+        shutil.copytree(RUNTIME, root / "runtime", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
         (root / "requirements.txt").write_text("numpy\nonnxruntime\n")
         write_json(root / "session.json", self.session)
         write_json(root / "manifest.json", self.manifest)

@@ -18,6 +18,7 @@ from ortc.candidate import GOLDEN_BYTES, QUICK_GOLDEN_BYTES, UNFIT, Made, Materi
 from ortc.fetch import Fetched, FetchedFile
 from ortc.plan import InputPlan
 from ortc.publish import seal
+from ortc.render import runtime_files
 from ortc.stages.graph import Exported, OutputInfo
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase
@@ -148,8 +149,7 @@ def test_a_bundle_passes_its_loaders_check_of_files(tmp_path: Path, material: Ma
         "manifest.json",
         "model/model.onnx",
         "requirements.txt",
-        "runtime/loader.py",
-        "runtime/server.py",
+        *(f"runtime/{path}" for path in runtime_files()),
         "session.json",
     ]
 

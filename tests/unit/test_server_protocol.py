@@ -1,8 +1,9 @@
-"""The JSON of the Open Inference Protocol: what the server makes of a request body."""
+"""Requests and answers of the Open Inference Protocol as bytes, without a socket."""
 
 from __future__ import annotations
 
 import json
+import struct
 from typing import Any
 
 import numpy as np
@@ -13,161 +14,179 @@ from hypothesis.extra import numpy as hnp
 from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
-server = bundles.runtime_module("server")
-
-FLOATS = (loader.Tensor("x", np.dtype("float32"), ("batch", 2)),)
-INTEGERS = (loader.Tensor("x", np.dtype("int64"), ("batch", 2)),)
+protocol = bundles.runtime_module("serving.protocol")
+DTYPES = [np.dtype(name) for name in protocol.DATATYPES.values()]
 
 
-def request(**changes: Any) -> bytes:
-    entry = {"name": "x", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4.5]} | changes
-    return json.dumps({"inputs": [entry]}).encode()
+class Named:
+    """What `encode` asks of a model."""
+
+    name, version = "m", "1"
 
 
-@pytest.mark.parametrize("data", [[1, 2, 3, 4.5], [[1, 2], [3, 4.5]]])
-def test_data_may_be_flat_or_nested(data: Any) -> None:
-    arrays, asked, identifier = server.decode(request(data=data), FLOATS)
-    assert arrays["x"].dtype == np.float32
-    assert arrays["x"].tolist() == [[1, 2], [3, 4.5]]
-    assert (asked, identifier) == (None, None)
+def tensor(dtype: np.dtype[Any], ndim: int) -> Any:
+    return loader.Tensor("x", dtype, tuple("abcdefgh"[:ndim]))
 
 
-def test_outputs_and_id_are_taken() -> None:
-    body = json.loads(request()) | {"id": "7", "outputs": [{"name": "y", "parameters": {}}]}
-    assert server.decode(json.dumps(body).encode(), FLOATS)[1:] == (["y"], "7")
-    assert server.decode(json.dumps(body | {"outputs": []}).encode(), FLOATS)[1] is None
+arrays = st.sampled_from(DTYPES).flatmap(
+    lambda dtype: hnp.arrays(
+        dtype,
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+        elements={"allow_nan": False} if dtype.kind == "f" else None,
+    )
+)
 
 
-def test_integers_and_booleans_keep_every_value() -> None:
-    extremes = [-(2**63), 2**63 - 1]
-    arrays, _, _ = server.decode(request(datatype="INT64", shape=[1, 2], data=extremes), INTEGERS)
-    assert arrays["x"].tolist() == [extremes]
-    unsigned = (loader.Tensor("x", np.dtype("uint64"), (2,)),)
-    arrays, _, _ = server.decode(request(datatype="UINT64", shape=[2], data=[0, 2**64 - 1]), unsigned)
-    assert arrays["x"].tolist() == [0, 2**64 - 1]
-    booleans = (loader.Tensor("x", np.dtype("bool"), (2,)),)
-    arrays, _, _ = server.decode(request(datatype="BOOL", shape=[2], data=[True, False]), booleans)
-    assert arrays["x"].tolist() == [True, False]
+def request(array: np.ndarray[Any, Any], *, binary: bool, padding: int = 0) -> tuple[bytes, str | None]:
+    entry: dict[str, Any] = {
+        "name": "x",
+        "shape": list(array.shape),
+        "datatype": protocol.NAMES[array.dtype.name],
+    }
+    if binary:
+        entry["parameters"] = {"binary_data_size": array.nbytes}
+    else:
+        entry["data"] = array.ravel().tolist()
+    head = json.dumps({"id": "x" * padding, "inputs": [entry]}).encode()
+    return (head + array.tobytes(), str(len(head))) if binary else (head, None)
 
 
-def test_empty_data_is_an_empty_array() -> None:
-    arrays, _, _ = server.decode(request(shape=[0, 2], data=[]), FLOATS)
-    assert arrays["x"].shape == (0, 2)
+@given(array=arrays, padding=st.integers(0, 7))
+def test_binary_tensors_arrive_as_they_were_sent(array: np.ndarray[Any, Any], padding: int) -> None:
+    body, length = request(array, binary=True, padding=padding)
+    found = protocol.decode(body, length, [tensor(array.dtype, array.ndim)]).inputs["x"]
+    assert found.dtype == array.dtype
+    assert found.shape == array.shape
+    assert found.flags.aligned
+    assert found.tobytes() == array.tobytes()
+
+
+@given(array=arrays)
+def test_json_says_the_same_as_binary(array: np.ndarray[Any, Any]) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        return  # JSON has no word for these
+    body, length = request(array, binary=False)
+    found = protocol.decode(body, length, [tensor(array.dtype, array.ndim)]).inputs["x"]
+    assert found.dtype == array.dtype
+    assert np.array_equal(found, array)
+
+
+@given(array=arrays, binary=st.booleans())
+def test_an_answer_holds_the_array(array: np.ndarray[Any, Any], binary: bool) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        binary = True
+    asked = protocol.Request({}, None, None if binary else frozenset(), "me")
+    body, head = protocol.encode(Named, {"y": array, "z": array}, asked)
+    document = json.loads(body[:head])
+    assert (document["id"], document["model_name"], document["model_version"]) == ("me", "m", "1")
+    rest = body[head:] if head is not None else b""
+    for output in document["outputs"]:
+        assert output["shape"] == list(array.shape)
+        dtype = np.dtype(protocol.DATATYPES[output["datatype"]])
+        if binary:
+            size = output["parameters"]["binary_data_size"]
+            assert rest[:size] == array.tobytes()
+            rest = rest[size:]
+        else:
+            assert np.array_equal(np.array(output["data"], dtype).reshape(array.shape), array)
+    assert rest == b""
+
+
+def test_an_infinity_cannot_be_said_in_json() -> None:
+    asked = protocol.Request({}, None, frozenset(), None)
+    with pytest.raises(protocol.RefusedError, match="ask for binary data") as caught:
+        protocol.encode(Named, {"y": np.array([np.inf], np.float32)}, asked)
+    assert caught.value.status == 422
+
+
+X = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}
+SIZE = {"name": "x", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    ("document", "tail", "message"),
     [
-        (b"", "not JSON"),
-        (b"\xff", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"9" * 5000, "not JSON"),
-        (b"[]", "expected a JSON object"),
-        (b"{}", "expected a JSON object"),
-        (b'{"inputs": {}}', "expected a JSON object"),
-        (b'{"inputs": [3]}', "every input needs a name"),
-        (b'{"inputs": [{"name": 3}]}', "every input needs a name"),
-        (b'{"inputs": [], "id": 3}', "id is not a string"),
-        (b'{"inputs": [], "outputs": ["y"]}', "outputs is not a list"),
-        (request(datatype="FLOAT"), "datatype is 'FLOAT', expected one of BOOL"),
-        (request(datatype=["FP32"]), "datatype is"),
-        (request(datatype="FP64"), "datatype is FP64, the model takes FP32"),
-        (request(shape=[2, 3]), r"shape is \[2, 3\], data has shape \[4\]"),
-        (request(shape=[4], data=[[1, 2], [3, 4]]), r"shape is \[4\], data has shape \[2, 2\]"),
-        (request(shape=[-2, -2]), "shape is not a list of sizes"),
-        (request(shape=[2.0, 2]), "shape is not a list of sizes"),
-        (request(shape=[True, 2]), "shape is not a list of sizes"),
-        (request(shape=4), "shape is not a list of sizes"),
-        (request(data="AAAA"), "data is not a list"),
-        (request(data=None), "binary data is not supported"),
-        (request(data=["1", "2", "3", "4"]), "not FP32"),
-        (request(data=[None, 1, 2, 3]), "not FP32"),
-        (request(data=[{}, 1, 2, 3]), "not FP32"),
-        (request(data=[True, False, True, False]), "not FP32"),
-        (request(data=[[1, 2], [3]]), "regular nesting"),
-        (request(data=[1e39, 1, 1, 1]), "too large for FP32"),
-        (request().replace(b"4.5", b"NaN"), "NaN is not a JSON number"),
-        (request().replace(b"4.5", b"-Infinity"), "-Infinity is not a JSON number"),
-        (request().replace(b"4.5", b"1e999"), "too large for FP32"),
-        (b'{"inputs": [%s, %s]}' % ((request()[12:-2],) * 2), "input 'x' is given twice"),
+        ({"inputs": [{**SIZE, "parameters": {"binary_data_size": 7}}]}, b"1234567", "binary_data_size is not 8"),
+        ({"inputs": [{**SIZE, "parameters": {"binary_data_size": True}}]}, b"1", "binary_data_size is not 8"),
+        ({"inputs": [{**SIZE, "parameters": {"binary_data_size": "8"}}]}, b"12345678", "binary_data_size is not 8"),
+        ({"inputs": [{**SIZE, "shape": [2**31 - 1] * 32}]}, b"", "binary_data_size is not"),
+        ({"inputs": [SIZE]}, b"1234567", "ends before its 8 bytes"),
+        ({"inputs": [SIZE]}, b"123456789", "1 bytes more than"),
+        ({"inputs": [X]}, b"1", "1 bytes more than"),
+        ({"inputs": [{**SIZE, "datatype": "BOOL", "parameters": {"binary_data_size": 2}}]}, b"\1\2", "takes FP32"),
+        (
+            {"inputs": [{**X, "parameters": {"shared_memory_region": "r"}}]},
+            b"",
+            "shared_memory_region is not supported",
+        ),
+        ({"inputs": [{**X, "parameters": 3}]}, b"", "parameters is not an object"),
+        ({"inputs": [{**X, "shape": [-2]}]}, b"", "shape is not a list of sizes"),
+        ({"inputs": [{**X, "shape": [True, 2]}]}, b"", "shape is not a list of sizes"),
+        ({"inputs": [{**X, "shape": [1] * 33}]}, b"", "shape is not a list of sizes"),
+        ({"inputs": [{**X, "datatype": "BYTES"}]}, b"", "datatype is not one of"),
+        ({"inputs": [{**X, "data": [1, [2]]}]}, b"", "regular nesting"),
+        ({"inputs": [{**X, "data": [1e39, 2]}]}, b"", "too large for FP32"),
+        ({"inputs": [{**X, "data": {"a": 1}}]}, b"", "data is not a list"),
+        ({"inputs": [{**X, "data": ["1", "2"]}]}, b"", "not FP32"),
+        ({"inputs": [X, X]}, b"", "given twice"),
+        ({"inputs": [X], "outputs": [{"name": "y"}, {"name": "y"}]}, b"", "names one twice"),
+        ({"inputs": [X], "outputs": [{"name": "y", "parameters": {"binary_data": 1}}]}, b"", "neither true nor false"),
+        ({"inputs": [X], "outputs": [{"name": "y", "parameters": {"classification": 1}}]}, b"", "classification"),
+        ({"inputs": [X], "parameters": []}, b"", "parameters is not an object"),
+        ({"inputs": [X], "id": 3}, b"", "id is not a string"),
+        ({"inputs": [X], "id": "i" * 1025}, b"", "id is not a string"),
     ],
 )
-def test_what_is_no_request_is_told_why(body: bytes, message: str) -> None:
-    with pytest.raises(server.HttpError, match=message) as caught:
-        server.decode(body, FLOATS)
+def test_mistakes_are_named(document: Any, tail: bytes, message: str) -> None:
+    head = json.dumps(document).encode()
+    with pytest.raises(protocol.RefusedError, match=message) as caught:
+        protocol.decode(head + tail, str(len(head)), [tensor(np.dtype(np.float32), 1)])
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("data", [[1.5, 2], [1.0, 2.0], [2**63, 0], [-(2**63) - 1, 0], [2**70, 0], [True, False]])
-def test_nothing_but_integers_becomes_an_integer(data: Any) -> None:
-    with pytest.raises(server.HttpError, match="INT64"):
-        server.decode(request(datatype="INT64", shape=[1, 2], data=data), INTEGERS)
+def test_a_flag_in_binary_is_a_zero_or_a_one() -> None:
+    entry = {"name": "x", "shape": [2], "datatype": "BOOL", "parameters": {"binary_data_size": 2}}
+    head = json.dumps({"inputs": [entry]}).encode()
+    with pytest.raises(protocol.RefusedError, match="a byte of 0 or 1"):
+        protocol.decode(head + b"\1\2", str(len(head)), [tensor(np.dtype(bool), 1)])
 
 
-def test_narrow_integers_are_checked_against_their_limits() -> None:
-    bytes_ = (loader.Tensor("x", np.dtype("uint8"), (1,)),)
-    for value in (256, -1):
-        with pytest.raises(server.HttpError, match="outside UINT8, which is 0 to 255"):
-            server.decode(request(datatype="UINT8", shape=[1], data=[value]), bytes_)
-    with pytest.raises(server.HttpError, match="outside UINT64"):
-        server.decode(
-            request(datatype="UINT64", shape=[2], data=[-1, 2**63]), (loader.Tensor("x", np.dtype("uint64"), (2,)),)
-        )
+@pytest.mark.parametrize("length", ["-1", "9" * 19, "1e3", "", "٣", "10000"])
+def test_a_head_length_is_a_number_within_the_body(length: str) -> None:
+    with pytest.raises(protocol.RefusedError, match="Inference-Header-Content-Length"):
+        protocol.decode(b'{"inputs": []}', length, [])
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-    max_leaves=12,
-)
-ENTRY = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": st.just("x") | JSON,
-        "shape": st.lists(st.integers(-1, 4), max_size=3) | JSON,
-        "datatype": st.sampled_from([*server.DATATYPES, "BYTES"]) | JSON,
-        "data": st.lists(st.integers() | st.floats() | st.booleans(), max_size=8) | JSON,
-    },
-)
-REQUEST = st.fixed_dictionaries(
-    {"inputs": st.lists(ENTRY, max_size=3) | JSON}, optional={"outputs": JSON, "id": JSON, "parameters": JSON}
-)
-
-
-@settings(deadline=None)
-@given(st.one_of(st.binary(max_size=60), (JSON | REQUEST).map(lambda value: json.dumps(value).encode())))
-def test_any_body_gives_arrays_or_a_bad_request(body: bytes) -> None:
-    try:
-        arrays, _, _ = server.decode(body, FLOATS)
-    except server.HttpError:
-        return
-    assert all(array.dtype.name in server.NAMES for array in arrays.values())
-
-
-@settings(deadline=None)
+@settings(max_examples=300)
 @given(
-    hnp.arrays(
-        st.sampled_from([np.dtype(name) for name in server.NAMES]),
-        hnp.array_shapes(max_dims=3, max_side=4),
-        elements={"allow_nan": False, "allow_infinity": False},
-    )
+    body=st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5)),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+            ),
+        ).map(lambda value: json.dumps({"inputs": [{**X, "data": value, "shape": [1]}, value]}).encode()),
+    ),
+    length=st.one_of(st.none(), st.integers(-5, 300).map(str)),
 )
-def test_values_survive_the_way_out_and_in(array: Any) -> None:
-    class Named:
-        name, version = "m", "1"
-
-    reply = json.loads(json.dumps(server.encode(Named, {"x": array}, None), allow_nan=False))
-    entry = reply["outputs"][0]
-    tensors = (loader.Tensor("x", array.dtype, array.shape),)
-    arrays, _, _ = server.decode(json.dumps({"inputs": [entry]}).encode(), tensors)
-    assert arrays["x"].dtype == array.dtype
-    assert np.array_equal(arrays["x"], array)
+def test_any_bytes_give_a_request_or_a_refusal(body: bytes, length: str | None) -> None:
+    refused = None
+    try:
+        protocol.decode(body, length, [tensor(np.dtype(np.float32), 1)])
+    except protocol.RefusedError as error:
+        refused = error
+    assert refused is None or (refused.status == 400 and str(refused))
 
 
-def test_what_json_cannot_say_is_an_error_and_not_a_wrong_number() -> None:
-    class Named:
-        name, version = "m", "1"
+def test_deep_nesting_is_refused() -> None:
+    for body in (b"[" * 100_000, b'{"inputs": [' + b"[" * 100_000):
+        with pytest.raises(protocol.RefusedError, match="not JSON"):
+            protocol.decode(body, None, [])
 
-    with pytest.raises(server.HttpError, match="'y' holds NaN or infinity") as caught:
-        server.encode(Named, {"y": np.array([np.nan])}, None)
-    assert caught.value.status == 500
+
+def test_unsigned_integers_beyond_the_signed_ones_keep_their_value() -> None:
+    entry = {"name": "x", "shape": [2], "datatype": "UINT64", "data": [1, 2**64 - 1]}
+    body = json.dumps({"inputs": [entry]}).encode()
+    found = protocol.decode(body, None, [tensor(np.dtype(np.uint64), 1)]).inputs["x"]
+    assert found.tobytes() == struct.pack("<QQ", 1, 2**64 - 1)

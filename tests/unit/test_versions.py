@@ -254,7 +254,9 @@ def test_wheels_are_of_the_pinned_version_and_digests_are_sha256(pin_set: PinSet
 
 def test_what_the_sets_hold() -> None:
     names = {name: {pin.name for pin in versions.pins(name).requirements} for name in PIN_SETS}
-    assert names["onnxruntime"] == {"flatbuffers", "numpy", "onnxruntime", "packaging", "protobuf"}
+    server = {"anyio", "click", "h11", "httptools", "idna", "prometheus-client", "starlette", "uvicorn"}
+    runtime = {"flatbuffers", "numpy", "onnxruntime", "packaging", "protobuf"}
+    assert names["onnxruntime"] == runtime | server | {"typing-extensions"}
     assert names["onnxruntime-gpu"] == names["onnxruntime"] - {"onnxruntime"} | {"onnxruntime-gpu"}
     assert names["onnxruntime-openvino"] == (
         names["onnxruntime"] - {"onnxruntime"} | {"onnxruntime-openvino", "sympy", "mpmath"}
@@ -285,13 +287,22 @@ def test_requirements_are_hash_pinned_text() -> None:
     text = versions.pins("onnxruntime").requirements_txt(("linux/amd64",), ("3.12",))
     lines = text.splitlines()
     assert [line.partition("==")[0] for line in lines if not line.startswith(" ")] == [
+        "anyio",
+        "click",
         "flatbuffers",
+        "h11",
+        "httptools",
+        "idna",
         "numpy",
         "onnxruntime",
         "packaging",
+        "prometheus-client",
         "protobuf",
+        "starlette",
+        "typing-extensions",
+        "uvicorn",
     ]
-    assert all(re.fullmatch(r"[a-z]+==[0-9.]+ \\", line) for line in lines[::2])
+    assert all(re.fullmatch(r"[a-z0-9-]+==[0-9.]+( ; .+)? \\", line) for line in lines[::2])
     assert all(re.fullmatch(r"    --hash=sha256:[0-9a-f]{64}", line) for line in lines[1::2])
     assert text.endswith("\n")
 
@@ -302,11 +313,12 @@ def test_requirements_hold_the_digests_of_the_platforms_asked_for() -> None:
     assert digests(pins.requirements_txt()) == digests(amd64) | digests(arm64)
     pure = {wheel.sha256 for pin in pins.requirements for wheel in pin.wheels if wheel.file.endswith("-any.whl")}
     assert digests(amd64) & digests(arm64) == pure
-    assert len(digests(amd64)) == 2 * 4 + 1 + 2  # onnxruntime and numpy for each Python, protobuf, two pure ones
+    # onnxruntime, numpy and httptools for each Python, protobuf, two pure ones, and eight of the server
+    assert len(digests(amd64)) == 3 * 4 + 1 + 2 + 8
 
 
 def test_a_marker_is_written_before_the_digests() -> None:
-    (pin, *_) = versions.pins("onnxruntime").requirements
+    pin = next(pin for pin in versions.pins("onnxruntime").requirements if pin.name == "flatbuffers")
     marked = pin.model_copy(update={"marker": 'python_version == "3.11"'})
     text = versions.pins("onnxruntime").model_copy(update={"requirements": (marked,)}).requirements_txt()
     assert text.startswith(f'flatbuffers=={pin.version} ; python_version == "3.11" \\\n    --hash=sha256:')

@@ -20,7 +20,6 @@ from ortc.stages.calibrate import Ranges
 from ortc.stages.graph import MODEL_FILE, write
 from ortc.stages.qdq import emit
 from ortc.stages.quantize import NotApplicable
-from ortc.target import Smoothing
 
 _NOT_APPLICABLE = 3
 
@@ -31,7 +30,7 @@ def quantize_static(
     ranges: Ranges,
     *,
     operators: tuple[str, ...],
-    smooth: Smoothing | None = None,
+    smooth: float | None = None,
     exclude: tuple[str, ...] = (),
 ) -> None:
     """Write the quantized form of `source`/model.onnx to `output`/model.onnx.
@@ -41,8 +40,8 @@ def quantize_static(
         output: an existing, other directory.
         ranges: of the activations, from ortc.stages.calibrate; a node whose activation has none stays as it is.
         operators: types of nodes to quantize: those of sites.QUANTIZABLE, and `Gather` for embedding tables.
-        smooth: how much of a channel's spread goes from activations into weights, 0 to 1, or `auto`: see
-            ortc.stages.smoothing. None leaves activations as they are.
+        smooth: how much of a channel's spread goes from activations into weights, 0 to 1; SmoothQuant's alpha (Xiao et
+            al., 2022, equation 4). None leaves activations as they are.
         exclude: names of nodes to leave in floating point.
 
     Raises:

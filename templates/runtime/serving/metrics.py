@@ -1,0 +1,182 @@
+"""What Prometheus reads: requests and errors, times, batches, memory, placement, and how far outputs have drifted.
+
+Times are seconds, sizes bytes, as the names say.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from loader import CPU, Model, inside, read_npz
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from serving import logs
+from serving.scheduler import Batch
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+LABELS = ("model", "version")
+# Answers that the moving statistics of an output remember, roughly; of a large output so many values are looked at.
+MEMORY = 1000
+MOST_VALUES = 65536
+SLOW_SECONDS = 1.0  # where the bundle promises no latency
+
+
+@dataclass
+class Moments:
+    """Mean and variance of an output's finite values, and its NaN."""
+
+    mean: float = 0.0
+    variance: float = 0.0
+    nan: int = 0
+    answers: int = 0
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Moments:
+        """Those of one answer; of a large one evenly spaced values."""
+        flat = array.reshape(-1)
+        if flat.size > MOST_VALUES:
+            flat = flat[:: -(-flat.size // MOST_VALUES)]
+        values = flat.astype(np.float64) if flat.dtype.kind != "f" or flat.dtype.itemsize < 4 else flat
+        mean = float(values.mean(dtype=np.float64)) if values.size else 0.0
+        nan = 0
+        if not np.isfinite(mean):
+            nan = int(np.isnan(values).sum())
+            values = values[np.isfinite(values)].astype(np.float64)
+            mean = float(values.mean()) if values.size else 0.0
+        if not values.size:
+            return cls(nan=nan)
+        centred = values - values.dtype.type(mean)
+        return cls(mean, float(np.dot(centred, centred)) / values.size, nan, 1)
+
+    def add(self, other: Moments) -> None:
+        """Take in one more answer; old ones fade."""
+        self.nan += other.nan
+        if not other.answers:
+            return
+        self.answers += 1
+        share = 1 / min(self.answers, MEMORY)
+        # The variance of a mixture: within the parts, and between their means.
+        difference = other.mean - self.mean
+        self.mean += share * difference
+        self.variance = (1 - share) * (self.variance + share * difference * difference) + share * other.variance
+
+
+class Metrics:
+    """Every metric of the process, and the text that /metrics answers."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each one, for nobody
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self._all: list[Any] = []
+
+        def make(kind: Any, name: str, text: str, labels: tuple[str, ...] = LABELS, **more: Any) -> Any:
+            metric = kind(name, text, labels, registry=self.registry, **more)
+            self._all.append(metric)
+            return metric
+
+        self.requests = make(Counter, "ortc_requests", "Inference requests, refused ones included")
+        self.errors = make(Counter, "ortc_request_errors", "Requests not answered with 200, by kind", (*LABELS, "kind"))
+        self.total = make(
+            Histogram, "ortc_request_seconds", "From the head of a request to its whole answer", buckets=SECONDS
+        )
+        self.queued = make(Histogram, "ortc_queue_seconds", "Waiting for a thread, per request", buckets=SECONDS)
+        self.compute = make(Histogram, "ortc_compute_seconds", "Running the model, per run", buckets=SECONDS)
+        self.batches = make(Histogram, "ortc_batch_size", "Requests that one run served", buckets=BATCHES)
+        self.slow = make(Counter, "ortc_slow_runs", "Runs that took longer than ortc_slow_run_threshold_seconds")
+        self.threshold = make(Gauge, "ortc_slow_run_threshold_seconds", "The promised latency, or one second")
+        self.waiting = make(Gauge, "ortc_queue_length", "Requests that wait for a thread")
+        self.load = make(Gauge, "ortc_model_load_seconds", "Opening, checking and warming up the model")
+        self.memory = make(Gauge, "ortc_model_memory_bytes", "Memory that loading the model took")
+        self.nodes = make(Gauge, "ortc_model_nodes", "Graph nodes by execution provider", (*LABELS, "provider"))
+        self.fallback = make(Gauge, "ortc_model_fallback_nodes", "Graph nodes that the first provider left to the CPU")
+        output = (*LABELS, "output")
+        self.mean = make(Gauge, "ortc_output_mean", "Mean of an output's values, over recent answers", output)
+        self.variance = make(Gauge, "ortc_output_variance", "Variance of an output's values, recently", output)
+        self.nan = make(Counter, "ortc_output_nan", "NaN among an output's values", output)
+        self.golden_mean = make(Gauge, "ortc_output_golden_mean", "Mean of the output in the golden answers", output)
+        self.golden_variance = make(Gauge, "ortc_output_golden_variance", "Variance in the golden answers", output)
+        self.loads = make(Counter, "ortc_model_loads", "Loads of models by outcome", ("outcome",))
+        self.evictions = make(Counter, "ortc_model_evictions", "Models that made room for others", ())
+
+    def text(self) -> bytes:
+        """The exposition."""
+        return generate_latest(self.registry)
+
+    def forget(self, name: str, version: str) -> None:
+        """Drop what is said about a model that is no longer loaded, but for its counts."""
+        gauges = (metric for metric in self._all if isinstance(metric, Gauge) and metric._labelnames[:2] == LABELS)
+        for metric in gauges:
+            metric.remove_by_labels({"model": name, "version": version})
+
+
+class ModelMetrics:
+    """The metrics of one model, and the observer of its scheduler."""
+
+    def __init__(self, metrics: Metrics, model: Model, memory_bytes: int, slow_seconds: float | None) -> None:
+        labels = (model.name, model.version)
+        self._metrics, self._labels = metrics, labels
+        self.requests, self.total = metrics.requests.labels(*labels), metrics.total.labels(*labels)
+        self._queued, self._compute = metrics.queued.labels(*labels), metrics.compute.labels(*labels)
+        self._batches, self._slow = metrics.batches.labels(*labels), metrics.slow.labels(*labels)
+        promised = (model.manifest.get("promises") or {}).get("latency") or {}
+        self._threshold = slow_seconds or max(promised.values(), default=SLOW_SECONDS)
+        metrics.threshold.labels(*labels).set(self._threshold)
+        metrics.load.labels(*labels).set(model.seconds["total"])
+        metrics.memory.labels(*labels).set(memory_bytes)
+        providers = [provider for provider, *_ in model.placement()]
+        for provider in model.providers:
+            metrics.nodes.labels(*labels, provider).set(providers.count(provider))
+        metrics.fallback.labels(*labels).set(providers.count(CPU) if model.providers[0] != CPU else 0)
+        self._lock = threading.Lock()
+        self._moments = {tensor.name: Moments() for tensor in model.outputs}
+        self._gauges = {
+            name: tuple(metric.labels(*labels, name) for metric in (metrics.mean, metrics.variance, metrics.nan))
+            for name in self._moments
+        }
+        for name, moments in golden_moments(model).items():
+            metrics.golden_mean.labels(*labels, name).set(moments.mean)
+            metrics.golden_variance.labels(*labels, name).set(moments.variance)
+
+    def error(self, kind: str) -> None:
+        """Count a request that was not answered with 200."""
+        self._metrics.errors.labels(*self._labels, kind).inc()
+
+    def ran(self, batch: Batch) -> None:
+        """Count a run."""
+        self._compute.observe(batch.compute_seconds)
+        self._batches.observe(len(batch.jobs))
+        for job in batch.jobs:
+            self._queued.observe(job.queued_seconds)
+        if batch.compute_seconds > self._threshold:
+            self._slow.inc()
+            name, version = self._labels
+            logs.write("warning", "slow-run", model=name, version=version, seconds=round(batch.compute_seconds, 6))
+        for name, array in batch.outputs.items():
+            moments = Moments.of(array)
+            mean, variance, nan = self._gauges[name]
+            with self._lock:
+                kept = self._moments[name]
+                kept.add(moments)
+                mean.set(kept.mean)
+                variance.set(kept.variance)
+            if moments.nan:
+                nan.inc(moments.nan)
+
+
+def golden_moments(model: Model) -> dict[str, Moments]:
+    """Those of PyTorch's answers in the bundle."""
+    found = {tensor.name: Moments() for tensor in model.outputs}
+    for case in model.manifest["golden"]:
+        for name, array in read_npz(inside(model.root, case["outputs"])).items():
+            found[name].add(Moments.of(array))
+    return found

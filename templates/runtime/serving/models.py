@@ -1,0 +1,106 @@
+"""One model as it is served: the session, its queue and its metrics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from loader import BundleError, Model
+
+from serving.cache import Known
+from serving.metrics import Metrics, ModelMetrics
+from serving.scheduler import Batching, Scheduler
+
+
+class UnfitError(BundleError):
+    """The bundle says of itself that it must not serve."""
+
+    code: ClassVar[str] = "unfit"
+    exit_code: ClassVar[int] = 12
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How models are served. `batch_rows` 1 is no batching; `slow_seconds` None: what the bundle promises."""
+
+    threads: int | None = None
+    concurrency: int | None = None
+    allow_unfit: bool = False
+    nan: str = "raise"
+    queue_size: int = 128
+    batch_rows: int = 1
+    batch_delay: float = 0.0
+    slow_seconds: float | None = None
+
+
+class Served:
+    """A loaded model with the threads that run it."""
+
+    def __init__(self, model: Model, metrics: Metrics, settings: Settings, memory_bytes: int) -> None:
+        """Raise UsageError when the settings ask for batches that the bundle does not allow."""
+        batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
+        self.model, self.bytes = model, memory_bytes
+        self._metrics = metrics
+        self.metrics = ModelMetrics(metrics, model, memory_bytes, settings.slow_seconds)
+        self.scheduler = Scheduler(
+            model,
+            self.metrics,
+            workers=settings.concurrency or model.concurrency,
+            queue_size=settings.queue_size,
+            batching=batching,
+        )
+        metrics.waiting.labels(model.name, model.version).set_function(lambda: self.scheduler.waiting)
+
+    def close(self) -> None:
+        """End the threads, free the session."""
+        self.scheduler.close()
+        self.model.close()
+        self._metrics.forget(self.model.name, self.model.version)
+
+
+def open_model(path: Path, settings: Settings) -> Model:
+    """The bundle, with every file hashed and every golden case run.
+
+    Raises:
+        BundleError: It is not as it promises; UnfitError when it says itself that it must not serve.
+    """
+    model = Model.load(path, verify="full", threads=settings.threads, nan=settings.nan)
+    if not model.manifest.get("fit_to_serve") and not settings.allow_unfit:
+        reason = model.manifest.get("unfit_reason")
+        model.close()
+        raise UnfitError(f"{model.name} {model.version} is not fit to serve: {reason}. --allow-unfit serves it.")
+    return model
+
+
+@dataclass(frozen=True)
+class Opener:
+    """Opens the models of a cache, and measures what that takes."""
+
+    metrics: Metrics
+    settings: Settings
+
+    def __call__(self, known: Known) -> Served:
+        """Load, check, start the threads."""
+        before = rss_bytes()
+        try:
+            model = open_model(known.path, self.settings)
+            # What another model left free is taken first, and does not show: weights take their size at the least.
+            taken = max(rss_bytes() - before, int(model.manifest["model"]["bytes"]))
+            served = Served(model, self.metrics, self.settings, taken)
+        except BaseException:
+            self.metrics.loads.labels("failure").inc()
+            raise
+        self.metrics.loads.labels("success").inc()
+        return served
+
+
+def rss_bytes() -> int:
+    """Memory that this process holds resident; 0 where the kernel does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0

@@ -1,0 +1,149 @@
+"""The OpenAPI document of the server, with the inputs of the models it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from loader import Model, Tensor
+
+from serving.protocol import NAMES
+
+Json = dict[str, Any]
+VERSION = "3.0.3"
+
+
+def document(models: Sequence[Model], repository: bool) -> Json:
+    """The document; `repository` tells whether models can be loaded and unloaded."""
+    paths: Json = {
+        "/v2": _get("Server metadata", _object({"name": _STRING, "version": _STRING, "extensions": _list(_STRING)})),
+        "/v2/health/live": _get("Whether the process answers", _object({"live": _BOOLEAN})),
+        "/v2/health/ready": _get("Whether requests are served", _object({"ready": _BOOLEAN}), 503),
+        "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": _text("The exposition")}}},
+        "/openapi.json": _get("This document", {"type": "object"}),
+    }
+    for model in models:
+        for prefix in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}"):
+            paths[prefix] = _get("The interface of the model", _METADATA)
+            paths[f"{prefix}/ready"] = _get("Whether it is served", _object({"name": _STRING, "ready": _BOOLEAN}), 503)
+            paths[f"{prefix}/infer"] = {"post": _infer(model)}
+    if repository:
+        states = _object(dict.fromkeys(("name", "version", "state", "reason"), _STRING))
+        paths["/v2/repository/index"] = _post("Every model", _object({"ready": _BOOLEAN}, ()), _list(states))
+    return {
+        "openapi": VERSION,
+        "info": {"title": "Open Inference Protocol", "version": "2"},
+        "paths": paths,
+        "components": {"schemas": {"Error": _object({"error": _STRING})}},
+    }
+
+
+_STRING: Json = {"type": "string"}
+_BOOLEAN: Json = {"type": "boolean"}
+_INTEGER: Json = {"type": "integer"}
+
+
+def _list(items: Json, **more: Any) -> Json:
+    return {"type": "array", "items": items, **more}
+
+
+def _object(properties: Json, required: Sequence[str] | None = None) -> Json:
+    found: Json = {"type": "object", "properties": properties}
+    needed = list(properties if required is None else required)
+    return {**found, "required": needed} if needed else found
+
+
+_TENSOR = _object({"name": _STRING, "datatype": _STRING, "shape": _list(_INTEGER)})
+_METADATA = _object(
+    {
+        "name": _STRING,
+        "versions": _list(_STRING),
+        "platform": _STRING,
+        "inputs": _list(_TENSOR),
+        "outputs": _list(_TENSOR),
+    }
+)
+
+
+def _text(description: str) -> Json:
+    return {"description": description, "content": {"text/plain": {"schema": _STRING}}}
+
+
+def _answer(description: str, schema: Json, *types: str) -> Json:
+    return {"description": description, "content": {kind: {"schema": schema} for kind in ("application/json", *types)}}
+
+
+def _errors(*statuses: int) -> Json:
+    reference: Json = {"$ref": "#/components/schemas/Error"}
+    return {str(status): _answer("Why not", reference) for status in statuses}
+
+
+def _get(summary: str, schema: Json, *also: int) -> Json:
+    answers = {"200": _answer(summary, schema), **{str(status): _answer("Not now", schema) for status in also}}
+    return {"get": {"summary": summary, "responses": {**answers, **_errors(404)}}}
+
+
+def _post(summary: str, request: Json, schema: Json) -> Json:
+    body = {"content": {"application/json": {"schema": request}}}
+    return {
+        "post": {
+            "summary": summary,
+            "requestBody": body,
+            "responses": {"200": _answer(summary, schema), **_errors(400)},
+        }
+    }
+
+
+def _infer(model: Model) -> Json:
+    output = _object({"name": {"type": "string", "enum": [t.name for t in model.outputs]}}, ("name",))
+    output["properties"]["parameters"] = _object({"binary_data": _BOOLEAN}, ())
+    request = _object(
+        {
+            "id": {"type": "string", "maxLength": 64},
+            "inputs": _list(
+                {"oneOf": [_input(tensor, model) for tensor in model.inputs]},
+                minItems=len(model.inputs),
+                maxItems=len(model.inputs),
+            ),
+            "outputs": _list(output),
+            "parameters": _object({"binary_data_output": _BOOLEAN}, ()),
+        },
+        ("inputs",),
+    )
+    answer = _object({"model_name": _STRING, "model_version": _STRING, "id": _STRING, "outputs": _list(_TENSOR)}, ())
+    head = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 0}}
+    return {
+        "summary": f"Run {model.name}",
+        "parameters": [head],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": request},
+                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+        "responses": {
+            "200": _answer("The outputs", answer, "application/octet-stream"),
+            **_errors(400, 404, 408, 413, 415, 422, 429, 503),
+        },
+    }
+
+
+def _input(tensor: Tensor, model: Model) -> Json:
+    bounds = {axis.name: (axis.min, axis.max) for axis in model.axes}
+    sizes = [bounds[size] if isinstance(size, str) else (size or 0, size or 0) for size in tensor.shape]
+    value: Json = {"type": {"f": "number", "b": "boolean"}.get(tensor.dtype.kind, "integer")}
+    if tensor.range is not None:
+        value |= {"minimum": tensor.range[0], "maximum": tensor.range[1]}
+    shape: Json = {"type": "integer", "minimum": min((low for low, _ in sizes), default=0)}
+    shape["maximum"] = max((high for _, high in sizes), default=0)
+    return _object(
+        {
+            "name": {"type": "string", "enum": [tensor.name]},
+            "datatype": {"type": "string", "enum": [NAMES[tensor.dtype.name]]},
+            "shape": _list(shape, minItems=len(sizes), maxItems=len(sizes)),
+            "data": _list(value),
+            "parameters": _object({"binary_data_size": {"type": "integer", "minimum": 0}}, ()),
+        },
+        ("name", "datatype", "shape"),
+    )

@@ -1,0 +1,178 @@
+"""The server as a process: load, listen, serve, and end in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from loader import Model, UsageError, read_manifest
+
+from serving import logs
+from serving.app import Application, Limits
+from serving.cache import Known, ModelCache, find_bundles
+from serving.connection import Connection
+from serving.metrics import Metrics
+from serving.models import Opener, Served, Settings
+from serving.routes import Routes
+from serving.tracing import Tracing
+
+KEEP_ALIVE_SECONDS = 75  # longer than load balancers hold idle connections, so that it is they who close them
+LAST_SECONDS = 2.0  # for connections to close, and then for runs to end, once draining is over
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. Times are seconds."""
+
+    bundle: Path
+    host: str
+    port: int
+    settings: Settings
+    limits: Limits
+    drain_seconds: float
+    shutdown_delay: float
+    repository: Path | None
+    preload: tuple[str, ...]
+    model_memory: int | None
+    log_requests: bool
+    trace: bool
+
+
+class Server(uvicorn.Server):
+    """Drains before it ends, and takes signals as the wish to."""
+
+    def __init__(self, config: uvicorn.Config, application: Application, options: Options) -> None:
+        """The application is the one of the configuration."""
+        super().__init__(config)
+        self._application, self._options = application, options
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Uvicorn's own would raise the signal again at the end: the exit code is to be 0."""
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Say that it serves, once it does and signals are heard."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            logs.write("info", "serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal drains; a second SIGINT ends at once."""
+        if self._draining is not None and sig == signal.SIGINT:
+            self.should_exit = self.force_exit = True
+        elif self._loop is not None:
+            self._loop.call_soon_threadsafe(self._drain)
+
+    def _drain(self) -> None:
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._end())
+
+    async def _end(self) -> None:
+        logs.write("info", "draining", in_flight=self._application.in_flight)
+        await self._application.drain(self._options.shutdown_delay, self._options.drain_seconds)
+        self.should_exit = True
+
+
+def serve(options: Options) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Raises:
+        BundleError: The bundle, or one to be preloaded, is not to be served, or the options do not fit it.
+    """
+    logs.install()
+    tracing = Tracing() if options.trace else None
+    metrics = Metrics()
+    cache: ModelCache[Served] = ModelCache(
+        Opener(metrics, options.settings), budget=options.model_memory, on_evict=metrics.evictions.inc
+    )
+    rescan = _load(options, cache)
+    try:
+        listener = socket.create_server(
+            (options.host, options.port),
+            family=socket.AF_INET6 if ":" in options.host else socket.AF_INET,
+            backlog=1024,
+        )
+    except OSError as error:
+        raise UsageError(f"cannot listen on {options.host}:{options.port}: {error.strerror}") from error
+    application = Application(cache, metrics, options.limits, log_requests=options.log_requests, tracing=tracing)
+    application.routes = Routes(application, rescan).starlette()
+    config = uvicorn.Config(
+        application,
+        http=Connection,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        backlog=1024,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(LAST_SECONDS),
+    )
+    Server(config, application, options).run(sockets=[listener])
+    return _end(cache, tracing)
+
+
+def _load(options: Options, cache: ModelCache[Served]) -> Callable[[], None] | None:
+    """Load the bundle and what is to be preloaded; returns how to look for other bundles."""
+    manifest = read_manifest(options.bundle, "none")  # loading it verifies
+    name, version, target = (str(manifest.get(key)) for key in ("name", "version", "target"))
+    own = Known(name, version, options.bundle, int(manifest.get("model", {}).get("bytes", 0)))
+    cache.learn([own])
+    cache.load(name, newest=True)
+    for served in cache.leased():
+        _report(served.model)
+    if options.repository is None:
+        if options.preload:
+            raise UsageError("--preload names bundles of a repository. Give --repository DIRECTORY.")
+        return None
+    repository = options.repository
+    if not repository.is_dir():
+        raise UsageError(f"--repository {repository} is not a directory.")
+
+    def rescan() -> None:
+        cache.learn([*find_bundles(repository, target).values(), own])
+
+    rescan()
+    for wanted in options.preload:
+        cache.load(wanted, newest=True)
+    return rescan
+
+
+def _report(model: Model) -> None:
+    logs.write("info", "loaded", **model.info(), golden=list(model.golden))
+
+
+def _end(cache: ModelCache[Served], tracing: Tracing | None) -> int:
+    models = cache.leased()
+    for served in models:
+        served.scheduler.close(terminate=True)
+    for served in models:
+        served.scheduler.join(LAST_SECONDS)
+    if tracing is not None:
+        tracing.close()
+    logs.write("info", "ended")
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(served.scheduler.busy for served in models):
+        # A run that does not look at its `terminate` would be cut while the interpreter is taken down around it.
+        os._exit(0)
+    return 0

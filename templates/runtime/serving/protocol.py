@@ -1,0 +1,251 @@
+"""The Open Inference Protocol v2: requests to arrays, answers to bytes, in JSON and binary tensors."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from loader import Arrays, Model, Tensor
+from numpy.typing import NDArray
+
+DATATYPES = {
+    "BOOL": "bool",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+    **{f"{sign.upper()}INT{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
+}
+NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+JSON_TYPE = b"application/json"
+BINARY_TYPE = b"application/octet-stream"
+HEAD_LENGTH = b"inference-header-content-length"
+MOST_AXES = 32
+LONGEST_ID = 1024  # characters; it is sent back
+
+
+class RefusedError(Exception):
+    """An answer that is not 200. The message goes to the client; `kind` is for metrics and logs."""
+
+    def __init__(self, status: int, kind: str, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.retry_after = status, kind, retry_after
+
+
+@dataclass(frozen=True)
+class Request:
+    """An inference request. `outputs` are the names asked for or None for all; `binary` those to answer in binary."""
+
+    inputs: Arrays
+    outputs: list[str] | None
+    binary: frozenset[str] | None  # None: all of them
+    id: str | None
+
+
+def bad(message: str, status: int = 400) -> RefusedError:
+    """The client's mistake."""
+    return RefusedError(status, "request", message)
+
+
+# --- requests ------------------------------------------------------------------------------------------------------
+
+
+def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> Request:
+    """An inference request; `head_length` is the header Inference-Header-Content-Length, where there is one.
+
+    Binary tensors are views of `body`, and read-only.
+
+    Raises:
+        RefusedError: 400, with what to send instead.
+    """
+    end = len(body)
+    if head_length is not None:
+        if not re.fullmatch("[0-9]{1,18}", head_length) or int(head_length) > len(body):
+            raise bad("Inference-Header-Content-Length is not a number of bytes within the body")
+        end = int(head_length)
+    try:
+        request = json.loads(body[:end] if end < len(body) else body, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise bad(f"the {'body' if head_length is None else 'JSON part of the body'} is not JSON: {error}") from error
+    if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
+        raise bad('expected a JSON object with "inputs": [{"name", "shape", "datatype", "data"}, ...]')
+    identifier = request.get("id")
+    if identifier is not None and (not isinstance(identifier, str) or len(identifier) > LONGEST_ID):
+        raise bad(f"id is not a string of at most {LONGEST_ID} characters")
+    dtypes = {tensor.name: tensor.dtype for tensor in tensors}
+    arrays: Arrays = {}
+    for entry in request["inputs"]:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise bad("every input needs a name")
+        name = entry["name"]
+        if name in arrays:
+            raise bad(f"input {name!r} is given twice")
+        what = f"input {name!r}"
+        dtype, shape = _interface(entry, what, dtypes.get(name))
+        size = _parameters(entry, what).get("binary_data_size")
+        if size is None:
+            arrays[name] = _from_json(entry.get("data"), shape, dtype, what)
+        else:
+            arrays[name] = _from_bytes(body, end, size, shape, dtype, what)
+            end += size
+    if end != len(body):
+        raise bad(f"the body has {len(body) - end} bytes more than its JSON part and its binary tensors")
+    names, binary = _outputs(request)
+    return Request(arrays, names, binary, identifier)
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is not a JSON number")
+
+
+def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+    parameters = entry.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise bad(f"{what}: parameters is not an object")
+    for unsupported in ("shared_memory_region", "classification"):
+        if unsupported in parameters:
+            raise bad(f"{what}: the extension of the parameter {unsupported} is not supported")
+    return parameters
+
+
+def _interface(entry: Mapping[str, Any], what: str, dtype: np.dtype[Any] | None) -> tuple[np.dtype[Any], list[int]]:
+    datatype, shape = entry.get("datatype"), entry.get("shape")
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
+        raise bad(f"{what}: datatype is not one of {', '.join(DATATYPES)}")
+    if dtype is not None and DATATYPES[datatype] != dtype.name:
+        raise bad(f"{what}: datatype is {datatype}, the model takes {NAMES[dtype.name]}")
+    if (
+        not isinstance(shape, list)
+        or len(shape) > MOST_AXES
+        or not all(type(size) is int and 0 <= size < 2**31 for size in shape)
+    ):
+        raise bad(f"{what}: shape is not a list of sizes")
+    return np.dtype(DATATYPES[datatype]), shape
+
+
+def _from_bytes(
+    body: bytes, start: int, size: object, shape: list[int], dtype: np.dtype[Any], what: str
+) -> NDArray[Any]:
+    count = math.prod(shape)
+    if type(size) is not int or size != count * dtype.itemsize:
+        raise bad(f"{what}: binary_data_size is not {count * dtype.itemsize}, the bytes of shape {shape}")
+    if start + size > len(body):
+        raise bad(f"{what}: the body ends before its {size} bytes of binary data")
+    if dtype.kind == "b":
+        flags = np.frombuffer(body, np.uint8, count, start)
+        if count and flags.max() > 1:
+            raise bad(f"{what}: a BOOL in binary is a byte of 0 or 1")
+        return flags.view(dtype).reshape(shape)
+    array = np.frombuffer(body, dtype, count, start).reshape(shape)
+    # Kernels load whole vectors from where numpy's own arrays begin: at a multiple of their item.
+    return array if array.flags.aligned else array.copy()
+
+
+def _from_json(data: object, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    if not isinstance(data, list):
+        raise bad(f"{what}: data is not a list of values, and there is no parameter binary_data_size")
+    try:
+        found = np.array(data)
+        # numpy makes floats of integers that lie on both sides of 2**63.
+        if dtype == np.uint64 and found.dtype.kind == "f" and all(type(v) is int for v in np.array(data, object).flat):
+            found = np.array(data, dtype)
+    except OverflowError as error:
+        raise bad(f"{what}: data holds values outside {NAMES[dtype.name]}") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise bad(f"{what}: data is neither flat nor a regular nesting of lists") from error
+    # Integers may be sent for floating-point values; nothing else changes its kind. An empty list has no kind.
+    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[dtype.kind]
+    if found.size and found.dtype.kind not in kinds:
+        raise bad(f"{what}: data holds values that are not {NAMES[dtype.name]}")
+    if found.size != math.prod(shape) or (found.ndim != 1 and list(found.shape) != shape):
+        raise bad(f"{what}: shape is {shape}, data has shape {list(found.shape)}")
+    if dtype.kind in "iu" and found.size:
+        limits = np.iinfo(dtype)
+        if int(found.min()) < limits.min or int(found.max()) > limits.max:
+            raise bad(f"{what}: data holds values outside {NAMES[dtype.name]}: {limits.min} to {limits.max}")
+    with np.errstate(over="ignore"):
+        array = found.astype(dtype).reshape(shape)
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise bad(f"{what}: data holds values too large for {NAMES[dtype.name]}")
+    return array
+
+
+def _outputs(request: Mapping[str, Any]) -> tuple[list[str] | None, frozenset[str] | None]:
+    every = _flag(_parameters(request, "the request"), "binary_data_output", "the request")
+    asked = request.get("outputs")
+    if asked is None or asked == []:
+        return None, None if every else frozenset()
+    if not isinstance(asked, list) or not all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in asked):
+        raise bad('outputs is not a list of {"name"}; leave it out for all outputs')
+    names = [output["name"] for output in asked]
+    if len(set(names)) < len(names):
+        raise bad("outputs names one twice")
+    binary = set()
+    for output in asked:
+        what = f"output {output['name']!r}"
+        if _flag(_parameters(output, what), "binary_data", what, every):
+            binary.add(output["name"])
+    return names, frozenset(binary)
+
+
+def _flag(parameters: Mapping[str, Any], name: str, what: str, default: bool = False) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise bad(f"{what}: {name} is neither true nor false")
+    return value
+
+
+# --- answers -------------------------------------------------------------------------------------------------------
+
+
+def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int | None]:
+    """The body of an answer, and the bytes of its JSON part where binary tensors follow.
+
+    Raises:
+        RefusedError: 422, an infinity or NaN that JSON cannot say.
+    """
+    outputs: list[dict[str, Any]] = []
+    tail: list[memoryview] = []
+    for name, array in answer.items():
+        entry: dict[str, Any] = {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+        if request.binary is None or name in request.binary:
+            entry["parameters"] = {"binary_data_size": array.nbytes}
+            tail.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        elif array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise RefusedError(
+                422, "numerics", f"output {name!r} holds NaN or infinity, which JSON cannot say; ask for binary data"
+            )
+        else:
+            entry["data"] = array.ravel().tolist()
+        outputs.append(entry)
+    document: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
+    if request.id is not None:
+        document["id"] = request.id
+    head = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    return (b"".join([head, *tail]), len(head)) if tail else (head, None)
+
+
+def metadata(model: Model, versions: Sequence[str]) -> dict[str, Any]:
+    """The interface of the model; a dynamic axis is -1."""
+
+    def described(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": tensor.name,
+                "datatype": NAMES[tensor.dtype.name],
+                "shape": [size if isinstance(size, int) else -1 for size in tensor.shape],
+            }
+            for tensor in tensors
+        ]
+
+    return {
+        "name": model.name,
+        "versions": list(versions),
+        "platform": "onnxruntime_onnx",
+        "inputs": described(model.inputs),
+        "outputs": described(model.outputs),
+    }

@@ -1,0 +1,204 @@
+"""Health, metadata, metrics, the OpenAPI document and the repository extension, as routes of Starlette."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from loader import BundleError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from serving import logs
+from serving.app import Application, in_thread
+from serving.cache import UnknownModelError
+from serving.metrics import CONTENT_TYPE
+from serving.models import Served
+from serving.openapi import document
+from serving.protocol import metadata
+
+EXTENSIONS = ["binary_tensor_data"]
+MOST_BYTES = 65536
+
+
+class Routes:
+    """What is answered besides inference. `rescan` looks for bundles anew; None leaves the repository alone."""
+
+    def __init__(self, application: Application, rescan: Callable[[], None] | None) -> None:
+        self._application, self._cache = application, application.cache
+        self._rescan = rescan
+
+    def starlette(self) -> Starlette:
+        """The ASGI application."""
+        routes = [
+            Route("/v2", self.server),
+            Route("/v2/", self.server, include_in_schema=False),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            Route("/metrics", self.metrics),
+            Route("/openapi.json", self.openapi),
+        ]
+        for prefix in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+            routes += [
+                Route(prefix, self.model),
+                Route(f"{prefix}/ready", self.model_ready),
+                # The application itself takes POST: here only what to say to other methods.
+                Route(f"{prefix}/infer", self.not_found, methods=["POST"]),
+            ]
+        if self._rescan is not None:
+            routes += [
+                Route("/v2/repository/index", self.index, methods=["POST"]),
+                Route("/v2/repository/models/{name}/load", self.load, methods=["POST"]),
+                Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
+            ]
+        handlers: dict[Any, Any] = {
+            HTTPException: self._refused,
+            UnknownModelError: self._unknown,
+            Exception: self._failed,
+        }
+        made = Starlette(routes=routes, exception_handlers=handlers)
+        made.router.redirect_slashes = False
+        return made
+
+    def _answer(
+        self, request: Request, body: object, status: int = 200, headers: dict[str, str] | None = None
+    ) -> Response:
+        response = JSONResponse(body, status, headers)
+        response.headers["x-request-id"] = self._application.request_id(request.scope["headers"])
+        if self._application.draining:
+            response.headers["connection"] = "close"
+        return response
+
+    async def _refused(self, request: Request, error: HTTPException) -> Response:
+        messages = {404: "no such path", 405: "this path does not take that method"}
+        message = messages.get(error.status_code, str(error.detail))
+        return self._answer(request, {"error": message}, error.status_code, dict(error.headers or {}))
+
+    async def _unknown(self, request: Request, error: UnknownModelError) -> Response:
+        return self._answer(request, {"error": str(error)}, 404)
+
+    async def _failed(self, request: Request, error: Exception) -> Response:
+        return self._answer(request, {"error": "internal error"}, 500)
+
+    async def not_found(self, request: Request) -> Response:
+        """What cannot come here."""
+        raise HTTPException(404)
+
+    async def server(self, request: Request) -> Response:
+        """Server metadata."""
+        models = self._cache.leased()
+        extensions = [*EXTENSIONS, *(["model_repository"] if self._rescan is not None else [])]
+        version = models[0].model.manifest["provenance"].get("tools", {}).get("ortc", "") if models else ""
+        return self._answer(request, {"name": "ortc", "version": version, "extensions": extensions})
+
+    async def live(self, request: Request) -> Response:
+        """The process answers."""
+        return self._answer(request, {"live": True})
+
+    async def ready(self, request: Request) -> Response:
+        """Requests are served."""
+        ready = not self._application.draining
+        return self._answer(request, {"ready": ready}, 200 if ready else 503)
+
+    async def model(self, request: Request) -> Response:
+        """The interface of a model, which is loaded for it where it is not."""
+        with contextlib.ExitStack() as stack:
+            served = await self._leased(request, stack)
+            return self._answer(request, metadata(served.model, self._cache.versions(served.model.name)))
+
+    async def model_ready(self, request: Request) -> Response:
+        """Whether requests for a model are served without loading it first."""
+        lease = self._cache.lease(request.path_params["name"], request.path_params.get("version"))
+        ready = lease is not None and not self._application.draining
+        if lease is not None:
+            self._cache.release(lease)
+        body = {"name": request.path_params["name"], "ready": ready}
+        return self._answer(request, body, 200 if ready else 503)
+
+    async def _leased(self, request: Request, stack: contextlib.ExitStack) -> Served:
+        name, version = request.path_params["name"], request.path_params.get("version")
+        while True:
+            lease = self._cache.lease(name, version)
+            if lease is not None:
+                stack.callback(self._cache.release, lease)
+                return lease.loaded
+            try:
+                await in_thread(lambda: self._cache.load(name, version))
+            except UnknownModelError:
+                raise
+            except BundleError as error:
+                logs.write("error", "load-failed", model=name, code=error.code, error=str(error))
+                raise HTTPException(503, "the model could not be loaded") from error
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format."""
+        return Response(self._application.metrics.text(), media_type=CONTENT_TYPE.decode())
+
+    async def openapi(self, request: Request) -> Response:
+        """This interface, with the inputs of what is loaded."""
+        models = [served.model for served in self._cache.leased()]
+        return self._answer(request, document(models, self._rescan is not None))
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        content = bytearray()
+        try:
+            async with asyncio.timeout(self._application.limits.seconds):
+                async for part in request.stream():
+                    content += part
+                    if len(content) > MOST_BYTES:
+                        raise HTTPException(
+                            413, f"the body may have {MOST_BYTES} bytes at most", {"connection": "close"}
+                        )
+        except TimeoutError as error:
+            raise HTTPException(408, "the body did not arrive in time", {"connection": "close"}) from error
+        try:
+            found = json.loads(content) if content else {}
+        except (ValueError, RecursionError) as error:
+            raise HTTPException(400, "the body is not JSON") from error
+        if not isinstance(found, dict):
+            raise HTTPException(400, "the body is not a JSON object")
+        return found
+
+    async def index(self, request: Request) -> Response:
+        """Every model and version that is there."""
+        ready = (await self._body(request)).get("ready", False)
+        if not isinstance(ready, bool):
+            raise HTTPException(400, "ready is neither true nor false")
+        if self._rescan is not None:
+            await in_thread(self._rescan)
+        states = [state for state in self._cache.states() if not ready or state.state == "READY"]
+        return self._answer(
+            request, [{"name": s.name, "version": s.version, "state": s.state, "reason": s.reason} for s in states]
+        )
+
+    async def load(self, request: Request) -> Response:
+        """Load the newest version of a model; requests that name no version then get it."""
+        if (await self._body(request)).get("parameters"):
+            raise HTTPException(400, "parameters are not supported: a bundle is loaded as it is")
+        name = request.path_params["name"]
+
+        def work() -> None:
+            if self._rescan is not None:
+                self._rescan()
+            self._cache.load(name, newest=True)
+
+        try:
+            await in_thread(work)
+        except UnknownModelError:
+            raise
+        except BundleError as error:
+            logs.write("error", "load-failed", model=name, code=error.code, error=str(error))
+            raise HTTPException(400, f"the model cannot be loaded ({error.code}); the log says why") from error
+        return self._answer(request, {})
+
+    async def unload(self, request: Request) -> Response:
+        """Unload every version of a model, once its requests have ended."""
+        await self._body(request)
+        self._cache.unload(request.path_params["name"])
+        return self._answer(request, {})

@@ -1,0 +1,261 @@
+"""Who runs when: a bounded queue, the threads that the session was measured for, batches where they are allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from loader import Arrays, InputError, Model, NumericsError, SessionError, UsageError
+
+from serving import logs
+from serving.protocol import RefusedError
+
+
+class Observer(Protocol):
+    """Is told of every run, in the thread that ran."""
+
+    def ran(self, batch: Batch) -> None:
+        """A run has ended, and its answers are on their way."""
+
+
+class Job:
+    """One request that waits for its run, or runs. `answer` is a future of the event loop that submitted it."""
+
+    __slots__ = ("_options", "answer", "inputs", "key", "loop", "names", "queued_seconds", "rows", "submitted")
+
+    def __init__(self, inputs: Arrays, names: list[str]) -> None:
+        self.inputs, self.names = inputs, names
+        self.loop = asyncio.get_running_loop()
+        self.answer: asyncio.Future[Arrays] = self.loop.create_future()
+        self.submitted = time.perf_counter()
+        self.queued_seconds = 0.0
+        self.rows = 1
+        self.key: tuple[object, ...] = ()
+        self._options: Any = None
+
+    def terminate(self) -> None:
+        """End the run at its next node, if it runs alone."""
+        options = self._options
+        if options is not None:
+            options.terminate = True
+
+
+@dataclass
+class Batch:
+    """What one run served, and how long it took."""
+
+    jobs: list[Job]
+    compute_seconds: float
+    outputs: Arrays
+
+
+@dataclass(frozen=True)
+class Batching:
+    """Requests of the same shapes run together: at most `rows` rows, the first of them held back `delay` seconds."""
+
+    rows: int
+    delay: float
+
+    @classmethod
+    def of(cls, model: Model, rows: int, delay: float) -> Batching | None:
+        """How the model may batch; None for rows of 1.
+
+        Raises:
+            UsageError: The answers of the model depend on the neighbours in a batch, or it has no axis for them.
+        """
+        if rows <= 1:
+            return None
+        title = f"{model.name} {model.version} ({model.manifest['variant']['name']})"
+        if model.manifest["variant"].get("batch_invariant") is not True:
+            raise UsageError(
+                f"{title} must not be batched: its manifest does not record that an answer is the same whatever "
+                "stands beside it in a batch. Leave --max-batch-size out, or build with `batch_invariance: require`."
+            )
+        first = {tensor.shape[0] if tensor.shape else None for tensor in (*model.inputs, *model.outputs)}
+        axis = next((a for a in model.axes if {a.name} == first), None)
+        if axis is None:
+            raise UsageError(f"{title} cannot be batched: its inputs and outputs do not share a dynamic first axis.")
+        if rows > axis.max:
+            raise UsageError(f"--max-batch-size is {rows}; {title} was verified up to {axis.name} {axis.max}.")
+        return cls(rows, delay)
+
+
+class Scheduler:
+    """The queue of one model. `submit` belongs to the event loop; the runs have threads of their own."""
+
+    def __init__(
+        self, model: Model, observer: Observer, *, workers: int, queue_size: int, batching: Batching | None = None
+    ) -> None:
+        import onnxruntime
+
+        self.model = model
+        self._run_options = onnxruntime.RunOptions
+        self._observer, self._batching, self._queue_size = observer, batching, queue_size
+        self._queue: deque[Job] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._closed = False
+        self._idle = 0
+        self._running: set[Job] = set()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{model.name}-{number}", daemon=True) for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a thread."""
+        return len(self._queue)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread has not ended yet."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    def submit(self, inputs: Arrays, names: list[str]) -> Job:
+        """Queue a request that Model.check has passed.
+
+        Raises:
+            RefusedError: 429, the queue is full; 503, the model is being unloaded.
+        """
+        job = Job(inputs, names)
+        if self._batching is not None:
+            job.rows = int(next(iter(inputs.values())).shape[0])
+            job.key = (*names, *((name, array.shape[1:]) for name, array in sorted(inputs.items())))
+        with self._changed:
+            if self._closed:
+                raise RefusedError(503, "unloading", "the model is being unloaded", 1)
+            if len(self._queue) >= self._queue_size + self._idle:
+                raise RefusedError(429, "queue-full", "too many requests wait already; try again later", 1)
+            self._queue.append(job)
+            self._changed.notify()
+        return job
+
+    def abandon(self, job: Job) -> None:
+        """Nobody waits for this answer any more."""
+        with self._changed, contextlib.suppress(ValueError):
+            self._queue.remove(job)
+        job.terminate()
+
+    def close(self, *, terminate: bool = False) -> None:
+        """Take no more; end once the queue is empty. `terminate` ends what runs, too."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            running = list(self._running) if terminate else []
+        for job in running:
+            job.terminate()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the threads to end."""
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            try:
+                self._run(jobs)
+            except Exception as error:  # noqa: BLE001 - the thread must live on; this is the boundary that reports
+                logs.failed("run", error, model=self.model.name, version=self.model.version)
+            finally:
+                with self._changed:
+                    self._running.difference_update(jobs)
+
+    def _take(self) -> list[Job]:
+        """The next jobs to run together, in the order they came; none when it is time to end."""
+        with self._changed:
+            while True:
+                jobs, wait = self._gather()
+                if jobs and not wait:
+                    for job in jobs:
+                        self._queue.remove(job)
+                    self._running.update(jobs)
+                    return jobs
+                if self._closed and not jobs:
+                    return []
+                self._idle += 1
+                self._changed.wait(wait)
+                self._idle -= 1
+
+    def _gather(self) -> tuple[list[Job], float | None]:
+        """The first job with those that fit it, and for how long to wait for more of them."""
+        if not self._queue:
+            return [], None
+        first = self._queue[0]
+        if self._batching is None:
+            return [first], None
+        jobs: list[Job] = []
+        rows, full = 0, False
+        for job in self._queue:
+            if job.key == first.key:
+                if jobs and rows + job.rows > self._batching.rows:
+                    full = True  # whoever comes after waits behind it: none overtakes another of its kind
+                    break
+                jobs.append(job)
+                rows += job.rows
+        wait = first.submitted + self._batching.delay - time.perf_counter()
+        return jobs, None if full or self._closed or rows >= self._batching.rows or wait <= 0 else wait
+
+    def _run(self, jobs: list[Job]) -> None:
+        jobs = [job for job in jobs if not job.answer.done()]
+        if not jobs:
+            return
+        began = time.perf_counter()
+        for job in jobs:
+            job.queued_seconds = began - job.submitted
+        try:
+            answers, whole = self._answers(jobs)
+        except (InputError, NumericsError, SessionError) as error:
+            if len(jobs) > 1:
+                for job in jobs:  # one of them is at fault: no other must fail for it
+                    self._run([job])
+                return
+            _post(jobs, [error])
+            return
+        except Exception as error:  # noqa: BLE001 - the thread must live; whoever awaits the answer reports it
+            _post(jobs, [error] * len(jobs))
+            return
+        batch = Batch(jobs, time.perf_counter() - began, whole)
+        _post(jobs, answers)
+        self._observer.ran(batch)
+
+    def _answers(self, jobs: Sequence[Job]) -> tuple[Sequence[Arrays], Arrays]:
+        """The answer to each job, and to all of them as one."""
+        options = self._run_options()
+        if len(jobs) == 1:
+            (job,) = jobs
+            job._options = options
+            whole = self.model.run_checked(job.inputs, job.names, options)
+            return [whole], whole
+        inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+        whole = self.model.run_checked(inputs, jobs[0].names, options)
+        ends = np.cumsum([job.rows for job in jobs])
+        parts = [
+            {name: array[end - job.rows : end] for name, array in whole.items()}
+            for job, end in zip(jobs, ends.tolist(), strict=True)
+        ]
+        return parts, whole
+
+
+def _post(jobs: Sequence[Job], results: Sequence[Arrays | Exception]) -> None:
+    """Hand results to the event loop, in one step."""
+
+    def deliver() -> None:
+        for job, result in zip(jobs, results, strict=True):
+            if job.answer.done():
+                continue
+            if isinstance(result, Exception):
+                job.answer.set_exception(result)
+            else:
+                job.answer.set_result(result)
+
+    with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+        jobs[0].loop.call_soon_threadsafe(deliver)

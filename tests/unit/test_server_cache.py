@@ -1,0 +1,212 @@
+"""The model cache: one load for all who ask, eviction by last use, replacement under requests."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.support import bundles
+
+cache_module = bundles.runtime_module("serving.cache")
+loader = bundles.runtime_module("loader")
+SECONDS = 60
+
+
+class Thing:
+    """What the cache holds, and what became of it."""
+
+    def __init__(self, name: str, version: str, size: int) -> None:
+        self.name, self.version, self.bytes, self.closed = name, version, size, 0
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Store:
+    """Opens things, and remembers which."""
+
+    def __init__(self, sizes: dict[str, int] | None = None) -> None:
+        self.opened: list[Thing] = []
+        self.sizes = sizes or {}
+        self.failing: set[str] = set()
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def __call__(self, known: cache_module.Known) -> Thing:
+        assert self.gate.wait(SECONDS)
+        if known.name in self.failing:
+            raise loader.GoldenError("wrong answers")
+        self.opened.append(Thing(known.name, known.version, self.sizes.get(known.name, 10)))
+        return self.opened[-1]
+
+
+def known(name: str, version: str = "1", size: int = 1) -> cache_module.Known:
+    return cache_module.Known(name, version, Path("/nowhere"), size)
+
+
+def made(store: Store, *names: str, budget: int | None = None) -> cache_module.ModelCache:
+    cache = cache_module.ModelCache(store, budget=budget)
+    cache.learn([known(*name.split(":")) for name in names])
+    return cache
+
+
+def test_versions_are_ordered_as_people_do() -> None:
+    ordered = ["0.9", "1.0.0-alpha", "1.0.0-rc.1", "1.0.0-rc.2", "1.0.0", "1.0.0.1", "1.0.2", "1.0.10", "2", "10"]
+    shuffled = ordered[::-1]
+    assert sorted(shuffled, key=cache_module.version_key) == ordered
+
+
+def test_a_thing_is_opened_once_however_many_ask() -> None:
+    store = Store()
+    store.gate.clear()
+    cache = made(store, "a")
+    with ThreadPoolExecutor(16) as pool:
+        loads = [pool.submit(cache.load, "a") for _ in range(16)]
+        while cache.states()[0].state != "LOADING":
+            time.sleep(0.001)
+        store.gate.set()
+        for load in loads:
+            load.result(SECONDS)
+    assert len(store.opened) == 1
+    assert cache.lease("a").loaded is store.opened[0]
+
+
+def test_a_load_that_fails_fails_for_all_who_wait_and_may_be_tried_again() -> None:
+    store = Store()
+    store.failing.add("a")
+    cache = made(store, "a")
+    for _ in range(2):
+        with pytest.raises(loader.GoldenError):
+            cache.load("a")
+        assert cache.states() == [cache_module.State("a", "1", "UNAVAILABLE", "loading failed")]
+    store.failing.clear()
+    cache.load("a")
+    assert cache.states() == [cache_module.State("a", "1", "READY")]
+
+
+def test_what_was_not_used_for_longest_makes_room() -> None:
+    store = Store()
+    cache = made(store, "a", "b", "c", budget=25)
+    for name in ("a", "b"):
+        cache.load(name)
+    cache.release(cache.lease("a"))
+    cache.load("c")
+    assert [(thing.name, thing.closed) for thing in store.opened] == [("a", 0), ("b", 1), ("c", 0)]
+    assert cache.lease("b") is None  # to be loaded again, which makes room in turn
+    cache.load("b")
+    assert {thing.name for thing in cache.leased()} == {"b", "c"}
+
+
+def test_measured_sizes_count_and_what_cannot_fit_is_refused() -> None:
+    store = Store({"big": 100, "a": 10})
+    cache = made(store, "a", "big", budget=50)
+    cache.load("a")
+    with pytest.raises(cache_module.BudgetError, match="took 100 bytes of memory"):
+        cache.load("big")
+    assert store.opened[-1].closed == 1
+    assert store.opened[0].closed == 0
+    cache.learn([known("a"), known("huge", "1", 51)])
+    with pytest.raises(cache_module.BudgetError, match="51 bytes of weights"):
+        cache.load("huge")
+    assert len(store.opened) == 2  # by its weights alone: it was not even opened
+
+
+def test_what_is_in_use_is_closed_by_its_last_user() -> None:
+    store = Store()
+    cache = made(store, "a")
+    cache.load("a")
+    first, second = cache.lease("a"), cache.lease("a")
+    cache.unload("a")
+    assert cache.states() == [cache_module.State("a", "1", "UNAVAILABLE", "unloaded")]
+    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+        cache.lease("a")
+    cache.release(first)
+    assert store.opened[0].closed == 0
+    cache.release(second)
+    assert store.opened[0].closed == 1
+    cache.load("a", newest=True)
+    assert cache.lease("a").loaded is store.opened[1]
+
+
+def test_a_new_version_takes_over_when_it_is_loaded_and_not_before() -> None:
+    store = Store()
+    cache = made(store, "a:1")
+    cache.load("a", newest=True)
+    cache.learn([known("a", "1"), known("a", "2")])
+    assert cache.versions("a") == ["1", "2"]
+    assert cache.lease("a").loaded.version == "1"
+    cache.load("a", newest=True)
+    assert cache.lease("a").loaded.version == "2"
+    assert cache.lease("a", "1").loaded.version == "1"
+
+
+def test_the_version_that_took_over_stays_the_one_when_it_is_evicted() -> None:
+    store = Store()
+    cache = made(store, "a:1", "a:2", "b:1", budget=20)
+    cache.load("a", newest=True)
+    cache.load("a", "1")
+    cache.load("b")
+    assert cache.lease("a") is None  # never the older one, although it is there
+    cache.load("a")
+    assert cache.lease("a").loaded.version == "2"
+
+
+@pytest.mark.parametrize(("name", "version"), [("b", None), ("a", "2"), ("", None)])
+def test_what_is_not_there_is_told(name: str, version: str | None) -> None:
+    cache = made(Store(), "a")
+    with pytest.raises(cache_module.UnknownModelError):
+        cache.lease(name, version)
+    with pytest.raises(cache_module.UnknownModelError):
+        cache.load(name, version)
+
+
+def test_under_many_threads_nothing_closed_is_ever_leased() -> None:
+    store = Store()
+    cache = made(store, *(f"m{number}" for number in range(6)), budget=30)
+    stop = time.monotonic() + 1
+
+    def client(seed: int) -> int:
+        served = 0
+        while time.monotonic() < stop:
+            name = f"m{(seed * 7 + served * 5) % 6}"
+            lease = cache.lease(name)
+            if lease is None:
+                cache.load(name)
+                continue
+            assert lease.loaded.closed == 0
+            assert lease.loaded.name == name
+            cache.release(lease)
+            served += 1
+        return served
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(client, range(8)))
+    still = cache.leased()
+    assert sum(thing.bytes for thing in still) <= 30
+    assert [thing.closed for thing in store.opened if thing not in still] == [1] * (len(store.opened) - len(still))
+
+
+def test_bundles_are_found_by_their_target(tmp_path: Path) -> None:
+    def write(path: str, **changes: object) -> None:
+        manifest = {"kind": "ortc-bundle", "name": "a", "version": "1", "target": "cpu", "model": {"bytes": 5}}
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "manifest.json").write_text(json.dumps(manifest | changes))
+
+    write("a/1/cpu")
+    write("a/1/edge", target="edge")
+    write("a/2/cpu", version="2")
+    write("loose", name="b")
+    write("other", kind="something else")
+    write("broken", model=None)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/manifest.json").write_text("{")
+    found = cache_module.find_bundles(tmp_path, "cpu")
+    assert {key: bundle.path.relative_to(tmp_path).as_posix() for key, bundle in found.items()} == {
+        ("a", "1"): "a/1/cpu",
+        ("a", "2"): "a/2/cpu",
+        ("b", "1"): "loose",
+    }
