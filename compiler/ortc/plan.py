@@ -27,7 +27,7 @@ from ortc.spec import (
     Sha256,
     Version,
 )
-from ortc.target import Calibration, Concurrency, GraphLevel, Quantization, Rewrite, RuntimePackage, Threads
+from ortc.target import Calibration, Concurrency, GraphLevel, Quantization, Rewrite, RuntimePackage, Smoothing, Threads
 
 FORMAT_VERSION = 1
 PositiveSize = Annotated[int, Field(ge=1, le=MAX_SIZE)]
@@ -120,7 +120,7 @@ class VariantPlan(Frozen):
     smooth: bool = False
     weight_only: bool = False
     keep_narrowing: bool = False
-    smoothing: Annotated[float, Field(gt=0, lt=1)] | None = None
+    smoothing: Smoothing | None = None
     calibration: Calibration = "minmax"
     rewrites: tuple[Rewrite, ...] = ()
     offline: bool

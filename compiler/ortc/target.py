@@ -9,7 +9,8 @@ from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static"]
-Calibration = Literal["minmax", "moving-average"]
+Calibration = Literal["minmax", "percentile", "moving-average"]
+Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Rewrite = Literal["merge-projections"]
 Concurrency = Literal["one", "physical"]
 RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
@@ -105,11 +106,9 @@ class Variant(Model):
         default=False,
         description="Leave MatMuls that narrow, a feed-forward's second, in floating point, for `int8-static`.",
     )
-    smoothing: float | None = Field(
+    smoothing: Smoothing | None = Field(
         default=None,
-        gt=0,
-        lt=1,
-        description="SmoothQuant's alpha over calibrated ranges, for `int8-static`.",
+        description="SmoothQuant's alpha over calibrated ranges, for `int8-static`; `auto` finds one for each tensor.",
     )
     calibration: Calibration = Field(default="minmax", description="How `int8-static` finds the ranges of activations.")
     rewrites: tuple[Rewrite, ...] = Field(default=(), description="Rewrites of the graph, done first.")

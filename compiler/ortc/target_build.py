@@ -15,7 +15,7 @@ from ortc.search import Ranking, lost, name_of, rejected, survivors
 from ortc.stages import measure
 from ortc.stages.optimize import DISABLED_OPTIMIZERS
 from ortc.stages.select import start_verdict, time_verdicts
-from ortc.statistics import ratio_of_rounds
+from ortc.statistics import Interval, ratio_of_rounds
 from ortc.target_bundle import TargetBuild, Tried
 from ortc.timing import race, reference_start, start
 from ortc.variant_build import VariantBuilder
@@ -173,7 +173,8 @@ class TargetBuilder:
         if self.context.plan.search != "full" or not ranking.races:
             return ()
         close = {contender.name for contender in ranking.races[-1].contenders} - {name_of(entry)}
-        rivals = [other for other in ranking.order if name_of(other) in close and other.failed is None]
+        wrong = {name_of(other) for other in self.failed}
+        rivals = [other for other in ranking.order if name_of(other) in close - wrong]
         at, known = self.target.measure_at, ranking.milliseconds(name_of(entry))
         if not rivals or known is None:
             return ()
@@ -188,9 +189,21 @@ class TargetBuilder:
             outcome = self._race([entry, *rivals], ELSEWHERE_ROUNDS, ELSEWHERE_RUNS, shape=shape)
             rounds = {contender.name: contender.rounds for contender in outcome.contenders}
             gains = {name: ratio_of_rounds(rounds[name_of(entry)], values) for name, values in rounds.items()}
-            fastest = max(gains, key=lambda name: gains[name].value)
+            fastest = self._fastest_right(entry, rivals, gains)
             found.append(Elsewhere(shape=str(shape), fastest=fastest, gain=gains[fastest]))
         return tuple(found)
+
+    def _fastest_right(self, entry: Tried, rivals: Sequence[Tried], gains: dict[str, Interval]) -> str:
+        """The fastest of a race that passes every gate; rivals that nobody looked at yet are verified for that."""
+        known = {name_of(entry): entry, **{name_of(other): other for other in rivals}}
+        for name in sorted(gains, key=lambda name: gains[name].value, reverse=True):
+            if name == name_of(entry):
+                return name
+            checked = self._verified(known[name])
+            # What passes at a lower graph level alone is not what was raced.
+            if checked.failed is None and checked.lowered == known[name].lowered:
+                return name
+        raise AssertionError("the winner is in its own race")
 
     def _turn_down(self, entry: Tried, reason: str, ranking: Ranking) -> None:
         """Keep what the search says against a variant."""

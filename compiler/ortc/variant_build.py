@@ -90,6 +90,8 @@ class VariantBuilder:
                 "stages/rewrite.py",
                 "stages/static.py",
                 "stages/sites.py",
+                "stages/qdq.py",
+                "stages/smoothing.py",
                 "stages/offline.py",
                 "stages/graph.py",
             ),

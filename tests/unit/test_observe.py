@@ -82,6 +82,8 @@ def test_ends_of_channels(tmp_path: Path, opset: int) -> None:
     high = np.max([array.max(axis=(0, 2, 3)) for array in arrays], axis=0)
     np.testing.assert_array_equal(found["minimum"][:2], low)
     np.testing.assert_array_equal(found["maximum"][:2], high)
+    powers = np.mean([np.square(array).mean(axis=(0, 2, 3)) for array in arrays], axis=0)
+    np.testing.assert_allclose(found["power"][:2], powers, rtol=1e-5)
     # What the rectifier gives, by its last axis.
     assert (found["minimum"][2:] == 0).all()
     assert (found["maximum"][2:] > 0).all()

@@ -20,6 +20,7 @@ from ortc.stages.calibrate import Range, Ranges
 from ortc.stages.qdq import emit, round_channels
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import observed
+from ortc.target import Smoothing
 
 SIZE = 16
 Array = NDArray[Any]
@@ -76,7 +77,7 @@ def ranges(model: onnx.ModelProto, x: Array, *operators: str) -> Ranges:
     found = {}
     for tensor in tensors:
         flat = np.moveaxis(values[tensor.name], tensor.axis, -1).reshape(-1, tensor.channels)
-        found[tensor.name] = Range(flat.min(axis=0), flat.max(axis=0))
+        found[tensor.name] = Range(flat.min(axis=0), flat.max(axis=0), np.square(flat).mean(axis=0))
     return Ranges(found, "minmax", 1)
 
 
@@ -320,8 +321,8 @@ def test_weights_are_dequantized_before_they_are_read() -> None:
     assert cosine(actual, wanted) > 0.999
 
 
-@pytest.mark.parametrize("smooth", [0.25, 0.5, 0.75])
-def test_smoothing_helps_where_channels_differ(smooth: float) -> None:
+@pytest.mark.parametrize("smooth", [0.25, 0.5, 0.75, "auto"])
+def test_smoothing_helps_where_channels_differ(smooth: Smoothing) -> None:
     model = make(ATTENTION, "y", weights(wq=(SIZE, SIZE), wk=(SIZE, SIZE), b=(SIZE,)))
     plain = quantized(model, X, "MatMul", expected=2)
     result, (actual,), (wanted,) = quantized(model, X, "MatMul", expected=2, smooth=smooth)
@@ -353,7 +354,12 @@ def test_smoothing_is_folded_into_a_normalization() -> None:
 
 def test_ranges_are_kept(tmp_path: Path) -> None:
     found = Ranges(
-        {"/a/b": Range(X.min(axis=(0, 1)), X.max(axis=(0, 1))), "c": Range(np.zeros(2), np.ones(2))}, "minmax", 7
+        {
+            "/a/b": Range(X.min(axis=(0, 1)), X.max(axis=(0, 1)), np.square(X).mean(axis=(0, 1))),
+            "c": Range(np.zeros(2), np.ones(2), np.ones(2)),
+        },
+        "minmax",
+        7,
     )
     found.save(tmp_path / "ranges.npz")
     again = Ranges.load(tmp_path / "ranges.npz")

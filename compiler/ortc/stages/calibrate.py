@@ -1,8 +1,8 @@
 """Calibration: the ranges that activations take on real samples, for static quantization.
 
-The compiler writes the graph with outputs for the least and the greatest value of every channel; stages/observe.py runs
-it, in the target's runtime environment, sample by sample. No activation leaves that process, and weights stay where
-they are.
+The compiler writes the graph with outputs for the least, the greatest and the mean square value of every channel;
+stages/observe.py runs it, in the target's runtime environment, sample by sample. No activation leaves that process, and
+weights stay where they are.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ PERCENTILE = 99.999
 
 @dataclass(frozen=True)
 class Range:
-    """What a tensor was seen to hold: the least and the greatest value of each channel, float32."""
+    """What a tensor was seen to hold: least and greatest value and mean square of each channel, float32."""
 
     minimum: Array
     maximum: Array
+    power: Array
 
     @property
     def reach(self) -> Array:
@@ -59,6 +60,7 @@ class Ranges:
             "channels": np.array([len(entry.minimum) for entry in entries], np.int64),
             "minimum": np.concatenate([np.zeros(0, np.float32), *(entry.minimum for entry in entries)]),
             "maximum": np.concatenate([np.zeros(0, np.float32), *(entry.maximum for entry in entries)]),
+            "power": np.concatenate([np.zeros(0, np.float32), *(entry.power for entry in entries)]),
             "method": np.array(self.method),
             "samples": np.array(self.samples),
         }
@@ -132,7 +134,8 @@ def _split(names: Sequence[str], channels: Sequence[int] | Array, arrays: Arrays
     """Ranges from the ends of all channels of all tensors, one tensor after the other."""
     ends = np.cumsum(channels).astype(int)
     parts = {name: slice(end - size, end) for name, size, end in zip(names, channels, ends, strict=True)}
-    return {name: Range(arrays["minimum"][part], arrays["maximum"][part]) for name, part in parts.items()}
+    kinds = ("minimum", "maximum", "power")
+    return {name: Range(*(arrays[kind][part] for kind in kinds)) for name, part in parts.items()}
 
 
 def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> None:
@@ -150,7 +153,7 @@ def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> No
 
 
 def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path, *, with_values: bool) -> None:
-    """Write the graph with each channel's least and greatest value as its outputs, external weights by reference."""
+    """Write the graph with what Range holds of each channel as its outputs, external weights by reference."""
     import onnx_ir as ir
 
     found = {value.name: value for node in model.graph for value in node.outputs}
@@ -172,12 +175,14 @@ def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path, *,
         axes = [0, 2] if tensor.axis == 1 else [0]
         shape = constant(f"ortc/shape/{'_'.join(map(str, sizes))}", sizes)
         flat = append("Reshape", [found[tensor.name], shape], f"{tensor.name}/flat", {})
-        for end, operator in (("minimum", "ReduceMin"), ("maximum", "ReduceMax")):
+        square = append("Mul", [flat, flat], f"{tensor.name}/square", {})
+        kinds = (("minimum", "ReduceMin", flat), ("maximum", "ReduceMax", flat), ("power", "ReduceMean", square))
+        for end, operator, source in kinds:
             # From opset 18 on the axes are an input.
             if model.opset_imports[""] >= 18:
-                inputs, attributes = [flat, constant(f"ortc/axes/{len(axes)}", axes)], {}
+                inputs, attributes = [source, constant(f"ortc/axes/{len(axes)}", axes)], {}
             else:
-                inputs, attributes = [flat], {"axes": axes}
+                inputs, attributes = [source], {"axes": axes}
             value = append(operator, inputs, f"{tensor.name}/{end}", {**attributes, "keepdims": 0})
             value.shape = ir.Shape([tensor.channels])
             model.graph.outputs.append(value)

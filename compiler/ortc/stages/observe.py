@@ -2,8 +2,9 @@
 
 Executed by the interpreter of the target's own runtime environment. Needs onnxruntime and numpy alone. REQUEST is a
 JSON file: model, folder (of its external weights), samples (.npz files), tensors, method, percentile, threads, output.
-The model has, for each of the tensors, two outputs NAME/minimum and NAME/maximum with a value for each channel, and for
-percentiles one more, NAME/flat, with all of its values. Memory is that of one sample, however many there are.
+The model has, for each of the tensors, outputs NAME/minimum, NAME/maximum and NAME/power, its mean square, with a value
+for each channel, and for percentiles NAME/flat with all of its values. Memory is that of one sample, however many there
+are.
 """
 
 from __future__ import annotations
@@ -73,20 +74,24 @@ def main(request: dict[str, Any]) -> None:
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", request["folder"])
     session = ort.InferenceSession(Path(request["model"]).read_bytes(), options, providers=["CPUExecutionProvider"])
     tensors, moving = request["tensors"], request["method"] == "moving-average"
-    names = [f"{name}/{end}" for end in ("minimum", "maximum") for name in tensors]
+    names = [f"{name}/{end}" for end in ("minimum", "maximum", "power") for name in tensors]
     histograms = {name: Histogram() for name in tensors} if request["method"] == "percentile" else {}
     ends: tuple[Array, Array] | None = None
+    power: Array = np.zeros(0)
     sizes: list[int] = []
     for count, path in enumerate(request["samples"], start=1):
         with np.load(path, allow_pickle=False) as archive:
             found = session.run([*names, *(f"{name}/flat" for name in histograms)], dict(archive))
         sizes = [value.size for value in found[: len(tensors)]]
-        low, high = (np.concatenate(found[at : at + len(tensors)]).astype(np.float64) for at in (0, len(tensors)))
+        low, high, square = (
+            np.concatenate(found[at * len(tensors) : (at + 1) * len(tensors)]).astype(np.float64) for at in range(3)
+        )
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             wrong = next(name for name, value in zip(names, found, strict=False) if not np.isfinite(value).all())
             raise SystemExit(f"`{wrong.rpartition('/')[0]}` is not finite on {Path(path).name}: no scale covers it")
         for histogram, values in zip(histograms.values(), found[len(names) :], strict=True):
             histogram.add(values)
+        power = power + (square - power) / count if count > 1 else square
         if ends is None:
             ends = (low, high)
         elif moving:
@@ -99,7 +104,8 @@ def main(request: dict[str, Any]) -> None:
         bounds = [histogram.percentile(request["percentile"]) for histogram in histograms.values()]
         lows, highs = (np.repeat([bound[side] for bound in bounds], sizes) for side in (0, 1))
         ends = (np.clip(ends[0], lows, highs), np.clip(ends[1], lows, highs))
-    np.savez(request["output"], minimum=ends[0].astype(np.float32), maximum=ends[1].astype(np.float32))
+    minimum, maximum = (end.astype(np.float32) for end in ends)
+    np.savez(request["output"], minimum=minimum, maximum=maximum, power=power.astype(np.float32))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from ortc.stages.calibrate import Range, Ranges
 from ortc.stages.graph import values
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import MOVES, Site, find_sites, find_stream, is_bias, is_standard, is_weight, node_name
+from ortc.stages.smoothing import factors_of
+from ortc.target import Smoothing
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 LEAST_OPSET = 13
 """From here on DequantizeLinear takes a scale for each channel."""
 _NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
-_TINY = 1e-5
 _MOST = 2.0**30
 """A bias is a 32-bit integer in steps of activation and weight."""
 
@@ -36,7 +37,7 @@ def emit(
     ranges: Ranges,
     *,
     operators: tuple[str, ...],
-    smooth: float | None = None,
+    smooth: Smoothing | None = None,
     exclude: tuple[str, ...] = (),
 ) -> int:
     """Quantize a model in place; see static.quantize_static. Returns how many nodes now run on integers.
@@ -80,7 +81,7 @@ class _Rounded:
 class _Emitter:
     """One model while it is quantized."""
 
-    def __init__(self, model: ir.Model, ranges: Ranges, smooth: float | None) -> None:
+    def __init__(self, model: ir.Model, ranges: Ranges, smooth: Smoothing | None) -> None:
         self.model = model
         self.ranges = ranges.tensors
         self.smooth = smooth
@@ -184,7 +185,7 @@ class _Emitter:
         if activation not in self.rounded:
             found, source = self.ranges[str(activation.name)], activation
             if factors is not None:
-                found = Range(found.minimum / factors, found.maximum / factors)
+                found = Range(found.minimum / factors, found.maximum / factors, found.power / factors**2)
                 if not self._fold(activation, factors):
                     inverse = self._constant(f"{activation.name}_smoothing", 1 / factors)
                     source = self._before(site.node, "Mul", [activation, inverse], f"{activation.name}_smoothed")
@@ -226,15 +227,13 @@ class _Emitter:
         return self._constant(f"{name}_scale", np.float32(step)), self._constant(f"{name}_zero_point", zero), step
 
     def _factors(self, activation: ir.Value) -> Array | None:
-        """What the channels of an activation are divided by, for all that multiply it; their median is 1."""
+        """What the channels of an activation are divided by, for all that multiply it."""
         if activation not in self.factors:
             sites, factors = self.readers[activation], None
             # What a convolution gave is rounded already.
             if self.smooth is not None and activation not in self.rounded and sites[0].node.op_type != "Conv":
-                rows = np.max([np.abs(site.array.numpy()).max(axis=site.axis) for site in sites], axis=0)
-                reach = np.maximum(self.ranges[str(activation.name)].reach, _TINY)
-                factors = reach**self.smooth / np.maximum(rows, _TINY) ** (1 - self.smooth)
-                factors = np.asarray(factors / np.median(factors), np.float32)
+                matrices = [site.array.numpy() if site.axis == 1 else site.array.numpy().T for site in sites]
+                factors = factors_of(self.ranges[str(activation.name)], matrices, self.smooth)
             self.factors[activation] = factors
         return self.factors[activation]
 

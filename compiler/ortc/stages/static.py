@@ -20,6 +20,7 @@ from ortc.stages.calibrate import Ranges
 from ortc.stages.graph import MODEL_FILE, write
 from ortc.stages.qdq import emit
 from ortc.stages.quantize import NotApplicable
+from ortc.target import Smoothing
 
 _NOT_APPLICABLE = 3
 
@@ -30,7 +31,7 @@ def quantize_static(
     ranges: Ranges,
     *,
     operators: tuple[str, ...],
-    smooth: float | None = None,
+    smooth: Smoothing | None = None,
     exclude: tuple[str, ...] = (),
 ) -> None:
     """Write the quantized form of `source`/model.onnx to `output`/model.onnx.
@@ -40,8 +41,8 @@ def quantize_static(
         output: an existing, other directory.
         ranges: of the activations, from ortc.stages.calibrate; a node whose activation has none stays as it is.
         operators: types of nodes to quantize: those of sites.QUANTIZABLE, and `Gather` for embedding tables.
-        smooth: how much of a channel's spread goes from activations into weights, 0 to 1; SmoothQuant's alpha (Xiao et
-            al., 2022, equation 4). None leaves activations as they are.
+        smooth: how much of a channel's spread goes from activations into weights, 0 to 1, or `auto`: see
+            ortc.stages.smoothing. None leaves activations as they are.
         exclude: names of nodes to leave in floating point.
 
     Raises:
