@@ -35,28 +35,38 @@ def environment(
     Raises:
         StageError: the packages cannot be installed.
     """
-    interpreter, made = is_made(requirements, root, python)
-    if made:
+    interpreter, _ = is_made(requirements, root, python)
+    kept(interpreter.parent.parent, lambda place: _make(requirements, place, python), on_make)
+    return interpreter
+
+
+def kept(place: Path, make: Callable[[Path], None], on_make: Callable[[], None] | None = None) -> None:
+    """Make a directory of the cache once, under a lock; one that a kill left half made is made again.
+
+    Args:
+        place: where; its parent is `environments` of the cache, which `ortc cache prune` looks through.
+        make: fills it; it does not exist before.
+        on_make: called when it has to be made.
+    """
+    if (place / MARKER).is_file():
         with contextlib.suppress(OSError):
             # The time of last use, for `ortc cache prune`.
-            (interpreter.parent.parent / MARKER).touch()
-        return interpreter
-    place = interpreter.parent.parent
-    root.mkdir(parents=True, exist_ok=True)
+            (place / MARKER).touch()
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{place}.lock"):
         if (place / MARKER).is_file():
-            return interpreter
+            return
         shutil.rmtree(place, ignore_errors=True)
         if on_make is not None:
             on_make()
         try:
-            with room(("the cache", root), temporary()):
-                _make(requirements, place, python)
+            with room(("the cache", place.parent), temporary()):
+                make(place)
         except BaseException:
             shutil.rmtree(place, ignore_errors=True)
             raise
         (place / MARKER).touch()
-    return interpreter
 
 
 def is_made(requirements: str, root: Path, python: str = sys.executable) -> tuple[Path, bool]:
@@ -66,12 +76,12 @@ def is_made(requirements: str, root: Path, python: str = sys.executable) -> tupl
 
 
 def _make(requirements: str, place: Path, python: str) -> None:
-    _command([python, "-m", "venv", "--without-pip", str(place)], "make a virtual environment")
+    run_tool([python, "-m", "venv", "--without-pip", str(place)], "make a virtual environment")
     listing = place / "requirements.txt"
     listing.write_text(requirements, "utf-8")
     # pip of this environment installs into the new one, which then holds nothing that the bundle does not ask for.
     pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet"]
-    _command(
+    run_tool(
         [
             *pip,
             "--disable-pip-version-check",
@@ -85,13 +95,22 @@ def _make(requirements: str, place: Path, python: str) -> None:
     )
 
 
-def _command(arguments: list[str], purpose: str) -> None:
+def run_tool(
+    arguments: list[str],
+    purpose: str,
+    help: str = "the package index must be reachable the first time; later builds use the cached environment",  # noqa: A002
+) -> None:
+    """Run a program to its end, without what would lead a Python astray.
+
+    Raises:
+        StageError: it failed; with its last lines.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     result = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     if result.returncode != 0:
         lines = (result.stderr or result.stdout).strip().splitlines()
         raise StageError(
             f"cannot {purpose} (exit code {result.returncode})",
-            help="the package index must be reachable the first time; later builds use the cached environment",
+            help=help,
             details=tuple(lines[-12:]),
         )

@@ -9,8 +9,9 @@ from typing import Any
 
 from ortc.arrays import read_arrays, write_arrays
 from ortc.bundle import Manifest
+from ortc.emulation import emulation
 from ortc.environment import environment
-from ortc.errors import StageError
+from ortc.errors import StageError, UsageError
 from ortc.host import Host, cores, describe
 from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
 from ortc.report import Numbers, Race, Verdict
@@ -48,13 +49,18 @@ def read_bundle(bundle: Path) -> Manifest:
         raise StageError(f"{bundle}/manifest.json is not of a format that this ortc reads: {error}") from error
 
 
-def reverify(bundle: Path, store: Store, *, timed: bool = True) -> Reverified:
+def reverify(bundle: Path, store: Store, *, timed: bool = True, platform: str | None = None) -> Reverified:
     """Digests, golden answers, size and, where the bundle is for this platform, its time budgets.
 
     Args:
         bundle: the directory.
         store: where the runtime environment is kept.
         timed: measure latency, start and memory.
+        platform: judge for this one, which is emulated where this host is another; `linux/arm64`.
+
+    Raises:
+        StageError: the directory is no bundle, or the platform cannot be emulated here.
+        UsageError: the bundle is not for that platform.
     """
     from ortc.digests import sha256_file
 
@@ -63,7 +69,16 @@ def reverify(bundle: Path, store: Store, *, timed: bool = True) -> Reverified:
     verdicts: list[Verdict] = []
     numbers, race = None, None
     gpu = "CUDAExecutionProvider" in (bundle / "session.json").read_text("utf-8")
-    if host.platform not in manifest.platforms or (gpu and not host.gpus):
+    if platform is not None and platform not in manifest.platforms:
+        raise UsageError(
+            f"the bundle is not for {platform}",
+            help=f"it is for {', '.join(manifest.platforms)}; see its manifest.json",
+        )
+    if platform is not None and platform != host.platform and not gpu:
+        verdicts += _emulated(bundle, manifest, store, platform)
+        if timed:
+            verdicts += _untimed(manifest, platform)
+    elif host.platform not in manifest.platforms or (gpu and not host.gpus):
         why = "no GPU on this host" if gpu and not host.gpus else f"this host is {host.platform}"
         verdicts += [
             Verdict(gate="self-test", platform=platform, outcome="unmeasured", observed=why, limit="run on the target")
@@ -71,7 +86,7 @@ def reverify(bundle: Path, store: Store, *, timed: bool = True) -> Reverified:
         ]
     else:
         interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
-        verdicts += _selftest(interpreter, bundle, host.platform)
+        verdicts += _selftest(Worker.for_bundle(bundle.name, interpreter, bundle), bundle, host.platform)
         verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
         if timed and verdicts[0].outcome == "pass":
             numbers, race = _measure(interpreter, bundle, manifest, host)
@@ -89,9 +104,30 @@ def reverify(bundle: Path, store: Store, *, timed: bool = True) -> Reverified:
     )
 
 
-def _selftest(interpreter: Path, bundle: Path, platform: str) -> Iterator[Verdict]:
+def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> Iterator[Verdict]:
+    requirements = (bundle / "requirements.txt").read_text("utf-8")
+    emulated = emulation(platform, manifest, requirements, store.root / "environments")
+    # One thread: the emulator gains nothing from more.
+    environment = {**emulated.environment, "ORT_INTRA_OP_NUM_THREADS": "1"}
+    worker = Worker.emulated(bundle.name, emulated.command, environment, bundle)
+    yield from _selftest(worker, bundle, platform, f", on a {emulated.description}")
+    yield from most("size", manifest.model.bytes, manifest.promises.size, platform, format_bytes)
+
+
+def _untimed(manifest: Manifest, platform: str) -> Iterator[Verdict]:
+    """Promises that an emulator says nothing about."""
+    promises = manifest.promises
+    limits = {"latency": promises.latency, "memory": promises.memory, "start": promises.start}
+    for gate, limit in limits.items():
+        if limit:
+            yield Verdict(
+                gate=gate, platform=platform, outcome="unmeasured", observed="emulated", limit=f"measured on {platform}"
+            )
+
+
+def _selftest(candidate: Worker, bundle: Path, platform: str, where: str = "") -> Iterator[Verdict]:
     try:
-        with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+        with candidate as worker:
             loaded = worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)
     except WorkerError as error:
         yield Verdict(
@@ -107,7 +143,7 @@ def _selftest(interpreter: Path, bundle: Path, platform: str) -> Iterator[Verdic
         gate="self-test",
         platform=platform,
         outcome="pass",
-        observed=f"every digest and {cases} golden cases",
+        observed=f"every digest and {cases} golden cases{where}",
         limit="digests and golden answers",
     )
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -53,6 +53,11 @@ class Worker:
         """A worker that runs a bundle's loader in its own environment."""
         loader = bundle / "runtime" / "loader.py"
         return cls(name, [str(interpreter), "-E", "-s", str(loader), "worker"])
+
+    @classmethod
+    def emulated(cls, name: str, command: Sequence[str], environment: Mapping[str, str], bundle: Path) -> Self:
+        """A worker that runs a bundle's loader under an emulator: a command that starts Python, and its variables."""
+        return cls(name, [*command, str(bundle / "runtime" / "loader.py"), "worker"], environment=dict(environment))
 
     @classmethod
     def for_reference(cls, environment: Mapping[str, str] | None = None) -> Self:

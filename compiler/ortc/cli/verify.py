@@ -20,16 +20,22 @@ _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.command
 @click.argument("bundle", type=_BUNDLE)
 @click.option("--no-timing", is_flag=True, help="Digests, golden answers and size only.")
+@click.option(
+    "--platform", metavar="PLATFORM", help="Judge for this platform, emulated where this host is another: linux/arm64."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(bundle: Path, no_timing: bool, as_json: bool) -> int:
+def verify(bundle: Path, no_timing: bool, platform: str | None, as_json: bool) -> int:
     """Judge a bundle by its own promises on this host.
+
+    With --platform, its own loader runs under QEMU where this host is another platform: digests and golden answers are
+    judged, times are not.
 
     Exits with 5 when digests or golden answers are wrong, 6 when a budget is broken, 7 when this host cannot tell.
     """
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
 
-    found = reverify(bundle, Store(cache_root()), timed=not no_timing)
+    found = reverify(bundle, Store(cache_root()), timed=not no_timing, platform=platform)
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     else:
