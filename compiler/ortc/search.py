@@ -16,6 +16,8 @@ FIRST_ROUNDS, FIRST_RUNS = 4, 3
 SECOND_ROUNDS, SECOND_RUNS = 10, 5
 KEPT = 1.35
 """A variant that took this many times as long as the fastest in the first, cheap rounds is not raced again."""
+EXACT_KEPT = 2.0
+"""The fastest fp32 variant is raced again up to here; what is so much faster pays by the first rounds alone."""
 MUST_PAY = 1.03
 """How many times faster a reduced precision must be than fp32 to be worth its error."""
 
@@ -57,7 +59,7 @@ def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer) -> Ranking:
     """Order variants by the objective: one sort by size, or races that become longer for the ones that matter.
 
     Successive halving (Jamieson and Talwalkar, 2016) in two steps: a few rounds of all, then more of those within
-    35 % of the fastest. The fastest fp32 variant stays in, since a reduced precision has to beat it.
+    35 % of the fastest. The fastest fp32 variant stays in up to twice that time: a reduced precision has to beat it.
     """
     if target.objective == "size":
         return Ranking(sorted(entries, key=lambda entry: entry.made.graph.bytes))
@@ -67,7 +69,8 @@ def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer) -> Ranking:
     slowness = _slowness(first.contenders)
     exact = [name_of(entry) for entry in entries if entry.made.variant.precision == "fp32"]
     baseline = min(exact, key=lambda name: slowness[name], default=None)
-    kept = [entry for entry in entries if slowness[name_of(entry)] <= KEPT or name_of(entry) == baseline]
+    limits = {name: EXACT_KEPT if name == baseline else KEPT for name in slowness}
+    kept = [entry for entry in entries if slowness[name_of(entry)] <= limits[name_of(entry)]]
     rest = [entry for entry in entries if entry not in kept]
     rest.sort(key=lambda entry: slowness[name_of(entry)])
     if len(kept) == 1:

@@ -11,7 +11,7 @@ from ortc.errors import StageError
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
 from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
-from ortc.search import Ranking, lost, name_of, rejected, survivors
+from ortc.search import FIRST_ROUNDS, FIRST_RUNS, Ranking, lost, name_of, rejected, survivors
 from ortc.stages import measure
 from ortc.stages.optimize import DISABLED_OPTIMIZERS
 from ortc.stages.select import start_verdict, time_verdicts
@@ -159,14 +159,22 @@ class TargetBuilder:
                 sessions[tuning.name], contenders[tuning.name] = session, entry.with_tuning(tuning)
         if len(contenders) == 1:
             return contenders["plain"], None
-        outcome = self._race(list(contenders.values()), TUNING_ROUNDS, TUNING_RUNS, names=list(contenders))
-        rounds = {contender.name: contender.rounds for contender in outcome.contenders}
-        gains = {name: ratio_of_rounds(rounds["plain"], values) for name, values in rounds.items() if name != "plain"}
+        gains = self._gains(contenders, FIRST_ROUNDS, FIRST_RUNS)
+        contenders = {n: entry for n, entry in contenders.items() if n == "plain" or gains[n].value > 1 / TUNING_GAIN}
+        if len(contenders) == 1:
+            return contenders["plain"], None
+        gains = self._gains(contenders, TUNING_ROUNDS, TUNING_RUNS)
         best = max(gains, key=lambda name: gains[name].value)
         gain = gains[best]
         if gain.value < TUNING_GAIN or gain.low is None or gain.low <= 1:
             return contenders["plain"], None
         return contenders[best], f"session `{best}`"
+
+    def _gains(self, contenders: dict[str, Tried], rounds: int, runs: int) -> dict[str, Interval]:
+        """How many times faster than the plain session each of the others is."""
+        outcome = self._race(list(contenders.values()), rounds, runs, names=list(contenders))
+        found = {contender.name: contender.rounds for contender in outcome.contenders}
+        return {name: ratio_of_rounds(found["plain"], values) for name, values in found.items() if name != "plain"}
 
     def _elsewhere(self, entry: Tried, ranking: Ranking) -> tuple[Elsewhere, ...]:
         """How the winner does at other shapes of the matrix, against the variants that came close."""

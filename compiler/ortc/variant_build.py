@@ -91,6 +91,8 @@ class VariantBuilder:
                 "stages/static.py",
                 "stages/sites.py",
                 "stages/qdq.py",
+                "stages/dynamic.py",
+                "stages/editor.py",
                 "stages/smoothing.py",
                 "stages/offline.py",
                 "stages/graph.py",

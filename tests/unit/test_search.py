@@ -66,15 +66,20 @@ def test_the_fastest_comes_first_whatever_the_order(order: tuple[Tried, ...]) ->
     assert names(ranking) == ["int8-smooth", "int8", "fp32"]
 
 
-def test_what_is_far_behind_is_not_raced_again_unless_it_is_the_baseline() -> None:
+def test_what_is_far_behind_is_not_raced_again_unless_it_is_a_close_baseline() -> None:
     slow, exact = tried("int8-slow", "int8"), tried("fp32-slow", "fp32")
-    races = Races(fp32=30, fp32_slow=40, int8=10, int8_smooth=10 * KEPT * 0.99, int8_slow=10 * KEPT * 1.01)
+    races = Races(fp32=19, fp32_slow=19.5, int8=10, int8_smooth=10 * KEPT * 0.99, int8_slow=10 * KEPT * 1.01)
     ranking = rank([slow, exact, FP32, OTHER, INT8], target(), races)
     assert races.run == [
         ({"int8-slow", "fp32-slow", "fp32", "int8-smooth", "int8"}, FIRST_ROUNDS),
         ({"fp32", "int8-smooth", "int8"}, SECOND_ROUNDS),
     ]
     assert names(ranking) == ["int8", "int8-smooth", "fp32", "int8-slow", "fp32-slow"]
+    races = Races(fp32=21, int8=10, int8_smooth=11)
+    ranking = rank([FP32, OTHER, INT8], target(), races)
+    assert races.run[1:] == [({"int8-smooth", "int8"}, SECOND_ROUNDS)]
+    # What the first rounds say of it is enough.
+    assert pays(ranking, INT8, FP32)
 
 
 def test_a_single_variant_is_not_raced() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from ortc.arrays import Array
 from ortc.stages.calibrate import Range
-from ortc.stages.qdq import round_channels
+from ortc.stages.editor import round_channels
 from ortc.stages.smoothing import factors_of, noise
 
 RANDOM = np.random.default_rng(7)

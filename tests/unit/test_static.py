@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ortc.stages.calibrate import Range, Ranges
-from ortc.stages.qdq import emit, round_channels
+from ortc.stages.editor import round_channels
+from ortc.stages.qdq import emit
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import observed
 from ortc.target import Smoothing

@@ -30,7 +30,7 @@ TURN_SECONDS = 0.1
 """A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples
 would make the upper bound of p99."""
 MOST_RUNS = 500
-REFERENCE_RUNS = 4
+REFERENCE_RUNS = 2
 START_RUNS = 5
 REFERENCE = "PyTorch eager"
 

@@ -16,17 +16,15 @@ import numpy as np
 
 from ortc.arrays import Array
 from ortc.stages.calibrate import Range, Ranges
-from ortc.stages.graph import values
+from ortc.stages.editor import LEAST_OPSET, Editor, round_channels
 from ortc.stages.quantize import NotApplicable
-from ortc.stages.sites import MOVES, Site, find_sites, find_stream, is_bias, is_standard, is_weight, node_name
+from ortc.stages.sites import MOVES, Site, find_sites, find_stream, is_bias, is_standard
 from ortc.stages.smoothing import factors_of
 from ortc.target import Smoothing
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LEAST_OPSET = 13
-"""From here on DequantizeLinear takes a scale for each channel."""
 _NORMALIZATIONS = ("LayerNormalization", "RMSNormalization")
 _MOST = 2.0**30
 """A bias is a 32-bit integer in steps of activation and weight."""
@@ -55,19 +53,6 @@ def emit(
     return count
 
 
-def round_channels(weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:
-    """A weight as int8 in -127 to 127, and the float32 scale of each index of `axis`, at least `least`.
-
-    A channel of nothing but zeros has scale 1.
-    """
-    others = tuple(index for index in range(weight.ndim) if index != axis)
-    scales = np.maximum(np.abs(weight).max(axis=others) / 127, least).astype(np.float32)
-    scales[scales == 0] = 1
-    shape = [1] * weight.ndim
-    shape[axis] = -1
-    return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8), scales
-
-
 @dataclass(frozen=True)
 class _Rounded:
     """A quantized activation: its parameters as constants, its step as a number, and what DequantizeLinear gives."""
@@ -78,14 +63,13 @@ class _Rounded:
     value: ir.Value
 
 
-class _Emitter:
+class _Emitter(Editor):
     """One model while it is quantized."""
 
     def __init__(self, model: ir.Model, ranges: Ranges, smooth: Smoothing | None) -> None:
-        self.model = model
+        super().__init__(model)
         self.ranges = ranges.tensors
         self.smooth = smooth
-        self.names = {str(value.name) for value in values(model)}
         self.rounded: dict[ir.Value, _Rounded] = {}
         self.weights: dict[str, ir.Value] = {}
         self.factors: dict[ir.Value, Array | None] = {}
@@ -110,33 +94,6 @@ class _Emitter:
                 self._give_integers(node, stream[node])
         return len(chosen)
 
-    def quantize_tables(self, exclude: Sequence[str]) -> int:
-        """Turn tables that rows are gathered from into integers with a scale a column; the rows are dequantized.
-
-        One scale for a table rounds four times coarser (the word embeddings of all-MiniLM-L6-v2: an error of 4.3 % of
-        their root mean square, and 1.1 % with a scale a column).
-        """
-        tables: dict[str, tuple[ir.Value, ...]] = {}
-        lookups = [node for node in self.model.graph if _is_lookup(node) and node_name(node) not in exclude]
-        for node in lookups:
-            table, output = node.inputs[0], node.outputs[0]
-            assert table is not None  # noqa: S101  # _is_lookup
-            assert table.const_value is not None  # noqa: S101
-            name = str(table.name)
-            if name not in tables:
-                tables[name] = self._integers(name, *round_channels(table.const_value.numpy(), axis=1))
-            integers, *parameters = tables[name]
-            rows = self._before(node, "Gather", [integers, node.inputs[1]], f"{output.name}_quantized", axis=0)
-            value = self._before(node, "DequantizeLinear", [rows, *parameters], f"{output.name}_dequantized", axis=-1)
-            self._replace(node, value)
-        return len(lookups)
-
-    def remove_unused(self) -> None:
-        """Forget the weights that were rounded."""
-        for name, value in list(self.model.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
-                del self.model.graph.initializers[name]
-
     def _quantize(self, site: Site) -> None:
         """Make a node read a rounded activation and a rounded weight."""
         node, factors = site.node, self._factors(site.activation)
@@ -158,7 +115,7 @@ class _Emitter:
         rounded = np.rint(numbers / steps.astype(np.float64)).astype(np.int32)
         inputs = [activation.value, weight, self._dequantized(node, str(bias.name), rounded, steps, axis=0)]
         if add is not None:
-            self._replace(add, self._before(add, "Gemm", inputs, f"{add.outputs[0].name}_gemm"))
+            self.replace(add, self.before(add, "Gemm", inputs, f"{add.outputs[0].name}_gemm"))
             self.model.graph.remove(node, safe=True)
             return
         for index, value in enumerate(inputs):
@@ -187,11 +144,11 @@ class _Emitter:
             if factors is not None:
                 found = Range(found.minimum / factors, found.maximum / factors, found.power / factors**2)
                 if not self._fold(activation, factors):
-                    inverse = self._constant(f"{activation.name}_smoothing", 1 / factors)
-                    source = self._before(site.node, "Mul", [activation, inverse], f"{activation.name}_smoothed")
+                    inverse = self.constant(f"{activation.name}_smoothing", 1 / factors)
+                    source = self.before(site.node, "Mul", [activation, inverse], f"{activation.name}_smoothed")
             scale, zero, step = self._parameters(str(source.name), found)
-            integers = self._before(site.node, "QuantizeLinear", [source, scale, zero], f"{source.name}_quantized")
-            value = self._before(site.node, "DequantizeLinear", [integers, scale, zero], f"{source.name}_dequantized")
+            integers = self.before(site.node, "QuantizeLinear", [source, scale, zero], f"{source.name}_quantized")
+            value = self.before(site.node, "DequantizeLinear", [integers, scale, zero], f"{source.name}_dequantized")
             self.rounded[activation] = _Rounded(scale, zero, step, value)
         return self.rounded[activation]
 
@@ -207,8 +164,8 @@ class _Emitter:
             scale, zero, step = self._parameters(str(end.name), self.ranges[str(end.name)])
         producer = end.producer()
         assert producer is not None  # noqa: S101  # it is a node's output
-        integers = ir.Value(name=self._free(f"{end.name}_quantized"))
-        value = ir.Value(name=self._free(f"{end.name}_dequantized"), shape=end.shape, type=end.type)
+        integers = ir.Value(name=self.free(f"{end.name}_quantized"))
+        value = ir.Value(name=self.free(f"{end.name}_dequantized"), shape=end.shape, type=end.type)
         quantize = ir.node("QuantizeLinear", [end, scale, zero], outputs=[integers], name=integers.name)
         dequantize = ir.node("DequantizeLinear", [integers, scale, zero], outputs=[value], name=value.name)
         if end.is_graph_output():
@@ -224,7 +181,7 @@ class _Emitter:
         low, high = min(float(found.minimum.min()), 0.0), max(float(found.maximum.max()), 0.0)
         step = float(np.float32((high - low) / 255)) or 1.0
         zero = np.uint8(np.clip(round(-low / step), 0, 255))
-        return self._constant(f"{name}_scale", np.float32(step)), self._constant(f"{name}_zero_point", zero), step
+        return self.constant(f"{name}_scale", np.float32(step)), self.constant(f"{name}_zero_point", zero), step
 
     def _factors(self, activation: ir.Value) -> Array | None:
         """What the channels of an activation are divided by, for all that multiply it."""
@@ -248,7 +205,7 @@ class _Emitter:
             return False
         for index, value in parameters:
             assert value.const_value is not None  # noqa: S101  # is_bias
-            smoothed = self._constant(f"{value.name}_smoothed", value.const_value.numpy() / factors)
+            smoothed = self.constant(f"{value.name}_smoothed", value.const_value.numpy() / factors)
             node.replace_input_with(index, smoothed)
         return True
 
@@ -262,59 +219,5 @@ class _Emitter:
         return self.weights[name]
 
     def _dequantized(self, before: ir.Node, name: str, integers: Array, scales: Array, axis: int) -> ir.Value:
-        inputs = self._integers(name, integers, scales)
-        return self._before(before, "DequantizeLinear", inputs, f"{name}_dequantized", axis=axis)
-
-    def _integers(self, name: str, integers: Array, scales: Array) -> tuple[ir.Value, ...]:
-        """Constants for rounded numbers, their scales and zero points."""
-        return (
-            self._constant(f"{name}_quantized", integers),
-            self._constant(f"{name}_scale", scales),
-            self._constant(f"{name}_zero_point", np.zeros(scales.shape, integers.dtype)),
-        )
-
-    def _replace(self, node: ir.Node, value: ir.Value) -> None:
-        """Remove a node; `value` takes the place and the name of its output."""
-        output = node.outputs[0]
-        value.shape, value.type = output.shape, output.type
-        value.name, output.name = output.name, value.name
-        output.replace_all_uses_with(value, replace_graph_outputs=True)
-        self.model.graph.remove(node, safe=True)
-
-    def _before(
-        self, node: ir.Node, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int
-    ) -> ir.Value:
-        """The output of a new node that stands before another."""
-        import onnx_ir as ir
-
-        output = ir.Value(name=self._free(name))
-        new = ir.node(operator, inputs, attributes, outputs=[output], name=output.name)
-        self.model.graph.insert_before(node, new)
-        return output
-
-    def _constant(self, name: str, array: Array | np.generic) -> ir.Value:
-        import onnx_ir as ir
-
-        tensor = ir.tensor(np.asarray(array), name=self._free(name))
-        value = ir.Value(
-            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
-        )
-        self.model.graph.register_initializer(value)
-        return value
-
-    def _free(self, name: str) -> str:
-        """A name that no other value has."""
-        while name in self.names:
-            name += "_"
-        self.names.add(name)
-        return name
-
-
-def _is_lookup(node: ir.Node) -> bool:
-    """Whether a node gathers rows from a constant matrix."""
-    if node.op_type != "Gather" or not is_standard(node) or node.attributes.get_int("axis", 0) != 0:
-        return False
-    table = node.inputs[0]
-    return (
-        table is not None and is_weight(table) and table.const_value is not None and len(table.const_value.shape) == 2
-    )
+        inputs = self.integers(name, integers, scales)
+        return self.before(before, "DequantizeLinear", inputs, f"{name}_dequantized", axis=axis)

@@ -1,7 +1,7 @@
 """INT8 without calibration: weights become int8 at build time, activations while the model runs.
 
-Run as `python -m ortc.stages.quantize REQUEST`, in a process of its own: the quantizer holds several copies of the
-weights. REQUEST is JSON: source, output, operators, smooth, weight_only.
+Run as `python -m ortc.stages.quantize REQUEST`, in a process of its own, which holds the weights more than
+once. REQUEST is JSON: source, output, operators, smooth, weight_only.
 """
 
 from __future__ import annotations
@@ -141,10 +141,16 @@ def narrowing(model: onnx.ModelProto) -> list[str]:
 
 def _main(source: str, output: str, operators: list[str], smooth_first: bool, weight_only: bool) -> None:
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+    import onnx_ir as ir
+
+    from ortc.stages.dynamic import emit
+    from ortc.stages.editor import LEAST_OPSET
 
     model = onnx.load(source)
-    # Shapes of the intermediate values are no longer true once nodes are replaced, and the quantizer trusts them.
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    if opset < LEAST_OPSET:
+        _skip(f"dynamic quantization needs opset {LEAST_OPSET} or higher")
+    # Shapes of the intermediate values are no longer true once nodes are replaced.
     del model.graph.value_info[:]
     name_nodes(model)
     if smooth_first and smooth(model) == 0:
@@ -152,23 +158,13 @@ def _main(source: str, output: str, operators: list[str], smooth_first: bool, we
     kept = narrowing(model) if weight_only else []
     if weight_only and not kept:
         _skip("nothing to keep in floating point: no MatMul narrows")
-    before = len(model.graph.node)
-    quantize_dynamic(
-        model,
-        output,
-        op_types_to_quantize=operators,
-        per_channel=True,
-        # Signed weights: MLAS has its fastest kernels for them on VNNI and on ARM.
-        weight_type=QuantType.QInt8,
-        use_external_data_format=False,
-        nodes_to_exclude=kept,
-        extra_options={"MatMulConstBOnly": True, "DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-    result = onnx.load(output)
-    if len(result.graph.node) == before:
+    graph = ir.from_proto(model)
+    if emit(graph, tuple(operators), kept) == 0:
         _skip(f"nothing to quantize: no {' or '.join(operators)} with constant weights")
     if kept:
-        _quantize_weights(result, output)
+        _quantize_weights(ir.to_proto(graph), output)
+    else:
+        ir.save(graph, output)
 
 
 def _skip(reason: str) -> NoReturn:
