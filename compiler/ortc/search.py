@@ -12,8 +12,10 @@ from ortc.statistics import Interval, median, ratio_of_rounds
 from ortc.target_bundle import Tried
 from ortc.verdicts import describe
 
-FIRST_ROUNDS, FIRST_RUNS = 4, 3
+FIRST_ROUNDS, FIRST_RUNS = 4, 2
 SECOND_ROUNDS, SECOND_RUNS = 10, 5
+QUICK_ROUNDS = 6
+"""Instead of SECOND_ROUNDS in a quick search."""
 KEPT = 1.35
 """A variant that took this many times as long as the fastest in the first, cheap rounds is not raced again."""
 EXACT_KEPT = 2.0
@@ -55,7 +57,7 @@ def name_of(entry: Tried) -> str:
     return entry.made.variant.name
 
 
-def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer) -> Ranking:
+def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer, rounds: int = SECOND_ROUNDS) -> Ranking:
     """Order variants by the objective: one sort by size, or races that become longer for the ones that matter.
 
     Successive halving (Jamieson and Talwalkar, 2016) in two steps: a few rounds of all, then more of those within
@@ -75,7 +77,7 @@ def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer) -> Ranking:
     rest.sort(key=lambda entry: slowness[name_of(entry)])
     if len(kept) == 1:
         return Ranking([*kept, *rest], [first])
-    second = race(kept, SECOND_ROUNDS, SECOND_RUNS)
+    second = race(kept, rounds, SECOND_RUNS)
     order = _slowness(second.contenders)
     kept.sort(key=lambda entry: order[name_of(entry)])
     return Ranking([*kept, *rest], [first, second])
@@ -98,7 +100,12 @@ class Survivor(NamedTuple):
 
 
 def survivors(
-    entries: Sequence[Tried], target: TargetPlan, race: Racer, verify: Verifier, reject: Rejecter
+    entries: Sequence[Tried],
+    target: TargetPlan,
+    race: Racer,
+    verify: Verifier,
+    reject: Rejecter,
+    rounds: int = SECOND_ROUNDS,
 ) -> Iterator[Survivor]:
     """Variants that pass, from the best on; verifying is what costs most, so no more are verified than are asked for.
 
@@ -108,10 +115,11 @@ def survivors(
         race: times variants against each other.
         verify: judges a variant at every case, and may lower its graph level.
         reject: told of each that does not pass, with the reason.
+        rounds: of the race between those that came close.
     """
     if not entries:
         return
-    ranking = rank(entries, target, race)
+    ranking = rank(entries, target, race, rounds)
     queue = list(ranking.order)
     while queue:
         made = queue.pop(0)
@@ -121,7 +129,7 @@ def survivors(
             continue
         if _is_lowered(made, entry) and queue and target.objective != "size":
             # At another level it is another graph: its place has to be found again, once.
-            ranking = rank([entry, *queue], target, race)
+            ranking = rank([entry, *queue], target, race, rounds)
             if name_of(ranking.order[0]) != name_of(entry):
                 queue = list(ranking.order)
                 continue

@@ -11,7 +11,17 @@ from ortc.errors import StageError
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
 from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
-from ortc.search import FIRST_ROUNDS, FIRST_RUNS, Ranking, lost, name_of, rejected, survivors
+from ortc.search import (
+    FIRST_ROUNDS,
+    FIRST_RUNS,
+    QUICK_ROUNDS,
+    SECOND_ROUNDS,
+    Ranking,
+    lost,
+    name_of,
+    rejected,
+    survivors,
+)
 from ortc.stages import measure
 from ortc.stages.optimize import DISABLED_OPTIMIZERS
 from ortc.stages.select import start_verdict, time_verdicts
@@ -53,6 +63,7 @@ class TargetBuilder:
             for entry in target.left_out
         }
         self.failed: list[Tried] = []
+        self.quick = context.plan.search == "quick"
         self._race = partial(race, self.builder)
 
     def build(self) -> TargetBuild:
@@ -74,7 +85,8 @@ class TargetBuilder:
         if not self.builder.runnable and ready:
             return self._judge(ready[0], None, None, (), "not measured: this host lacks the target's hardware")
         self.failed = [entry for entry in made if entry.failed is not None]
-        for entry, ranking, last in survivors(ready, self.target, self._race, self._verified, self._turn_down):
+        rounds = QUICK_ROUNDS if self.quick else SECOND_ROUNDS
+        for entry, ranking, last in survivors(ready, self.target, self._race, self._verified, self._turn_down, rounds):
             found = self._finish(entry, ranking, last=last)
             if found is not None:
                 return found
@@ -159,11 +171,12 @@ class TargetBuilder:
                 sessions[tuning.name], contenders[tuning.name] = session, entry.with_tuning(tuning)
         if len(contenders) == 1:
             return contenders["plain"], None
-        gains = self._gains(contenders, FIRST_ROUNDS, FIRST_RUNS)
+        gains = self._gains(contenders, QUICK_ROUNDS if self.quick else FIRST_ROUNDS, FIRST_RUNS)
         contenders = {n: entry for n, entry in contenders.items() if n == "plain" or gains[n].value > 1 / TUNING_GAIN}
         if len(contenders) == 1:
             return contenders["plain"], None
-        gains = self._gains(contenders, TUNING_ROUNDS, TUNING_RUNS)
+        if not self.quick:
+            gains = self._gains(contenders, TUNING_ROUNDS, TUNING_RUNS)
         best = max(gains, key=lambda name: gains[name].value)
         gain = gains[best]
         if gain.value < TUNING_GAIN or gain.low is None or gain.low <= 1:
