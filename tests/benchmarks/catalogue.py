@@ -33,15 +33,16 @@ class Model:
         """`1x128`, or `1` of a model with a batch axis alone."""
         return "x".join(map(str, shape))
 
-    def build_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Where the bundle that runs at a shape was measured when it was built: one bundle a batch size."""
-        return (shape[0], 128)[: len(shape)]
+    @property
+    def main_shape(self) -> tuple[int, ...]:
+        """One request of usual length: what starts and builds are measured at."""
+        return (1, 128)[: len(self.axes)]
 
 
 TEXT_SHAPES = tuple((batch, sequence) for batch in (1, 4, 16) for sequence in (16, 128, 512))
 MODELS = (
     Model("bert-base", "BERT-base, seeded weights", "feature-extraction", TEXT_SHAPES, seeded=True),
-    Model("minilm", "all-MiniLM-L6-v2, trained", "feature-extraction", TEXT_SHAPES, seeded=False),
+    Model("minilm", "all-MiniLM-L6-v2, trained", "feature-extraction", (*TEXT_SHAPES, (8, 128)), seeded=False),
     Model("resnet-50", "ResNet-50, seeded weights, 224 x 224", IMAGES, ((1,), (4,), (16,)), seeded=True),
 )
 

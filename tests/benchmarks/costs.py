@@ -37,8 +37,8 @@ def costs(model: Model, names: tuple[str, ...], *, host: Host) -> None:
             title = TITLES[peer.name]
             known[peer.artifact] = _entry(peer.artifact, title, made.seconds, made.peak_rss_bytes, made.failure)
         if set(OURS) & set(names):
-            shape = model.build_shape(model.shapes[0])
-            cost = build_bundles(model, shape, Path(scratch) / "bundles", _cold_cache(Path(scratch)))
+            shape = model.main_shape
+            cost = build_bundles(model, shape, Path(scratch) / "bundles", _cold_cache(Path(scratch)), "full")
             known = {name: entry for name, entry in known.items() if not name.startswith("ortc")}
             title = f"**ortc build**, both targets, budgets at {model.label(shape)}"
             known["ortc"] = _entry("ortc", title, cost.seconds, cost.peak())

@@ -82,7 +82,7 @@ def _shapes(model: Model, asked: str | None) -> tuple[tuple[int, ...], ...]:
 
 def _prepare(model: Model, shapes: tuple[tuple[int, ...], ...], names: tuple[str, ...], threads: int) -> None:
     """Make everything that the races need."""
-    for shape in dict.fromkeys(model.build_shape(shape) for shape in shapes):
+    for shape in shapes:
         say(f"prepare {model.name} for {model.label(shape)}")
         for entry in entrants(model, shape, names, threads):
             say(f"  {entry.name}: {entry.reason if isinstance(entry, Absent) else entry.facts}")

@@ -96,7 +96,7 @@ def entrants(model: Model, shape: tuple[int, ...], names: tuple[str, ...], threa
             {"": (*script, "first", *settings, "--inputs", "{inputs}")},
         )
     if wanted := [name for name in OURS if name in names]:
-        bundles = bundles_of(model, model.build_shape(shape))
+        bundles = bundles_of(model, shape)
         for name in wanted:
             bundle = bundles[name]
             loader = (str(bundle.interpreter), "-E", "-s", "-B", str(bundle.directory / "runtime" / "loader.py"))
@@ -109,7 +109,7 @@ def entrants(model: Model, shape: tuple[int, ...], names: tuple[str, ...], threa
                 "precision": manifest["variant"]["precision"],
                 "variant": bundle.variant,
                 "bytes": bundle.bytes,
-                "measured_at": model.label(model.build_shape(shape)),
+                "measured_at": model.label(shape),
             }
             yield Entrant(
                 name,

@@ -21,7 +21,7 @@ def start(model: Model, names: tuple[str, ...], *, host: Host, threads: int, rou
     Each start is one process that answers one request of batch 1 (and sequence 128). The first of a contender in a run
     does not count: it brings the files into the page cache.
     """
-    shape = model.build_shape(model.shapes[0])
+    shape = model.main_shape
     path = records.place(host.fingerprint(), "start", model.name)
     document = records.read(path) or {}
     if document.get("threads", threads) != threads:

@@ -169,7 +169,7 @@ def bundles_of(model: Model, shape: tuple[int, ...]) -> dict[str, Bundle]:
     """
     output = home() / "bundles" / model.name / model.label(shape)
     cache = home() / "ortc-cache"
-    build_bundles(model, shape, output, cache)
+    build_bundles(model, shape, output, cache, "quick")
     base = output / f"bench-{model.name}"
     report = json.loads(next(base.glob("*.report.json")).read_text("utf-8"))
     targets = {entry["target"]: entry for entry in report["targets"]}
@@ -188,8 +188,8 @@ def bundles_of(model: Model, shape: tuple[int, ...]) -> dict[str, Bundle]:
     return found
 
 
-def build_bundles(model: Model, shape: tuple[int, ...], output: Path, cache: Path) -> Cost:
-    """`ortc build` of all targets of a benchmark spec.
+def build_bundles(model: Model, shape: tuple[int, ...], output: Path, cache: Path, search: str) -> Cost:
+    """`ortc build --search SEARCH` of all targets of a benchmark spec, with the budgets placed at a shape.
 
     Raises:
         RuntimeError: the build fails.
@@ -199,7 +199,7 @@ def build_bundles(model: Model, shape: tuple[int, ...], output: Path, cache: Pat
     places = [f"targets.{name.removeprefix('ortc-')}.latency_budget.at" for name in OURS]
     sizes = list(zip(model.axes, shape, strict=True))
     overrides = [f"{place}.{axis}={size}" for place in places for axis, size in sizes]
-    command = [sys.executable, "-m", "ortc", "build", str(spec), "-o", str(output)]
+    command = [sys.executable, "-m", "ortc", "build", str(spec), "-o", str(output), "--search", search]
     command += [part for override in overrides for part in ("--set", override)]
     log = _made(output.parent) / f"{output.name}.log.txt"
     cost = run_counted(command, directory=HERE.parents[1], variables={"ORTC_CACHE_DIR": str(cache)}, log=log)
