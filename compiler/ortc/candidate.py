@@ -31,6 +31,7 @@ from ortc.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, V
 from ortc.publish import stamp
 from ortc.render import render
 from ortc.samples import MASK
+from ortc.sbom import SBOM, sbom
 from ortc.spec import HuggingFaceSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.optimize import VariantGraph
@@ -186,7 +187,9 @@ def assemble(
         files=(),
     )
     session = session_file(made.session, made.level)
-    for file in render(target, manifest, session, pins(made.variant.runtime.pins)):
+    pinned = pins(made.variant.runtime.pins)
+    (directory / SBOM).write_text(sbom(manifest, pinned.packages(target.platforms), directory), "utf-8")
+    for file in render(target, manifest, session, pinned):
         path = directory / file.path
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(file.content)

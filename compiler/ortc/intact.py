@@ -9,12 +9,9 @@ from ortc.bundle import FileInfo, Manifest
 from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.host import loader_module
+from ortc.publish import COMPANIONS
 from ortc.reverify import read_bundle
 
-MEASUREMENTS = "measurements"
-ATTESTATIONS = "attestations"
-COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
-"""Directories of a bundle whose files may be added after it was published; SHA256SUMS does not list them."""
 SUMS = "SHA256SUMS"
 MANIFEST = "manifest.json"
 

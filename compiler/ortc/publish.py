@@ -19,10 +19,14 @@ from ortc.bundle import STAMP, FileInfo, Manifest, to_json
 from ortc.digests import sha256_file
 from ortc.disk import full, is_full
 from ortc.errors import StageError
+from ortc.provenance import PROVENANCE
 
 _RENAME_EXCHANGE = 2
 _AT_FDCWD = -100
 MEASUREMENTS = "measurements"
+ATTESTATIONS = "attestations"
+COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
+"""Directories of a bundle whose files may join it after it was published; SHA256SUMS does not list them."""
 
 
 def stamp() -> int:
@@ -48,7 +52,7 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     files = tuple(
         FileInfo(path=path, sha256=sha256_file(directory / path), bytes=(directory / path).stat().st_size)
         for path in sorted(str(file.relative_to(directory)) for file in directory.rglob("*") if file.is_file())
-        if path not in skipped and not path.startswith(f"{MEASUREMENTS}/")
+        if path not in skipped and path.partition("/")[0] not in COMPANIONS
     )
     manifest = manifest.model_copy(update={"files": files})
     (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
@@ -75,14 +79,15 @@ def is_intact(place: Path, sums: str) -> bool:
         listed = (place / "SHA256SUMS").read_text("utf-8").splitlines()
         if f"{sha256_file(place / 'manifest.json')}  manifest.json" not in listed:
             return False
-        if not any((place / MEASUREMENTS).iterdir()):
+        if not any((place / MEASUREMENTS).iterdir()) or not (place / PROVENANCE).is_file():
             return False
         found = {str(file.relative_to(place)): file.stat() for file in place.rglob("*") if file.is_file()}
     except (OSError, ValueError):
         return False
     expected = {"manifest.json", "SHA256SUMS", *(file.path for file in manifest.files)}
     # What the loader allows to come and go.
-    if {p for p in found if not p.startswith(f"{MEASUREMENTS}/") and "__pycache__" not in Path(p).parts} != expected:
+    own = {path for path in found if path.partition("/")[0] not in COMPANIONS and "__pycache__" not in Path(path).parts}
+    if own != expected:
         return False
     return all(
         found[file.path].st_size == file.bytes and int(found[file.path].st_mtime) == manifest.stamp

@@ -13,11 +13,17 @@ from ortc.candidate import Made, Material, assemble
 from ortc.context import Context
 from ortc.digests import code_digest, templates_digest
 from ortc.errors import StageError
+from ortc.intact import own_files
 from ortc.plan import TargetPlan, TuningPlan
+from ortc.provenance import PROVENANCE, provenance
 from ortc.publish import MEASUREMENTS, seal, stamp
 from ortc.report import Check, Race, TargetReport, Verdict
+from ortc.sbom import performance
 from ortc.stages.verify import is_invariant
 from ortc.worker import Worker
+
+CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py")
+"""What decides the bytes of a bundle, besides what goes into it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class TargetBuild:
             "report": self.report.model_dump(mode="json"),
             "tools": context.tools,
             "stamp": stamp(),
-            "code": [code_digest("candidate.py", "bundle.py", "render.py", "publish.py"), templates_digest()],
+            "code": [code_digest(*CODE), templates_digest()],
         }
 
     def write(self, context: Context, material: Material, directory: Path) -> None:
@@ -99,9 +105,17 @@ class TargetBuild:
             "numbers": None if self.report.numbers is None else self.report.numbers.model_dump(mode="json"),
             "race": None if self.race is None else self.race.model_dump(mode="json"),
         }
-        measurement = place / f"{context.host.fingerprint()}.json"
-        measurement.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
-        os.utime(measurement, (sealed.stamp, sealed.stamp))
+        fingerprint = context.host.fingerprint()
+        card = performance(sealed, fingerprint, self.report.numbers, self.report.verdicts)
+        beside = {
+            f"{MEASUREMENTS}/{fingerprint}.json": json.dumps(document, indent=1) + "\n",
+            f"{MEASUREMENTS}/{fingerprint}.cdx.json": card,
+            PROVENANCE: provenance(sealed, own_files(directory, sealed)),
+        }
+        (directory / PROVENANCE).parent.mkdir()
+        for name, text in beside.items():
+            (directory / name).write_text(text, "utf-8")
+            os.utime(directory / name, (sealed.stamp, sealed.stamp))
         if self.interpreter is not None:
             with Worker.for_bundle(self.plan.name, self.interpreter, directory) as worker:
                 worker.call("load", bundle=str(directory), verify="full", selftest=True, warmup=True)

@@ -111,6 +111,15 @@ class Pin(_Data):
     wheels: tuple[Wheel, ...]
 
 
+class Package(_Data):
+    """A package of a runtime environment with the digests of the wheels that may be installed."""
+
+    name: str
+    version: str
+    marker: str | None
+    sha256: tuple[str, ...]
+
+
 class PinSet(_Data):
     """All packages of a runtime environment, at exact versions."""
 
@@ -132,15 +141,28 @@ class PinSet(_Data):
         Raises:
             UnknownVersionError: the set does not serve one of them.
         """
-        wanted = {(platform, python) for platform in self._platforms(platforms) for python in self._pythons(pythons)}
         lines = []
+        for package in self.packages(platforms, pythons):
+            marker = f" ; {package.marker}" if package.marker else ""
+            lines.append(f"{package.name}=={package.version}{marker}")
+            lines[-1] += "".join(f" \\\n    --hash=sha256:{digest}" for digest in package.sha256)
+        return "".join(f"{line}\n" for line in lines)
+
+    def packages(
+        self, platforms: tuple[str, ...] | None = None, pythons: tuple[str, ...] | None = None
+    ) -> tuple[Package, ...]:
+        """What is installed on these platforms and Pythons (default: all).
+
+        Raises:
+            UnknownVersionError: the set does not serve one of them.
+        """
+        wanted = {(platform, python) for platform in self._platforms(platforms) for python in self._pythons(pythons)}
+        found = []
         for pin in self.requirements:
             digests = sorted({wheel.sha256 for wheel in pin.wheels if _serves(wheel, wanted)})
             if digests:
-                marker = f" ; {pin.marker}" if pin.marker else ""
-                lines.append(f"{pin.name}=={pin.version}{marker}")
-                lines[-1] += "".join(f" \\\n    --hash=sha256:{digest}" for digest in digests)
-        return "".join(f"{line}\n" for line in lines)
+                found.append(Package(name=pin.name, version=pin.version, marker=pin.marker, sha256=tuple(digests)))
+        return tuple(found)
 
     def download_bytes(self, platform: str, python: str) -> int:
         """Bytes of all wheels that one platform and Python downloads.

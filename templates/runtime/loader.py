@@ -57,6 +57,7 @@ ENUMERATIONS = {
 }
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 MOST_CLIENTS = 1024
+_COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
 Arrays = dict[str, NDArray[Any]]
 Placed = tuple[str, str, str, str]  # a node: its provider, name, op_type, domain
 
@@ -244,7 +245,7 @@ def _present(root: Path) -> Iterator[str]:
 
     for folder, names, files in os.walk(root, onerror=refuse):
         here = Path(folder)
-        names[:] = [n for n in names if n != "__pycache__" and not (here == root and n == "measurements")]
+        names[:] = [n for n in names if n != "__pycache__" and not (here == root and n in _COMPANIONS)]
         for name in [*files, *(n for n in names if (here / n).is_symlink())]:
             yield (here / name).relative_to(root).as_posix()
 

@@ -10,6 +10,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from ortc.bundle import (
     Promises,
     Provenance,
     RuntimeInfo,
+    SourceFileInfo,
     VariantInfo,
     session_file,
 )
@@ -32,6 +34,7 @@ from ortc.plan import TargetPlan
 from ortc.render import render
 from ortc.resolve import resolve
 from ortc.resources import targets_dir, templates_dir
+from ortc.sbom import SBOM, sbom
 from ortc.spec import Spec
 from ortc.versions import pins
 
@@ -110,7 +113,7 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
             plan_sha256="0" * 64,
             source="onnx:small.onnx",
             revision="0123456789abcdef0123456789abcdef01234567",
-            files=(),
+            files=(SourceFileInfo(name="small.onnx", sha256="1" * 64),),
             tools={"python": "3.12.0"},
         ),
         files=(),
@@ -119,8 +122,13 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
 
 def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
     variant = target.variants[0]
-    files = render(target, manifest, session_file(variant.session, "all"), pins(variant.runtime.pins))
-    return {file.path: file.content.decode() for file in files}
+    pinned = pins(variant.runtime.pins)
+    files = render(target, manifest, session_file(variant.session, "all"), pinned)
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "model").mkdir()
+        (Path(scratch) / "model" / "model.onnx").write_bytes(b"a model")
+        bill = sbom(manifest, pinned.packages(target.platforms), Path(scratch))
+    return {**{file.path: file.content.decode() for file in files}, SBOM: bill}
 
 
 def compare(place: Path, actual: dict[str, str], *, update: bool) -> None:

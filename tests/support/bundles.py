@@ -126,7 +126,7 @@ def seal(root: Path) -> Path:
     """Set digests, sizes, SHA256SUMS and modification times as publishing does."""
     outside = {"manifest.json", "SHA256SUMS"}
     listed = [path.relative_to(root).as_posix() for path in sorted(root.rglob("*")) if path.is_file()]
-    listed = [path for path in listed if path not in outside and not path.startswith("measurements/")]
+    listed = [p for p in listed if p not in outside and not p.startswith(("measurements/", "attestations/"))]
     files = [{"path": p, "sha256": digest(root / p), "bytes": (root / p).stat().st_size} for p in listed]
     edit_json(root / "manifest.json", files=files)
     sums = "".join(f"{digest(root / path)}  {path}\n" for path in ["manifest.json", *listed])

@@ -9,7 +9,12 @@ from typing import Any
 import numpy as np
 from tests.support.bundles import STAMP, linear, seal, write_json
 
+from ortc.bundle import Manifest
 from ortc.host import Host
+from ortc.intact import own_files
+from ortc.provenance import PROVENANCE, provenance
+from ortc.sbom import SBOM, sbom
+from ortc.versions import Package
 
 HOST = Host(platform="linux/amd64", cpu="A CPU", isa=("avx2",), cores=2, memory=8 * 2**30, gpus=())
 
@@ -60,6 +65,13 @@ def whole_bundle(place: Path, *, version: str = "1.0.0", target: str = "cpu", se
     }
     recipe.session["concurrency"] = "one"
     recipe.write(place)
+    manifest = Manifest.model_validate_json((place / "manifest.json").read_bytes())
+    packages = [Package(name="onnxruntime", version="1.31.1", marker=None, sha256=("2" * 64,))]
+    (place / SBOM).write_text(sbom(manifest, packages, place), "utf-8")
+    seal(place)
+    manifest = Manifest.model_validate_json((place / "manifest.json").read_bytes())
+    (place / PROVENANCE).parent.mkdir()
+    (place / PROVENANCE).write_text(provenance(manifest, own_files(place, manifest)), "utf-8")
     add_measurement(place)
     return seal(place)
 

@@ -150,6 +150,7 @@ def test_a_bundle_passes_its_loaders_check_of_files(tmp_path: Path, material: Ma
         "model/model.onnx",
         "requirements.txt",
         *(f"runtime/{path}" for path in runtime_files()),
+        "sbom.cdx.json",
         "session.json",
     ]
 

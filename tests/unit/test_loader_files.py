@@ -68,7 +68,9 @@ def test_external_weights_are_loaded_and_verified(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("verify", ["full", "fast"])
-@pytest.mark.parametrize("name", ["stray", "model/model.onnx.bak", ".hidden", "golden/measurements/x"])
+@pytest.mark.parametrize(
+    "name", ["stray", "model/model.onnx.bak", ".hidden", "golden/measurements/x", "model/attestations/x"]
+)
 def test_a_file_too_many_is_named(bundle: Path, verify: str, name: str) -> None:
     (bundle / name).parent.mkdir(exist_ok=True)
     (bundle / name).write_text("x")
@@ -77,7 +79,12 @@ def test_a_file_too_many_is_named(bundle: Path, verify: str, name: str) -> None:
 
 
 def test_measurements_and_bytecode_may_come_and_go(bundle: Path) -> None:
-    for name in ("measurements/x.json", "runtime/__pycache__/loader.pyc", "__pycache__/x.pyc"):
+    for name in (
+        "measurements/x.json",
+        "attestations/bundle.sig",
+        "runtime/__pycache__/loader.pyc",
+        "__pycache__/x.pyc",
+    ):
         (bundle / name).parent.mkdir(exist_ok=True)
         (bundle / name).write_text("x")
     load(bundle)

@@ -16,6 +16,7 @@ from ortc import publish
 from ortc.bundle import STAMP, Manifest
 from ortc.digests import sha256_file
 from ortc.errors import StageError
+from ortc.provenance import PROVENANCE
 from ortc.publish import Staging, is_intact, seal, stamp
 
 loader: Any = runtime_module("loader")
@@ -193,7 +194,8 @@ def test_stamp(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     root = tmp_path / "bundle"
-    for name in ("model/model.onnx", "runtime/loader.py", "README.md", "measurements/old.json"):
+    names = ("model/model.onnx", "runtime/loader.py", "README.md", "measurements/old.json", PROVENANCE)
+    for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(name)
     (root / "model").chmod(0o700)
@@ -242,10 +244,11 @@ def test_an_untouched_bundle_is_intact(bundle: Path) -> None:
     seal(bundle, manifest())
     sums = sha256_file(bundle / "SHA256SUMS")
     assert is_intact(bundle, sums)
-    # Running it leaves caches, measuring it measurements.
+    # Running it leaves caches, measuring it measurements, signing it signatures.
     (bundle / "runtime" / "__pycache__").mkdir()
     (bundle / "runtime" / "__pycache__" / "loader.pyc").touch()
     (bundle / "measurements" / "another.json").touch()
+    (bundle / "attestations" / "bundle.sig").touch()
     assert is_intact(bundle, sums)
     assert not is_intact(bundle, "0" * 64)
     assert not is_intact(bundle.with_name("nothing"), sums)
@@ -259,6 +262,7 @@ def test_an_untouched_bundle_is_intact(bundle: Path) -> None:
         lambda root: (root / "model" / "model.onnx").touch(),
         lambda root: (root / "extra").touch(),
         lambda root: (root / "measurements" / "old.json").unlink(),
+        lambda root: (root / PROVENANCE).unlink(),
         lambda root: (root / "manifest.json").unlink(),
         lambda root: (root / "manifest.json").write_text("{}"),
         lambda root: keep_time(

@@ -23,15 +23,24 @@ _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 @click.option(
     "--platform", metavar="PLATFORM", help="Judge for this platform, emulated where this host is another: linux/arm64."
 )
+@click.option(
+    "--key",
+    metavar="FILE",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Verify digests and signatures with this public key (PEM), offline; nothing of the bundle is run.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(bundle: Path, no_timing: bool, platform: str | None, as_json: bool) -> int:
-    """Judge a bundle by its own promises on this host.
+def verify(bundle: Path, no_timing: bool, platform: str | None, key: Path | None, as_json: bool) -> int:
+    """Judge a bundle by its own promises on this host; or, with --key, by its signatures.
 
     With --platform, its own loader runs under QEMU where this host is another platform: digests and golden answers are
     judged, times are not.
 
-    Exits with 5 when digests or golden answers are wrong, 6 when a budget is broken, 7 when this host cannot tell.
+    Exits with 5 when digests, signatures or golden answers are wrong, 6 when a budget is broken, 7 when this host
+    cannot tell.
     """
+    if key is not None:
+        return _signatures(bundle, key, as_json=as_json)
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
 
@@ -46,6 +55,21 @@ def verify(bundle: Path, no_timing: bool, platform: str | None, as_json: bool) -
                 f"must be {verdict.limit}{where}\n"
             )
     return exit_code(found)
+
+
+def _signatures(bundle: Path, key: Path, *, as_json: bool) -> int:
+    from ortc.signing import verify as run
+
+    found = run(bundle, key)
+    if as_json:
+        sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
+        return 0
+    sys.stdout.write(f"{bundle}: {len(found.files)} files are as they were signed\n")
+    for path in found.measurements:
+        sys.stdout.write(f"  {path}: signed\n")
+    for path in found.unsigned_measurements:
+        sys.stdout.write(f"  {path}: not signed\n")
+    return 0
 
 
 def exit_code(found: Reverified) -> int:

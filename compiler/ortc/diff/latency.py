@@ -88,6 +88,9 @@ def timings(before: Bundle, after: Bundle) -> tuple[HostTimings, ...]:
 def _measurements(bundle: Bundle) -> dict[str, _Measurement]:
     found = {}
     for path in sorted((bundle.path / MEASUREMENTS).glob("*.json")):
+        if path.suffixes != [".json"]:
+            # The same as a model card.
+            continue
         try:
             found[path.stem] = _Measurement.model_validate(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:

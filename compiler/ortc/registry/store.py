@@ -12,9 +12,9 @@ from ortc.bundle import FileInfo
 from ortc.digests import sha256_file
 from ortc.disk import room
 from ortc.errors import StageError, UsageError
-from ortc.intact import MANIFEST, MEASUREMENTS, companion_files, own_files, verified
+from ortc.intact import MANIFEST, companion_files, own_files, verified
 from ortc.plan import Frozen
-from ortc.publish import Staging
+from ortc.publish import MEASUREMENTS, Staging
 from ortc.records import KeptFile
 from ortc.registry.catalogue import (
     LATEST,

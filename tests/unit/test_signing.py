@@ -1,0 +1,239 @@
+"""Signatures: one bit changed anywhere is named, measurements join and are signed apart, nothing can be moved."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.support.whole_bundles import add_measurement, whole_bundle
+
+from ortc.__main__ import run
+from ortc.errors import OrtcError, StageError, UsageError
+from ortc.signing import BUNDLE_SIGNATURE, PASSWORD, SignatureError, sign, verify
+
+Keys = tuple[Path, Path]
+
+
+def write_keys(place: Path, curve: ec.EllipticCurve | None = None, password: bytes | None = None) -> Keys:
+    """A private and a public key as PEM files."""
+    place.mkdir(parents=True, exist_ok=True)
+    private = ec.generate_private_key(curve or ec.SECP256R1())
+    encryption = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    pem = serialization.Encoding.PEM
+    (place / "key.pem").write_bytes(private.private_bytes(pem, serialization.PrivateFormat.PKCS8, encryption))
+    public = private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (place / "key.pub").write_bytes(public)
+    return place / "key.pem", place / "key.pub"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
+    return write_keys(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory, keys: Keys) -> Path:
+    """A signed bundle, not to be changed."""
+    bundle = whole_bundle(tmp_path_factory.mktemp("signed") / "cpu")
+    sign(bundle, keys[0])
+    return bundle
+
+
+@pytest.fixture
+def bundle(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "elsewhere"))
+
+
+def files(bundle: Path) -> list[str]:
+    return sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
+
+
+def test_a_signed_bundle_is_accepted_wherever_it_lies(bundle: Path, keys: Keys) -> None:
+    found = verify(bundle, keys[1])
+    covered = {*found.files, *found.measurements}
+    assert set(files(bundle)) - covered == {path for path in files(bundle) if path.endswith(".sig")}
+    assert found.unsigned_measurements == ()
+    assert len(found.measurements) == 1
+
+
+def every_bit(bundle: Path) -> Iterator[tuple[str, int]]:
+    for name in files(bundle):
+        size = (bundle / name).stat().st_size
+        # All of what is small or decides; of the large files the ends and a stride between.
+        step = 1 if size < 200 else max(1, size // 12)
+        yield from ((name, byte) for byte in {*range(0, size, step), size - 1})
+
+
+def test_one_flipped_bit_in_any_file_is_named(bundle: Path, keys: Keys) -> None:
+    tried = set()
+    for index, (name, byte) in enumerate(every_bit(bundle)):
+        content = (bundle / name).read_bytes()
+        changed = bytearray(content)
+        changed[byte] ^= 1 << (index % 8)
+        (bundle / name).write_bytes(changed)
+        with pytest.raises(OrtcError) as caught:
+            verify(bundle, keys[1])
+        # A flip in one of the two lists can name the file whose digest it was.
+        assert name in str(caught.value) or name in ("SHA256SUMS", "manifest.json"), (name, byte, str(caught.value))
+        assert caught.value.exit_code != 0
+        (bundle / name).write_bytes(content)
+        tried.add(name)
+    assert tried == set(files(bundle))
+    verify(bundle, keys[1])
+
+
+@given(byte=st.integers(min_value=0), bit=st.integers(0, 7))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bit_of_a_signature_is_free(bundle: Path, keys: Keys, byte: int, bit: int) -> None:
+    place = bundle / BUNDLE_SIGNATURE
+    content = place.read_bytes()
+    changed = bytearray(content)
+    changed[byte % len(content)] ^= 1 << bit
+    place.write_bytes(changed)
+    try:
+        with pytest.raises(SignatureError, match=r"attestations/bundle\.sig"):
+            verify(bundle, keys[1])
+    finally:
+        place.write_bytes(content)
+
+
+def test_another_key_is_refused(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(SignatureError, match="another key"):
+        verify(bundle, write_keys(tmp_path)[1])
+
+
+def test_a_measurement_may_join(bundle: Path, keys: Keys) -> None:
+    measured = add_measurement(bundle, cores=8)
+    found = verify(bundle, keys[1])
+    assert found.unsigned_measurements == (f"measurements/{measured.name}",)
+    signature = (bundle / BUNDLE_SIGNATURE).read_bytes()
+    assert signature
+    sign(bundle, keys[0])
+    assert verify(bundle, keys[1]).unsigned_measurements == ()
+    # Whoever holds the file signed before finds the bundle as it was: its own signature did not come to cover it.
+    (bundle / BUNDLE_SIGNATURE).write_bytes(signature)
+    assert len(verify(bundle, keys[1]).measurements) == 2
+
+
+def test_a_signed_measurement_that_goes_is_missed(bundle: Path, keys: Keys) -> None:
+    (measured,) = (bundle / "measurements").iterdir()
+    measured.unlink()
+    with pytest.raises(SignatureError, match=f"{measured.stem}.sig signs a measurement that is missing"):
+        verify(bundle, keys[1])
+
+
+def test_a_measurement_of_another_bundle_is_refused(bundle: Path, keys: Keys, tmp_path: Path) -> None:
+    """Its signature is good, and says of which bundle it is."""
+    other = whole_bundle(tmp_path / "other", version="2.0.0", seed=5)
+    measured = add_measurement(other, p50=0.001)
+    sign(other, keys[0])
+    for name in (f"measurements/{measured.name}", f"attestations/measurements/{measured.stem}.sig"):
+        shutil.copyfile(other / name, bundle / name)
+    with pytest.raises(SignatureError, match=rf"{measured.stem}\.sig does not match the bundle.*manifest\.json"):
+        verify(bundle, keys[1])
+
+
+def test_one_signature_does_not_stand_for_another(bundle: Path, keys: Keys) -> None:
+    (measured,) = (bundle / "attestations" / "measurements").iterdir()
+    shutil.copyfile(measured, bundle / BUNDLE_SIGNATURE)
+    with pytest.raises(SignatureError, match=r"bundle\.sig does not match the bundle: .*Extra files"):
+        verify(bundle, keys[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("attestations/extra.json", "neither signed nor a signature"),
+        ("attestations/measurements/deep/x.sig", "neither signed nor a signature"),
+        (".gitignore", r"\.gitignore is in the bundle and not in manifest\.json"),
+    ],
+)
+def test_a_file_too_many(bundle: Path, keys: Keys, name: str, told: str) -> None:
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_text("")
+    with pytest.raises(OrtcError, match=told):
+        verify(bundle, keys[1])
+
+
+@pytest.mark.parametrize("name", ["attestations/bundle.sig", "attestations/provenance.intoto.json", "session.json"])
+def test_a_file_too_few(bundle: Path, keys: Keys, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(OrtcError, match=name):
+        verify(bundle, keys[1])
+
+
+def test_a_damaged_bundle_is_not_signed(bundle: Path, keys: Keys) -> None:
+    (bundle / "session.json").write_text("{}")
+    with pytest.raises(StageError, match="damaged"):
+        sign(bundle, keys[0])
+
+
+@pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
+def test_other_curves(tmp_path: Path, curve: ec.EllipticCurve) -> None:
+    bundle, keys = whole_bundle(tmp_path / "cpu"), write_keys(tmp_path / "keys", curve)
+    sign(bundle, keys[0])
+    verify(bundle, keys[1])
+
+
+def test_a_key_with_a_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle, keys = whole_bundle(tmp_path / "cpu"), write_keys(tmp_path / "keys", password=b"secret")
+    with pytest.raises(UsageError, match="no private key that can sign"):
+        sign(bundle, keys[0])
+    monkeypatch.setenv(PASSWORD, "secret")
+    sign(bundle, keys[0])
+    verify(bundle, keys[1])
+
+
+def test_keys_that_are_none(bundle: Path, keys: Keys, tmp_path: Path) -> None:
+    (tmp_path / "no.pem").write_text("nothing")
+    unsupported = write_keys(tmp_path / "k1", ec.SECP256K1())
+    for key in (tmp_path / "no.pem", keys[1], unsupported[0]):
+        with pytest.raises(UsageError, match="no private key that can sign"):
+            sign(bundle, key)
+    for key in (tmp_path / "no.pem", keys[0], unsupported[1]):
+        with pytest.raises(UsageError, match="no public key"):
+            verify(bundle, key)
+
+
+def test_without_the_extra(bundle: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "model_signing"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "model_signing", None)
+    with pytest.raises(UsageError, match="signatures need the package `model_signing`") as caught:
+        verify(bundle, keys[1])
+    assert "ortc[sign]" in str(caught.value.help)
+
+
+def test_the_command_line(tmp_path: Path, keys: Keys, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = whole_bundle(tmp_path / "cpu")
+    assert run(["verify", str(bundle), "--key", str(keys[1])]) == 5
+    assert "not signed" in capsys.readouterr().err
+    assert run(["sign", str(bundle), "--key", str(keys[0])]) == 0
+    assert run(["verify", str(bundle), "--key", str(keys[1]), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert document["format_version"] == 1
+    assert document["unsigned_measurements"] == []
+    (bundle / "model" / "model.onnx").write_bytes(b"other")
+    assert run(["verify", str(bundle), "--key", str(keys[1])]) == 4
+    assert "model/model.onnx" in capsys.readouterr().err
+
+
+def test_the_librarys_own_verification_agrees(bundle: Path, keys: Keys) -> None:
+    """What others verify with, without ortc."""
+    from model_signing import hashing, verifying
+
+    config = verifying.Config().use_elliptic_key_verifier(public_key=keys[1]).set_ignore_unsigned_files(True)
+    config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False))
+    config.verify(bundle, bundle / BUNDLE_SIGNATURE)
+    (bundle / "session.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"session\.json"):
+        config.verify(bundle, bundle / BUNDLE_SIGNATURE)
