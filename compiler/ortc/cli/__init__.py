@@ -15,6 +15,7 @@ COMMANDS = (
     ("lock", "ortc.cli.lock:lock", "Build a spec and pin what it was made of and came to in ortc.lock."),
     ("verify", "ortc.cli.verify:verify", "Judge a bundle by its own promises on this host."),
     ("sign", "ortc.cli.sign:sign", "Sign a bundle with a key, offline."),
+    ("pack", "ortc.cli.pack:pack", "Pack a bundle as an archive, and as images for a container registry."),
     ("bench", "ortc.cli.bench:bench", "Measure a bundle, or a spec's bundles against PyTorch, on this host."),
     ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
     ("registry", "ortc.cli.registry:registry", "Keep versions of bundles, and bring them back."),

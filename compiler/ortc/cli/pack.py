@@ -1,0 +1,57 @@
+"""`ortc pack`: bundles for releases and container registries."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Literal
+
+import rich_click as click
+
+Format = Literal["tar", "oci"]
+
+
+@click.command
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("packed"),
+    show_default=True,
+    help="Where NAME-VERSION-TARGET.tar, its .sha256 and NAME-VERSION-TARGET.oci/ go.",
+)
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(["tar", "oci"]),
+    multiple=True,
+    default=("tar", "oci"),
+    show_default=True,
+    help="An archive for a release; an OCI image layout for registries. May be repeated.",
+)
+@click.option(
+    "--base",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="LAYOUT",
+    help="An OCI layout of one image with a shell, below the modelcar's files: for KServe's sidecar.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def pack(bundle: Path, output: Path, formats: tuple[Format, ...], base: Path | None, as_json: bool) -> int:
+    """Pack a bundle: the same bundle gives the same bytes.
+
+    Every file is compared with its digest first. The layout has a model artifact (VERSION-TARGET) and a modelcar
+    (VERSION-TARGET-modelcar), which `skopeo copy oci:LAYOUT:REFERENCE docker://…` puts into a registry.
+    """
+    from ortc.packing import pack as run
+
+    done = run(bundle, output, formats, base)
+    if as_json:
+        sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
+        return 0
+    if done.archive is not None:
+        sys.stdout.write(f"{done.archive}  sha256:{done.archive_sha256}\n")
+    for image in done.images:
+        sys.stdout.write(f"{done.layout}:{image.reference}  {image.kind}, {image.digest}\n")
+    return 0
