@@ -1,7 +1,8 @@
 """docs/performance.md and its plots from the data.
 
 What stands between `<!-- bench: KIND FINGERPRINT MODEL -->` and `<!-- /bench -->` is written here; everything else on
-the page is written by hand and stays. Kinds: host, latency, detail (with a shape), start, costs.
+the page is written by hand and stays. Kinds: host, latency, detail (with a shape), start, costs, choice,
+objectives.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ def page(text: str) -> str:
         "detail": detail,
         "start": start,
         "costs": costs,
+        "choice": choice,
+        "objectives": objectives,
     }
 
     def part(match: re.Match[str]) -> str:
@@ -153,6 +156,67 @@ def costs(fingerprint: str, name: str) -> str:
         result = f"{entry['seconds']:.1f}" if entry["failure"] is None else f"fails after {entry['seconds']:.0f}"
         rows.append(f"| {entry['title']} | {result} | {peak} |")
     return "\n".join(rows) + "\n"
+
+
+def choice(fingerprint: str, name: str) -> str:
+    """Every variant by itself, and what ships at each gate beside what this race says should."""
+    document = _required(fingerprint, "choice", name)
+    variants, gates = document["variants"], document["shipped"]
+    rows = [
+        "| variant | p50 ms [95 %] | samples | parity | " + " | ".join(f"ships at {gate}" for gate in gates) + " |",
+        "|---|---:|---:|---|" + "---|" * len(gates),
+    ]
+    middle = {n: median([v for turn in e["rounds"] for v in turn]) for n, e in variants.items() if e["rounds"]}
+    for variant in sorted(middle, key=lambda entry: middle[entry]):
+        entry = variants[variant]
+        p50 = percentile([value for turn in entry["rounds"] for value in turn], 0.5)
+        cells = [
+            variant,
+            f"{_milliseconds(p50.value)} {_bounds(p50, _milliseconds)}",
+            str(p50.samples),
+            entry["parity"],
+        ]
+        cells += [_choice_cell(variant, float(gate), document, middle) for gate in gates]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n" + _scheduling(document)
+
+
+def _choice_cell(variant: str, gate: float, document: Json, middle: dict[str, float]) -> str:
+    passing = [name for name in middle if keeps(document["variants"][name]["parity"], gate)]
+    if variant not in passing:
+        return "fails"
+    best = min(passing, key=lambda name: middle[name])
+    words = [word for word, is_it in (("**ships**", document["shipped"][str(gate)] == variant),) if is_it]
+    if variant == best:
+        words.append("fastest here")
+    elif words:
+        both = [document["variants"][name]["rounds"] for name in (variant, best)]
+        words.append(f"{_ratio(ratio_of_rounds(both[0], both[1]))} of {best}")
+    return ", ".join(words)
+
+
+def keeps(parity: str, gate: float) -> bool:
+    """Whether what a report says of a variant's parity keeps a gate; fp32 was held to its own, tighter one."""
+    kind, value = parity.split()[:2]
+    return kind == "max_abs" or float(value) >= gate
+
+
+def objectives(fingerprint: str, name: str) -> str:
+    """The bundles of both objectives, by both measures."""
+    document = _required(fingerprint, "choice", name)
+    rows = [
+        "| objective | variant | session | p50 of one client, ms | requests per second of as many as cores | samples |",
+        "|---|---|---|---:|---:|---:|",
+    ]
+    for objective, entry in document["objectives"].items():
+        alone = percentile([value for turn in entry["latency"] for value in turn], 0.5)
+        crowd = percentile([value for turn in entry["throughput"] for value in turn], 0.5)
+        cells = (objective, entry["variant"], entry["session"], _milliseconds(alone.value), f"{1000 / crowd.value:.1f}")
+        rows.append("| " + " | ".join(cells) + f" | {alone.samples} and {crowd.samples} |")
+    latency, throughput = (document["objectives"][kind] for kind in ("latency", "throughput"))
+    gain = ratio_of_rounds(latency["throughput"], throughput["throughput"])
+    rows += ["", f"`throughput` over `latency`, by its own measure: {_ratio(gain)}."]
+    return "\n".join(rows) + "\n" + _scheduling(document)
 
 
 def _races(fingerprint: str, name: str) -> list[Json]:

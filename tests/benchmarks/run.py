@@ -2,9 +2,9 @@
 
     python tests/benchmarks/run.py [STEP ...] [--models bert-base] [--shapes 1x128] [--only ortc,openvino]
 
-Steps are prepare, race, start, costs and render; without one, all of them in turn. Each goes on where it was left:
-what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's cache directory), what is measured in
-tests/benchmarks/data/.
+Steps are prepare, race, start, costs, choice and render; without one, all of them in turn. Each goes on where it was
+left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's cache directory), what is measured
+in tests/benchmarks/data/.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 
 import render
 from catalogue import EAGER, MODELS, OURS, PEERS, Model
+from choice import choice
 from costs import costs
 from race import race
 from runners import Absent, entrants, say
@@ -23,7 +24,7 @@ from workshop import home
 
 from ortc.host import cores, describe
 
-STEPS = ("prepare", "race", "start", "costs", "render")
+STEPS = ("prepare", "race", "start", "costs", "choice", "render")
 NAMES = (*OURS, *(peer.name for peer in PEERS))
 
 
@@ -67,6 +68,9 @@ def main() -> int:
         if "costs" in steps:
             say(f"costs {model.name}")
             costs(model, names, host=host)
+        if "choice" in steps and not model.seeded:
+            say(f"choice {model.name}")
+            choice(model, host=host, rounds=arguments.rounds)
     if "render" in steps:
         render.main()
     return 0
