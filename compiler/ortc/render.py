@@ -32,7 +32,7 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         session: session.json.
         pins: the packages of the runtime; requirements.txt names those of all platforms of the target.
     """
-    environment = _environment()
+    environment = template_environment()
     readme = {
         "name": manifest.name,
         "version": manifest.version,
@@ -74,7 +74,8 @@ def runtime_files() -> list[str]:
     return sorted(path.relative_to(runtime).as_posix() for path in files)
 
 
-def _environment() -> jinja2.Environment:
+def template_environment() -> jinja2.Environment:
+    """What renders templates: an undefined field is an error."""
     import jinja2
 
     return jinja2.Environment(

@@ -183,7 +183,7 @@ def test_unfit_tree(update_golden: bool) -> None:
 
 def test_every_tree_has_a_profile() -> None:
     trees = {path.name for path in HERE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert trees == {*PROFILES, "cpu-unfit", "diff"}
+    assert trees == {*PROFILES, "cpu-unfit", "diff", "emit"}
 
 
 def test_rendering_is_deterministic() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,10 +54,17 @@ def test_one_command_builds_and_registers(
 ) -> None:
     digits.succeeded()
     url = f"file://{tmp_path}/registry"
-    done = digits_compiler.build(
-        "specs/digits.yaml", *PATIENT, "--register", url, "--json", output=digits.output
-    ).succeeded()
-    registered = json.loads(done.stdout)["registered"]
+    options = [*PATIENT, "--register", url, "--emit", "k8s,triton", "--json"]
+    done = digits_compiler.build("specs/digits.yaml", *options, output=digits.output).succeeded()
+    document = json.loads(done.stdout)
+    for target in ("cpu", "edge"):
+        place = digits.output / "digits" / "1.0.0" / f"{target}.deploy"
+        for name in ("k8s.yaml", "triton/digits/config.pbtxt"):
+            assert str(place / name) in document["emitted"]
+            assert (place / name).is_file()
+        # Others look at this output, too.
+        shutil.rmtree(place)
+    registered = document["registered"]
     assert [(entry["name"], entry["version"], entry["target"], entry["new"]) for entry in registered] == [
         ("digits", "1.0.0", "cpu", True),
         ("digits", "1.0.0", "edge", True),

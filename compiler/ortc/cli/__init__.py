@@ -16,6 +16,7 @@ COMMANDS = (
     ("verify", "ortc.cli.verify:verify", "Judge a bundle by its own promises on this host."),
     ("sign", "ortc.cli.sign:sign", "Sign a bundle with a key, offline."),
     ("pack", "ortc.cli.pack:pack", "Pack a bundle as an archive, and as images for a container registry."),
+    ("emit", "ortc.cli.emit:emit", "Write manifests that deploy a bundle: Kubernetes, KServe, Triton."),
     ("bench", "ortc.cli.bench:bench", "Measure a bundle, or a spec's bundles against PyTorch, on this host."),
     ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
     ("registry", "ortc.cli.registry:registry", "Keep versions of bundles, and bring them back."),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
+from ortc.cli.emit import image_option, parse_kinds
 from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ortc.context import Context
+    from ortc.emit import Kind
     from ortc.plan import Plan, Search
     from ortc.registry.store import Added
     from ortc.report import BuildReport
@@ -56,6 +58,14 @@ if TYPE_CHECKING:
     metavar="URL",
     help="Register the bundles of each spec whose promises were all kept: a directory or a URL of fsspec.",
 )
+@click.option(
+    "--emit",
+    "emitted",
+    callback=parse_kinds,
+    metavar="KINDS",
+    help="Write manifests that deploy each bundle to TARGET.deploy beside it: k8s, kserve, triton; a list with commas.",
+)
+@image_option
 @cache_url
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
 def build(
@@ -68,6 +78,8 @@ def build(
     variant: str | None,
     locked: bool,
     registry_url: str | None,
+    emitted: tuple[Kind, ...],
+    image: str,
     cache_url: str | None,
     as_json: bool,
 ) -> int:
@@ -100,6 +112,7 @@ def build(
         registry.prepare()
     store = open_store(cache_url)
     registered: list[Added] = []
+    written: list[Path] = []
     reports: list[BuildReport] = []
     codes: list[int] = []
     for path, (plan, root) in zip(specs, prepared, strict=True):
@@ -122,9 +135,11 @@ def build(
             reason = StageError(f"cannot write the report to {output}: {error.strerror or error}")
             report_error(reason)
             codes.append(reason.exit_code)
-        if registry is not None and report.exit_code == 0:
+        bundles = [Path(target.bundle) for target in report.targets if target.bundle and report.exit_code == 0]
+        if bundles and (emitted or registry is not None):
             try:
-                registered += [registry.add(Path(target.bundle)) for target in report.targets if target.bundle]
+                written += deploy(bundles, emitted, image)
+                registered += [registry.add(bundle) for bundle in bundles] if registry is not None else []
             except OrtcError as error:
                 report_error(error)
                 codes.append(error.exit_code)
@@ -135,11 +150,15 @@ def build(
         }
         if registry is not None:
             document["registered"] = [entry.model_dump(mode="json") for entry in registered]
+        if emitted:
+            document["emitted"] = [str(path) for path in written]
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     elif told := [report for report in reports if report.targets]:
         from ortc.cli.table import show
 
         show(told)
+        if written:
+            sys.stdout.write("\nto deploy:\n" + "".join(f"  {path}\n" for path in written))
         if registered:
             sys.stdout.write(f"\nregistered in {mask_secrets(str(registry_url))}:\n")
             for entry in registered:
@@ -147,6 +166,19 @@ def build(
                 sys.stdout.write(f"  {entry.name}@{entry.version} for {entry.target}{state}\n")
     failures = [code for code in codes if code]
     return min(failures) if failures else 0
+
+
+def deploy(bundles: list[Path], kinds: tuple[Kind, ...], image: str) -> list[Path]:
+    """Write what deploys bundles, and tell where.
+
+    Raises:
+        StageError: a bundle is not to be deployed, or not in that way.
+    """
+    if not kinds:
+        return []
+    from ortc.emit import emit
+
+    return [path for bundle in bundles for path in emit(bundle, kinds, image=image)]
 
 
 def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]:

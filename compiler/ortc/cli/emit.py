@@ -1,0 +1,77 @@
+"""`ortc emit`: manifests that deploy a bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from ortc.emit import Kind
+
+KINDS: tuple[Kind, ...] = ("k8s", "kserve", "triton")
+IMAGE = "{name}:{version}-{target}"
+
+
+def parse_kinds(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[Kind, ...]:
+    """The kinds in a list like `k8s,triton`: a callback of options."""
+    names = [name.strip() for name in value.split(",")] if value else []
+    for name in names:
+        if name not in KINDS:
+            raise click.BadParameter(f"`{name}` is none of {', '.join(KINDS)}", context, parameter)
+    kinds: tuple[Kind, ...] = KINDS
+    return tuple(kind for kind in kinds if kind in names)
+
+
+def check_image(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """A name of images that can be filled in: a callback of options."""
+    try:
+        value.format(name="n", version="v", target="t")
+    except (KeyError, IndexError, ValueError) as error:
+        raise click.BadParameter(
+            f"`{value}` has more in braces than {{name}}, {{version}} and {{target}}", context, parameter
+        ) from error
+    return value
+
+
+image_option = click.option(
+    "--image",
+    default=IMAGE,
+    show_default=True,
+    callback=check_image,
+    help="The name of a bundle's container image in what is emitted.",
+)
+
+
+@click.command
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--emit",
+    "kinds",
+    callback=parse_kinds,
+    default=",".join(KINDS),
+    show_default=True,
+    metavar="KINDS",
+    help="What to write: k8s, kserve, triton, separated by commas.",
+)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Where to; by default BUNDLE.deploy."
+)
+@image_option
+@click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
+def emit(bundle: Path, kinds: tuple[Kind, ...], output: Path | None, image: str, as_json: bool) -> int:
+    """Write manifests that deploy a bundle: Kubernetes, KServe, a model repository of Triton.
+
+    Memory, threads and probes are those that were measured of the bundle. What lay in the output directory is replaced.
+    """
+    from ortc.emit import emit as run
+
+    written = [str(path) for path in run(bundle, kinds, image=image, output=output)]
+    if as_json:
+        sys.stdout.write(json.dumps({"format_version": 1, "written": written}, indent=2) + "\n")
+    else:
+        sys.stdout.write("".join(f"{path}\n" for path in written))
+    return 0
