@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 Check = Callable[[int, bytes], bool]
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The server closed a connection in the middle, or what came is not HTTP."""
 
 
@@ -57,7 +57,7 @@ class _Connection:
         """Take what is there; whether the answer is whole."""
         part = self.socket.recv(262144)
         if not part:
-            raise Broken(f"closed after {len(self.received)} bytes of an answer")
+            raise BrokenError(f"closed after {len(self.received)} bytes of an answer")
         self.received += part
         if self.needed < 0:
             end = self.received.find(b"\r\n\r\n")
@@ -66,19 +66,17 @@ class _Connection:
             head = bytes(self.received[:end]).lower()
             at = head.find(b"content-length:")
             if at < 0:
-                raise Broken(f"no length: {head!r}")
+                raise BrokenError(f"no length: {head!r}")
             self.body_at = end + 4
             self.needed = self.body_at + int(head[at + 15 :].split(b"\r\n", 1)[0])
         return len(self.received) >= self.needed
 
 
-def load(
-    port: int, requests: Iterator[tuple[int, bytes]], connections: int, check: Check, *, every: int = 1
-) -> Result:
+def load(port: int, requests: Iterator[tuple[int, bytes]], connections: int, check: Check, *, every: int = 1) -> Result:
     """Send requests, each with its number for `check`, from as many connections at once; `every` n-th is checked.
 
     Raises:
-        Broken: an answer was cut.
+        BrokenError: an answer was cut.
     """
     result = Result()
     chooser = selectors.DefaultSelector()
@@ -122,4 +120,4 @@ def load(
 
 
 def _silent() -> list[tuple[selectors.SelectorKey, int]]:
-    raise Broken("no answer for a minute")
+    raise BrokenError("no answer for a minute")

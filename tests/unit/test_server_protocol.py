@@ -41,7 +41,7 @@ def request(array: np.ndarray[Any, Any], *, binary: bool, padding: int = 0) -> t
     entry: dict[str, Any] = {
         "name": "x",
         "shape": list(array.shape),
-        "datatype": protocol.NAMES[array.dtype.name],
+        "datatype": protocol.NAMES[array.dtype],
     }
     if binary:
         entry["parameters"] = {"binary_data_size": array.nbytes}

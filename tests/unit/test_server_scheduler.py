@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,11 +44,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def scheduling(model: Any, recorder: Recorder, **options: Any) -> Iterator[Any]:
+    # A thread of the scheduler's can be held, the event loop cannot.
+    options = {"workers": 1, "queue_size": 1000, "inline_seconds": 0.0, **options}
     rows, delay = options.pop("rows", 1), options.pop("delay", 0.0)
     batching = scheduler_module.Batching.of(model, rows, delay)
-    scheduler = scheduler_module.Scheduler(
-        model, recorder, **{"workers": 1, "queue_size": 1000, **options}, batching=batching
-    )
+    scheduler = scheduler_module.Scheduler(model, recorder, **options, batching=batching)
     try:
         yield scheduler
     finally:
@@ -143,7 +144,8 @@ def test_the_queue_is_bounded_and_what_nobody_awaits_leaves_it(model: Any) -> No
         for index in (0, 2, 3):
             await jobs[index].answer
 
-    with scheduling(model, recorder, queue_size=3) as scheduler:
+    # One more than the queue holds: the thread has ended its run, and would take the next.
+    with scheduling(model, recorder, queue_size=2) as scheduler:
         asyncio.run(main(scheduler))
     assert recorder.batches == [[49], [0], [2], [4]]
 
@@ -185,6 +187,24 @@ def test_many_threads_and_mixed_shapes_give_everyone_their_own_answer(model: Any
     assert max(map(len, recorder.batches)) > 1
 
 
+def test_what_is_over_at_once_runs_in_the_event_loop_and_says_the_same(model: Any) -> None:
+    recorder = Recorder()
+    threads = set()
+
+    async def main(scheduler: Any) -> None:
+        for word in range(30):
+            job = submit(scheduler, inputs(word))
+            threads.add(job.answer.done())  # before the loop had its turn
+            assert np.array_equal((await job.answer)["hidden"], model.run(inputs(word))["hidden"])
+        with pytest.raises(loader.InputError):
+            await submit(scheduler, inputs(50_000)).answer
+
+    with scheduling(model, recorder, inline_seconds=60.0) as scheduler:
+        asyncio.run(main(scheduler))
+    assert threads == {True, False}
+    assert [batch[0] for batch in recorder.batches] == list(range(30))
+
+
 @pytest.mark.parametrize(
     ("change", "rows", "message"),
     [
@@ -202,3 +222,10 @@ def test_what_must_not_be_batched_is_refused(tmp_path: Path, change: dict[str, A
         pytest.raises(loader.UsageError, match=message),
     ):
         scheduler_module.Batching.of(model, rows, 0.0)
+
+
+def test_answers_do_not_wait_for_acknowledgements() -> None:
+    listener = bundles.runtime_module("serving.process")._listen("127.0.0.1", 0)
+    with listener:
+        # By this asyncio decides whether it turns Nagle's algorithm off.
+        assert listener.proto == socket.IPPROTO_TCP

@@ -6,6 +6,7 @@ Times are seconds, sizes bytes, as the names say.
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ LABELS = ("model", "version")
 # Answers that the moving statistics of an output remember, roughly; of a large output so many values are looked at.
 MEMORY = 1000
 MOST_VALUES = 65536
+SLOW_LOG_SECONDS = 1.0  # at most one line in this time
 SLOW_SECONDS = 1.0  # where the bundle promises no latency
 
 
@@ -138,6 +140,7 @@ class ModelMetrics:
             metrics.nodes.labels(*labels, provider).set(providers.count(provider))
         metrics.fallback.labels(*labels).set(providers.count(CPU) if model.providers[0] != CPU else 0)
         self._lock = threading.Lock()
+        self._quiet_until = 0.0
         self._moments = {tensor.name: Moments() for tensor in model.outputs}
         self._gauges = {
             name: tuple(metric.labels(*labels, name) for metric in (metrics.mean, metrics.variance, metrics.nan))
@@ -159,8 +162,10 @@ class ModelMetrics:
             self._queued.observe(job.queued_seconds)
         if batch.compute_seconds > self._threshold:
             self._slow.inc()
-            name, version = self._labels
-            logs.write("warning", "slow-run", model=name, version=version, seconds=round(batch.compute_seconds, 6))
+            if time.monotonic() > self._quiet_until:  # a busy machine makes every run slow
+                self._quiet_until = time.monotonic() + SLOW_LOG_SECONDS
+                name, version = self._labels
+                logs.write("warning", "slow-run", model=name, version=version, seconds=round(batch.compute_seconds, 6))
         for name, array in batch.outputs.items():
             moments = Moments.of(array)
             mean, variance, nan = self._gauges[name]

@@ -140,7 +140,7 @@ def _input(tensor: Tensor, model: Model) -> Json:
     return _object(
         {
             "name": {"type": "string", "enum": [tensor.name]},
-            "datatype": {"type": "string", "enum": [NAMES[tensor.dtype.name]]},
+            "datatype": {"type": "string", "enum": [NAMES[tensor.dtype]]},
             "shape": _list(shape, minItems=len(sizes), maxItems=len(sizes)),
             "data": _list(value),
             "parameters": _object({"binary_data_size": {"type": "integer", "minimum": 0}}, ()),

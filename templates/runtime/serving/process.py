@@ -126,8 +126,8 @@ def serve(options: Options) -> int:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    # Not create_server(): asyncio turns Nagle's algorithm off only where the protocol is named, and with it every answer,
-    # being a head and a body, would wait for the client's delayed acknowledgement of the head: 40 ms.
+    # Not create_server(): asyncio turns Nagle's algorithm off only where the protocol is named. With it an answer of
+    # several parts would wait for the client's delayed acknowledgement of the first: 40 ms.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

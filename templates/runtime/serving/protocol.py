@@ -20,7 +20,8 @@ DATATYPES = {
     "FP64": "float64",
     **{f"{sign.upper()}INT{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-NAMES = {dtype: name for name, dtype in DATATYPES.items()}
+DTYPES = {name: np.dtype(dtype) for name, dtype in DATATYPES.items()}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
 HEAD_LENGTH = b"inference-header-content-length"
@@ -68,7 +69,7 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
             raise bad("Inference-Header-Content-Length is not a number of bytes within the body")
         end = int(head_length)
     try:
-        request = json.loads(body[:end] if end < len(body) else body, parse_constant=_refuse_constant)
+        request = _DECODER.decode(body[:end].decode())
     except (ValueError, RecursionError) as error:
         raise bad(f"the {'body' if head_length is None else 'JSON part of the body'} is not JSON: {error}") from error
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
@@ -102,6 +103,11 @@ def _refuse_constant(word: str) -> None:
     raise ValueError(f"{word} is not a JSON number")
 
 
+# Made once: json.loads and json.dumps make a new one at each call that has options.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
 def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     parameters = entry.get("parameters", {})
     if not isinstance(parameters, dict):
@@ -116,15 +122,16 @@ def _interface(entry: Mapping[str, Any], what: str, dtype: np.dtype[Any] | None)
     datatype, shape = entry.get("datatype"), entry.get("shape")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise bad(f"{what}: datatype is not one of {', '.join(DATATYPES)}")
-    if dtype is not None and DATATYPES[datatype] != dtype.name:
-        raise bad(f"{what}: datatype is {datatype}, the model takes {NAMES[dtype.name]}")
+    found = DTYPES[datatype]
+    if dtype is not None and found != dtype:
+        raise bad(f"{what}: datatype is {datatype}, the model takes {NAMES[dtype]}")
     if (
         not isinstance(shape, list)
         or len(shape) > MOST_AXES
         or not all(type(size) is int and 0 <= size < 2**31 for size in shape)
     ):
         raise bad(f"{what}: shape is not a list of sizes")
-    return np.dtype(DATATYPES[datatype]), shape
+    return found, shape
 
 
 def _from_bytes(
@@ -154,23 +161,23 @@ def _from_json(data: object, shape: list[int], dtype: np.dtype[Any], what: str) 
         if dtype == np.uint64 and found.dtype.kind == "f" and all(type(v) is int for v in np.array(data, object).flat):
             found = np.array(data, dtype)
     except OverflowError as error:
-        raise bad(f"{what}: data holds values outside {NAMES[dtype.name]}") from error
+        raise bad(f"{what}: data holds values outside {NAMES[dtype]}") from error
     except (ValueError, TypeError, RecursionError) as error:
         raise bad(f"{what}: data is neither flat nor a regular nesting of lists") from error
     # Integers may be sent for floating-point values; nothing else changes its kind. An empty list has no kind.
     kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[dtype.kind]
     if found.size and found.dtype.kind not in kinds:
-        raise bad(f"{what}: data holds values that are not {NAMES[dtype.name]}")
+        raise bad(f"{what}: data holds values that are not {NAMES[dtype]}")
     if found.size != math.prod(shape) or (found.ndim != 1 and list(found.shape) != shape):
         raise bad(f"{what}: shape is {shape}, data has shape {list(found.shape)}")
     if dtype.kind in "iu" and found.size:
         limits = np.iinfo(dtype)
         if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise bad(f"{what}: data holds values outside {NAMES[dtype.name]}: {limits.min} to {limits.max}")
+            raise bad(f"{what}: data holds values outside {NAMES[dtype]}: {limits.min} to {limits.max}")
     with np.errstate(over="ignore"):
         array = found.astype(dtype).reshape(shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
-        raise bad(f"{what}: data holds values too large for {NAMES[dtype.name]}")
+        raise bad(f"{what}: data holds values too large for {NAMES[dtype]}")
     return array
 
 
@@ -211,7 +218,7 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
     outputs: list[dict[str, Any]] = []
     tail: list[memoryview] = []
     for name, array in answer.items():
-        entry: dict[str, Any] = {"name": name, "datatype": NAMES[array.dtype.name], "shape": list(array.shape)}
+        entry: dict[str, Any] = {"name": name, "datatype": NAMES[array.dtype], "shape": list(array.shape)}
         if request.binary is None or name in request.binary:
             entry["parameters"] = {"binary_data_size": array.nbytes}
             tail.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
@@ -225,7 +232,7 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
     document: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if request.id is not None:
         document["id"] = request.id
-    head = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+    head = _ENCODER.encode(document).encode()
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
 
@@ -236,7 +243,7 @@ def metadata(model: Model, versions: Sequence[str]) -> dict[str, Any]:
         return [
             {
                 "name": tensor.name,
-                "datatype": NAMES[tensor.dtype.name],
+                "datatype": NAMES[tensor.dtype],
                 "shape": [size if isinstance(size, int) else -1 for size in tensor.shape],
             }
             for tensor in tensors

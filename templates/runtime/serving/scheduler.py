@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -16,6 +17,9 @@ from loader import Arrays, InputError, Model, NumericsError, SessionError, Usage
 
 from serving import logs
 from serving.protocol import RefusedError
+
+INLINE_SECONDS = 0.0003  # a thread takes about as long to wake up, and to wake the loop up again
+MOST_SHAPES = 1000  # whose times are remembered
 
 
 class Observer(Protocol):
@@ -91,8 +95,16 @@ class Scheduler:
     """The queue of one model. `submit` belongs to the event loop; the runs have threads of their own."""
 
     def __init__(
-        self, model: Model, observer: Observer, *, workers: int, queue_size: int, batching: Batching | None = None
+        self,
+        model: Model,
+        observer: Observer,
+        *,
+        workers: int,
+        queue_size: int,
+        batching: Batching | None = None,
+        inline_seconds: float = INLINE_SECONDS,
     ) -> None:
+        """Start `workers` threads. What runs for less than `inline_seconds` runs in the event loop's own thread."""
         import onnxruntime
 
         self.model = model
@@ -100,8 +112,10 @@ class Scheduler:
         self._observer, self._batching, self._queue_size = observer, batching, queue_size
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition(threading.Lock())
+        self._inline_seconds = inline_seconds
         self._closed = False
-        self._idle = 0
+        self._active = 0  # threads that run something
+        self._seconds: dict[tuple[tuple[int, ...], ...], float] = {}  # what a run takes, by the shapes of its inputs
         self._running: set[Job] = set()
         self._threads = [
             threading.Thread(target=self._work, name=f"{model.name}-{number}", daemon=True) for number in range(workers)
@@ -132,7 +146,12 @@ class Scheduler:
         with self._changed:
             if self._closed:
                 raise RefusedError(503, "unloading", "the model is being unloaded", 1)
-            if len(self._queue) >= self._queue_size + self._idle:
+            inline = not self._queue and not self._running and self._is_quick(inputs)
+        if inline:
+            self._run_inline(job)
+            return job
+        with self._changed:
+            if len(self._queue) >= self._queue_size + len(self._threads) - self._active:
                 raise RefusedError(429, "queue-full", "too many requests wait already; try again later", 1)
             self._queue.append(job)
             self._changed.notify()
@@ -165,9 +184,6 @@ class Scheduler:
                 self._run(jobs)
             except Exception as error:  # noqa: BLE001 - the thread must live on; this is the boundary that reports
                 logs.failed("run", error, model=self.model.name, version=self.model.version)
-            finally:
-                with self._changed:
-                    self._running.difference_update(jobs)
 
     def _take(self) -> list[Job]:
         """The next jobs to run together, in the order they came; none when it is time to end."""
@@ -178,12 +194,11 @@ class Scheduler:
                     for job in jobs:
                         self._queue.remove(job)
                     self._running.update(jobs)
+                    self._active += 1
                     return jobs
                 if self._closed and not jobs:
                     return []
-                self._idle += 1
                 self._changed.wait(wait)
-                self._idle -= 1
 
     def _gather(self) -> tuple[list[Job], float | None]:
         """The first job with those that fit it, and for how long to wait for more of them."""
@@ -205,26 +220,55 @@ class Scheduler:
         return jobs, None if full or self._closed or rows >= self._batching.rows or wait <= 0 else wait
 
     def _run(self, jobs: list[Job]) -> None:
-        jobs = [job for job in jobs if not job.answer.done()]
-        if not jobs:
-            return
         began = time.perf_counter()
-        for job in jobs:
+        live = [job for job in jobs if not job.answer.done()]
+        for job in live:
             job.queued_seconds = began - job.submitted
+        results, batches = self._results(live) if live else ([], [])
+        with self._changed:  # before anybody can know the answers, and ask again
+            self._active -= 1
+            self._running.difference_update(jobs)
+        if live:
+            _post(live, results)
+        for batch in batches:
+            self._ran(batch)
+
+    def _results(self, jobs: list[Job]) -> tuple[Sequence[Arrays | Exception], list[Batch]]:
+        """The answer or the error of each job, and the runs that it took."""
+        began = time.perf_counter()
         try:
             answers, whole = self._answers(jobs)
-        except (InputError, NumericsError, SessionError) as error:
-            if len(jobs) > 1:
-                for job in jobs:  # one of them is at fault: no other must fail for it
-                    self._run([job])
-                return
-            _post(jobs, [error])
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            if len(jobs) == 1 or not isinstance(error, (InputError, NumericsError, SessionError)):
+                return [error] * len(jobs), []
+            # One of them is at fault: no other must fail for it.
+            alone = [self._results([job]) for job in jobs]
+            return [results[0] for results, _ in alone], [batch for _, batches in alone for batch in batches]
+        return answers, [Batch(jobs, time.perf_counter() - began, whole)]
+
+    def _is_quick(self, inputs: Arrays) -> bool:
+        """Whether a run is over before a thread would have begun it."""
+        shapes = tuple(array.shape for array in inputs.values())
+        return self._batching is None and self._seconds.get(shapes, math.inf) < self._inline_seconds
+
+    def _run_inline(self, job: Job) -> None:
+        """Run in the event loop's own thread, which waits for it."""
+        began = time.perf_counter()
+        try:
+            (answer,), whole = self._answers([job])
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            job.answer.set_exception(error)
             return
-        except Exception as error:  # noqa: BLE001 - the thread must live; whoever awaits the answer reports it
-            _post(jobs, [error] * len(jobs))
-            return
-        batch = Batch(jobs, time.perf_counter() - began, whole)
-        _post(jobs, answers)
+        job.answer.set_result(answer)
+        job.loop.call_soon(self._ran, Batch([job], time.perf_counter() - began, whole))
+
+    def _ran(self, batch: Batch) -> None:
+        if len(batch.jobs) == 1:
+            shapes = tuple(array.shape for array in batch.jobs[0].inputs.values())
+            if len(self._seconds) > MOST_SHAPES:
+                self._seconds.clear()
+            known = self._seconds.get(shapes, batch.compute_seconds)
+            self._seconds[shapes] = known + 0.2 * (batch.compute_seconds - known)
         self._observer.ran(batch)
 
     def _answers(self, jobs: Sequence[Job]) -> tuple[Sequence[Arrays], Arrays]:
