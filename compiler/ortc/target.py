@@ -8,7 +8,7 @@ from ortc.spec import Model, Name, Objective, Platform, Precision
 from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
-Quantization = Literal["none", "int8-dynamic", "int8-static"]
+Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"]
 Calibration = Literal["minmax", "percentile", "moving-average"]
 Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Rewrite = Literal["merge-projections"]
@@ -91,7 +91,9 @@ class Variant(Model):
 
     name: Name = Field(description="Name of the variant in reports.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(description="What it computes in.")
-    quantization: Quantization = Field(default="none", description="How its weights and activations become integers.")
+    quantization: Quantization = Field(
+        default="none", description="How its weights and activations become integers; `-weights` alone, in blocks."
+    )
     operators: tuple[str, ...] = Field(default=(), description="Operator types to quantize.")
     smooth: bool = Field(
         default=False,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.reference
+import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
@@ -179,9 +180,11 @@ def block(tmp_path: Path) -> onnx.ModelProto:
     return model
 
 
-def quantized(tmp_path: Path, *operators: str, smooth_first: bool = False, weight_only: bool = False) -> list[str]:
+def quantized(
+    tmp_path: Path, *operators: str, smooth_first: bool = False, weight_only: bool = False, bits: int = 0
+) -> list[str]:
     source, output = str(tmp_path / "source.onnx"), tmp_path / "output.onnx"
-    _main(source, str(output), list(operators), smooth_first, weight_only)
+    _main(source, str(output), list(operators), smooth_first, weight_only, bits)
     return [node.op_type for node in onnx.load(output).graph.node]
 
 
@@ -210,12 +213,27 @@ def test_narrowing_weights_alone_become_integers(tmp_path: Path) -> None:
     assert (attributes["bits"], attributes["block_size"], attributes["accuracy_level"]) == (8, BLOCK, 4)
 
 
+@pytest.mark.parametrize(("bits", "error"), [(8, 0.02), (4, 0.2)])
+def test_weights_alone_become_integers(tmp_path: Path, bits: int, error: float) -> None:
+    model = block(tmp_path)
+    assert sorted(set(quantized(tmp_path, "MatMul", bits=bits))) == ["LayerNormalization", "MatMulNBits", "Relu"]
+    nodes = onnx.load(tmp_path / "output.onnx").graph.node
+    attributes = [{a.name: a.i for a in node.attribute} for node in nodes if node.op_type == "MatMulNBits"]
+    assert [entry["bits"] for entry in attributes] == [bits, bits]
+    x = np.random.default_rng(0).standard_normal((16, 2 * BLOCK)).astype(np.float32)
+    (wanted,) = run(model, x)
+    session = onnxruntime.InferenceSession(tmp_path / "output.onnx", providers=["CPUExecutionProvider"])
+    (actual,) = session.run(None, {"x": x})
+    assert 0 < np.abs(actual - wanted).mean() < error * np.abs(wanted).mean()
+
+
 @pytest.mark.parametrize(
     ("operators", "options", "reason"),
     [
         (["Gemm", "Gather"], {}, "nothing to quantize: no Gemm or Gather with constant weights"),
         (["MatMul"], {"smooth_first": True}, "nothing to smooth"),
         (["MatMul"], {"weight_only": True}, "nothing to keep in floating point"),
+        (["MatMul"], {"bits": 4}, "nothing to quantize: no MatMul with constant weights"),
     ],
 )
 def test_a_model_without_anything_of_the_kind(

@@ -1,7 +1,7 @@
 """INT8 without calibration: weights become int8 at build time, activations while the model runs.
 
 Run as `python -m ortc.stages.quantize REQUEST`, in a process of its own, which holds the weights more than
-once. REQUEST is JSON: source, output, operators, smooth, weight_only.
+once. REQUEST is JSON: source, output, operators, smooth, weight_only, bits.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,6 +26,7 @@ NORMAL_REACH = 3.0
 """Standard deviations that a normalized activation is taken to reach, in place of a calibration run."""
 BLOCK = 32
 """Weights that share a scale in weight-only quantization."""
+_BITS = {"int8-weights": 8, "int4-weights": 4}
 _NOT_APPLICABLE = 3
 
 
@@ -50,6 +52,7 @@ def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
         "operators": list(variant.operators),
         "smooth": variant.smooth,
         "weight_only": variant.weight_only,
+        "bits": _BITS.get(variant.quantization, 0),
     }
     package_root = str(Path(__file__).parents[2])
     result = subprocess.run(
@@ -128,18 +131,18 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 def narrowing(model: onnx.ModelProto) -> list[str]:
     """Names of the MatMuls with a constant weight of more rows than columns: a feed-forward's second."""
+    return [name for name, rows, columns in _in_blocks(model) if rows > columns]
+
+
+def _in_blocks(model: onnx.ModelProto) -> Iterator[tuple[str, int, int]]:
+    """MatMuls whose constant weight has whole blocks in each column: name, rows, columns."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "MatMul"
-        and len(shape := shapes.get(node.input[1], ())) == 2
-        and shape[0] > shape[1]
-        and shape[0] % BLOCK == 0
-    ]
+    for node in model.graph.node:
+        if node.op_type == "MatMul" and len(shape := shapes.get(node.input[1], ())) == 2 and shape[0] % BLOCK == 0:
+            yield node.name, shape[0], shape[1]
 
 
-def _main(source: str, output: str, operators: list[str], smooth_first: bool, weight_only: bool) -> None:
+def _main(source: str, output: str, operators: list[str], smooth_first: bool, weight_only: bool, bits: int = 0) -> None:
     import onnx
     import onnx_ir as ir
 
@@ -158,11 +161,15 @@ def _main(source: str, output: str, operators: list[str], smooth_first: bool, we
     kept = narrowing(model) if weight_only else []
     if weight_only and not kept:
         _skip("nothing to keep in floating point: no MatMul narrows")
+    if bits and "MatMul" in operators:
+        kept = [name for name, *_ in _in_blocks(model)]
     graph = ir.from_proto(model)
-    if emit(graph, tuple(operators), kept) == 0:
+    # Weights alone: tables are read and not multiplied, so that those of any variant become integers alike.
+    rounded = tuple(operator for operator in operators if operator == "Gather" or not bits)
+    if emit(graph, rounded, kept) == 0 and not kept:
         _skip(f"nothing to quantize: no {' or '.join(operators)} with constant weights")
     if kept:
-        _quantize_weights(ir.to_proto(graph), output)
+        _quantize_weights(ir.to_proto(graph), output, bits or 8)
     else:
         ir.save(graph, output)
 
@@ -172,11 +179,11 @@ def _skip(reason: str) -> NoReturn:
     sys.exit(_NOT_APPLICABLE)
 
 
-def _quantize_weights(model: onnx.ModelProto, output: str) -> None:
-    """Put the weights of the MatMuls that are left into blocks of 8-bit integers."""
+def _quantize_weights(model: onnx.ModelProto, output: str, bits: int) -> None:
+    """Put the weights of the MatMuls that are left into blocks of integers."""
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-    configuration = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
+    configuration = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=bits)
     quantizer = MatMulNBitsQuantizer(model, algo_config=configuration)
     quantizer.process()
     quantizer.model.save_model_to_file(output)
@@ -184,4 +191,11 @@ def _quantize_weights(model: onnx.ModelProto, output: str) -> None:
 
 if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])
-    _main(wanted["source"], wanted["output"], wanted["operators"], wanted["smooth"], wanted["weight_only"])
+    _main(
+        wanted["source"],
+        wanted["output"],
+        wanted["operators"],
+        wanted["smooth"],
+        wanted["weight_only"],
+        wanted["bits"],
+    )

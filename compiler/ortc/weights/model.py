@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,14 +61,16 @@ def least_bytes(found: Found, variant: Variant) -> int:
     A weight that somebody reads whose operator type is not quantized stays as it is. Of weights whose readers are not
     known, all are taken to be quantized.
     """
-    return sum(item.elements * _each(item, variant) for item in found.weights)
+    return sum(math.ceil(item.elements * _each(item, variant)) for item in found.weights)
 
 
-def _each(item: Weights, variant: Variant) -> int:
+def _each(item: Weights, variant: Variant) -> float:
     quantized = variant.quantization != "none" and (
         item.readers is None or all(reader & set(variant.operators) for reader in item.readers)
     )
-    return 1 if quantized else min(item.itemsize, _BYTES[variant.precision])
+    if quantized:
+        return 0.5 if variant.quantization == "int4-weights" else 1
+    return min(item.itemsize, _BYTES[variant.precision])
 
 
 @dataclass(frozen=True, slots=True)
