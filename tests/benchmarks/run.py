@@ -2,9 +2,9 @@
 
     python tests/benchmarks/run.py [STEP ...] [--models bert-base] [--shapes 1x128] [--only ortc,openvino]
 
-Steps are prepare, race, start, costs, choice and render; without one, all of them in turn. Each goes on where it was
-left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's cache directory), what is measured
-in tests/benchmarks/data/.
+Steps are prepare, race, start, costs, choice, serving, soak and render; without one, all of them in turn. Each goes on
+where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's cache directory), what
+is measured in tests/benchmarks/data/.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 import sys
 
 import render
+import serving_race
+import serving_soak
 from catalogue import EAGER, MODELS, OURS, PEERS, Model
 from choice import choice
 from costs import costs
@@ -24,7 +26,7 @@ from workshop import home
 
 from ortc.host import cores, describe
 
-STEPS = ("prepare", "race", "start", "costs", "choice", "render")
+STEPS = ("prepare", "race", "start", "costs", "choice", "serving", "soak", "render")
 NAMES = (*OURS, *(peer.name for peer in PEERS))
 
 
@@ -71,6 +73,10 @@ def main() -> int:
         if "choice" in steps and not model.seeded:
             say(f"choice {model.name}")
             choice(model, host=host, rounds=arguments.rounds)
+    if "serving" in steps:
+        serving_race.main(host, threads, arguments.rounds)
+    if "soak" in steps:
+        serving_soak.main(host)
     if "render" in steps:
         render.main()
     return 0
