@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.core import ParameterSource
 
+from ortc.cli.options import output_option, set_option, target_option
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.verify import exit_code
 from ortc.units import format_bytes, format_seconds
@@ -38,7 +39,7 @@ def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -
 
 @click.command
 @click.argument("what", metavar="SPEC|BUNDLE", type=click.Path(path_type=Path, exists=True))
-@click.option("-t", "--target", "targets", multiple=True, help="Measure only this target; may be repeated.")
+@target_option("Measure")
 @click.option(
     "--batches",
     callback=_batches,
@@ -47,17 +48,8 @@ def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -
     show_default=True,
     help="Sizes of the batch axis.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("dist"),
-    show_default=True,
-    help="Where the spec's bundles lie, if they are built already. Nothing is written there.",
-)
-@click.option(
-    "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the spec; may be repeated."
-)
+@output_option("Where the spec's bundles lie, if they are built already. Nothing is written there.")
+@set_option()
 @search_options
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @click.pass_context

@@ -11,6 +11,7 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.emit import image_option, parse_kinds
+from ortc.cli.options import output_option, set_option, target_option
 from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
@@ -38,18 +39,9 @@ if TYPE_CHECKING:
     help="Build exactly this plan, of `ortc plan --print`, instead of specs; `-` reads it from stdin. Its paths start "
     "from the project of the current directory.",
 )
-@click.option("-t", "--target", "targets", multiple=True, help="Build only this target; may be repeated.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("dist"),
-    show_default=True,
-    help="Directory for bundles: OUTPUT/NAME/VERSION/TARGET.",
-)
-@click.option(
-    "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the specs; may be repeated."
-)
+@target_option("Build")
+@output_option("Directory for bundles: OUTPUT/NAME/VERSION/TARGET.")
+@set_option("the specs")
 @search_options
 @click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
 @click.option(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
+from ortc.cli.options import output_option
 from ortc.cli.prepare import prepare
 from ortc.cli.progress import ConsoleProgress
 
@@ -19,14 +20,7 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("dist"),
-    show_default=True,
-    help="Directory for the bundles.",
-)
+@output_option("Directory for the bundles.")
 @cache_url
 def lock(spec: Path, output: Path, cache_url: str | None) -> int:
     """Build a spec and write ortc.lock beside it: digests of everything that went in, and the variants that won.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
+from ortc.cli.options import output_option, set_option, target_option
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.report import write
 
@@ -19,18 +20,9 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("spec", type=click.Path(path_type=Path))
-@click.option("-t", "--target", "targets", multiple=True, help="Plan only this target; may be repeated.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("dist"),
-    show_default=True,
-    help="Where the bundles would go.",
-)
-@click.option(
-    "--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help="Replace a value of the spec; may be repeated."
-)
+@target_option("Plan")
+@output_option("Where the bundles would go.")
+@set_option()
 @search_options
 @cache_url
 @click.option("--print", "print_plan", is_flag=True, help="Print the plan itself as JSON, for `ortc build --plan`.")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ortc.cli.cache import age
+from ortc.cli.options import output_option
 from ortc.units import format_bytes
 
 if TYPE_CHECKING:
@@ -147,14 +148,7 @@ def rollback(name: str, alias: str, url: str, as_json: bool) -> int:
 @click.argument("reference", metavar="NAME[@VERSION|@ALIAS]")
 @at
 @click.option("-t", "--target", "targets", multiple=True, help="Only this target; may be repeated.")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("dist"),
-    show_default=True,
-    help="Directory for bundles: OUTPUT/NAME/VERSION/TARGET.",
-)
+@output_option("Directory for bundles: OUTPUT/NAME/VERSION/TARGET.")
 @_JSON
 def get(reference: str, url: str, targets: tuple[str, ...], output: Path, as_json: bool) -> int:
     """Bring a version's bundles back, compared with their digests."""

@@ -1,0 +1,34 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import rich_click as click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def target_option(verb: str) -> Callable[[Command], Command]:
+    """`-t TARGET`, several times; `verb` is what happens to the targets."""
+    return click.option("-t", "--target", "targets", multiple=True, help=f"{verb} only this target; may be repeated.")
+
+
+def output_option(text: str) -> Callable[[Command], Command]:
+    """`-o DIRECTORY`, where bundles lie."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("dist"),
+        show_default=True,
+        help=text,
+    )
+
+
+def set_option(of: str = "the spec") -> Callable[[Command], Command]:
+    """`--set KEY.PATH=VALUE`, several times."""
+    text = f"Replace a value of {of}; may be repeated."
+    return click.option("--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help=text)
