@@ -221,6 +221,11 @@ def _groups(bundle: Path) -> dict[str, list[str]]:
 
 
 def _expect_plain(bundle: Path) -> None:
+    # The loader lets bytecode come and go. Python runs it in place of the source, if it only claims the source's time.
+    if compiled := sorted(path for path in bundle.rglob("__pycache__") if path.is_symlink() or any(path.rglob("*"))):
+        raise SignatureError(
+            f"{compiled[0].relative_to(bundle)} is not signed, and Python would run what is in it", help="remove it"
+        )
     for file in companion_files(bundle):
         known = file.path in (PROVENANCE, BUNDLE_SIGNATURE) or (
             file.path.startswith(f"{SIGNATURES}/") and file.path.endswith(".sig") and file.path.count("/") == 2

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import random
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.errors import OrtcError
+from ortc.host import describe
 from ortc.registry.catalogue import blob
 from ortc.registry.collect import collect
 from ortc.registry.store import Registry
@@ -161,7 +165,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--writers", type=int, default=8)
     options = parser.parse_args()
-    print(json.dumps({**kills(options.directory, options.kills), **writers(options.directory, options.writers)}))  # noqa: T201
+    found = {**kills(options.directory, options.kills), **writers(options.directory, options.writers)}
+    print(json.dumps({**found, **machine()}, indent=1))  # noqa: T201
+
+
+def machine() -> dict[str, Any]:
+    """What this was found on, for the record in tests/benchmarks/data."""
+    return {
+        "host": describe().model_dump(mode="json"),
+        "versions": {"python": platform.python_version(), "fsspec": importlib.metadata.version("fsspec")},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
 
 
 if __name__ == "__main__":
