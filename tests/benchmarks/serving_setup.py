@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -112,7 +113,9 @@ def serving(command: list[str], port: int, *, health: str, environ: dict[str, st
     log.parent.mkdir(parents=True, exist_ok=True)
     with (
         log.open("wb") as stream,
-        subprocess.Popen(command, stdout=stream, stderr=stream, env={**os.environ, **(environ or {})}) as process,
+        subprocess.Popen(
+            command, stdout=stream, stderr=stream, env={**os.environ, **(environ or {})}, start_new_session=True
+        ) as process,
     ):
         try:
             deadline = time.monotonic() + SECONDS
@@ -127,6 +130,8 @@ def serving(command: list[str], port: int, *, health: str, environ: dict[str, st
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # workers that outlive the one who started them
 
 
 def ours(made: Bundle, port: int, *options: str) -> contextlib.AbstractContextManager[Server]:

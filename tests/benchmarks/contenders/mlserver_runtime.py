@@ -16,7 +16,7 @@ class Runtime(MLModel):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = int(os.environ["ORTC_BENCH_THREADS"])
         self.session = onnxruntime.InferenceSession(os.environ["ORTC_BENCH_MODEL"], options)
-        self.outputs = [entry.name for entry in self.session.get_outputs()]
+        self.output_names = [entry.name for entry in self.session.get_outputs()]
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
@@ -24,5 +24,7 @@ class Runtime(MLModel):
         found = self.session.run(None, {entry.name: NumpyCodec.decode_input(entry) for entry in payload.inputs})
         return InferenceResponse(
             model_name=self.name,
-            outputs=[NumpyCodec.encode_output(name, array) for name, array in zip(self.outputs, found, strict=True)],
+            outputs=[
+                NumpyCodec.encode_output(name, array) for name, array in zip(self.output_names, found, strict=True)
+            ],
         )
