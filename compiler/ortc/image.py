@@ -11,9 +11,13 @@ TOOLS = (
     # Written for people who develop models and wheels; the loader and the server import none of it.
     "bin",
     "numpy/_core/include",
+    "numpy/_core/*_tests.*.so",
+    "numpy/_core/_simd.*.so",
     "numpy/_core/lib",
     "numpy/_pyinstaller",
     "numpy/f2py",
+    "numpy/random/_examples",
+    "numpy/random/lib",
     "onnxruntime/backend",
     "onnxruntime/datasets",
     "onnxruntime/quantization",
