@@ -21,7 +21,8 @@ KEPT = 1.35
 EXACT_KEPT = 2.0
 """The fastest fp32 variant is raced again up to here; what is so much faster pays by the first rounds alone."""
 MUST_PAY = 1.03
-"""How many times faster a reduced precision must be than fp32 to be worth its error."""
+"""How many times faster a reduced precision must be than fp32 to be worth its error, and another runtime than the
+profile's own to be worth its size, start and memory."""
 
 Racer = Callable[[Sequence[Tried], int, int], Race]
 Verifier = Callable[[Tried], Tried]
@@ -133,9 +134,11 @@ def survivors(
             if name_of(ranking.order[0]) != name_of(entry):
                 queue = list(ranking.order)
                 continue
-        if target.objective != "size" and (exact := _not_worth_it(entry, queue, ranking, race, verify)) is not None:
-            reject(entry, f"does not pay: not clearly faster than {name_of(exact)}", ranking)
-            continue
+        if target.objective != "size":
+            simpler = [other for other in queue if is_simpler(other, entry, target)]
+            if (better := _not_worth_it(entry, simpler, queue, ranking, race, verify)) is not None:
+                reject(entry, f"does not pay: not clearly faster than {name_of(better)}", ranking)
+                continue
         yield Survivor(entry, ranking, last=not queue)
 
 
@@ -144,31 +147,45 @@ def _is_lowered(made: Tried, verified: Tried) -> bool:
     return verified.lowered is not None and made.lowered is None
 
 
-def _not_worth_it(entry: Tried, queue: list[Tried], ranking: Ranking, race: Racer, verify: Verifier) -> Tried | None:
-    """The exact variant that is right and about as fast as a reduced precision; None when the reduction pays.
+def is_simpler(one: Tried, other: Tried, target: TargetPlan) -> bool:
+    """Whether a variant costs less in another way than time: in accuracy, or by the profile's own runtime.
 
-    Exact variants that had to be verified for that are replaced in the queue.
+    The first variant of a profile is on its own runtime. Another one adds its packages to image, start and memory.
     """
-    if entry.made.variant.precision == "fp32":
-        return None
-    for index, other in enumerate(queue):
-        if other.made.variant.precision != "fp32" or pays(ranking, entry, other):
+    own = target.variants[0].runtime.package
+
+    def price(entry: Tried) -> tuple[bool, bool]:
+        variant = entry.made.variant
+        return variant.precision != "fp32", variant.runtime.package != own
+
+    return price(one) != price(other) and all(a <= b for a, b in zip(price(one), price(other), strict=True))
+
+
+def _not_worth_it(
+    entry: Tried, simpler: list[Tried], queue: list[Tried], ranking: Ranking, race: Racer, verify: Verifier
+) -> Tried | None:
+    """The simpler variant that is right and about as fast; None when the entry pays.
+
+    Variants that had to be verified for that are replaced in the queue.
+    """
+    for other in simpler:
+        if pays(ranking, entry, other):
             continue
-        exact = queue[index] = verify(other)
-        if exact.failed is not None:
+        checked = queue[queue.index(other)] = verify(other)
+        if checked.failed is not None:
             continue
-        if _is_lowered(other, exact):
+        if _is_lowered(other, checked):
             # What was raced is not what is right.
-            again = Ranking([entry, exact], [race([entry, exact], SECOND_ROUNDS, SECOND_RUNS)])
-            if pays(again, entry, exact):
+            again = Ranking([entry, checked], [race([entry, checked], SECOND_ROUNDS, SECOND_RUNS)])
+            if pays(again, entry, checked):
                 continue
-        return exact
+        return checked
     return None
 
 
-def pays(ranking: Ranking, entry: Tried, exact: Tried) -> bool:
-    """Whether a reduced precision is clearly faster than an exact variant."""
-    gain = ranking.ratio(name_of(exact), name_of(entry))
+def pays(ranking: Ranking, entry: Tried, simpler: Tried) -> bool:
+    """Whether a variant is clearly faster than a simpler one."""
+    gain = ranking.ratio(name_of(simpler), name_of(entry))
     return gain is not None and gain.value >= MUST_PAY and (gain.low is None or gain.low > 1)
 
 

@@ -19,6 +19,7 @@ from ortc.search import (
     SECOND_ROUNDS,
     Ranking,
     Survivor,
+    is_simpler,
     lost,
     name_of,
     pays,
@@ -99,6 +100,36 @@ def test_reduced_precision_must_pay(speedup: float, worth: bool) -> None:
     assert 1.02 < MUST_PAY < 1.04
     ranking = rank([FP32, INT8], target(), Races(fp32=10 * speedup, int8=10))
     assert pays(ranking, INT8, FP32) is worth
+
+
+def on_another_runtime(entry: Tried, name: str) -> Tried:
+    runtime = entry.made.variant.runtime.model_copy(update={"package": "onnxruntime-openvino"})
+    changed = entry.made.variant.model_copy(update={"name": name, "runtime": runtime})
+    return replace(entry, made=replace(entry.made, variant=changed), key=name)
+
+
+@pytest.mark.parametrize(("speedup", "wins"), [(1.02, False), (1.04, True)])
+@pytest.mark.parametrize("own", [FP32, INT8], ids=["fp32", "int8"])
+def test_another_runtime_must_pay(own: Tried, speedup: float, wins: bool) -> None:
+    other = on_another_runtime(own, "elsewhere")
+    judge = Judge()
+    found = next(search(judge, Races(**{name_of(own): 10 * speedup, "elsewhere": 10.0}), own, other))
+    assert name_of(found.entry) == ("elsewhere" if wins else name_of(own))
+    reason = f"does not pay: not clearly faster than {name_of(own)}"
+    assert judge.rejected == ({} if wins else {"elsewhere": reason})
+
+
+def test_what_is_cheaper_in_one_way_and_dearer_in_another_is_not_simpler() -> None:
+    exact_elsewhere = on_another_runtime(FP32, "fp32-elsewhere")
+    assert is_simpler(FP32, exact_elsewhere, target())
+    assert is_simpler(FP32, on_another_runtime(INT8, "int8-elsewhere"), target())
+    assert not is_simpler(INT8, exact_elsewhere, target())
+    assert not is_simpler(exact_elsewhere, INT8, target())
+    assert not is_simpler(INT8, OTHER, target())
+    # Wrong where it is cheaper: what is right takes its place.
+    judge = Judge(wrong=["fp32"])
+    found = next(search(judge, Races(fp32=10.0, fp32_elsewhere=9.9), FP32, exact_elsewhere))
+    assert name_of(found.entry) == "fp32-elsewhere"
 
 
 def test_a_gain_within_the_noise_does_not_pay() -> None:
