@@ -37,6 +37,7 @@ from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase
 from ortc.target import GraphLevel
+from ortc.tensorrt import with_profiles
 from ortc.versions import pins
 
 UNFIT = "the weights are random (`model.weights: random`): the architecture is real, the answers mean nothing"
@@ -186,7 +187,8 @@ def assemble(
         ),
         files=(),
     )
-    session = session_file(made.session, made.level)
+    served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
+    session = session_file(served, made.level)
     pinned = pins(made.variant.runtime.pins)
     (directory / SBOM).write_text(sbom(manifest, pinned.packages(target.platforms), directory), "utf-8")
     for file in render(target, manifest, session, pinned):

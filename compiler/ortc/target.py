@@ -11,7 +11,7 @@ GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"]
 Calibration = Literal["minmax", "percentile", "moving-average"]
 Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
-Rewrite = Literal["merge-projections"]
+Rewrite = Literal["merge-projections", "fuse", "half"]
 Concurrency = Literal["one", "physical"]
 RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
 

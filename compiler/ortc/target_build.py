@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from ortc.context import Context
+from ortc.cpu_check import check_on_cpu
 from ortc.errors import StageError
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
@@ -68,12 +69,14 @@ class TargetBuilder:
 
     def build(self) -> TargetBuild:
         """Search, then judge what was found."""
+        if not self.builder.runnable:
+            return self._unseen()
         level, tuning = self.target.graph_levels[0], self._first_tuning()
         made = self.context.each(
             [partial(self.builder.make, variant, level, tuning) for variant in self.target.variants]
         )
         ready = self._distinct([entry for entry in made if entry.failed is None])
-        if self.builder.runnable and len(ready) > 1:
+        if len(ready) > 1:
             seen = {
                 name_of(entry): entry for entry in self.context.each([partial(self.builder.glance, e) for e in ready])
             }
@@ -82,14 +85,33 @@ class TargetBuilder:
         for entry in made:
             if entry.failed is not None and name_of(entry) not in self.decisions:
                 self._reject(entry, describe(entry.failed))
-        if not self.builder.runnable and ready:
-            return self._judge(ready[0], None, None, (), "not measured: this host lacks the target's hardware")
         self.failed = [entry for entry in made if entry.failed is not None]
         rounds = QUICK_ROUNDS if self.quick else SECOND_ROUNDS
         for entry, ranking, last in survivors(ready, self.target, self._race, self._verified, self._turn_down, rounds):
             found = self._finish(entry, ranking, last=last)
             if found is not None:
                 return found
+        return self._nothing_passed()
+
+    def _unseen(self) -> TargetBuild:
+        """On a host that cannot run the target: the profile's first variant whose graph is right on the CPU provider.
+
+        What comes after it is not made: nothing here can tell whether it would be faster.
+        """
+        absent = "this host lacks the target's hardware"
+        for index, variant in enumerate(self.target.variants):
+            made = self.builder.make(variant, self.target.graph_levels[0], self._first_tuning())
+            entry = check_on_cpu(self.builder, made)
+            if entry.failed is not None:
+                self._reject(entry, describe(entry.failed))
+                self.failed.append(entry)
+                continue
+            for other in self.target.variants[index + 1 :]:
+                reason = f"not measured: {absent}, and {variant.name} comes first"
+                self.decisions[other.name] = Decision(
+                    variant=other.name, graph_level=None, outcome="left out", reason=reason
+                )
+            return self._judge(entry, None, None, (), f"not measured: {absent}")
         return self._nothing_passed()
 
     def _distinct(self, entries: Sequence[Tried]) -> list[Tried]:

@@ -22,7 +22,7 @@ from ortc.sbom import performance
 from ortc.stages.verify import is_invariant
 from ortc.worker import Worker
 
-CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py")
+CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py", "tensorrt.py")
 """What decides the bytes of a bundle, besides what goes into it."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ortc.report import Verdict
 
 EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
+ON_CPU = " on CPU"
+"""Ends the name of a gate that was judged on the CPU provider, for a target that this host cannot run."""
 ACCURACY_GATES = frozenset({"outputs", "max_abs", "cosine", "top1_agreement", "metric"})
 
 
@@ -26,6 +28,7 @@ def parity(verdicts: tuple[Verdict, ...]) -> str | None:
 
 def failure_code(gates: set[str]) -> int:
     """Exit code when no variant passes, from the gates that they failed."""
+    gates = {gate.removesuffix(ON_CPU) for gate in gates}
     if gates <= {"runs", "applies"}:
         return EXIT_STAGE
     # Where one variant is right and only too large or too hungry, the budget is what stands in the way.

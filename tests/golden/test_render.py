@@ -30,12 +30,13 @@ from ortc.bundle import (
     session_file,
 )
 from ortc.load import load_profile
-from ortc.plan import TargetPlan
+from ortc.plan import AxisPlan, InputPlan, TargetPlan
 from ortc.render import render
 from ortc.resolve import resolve
 from ortc.resources import targets_dir, templates_dir
 from ortc.sbom import SBOM, sbom
 from ortc.spec import Spec
+from ortc.tensorrt import with_profiles
 from ortc.versions import pins
 
 HERE = Path(__file__).parent
@@ -123,7 +124,10 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
 def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
     variant = target.variants[0]
     pinned = pins(variant.runtime.pins)
-    files = render(target, manifest, session_file(variant.session, "all"), pinned)
+    inputs = tuple(InputPlan(name=entry.name, dtype=entry.dtype, shape=entry.shape) for entry in manifest.inputs)
+    axes = tuple(AxisPlan(name=axis.name, min=axis.min, typical=axis.typical, max=axis.max) for axis in manifest.axes)
+    session = with_profiles(variant.session, inputs, axes)
+    files = render(target, manifest, session_file(session, "all"), pinned)
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "model").mkdir()
         (Path(scratch) / "model" / "model.onnx").write_bytes(b"a model")

@@ -1,4 +1,4 @@
-"""`python export_encoders.py DIRECTORY`: small transformers, exported, with inputs and what PyTorch answers.
+"""`python export_encoders.py DIRECTORY [layered]`: small transformers, exported, with inputs and what PyTorch answers.
 
 A directory each: canonical/model.onnx, inputs.npz and outputs.npz; for one also raw.onnx, as PyTorch's exporter
 writes it. Runs in a process of its own: tests do not load torch for this.
@@ -21,6 +21,7 @@ from ortc.reference.model import load
 from ortc.samples import synthetic
 from ortc.spec import HuggingFaceSource
 from ortc.stages import export as stage
+from ortc.versions import ir_version_for_opset
 
 TEXT = {
     "hidden_size": 32,
@@ -56,26 +57,57 @@ MODELS: dict[str, dict[str, Any]] = {
     "clip": {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "eos_token_id": 99, **TEXT},
 }
 SIZES = {"batch": 2, "sequence": 24}
+DEEP = TEXT | {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "max_position_embeddings": 80}
+LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
+    # As many layers as BERT-base.
+    "bert-17": (17, {**MODELS["bert"], **DEEP, "num_hidden_layers": 12}),
+    "bert-20": (20, MODELS["bert"] | DEEP),
+    "roberta-18": (18, {**MODELS["roberta"], **DEEP, "hidden_act": "gelu"}),
+    "distilbert-20": (
+        20,
+        {
+            "model_type": "distilbert",
+            "architectures": ["DistilBertModel"],
+            "dim": 64,
+            "n_layers": 3,
+            "n_heads": 4,
+            "hidden_dim": 128,
+            "vocab_size": 100,
+            "max_position_embeddings": 80,
+        },
+    ),
+    "vit-17": (17, MODELS["vit"] | {name: DEEP[name] for name in MODELS["vit"].keys() & DEEP.keys()}),
+}
+"""Models of several layers with heads of 16, and the opset that each is exported at."""
 
 
-def main(root: Path) -> None:
+def main(root: Path, which: str = "") -> None:
     """Write every model."""
+    if which == "layered":
+        for name, (opset, configuration) in LAYERED.items():
+            _write(root / name, configuration, opset)
+        return
     for name, configuration in MODELS.items():
         _write(root / name, configuration)
 
 
-def _write(place: Path, configuration: dict[str, Any]) -> None:
+def _write(place: Path, configuration: dict[str, Any], opset: int = 17) -> None:
     (place / "canonical").mkdir(parents=True)
     (place / "config.json").write_text(json.dumps(configuration), "utf-8")
     image = "image_size" in configuration
     axes = [AxisPlan(name="batch", min=1, typical=1, max=16), AxisPlan(name="sequence", min=1, typical=16, max=64)]
     plan = ExportPlan(
-        opset=17, ir_version=8, exporter="auto", axes=tuple(axes[: 1 if image else 2]), inputs=None, outputs=None
+        opset=opset,
+        ir_version=ir_version_for_opset(opset),
+        exporter="auto",
+        axes=tuple(axes[: 1 if image else 2]),
+        inputs=None,
+        outputs=None,
     )
     task = "image-classification" if image else "feature-extraction"
     source = HuggingFaceSource(source="huggingface", path=str(place), task=task, weights="random")
     reference = load(source, place, place, plan)
-    if configuration["model_type"] != "bert":
+    if place.name != "bert":
         # A seeded model normalizes to 1 and 0 and adds nothing; a trained one does not.
         torch.manual_seed(1)
         for parameter in reference.module.parameters():
@@ -92,4 +124,4 @@ def _write(place: Path, configuration: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

@@ -18,6 +18,8 @@ from ortc.verdicts import describe, failure_code, parity
         ({"cosine", "top1_agreement", "metric"}, 5),
         # Of what could not be made nothing is known; what was made is wrong.
         ({"applies", "cosine"}, 5),
+        ({"applies", "cosine on CPU"}, 5),
+        ({"runs on CPU"}, 4),
         ({"size"}, 6),
         ({"memory", "applies"}, 6),
         # One variant is right and too large: the budget is what stands in the way.
@@ -43,3 +45,5 @@ def test_verdicts_in_a_line() -> None:
 def test_parity_is_the_first_number_of_accuracy() -> None:
     assert parity((verdict("size"), verdict("cosine"), verdict("max_abs"))) == "cosine 0.5"
     assert parity((verdict("size"),)) is None
+    # What was seen on another provider is not the parity of what ships.
+    assert parity((verdict("cosine on CPU"),)) is None

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ortc.stages.fuse import fuse
 from ortc.stages.graph import MODEL_FILE, values, write
+from ortc.stages.half import half
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,12 +59,12 @@ def gelu(model: ir.Model) -> int:
             halved = inner.producer()
             if halved is None or not _is_private(inner):
                 continue
-            for half, gate in _operands(halved, "Mul"):
-                if _is_scalar(half, 0.5) and _is_one_plus_erf(gate, x):
+            for factor, gate in _operands(halved, "Mul"):
+                if _is_scalar(factor, 0.5) and _is_one_plus_erf(gate, x):
                     halved.replace_input_with(0, x)
                     halved.replace_input_with(1, gate)
                     outer.replace_input_with(0, inner)
-                    outer.replace_input_with(1, half)
+                    outer.replace_input_with(1, factor)
                     count += 1
     return count
 
@@ -243,4 +245,9 @@ def _is_one_plus_erf(gate: ir.Value, x: ir.Value) -> bool:
     return False
 
 
-REWRITES: dict[str, Callable[[ir.Model], int]] = {"gelu": gelu, "merge-projections": merge_projections}
+REWRITES: dict[str, Callable[[ir.Model], int]] = {
+    "gelu": gelu,
+    "merge-projections": merge_projections,
+    "fuse": fuse,
+    "half": half,
+}

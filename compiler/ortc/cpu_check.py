@@ -1,0 +1,90 @@
+"""Check on the CPU provider what this host cannot run where it will be served: the graph's numbers, and nothing else.
+
+ONNX Runtime has CPU kernels for the fused operators, too. Half precision is checked in float32 with every result
+rounded to float16 (`stages/half.py`). Which kernels the target has, how exact they are and how fast stays unmeasured.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ortc.candidate import Made, assemble
+from ortc.digests import code_digest, loader_digest
+from ortc.model_build import CHECK_PINS
+from ortc.plan import ProviderPlan
+from ortc.report import Check
+from ortc.stages.graph import DATA_FILE, MODEL_FILE
+from ortc.stages.verify import CPU, accuracy_verdicts, check_bundle
+from ortc.target_bundle import Tried
+from ortc.variant_build import VariantBuilder
+from ortc.verdicts import ON_CPU
+
+
+def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
+    """A made variant judged by its graph's answers at every case, in the plain CPU runtime without optimizations.
+
+    A variant that changes nothing serves the canonical graph, whose answers the shape matrix has proven already.
+
+    Args:
+        builder: of a target that this host cannot run.
+        entry: one of its variants.
+    """
+    variant, context, model = entry.made.variant, builder.context, builder.model
+    if entry.failed is not None or not (variant.rewrites or variant.quantization != "none"):
+        return entry
+    interpreter = context.interpreter(CHECK_PINS, (builder.platform,))
+    metric = model.metric
+    inputs = {
+        "variant": entry.key,
+        "model": model.key,
+        "metric": None if metric is None else metric.code,
+        "runtime": CHECK_PINS,
+        "on": CPU,
+        "only": None,
+        "host": context.host.fingerprint(),
+        "loader": loader_digest(),
+        "code": code_digest("cpu_check.py", "stages/half.py", "stages/verify.py", "compare.py", "worker.py"),
+    }
+
+    def action(_: Path) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="on-cpu-", dir=context.work) as scratch:
+            bundle = Path(scratch) / "bundle"
+            bundle.mkdir()
+            assemble(bundle, model.material, builder.target, _for_cpu(entry.made, Path(scratch)))
+            function = None if metric is None else metric.function
+            check = check_bundle(interpreter, bundle, model.material.cases, model.factory(), function)
+            return check.model_dump(mode="json")
+
+    name = f"{builder.target.name}: {variant.name} on the CPU provider"
+    check = Check.model_validate(context.run("verify", name, inputs, action).result)
+    reference = None if metric is None else metric.reference
+    found = accuracy_verdicts(check, variant.precision, context.plan.accuracy, builder.platform, reference)
+    verdicts = tuple(verdict.model_copy(update={"gate": f"{verdict.gate}{ON_CPU}"}) for verdict in found)
+    return replace(entry, verdicts=(*verdicts, *entry.verdicts))
+
+
+def _for_cpu(made: Made, scratch: Path) -> Made:
+    """What is run instead: the same graph, or its float32 form, on the CPU provider with optimizations off."""
+    provider = ProviderPlan(name=CPU, options={})
+    session = made.variant.session.model_copy(update={"providers": (provider,), "config_entries": {}})
+    variant = made.variant.model_copy(update={"session": session})
+    files = made.files
+    if "half" in variant.rewrites:
+
+        def files() -> Mapping[str, Path]:
+            from ortc.stages.half import upcast
+
+            source, output = scratch / "float16", scratch / "float32"
+            for place in (source, output):
+                place.mkdir()
+            for name, path in made.files().items():
+                if name in (MODEL_FILE, DATA_FILE):
+                    (source / name).write_bytes(path.read_bytes())
+            upcast(source, output)
+            return {path.name: path for path in output.iterdir()}
+
+    return replace(made, variant=variant, level="off", files=files, tuning=None)

@@ -1,0 +1,192 @@
+"""Half precision: what is converted, what is not, and that a check on the CPU sees what float16 cannot hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from ortc.stages.graph import write
+from ortc.stages.half import FILL, half, upcast
+from ortc.stages.optimize import rewrite_variant
+from ortc.stages.quantize import NotApplicable
+from ortc.stages.rewrite import rewrite
+
+SIZE = 16
+RANDOM = np.random.default_rng(3)
+X = RANDOM.standard_normal((3, SIZE)).astype(np.float32)
+W = RANDOM.standard_normal((SIZE, SIZE)).astype(np.float32)
+LOWEST = np.float32(np.finfo(np.float32).min)
+
+
+def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> NodeProto:
+    return helper.make_node(operator, inputs.split(), outputs.split(), name=f"{operator}_{outputs}", **attributes)
+
+
+def make(
+    nodes: list[NodeProto], tensors: dict[str, NDArray[Any]], *outputs: str, kind: int = TensorProto.FLOAT
+) -> ir.Model:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", SIZE])],
+        [helper.make_tensor_value_info(name, kind, None) for name in outputs or ("y",)],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return ir.from_proto(onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True))
+
+
+def run(directory: Path, x: NDArray[Any] = X) -> list[Any]:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    path = directory / "model.onnx"
+    return list(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]).run(None, {"x": x}))
+
+
+def answers(model: ir.Model, place: Path, x: NDArray[Any] = X) -> list[Any]:
+    """What a graph in half precision gives where every result is rounded."""
+    for name in ("float16", "float32"):
+        (place / name).mkdir()
+    write(model, place / "float16")
+    onnx.checker.check_model(str(place / "float16" / "model.onnx"), full_check=True)
+    upcast(place / "float16", place / "float32")
+    onnx.checker.check_model(str(place / "float32" / "model.onnx"), full_check=True)
+    return run(place / "float32", x)
+
+
+def test_inputs_and_outputs_stay(tmp_path: Path) -> None:
+    model = make([node("MatMul", "x w", "z"), node("Relu", "z", "y")], {"w": W}, "y", "z")
+    assert half(model) == 1
+    assert [(value.name, value.dtype) for value in (*model.graph.inputs, *model.graph.outputs)] == [
+        (name, ir.DataType.FLOAT) for name in ("x", "y", "z")
+    ]
+    assert {value.dtype for value in model.graph.initializers.values()} == {ir.DataType.FLOAT16}
+    y, z = answers(model, tmp_path)
+    np.testing.assert_allclose(z, X @ W, rtol=1e-2, atol=1e-2)
+    assert y.dtype == z.dtype == np.float32
+    # As float16 and no more exact than that.
+    np.testing.assert_array_equal(z, z.astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(y, np.maximum(z, 0))
+
+
+def test_what_leaves_the_range_stays_in_float32(tmp_path: Path) -> None:
+    """The sum of squares of numbers around 300 is more than float16 holds."""
+    nodes = [
+        node("MatMul", "x w", "z"),
+        node("Pow", "z two", "squares"),
+        node("ReduceSum", "squares axes", "sum"),
+        node("Sqrt", "sum", "norm"),
+        node("Div", "z norm", "y"),
+    ]
+    model = make(nodes, {"w": W, "two": np.array(2, np.float32), "axes": np.array([1])})
+    assert half(model) == 1
+    kinds = {entry.op_type: entry.outputs[0].dtype for entry in model.graph}
+    assert [kinds[name].name for name in ("MatMul", "Pow", "ReduceSum", "Sqrt", "Div")] == [
+        "FLOAT16", "FLOAT", "FLOAT", "FLOAT", "FLOAT16"
+    ]  # fmt: skip
+    # In, back for the squares, the norm, and out: none between what stays.
+    assert Counter(entry.op_type for entry in model.graph)["Cast"] == 4
+    z = 300 * X @ W
+    np.testing.assert_allclose(
+        answers(model, tmp_path, 300 * X)[0], z / np.linalg.norm(z, axis=1, keepdims=True), atol=1e-2
+    )
+
+
+def test_an_overflow_is_seen(tmp_path: Path) -> None:
+    model = make(
+        [node("MatMul", "x w", "z"), node("Mul", "z small", "y")], {"w": W, "small": np.array(1e-3, np.float32)}
+    )
+    half(model)
+    found = answers(model, tmp_path, 1e4 * X)[0]
+    assert not np.isfinite(found).all()
+    # The CPU provider by itself leaves the rounding out, and would let that pass.
+    assert np.isfinite(run(tmp_path / "float16", 1e4 * X)[0]).all()
+
+
+@pytest.mark.parametrize("as_node", [False, True])
+def test_a_mask_masks(tmp_path: Path, as_node: bool) -> None:
+    nodes = [
+        node("Greater", "x zero", "seen"),
+        node("Where", "seen zero lowest", "bias"),
+        node("MatMul", "x w", "scores"),
+        node("Add", "scores bias", "masked"),
+        node("Softmax", "masked", "y", axis=-1),
+    ]
+    tensors = {"w": W, "zero": np.array(0, np.float32), "lowest": np.array(LOWEST)}
+    if as_node:
+        constant = numpy_helper.from_array(tensors.pop("lowest"), "lowest")
+        nodes.insert(0, node("Constant", "", "lowest", value=constant))
+    model = make(nodes, tensors)
+    half(model)
+    finite = [value.const_value.numpy() for value in model.graph.initializers.values() if value.const_value is not None]
+    assert min(array.min() for array in finite) == np.float16(-FILL)
+    x = X.copy()
+    x[1] = -1  # a row without anything to see: the same everywhere, and no NaN
+    found = answers(model, tmp_path, x)[0]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-2)
+    assert (found[[0, 2]][x[[0, 2]] <= 0] == 0).all()
+
+
+def test_minus_infinity_stays() -> None:
+    model = make(
+        [node("MatMul", "x w", "z"), node("Add", "z b", "y")], {"w": W, "b": np.full(SIZE, -np.inf, np.float32)}
+    )
+    half(model)
+    kept = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
+    assert any(np.isneginf(tensor.numpy()).all() for tensor in kept)
+
+
+def test_a_weight_that_both_read_is_there_twice() -> None:
+    model = make([node("MatMul", "x w", "z"), node("ReduceSum", "w", "s"), node("Add", "z s", "y")], {"w": W})
+    half(model)
+    assert {value.dtype for value in model.graph.initializers.values()} == {ir.DataType.FLOAT, ir.DataType.FLOAT16}
+
+
+def test_statistics_of_a_normalization_keep_it_in_float32() -> None:
+    weights = {"w": W, "g": np.ones(SIZE, np.float32), "b": np.zeros(SIZE, np.float32)}
+    plain = make([node("MatMul", "x w", "z"), node("LayerNormalization", "z g b", "y")], weights)
+    read = make([node("MatMul", "x w", "z"), node("LayerNormalization", "z g b", "y mean")], weights, "y", "mean")
+    for model, kind in ((plain, ir.DataType.FLOAT16), (read, ir.DataType.FLOAT)):
+        half(model)
+        assert next(entry for entry in model.graph if entry.op_type == "LayerNormalization").outputs[0].dtype == kind
+
+
+def test_nothing_to_convert(tmp_path: Path) -> None:
+    write(make([node("Relu", "x", "y")], {}), tmp_path)
+    for rewriting in ("half", "fuse"):
+        with (
+            pytest.raises(NotApplicable, match=f"`{rewriting}` finds no place"),
+            rewrite_variant(tmp_path, (rewriting,)),
+        ):  # type: ignore[arg-type]
+            pytest.fail("it found one")
+
+
+def test_branches_are_refused() -> None:
+    branches = {
+        name: helper.make_graph(
+            [node(operator, "x", name)], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)]
+        )
+        for name, operator in (("then", "Relu"), ("else", "Neg"))
+    }
+    chosen = node("If", "flag", "z", then_branch=branches["then"], else_branch=branches["else"])
+    model = make([chosen, node("MatMul", "z w", "y")], {"w": W, "flag": np.array(True)})
+    with pytest.raises(NotApplicable, match="branches"):
+        half(model)
+
+
+def test_files(tmp_path: Path) -> None:
+    for name in ("source", "output"):
+        (tmp_path / name).mkdir()
+    write(make([node("MatMul", "x w", "y")], {"w": W}), tmp_path / "source")
+    assert rewrite(tmp_path / "source", tmp_path / "output", ("half",)) == {"half": 1}
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["model.onnx"]
