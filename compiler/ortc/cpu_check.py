@@ -15,7 +15,7 @@ from typing import Any
 from ortc.candidate import Made, assemble
 from ortc.digests import code_digest, loader_digest
 from ortc.model_build import CHECK_PINS
-from ortc.plan import ProviderPlan
+from ortc.plan import ProviderPlan, VariantPlan
 from ortc.report import Check
 from ortc.stages.graph import DATA_FILE, MODEL_FILE
 from ortc.stages.verify import CPU, accuracy_verdicts, check_bundle
@@ -24,17 +24,20 @@ from ortc.variant_build import VariantBuilder
 from ortc.verdicts import ON_CPU
 
 
+def is_checked(variant: VariantPlan) -> bool:
+    """Whether a variant has a graph of its own: what the canonical one answers, the shape matrix has proven already."""
+    return bool(variant.rewrites) or variant.quantization != "none"
+
+
 def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
     """A made variant judged by its graph's answers at every case, in the plain CPU runtime without optimizations.
-
-    A variant that changes nothing serves the canonical graph, whose answers the shape matrix has proven already.
 
     Args:
         builder: of a target that this host cannot run.
         entry: one of its variants.
     """
     variant, context, model = entry.made.variant, builder.context, builder.model
-    if entry.failed is not None or not (variant.rewrites or variant.quantization != "none"):
+    if entry.failed is not None or not is_checked(variant):
         return entry
     interpreter = context.interpreter(CHECK_PINS, (builder.platform,))
     metric = model.metric

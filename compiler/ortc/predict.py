@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ortc.context import Context, T
+from ortc.cpu_check import is_checked
 from ortc.environment import is_made
 from ortc.errors import OrtcError
 from ortc.fetch import fetch
@@ -118,8 +119,7 @@ def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output:
         found = builder.build()
     except _Missing as missing:
         stages = [entry.stage for entry in context.foreseen[begun:]]
-        later = ("measure", "verify", "start") if builder.builder.runnable else ()
-        for stage in later:
+        for stage in _judging(target, builder.builder.runnable):
             if stage not in stages or str(missing) == "variant":
                 _later(context, stage, target.name, str(missing))
         _later(context, "bundle", target.name, str(missing))
@@ -156,9 +156,16 @@ def _downstream(context: _Foreseeing, missing: str) -> None:
         # Of a target that cannot run here no more are made than it takes to find one that is right.
         for variant in target.variants if runnable else target.variants[:1]:
             _later(context, "variant", f"{target.name}: {variant.name}", missing)
-        for stage in ("verify", "measure", "start") if runnable else ():
+        for stage in _judging(target, runnable):
             _later(context, stage, target.name, missing)
         _later(context, "bundle", target.name, missing)
+
+
+def _judging(target: TargetPlan, runnable: bool) -> tuple[str, ...]:
+    """The stages that a target's variants are judged by: on a host that cannot run them, at most their numbers."""
+    if runnable:
+        return ("verify", "measure", "start")
+    return ("verify",) if target.variants and is_checked(target.variants[0]) else ()
 
 
 def _later(context: _Foreseeing, stage: str, subject: str, missing: str) -> None:
