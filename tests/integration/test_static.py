@@ -165,7 +165,8 @@ def test_memory_of_calibration_does_not_grow_with_samples(tmp_path: Path, method
     assert held(64) - held(4) < 16 * 2**20
 
 
-def test_memory_of_quantization(tmp_path: Path) -> None:
+@pytest.mark.parametrize("smooth", [0.75, "auto"])
+def test_memory_of_quantization(tmp_path: Path, smooth: float | str) -> None:
     """Weights are rounded one after the other: all of them at once are only there as integers."""
     size, count = 2048, 12
     nodes = [helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"]) for n in range(count)]
@@ -177,14 +178,14 @@ def test_memory_of_quantization(tmp_path: Path) -> None:
     (tmp_path / "output").mkdir()
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, tmp_path / "source" / "model.onnx", save_as_external_data=True, location="model.onnx.data")
-    ends = Range(np.full(size, -1, np.float32), np.full(size, 1, np.float32))
+    ends = Range(np.full(size, -1, np.float32), np.full(size, 1, np.float32), np.full(size, 0.3, np.float32))
     Ranges({f"x{n}": ends for n in range(count)}, "minmax", 1).save(tmp_path / "ranges.npz")
     request = {
         "source": str(tmp_path / "source"),
         "output": str(tmp_path / "output"),
         "ranges": str(tmp_path / "ranges.npz"),
         "operators": ["MatMul"],
-        "smooth": 0.75,
+        "smooth": smooth,
         "exclude": [],
     }
     held = peak(ROOT / "compiler" / "ortc" / "stages" / "static.py", json.dumps(request))
