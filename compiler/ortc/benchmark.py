@@ -24,6 +24,7 @@ from ortc.statistics import Interval, percentile, ratio_of_rounds
 from ortc.store import Store
 from ortc.target_build import build_target
 from ortc.target_bundle import TargetBuild
+from ortc.teacher import fetch_teacher
 from ortc.verdicts import describe as explain
 from ortc.worker import Worker
 from ortc.workplace import workplace
@@ -130,7 +131,8 @@ def benchmark(
             sources = work / "source"
             sources.mkdir()
             fetched = fetch(plan.model, root, store, sources)
-        context = Context(plan, root, store, describe(), progress, work, stack, fetched)
+            teacher = fetch_teacher(plan, root, store, work)
+        context = Context(plan, root, store, describe(), progress, work, stack, fetched, teacher=teacher)
         model = build_model(context)
         candidates, missing = _candidates(context, model, output)
         context.fresh_reference()

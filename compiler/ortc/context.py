@@ -18,7 +18,7 @@ from ortc.errors import StageError
 from ortc.fetch import Fetched
 from ortc.host import Host, cores
 from ortc.lock import Ingredients
-from ortc.plan import Plan, digest
+from ortc.plan import Plan, SourcePlan, digest
 from ortc.progress import Progress
 from ortc.spec import OnnxSource, PyTorchSource
 from ortc.store import Entry, Store
@@ -48,6 +48,7 @@ class Context:
     stack: ExitStack
     fetched: Fetched
     tools: dict[str, str] = field(default_factory=tool_versions)
+    teacher: Fetched | None = None
     _reference: Worker | None = None
 
     @property
@@ -57,27 +58,20 @@ class Context:
 
     def model_key(self) -> dict[str, Any]:
         """Everything that decides what the model computes, for cache keys."""
-        source = self.plan.model
-        key: dict[str, Any] = {
-            "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path"}),
-            "files": self.fetched.digests(),
-            "tools": self.tools,
-            "code": code_digest("reference"),
-        }
-        if isinstance(source, PyTorchSource):
-            key["module"] = entrypoint_digest(source.entrypoint, self.root)
-        return key
+        return source_key(self.plan.model, self.fetched, self)
 
     def ingredients(self) -> Ingredients:
         """What this build is made of, for ortc.lock."""
         samples = self.plan.accuracy.samples
         metric = self.plan.accuracy.metric
         entrypoints = [metric.entrypoint] if metric is not None else []
-        if isinstance(self.plan.model, PyTorchSource):
-            entrypoints.append(self.plan.model.entrypoint)
+        teacher = self.plan.model.teacher
+        sources = (self.plan.model, *([] if teacher is None else [teacher.model]))
+        entrypoints += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
+        taught = {} if self.teacher is None else self.teacher.digests()
         code = [code_digest(""), templates_digest(), *(entrypoint_digest(entry, self.root) for entry in entrypoints)]
         return Ingredients(
-            files=self.fetched.digests(),
+            files={**self.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
             samples_sha256=None if samples is None else sha256_file(self.root / samples),
             code_sha256=digest(code),
             tools=self.tools,
@@ -146,6 +140,19 @@ class Context:
             path = environment(requirements, self.store.root / "environments", on_make=lambda: made.append(True))
             step.cached = not made
         return path
+
+
+def source_key(source: SourcePlan, fetched: Fetched, context: Context) -> dict[str, Any]:
+    """Everything that decides what a model of a build computes, for cache keys."""
+    key: dict[str, Any] = {
+        "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path", "teacher"}),
+        "files": fetched.digests(),
+        "tools": context.tools,
+        "code": code_digest("reference"),
+    }
+    if isinstance(source, PyTorchSource):
+        key["module"] = entrypoint_digest(source.entrypoint, context.root)
+    return key
 
 
 def error_data(error: StageError) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from ortc.model_build import CHECK_PINS
 from ortc.plan import ProviderPlan, VariantPlan
 from ortc.report import Check
 from ortc.stages.graph import DATA_FILE, MODEL_FILE
-from ortc.stages.verify import CPU, accuracy_verdicts, check_bundle
+from ortc.stages.verify import CPU, check_bundle
 from ortc.target_bundle import Tried
+from ortc.task_metric import answers_verdicts
 from ortc.variant_build import VariantBuilder
 from ortc.verdicts import ON_CPU
 
@@ -64,8 +65,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
 
     name = f"{builder.target.name}: {variant.name} on the CPU provider"
     check = Check.model_validate(context.run("verify", name, inputs, action).result)
-    reference = None if metric is None else metric.reference
-    found = accuracy_verdicts(check, variant.precision, context.plan.accuracy, builder.platform, reference)
+    found = answers_verdicts(context.plan, metric, check, variant.precision, builder.platform)
     verdicts = tuple(verdict.model_copy(update={"gate": f"{verdict.gate}{ON_CPU}"}) for verdict in found)
     return replace(entry, verdicts=(*verdicts, *entry.verdicts))
 

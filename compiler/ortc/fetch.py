@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ortc.digests import sha256_file
 from ortc.disk import full, is_full, temporary
 from ortc.errors import StageError
-from ortc.plan import Frozen, ModelPlan
+from ortc.plan import Frozen, SourcePlan
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.store import Store
 
@@ -47,7 +47,7 @@ class Fetched(Frozen):
         return {file.name: file.sha256 for file in self.files}
 
 
-def fetch(source: ModelPlan, root: Path, store: Store, work: Path) -> Fetched:
+def fetch(source: SourcePlan, root: Path, store: Store, work: Path) -> Fetched:
     """Put every file that a source needs into `work`.
 
     Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -11,21 +10,21 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ortc.arrays import Arrays, write_arrays
+from ortc.arrays import write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.context import Context, error_data, is_deterministic
 from ortc.digests import code_digest, sha256_file
-from ortc.entrypoint import entrypoint_digest
-from ortc.errors import AccuracyError, OrtcError, StageError
+from ortc.errors import AccuracyError, StageError
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
 from ortc.samples import InputFactory, Samples, load_samples
-from ortc.spec import Metric as MetricPlan
 from ortc.spec import OnnxSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
 from ortc.store import Entry
+from ortc.task_metric import Metric, task_metric
+from ortc.teacher import teacher_inputs, teacher_key, teacher_verdicts, with_teacher
 from ortc.worker import Worker
 
 CHECK_PINS = "onnxruntime"
@@ -34,15 +33,6 @@ CHECK_PINS = "onnxruntime"
 
 class ExportError(StageError):
     """One exporter could not do it; another may."""
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A task metric of a predict function, the digest of its code, and its value for the reference."""
-
-    function: Callable[[Callable[[Arrays], Arrays]], float]
-    code: str
-    reference: float
 
 
 @dataclass(frozen=True)
@@ -87,6 +77,7 @@ def build_model(context: Context) -> ModelBuild:
             factory = _factory(exported, plan, samples)
             inputs = reference_inputs(context, samples_key, key)
             cases = _reference_cases(context, exported, entry, factory, inputs)
+            cases = with_teacher(context, exported, cases, teacher_inputs(context, inputs))
             material = Material(
                 plan=plan,
                 fetched=context.fetched,
@@ -96,14 +87,16 @@ def build_model(context: Context) -> ModelBuild:
                 tools=context.tools,
                 cases_key=digest(inputs),
             )
-            metric = _metric(context)
-            full_key = {
+            metric = task_metric(context, exported)
+            full_key: dict[str, Any] = {
                 "export": key,
                 "samples": samples_key,
                 "split": samples_key is not None and plan.calibrates,
                 "cases": [str(case) for case in plan.cases],
                 "calibration": [axis.model_dump(mode="json") for axis in plan.export.axes],
             }
+            if (taught := teacher_key(context)) is not None:
+                full_key["teacher"] = taught
             _check_canonical(context, material, full_key, entry, factory)
         except ExportError as error:
             if exporter == exporters[-1]:
@@ -192,16 +185,6 @@ def reference_inputs(context: Context, samples_key: str | None, export_key: str)
         "samples": samples_key,
         "split": samples_key is not None and context.plan.calibrates,
         "code": code_digest("samples.py"),
-    }
-
-
-def metric_inputs(context: Context, declared: MetricPlan) -> dict[str, Any]:
-    """What the task metric of the reference depends on."""
-    return {
-        "model": context.model_key(),
-        "interface": context.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
-        "metric": declared.entrypoint,
-        "code": entrypoint_digest(declared.entrypoint, context.root),
     }
 
 
@@ -309,31 +292,11 @@ def _check_canonical(
                 f"{verdict.where}",
                 help="raise `accuracy.max_abs` if that much is acceptable; this is fp32 without any optimization",
             )
-
-
-def _metric(context: Context) -> Metric | None:
-    """The task metric as a function of `predict`, with its value for the reference."""
-    declared = context.plan.accuracy.metric
-    if declared is None:
-        return None
-    if not context.has_reference:
-        raise StageError(
-            "a task metric is judged by PyTorch's value, which an ONNX source has not", help="remove `accuracy.metric`"
-        )
-
-    def metric(predict: Callable[[Arrays], Arrays]) -> float:
-        from ortc.reference.custom import resolve_entrypoint
-
-        function = resolve_entrypoint(declared.entrypoint, context.root)
-        takes_directory = "model_dir" in inspect.signature(function).parameters
-        try:
-            value = function(predict, model_dir=context.fetched.directory) if takes_directory else function(predict)
-            return float(value)
-        except OrtcError:
-            raise
-        except Exception as error:
-            raise StageError(f"the metric `{declared.entrypoint}` fails: {type(error).__name__}: {error}") from error
-
-    inputs = metric_inputs(context, declared)
-    entry = context.run("metric", declared.entrypoint, inputs, lambda _: {"value": metric(context.reference().run)})
-    return Metric(metric, str(inputs["code"]), float(entry.result.get("value", 0.0)))
+    for verdict in teacher_verdicts(check, context.plan.model.teacher, context.host.platform, None):
+        if verdict.outcome != "pass":
+            raise AccuracyError(
+                f"the student is too far from its teacher: {verdict.gate} {verdict.observed}, must be {verdict.limit}, "
+                f"{verdict.where}",
+                help="this is the student in fp32, without any optimization: train it further, or change the limit in "
+                "`model.teacher`",
+            )

@@ -20,6 +20,7 @@ from ortc.report import BuildReport, TargetReport
 from ortc.store import Store
 from ortc.target_build import build_target
 from ortc.target_bundle import TargetBuild
+from ortc.teacher import fetch_teacher
 from ortc.workplace import workplace
 
 
@@ -53,7 +54,9 @@ def build(
             sources = work / "source"
             sources.mkdir()
             fetched = fetch(plan.model, root, store, sources)
-        for note in fetched.notes:
+            teacher = fetch_teacher(plan, root, store, work)
+        notes = (*fetched.notes, *(teacher.notes if teacher is not None else ()))
+        for note in notes:
             progress.note(note)
         context = Context(
             plan=plan,
@@ -64,6 +67,7 @@ def build(
             work=work,
             stack=stack,
             fetched=fetched,
+            teacher=teacher,
         )
         if check is not None:
             check(context)
@@ -79,7 +83,7 @@ def build(
             host=context.host,
             exporter=material.exported.exporter,
             exporter_reason=material.exporter_reason,
-            notes=(*fetched.notes, *material.exported.warnings),
+            notes=(*notes, *material.exported.warnings),
             skipped_cases=tuple(f"{case.shape}: {case.reason}" for case in plan.skipped_cases),
             stages=tuple(progress.times),
             targets=tuple(reports),

@@ -17,6 +17,7 @@ from ortc.spec import (
     Exporter,
     HuggingFaceSource,
     Metric,
+    ModelSource,
     Name,
     Objective,
     OnnxSource,
@@ -239,9 +240,9 @@ class SkippedCase(Frozen):
 Search = Literal["full", "quick", "none"]
 """How far a build looks: every variant and the whole shape matrix; its corners only; the first variant alone."""
 
-ModelPlan = Annotated[
-    HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource, Field(discriminator="source")
-]
+ModelPlan = ModelSource
+SourcePlan = HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource
+"""Where a model comes from, whether the one that ships or its teacher."""
 
 
 class Plan(Frozen):

@@ -17,15 +17,17 @@ from ortc.environment import is_made
 from ortc.errors import OrtcError
 from ortc.fetch import fetch
 from ortc.host import describe
-from ortc.model_build import ModelBuild, build_model, metric_inputs, reference_inputs, samples_digest
+from ortc.model_build import ModelBuild, build_model, reference_inputs, samples_digest
 from ortc.pipeline import bundle_subject, is_published
 from ortc.plan import Frozen, Plan, TargetPlan
 from ortc.progress import Progress
 from ortc.store import Entry, Store
 from ortc.target_build import TargetBuilder
+from ortc.task_metric import metric_inputs
+from ortc.teacher import fetch_teacher
 from ortc.versions import pins
 
-_FORESEEABLE = ("reference", "metric", "shape matrix", "calibrate")
+_FORESEEABLE = ("reference", "teacher", "metric", "shape matrix", "calibrate")
 """Stages whose result the keys of later stages do not need."""
 
 
@@ -96,7 +98,8 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortc-plan-")))
         (work / "source").mkdir()
         fetched = fetch(plan.model, root, store, work / "source")
-        context = _Foreseeing(plan, root, store, describe(), Progress(), work, stack, fetched)
+        teacher = fetch_teacher(plan, root, store, work)
+        context = _Foreseeing(plan, root, store, describe(), Progress(), work, stack, fetched, teacher=teacher)
         context.foreseen = []
         try:
             model = build_model(context)
@@ -150,6 +153,8 @@ def _downstream(context: _Foreseeing, missing: str) -> None:
             context.run("metric", metric.entrypoint, metric_inputs(context, metric), None)
     else:
         _later(context, "reference", f"{len(plan.cases)} shapes", missing)
+    if plan.model.teacher is not None:
+        _later(context, "teacher", plan.name, missing)
     _later(context, "shape matrix", plan.name, missing)
     for target in context.plan.targets:
         runnable = not target.requires_gpu or bool(context.host.gpus)

@@ -17,10 +17,14 @@ Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
 
 class CaseResult(Frozen):
-    """One case of the parity check: a point of the shape matrix or a batch of real samples."""
+    """One case of the parity check: a point of the shape matrix or a batch of real samples.
+
+    `teacher` is how far the answers are from the teacher's, where the model has one that was asked.
+    """
 
     case: str
     differences: tuple[Difference, ...]
+    teacher: tuple[Difference, ...] = ()
 
 
 class Check(Frozen):

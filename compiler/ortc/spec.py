@@ -62,9 +62,9 @@ def _inside(name: str) -> str:
 FileName = Annotated[str, AfterValidator(_inside)]
 
 
-def _written(key: str) -> JsonDict:
+def _written(key: str, kind: str = "string") -> JsonDict:
     """JSON Schema for: the key is there, and not null."""
-    return {"required": [key], "properties": {key: {"type": "string"}}}
+    return {"required": [key], "properties": {key: {"type": kind}}}
 
 
 class Model(BaseModel):
@@ -155,8 +155,66 @@ class ExportedProgramSource(Model):
     sha256: Sha256 | None = Field(default=None, description="Digest of the .pt2 file.")
 
 
+TeacherSource = Annotated[HuggingFaceSource | PyTorchSource | ExportedProgramSource, Field(discriminator="source")]
+_TEACHER_LIMITS = ("max_abs", "cosine", "top1_agreement", "max_drop")
+
+
+class Teacher(Model):
+    """The larger model that this one was distilled from, and how near to it what ships must stay.
+
+    Limits hold for the worst of the real samples; without samples, for the worst point of the shape matrix.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_written(key, "number") for key in _TEACHER_LIMITS]})
+
+    model: TeacherSource = Field(description="Where the teacher comes from. It takes the same inputs.")
+    outputs: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="Outputs to compare, by the name that both give; all when not given."
+    )
+    max_abs: float | None = Field(default=None, gt=0, description="Greatest absolute difference to the teacher.")
+    cosine: float | None = Field(
+        default=None, gt=0, le=1, description="Least cosine similarity of any sample to the teacher's."
+    )
+    top1_agreement: float | None = Field(
+        default=None, gt=0, le=1, description="Least share of samples whose largest output is the teacher's."
+    )
+    max_drop: float | None = Field(
+        default=None, ge=0, description="The most that `accuracy.metric` may fall below the teacher's."
+    )
+
+    @model_validator(mode="after")
+    def _some_limit(self) -> "Teacher":
+        if all(getattr(self, key) is None for key in _TEACHER_LIMITS):
+            raise ValueError("give at least one of `max_abs`, `cosine`, `top1_agreement`, `max_drop`")
+        return self
+
+
+class Student(Model):
+    """What every model may say beside where it comes from."""
+
+    teacher: Teacher | None = Field(
+        default=None, description="The model that this one was distilled from, and how near it must stay to that."
+    )
+
+
+class HuggingFaceModel(HuggingFaceSource, Student):
+    """A model that `transformers` knows, and its teacher if it has one."""
+
+
+class PyTorchModel(PyTorchSource, Student):
+    """A PyTorch module that a Python function builds, and its teacher if it has one."""
+
+
+class OnnxModel(OnnxSource, Student):
+    """An ONNX file that exists already, and its teacher if it has one."""
+
+
+class ExportedProgramModel(ExportedProgramSource, Student):
+    """A program that torch.export saved (.pt2), and its teacher if it has one."""
+
+
 ModelSource = Annotated[
-    HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource, Field(discriminator="source")
+    HuggingFaceModel | PyTorchModel | OnnxModel | ExportedProgramModel, Field(discriminator="source")
 ]
 
 

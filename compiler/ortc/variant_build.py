@@ -20,9 +20,10 @@ from ortc.plan import TargetPlan, TuningPlan, VariantPlan
 from ortc.report import Check, Verdict
 from ortc.stages.optimize import VariantGraph, make_variant, rewrite_variant
 from ortc.stages.quantize import NotApplicable
-from ortc.stages.verify import accuracy_verdicts, budget_verdicts, check_bundle, size_verdicts, worst_case
+from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.target import GraphLevel
 from ortc.target_bundle import Tried
+from ortc.task_metric import answers_verdicts
 from ortc.verdicts import ACCURACY_GATES, describe
 from ortc.versions import pins
 
@@ -229,10 +230,9 @@ class VariantBuilder:
             return entry
         variant = entry.made.variant
         accuracy = self.context.plan.accuracy
-        reference = None if self.model.metric is None else self.model.metric.reference
         check = self._check(entry, only)
         verdicts = (
-            *accuracy_verdicts(check, variant.precision, accuracy, self.platform, reference),
+            *answers_verdicts(self.context.plan, self.model.metric, check, variant.precision, self.platform),
             *entry.verdicts,
             *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
         )

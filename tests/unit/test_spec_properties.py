@@ -16,13 +16,13 @@ from ortc.parse import parse
 from ortc.read import decode
 from ortc.sarif import to_sarif
 from ortc.shape import fields
-from ortc.spec import Export, HuggingFaceSource, Spec, Target
+from ortc.spec import Export, HuggingFaceSource, Spec, Target, Teacher
 from ortc.target import TargetProfile
 from ortc.validate import validate
 
 ROOT = Path(__file__).parents[2]
 SPECS = [path.read_text("utf-8") for path in sorted((ROOT / "specs").glob("*.yaml"))]
-MODELS = (Spec, Export, HuggingFaceSource, Target, TargetProfile)
+MODELS = (Spec, Export, HuggingFaceSource, Teacher, Target, TargetProfile)
 WORDS = [
     *sorted({name for model in MODELS for name in fields(model)}),
     *("ortc/v1alpha1", "ModelDeployment", "TargetProfile", "huggingface", "pytorch", "onnx", "exported_program"),

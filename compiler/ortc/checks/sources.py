@@ -8,11 +8,12 @@ from pathlib import Path
 from ortc.diagnostics import Diagnostic, quoted
 from ortc.entrypoint import installed
 from ortc.load import LoadedSpec
+from ortc.plan import SourcePlan
 from ortc.reference.huggingface import TASKS
 from ortc.rules import sources as rules
 from ortc.rules.model import Rule
 from ortc.source import Span
-from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource, Teacher
 from ortc.suggest import closest, listed
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
@@ -20,23 +21,17 @@ PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 """Suffixes of the weights files that a `pytorch` source reads."""
 
+_TEACHER = ("model", "teacher", "model")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _ROOT_HELP = "relative paths start from the root of the project: the nearest directory with `.git` or `pyproject.toml`"
 
 
 def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
     """The model's source, the samples and the entry points."""
-    match loaded.spec.model:
-        case HuggingFaceSource() as model:
-            yield from _huggingface(loaded, model)
-        case PyTorchSource() as model:
-            yield from _entrypoint(loaded, model.entrypoint, loaded.document.locate(["model", "entrypoint"]))
-            if model.weights is not None:
-                yield from _file(loaded, "weights", model.weights, WEIGHTS)
-        case OnnxSource() as model:
-            yield from _file(loaded, "path", model.path, (".onnx",))
-        case ExportedProgramSource() as model:
-            yield from _file(loaded, "path", model.path, (".pt2",))
+    yield from _source(loaded, loaded.spec.model, ("model",))
+    if loaded.spec.model.teacher is not None:
+        yield from _source(loaded, loaded.spec.model.teacher.model, _TEACHER)
+        yield from _teacher(loaded, loaded.spec.model.teacher)
     accuracy = loaded.spec.accuracy
     if accuracy.samples is not None:
         yield from _samples(loaded, accuracy.samples)
@@ -45,38 +40,75 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
         yield from _entrypoint(loaded, accuracy.metric.entrypoint, span)
 
 
-def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Diagnostic]:
+def _source(loaded: LoadedSpec, model: SourcePlan, at: tuple[str, ...]) -> Iterator[Diagnostic]:
+    """One source, which stands at a path of the document."""
+    match model:
+        case HuggingFaceSource():
+            yield from _huggingface(loaded, model, at)
+        case PyTorchSource():
+            yield from _entrypoint(loaded, model.entrypoint, loaded.document.locate((*at, "entrypoint")))
+            if model.weights is not None:
+                yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
+        case OnnxSource():
+            yield from _file(loaded, model, (*at, "path"), model.path, (".onnx",))
+        case ExportedProgramSource():
+            yield from _file(loaded, model, (*at, "path"), model.path, (".pt2",))
+
+
+def _teacher(loaded: LoadedSpec, teacher: Teacher) -> Iterator[Diagnostic]:
+    """What a teacher is compared by, against what the rest of the spec says."""
+    if teacher.max_drop is not None and loaded.spec.accuracy.metric is None:
+        yield Diagnostic(
+            rules.TEACHER_METRIC,
+            "`max_drop` of the teacher is about `accuracy.metric`, which is not there",
+            loaded.document.locate(("model", "teacher", "max_drop"), key=True),
+            help="declare the metric, or limit `cosine`, `max_abs` or `top1_agreement`",
+        )
+    kept = loaded.spec.export.outputs
+    for index, name in enumerate(teacher.outputs or ()):
+        if kept is not None and name not in kept:
+            meant = closest(name, kept)
+            yield Diagnostic(
+                rules.TEACHER_OUTPUT,
+                f"the output {quoted(name)} is compared with the teacher's, but not kept",
+                loaded.document.locate(("model", "teacher", "outputs", index)),
+                f"did you mean `{meant}`?" if meant else "",
+                help=f"`export.outputs` keeps {listed(kept, 'and')}",
+            )
+
+
+def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
     document = loaded.document
     if model.path is not None and not (loaded.root / model.path).is_dir():
-        yield _missing(loaded, document.locate(["model", "path"]), model.path, "directory")
+        yield _missing(loaded, document.locate((*at, "path")), model.path, "directory")
     if model.id is not None and model.revision is None:
         yield Diagnostic(
             rules.REVISION_MISSING,
             f"{quoted(model.id)} needs a `revision`",
-            document.locate(["model", "id"]),
+            document.locate((*at, "id")),
             help="add `revision:` with the 40 digits of a commit of the repository",
         )
     elif model.id is not None and model.revision is not None and not _COMMIT.fullmatch(model.revision):
         yield Diagnostic(
             rules.REVISION_MOVES,
             f"the revision {quoted(model.revision)} is not a commit, and can move",
-            document.locate(["model", "revision"]),
+            document.locate((*at, "revision")),
             help="use the 40 digits of the commit",
         )
     for name in model.files:
         if name.endswith(PICKLES):
-            yield _pickle(name, document.locate(["model", "files", name], key=True))
+            yield _pickle(name, document.locate((*at, "files", name), key=True))
     if model.task not in TASKS:
         meant = closest(model.task, TASKS)
         yield Diagnostic(
             rules.UNKNOWN_TASK,
             f"there is no task {quoted(model.task)}",
-            document.locate(["model", "task"]),
+            document.locate((*at, "task")),
             f"did you mean `{meant}`?" if meant else "",
             help=None if meant else f"the tasks are {listed(sorted(TASKS), 'and')}",
         )
     for index, mirror in enumerate(model.mirrors):
-        yield from _mirror(loaded, mirror, document.locate(["model", "mirrors", index]))
+        yield from _mirror(loaded, mirror, document.locate((*at, "mirrors", index)))
 
 
 def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]:
@@ -101,8 +133,10 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
     )
 
 
-def _file(loaded: LoadedSpec, key: str, name: str, suffixes: tuple[str, ...]) -> Iterator[Diagnostic]:
-    span = loaded.document.locate(["model", key])
+def _file(
+    loaded: LoadedSpec, model: SourcePlan, at: tuple[str, ...], name: str, suffixes: tuple[str, ...]
+) -> Iterator[Diagnostic]:
+    span = loaded.document.locate(at)
     suffix = Path(name).suffix.lower()
     if suffix in PICKLES:
         yield _pickle(name, span)
@@ -110,7 +144,7 @@ def _file(loaded: LoadedSpec, key: str, name: str, suffixes: tuple[str, ...]) ->
         other = {".onnx": "onnx", ".pt2": "exported_program"}.get(suffix)
         yield Diagnostic(
             rules.FORMAT,
-            f"{quoted(name)} is not {listed(suffixes)}, which a source `{loaded.spec.model.source}` reads",
+            f"{quoted(name)} is not {listed(suffixes)}, which a source `{model.source}` reads",
             span,
             help=f"write `source: {other}`" if other else None,
         )

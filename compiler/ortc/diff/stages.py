@@ -22,7 +22,7 @@ from ortc.environment import is_made
 from ortc.fetch import WEIGHT_SUFFIXES, Fetched, FetchedFile, fetch
 from ortc.host import describe
 from ortc.model_build import ModelBuild, build_model
-from ortc.plan import Frozen, Plan, TargetPlan, digest
+from ortc.plan import Frozen, Plan, SourcePlan, TargetPlan, digest
 from ortc.progress import Progress
 from ortc.report import CaseResult, Check, TargetReport
 from ortc.spec import HuggingFaceSource, PyTorchSource
@@ -122,15 +122,20 @@ def foresee(plan: Plan, root: Path, work: Path) -> Outlook:
     Raises:
         StageError: something that goes into a stage cannot be found.
     """
-    fetched = declared_files(plan, root, work)
+    fetched = declared_files(plan.model, root, work)
+    teacher = plan.model.teacher
+    taught = None
+    if teacher is not None:
+        (work / "teacher").mkdir()
+        taught = declared_files(teacher.model, root, work / "teacher")
     with ExitStack() as stack:
-        context = _Recording(plan, root, Store(work), describe(), Progress(), work, stack, fetched)
+        context = _Recording(plan, root, Store(work), describe(), Progress(), work, stack, fetched, teacher=taught)
         context.recorded = []
         model = build_model(context)
         for target in plan.targets:
             context.target = target.name
             _target(context, model, target)
-        return Outlook(tuple(context.recorded), _ingredients(plan, root, fetched))
+        return Outlook(tuple(context.recorded), _ingredients(plan, root, fetched, taught))
 
 
 def _target(context: _Recording, model: ModelBuild, target: TargetPlan) -> None:
@@ -156,13 +161,12 @@ def _target(context: _Recording, model: ModelBuild, target: TargetPlan) -> None:
     context.recorded.append(Recorded(target=target.name, stage="bundle", subject=target.name, inputs=inputs))
 
 
-def declared_files(plan: Plan, root: Path, work: Path) -> Fetched:
-    """The model's files by their digests, without getting any: of a hub's model those that the spec declares.
+def declared_files(source: SourcePlan, root: Path, work: Path) -> Fetched:
+    """A model's files by their digests, without getting any: of a hub's model those that the spec declares.
 
     Raises:
         StageError: a file of the project is not there, or not the declared one.
     """
-    source = plan.model
     if isinstance(source, HuggingFaceSource) and source.path is None:
         taken = source.weights == "pretrained"
         files = tuple(
@@ -174,13 +178,14 @@ def declared_files(plan: Plan, root: Path, work: Path) -> Fetched:
     return fetch(source, root, Store(work), work)
 
 
-def _ingredients(plan: Plan, root: Path, fetched: Fetched) -> dict[str, dict[str, str]]:
+def _ingredients(plan: Plan, root: Path, fetched: Fetched, teacher: Fetched | None) -> dict[str, dict[str, str]]:
     metric, samples = plan.accuracy.metric, plan.accuracy.samples
     code = [metric.entrypoint] if metric is not None else []
-    if isinstance(plan.model, PyTorchSource):
-        code.append(plan.model.entrypoint)
+    sources = (plan.model, *([] if plan.model.teacher is None else [plan.model.teacher.model]))
+    code += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
     return {
         "model": fetched.digests(),
+        **({} if teacher is None else {"teacher": teacher.digests()}),
         "samples": {} if samples is None else {samples: sha256_file(root / samples)},
         "code": {entrypoint: entrypoint_digest(entrypoint, root) for entrypoint in code},
     }

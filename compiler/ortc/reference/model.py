@@ -14,7 +14,7 @@ from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTo
 if TYPE_CHECKING:
     import torch
 
-    from ortc.plan import ModelPlan
+    from ortc.plan import SourcePlan
 
     Tensors = tuple[torch.Tensor, ...]
 
@@ -31,7 +31,7 @@ class Reference:
     notes: tuple[str, ...] = field(default=())
 
 
-def load(source: ModelPlan, directory: Path, root: Path, export: ExportPlan) -> Reference:
+def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan) -> Reference:
     """Load a model.
 
     Args:

@@ -136,6 +136,29 @@ UNKNOWN_TASK = Rule(
     bad="model:\n  source: huggingface\n  path: examples/bert-base\n  task: feature-extracting\n",
     good="model:\n  source: huggingface\n  path: examples/bert-base\n  task: feature-extraction\n",
 )
+TEACHER_METRIC = Rule(
+    "ORTC314",
+    "teacher-without-metric",
+    "A teacher's `max_drop` without a task metric.",
+    "`max_drop` says how far `accuracy.metric` may fall below its value for the teacher. Without a metric there is "
+    "nothing to compare.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  teacher:\n"
+    "    model: {source: huggingface, path: examples/bert-base, weights: random}\n    max_drop: 0.02\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  teacher:\n"
+    "    model: {source: huggingface, path: examples/bert-base, weights: random}\n    cosine: 0.9\n",
+)
+TEACHER_OUTPUT = Rule(
+    "ORTC315",
+    "teacher-output",
+    "An output that is compared with the teacher's is not kept.",
+    "Outputs are compared by name, on what ships: those of `model.teacher.outputs` must be among `export.outputs`.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  teacher:\n"
+    "    model: {source: huggingface, path: examples/bert-base, weights: random}\n"
+    "    outputs: [pooler_output]\n    cosine: 0.9\nexport:\n  outputs: [last_hidden_state]\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  teacher:\n"
+    "    model: {source: huggingface, path: examples/bert-base, weights: random}\n"
+    "    outputs: [last_hidden_state]\n    cosine: 0.9\nexport:\n  outputs: [last_hidden_state]\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -151,4 +174,6 @@ RULES = (
     MIRROR_MISSING,
     SECRET,
     UNKNOWN_TASK,
+    TEACHER_METRIC,
+    TEACHER_OUTPUT,
 )

@@ -21,11 +21,12 @@ INVARIANCE_ROWS = 4
 
 
 class ReferenceCase(Frozen):
-    """A case with its files: inputs, and the reference's outputs for them."""
+    """A case with its files: inputs, the reference's outputs for them, and the teacher's where it was asked."""
 
     name: str
     inputs: Path
     outputs: Path
+    teacher: Path | None = None
 
 
 def check_bundle(
@@ -74,9 +75,11 @@ def _run_case(worker: Worker, case: ReferenceCase) -> CaseResult:
     if missing := [name for name in expected if name not in actual]:
         raise WorkerError("outputs", f"the model has no output `{missing[0]}`")
     mask = inputs.get(MASK)
+    taught = {} if case.teacher is None else read_arrays(case.teacher)
     return CaseResult(
         case=case.name,
         differences=tuple(compare(name, expected[name], actual[name], mask) for name in expected),
+        teacher=tuple(compare(name, taught[name], actual[name], mask) for name in taught),
     )
 
 
