@@ -1,9 +1,9 @@
-"""Generate targets/data/pins/: the packages of each runtime environment, pinned by version and sha256.
+"""Generate targets/data/pins/ and extras/: the packages of each runtime environment and of what may be added to it.
 
 Run `python targets/generate_pins.py [--only NAME]` after a new release of a runtime; it needs `packaging` and a
 package index that pip reaches. One version of each package serves every platform and Python of a set where such a
-version exists; where none does, requirements carry environment markers. Every set also holds what the bundle's server
-is made of.
+version exists; where none does, requirements carry environment markers. A runtime's set also holds what the server
+is made of; an extra holds what an option of the server needs besides.
 """
 
 import argparse
@@ -33,6 +33,8 @@ class Root:
     requirement: str
     platforms: tuple[str, ...]
     pythons: tuple[str, ...] = PYTHONS
+    folder: str = "pins"
+    also: tuple[str, ...] = SERVER
 
 
 ROOTS = (
@@ -48,6 +50,14 @@ ROOTS = (
     Root("onnxruntime-gpu", f"onnxruntime-gpu=={RUNTIME_VERSION}", ("linux/amd64",)),
     # CUDA and cuDNN come from wheels; the extra `cuda` lacks cuBLAS, which cuDNN's wheel requires.
     Root("onnxruntime-gpu-cuda", f"onnxruntime-gpu[cuda,cudnn]=={RUNTIME_VERSION}", ("linux/amd64",)),
+    Root("grpc", "grpcio>=1.81", ("linux/amd64", "linux/arm64"), folder="extras", also=("protobuf>=6.30",)),
+    Root(
+        "trace",
+        "opentelemetry-sdk>=1.40",
+        ("linux/amd64", "linux/arm64"),
+        folder="extras",
+        also=("opentelemetry-exporter-otlp-proto-http>=1.40",),
+    ),
 )
 
 
@@ -58,15 +68,15 @@ def main() -> int:
     only = parser.parse_args().only
     for root in ROOTS:
         if only in (None, root.name):
-            write_json(DATA / "pins" / f"{root.name}.json", generate(root))
-            print(f"wrote targets/data/pins/{root.name}.json", file=sys.stderr)
+            write_json(DATA / root.folder / f"{root.name}.json", generate(root))
+            print(f"wrote targets/data/{root.folder}/{root.name}.json", file=sys.stderr)
     return 0
 
 
 def generate(root: Root) -> dict[str, object]:
     """The pin file of one set."""
     pairs = [(platform, python) for platform in root.platforms for python in root.pythons]
-    chosen = resolve((root.requirement, *SERVER), pairs)
+    chosen = resolve((root.requirement, *root.also), pairs)
     sizes: dict[str, int] = {}
     requirements = []
     for name in sorted({name for wheels in chosen.values() for name in wheels}):
@@ -88,7 +98,7 @@ def generate(root: Root) -> dict[str, object]:
         "format_version": FORMAT_VERSION,
         "name": root.name,
         "requirement": root.requirement,
-        "server": list(SERVER),
+        "server": list(root.also),
         "platforms": list(root.platforms),
         "pythons": list(root.pythons),
         "requirements": requirements,

@@ -75,6 +75,7 @@ def image_fields(target: TargetPlan, manifest: Manifest, session: SessionFile, p
             {"architecture": architecture_of(platform), "tags": wheel_tags(pins, platform)}
             for platform in target.platforms
         ],
+        "extras": [extra.name for extra in versions.extras()],
         "served": " and ".join(target.platforms),
         "unneeded": sorted({*TOOLS, *PARTS.get(session.providers[0].name, ())}),
         "labels": _labels(manifest, cuda),
@@ -90,10 +91,10 @@ def architecture_of(platform: str) -> str:
 def wheel_tags(pins: PinSet, platform: str) -> tuple[str, ...]:
     """Platform tags of the wheels that a platform installs, as `pip install --platform` wants them: each by its name.
 
-    See PEP 425: a wheel's file name ends in tags that are joined by dots.
+    Those of the extras are among them. See PEP 425: a wheel's file name ends in tags that are joined by dots.
     """
     tags: set[str] = set()
-    for pin in pins.requirements:
+    for pin in (pin for chosen in (pins, *versions.extras()) for pin in chosen.requirements):
         for wheel in pin.wheels:
             if platform in wheel.serves:
                 tags.update(wheel.file.removesuffix(".whl").rpartition("-")[2].split("."))

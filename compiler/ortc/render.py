@@ -9,7 +9,7 @@ from ortc.bundle import Manifest, SessionFile, to_json
 from ortc.image import image_fields
 from ortc.plan import TargetPlan
 from ortc.resources import templates_dir
-from ortc.versions import PinSet
+from ortc.versions import PinSet, extras
 
 if TYPE_CHECKING:
     import jinja2
@@ -60,6 +60,10 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
     return (
         File("session.json", to_json(session).encode()),
         File("requirements.txt", pins.requirements_txt(target.platforms).encode()),
+        *(
+            File(f"requirements-{extra.name}.txt", extra.requirements_txt(target.platforms, beside=pins).encode())
+            for extra in extras()
+        ),
         File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
         File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
         File("README.md", environment.get_template("README.md.j2").render(readme).encode()),

@@ -20,6 +20,7 @@ from ortc.publish import MEASUREMENTS, seal, stamp
 from ortc.report import Check, Race, TargetReport, Verdict
 from ortc.sbom import performance
 from ortc.stages.verify import is_invariant
+from ortc.versions import extras
 from ortc.worker import Worker
 
 CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py", "tensorrt.py")
@@ -70,6 +71,7 @@ class TargetBuild:
             "tools": context.tools,
             "stamp": stamp(),
             "code": [code_digest(*CODE), templates_digest()],
+            "extras": [extra.sha256 for extra in extras()],
         }
 
     def write(self, context: Context, material: Material, directory: Path) -> None:

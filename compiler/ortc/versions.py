@@ -135,14 +135,24 @@ class PinSet(_Data):
         """Whether the set has wheels for a platform and a Python such as `3.12`."""
         return platform in self.platforms and python in self.pythons
 
-    def requirements_txt(self, platforms: tuple[str, ...] | None = None, pythons: tuple[str, ...] | None = None) -> str:
+    def requirements_txt(
+        self,
+        platforms: tuple[str, ...] | None = None,
+        pythons: tuple[str, ...] | None = None,
+        beside: "PinSet | None" = None,
+    ) -> str:
         """Text for `pip install --require-hashes -r`, with the digests for these platforms and Pythons (default: all).
+
+        Packages that are in `beside` already are left out.
 
         Raises:
             UnknownVersionError: the set does not serve one of them.
         """
         lines = []
+        present = {pin.name for pin in beside.requirements} if beside else set[str]()
         for package in self.packages(platforms, pythons):
+            if package.name in present:
+                continue
             marker = f" ; {package.marker}" if package.marker else ""
             lines.append(f"{package.name}=={package.version}{marker}")
             lines[-1] += "".join(f" \\\n    --hash=sha256:{digest}" for digest in package.sha256)
@@ -257,6 +267,13 @@ def pins(name: str) -> PinSet:
     if name not in known:
         raise UnknownVersionError(f"pins `{name}` are unknown; known are {', '.join(known)}")
     return PinSet.model_validate_json((directory / f"{name}.json").read_bytes())
+
+
+@cache
+def extras() -> tuple[PinSet, ...]:
+    """What may be added to any runtime's packages, each for an option of the server."""
+    places = sorted((data_dir() / "extras").glob("*.json"))
+    return tuple(PinSet.model_validate_json(place.read_bytes()) for place in places)
 
 
 @cache

@@ -77,6 +77,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--bundle", default=str(Path(__file__).resolve().parent.parent), help="default: the one around")
     add("--host", default="127.0.0.1")
     number("--port", int, 0, 8080, "default 8080; 0 takes a free one")
+    number("--grpc-port", int, 0, None, "serve gRPC, too; needs the packages of requirements-grpc.txt")
     number("--threads", int, 1, None, "for one operator; default: what session.json says")
     number("--concurrency", int, 1, None, "runs at once; default: what session.json says")
     add("--allow-unfit", action="store_true", help="serve a bundle that is marked unfit to serve")
@@ -109,6 +110,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         bundle=Path(arguments.bundle),
         host=arguments.host,
         port=arguments.port,
+        grpc_port=arguments.grpc_port,
         settings=Settings(
             threads=arguments.threads,
             concurrency=arguments.concurrency,

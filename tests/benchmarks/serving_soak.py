@@ -23,7 +23,7 @@ from ortc.host import Host
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 REQUESTS, WARM, EVERY = 100_000, 10_000, 10_000
-RUNS, MUTATED, GENERATED = 50_000, 20_000, 2_000
+RUNS, MUTATED, GENERATED = 50_000, 20_000, 4_000
 
 
 def main(host: Host) -> None:
@@ -82,8 +82,9 @@ def soak(made: Bundle) -> dict[str, Any]:
 
 
 def malformed(made: Bundle) -> dict[str, Any]:
-    """Mutated and generated requests by status; everything from 500 on but 503 would be a bug."""
+    """Mutated and generated requests by status, calls by code; 5xx but 503, INTERNAL or UNKNOWN would be a bug."""
     from tests.support import malformed as support
+    from tests.support.bundles import runtime_module
     from tests.support.serving import serve
 
     head, tail = {"inputs": list[dict[str, Any]]()}, b""
@@ -91,13 +92,21 @@ def malformed(made: Bundle) -> dict[str, Any]:
         size = {"binary_data_size": array.nbytes}
         head["inputs"].append({"name": name, "shape": list(array.shape), "datatype": "FP32", "parameters": size})
         tail += array.tobytes()
-    with serve(made.directory) as running:
+    messages = runtime_module("serving.messages")
+    call = messages.make("inference", messages.INFERENCE)["ModelInferRequest"](model_name=made.manifest["name"], id="1")
+    for name, array in made.inputs.items():
+        call.inputs.add(name=name, datatype="FP32", shape=array.shape)
+        call.raw_input_contents.append(array.tobytes())
+    with serve(made.directory, "--grpc-port", "0") as running:
+        calls = support.send_rpc_mutations(running.grpc, f"/{messages.SERVICE}/ModelInfer", call, MUTATED)
         mutated = support.send_mutations(running, made.path, head, tail, MUTATED)
         generated = support.send_generated(running, GENERATED)
         running.stop()
     return {
         "mutated": {str(status): count for status, count in sorted(mutated.items())},
         "generated": {str(status): count for status, count in sorted(generated.items())},
-        "requests": mutated.total() + generated.total(),
+        "calls": dict(sorted(calls.items())),
+        "requests": mutated.total() + generated.total() + calls.total(),
         "5xx_but_503": sum(n for status, n in (mutated + generated).items() if status >= 500 and status != 503),
+        "internal_or_unknown": calls["INTERNAL"] + calls["UNKNOWN"],
     }

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with serve(bundles.text().write(tmp_path_factory.mktemp("malformed") / "bundle")) as running:
+    with serve(bundles.text().write(tmp_path_factory.mktemp("malformed") / "bundle"), "--grpc-port", "0") as running:
         yield running
         running.stop()
 
@@ -38,6 +38,20 @@ def test_mutations_of_a_request_never_break_the_server(server: Running) -> None:
     head = json.dumps(document).encode()
     headers = {"Inference-Header-Content-Length": str(len(head))}
     assert server.exchange("POST", "/v2/models/text/infer", head + tail, headers)[0] == 200
+
+
+def test_mutations_of_a_call_never_break_the_server(server: Running) -> None:
+    messages = bundles.runtime_module("serving.messages")
+    request = messages.make("inference", messages.INFERENCE)["ModelInferRequest"](model_name="text", id="1")
+    ids = np.arange(6).reshape(2, 3)
+    for name in ("ids", "mask"):
+        request.inputs.add(name=name, datatype="INT64", shape=ids.shape)
+        request.raw_input_contents.append(ids.tobytes())
+    path = f"/{messages.SERVICE}/ModelInfer"
+    found = malformed.send_rpc_mutations(server.grpc, path, request, 1000)
+    assert found.keys() <= {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}, found
+    assert found["INVALID_ARGUMENT"] > 500
+    assert found["OK"] > 0
 
 
 def test_what_schemathesis_makes_of_the_document_never_breaks_the_server(server: Running) -> None:

@@ -103,7 +103,7 @@ class Recipe:
         reference = onnx.reference.ReferenceEvaluator(self.model)
         names = [output.name for output in self.model.graph.output]
         for index, inputs in enumerate(self.golden):
-            np.savez(root / f"golden/{index}.inputs.npz", **inputs)
+            np.savez(root / f"golden/{index}.inputs.npz", **inputs)  # type: ignore[arg-type]
             answers = dict(zip(names, reference.run(None, inputs), strict=True))
             np.savez(root / f"golden/{index}.outputs.npz", **answers)
         shutil.copytree(RUNTIME, root / "runtime", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)

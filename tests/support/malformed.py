@@ -80,6 +80,80 @@ def send_mutations(running: Running, path: str, document: dict[str, Any], tail: 
     return found
 
 
+def rpc_mutations(message: Any, seed: int) -> Iterator[bytes]:
+    """Messages without an end: a right one with one to three things changed, in its fields or in its bytes."""
+    chance = random.Random(seed)  # noqa: S311 - for tests
+    while True:
+        changed = type(message)()
+        changed.CopyFrom(message)
+        for _ in range(chance.randint(1, 3)):
+            _change_field(changed, chance)
+        content = bytearray(changed.SerializeToString())
+        if chance.random() < 0.3 and content:
+            for _ in range(chance.randint(1, 4)):
+                content[chance.randrange(len(content))] = chance.randrange(256)
+        if chance.random() < 0.1:
+            del content[chance.randrange(len(content) + 1) :]
+        if chance.random() < 0.1:
+            content += chance.randbytes(chance.randint(1, 64))
+        yield bytes(content)
+
+
+def _change_field(message: Any, chance: random.Random) -> None:
+    """Put another value at one place of a message, empty it, or add to it."""
+    field = chance.choice(message.DESCRIPTOR.fields)
+    if field.message_type is not None and not field.message_type.GetOptions().map_entry:
+        inner = getattr(message, field.name)
+        if field.is_repeated:
+            if not inner or chance.random() < 0.1:
+                inner.add()
+            elif chance.random() < 0.1:
+                del inner[chance.randrange(len(inner))]
+            else:
+                _change_field(chance.choice(inner), chance)
+        else:
+            _change_field(inner, chance)
+        return
+    if field.message_type is not None:
+        name = chance.choice(("shared_memory_region", "classification", "binary_data", "x"))
+        _change_field(getattr(message, field.name)[name], chance)
+        return
+    value: Any = {
+        field.CPPTYPE_STRING: chance.choice(("", "x", "FP32", "BYTES", "é" * 50, "9" * 5000)),
+        field.CPPTYPE_BOOL: chance.random() < 0.5,
+        field.CPPTYPE_FLOAT: chance.choice((0.0, float("nan"), float("inf"), -1e38)),
+        field.CPPTYPE_DOUBLE: chance.choice((0.0, float("nan"), float("inf"), -1e308)),
+        field.CPPTYPE_INT32: chance.choice((0, -1, 2**31 - 1, -(2**31))),
+        field.CPPTYPE_INT64: chance.choice((0, -1, 1, 2**31, 2**63 - 1, -(2**63))),
+        field.CPPTYPE_UINT32: chance.choice((0, 1, 2**32 - 1)),
+        field.CPPTYPE_UINT64: chance.choice((0, 1, 2**64 - 1)),
+    }[field.cpp_type]
+    if field.type == field.TYPE_BYTES:
+        value = chance.randbytes(chance.choice((0, 1, 8, 48, 1000)))
+    if not field.is_repeated:
+        setattr(message, field.name, value)
+        return
+    values = getattr(message, field.name)
+    if values and chance.random() < 0.5:
+        values[chance.randrange(len(values))] = value
+    elif values and chance.random() < 0.5:
+        del values[chance.randrange(len(values)) :]
+    else:
+        values.append(value)
+
+
+def send_rpc_mutations(place: str, path: str, message: Any, count: int) -> Counter[str]:
+    """How many were answered with which code."""
+    import grpc
+
+    found: Counter[str] = Counter()
+    with grpc.insecure_channel(place) as channel:
+        method = channel.unary_unary(path)
+        for content, _ in zip(rpc_mutations(message, seed=count), range(count), strict=False):
+            found[method.future(content, timeout=120).code().name] += 1
+    return found
+
+
 def send_generated(running: Running, examples: int) -> Counter[int]:
     """The same of what schemathesis generates for every operation, right and wrong requests in turn."""
     import hypothesis

@@ -34,6 +34,12 @@ class Running:
         self.reader = threading.Thread(target=lambda: self.log.extend(self.process.stderr or ()), daemon=True)
         self.reader.start()
 
+    @property
+    def grpc(self) -> str:
+        """HOST:PORT of gRPC, where it is served."""
+        place: str = self.events[-1]["grpc"]
+        return place
+
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         status, _, content = self.exchange(method, path, body, headers)
         return status, json.loads(content)

@@ -9,7 +9,7 @@ from packaging.utils import parse_wheel_filename
 
 from ortc.image import architecture_of, wheel_tags
 from ortc.resources import data_dir
-from ortc.versions import pins
+from ortc.versions import extras, pins
 
 SETS = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
@@ -27,7 +27,7 @@ def test_pip_on_any_machine_accepts_the_wheels_of_a_platform(name: str, platform
     asked = wheel_tags(pins(name), platform)
     version = tuple(map(int, python.split(".")))
     accepted = {*cpython_tags(version, platforms=asked), *compatible_tags(version, f"cp{python}", platforms=asked)}
-    for pin in pins(name).requirements:
+    for pin in (pin for chosen in (pins(name), *extras()) for pin in chosen.requirements):
         for wheel in pin.wheels:
             if python in wheel.serves.get(platform, ()):
                 assert parse_wheel_filename(wheel.file)[3] & accepted, wheel.file
@@ -37,6 +37,21 @@ def test_pip_on_any_machine_accepts_the_wheels_of_a_platform(name: str, platform
 def test_tags_are_of_one_machine(name: str) -> None:
     for platform in pins(name).platforms:
         assert all(tag.endswith(f"_{MACHINES[platform]}") for tag in wheel_tags(pins(name), platform))
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_extras_agree_with_every_runtime(name: str) -> None:
+    """They are installed beside it: what both have must be of one version, on every platform and Python that it has."""
+    versions = {pin.name: pin.version for pin in pins(name).requirements}
+    for extra in extras():
+        assert set(extra.platforms) >= set(pins(name).platforms)
+        assert set(extra.pythons) >= set(pins(name).pythons)
+        assert {pin.name: versions.get(pin.name, pin.version) for pin in extra.requirements} == {
+            pin.name: pin.version for pin in extra.requirements
+        }
+        text = extra.requirements_txt(beside=pins(name))
+        assert text
+        assert not {line.partition("==")[0] for line in text.splitlines()} & versions.keys()
 
 
 @pytest.mark.parametrize("name", SETS)

@@ -42,7 +42,8 @@ class Handler(logging.Handler):
 
 
 def install() -> None:
-    """Send what the libraries log at WARNING and above through `Handler`."""
+    """Send what the libraries log at WARNING and above, and Python's warnings, through `Handler`."""
     root = logging.getLogger()
     root.handlers[:] = [Handler()]
     root.setLevel(logging.WARNING)
+    logging.captureWarnings(True)

@@ -27,6 +27,7 @@ LABELS = ("model", "version")
 # Answers that the moving statistics of an output remember, roughly; of a large output so many values are looked at.
 MEMORY = 1000
 MOST_VALUES = 65536
+LARGEST = 1e150  # of means and variances that are looked at
 SLOW_LOG_SECONDS = 1.0  # at most one line in this time
 SLOW_SECONDS = 1.0  # where the bundle promises no latency
 
@@ -41,6 +42,7 @@ class Moments:
     answers: int = 0
 
     @classmethod
+    @np.errstate(all="ignore")
     def of(cls, array: NDArray[Any]) -> Moments:
         """Those of one answer; of a large one evenly spaced values."""
         flat = array.reshape(-1)
@@ -56,7 +58,13 @@ class Moments:
         if not values.size:
             return cls(nan=nan)
         centred = values - values.dtype.type(mean)
-        return cls(mean, float(np.dot(centred, centred)) / values.size, nan, 1)
+        squares = float(np.dot(centred, centred))
+        if not np.isfinite(squares):  # of values that float32 holds, and their squares not
+            centred = values.astype(np.float64) - mean
+            squares = float(np.dot(centred, centred))
+        if not abs(mean) < LARGEST or not squares < LARGEST:
+            return cls(nan=nan)  # one such answer, and no statistic would ever be finite again
+        return cls(mean, squares / values.size, nan, 1)
 
     def add(self, other: Moments) -> None:
         """Take in one more answer; old ones fade."""

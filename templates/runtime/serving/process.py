@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 from loader import Model, UsageError, read_manifest
@@ -22,11 +23,17 @@ from serving.cache import Known, ModelCache, find_bundles
 from serving.connection import Connection
 from serving.metrics import Metrics
 from serving.models import Opener, Served, Settings
+from serving.repository import Repository
 from serving.routes import Routes
 from serving.tracing import Tracing
+from serving.web import Web
+
+if TYPE_CHECKING:
+    from serving.rpc import RpcServer
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers hold idle connections, so that it is they who close them
 BACKLOG = 1024
+REFUSING_SECONDS = 0.5  # of gRPC, before its connections close
 LAST_SECONDS = 2.0  # for connections to close, and then for runs to end, once draining is over
 
 
@@ -37,6 +44,7 @@ class Options:
     bundle: Path
     host: str
     port: int
+    grpc_port: int | None
     settings: Settings
     limits: Limits
     drain_seconds: float
@@ -51,10 +59,13 @@ class Options:
 class Server(uvicorn.Server):
     """Drains before it ends, and takes signals as the wish to."""
 
-    def __init__(self, config: uvicorn.Config, application: Application, options: Options) -> None:
+    def __init__(
+        self, config: uvicorn.Config, application: Application, repository: Repository, options: Options
+    ) -> None:
         """The application is the one of the configuration."""
         super().__init__(config)
-        self._application, self._options = application, options
+        self._application, self._repository, self._options = application, repository, options
+        self._rpc: RpcServer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -69,9 +80,16 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Say that it serves, once it does and signals are heard."""
         await super().startup(sockets)
+        also: dict[str, str] = {}
+        if self._options.grpc_port is not None:
+            from serving.rpc import RpcServer
+
+            self._rpc = RpcServer(self._application, self._repository)
+            port = await self._rpc.start(self._options.host, self._options.grpc_port)
+            also["grpc"] = _place(self._options.host, port)
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
-            logs.write("info", "serving", url=f"http://{f'[{host}]' if ':' in host else host}:{port}")
+            logs.write("info", "serving", url=f"http://{_place(host, port)}", **also)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains; a second SIGINT ends at once."""
@@ -87,7 +105,16 @@ class Server(uvicorn.Server):
     async def _end(self) -> None:
         logs.write("info", "draining", in_flight=self._application.in_flight)
         await self._application.drain(self._options.shutdown_delay, self._options.drain_seconds)
+        if self._rpc is not None:
+            # What has arrived when the server stops, and was not looked at yet, is cancelled, which clients do not try
+            # again. Until then all are told that the server is not available, which they do, elsewhere.
+            await asyncio.sleep(REFUSING_SECONDS)
+            await self._rpc.stop(LAST_SECONDS)
         self.should_exit = True
+
+
+def _place(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def serve(options: Options) -> int:
@@ -97,6 +124,8 @@ def serve(options: Options) -> int:
         BundleError: The bundle, or one to be preloaded, is not to be served, or the options do not fit it.
     """
     logs.install()
+    if options.grpc_port is not None:
+        _check_grpc()
     tracing = Tracing() if options.trace else None
     metrics = Metrics()
     cache: ModelCache[Served] = ModelCache(
@@ -105,9 +134,9 @@ def serve(options: Options) -> int:
     rescan = _load(options, cache)
     listener = _listen(options.host, options.port)
     application = Application(cache, metrics, options.limits, log_requests=options.log_requests, tracing=tracing)
-    application.routes = Routes(application, rescan).starlette()
+    repository = Repository(application, rescan)
     config = uvicorn.Config(
-        application,
+        Web(application, Routes(application, repository).starlette()),
         http=Connection,
         ws="none",
         loop="asyncio",
@@ -121,8 +150,16 @@ def serve(options: Options) -> int:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(LAST_SECONDS),
     )
-    Server(config, application, options).run(sockets=[listener])
+    Server(config, application, repository, options).run(sockets=[listener])
     return _end(cache, tracing)
+
+
+def _check_grpc() -> None:
+    """Look for the packages before anything is loaded."""
+    try:
+        import serving.rpc  # noqa: F401
+    except ImportError as error:
+        raise UsageError(f"--grpc-port needs the packages of requirements-grpc.txt: {error}. Install them.") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:

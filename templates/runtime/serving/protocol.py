@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,12 +86,13 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
         if name in arrays:
             raise bad(f"input {name!r} is given twice")
         what = f"input {name!r}"
-        dtype, shape = _interface(entry, what, dtypes.get(name))
+        dtype, shape = interface(entry.get("datatype"), entry.get("shape"), what, dtypes.get(name))
         size = _parameters(entry, what).get("binary_data_size")
         if size is None:
             arrays[name] = _from_json(entry.get("data"), shape, dtype, what)
         else:
-            arrays[name] = _from_bytes(body, end, size, shape, dtype, what)
+            _check_size(size, shape, dtype, what)
+            arrays[name] = from_bytes(body, end, shape, dtype, what)
             end += size
     if end != len(body):
         raise bad(f"the body has {len(body) - end} bytes more than its JSON part and its binary tensors")
@@ -112,14 +113,25 @@ def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     parameters = entry.get("parameters", {})
     if not isinstance(parameters, dict):
         raise bad(f"{what}: parameters is not an object")
-    for unsupported in ("shared_memory_region", "classification"):
-        if unsupported in parameters:
-            raise bad(f"{what}: the extension of the parameter {unsupported} is not supported")
+    refuse_unsupported(parameters, what)
     return parameters
 
 
-def _interface(entry: Mapping[str, Any], what: str, dtype: np.dtype[Any] | None) -> tuple[np.dtype[Any], list[int]]:
-    datatype, shape = entry.get("datatype"), entry.get("shape")
+def refuse_unsupported(parameters: Container[str], what: str) -> None:
+    """Raise RefusedError for parameters of extensions that are not there, and that must not be ignored."""
+    for unsupported in ("shared_memory_region", "classification"):
+        if unsupported in parameters:
+            raise bad(f"{what}: the extension of the parameter {unsupported} is not supported")
+
+
+def interface(
+    datatype: object, shape: object, what: str, dtype: np.dtype[Any] | None
+) -> tuple[np.dtype[Any], list[int]]:
+    """The dtype and the shape of an input; `dtype` is the model's, None where it has no such input.
+
+    Raises:
+        RefusedError: 400, they are none, or the model takes another dtype.
+    """
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise bad(f"{what}: datatype is not one of {', '.join(DATATYPES)}")
     found = DTYPES[datatype]
@@ -134,14 +146,21 @@ def _interface(entry: Mapping[str, Any], what: str, dtype: np.dtype[Any] | None)
     return found, shape
 
 
-def _from_bytes(
-    body: bytes, start: int, size: object, shape: list[int], dtype: np.dtype[Any], what: str
-) -> NDArray[Any]:
+def _check_size(size: object, shape: list[int], dtype: np.dtype[Any], what: str) -> None:
+    expected = math.prod(shape) * dtype.itemsize
+    if type(size) is not int or size != expected:
+        raise bad(f"{what}: binary_data_size is not {expected}, the bytes of shape {shape}")
+
+
+def from_bytes(body: bytes, start: int, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    """The tensor whose bytes begin at `start`; a view wherever it can be one.
+
+    Raises:
+        RefusedError: 400, the bytes end before it does, or are not of its dtype.
+    """
     count = math.prod(shape)
-    if type(size) is not int or size != count * dtype.itemsize:
-        raise bad(f"{what}: binary_data_size is not {count * dtype.itemsize}, the bytes of shape {shape}")
-    if start + size > len(body):
-        raise bad(f"{what}: the body ends before its {size} bytes of binary data")
+    if start + count * dtype.itemsize > len(body):
+        raise bad(f"{what}: the body ends before its {count * dtype.itemsize} bytes of binary data")
     if dtype.kind == "b":
         flags = np.frombuffer(body, np.uint8, count, start)
         if count and flags.max() > 1:
@@ -170,15 +189,27 @@ def _from_json(data: object, shape: list[int], dtype: np.dtype[Any], what: str) 
         raise bad(f"{what}: data holds values that are not {NAMES[dtype]}")
     if found.size != math.prod(shape) or (found.ndim != 1 and list(found.shape) != shape):
         raise bad(f"{what}: shape is {shape}, data has shape {list(found.shape)}")
-    if dtype.kind in "iu" and found.size:
-        limits = np.iinfo(dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise bad(f"{what}: data holds values outside {NAMES[dtype]}: {limits.min} to {limits.max}")
+    check_range(found, dtype, what)
     with np.errstate(over="ignore"):
         array = found.astype(dtype).reshape(shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise bad(f"{what}: data holds values too large for {NAMES[dtype]}")
     return array
+
+
+def check_range(found: NDArray[Any], dtype: np.dtype[Any], what: str) -> None:
+    """Raise RefusedError when there are whole numbers that the dtype does not have."""
+    if dtype.kind in "iu" and found.size:
+        limits = np.iinfo(dtype)
+        if int(found.min()) < limits.min or int(found.max()) > limits.max:
+            raise bad(f"{what}: data holds values outside {NAMES[dtype]}: {limits.min} to {limits.max}")
+
+
+def check_outputs(names: list[str]) -> list[str]:
+    """The same names; raises RefusedError when one is there twice."""
+    if len(set(names)) < len(names):
+        raise bad("outputs names one twice")
+    return names
 
 
 def _outputs(request: Mapping[str, Any]) -> tuple[list[str] | None, frozenset[str] | None]:
@@ -188,9 +219,7 @@ def _outputs(request: Mapping[str, Any]) -> tuple[list[str] | None, frozenset[st
         return None, None if every else frozenset()
     if not isinstance(asked, list) or not all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in asked):
         raise bad('outputs is not a list of {"name"}; leave it out for all outputs')
-    names = [output["name"] for output in asked]
-    if len(set(names)) < len(names):
-        raise bad("outputs names one twice")
+    names = check_outputs([output["name"] for output in asked])
     binary = set()
     for output in asked:
         what = f"output {output['name']!r}"

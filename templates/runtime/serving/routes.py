@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Callable
 from typing import Any
 
-from loader import BundleError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from serving import logs
-from serving.app import Application, in_thread
+from serving.app import Application
 from serving.cache import UnknownModelError
 from serving.metrics import CONTENT_TYPE
-from serving.models import Served
 from serving.openapi import document
-from serving.protocol import metadata
+from serving.protocol import RefusedError, metadata
+from serving.repository import Repository
 
-EXTENSIONS = ["binary_tensor_data"]
 MOST_BYTES = 65536
 
 
 class Routes:
-    """What is answered besides inference. `rescan` looks for bundles anew; None leaves the repository alone."""
+    """What is answered besides inference."""
 
-    def __init__(self, application: Application, rescan: Callable[[], None] | None) -> None:
-        self._application, self._cache = application, application.cache
-        self._rescan = rescan
+    def __init__(self, application: Application, repository: Repository) -> None:
+        self._application, self._cache, self._repository = application, application.cache, repository
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -51,7 +45,7 @@ class Routes:
                 # The application itself takes POST: here only what to say to other methods.
                 Route(f"{prefix}/infer", self.not_found, methods=["POST"]),
             ]
-        if self._rescan is not None:
+        if self._repository.changes:
             routes += [
                 Route("/v2/repository/index", self.index, methods=["POST"]),
                 Route("/v2/repository/models/{name}/load", self.load, methods=["POST"]),
@@ -60,6 +54,7 @@ class Routes:
         handlers: dict[Any, Any] = {
             HTTPException: self._refused,
             UnknownModelError: self._unknown,
+            RefusedError: self._not_now,
             Exception: self._failed,
         }
         made = Starlette(routes=routes, exception_handlers=handlers)
@@ -83,6 +78,10 @@ class Routes:
     async def _unknown(self, request: Request, error: UnknownModelError) -> Response:
         return self._answer(request, {"error": str(error)}, 404)
 
+    async def _not_now(self, request: Request, error: RefusedError) -> Response:
+        retry = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+        return self._answer(request, {"error": str(error)}, error.status, retry)
+
     async def _failed(self, request: Request, error: Exception) -> Response:
         return self._answer(request, {"error": "internal error"}, 500)
 
@@ -92,10 +91,7 @@ class Routes:
 
     async def server(self, request: Request) -> Response:
         """Server metadata."""
-        models = self._cache.leased()
-        extensions = [*EXTENSIONS, *(["model_repository"] if self._rescan is not None else [])]
-        version = models[0].model.manifest["provenance"].get("tools", {}).get("ortc", "") if models else ""
-        return self._answer(request, {"name": "ortc", "version": version, "extensions": extensions})
+        return self._answer(request, self._repository.metadata())
 
     async def live(self, request: Request) -> Response:
         """The process answers."""
@@ -108,33 +104,18 @@ class Routes:
 
     async def model(self, request: Request) -> Response:
         """The interface of a model, which is loaded for it where it is not."""
-        with contextlib.ExitStack() as stack:
-            served = await self._leased(request, stack)
-            return self._answer(request, metadata(served.model, self._cache.versions(served.model.name)))
+        name, version = request.path_params["name"], request.path_params.get("version")
+        lease = await self._application.leased(name, version)
+        try:
+            return self._answer(request, metadata(lease.loaded.model, self._cache.versions(name)))
+        finally:
+            self._cache.release(lease)
 
     async def model_ready(self, request: Request) -> Response:
         """Whether requests for a model are served without loading it first."""
-        lease = self._cache.lease(request.path_params["name"], request.path_params.get("version"))
-        ready = lease is not None and not self._application.draining
-        if lease is not None:
-            self._cache.release(lease)
+        ready = self._repository.is_ready(request.path_params["name"], request.path_params.get("version"))
         body = {"name": request.path_params["name"], "ready": ready}
         return self._answer(request, body, 200 if ready else 503)
-
-    async def _leased(self, request: Request, stack: contextlib.ExitStack) -> Served:
-        name, version = request.path_params["name"], request.path_params.get("version")
-        while True:
-            lease = self._cache.lease(name, version)
-            if lease is not None:
-                stack.callback(self._cache.release, lease)
-                return lease.loaded
-            try:
-                await in_thread(lambda: self._cache.load(name, version))
-            except UnknownModelError:
-                raise
-            except BundleError as error:
-                logs.write("error", "load-failed", model=name, code=error.code, error=str(error))
-                raise HTTPException(503, "the model could not be loaded") from error
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format."""
@@ -143,7 +124,7 @@ class Routes:
     async def openapi(self, request: Request) -> Response:
         """This interface, with the inputs of what is loaded."""
         models = [served.model for served in self._cache.leased()]
-        return self._answer(request, document(models, self._rescan is not None))
+        return self._answer(request, document(models, self._repository.changes))
 
     async def _body(self, request: Request) -> dict[str, Any]:
         content = bytearray()
@@ -170,35 +151,17 @@ class Routes:
         ready = (await self._body(request)).get("ready", False)
         if not isinstance(ready, bool):
             raise HTTPException(400, "ready is neither true nor false")
-        if self._rescan is not None:
-            await in_thread(self._rescan)
-        states = [state for state in self._cache.states() if not ready or state.state == "READY"]
-        return self._answer(
-            request, [{"name": s.name, "version": s.version, "state": s.state, "reason": s.reason} for s in states]
-        )
+        return self._answer(request, await self._repository.index(ready))
 
     async def load(self, request: Request) -> Response:
         """Load the newest version of a model; requests that name no version then get it."""
         if (await self._body(request)).get("parameters"):
             raise HTTPException(400, "parameters are not supported: a bundle is loaded as it is")
-        name = request.path_params["name"]
-
-        def work() -> None:
-            if self._rescan is not None:
-                self._rescan()
-            self._cache.load(name, newest=True)
-
-        try:
-            await in_thread(work)
-        except UnknownModelError:
-            raise
-        except BundleError as error:
-            logs.write("error", "load-failed", model=name, code=error.code, error=str(error))
-            raise HTTPException(400, f"the model cannot be loaded ({error.code}); the log says why") from error
+        await self._repository.load(request.path_params["name"])
         return self._answer(request, {})
 
     async def unload(self, request: Request) -> Response:
         """Unload every version of a model, once its requests have ended."""
         await self._body(request)
-        self._cache.unload(request.path_params["name"])
+        self._repository.unload(request.path_params["name"])
         return self._answer(request, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from loader import UsageError
@@ -29,13 +30,13 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("ortc.server")
         self._extract, self._kind = propagate.extract, trace.SpanKind.SERVER
+        self._error = trace.Status(trace.StatusCode.ERROR)
 
-    def start(self, model: str, headers: list[tuple[bytes, bytes]]) -> Span:
-        """A span that began now."""
+    def start(self, headers: Sequence[tuple[bytes, bytes]]) -> Span:
+        """A span that began now; `headers` are those of HTTP or the metadata of gRPC."""
         carrier = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers if n in (b"traceparent", b"tracestate")}
         span = self._tracer.start_span("infer", context=self._extract(carrier), kind=self._kind)
-        span.set_attribute("ortc.model", model)
-        return Span(span)
+        return Span(span, self._error)
 
     def close(self) -> None:
         """Send what is left."""
@@ -45,10 +46,13 @@ class Tracing:
 class Span:
     """One inference."""
 
-    def __init__(self, span: Any) -> None:
-        self._span = span
+    def __init__(self, span: Any, error: Any) -> None:
+        self._span, self._error = span, error
 
-    def end(self, status: int) -> None:
-        """It was answered with this HTTP status."""
+    def end(self, model: str, status: int) -> None:
+        """It was for this model, and answered with this status of HTTP's; from 500 on the server failed."""
+        self._span.set_attribute("ortc.model", model)
         self._span.set_attribute("http.response.status_code", status)
+        if status >= 500:
+            self._span.set_status(self._error)
         self._span.end()

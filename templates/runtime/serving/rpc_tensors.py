@@ -1,0 +1,115 @@
+"""Requests of the Open Inference Protocol over gRPC to arrays, and answers to messages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from loader import Arrays, Model, Tensor
+from numpy.typing import NDArray
+
+from serving.protocol import (
+    LONGEST_ID,
+    NAMES,
+    Request,
+    bad,
+    check_outputs,
+    check_range,
+    from_bytes,
+    interface,
+    refuse_unsupported,
+)
+
+# Where the values of a datatype are in InferTensorContents; FP16 has no place there.
+CONTENTS = {
+    "BOOL": "bool_contents",
+    **{f"INT{bits}": "int_contents" for bits in (8, 16, 32)},
+    "INT64": "int64_contents",
+    **{f"UINT{bits}": "uint_contents" for bits in (8, 16, 32)},
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+}
+
+
+def decode(message: Any, tensors: Sequence[Tensor]) -> Request:
+    """A ModelInferRequest; `binary` of the request says whether its tensors came as bytes.
+
+    Raises:
+        RefusedError: 400, with what to send instead.
+    """
+    if len(message.id) > LONGEST_ID:
+        raise bad(f"id has more than {LONGEST_ID} characters")
+    raw = message.raw_input_contents
+    if raw and len(raw) != len(message.inputs):
+        raise bad(f"raw_input_contents has {len(raw)} entries for {len(message.inputs)} inputs; send one for each")
+    dtypes = {tensor.name: tensor.dtype for tensor in tensors}
+    arrays: Arrays = {}
+    for index, entry in enumerate(message.inputs):
+        what = f"input {entry.name!r}"
+        if entry.name in arrays:
+            raise bad(f"{what} is given twice")
+        refuse_unsupported(entry.parameters, what)
+        dtype, shape = interface(entry.datatype, list(entry.shape), what, dtypes.get(entry.name))
+        if raw:
+            if entry.HasField("contents"):
+                raise bad(f"{what} has contents beside raw_input_contents; send one of them")
+            content, expected = raw[index], math.prod(shape) * dtype.itemsize
+            if len(content) != expected:
+                raise bad(f"{what}: raw_input_contents has {len(content)} bytes, shape {shape} takes {expected}")
+            arrays[entry.name] = from_bytes(content, 0, shape, dtype, what)
+        else:
+            arrays[entry.name] = _from_contents(entry, shape, dtype, what)
+    for output in message.outputs:
+        refuse_unsupported(output.parameters, f"output {output.name!r}")
+    names = check_outputs([output.name for output in message.outputs])
+    return Request(arrays, names or None, None if raw else frozenset(), message.id or None)
+
+
+def _from_contents(entry: Any, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+    field = CONTENTS.get(entry.datatype)
+    if field is None:
+        raise bad(f"{what}: {entry.datatype} has no typed contents; send raw_input_contents")
+    found = [descriptor.name for descriptor, values in entry.contents.ListFields() if values]
+    if found not in ([], [field]):
+        raise bad(f"{what}: {entry.datatype} is sent in {field}, found {', '.join(found)}")
+    values = getattr(entry.contents, field)
+    if len(values) != math.prod(shape):
+        raise bad(f"{what}: shape is {shape}, {field} has {len(values)} values")
+    wide = {"b": np.bool_, "i": np.int64, "u": np.uint64, "f": dtype.type}[dtype.kind]
+    array: NDArray[Any] = np.array(values, wide)
+    check_range(array, dtype, what)
+    return array.astype(dtype, copy=False).reshape(shape)
+
+
+def encode(response: Any, model: Model, answer: Arrays, request: Request) -> Any:
+    """The answer as a ModelInferResponse: in bytes where the request was, or where a datatype has no typed contents."""
+    response.model_name, response.model_version, response.id = model.name, model.version, request.id or ""
+    raw = request.binary is None or any(array.dtype == np.float16 for array in answer.values())
+    for name, array in answer.items():
+        entry = response.outputs.add(name=name, datatype=NAMES[array.dtype], shape=array.shape)
+        if raw:
+            response.raw_output_contents.append(array.tobytes())
+        else:
+            getattr(entry.contents, CONTENTS[entry.datatype]).extend(array.ravel().tolist())
+    return response
+
+
+def describe(response: Any, document: Mapping[str, Any]) -> Any:
+    """Fill a message from a document of the same names: strings, lists of them, and lists of objects."""
+    for name, value in document.items():
+        if not isinstance(value, list):
+            setattr(response, name, value)
+        elif value and isinstance(value[0], dict):
+            fill(getattr(response, name), value)
+        else:
+            getattr(response, name).extend(value)
+    return response
+
+
+def fill(entries: Any, documents: Iterable[Mapping[str, Any]]) -> None:
+    """Add a message for each document."""
+    for document in documents:
+        describe(entries.add(), document)
