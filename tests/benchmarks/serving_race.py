@@ -36,10 +36,11 @@ def minilm() -> Bundle:
 
 
 def main(host: Host, threads: int, rounds: int) -> None:
-    """All three, each into a file of its own."""
+    """All four, each into a file of its own."""
     facts = {"cpu": host.cpu, "cores": host.cores, "threads": threads}
     kinds: dict[str, Callable[[], dict[str, Any]]] = {
-        "peers": lambda: peers(digits(), threads, rounds),
+        "peers": lambda: peers(digits(), "digits 1", threads, rounds, 2000),
+        "peers-minilm": lambda: peers(minilm(), "bert 1x64, fp32", threads, rounds, 400),
         "overhead": lambda: overhead(digits(), rounds),
         "throughput": lambda: throughput(minilm(), rounds),
     }
@@ -103,8 +104,8 @@ def overhead(made: Bundle, rounds: int, requests: int = 2000) -> dict[str, Any]:
     return {"model": "digits 1", "requests": requests, "answer_bytes": size, "rounds": found, "summary": summary}
 
 
-def peers(made: Bundle, threads: int, rounds: int, requests: int = 2000) -> dict[str, Any]:
-    """The digits CNN in JSON: ours, LitServe and MLServer in turn, on one connection and on 16."""
+def peers(made: Bundle, model: str, threads: int, rounds: int, requests: int) -> dict[str, Any]:
+    """A model in JSON: ours, LitServe and MLServer in turn, on one connection and on 16."""
     found: list[dict[str, dict[str, float]]] = []
     with contextlib.ExitStack() as stack:
         ports = {"ortc": stack.enter_context(ours(made, free_port())).port}
@@ -127,7 +128,7 @@ def peers(made: Bundle, threads: int, rounds: int, requests: int = 2000) -> dict
         for name, port in ports.items():
             if not np.allclose(_answer(port, made), expected, atol=1e-4):
                 raise RuntimeError(f"{name} gives another answer")
-            _load(port, made, CONNECTIONS, 100, binary=False)
+            _load(port, made, CONNECTIONS, 50, binary=False)
         for _ in range(rounds):
             turn = {}
             for name, port in ports.items():
@@ -144,7 +145,7 @@ def peers(made: Bundle, threads: int, rounds: int, requests: int = 2000) -> dict
         name: {key: float(np.median([turn[name][key] for turn in found])) for key in found[0][name]} for name in ports
     }
     versions = {name: _version(name) for name in PEERS}
-    return {"model": "digits 1, JSON", "requests": requests, "versions": versions, "rounds": found, "summary": summary}
+    return {"model": f"{model}, JSON", "requests": requests, "versions": versions, "rounds": found, "summary": summary}
 
 
 def _mlserver(made: Bundle, port: int) -> Path:

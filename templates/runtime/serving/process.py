@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -132,6 +133,9 @@ def serve(options: Options) -> int:
         Opener(metrics, options.settings), budget=options.model_memory, on_evict=metrics.evictions.inc
     )
     rescan = _load(options, cache)
+    # What is there by now stays: the collector need not look through it again and again while requests wait.
+    gc.collect()
+    gc.freeze()
     listener = _listen(options.host, options.port)
     application = Application(cache, metrics, options.limits, log_requests=options.log_requests, tracing=tracing)
     repository = Repository(application, rescan)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Container, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 from loader import Arrays, Model, Tensor
 from numpy.typing import NDArray
 
@@ -69,8 +69,8 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
             raise bad("Inference-Header-Content-Length is not a number of bytes within the body")
         end = int(head_length)
     try:
-        request = _DECODER.decode(body[:end].decode())
-    except (ValueError, RecursionError) as error:
+        request = orjson.loads(memoryview(body)[:end])
+    except orjson.JSONDecodeError as error:
         raise bad(f"the {'body' if head_length is None else 'JSON part of the body'} is not JSON: {error}") from error
     if not isinstance(request, dict) or not isinstance(request.get("inputs"), list):
         raise bad('expected a JSON object with "inputs": [{"name", "shape", "datatype", "data"}, ...]')
@@ -98,15 +98,6 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
         raise bad(f"the body has {len(body) - end} bytes more than its JSON part and its binary tensors")
     names, binary = _outputs(request)
     return Request(arrays, names, binary, identifier)
-
-
-def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is not a JSON number")
-
-
-# Made once: json.loads and json.dumps make a new one at each call that has options.
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
-_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
 
 
 def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
@@ -256,12 +247,13 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
                 422, "numerics", f"output {name!r} holds NaN or infinity, which JSON cannot say; ask for binary data"
             )
         else:
-            entry["data"] = array.ravel().tolist()
+            entry["data"] = np.ascontiguousarray(array).ravel()
         outputs.append(entry)
     document: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if request.id is not None:
         document["id"] = request.id
-    head = _ENCODER.encode(document).encode()
+    # Numbers of float32 are written as short as float32 reads them: half the bytes of what double precision would take.
+    head = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
 
