@@ -254,7 +254,7 @@ def test_wheels_are_of_the_pinned_version_and_digests_are_sha256(pin_set: PinSet
 
 def test_what_the_sets_hold() -> None:
     names = {name: {pin.name for pin in versions.pins(name).requirements} for name in PIN_SETS}
-    server = {"anyio", "click", "h11", "httptools", "idna", "prometheus-client", "starlette", "uvicorn"}
+    server = {"anyio", "click", "h11", "httptools", "idna", "orjson", "prometheus-client", "starlette", "uvicorn"}
     runtime = {"flatbuffers", "numpy", "onnxruntime", "packaging", "protobuf"}
     assert names["onnxruntime"] == runtime | server | {"typing-extensions"}
     assert names["onnxruntime-gpu"] == names["onnxruntime"] - {"onnxruntime"} | {"onnxruntime-gpu"}
@@ -295,6 +295,7 @@ def test_requirements_are_hash_pinned_text() -> None:
         "idna",
         "numpy",
         "onnxruntime",
+        "orjson",
         "packaging",
         "prometheus-client",
         "protobuf",
@@ -313,8 +314,8 @@ def test_requirements_hold_the_digests_of_the_platforms_asked_for() -> None:
     assert digests(pins.requirements_txt()) == digests(amd64) | digests(arm64)
     pure = {wheel.sha256 for pin in pins.requirements for wheel in pin.wheels if wheel.file.endswith("-any.whl")}
     assert digests(amd64) & digests(arm64) == pure
-    # onnxruntime, numpy and httptools for each Python, protobuf, two pure ones, and eight of the server
-    assert len(digests(amd64)) == 3 * 4 + 1 + 2 + 8
+    # onnxruntime, numpy, httptools and orjson for each Python, protobuf, two pure ones, and eight of the server
+    assert len(digests(amd64)) == 4 * 4 + 1 + 2 + 8
 
 
 def test_a_marker_is_written_before_the_digests() -> None:
