@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import records
-from catalogue import EAGER, MODELS, OURS, TITLES, model
+from catalogue import EAGER, EARLY, MODELS, OUR_TITLES, TITLES, model
 from chart import Bar, Panel, chart
 
 from ortc.host import Host
@@ -236,7 +236,7 @@ def _required(fingerprint: str, kind: str, name: str) -> Json:
 def _contenders(races: list[Json]) -> list[str]:
     """Those of any race: PyTorch eager, the peers, ours last."""
     present = {name for document in races for turn in document["rounds"] for name in turn}
-    return [name for name in (*(n for n in TITLES if n not in OURS), *OURS) if name in present]
+    return [name for name in (*(n for n in TITLES if n not in OUR_TITLES), *OUR_TITLES) if name in present]
 
 
 def _scheduling(document: Json) -> str:
@@ -270,7 +270,7 @@ def _keeps(facts: Json) -> str:
 
 
 def _kind(name: str, facts: Json) -> Literal["ours", "fp32", "reduced"]:
-    if name in OURS:
+    if name in OUR_TITLES:
         return "ours"
     return "fp32" if facts["precision"] == "fp32" else "reduced"
 
@@ -316,9 +316,13 @@ def _start_plot(title: str, document: Json) -> str:
 
 def _plain(name: str) -> str:
     """A contender's title without Markdown, short."""
-    return {"ortc-auto": "ortc auto", "ortc-fp32": "ortc fp32", "ort-int8-nosln": "… no SkipLayerNorm fusion"}.get(
-        name, TITLES[name]
-    )
+    short = {
+        "ortc-auto": "ortc auto",
+        "ortc-fp32": "ortc fp32",
+        EARLY: "ortc, early",
+        "ort-int8-nosln": "… no SkipLayerNorm fusion",
+    }
+    return short.get(name, TITLES[name])
 
 
 def _label(document: Json) -> str:

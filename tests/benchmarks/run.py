@@ -16,7 +16,7 @@ import sys
 import render
 import serving_race
 import serving_soak
-from catalogue import EAGER, MODELS, OURS, PEERS, Model
+from catalogue import EAGER, EARLY, MODELS, OURS, PEERS, Model
 from choice import choice
 from costs import costs
 from race import race
@@ -27,7 +27,7 @@ from workshop import home
 from ortc.host import cores, describe
 
 STEPS = ("prepare", "race", "start", "costs", "choice", "serving", "soak", "render")
-NAMES = (*OURS, *(peer.name for peer in PEERS))
+NAMES = (*OURS, EARLY, *(peer.name for peer in PEERS))
 
 
 def main() -> int:
@@ -49,6 +49,7 @@ def main() -> int:
     known = {entry.name: entry for entry in MODELS}
     prefixes = tuple(arguments.only.split(","))
     names = tuple(name for name in NAMES if name.startswith(prefixes) or name == EAGER)
+    racing = tuple(name for name in names if name != EARLY)
     for asked, choices in ((steps, STEPS), (arguments.models.split(","), tuple(known))):
         for name in asked:
             if name not in choices:
@@ -60,16 +61,16 @@ def main() -> int:
     for model in (known[name] for name in arguments.models.split(",")):
         shapes = _shapes(model, arguments.shapes)
         if "prepare" in steps:
-            _prepare(model, shapes, names, threads)
+            _prepare(model, shapes, racing, threads)
         for shape in shapes if "race" in steps else ():
             say(f"race {model.name} {model.label(shape)}")
-            race(model, shape, names, host=host, threads=threads, rounds=arguments.rounds, seconds=arguments.seconds)
+            race(model, shape, racing, host=host, threads=threads, rounds=arguments.rounds, seconds=arguments.seconds)
         if "start" in steps:
             say(f"start {model.name}")
             start(model, names, host=host, threads=threads, rounds=arguments.starts, seconds=arguments.seconds)
         if "costs" in steps:
             say(f"costs {model.name}")
-            costs(model, names, host=host)
+            costs(model, racing, host=host)
         if "choice" in steps and not model.seeded:
             say(f"choice {model.name}")
             choice(model, host=host, rounds=arguments.rounds)

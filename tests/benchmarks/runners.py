@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from catalogue import EAGER, OURS, PEERS, TITLES, Model
+from catalogue import EAGER, EARLY, OURS, PEERS, TITLES, Model
 from counting import QUIET
 from workshop import CONTENDERS, artifact_of, bundles_of, home, python_of, versions_of
 
@@ -95,8 +95,8 @@ def entrants(model: Model, shape: tuple[int, ...], names: tuple[str, ...], threa
             (*script, "worker", *settings),
             {"": (*script, "first", *settings, "--inputs", "{inputs}")},
         )
-    if wanted := [name for name in OURS if name in names]:
-        bundles = bundles_of(model, shape)
+    if wanted := [name for name in (*OURS, EARLY) if name in names]:
+        bundles = bundles_of(model, shape, wanted)
         for name in wanted:
             bundle = bundles[name]
             loader = (str(bundle.interpreter), "-E", "-s", "-B", str(bundle.directory / "runtime" / "loader.py"))

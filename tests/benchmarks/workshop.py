@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -159,7 +160,7 @@ class Bundle:
     bytes: int
 
 
-def bundles_of(model: Model, shape: tuple[int, ...]) -> dict[str, Bundle]:
+def bundles_of(model: Model, shape: tuple[int, ...], names: Sequence[str] = OURS) -> dict[str, Bundle]:
     """`ortc build` of the benchmark spec with its budgets placed at a shape; bundles by contender.
 
     A build of an unchanged spec finds everything done, so that asking again is cheap.
@@ -169,12 +170,12 @@ def bundles_of(model: Model, shape: tuple[int, ...]) -> dict[str, Bundle]:
     """
     output = home() / "bundles" / model.name / model.label(shape)
     cache = home() / "ortc-cache"
-    build_bundles(model, shape, output, cache, "quick")
+    build_bundles(model, shape, output, cache, "quick", names)
     base = output / f"bench-{model.name}"
     report = json.loads(next(base.glob("*.report.json")).read_text("utf-8"))
     targets = {entry["target"]: entry for entry in report["targets"]}
     found = {}
-    for name in OURS:
+    for name in names:
         target = targets[name.removeprefix("ortc-")]
         directory = base / report["version"] / target["target"]
         requirements = (directory / "requirements.txt").read_text("utf-8")
@@ -188,18 +189,22 @@ def bundles_of(model: Model, shape: tuple[int, ...]) -> dict[str, Bundle]:
     return found
 
 
-def build_bundles(model: Model, shape: tuple[int, ...], output: Path, cache: Path, search: str) -> Cost:
-    """`ortc build --search SEARCH` of all targets of a benchmark spec, with the budgets placed at a shape.
+def build_bundles(
+    model: Model, shape: tuple[int, ...], output: Path, cache: Path, search: str, names: Sequence[str] = OURS
+) -> Cost:
+    """`ortc build --search SEARCH` of targets of a benchmark spec, with the budgets placed at a shape.
 
     Raises:
         RuntimeError: the build fails.
     """
     model_directory(model)
     spec = HERE / "specs" / f"{model.name}.yaml"
-    places = [f"targets.{name.removeprefix('ortc-')}.latency_budget.at" for name in OURS]
+    targets = [name.removeprefix("ortc-") for name in names]
+    places = [f"targets.{name}.latency_budget.at" for name in targets]
     sizes = list(zip(model.axes, shape, strict=True))
     overrides = [f"{place}.{axis}={size}" for place in places for axis, size in sizes]
     command = [sys.executable, "-m", "ortc", "build", str(spec), "-o", str(output), "--search", search]
+    command += [part for name in targets for part in ("-t", name)]
     command += [part for override in overrides for part in ("--set", override)]
     log = _made(output.parent) / f"{output.name}.log.txt"
     cost = run_counted(command, directory=HERE.parents[1], variables={"ORTC_CACHE_DIR": str(cache)}, log=log)
