@@ -28,6 +28,14 @@ class ThreadPolicy(Frozen):
     inter_op: int
 
 
+class Prepacked(Frozen):
+    """A second graph, whose weights lie as one kind of processor wants them under one release of the runtime."""
+
+    file: str
+    processor: str
+    runtime: str
+
+
 class SessionFile(Frozen):
     """session.json."""
 
@@ -38,6 +46,7 @@ class SessionFile(Frozen):
     config_entries: dict[str, str]
     providers: tuple[Provider, ...]
     environment: dict[str, str]
+    prepacked: Prepacked | None = None
 
 
 class ModelInfo(Frozen):
@@ -198,7 +207,7 @@ class Manifest(Frozen):
     files: tuple[FileInfo, ...]
 
 
-def session_file(session: SessionPlan, level: GraphLevel) -> SessionFile:
+def session_file(session: SessionPlan, level: GraphLevel, prepacked: Prepacked | None = None) -> SessionFile:
     """session.json of a session at a graph optimization level."""
     return SessionFile(
         session_options={"graph_optimization_level": level, **session.options},
@@ -207,6 +216,7 @@ def session_file(session: SessionPlan, level: GraphLevel) -> SessionFile:
         config_entries=session.config_entries,
         providers=tuple(Provider(name=entry.name, options=entry.options) for entry in session.providers),
         environment=session.environment,
+        prepacked=prepacked,
     )
 
 

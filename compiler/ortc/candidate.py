@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortc.arrays import read_arrays
@@ -17,6 +17,7 @@ from ortc.bundle import (
     ModelInfo,
     OutputInfo,
     PlacementInfo,
+    Prepacked,
     Promises,
     Provenance,
     RuntimeInfo,
@@ -33,7 +34,7 @@ from ortc.render import render
 from ortc.samples import MASK
 from ortc.sbom import SBOM, sbom
 from ortc.spec import HuggingFaceSource
-from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
+from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.stages.verify import ReferenceCase
 from ortc.target import GraphLevel
@@ -70,12 +71,17 @@ class Made:
     files: Callable[[], Mapping[str, Path]]
     graph: VariantGraph
     tuning: TuningPlan | None = None
+    prepacked: Prepacked | None = None
 
     @property
     def session(self) -> SessionPlan:
         """What session.json says."""
         session = self.variant.session
         return session if self.tuning is None else self.tuning.apply(session)
+
+    def packed(self, files: Callable[[], Mapping[str, Path]], graph: VariantGraph, prepacked: Prepacked) -> Made:
+        """The same variant with a second graph, whose weights are packed."""
+        return replace(self, files=files, graph=graph, prepacked=prepacked)
 
 
 def tolerance(precision: str, accuracy: AccuracyPlan) -> Tolerance:
@@ -128,7 +134,7 @@ def assemble(
     model = directory / "model"
     model.mkdir()
     files = made.files()
-    for name in (MODEL_FILE, DATA_FILE):
+    for name in (MODEL_FILE, DATA_FILE, PREPACKED_FILE):
         if name in files:
             shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made)
@@ -188,7 +194,7 @@ def assemble(
         files=(),
     )
     served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
-    session = session_file(served, made.level)
+    session = session_file(served, made.level, made.prepacked)
     pinned = pins(made.variant.runtime.pins)
     (directory / SBOM).write_text(sbom(manifest, pinned.packages(target.platforms), directory), "utf-8")
     for file in render(target, manifest, session, pinned):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ortc.crew import at_once
 from ortc.digests import code_digest, sha256_file, templates_digest
 from ortc.disk import DiskFullError
 from ortc.entrypoint import entrypoint_digest
@@ -50,6 +51,7 @@ class Context:
     tools: dict[str, str] = field(default_factory=tool_versions)
     teacher: Fetched | None = None
     _reference: Worker | None = None
+    _is_timed: bool = False
 
     @property
     def has_reference(self) -> bool:
@@ -90,7 +92,7 @@ class Context:
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
         """Do steps that do not depend on each other."""
-        return [step() for step in steps]
+        return at_once(steps)
 
     def reference(self) -> Worker:
         """The process that has the model in PyTorch.
@@ -98,6 +100,7 @@ class Context:
         Raises:
             StageError: the model cannot be loaded.
         """
+        self._is_timed = False
         if self._reference is None:
             worker = Worker.for_reference()
             with ExitStack() as starting:
@@ -106,6 +109,20 @@ class Context:
                 self.stack.push(starting.pop_all())
             self._reference = worker
         return self._reference
+
+    def timed_reference(self) -> Worker:
+        """A process that has the model in PyTorch and has done nothing but answer what is timed.
+
+        One that has exported holds more memory and more threads than a user's would.
+
+        Raises:
+            StageError: the model cannot be loaded.
+        """
+        if not self._is_timed:
+            self.fresh_reference()
+        worker = self.reference()
+        self._is_timed = True
+        return worker
 
     def load_reference(self, worker: Worker) -> None:
         """Have a reference process load the model, with as many threads as a bundle takes.
@@ -123,7 +140,8 @@ class Context:
         )
 
     def fresh_reference(self) -> None:
-        """End the reference process; the next use starts another. Timings are not taken in one that has exported."""
+        """End the reference process; the next use starts another."""
+        self._is_timed = False
         if self._reference is not None:
             self._reference.__exit__(None, None, None)
             self._reference = None

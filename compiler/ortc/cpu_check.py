@@ -51,7 +51,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
         "only": None,
         "host": context.host.fingerprint(),
         "loader": loader_digest(),
-        "code": code_digest("cpu_check.py", "stages/half.py", "stages/verify.py", "compare.py", "worker.py"),
+        "code": code_digest("cpu_check.py", "stages/half.py", "stages/verify.py", "compare.py", "worker.py", "crew.py"),
     }
 
     def action(_: Path) -> dict[str, Any]:

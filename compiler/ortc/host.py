@@ -69,6 +69,11 @@ def cores() -> int:
     return int(loader_module().physical_cores())
 
 
+def processor() -> str:
+    """The kind of processor of this host, as the loader tells it: what packed weights are for; empty when unknown."""
+    return str(loader_module().processor())
+
+
 def cpu_quota() -> float | None:
     """CPUs that the cgroups of this process may use together, as the loader counts them; None without a limit."""
     quota = float(loader_module().cpu_quota())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from ortc.arrays import write_arrays
 from ortc.candidate import Made, Material, assemble
-from ortc.context import Context, error_data, is_deterministic
+from ortc.context import Context, T, error_data, is_deterministic
 from ortc.digests import code_digest, sha256_file
 from ortc.errors import AccuracyError, StageError
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
@@ -115,7 +116,18 @@ def _factory(exported: Exported, plan: Plan, samples: Callable[[], Samples]) -> 
         judged, calibration = samples().split() if plan.calibrates else (samples(), None)
         return InputFactory(exported.inputs, plan.export.axes, judged, calibration)
 
-    return cache(make)
+    return _one_at_a_time(cache(make))
+
+
+def _one_at_a_time(function: Callable[[], T]) -> Callable[[], T]:
+    """Called by several threads, a cached function would be evaluated by each of those that come first."""
+    lock = threading.Lock()
+
+    def locked() -> T:
+        with lock:
+            return function()
+
+    return locked
 
 
 def samples_digest(context: Context) -> str | None:
@@ -171,7 +183,7 @@ def _checked_out(context: Context, entry: Entry) -> Callable[[], Path]:
     def directory() -> Path:
         return context.store.check_out(entry, Path(tempfile.mkdtemp(prefix="graph-", dir=context.work)))
 
-    return directory
+    return _one_at_a_time(directory)
 
 
 def reference_inputs(context: Context, samples_key: str | None, export_key: str) -> dict[str, Any]:
@@ -269,7 +281,7 @@ def _check_canonical(
     inputs = {
         "model": key,
         "host": context.host.fingerprint(),
-        "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
+        "code": code_digest("stages/verify.py", "compare.py", "worker.py", "crew.py"),
     }
 
     def action(output: Path) -> dict[str, Any]:  # the result is all there is

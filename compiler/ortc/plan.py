@@ -215,6 +215,7 @@ class TargetPlan(Frozen):
     graph_levels: Annotated[tuple[GraphLevel, ...], Field(min_length=1)]
     measure_at: Shape
     budgets: BudgetPlan
+    prepack: bool
     batch_invariance: Literal["require", "report"]
     unmeasured: Literal["fail", "allow"]
     image: ImagePlan

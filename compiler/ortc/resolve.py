@@ -163,6 +163,7 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
         graph_levels=profile.graph_levels,
         measure_at=Shape(sizes=tuple((axis.name, at.get(axis.name, axis.typical)) for axis in axes)),
         budgets=_budgets(target, profile),
+        prepack=target.prepack,
         batch_invariance=target.batch_invariance,
         unmeasured=target.unmeasured,
         image=ImagePlan(

@@ -333,6 +333,11 @@ class Target(Model):
     max_cpu_nodes: int | None = Field(
         default=None, ge=0, description="Most graph nodes on the CPU where another provider is asked for."
     )
+    prepack: bool = Field(
+        default=False,
+        description="Ship the weights as this machine's processor wants them, too: a faster start where the processor "
+        "is of that kind, for more disk.",
+    )
     batch_invariance: Literal["require", "report"] = Field(
         default="report", description="`require` refuses variants whose rows depend on their neighbours."
     )

@@ -9,12 +9,11 @@ from functools import partial
 from ortc.context import Context
 from ortc.cpu_check import check_on_cpu
 from ortc.errors import StageError
+from ortc.finish import prepack, tune
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
 from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
 from ortc.search import (
-    FIRST_ROUNDS,
-    FIRST_RUNS,
     QUICK_ROUNDS,
     SECOND_ROUNDS,
     Ranking,
@@ -32,9 +31,7 @@ from ortc.timing import race, reference_start, start
 from ortc.variant_build import VariantBuilder
 from ortc.verdicts import EXIT_BUDGET, EXIT_STAGE, EXIT_UNMEASURED, describe, failure_code, parity
 
-TUNING_ROUNDS, TUNING_RUNS = 10, 8
-TUNING_GAIN = 1.02
-"""A tuning must be this many times faster than the plain session, or it is noise."""
+QUICK_STARTS = 3
 ELSEWHERE_ROUNDS, ELSEWHERE_RUNS = 6, 2
 ELSEWHERE_SECONDS = 12.0
 """Most that a race at another shape may be expected to take."""
@@ -69,6 +66,10 @@ class TargetBuilder:
 
     def build(self) -> TargetBuild:
         """Search, then judge what was found."""
+        with self.builder.makers, self.builder.loaded:
+            return self._search()
+
+    def _search(self) -> TargetBuild:
         if not self.builder.runnable:
             return self._unseen()
         level, tuning = self.target.graph_levels[0], self._first_tuning()
@@ -86,8 +87,11 @@ class TargetBuilder:
             if entry.failed is not None and name_of(entry) not in self.decisions:
                 self._reject(entry, describe(entry.failed))
         self.failed = [entry for entry in made if entry.failed is not None]
+        self.builder.makers.close()
         rounds = QUICK_ROUNDS if self.quick else SECOND_ROUNDS
-        for entry, ranking, last in survivors(ready, self.target, self._race, self._verified, self._turn_down, rounds):
+        racer = partial(self._race, loaded=self.builder.loaded)
+        for entry, ranking, last in survivors(ready, self.target, racer, self._verified, self._turn_down, rounds):
+            self.builder.loaded.close()
             found = self._finish(entry, ranking, last=last)
             if found is not None:
                 return found
@@ -153,14 +157,23 @@ class TargetBuilder:
 
     def _finish(self, entry: Tried, ranking: Ranking, *, last: bool) -> TargetBuild | None:
         """Tune and measure what is right; None when it breaks a budget that another variant may keep."""
-        entry, tuned = self._tune(entry)
-        outcome = self._race([entry], measure.ROUNDS, measure.RUNS, with_reference=True, quantity="latency")
+        entry, tuned = tune(self.builder, entry, self._race, quick=self.quick)
+        entry, packed = prepack(self.builder, entry, self._verified)
+        # Before the race, which goes on with the process that started here.
+        eager = reference_start(self.builder)
+        outcome = self._race(
+            [entry],
+            measure.ROUNDS,
+            measure.RUNS,
+            with_reference=True,
+            quantity="latency",
+            reference_runs=1 if self.quick else measure.REFERENCE_RUNS,
+        )
         crowd = None
         if self.target.objective == "throughput":
             crowd = self._race([entry], measure.ROUNDS, measure.RUNS, quantity="throughput")
-        seconds, first = start(self.builder, entry)
+        seconds, first = start(self.builder, entry, QUICK_STARTS if self.quick else measure.START_RUNS)
         peak = max(first, entry.check.peak_rss_bytes if entry.check is not None else 0)
-        eager = reference_start(self.builder)
         measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd, eager, first)
         verdicts: tuple[Verdict, ...] = ()
         if self.builder.promised:
@@ -177,39 +190,9 @@ class TargetBuilder:
         if len(self.target.variants) > 1:
             best = {"size": "smallest", "latency": "fastest", "throughput": "most requests per second"}
             reason = f"{best[self.target.objective]} that passes"
-        notes = [reason, *([tuned] if tuned else []), *([entry.lowered] if entry.lowered else [])]
+        notes = [reason, *filter(None, (tuned, packed, entry.lowered))]
         elsewhere = self._elsewhere(entry, ranking)
         return self._judge(entry, outcome, measured, verdicts, "; ".join(notes), ranking, elsewhere)
-
-    def _tune(self, entry: Tried) -> tuple[Tried, str | None]:
-        """The winner with the session settings that make it fastest."""
-        if not self.target.tuning or self.target.tuned is not None:
-            return entry, None
-        sessions = {"plain": entry.made.variant.session}
-        contenders = {"plain": entry.with_tuning(None)}
-        for tuning in self.target.tuning:
-            session = tuning.apply(entry.made.variant.session)
-            if session not in sessions.values():
-                sessions[tuning.name], contenders[tuning.name] = session, entry.with_tuning(tuning)
-        if len(contenders) == 1:
-            return contenders["plain"], None
-        gains = self._gains(contenders, QUICK_ROUNDS if self.quick else FIRST_ROUNDS, FIRST_RUNS)
-        contenders = {n: entry for n, entry in contenders.items() if n == "plain" or gains[n].value > 1 / TUNING_GAIN}
-        if len(contenders) == 1:
-            return contenders["plain"], None
-        if not self.quick:
-            gains = self._gains(contenders, TUNING_ROUNDS, TUNING_RUNS)
-        best = max(gains, key=lambda name: gains[name].value)
-        gain = gains[best]
-        if gain.value < TUNING_GAIN or gain.low is None or gain.low <= 1:
-            return contenders["plain"], None
-        return contenders[best], f"session `{best}`"
-
-    def _gains(self, contenders: dict[str, Tried], rounds: int, runs: int) -> dict[str, Interval]:
-        """How many times faster than the plain session each of the others is."""
-        outcome = self._race(list(contenders.values()), rounds, runs, names=list(contenders))
-        found = {contender.name: contender.rounds for contender in outcome.contenders}
-        return {name: ratio_of_rounds(found["plain"], values) for name, values in found.items() if name != "plain"}
 
     def _elsewhere(self, entry: Tried, ranking: Ranking) -> tuple[Elsewhere, ...]:
         """How the winner does at other shapes of the matrix, against the variants that came close."""
@@ -229,7 +212,9 @@ class TargetBuilder:
         step = max(1, -(-len(affordable) // ELSEWHERE_SHAPES))
         found = []
         for shape in affordable[::-1][::step][::-1]:
-            outcome = self._race([entry, *rivals], ELSEWHERE_ROUNDS, ELSEWHERE_RUNS, shape=shape)
+            outcome = self._race(
+                [entry, *rivals], ELSEWHERE_ROUNDS, ELSEWHERE_RUNS, shape=shape, loaded=self.builder.loaded
+            )
             rounds = {contender.name: contender.rounds for contender in outcome.contenders}
             gains = {name: ratio_of_rounds(rounds[name_of(entry)], values) for name, values in rounds.items()}
             fastest = self._fastest_right(entry, rivals, gains)

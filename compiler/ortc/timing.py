@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ortc.arrays import write_arrays
 from ortc.candidate import assemble
+from ortc.crew import Loaded
 from ortc.digests import code_digest
 from ortc.host import cores
 from ortc.plan import CasePlan, Shape
@@ -31,6 +32,8 @@ def race(
     shape: Shape | None = None,
     names: Sequence[str] | None = None,
     quantity: Literal["latency", "throughput"] | None = None,
+    reference_runs: int = measure.REFERENCE_RUNS,
+    loaded: Loaded | None = None,
 ) -> Race:
     """Race made variants at a shape, interleaved, each in its own process.
 
@@ -42,6 +45,8 @@ def race(
         shape: the shape of the budget when None.
         names: what the contenders are called; their variants' names when None.
         quantity: what is measured; what the target's objective is about when None.
+        reference_runs: counted runs of PyTorch in a round.
+        loaded: processes that have loaded some of the bundles; those started here join them.
     """
     context, target = builder.context, builder.target
     called = list(names or [name_of(entry) for entry in entries])
@@ -54,11 +59,11 @@ def race(
         "model": builder.model.key,
         "shape": at.model_dump(mode="json"),
         "rounds": [rounds, runs],
-        "reference": with_reference,
+        "reference": reference_runs if with_reference else 0,
         "host": context.host.fingerprint(),
         "threads": cores(),
         "quantity": quantity,
-        "code": code_digest("stages/measure.py", "worker.py"),
+        "code": code_digest("stages/measure.py", "worker.py", "crew.py"),
     }
 
     def run(output: Path) -> dict[str, Any]:
@@ -73,11 +78,12 @@ def race(
             )
             for name, entry in zip(called, entries, strict=True)
         ]
-        # A fresh process: one that has just exported holds more memory and more threads than a user's would.
-        context.fresh_reference()
+        if not with_reference:
+            # It would only take memory from the contenders.
+            context.fresh_reference()
         return measure.race(
             entrants,
-            context.reference() if with_reference else None,
+            context.timed_reference() if with_reference else None,
             request,
             measure=quantity,
             shape=str(at),
@@ -85,6 +91,8 @@ def race(
             threads=cores(),
             rounds=rounds,
             runs=runs,
+            reference_runs=reference_runs,
+            loaded=loaded,
         ).model_dump(mode="json")
 
     where = ("" if shape is None else f" at {shape}") + (", throughput" if quantity == "throughput" else "")
@@ -92,18 +100,18 @@ def race(
     return Race.model_validate(context.run("measure", subject, inputs, run).result)
 
 
-def start(builder: VariantBuilder, entry: Tried) -> tuple[list[float], int]:
+def start(builder: VariantBuilder, entry: Tried, starts: int = measure.START_RUNS) -> tuple[list[float], int]:
     """Seconds from process start to the first answer of a sealed bundle, several times, and the peak resident bytes."""
     context = builder.context
     shape = builder.target.measure_at.model_dump(mode="json")
-    inputs = {**builder.key(entry), "shape": shape, "code": code_digest("stages/measure.py")}
+    inputs = {**builder.key(entry), "shape": shape, "starts": starts, "code": code_digest("stages/measure.py")}
 
     def run(_: Path) -> dict[str, Any]:
         # A place of its own: the same variant starts again when it is tuned.
         bundle = Path(tempfile.mkdtemp(prefix=f"{builder.target.name}-{name_of(entry)}-start-", dir=context.work))
         seal(bundle, assemble(bundle, builder.model.material, builder.target, entry.made))
         sizes = builder.target.measure_at.as_dict()
-        seconds, peak = measure.start_times(builder.runner(entry.made), bundle, sizes)
+        seconds, peak = measure.start_times(builder.runner(entry.made), bundle, sizes, starts)
         return {"seconds": seconds, "peak_rss_bytes": peak}
 
     result = context.run("start", f"{builder.target.name}: {name_of(entry)}", inputs, run).result
@@ -131,7 +139,7 @@ def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
         write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
         context.fresh_reference()
         time.sleep(measure.REST_SECONDS)
-        worker = context.reference()
+        worker = context.timed_reference()
         worker.bench(request, runs=1, warmup=0)
         seconds = time.perf_counter() - worker.started
         return {"seconds": seconds, "peak_rss_bytes": worker.call("info")["peak_rss_bytes"]}

@@ -141,6 +141,7 @@ def _target(target: TargetPlan) -> Target:
         start_budget=target.budgets.start,
         min_speedup=target.budgets.min_speedup,
         max_cpu_nodes=target.budgets.max_cpu_nodes,
+        prepack=target.prepack,
         batch_invariance=target.batch_invariance,
         unmeasured=target.unmeasured,
     )

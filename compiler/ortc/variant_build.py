@@ -12,13 +12,14 @@ from typing import Any
 from ortc.arrays import write_arrays
 from ortc.candidate import Made, assemble
 from ortc.context import Context
+from ortc.crew import Loaded, Makers
 from ortc.digests import code_digest, loader_digest
 from ortc.disk import DiskFullError
 from ortc.errors import StageError
 from ortc.model_build import CHECK_PINS, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan
 from ortc.report import Check, Verdict
-from ortc.stages.optimize import VariantGraph, make_variant, rewrite_variant
+from ortc.stages.optimize import VariantGraph, rewrite_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.target import GraphLevel
@@ -42,6 +43,8 @@ class VariantBuilder:
         self.promised = self.runnable and self.platform in target.platforms
         self._bundles: dict[str, Path] = {}
         self._interpreters: dict[str, Path] = {}
+        self.makers = Makers()
+        self.loaded = Loaded()
 
     def interpreter(self, variant: VariantPlan) -> Path | None:
         """Of the variant's runtime environment; None where this host cannot run the target."""
@@ -103,11 +106,14 @@ class VariantBuilder:
         }
 
         def action(output: Path) -> dict[str, Any]:
-            try:
-                graph = make_variant(self.model.canonical(), output, variant, level, interpreter, ranges)
-                return graph.model_dump(mode="json")
-            except NotApplicable as error:
-                return {"skip": error.message}
+            return self.makers.make(
+                canonical=str(self.model.canonical()),
+                output=str(output),
+                variant=variant.model_dump(mode="json"),
+                level=level,
+                interpreter=None if interpreter is None else str(interpreter),
+                ranges=None if ranges is None else str(ranges),
+            )
 
         try:
             ranges = self._ranges(variant, interpreter)
@@ -246,14 +252,16 @@ class VariantBuilder:
             "model": self.model.key,
             "metric": None if metric is None else metric.code,
             "only": only,
-            "code": code_digest("stages/verify.py", "compare.py", "worker.py"),
+            "code": code_digest("stages/verify.py", "compare.py", "worker.py", "crew.py"),
         }
 
         def check(_: Path) -> dict[str, Any]:
             function = None if metric is None else metric.function
             cases = tuple(case for case in self.model.material.cases if only in (None, case.name))
             factory, bundle = self.model.factory(), self.bundle(made)
-            return check_bundle(interpreter, bundle, cases, factory, function).model_dump(mode="json")
+            # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
+            loaded = self.loaded if only else None
+            return check_bundle(interpreter, bundle, cases, factory, function, loaded).model_dump(mode="json")
 
         name = f"{self.target.name}: {made.variant.name} at {made.level}"
         return Check.model_validate(
@@ -262,7 +270,9 @@ class VariantBuilder:
 
     def bundle(self, made: Made) -> Path:
         """A directory where a variant can be run."""
-        name = f"{self.target.name}-{made.variant.name}-{made.level}-{made.tuning.name if made.tuning else 'default'}"
+        session = made.tuning.name if made.tuning else "default"
+        packed = "-prepacked" if made.prepacked else ""
+        name = f"{self.target.name}-{made.variant.name}-{made.level}-{session}{packed}"
         if name not in self._bundles:
             bundle = self.context.work / name
             bundle.mkdir()

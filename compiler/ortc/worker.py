@@ -62,17 +62,16 @@ class Worker:
     @classmethod
     def for_reference(cls, environment: Mapping[str, str] | None = None) -> Self:
         """A worker that runs the model in PyTorch, with the compiler's own environment and some more of it."""
-        package_root = str(Path(__file__).parents[1])
-        paths = [package_root, *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         return cls(
             "PyTorch",
             [sys.executable, "-m", "ortc.reference"],
-            environment={
-                "PYTHONPATH": os.pathsep.join(path for path in paths if path),
-                "HF_HUB_OFFLINE": "1",
-                **(environment or {}),
-            },
+            environment=_own_package({"HF_HUB_OFFLINE": "1", **(environment or {})}),
         )
+
+    @classmethod
+    def for_making(cls, name: str) -> Self:
+        """A worker that makes graphs of variants, with the compiler's own environment."""
+        return cls(name, [sys.executable, "-m", "ortc.making"], environment=_own_package({}))
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
@@ -207,3 +206,9 @@ class Worker:
 def _shown(line: bytes) -> str:
     text = line.decode("utf-8", errors="replace")
     return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _own_package(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a process that imports this very compiler."""
+    paths = [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {"PYTHONPATH": os.pathsep.join(path for path in paths if path), **environment}

@@ -55,6 +55,14 @@ ENUMERATIONS = {
     },
     "execution_mode": {"sequential": "ORT_SEQUENTIAL", "parallel": "ORT_PARALLEL"},
 }
+# Of /proc/cpuinfo: what tells kinds of processors apart, and the features that decide which kernels run.
+PROCESSOR_FIELDS = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU architecture", "CPU part")
+PROCESSOR_FLAGS = (
+    *("sse4_1", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx_vnni_int8", "avx_ne_convert"),
+    *("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "svei8mm", "svebf16", "sme"),
+)
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 MOST_CLIENTS = 1024
 _COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
@@ -396,6 +404,33 @@ def thread_count(policy: object, threads: int | None = None, environ: Mapping[st
 # --- ONNX Runtime --------------------------------------------------------------------------------------------------
 
 
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The kind of this machine's first processor, as far as kernels differ by it; empty where nothing tells."""
+    try:
+        block = cpuinfo.read_text("utf-8", "replace").partition("\n\n")[0]
+    except OSError:
+        return ""
+    pairs = (line.partition(":") for line in block.splitlines())
+    fields = {key.strip(): value.strip() for key, separator, value in pairs if separator}
+    kind = [fields[key] for key in PROCESSOR_FIELDS if key in fields]
+    known = set((fields.get("flags") or fields.get("Features") or "").split())
+    found = [flag for flag in PROCESSOR_FLAGS if flag in known]
+    return " ".join([platform.machine(), *kind, *found]) if kind and found else ""
+
+
+def graph_of(root: Path, model: Path, config: Mapping[str, Any], version: str) -> tuple[Path, bool]:
+    """The graph to open: the one with packed weights where this processor and this onnxruntime are those it is for.
+
+    Returns:
+        Its file, and whether it is that one: it was optimized when it was made.
+    """
+    packed = config.get("prepacked")
+    if not packed:
+        return model, False
+    fits = packed["runtime"] == version and packed["processor"] == processor() != ""
+    return (inside(root, str(packed["file"])), True) if fits else (model, False)
+
+
 def _release(version: str) -> tuple[int, ...]:
     match = re.match(r"\d+(\.\d+)*", version)
     return tuple(int(part) for part in match[0].split(".")) if match else ()
@@ -449,8 +484,13 @@ def provider_options(name: str, options: Mapping[str, Any], threads: int, reques
     return given | {"device_type": device, "load_config": json.dumps({"CPU": properties})}
 
 
-def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: int, requests: int) -> Any:
-    """An InferenceSession with exactly what session.json says, on exactly the providers that it asks for."""
+def _create_session(
+    ort: Any, model: Path, config: Mapping[str, Any], threads: int, requests: int, *, optimized: bool = False
+) -> Any:
+    """An InferenceSession with exactly what session.json says, on exactly the providers that it asks for.
+
+    A graph that is `optimized` already is taken as it is.
+    """
     options = ort.SessionOptions()
     for name, value in config["session_options"].items():
         if not hasattr(options, name):
@@ -459,6 +499,8 @@ def _create_session(ort: Any, model: Path, config: Mapping[str, Any], threads: i
         if known is not None and value not in known:
             raise ValueError(f"session_options.{name} is {value!r}, expected one of {', '.join(known)}")
         setattr(options, name, getattr(type(getattr(options, name)), known[value]) if known else value)
+    if optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = int(config["threads"]["inter_op"])
     for name, value in config["config_entries"].items():
@@ -611,6 +653,7 @@ class Model:
         providers: Execution providers in order of priority, as ONNX Runtime reports them.
         threads: {"intra_op": n, "inter_op": n} as used.
         concurrency: Runs at once that the session was measured for.
+        prepacked: Whether the graph with weights packed for this very kind of processor is the one that is open.
         golden: What the self-test saw, one entry a case; empty when it was skipped.
         seconds: Where the time of loading went: verify, import, session, selftest, warmup, total.
     """
@@ -658,7 +701,10 @@ class Model:
 
         started = clock()
         with _parsing(config_path):
-            self._session: Any = _create_session(ort, model_file, config, intra_op, self.concurrency)
+            model_file, self.prepacked = graph_of(root, model_file, config, self.runtime_version)
+            self._session: Any = _create_session(
+                ort, model_file, config, intra_op, self.concurrency, optimized=self.prepacked
+            )
             # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
             options = [p["options"] for p in config["providers"]]
         graphs = any(o.get(k) == "1" for o in options for k in ("enable_cuda_graph", "trt_cuda_graph_enable"))
@@ -950,6 +996,7 @@ class Model:
             "providers": list(self.providers),
             "placement": dict(Counter(provider for provider, *_ in self._placement)),
             "threads": dict(self.threads),
+            "prepacked": self.prepacked,
             "peak_rss_bytes": peak_rss_bytes(),
             "load_seconds": self.seconds.get("total"),
             "seconds": dict(self.seconds),

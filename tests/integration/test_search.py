@@ -81,8 +81,8 @@ def test_throughput(ortc: Compiler, tmp_path: Path) -> None:
     rate = target["numbers"]["requests_per_second"]
     assert rate["low"] <= rate["value"] <= rate["high"]
     assert rate["samples"] >= 20
-    # Whoever asks alone waits at least as long as his share of a crowd: several clients do not lower the rate much. Other
-    # processes may, in one of the two races.
+    # Whoever asks alone waits at least as long as his share of a crowd: several clients do not lower the rate much.
+    # Other processes may, in one of the two races.
     assert rate["value"] > 0.1 * 1000 / target["numbers"]["p50_ms"]["value"]
     assert f"{rate['value']:.1f} requests/s" in build.stdout
     raced = [subject for subject in subjects(build, "measure") if "throughput" in subject]

@@ -148,6 +148,8 @@ def test_a_bundle_passes_its_loaders_check_of_files(tmp_path: Path, material: Ma
         "golden/0.outputs.npz",
         "manifest.json",
         "model/model.onnx",
+        "requirements-grpc.txt",
+        "requirements-trace.txt",
         "requirements.txt",
         *(f"runtime/{path}" for path in runtime_files()),
         "sbom.cdx.json",

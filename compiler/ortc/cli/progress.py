@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 from rich.console import Console
 from rich.status import Status
@@ -18,22 +19,27 @@ class ConsoleProgress(Progress):
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._open: list[Step] = []
+        # Steps may run at the same time.
+        self._lock = threading.RLock()
         self._console.print(f"[bold]{title}[/bold]")
 
     def started(self, step: Step) -> None:
-        self._open.append(step)
-        self._show()
+        with self._lock:
+            self._open.append(step)
+            self._show()
 
     def ended(self, step: Step, seconds: float) -> None:
-        self._open.remove(step)
         failed = sys.exc_info()[0] is not None
         outcome = "[red]failed[/red]" if failed else _outcome(step, seconds)
-        self._console.print(f"  {step.stage:<13} {step.subject}  [dim]{outcome}[/dim]")
-        self._show()
+        with self._lock:
+            self._open.remove(step)
+            self._console.print(f"  {step.stage:<13} {step.subject}  [dim]{outcome}[/dim]")
+            self._show()
 
     def note(self, text: str) -> None:
-        self._console.print("  [yellow]note[/yellow]         ", end="")
-        self._console.print(text, markup=False)
+        with self._lock:
+            self._console.print("  [yellow]note[/yellow]         ", end="")
+            self._console.print(text, markup=False)
 
     def close(self) -> None:
         """Stop the spinner."""

@@ -7,13 +7,14 @@ who wins: it is told as one stage of each kind, which is done again where the ra
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ortc.compare import Difference
-from ortc.context import Context
+from ortc.context import Context, T
 from ortc.diff.report import StageChange
 from ortc.diff.values import changes
 from ortc.digests import sha256_file
@@ -67,6 +68,10 @@ class _Recording(Context):
         # Of the shape matrix nothing is read: it says what `pending` does.
         return Entry(key, self._result(stage, inputs, key), found="here", pending=stage == "shape matrix")
 
+    def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
+        """One after the other: what is recorded has an order."""
+        return [step() for step in steps]
+
     def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
         """Where the interpreter would be; the packages it holds are part of the keys."""
         requirements = pins(pin_set).requirements_txt(platforms)
@@ -91,7 +96,7 @@ class _Recording(Context):
                     warnings=(),
                 )
                 return {"exported": exported.model_dump(mode="json")}
-            case "variant":
+            case "variant" | "prepack":
                 # No two variants are the same graph.
                 return VariantGraph(bytes=0, domains={}, operators={}, sha256=key).model_dump(mode="json")
             case "verify":
@@ -99,7 +104,8 @@ class _Recording(Context):
                 case_result = CaseResult(case="", differences=(exact,))
                 return Check(cases=(case_result,), invariance=0.0, metric=1e300).model_dump(mode="json")
             case "start":
-                return {"seconds": [0.0], "peak_rss_bytes": 0}
+                # One of PyTorch, several of a variant.
+                return {"seconds": [0.0] if "variant" in inputs else 0.0, "peak_rss_bytes": 0}
         return {}
 
 

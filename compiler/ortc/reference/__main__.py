@@ -1,18 +1,15 @@
 """`python -m ortc.reference`: serve one model over JSON lines on stdin and stdout.
 
-The protocol is that of the bundle's own worker (templates/runtime/loader.py): one request a line, one reply a line,
-`{"ok": true, "result": …}` or `{"ok": false, "error": {"code", "message", "help", "details"}}`; tensors travel in .npz
-files. Operations: load, export, compile, run, bench, info.
+The protocol is that of `ortc.jsonlines`; tensors travel in .npz files. Operations: load, export, compile, run, bench,
+info.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter
 
 from ortc.arrays import read_arrays, write_arrays
-from ortc.errors import OrtcError, StageError
+from ortc.errors import StageError
+from ortc.jsonlines import serve
 from ortc.plan import ExportPlan, ModelPlan
 
 if TYPE_CHECKING:
@@ -151,19 +149,6 @@ class Server:
         arrays = read_arrays(Path(path))
         return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in reference.inputs)
 
-    def reply(self, line: str) -> Json:
-        """The reply to one request line; never raises."""
-        try:
-            request = json.loads(line)
-            return {"ok": True, "result": self.operations[request["op"]](request)}
-        except OrtcError as error:
-            fields = {"message": error.message, "help": error.help, "details": list(error.details)}
-            return {"ok": False, "error": {"code": type(error).__name__, **fields}}
-        except Exception as error:  # noqa: BLE001  # the boundary of the process: the compiler reports it with its trace
-            trace = traceback.format_exc().strip().splitlines()
-            message = f"{type(error).__name__}: {error}".strip()
-            return {"ok": False, "error": {"code": "internal", "message": message, "help": None, "details": trace}}
-
 
 def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
     """The most memory this process held resident.
@@ -174,16 +159,5 @@ def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def main() -> None:
-    """Serve until stdin ends. Whatever libraries print goes to stderr; stdout carries replies alone."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    server = Server()
-    for line in sys.stdin:
-        if line.strip():
-            replies.write(json.dumps(server.reply(line)) + "\n")
-            replies.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(Server().operations)

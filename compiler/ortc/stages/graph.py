@@ -21,6 +21,8 @@ EXTERNAL_DATA_THRESHOLD = 64 * 2**20
 
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
+PREPACKED_FILE = "prepacked.onnx"
+"""The same model over the same file of weights, for one kind of processor: see `ortc.stages.prepack`."""
 
 
 class OutputInfo(Frozen):

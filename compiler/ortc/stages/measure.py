@@ -16,6 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ortc.crew import Loaded
 from ortc.errors import StageError
 from ortc.host import Host
 from ortc.report import Contender, Numbers, Race
@@ -64,6 +65,8 @@ def race(
     threads: int,
     rounds: int = ROUNDS,
     runs: int = RUNS,
+    reference_runs: int = REFERENCE_RUNS,
+    loaded: Loaded | None = None,
 ) -> Race:
     """Race candidate bundles, and the reference when there is one, on the same inputs.
 
@@ -77,17 +80,18 @@ def race(
         threads: that each contender uses.
         rounds: how many times each has its turn.
         runs: least counted runs of a turn; the reference takes fewer, as it only gives medians.
+        reference_runs: of the reference.
+        loaded: processes that have loaded some of the bundles, and that those started here join.
     """
     with ExitStack() as stack:
+        crew = loaded if loaded is not None else stack.enter_context(Loaded())
+        crew.load([(entrant.name, entrant.interpreter, entrant.bundle) for entrant in entrants])
         workers = [
-            stack.enter_context(Worker.for_bundle(entrant.name, entrant.interpreter, entrant.bundle))
-            for entrant in entrants
+            stack.enter_context(crew.worker(entrant.name, entrant.interpreter, entrant.bundle)) for entrant in entrants
         ]
-        for worker, entrant in zip(workers, entrants, strict=True):
-            worker.call("load", bundle=str(entrant.bundle), verify="none", selftest=False, warmup=False)
         turns = [
             Turn(
-                worker.name,
+                entrant.name,
                 worker,
                 max(runs, _runs_of_a_turn(worker, inputs)),
                 entrant.clients if measure == "throughput" else None,
@@ -95,7 +99,7 @@ def race(
             for worker, entrant in zip(workers, entrants, strict=True)
         ]
         if reference is not None:
-            turns.append(Turn(REFERENCE, reference, min(runs, REFERENCE_RUNS)))
+            turns.append(Turn(REFERENCE, reference, min(runs, reference_runs)))
         contenders = interleave(turns, inputs, rounds)
     return Race(
         measure=measure,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 
 from ortc.arrays import Arrays, read_arrays
 from ortc.compare import Difference, compare
+from ortc.crew import Loaded
 from ortc.errors import StageError
 from ortc.plan import AccuracyPlan, Frozen, TargetPlan
 from ortc.report import CaseResult, Check, Verdict
@@ -35,6 +37,7 @@ def check_bundle(
     cases: tuple[ReferenceCase, ...],
     factory: InputFactory,
     metric: Callable[[Callable[[Arrays], Arrays]], float] | None,
+    loaded: Loaded | None = None,
 ) -> Check:
     """Load a candidate bundle once and run every case on that one session.
 
@@ -44,10 +47,13 @@ def check_bundle(
         cases: every case with the reference's outputs.
         factory: the model's inputs; finds the batch axis.
         metric: task metric of a predict function, or None.
+        loaded: processes that the one started here joins, for what comes next.
     """
     try:
-        with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
-            worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
+        with (
+            nullcontext(loaded) if loaded is not None else Loaded() as crew,
+            crew.worker(bundle.name, interpreter, bundle) as worker,
+        ):
             results = tuple(_run_case(worker, case) for case in cases)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")
