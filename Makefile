@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint fuzz bench clean
+.PHONY: quickstart test lint fuzz bench architectures clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -17,6 +17,7 @@ lint: $(VENV)/.tests
 	$(BIN)/mypy
 	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/server.py templates/runtime/serving
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py
+	MYPYPATH=compiler:tests/architectures $(BIN)/mypy tests/architectures/run.py
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
@@ -26,6 +27,11 @@ fuzz: $(VENV)/.installed
 # make bench ARGS="race --models bert-base --shapes 1x128 --only ortc,openvino"
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+# Every architecture of tests/architectures at opsets 20 and 17, and docs/architectures.md from what becomes of them. Half an
+# hour on two cores; some of them: make architectures ARGS="bert vit --opsets 20"
+architectures: $(VENV)/.installed
+	$(BIN)/python tests/architectures/run.py $(ARGS)
 
 # torch is asked for by its exact series: an open range would take a build that brings gigabytes of CUDA libraries.
 $(VENV)/.installed: pyproject.toml

@@ -26,6 +26,11 @@ _HEADS = {
     "ForDepthEstimation": "depth-estimation",
     "ForAudioClassification": "audio-classification",
     "ForCTC": "ctc",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForVideoClassification": "video-classification",
+    "ForUniversalSegmentation": "image-segmentation",
+    "T5EncoderModel": "text-encoding",
 }
 """Task by the end of the name of an architecture."""
 _POSITIONS_BEFORE_FIRST = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2, "xlm-roberta-xl": 2}
@@ -204,7 +209,7 @@ def _task(config: dict[str, Any]) -> tuple[str, bool]:
     """The task of the head that was trained, and whether there is one."""
     architecture = _architecture(config)
     task = next((task for end, task in _HEADS.items() if architecture.endswith(end)), None)
-    if task == "text-classification" and _input_kind(config) == "audio":
+    if task == "text-classification" and _input_kind(config) in ("audio", "features", "spectrogram"):
         task = "audio-classification"
     if task is None:
         return "feature-extraction", architecture.endswith("Model")
@@ -212,7 +217,12 @@ def _task(config: dict[str, Any]) -> tuple[str, bool]:
 
 
 def _input_kind(config: dict[str, Any]) -> str:
-    """What the model takes: text, images or audio."""
+    """What the model takes: text, images, or audio as a wave, as features of frames or as a spectrogram."""
+    if "max_source_positions" in config or "num_mel_bins" in config:
+        # Sound as a spectrogram of one length.
+        return "spectrogram"
+    if "feature_projection_input_dim" in config:
+        return "features"
     if "feat_extract_norm" in config or "conv_stride" in config:
         return "audio"
     if "vocab_size" not in config and ("num_channels" in config or "image_size" in config):
@@ -222,6 +232,10 @@ def _input_kind(config: dict[str, Any]) -> str:
 
 def _axes(kind: str, config: dict[str, Any]) -> dict[str, dict[str, Value]]:
     if kind == "image":
+        return {"batch": BATCH}
+    if kind == "features":
+        return {"batch": BATCH, "frames": {"min": 16, "typical": 400, "max": 1600}}
+    if kind == "spectrogram":
         return {"batch": BATCH}
     if kind == "audio":
         return {"batch": BATCH, "samples": {"min": 400, "typical": 16000, "max": 160000}}

@@ -121,7 +121,25 @@ def test_targets(tmp_path: Path) -> None:
     ("config", "task", "axes"),
     [
         ({"architectures": ["BertModel"], "vocab_size": 9}, "feature-extraction", {"batch", "sequence"}),
-        ({"architectures": ["GPT2LMHeadModel"], "vocab_size": 9}, "feature-extraction", {"batch", "sequence"}),
+        ({"architectures": ["GPT2LMHeadModel"], "vocab_size": 9}, "causal-lm", {"batch", "sequence"}),
+        ({"architectures": ["LlamaForCausalLM"], "vocab_size": 9}, "causal-lm", {"batch", "sequence"}),
+        ({"architectures": ["T5EncoderModel"], "vocab_size": 9}, "text-encoding", {"batch", "sequence"}),
+        # What generates has no head that is exported: the model without one.
+        (
+            {"architectures": ["T5ForConditionalGeneration"], "vocab_size": 9},
+            "feature-extraction",
+            {"batch", "sequence"},
+        ),
+        (
+            {"architectures": ["WhisperForAudioClassification"], "num_mel_bins": 80, "max_source_positions": 1500},
+            "audio-classification",
+            {"batch"},
+        ),
+        (
+            {"architectures": ["Wav2Vec2BertForCTC"], "feature_projection_input_dim": 160, "conv_depthwise": 31},
+            "ctc",
+            {"batch", "frames"},
+        ),
         ({"architectures": ["ResNetForImageClassification"], "num_channels": 3}, "image-classification", {"batch"}),
         (
             {"architectures": ["Wav2Vec2ForSequenceClassification"], "feat_extract_norm": "group", "vocab_size": 32},

@@ -11,7 +11,7 @@ from ortc.spec import Axis, InputSpec, LatencyBudget
 from ortc.suggest import closest, listed
 from ortc.units import format_seconds
 
-DERIVED_AXES = ("batch", "sequence", "samples", "height", "width")
+DERIVED_AXES = ("batch", "sequence", "samples", "height", "width", "frames", "choices", "decoder_sequence")
 """Names of the axes of inputs that are derived from a Hugging Face model."""
 
 _AXES = ("export", "dynamic_axes")

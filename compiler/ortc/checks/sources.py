@@ -9,7 +9,7 @@ from ortc.diagnostics import Diagnostic, quoted
 from ortc.entrypoint import installed
 from ortc.load import LoadedSpec
 from ortc.plan import SourcePlan
-from ortc.reference.huggingface import TASKS
+from ortc.reference.huggingface import GENERATION, TASKS
 from ortc.rules import sources as rules
 from ortc.rules.model import Rule
 from ortc.source import Span
@@ -98,7 +98,15 @@ def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ..
     for name in model.files:
         if name.endswith(PICKLES):
             yield _pickle(name, document.locate((*at, "files", name), key=True))
-    if model.task not in TASKS:
+    if model.task in GENERATION:
+        yield Diagnostic(
+            rules.GENERATION,
+            f"{quoted(model.task)} calls the model again for every token, with a cache of what it has seen",
+            document.locate((*at, "task")),
+            help="`task: causal-lm` gives the logits of one forward pass, `task: text-encoding` the encoder alone; "
+            "onnxruntime-genai builds and runs models that generate",
+        )
+    elif model.task not in TASKS:
         meant = closest(model.task, TASKS)
         yield Diagnostic(
             rules.UNKNOWN_TASK,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
-from ortc.reference.model import Reference, finish
+from ortc.reference.derive import candidates
+from ortc.reference.model import ForwardError, Reference, finish
 from ortc.spec import HuggingFaceSource
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 TASKS = {
     "feature-extraction": "AutoModel",
+    "text-encoding": "AutoModelForTextEncoding",
+    "causal-lm": "AutoModelForCausalLM",
     "fill-mask": "AutoModelForMaskedLM",
     "text-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
@@ -25,11 +29,28 @@ TASKS = {
     "object-detection": "AutoModelForObjectDetection",
     "semantic-segmentation": "AutoModelForSemanticSegmentation",
     "image-feature-extraction": "AutoModel",
+    "image-segmentation": "AutoModelForUniversalSegmentation",
     "depth-estimation": "AutoModelForDepthEstimation",
+    "video-classification": "AutoModelForVideoClassification",
+    "zero-shot-image-classification": "AutoModelForZeroShotImageClassification",
     "audio-classification": "AutoModelForAudioClassification",
     "ctc": "AutoModelForCTC",
 }
 """Task of a spec to the Auto class of transformers that loads its head."""
+
+GENERATION = frozenset(
+    {
+        "automatic-speech-recognition",
+        "image-text-to-text",
+        "image-to-text",
+        "speech-seq2seq",
+        "summarization",
+        "text-generation",
+        "text2text-generation",
+        "translation",
+    }
+)
+"""Tasks, as transformers calls them, that are a loop around a model and not one forward pass."""
 
 
 def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Reference:
@@ -49,23 +70,34 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
     auto = getattr(transformers, TASKS[source.task])
     try:
         config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        if config.architectures is None:
+            # transformers looks into the list where a task has more than one class for an architecture.
+            config.architectures = []
         # Scaled-dot-product attention exports guards for fully masked rows in every layer; the eager form is the same
         # arithmetic, and faster in ONNX Runtime.
         if source.weights == "random":
             model = auto.from_config(config, attn_implementation=_attention(auto, config))
         else:
             model = _pretrained(auto, config, directory)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise StageError(f"transformers cannot load the model: {_first_line(error)}") from error
+    except StageError:
+        raise
+    except Exception as error:
+        # The code of any architecture, over any configuration.
+        raise StageError(
+            f"transformers cannot load the model: {type(error).__name__}: {_first_line(error)}",
+            help="check config.json, and that the architecture has a head for `model.task`",
+        ) from error
     model.eval()
     # Half-precision checkpoints: the reference is fp32, as every promise of the spec is stated against it.
     model.float()
-    if hasattr(model.config, "use_cache"):
-        model.config.use_cache = False
-    inputs = export.inputs or derive_inputs(model, export)
-    _check_inputs(model, inputs)
+    for config in {id(config): config for config in (model.config, model.config.get_text_config())}.values():
+        if hasattr(config, "use_cache"):
+            config.use_cache = False
     _check_positions(model.config, export)
-    return finish(_ordered(model, tuple(tensor.name for tensor in inputs)), inputs, export)
+    if export.inputs is None:
+        return _derived(model, source.task, export)
+    _check_inputs(model, export.inputs)
+    return finish(_ordered(model, tuple(tensor.name for tensor in export.inputs)), export.inputs, export)
 
 
 def _attention(auto: Any, config: Any) -> str | None:
@@ -97,57 +129,18 @@ def _pretrained(auto: Any, config: Any, directory: Path) -> Any:
     return model
 
 
-def derive_inputs(model: Any, export: ExportPlan) -> tuple[InputPlan, ...]:
-    """Inputs from the configuration and the forward signature, over the canonical axis names.
+def _derived(model: Any, task: str, export: ExportPlan) -> Reference:
+    """The model with the first of the inputs that it may take with which it runs.
 
     Raises:
-        StageError: an axis that the model's kind of input needs is not declared, or the kind is not known.
+        StageError: it runs with none of them, or an axis that it needs is not declared.
     """
-    config = model.config
-    accepted = inspect.signature(model.forward).parameters
-    declared = {axis.name for axis in export.axes}
-    main = model.main_input_name
-
-    def axis(name: str, fixed: int = 1) -> str | int:
-        return name if name in declared else fixed
-
-    if main == "input_ids":
-        _need(declared, "sequence", main)
-        text = getattr(config, "get_text_config", lambda: config)()
-        shape = (axis("batch"), "sequence")
-        inputs = [InputPlan(name=main, dtype="int64", shape=shape, range=(0, text.vocab_size - 1))]
-        if "attention_mask" in accepted:
-            inputs.append(InputPlan(name="attention_mask", dtype="int64", shape=shape, range=(0, 1), fill=1))
-        types = getattr(text, "type_vocab_size", 0) or 0
-        if "token_type_ids" in accepted and types > 1:
-            inputs.append(InputPlan(name="token_type_ids", dtype="int64", shape=shape, range=(0, types - 1)))
-        return tuple(inputs)
-    if main == "pixel_values":
-        size = getattr(config, "image_size", None) or 224
-        height, width = size if isinstance(size, list | tuple) else (size, size)
-        channels = getattr(config, "num_channels", 3)
-        return (
-            InputPlan(
-                name=main,
-                dtype="float32",
-                shape=(axis("batch"), channels, axis("height", height), axis("width", width)),
-            ),
-        )
-    if main == "input_values":
-        _need(declared, "samples", main)
-        return (InputPlan(name=main, dtype="float32", shape=(axis("batch"), "samples")),)
-    raise StageError(
-        f"cannot derive the inputs of {type(model).__name__}, whose main input is `{main}`",
-        help="declare them in `export.inputs`",
-    )
-
-
-def _need(declared: set[str], axis: str, tensor: str) -> None:
-    if axis not in declared:
-        raise StageError(
-            f"the axis `{axis}` of the model's input `{tensor}` is not declared",
-            help=f"add `{axis}: {{min: 1, typical: …, max: …}}` to `export.dynamic_axes`, or declare `export.inputs`",
-        )
+    *others, last = candidates(model, task, export)
+    for inputs in others:
+        with contextlib.suppress(ForwardError):
+            return finish(_ordered(model, tuple(tensor.name for tensor in inputs)), inputs, export)
+    # Of several ways to call a model, the last has all that it could need: its failure tells the most.
+    return finish(_ordered(model, tuple(tensor.name for tensor in last)), last, export)
 
 
 def _check_inputs(model: Any, inputs: tuple[InputPlan, ...]) -> None:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     Tensors = tuple[torch.Tensor, ...]
 
 
+class ForwardError(StageError):
+    """The model's forward() fails on inputs of the declared names, dtypes and shapes."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """A model in eval mode whose `module(*inputs)` gives a tuple of tensors in the order of `outputs`."""
@@ -80,7 +84,7 @@ def finish(
     try:
         result = module(*arguments)
     except Exception as error:
-        raise StageError(
+        raise ForwardError(
             f"the model fails in PyTorch on the declared inputs ({described}): {type(error).__name__}: {error}",
             help="check `export.inputs`: names, order, dtypes and shapes must be those of the model's forward()",
         ) from error

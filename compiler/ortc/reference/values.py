@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-READERS = ("__bool__", "__int__", "__float__", "__index__", "__complex__", "item", "tolist")
+READERS = ("__bool__", "__int__", "__float__", "__index__", "__complex__", "item", "tolist", "numpy", "__array__")
 """Methods of a tensor that take its value out of what is traced."""
 SIZES = frozenset({"aten::size", "aten::numel", "aten::dim", "prim::shape", "prim::Constant", "prim::GetAttr"})
 """Nodes whose results depend on no value of an input."""

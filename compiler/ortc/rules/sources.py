@@ -159,6 +159,19 @@ TEACHER_OUTPUT = Rule(
     "    model: {source: huggingface, path: examples/bert-base, weights: random}\n"
     "    outputs: [last_hidden_state]\n    cosine: 0.9\nexport:\n  outputs: [last_hidden_state]\n",
 )
+GENERATION = Rule(
+    "ORTC316",
+    "generation",
+    "A task that generates token by token.",
+    "Generation is a loop: each step runs the model on one more token, with the keys and values of all before it as "
+    "inputs and outputs, and a search over what comes out. A bundle is one graph that answers one request, and its "
+    "gates compare one answer with PyTorch's. onnxruntime-genai has a model builder for graphs with such a cache, and "
+    "the runtime that drives them; ortc does not wrap it. What is one forward pass of the same model can be built: "
+    "`causal-lm` (logits of every position, for scoring and ranking), `text-classification`, `feature-extraction` "
+    "(hidden states), and `text-encoding` (the encoder of an encoder-decoder model).",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  task: text-generation\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  task: causal-lm\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -176,4 +189,5 @@ RULES = (
     UNKNOWN_TASK,
     TEACHER_METRIC,
     TEACHER_OUTPUT,
+    GENERATION,
 )

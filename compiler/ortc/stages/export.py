@@ -6,7 +6,10 @@ Runs inside the reference process; ortc.stages.graph says what canonical means.
 from __future__ import annotations
 
 import contextlib
+import linecache
 import logging
+import re
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +27,7 @@ from ortc.stages.graph import (
     name_dimensions,
     nodes,
     output_info,
+    restore_inputs,
     strip,
     write,
 )
@@ -31,6 +35,10 @@ from ortc.stages.rewrite import gelu
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+_FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)')
+_EXPORTERS = ("/torch/", "/onnxscript/", "/onnx_ir/", "/sympy/", "/transformers/utils/")
+"""Parts of the paths of code that runs models, and is none."""
 
 
 def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) -> Exported:
@@ -51,14 +59,13 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
         except StageError:
             raise
         except Exception as error:
+            cause = _cause(error)
             raise StageError(
-                f"the {exporter} exporter fails: {_cause(error)}",
-                help="control flow or shapes that depend on tensor values cannot be exported; the location above is in "
-                "the model's code",
-                details=_model_frames(error),
+                f"the {exporter} exporter fails: {cause}", help=_advice(cause), details=_model_frames(error)
             ) from error
     _check_opset(model, plan, exporter)
     model.ir_version = plan.ir_version
+    unused = restore_inputs(model, reference.inputs)
     name_dimensions(model, reference.inputs, plan.axes)
     strip(model)
     gelu(model)
@@ -72,7 +79,7 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
         inputs=reference.inputs,
         outputs=tuple(output_info(value, plan.axes) for value in model.graph.outputs),
         operators=count_operators(model),
-        warnings=tuple(messages),
+        warnings=(*messages, *(f"the model makes no use of its input `{name}`" for name in unused)),
     )
 
 
@@ -202,11 +209,61 @@ def _cause(error: BaseException) -> str:
     return type(error).__name__
 
 
+_ADVICE = {
+    "a condition, the bound of a loop or a size is taken from a tensor's value at the place below: write it with "
+    "torch.where, masks and fixed bounds, or move it out of the model": (
+        "data-dependent",
+        "DataDependent",
+        "unbacked",
+        "nonzero",
+    ),
+    "the model's code works for some sizes alone at the place below: compute with tensor.shape and not with numbers, "
+    "or narrow the axis (`min`, `max`, `multiple_of`) to what it is made for": (
+        "ConstraintViolation",
+        "specialized",
+        "Constraints violated",
+        "not all values of",
+    ),
+    "an operator of the model has no form in ONNX: write it with others, or try the other exporter with "
+    "`export.exporter`": (
+        "No ONNX function found",
+        "No decompositions registered",
+        "UnsupportedOperatorError",
+        "Unsupported: ONNX",
+    ),
+}
+"""What to do about an export that failed, by what in the message says why."""
+
+
+def _advice(cause: str) -> str:
+    for advice, signs in _ADVICE.items():
+        if any(sign in cause for sign in signs):
+            return advice
+    return (
+        "control flow or shapes that depend on tensor values cannot be exported; the place below is in the model's code"
+    )
+
+
 def _model_frames(error: BaseException) -> tuple[str, ...]:
-    """The lines of an exporter's message that point into code: `File "…", line N`."""
+    """Where in the model's code an exporter stopped, innermost last: `File "…", line N, in forward: the code`.
+
+    Exporters put the place into their messages, as it is that of the code that was traced; else it is in the traceback.
+    """
     chain: list[BaseException] = [error]
-    while (inner := chain[-1].__cause__) is not None:
+    while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
-    lines = [line.strip() for link in chain for line in str(link).splitlines()]
-    pointing = [line for line in lines if line.startswith('File "') and "/torch/" not in line]
-    return tuple(dict.fromkeys(pointing))[-5:]
+    lines = (line.strip() for link in chain for line in str(link).splitlines())
+    places = [found.groups() for line in lines if (found := _FRAME.match(line)) is not None]
+    for link in chain:
+        places += [
+            (frame.filename, str(frame.lineno), frame.name) for frame in traceback.extract_tb(link.__traceback__)
+        ]
+    own = str(Path(__file__).parents[1])
+    told = {
+        (file, line): f'File "{file}", line {line}, in {name}: {linecache.getline(file, int(line)).strip()}'.rstrip(
+            ": "
+        )
+        for file, line, name in places
+        if not file.startswith((own, "<")) and not any(part in file for part in _EXPORTERS)
+    }
+    return tuple(told.values())[-5:]

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, Frozen, InputPlan
 
@@ -44,6 +46,35 @@ class Exported(Frozen):
     outputs: tuple[OutputInfo, ...]
     operators: dict[str, int]
     warnings: tuple[str, ...]
+
+
+def restore_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> tuple[str, ...]:
+    """Give the graph all the inputs that were asked for, in their order; the names of those that it makes no use of.
+
+    Exporters leave out inputs that no output depends on. What is sent to a bundle is what the spec says, whatever
+    becomes of it inside.
+
+    Raises:
+        StageError: the graph has an input that nobody asked for.
+    """
+    import onnx_ir as ir
+
+    found = {str(value.name): value for value in model.graph.inputs}
+    if unknown := found.keys() - {tensor.name for tensor in inputs}:
+        raise StageError(
+            f"the exported graph has an input `{min(unknown)}` that the model does not declare",
+            help="the exporter took a tensor that the model makes itself for an input; register it as a buffer",
+        )
+    missing = tuple(tensor.name for tensor in inputs if tensor.name not in found)
+    for tensor in inputs:
+        if tensor.name in missing:
+            dtype = ir.TensorType(ir.DataType.from_numpy(np.dtype(tensor.dtype)))
+            found[tensor.name] = ir.Value(name=tensor.name, shape=ir.Shape(list(tensor.shape)), type=dtype)
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(found[tensor.name] for tensor in inputs)
+    unused = (tensor.name for tensor in inputs if not found[tensor.name].uses())
+    outputs = {str(value.name) for value in model.graph.outputs}
+    return tuple(name for name in unused if name not in outputs)
 
 
 def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...]) -> None:

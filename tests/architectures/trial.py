@@ -1,0 +1,172 @@
+"""Try one architecture: the compiler's own stages over its spec, with the PyTorch model in this process.
+
+`python trial.py` reads requests as JSON lines, `{"architecture": …, "opset": 20, "variants": […]}`, and answers each
+with what was found. What a build does in processes of their own is done here by the same code: importing torch for each
+of fifty models would take longer than the models do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from catalogue import Architecture
+
+from ortc.checks import check_spec
+from ortc.context import Context
+from ortc.errors import OrtcError
+from ortc.fetch import fetch
+from ortc.host import describe
+from ortc.model_build import build_model
+from ortc.progress import Progress
+from ortc.reference.__main__ import Server
+from ortc.report import Check
+from ortc.resolve import resolve
+from ortc.store import Entry, Store, cache_root
+from ortc.variant_build import VariantBuilder
+from ortc.verdicts import describe as told
+from ortc.worker import Worker, WorkerError
+
+Json = dict[str, Any]
+
+
+class Here(Worker):
+    """The reference process's operations, in this process."""
+
+    def __init__(self) -> None:
+        super().__init__("reference", [])
+        self._server = Server()
+
+    def __enter__(self) -> Here:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scratch.cleanup()
+
+    def call(self, operation: str, **arguments: object) -> Json:
+        """One operation, as the process would do it."""
+        reply = self._server.reply(json.dumps({"op": operation, **arguments}))
+        if not reply["ok"]:
+            error = reply["error"]
+            raise WorkerError(
+                error["code"], error["message"], help=error.get("help"), details=tuple(error.get("details") or ())
+            )
+        result: Json = reply.get("result") or {}
+        return result
+
+
+@dataclass
+class InProcess(Context):
+    """A build whose reference is in this process.
+
+    `worst` is the greatest difference of the graph as it was exported, over the shape matrix.
+    """
+
+    worst: float | None = None
+
+    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
+        """Run a stage, and keep what the check of the exported graph says."""
+        entry = super().run(stage, subject, inputs, action)
+        if stage == "shape matrix":
+            cases = Check.model_validate(entry.result).cases
+            self.worst = max((found.max_abs for case in cases for found in case.differences), default=None)
+        return entry
+
+    def reference(self) -> Worker:
+        """The model in PyTorch."""
+        if self._reference is None:
+            self._reference = self.stack.enter_context(Here())
+            self.load_reference(self._reference)
+        return self._reference
+
+
+@contextlib.contextmanager
+def context_of(architecture: Architecture, opset: int) -> Iterator[InProcess]:
+    """A build of an architecture's spec, in directories that are removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="ortc-architecture-") as name, ExitStack() as stack:
+        root = Path(name)
+        (root / "pyproject.toml").touch()
+        (root / "model").mkdir()
+        (root / "model" / "config.json").write_text(json.dumps(architecture.config), "utf-8")
+        spec = root / "spec.yaml"
+        # JSON is YAML.
+        spec.write_text(json.dumps(architecture.spec(opset)), "utf-8")
+        checked = check_spec(spec)
+        plan = resolve(checked.loaded.spec, checked.profiles)
+        store = Store(root / "cache")
+        # Runtime environments are shared: making one downloads.
+        environments = cache_root() / "environments"
+        environments.mkdir(parents=True, exist_ok=True)
+        (root / "cache").mkdir(exist_ok=True)
+        (root / "cache" / "environments").symlink_to(environments)
+        for part in ("work", "source"):
+            (root / part).mkdir()
+        fetched = fetch(plan.model, root, store, root / "source")
+        yield InProcess(plan, root, store, describe(), Progress(), root / "work", stack, fetched)
+
+
+def trial(architecture: Architecture, opset: int, variants: Sequence[str]) -> Json:
+    """What became of one architecture at one opset, and of some of the target's variants.
+
+    Returns:
+        `exporter` and `max_abs` where the exported graph is right over the whole shape matrix, else `error` with its
+        help and the place; of each variant its verdict, `max_abs` and the worst `cosine`; and the seconds it took.
+    """
+    begin = time.monotonic()
+    found: Json = {"name": architecture.name, "opset": opset}
+    try:
+        with context_of(architecture, opset) as context:
+            model = build_model(context)
+            target = context.plan.targets[0]
+            builder = VariantBuilder(context, model, target)
+            exported = model.material.exported
+            found |= {
+                "exporter": exported.exporter,
+                "reason": model.material.exporter_reason,
+                "cases": len(context.plan.cases),
+                "inputs": {tensor.name: list(tensor.shape) for tensor in exported.inputs},
+                "outputs": [output.name for output in exported.outputs],
+                "max_abs": context.worst,
+            }
+            for variant in target.variants:
+                if variant.name in variants:
+                    made = builder.verify(builder.make(variant, target.graph_levels[0]))
+                    found[variant.name] = "pass" if made.failed is None else told(made.failed)
+                    values = [entry for case in (made.check.cases if made.check else ()) for entry in case.differences]
+                    if values:
+                        cosines = [entry.cosine for entry in values if entry.cosine is not None]
+                        found[f"{variant.name} max_abs"] = max(entry.max_abs for entry in values)
+                        found[f"{variant.name} cosine"] = min(cosines, default=None)
+    except OrtcError as error:
+        found |= {
+            "error": error.message,
+            "help": error.help,
+            "details": list(error.details),
+            "kind": type(error).__name__,
+        }
+    found["seconds"] = round(time.monotonic() - begin, 1)
+    return found
+
+
+def main() -> None:
+    """Answer requests until stdin ends."""
+    answers = sys.stdout
+    # Exporters print.
+    sys.stdout = sys.stderr
+    for line in sys.stdin:
+        request = json.loads(line)
+        found = trial(Architecture(**request["architecture"]), request["opset"], request["variants"])
+        answers.write(json.dumps(found) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
