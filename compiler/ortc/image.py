@@ -34,14 +34,21 @@ PARTS: dict[str, tuple[str, ...]] = {
     "CUDAExecutionProvider": (LIBRARY, "onnxruntime/capi/libonnxruntime_providers_tensorrt.so"),
     "TensorrtExecutionProvider": (LIBRARY,),
     # The loader refuses every device of OpenVINO's but the CPU. Libraries are linked by their short version, the other
-    # two names are copies.
+    # two names are copies. The wheel requires sympy for its tools alone, which are left out, too.
     "OpenVINOExecutionProvider": (
         LIBRARY,
+        "isympy.py",
+        "mpmath",
         "onnxruntime/capi/libopenvino*.so.*.*",
         "onnxruntime/capi/libopenvino.so",
+        "onnxruntime/capi/libopenvino_auto_plugin.so",
+        "onnxruntime/capi/libopenvino_c.so*",
+        "onnxruntime/capi/libopenvino_hetero_plugin.so",
         "onnxruntime/capi/libopenvino_intel_gpu_plugin.so",
         "onnxruntime/capi/libopenvino_intel_npu_plugin.so",
         "onnxruntime/capi/libopenvino_onnx_frontend.so",
+        "onnxruntime/capi/libtbb.so",
+        "sympy",
     ),
 }
 """Parts of the runtime's wheel that a chain with this provider in front does not load."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.support import bundles
 from tests.support.builds import ROOT, Compiler, answer, loader, refusal
 
 from ortc import host
+from ortc.image import PARTS, TOOLS
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +75,31 @@ def test_selftest(openvino_python: Path, tmp_path: Path, recipe: Callable[[], bu
     assert result["placement"].keys() == {OPENVINO}
     assert result["threads"]["intra_op"] == 1
     assert result["versions"]["onnxruntime"] == "1.24.1"
+    assert result["golden"]
+
+
+def test_what_images_leave_out_is_not_needed(openvino_python: Path, tmp_path: Path) -> None:
+    (packages,) = (openvino_python.parents[1] / "lib").glob("python*/site-packages")
+    kept = tmp_path / "packages"
+    shutil.copytree(
+        packages, kept, copy_function=os.link, ignore=shutil.ignore_patterns("__pycache__", "*.pyi", "tests")
+    )
+    for pattern in (*TOOLS, *PARTS[OPENVINO]):
+        for path in kept.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    size = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
+    assert size <= 195 * 10**6, size
+    bundle = bundles.on_openvino(wide().write(tmp_path / "bundle"))
+    done = subprocess.run(
+        # Without `site`: nothing of this environment is there, as in the image.
+        [sys.executable, "-S", "-B", str(bundle / "runtime/loader.py"), "selftest"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(kept)},
+    )
+    result = answer(done)
+    assert result["placement"].keys() == {OPENVINO}
     assert result["golden"]
 
 

@@ -412,6 +412,25 @@ def test_a_bundle_that_is_not_as_it_promises_is_never_served(tmp_path: Path, ser
     assert refusal(start(bundle), 4).startswith("error: session.json has ")
 
 
+def test_a_model_that_gives_other_numbers_is_never_served(tmp_path: Path) -> None:
+    """Every digest right: whoever changed the model sealed it again."""
+    bundle = bundles.linear().write(tmp_path / "bundle")
+    bundles.onnx.save(bundles.linear_model(seed=1), bundle / "model/model.onnx")
+    told = refusal(start(bundles.seal(bundle)), 9)
+    assert told.startswith("error: golden case 'case-0', output 'y': max_abs is ")
+    assert "do not serve it" in told
+
+
+def test_a_bundle_for_cuda_is_never_served_by_a_cpu(tmp_path: Path) -> None:
+    bundle = bundles.linear().write(tmp_path / "bundle")
+    providers = [{"name": f"{name}ExecutionProvider", "options": {}} for name in ("CUDA", "CPU")]
+    bundles.edit_json(bundle / "session.json", providers=providers)
+    process = start(bundles.seal(bundle), CUDA_VISIBLE_DEVICES="")
+    told = refusal(process, 6)
+    assert told.startswith("error: ")
+    assert "CUDAExecutionProvider" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

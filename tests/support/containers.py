@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.pages import options
 from tests.support.runs import SECONDS, Container, program, runtime_spec
 
 from ortc.environment import kept
@@ -30,6 +31,7 @@ from ortc.rootfs import PACKAGES, SUITES, make_root
 from ortc.store import cache_root
 from ortc.versions import pins
 
+PAGE = "docs/deploy.md"
 PYTHON = "3.13"
 STAMP = 315532800
 WITH_PIP = (*PACKAGES, "ca-certificates", "coreutils", "dash", "findutils", "python3-pip")
@@ -66,11 +68,6 @@ class Layer:
     def unpacked(self) -> int:
         return sum(member.size for member in self.members())
 
-    @property
-    def gzipped(self) -> int:
-        """Bytes after gzip at its usual level, 6, by zlib."""
-        return len(gzip.compress(self.content, 6, mtime=0))
-
 
 @dataclass(frozen=True)
 class Image:
@@ -96,7 +93,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Engine:
-    """Images in a storage of their own."""
+    """Images in a storage of their own, built and pushed with the options that docs/deploy.md gives."""
 
     place: Path
 
@@ -139,9 +136,10 @@ class Engine:
         self.buildah("commit", "--quiet", "--rm", "--timestamp", "0", container, name)
         return name
 
-    def build(self, bundle: Path, platform: str, tag: str) -> Image:
+    def build(self, bundle: Path, platform: str, tag: str, extras: tuple[str, ...] = ()) -> Image:
         """`buildah build` of a bundle's Dockerfile, from nothing, and the image as it would be pushed."""
-        self._fetch(bundle, platform)
+        for listing in ("requirements.txt", *(f"requirements-{extra}.txt" for extra in extras)):
+            self._fetch(bundle, platform, listing)
         secret = self.place / "pip.conf"
         secret.write_text("[global]\nno-index = true\nfind-links = /wheels\n", "utf-8")
         here = "linux/amd64"
@@ -150,18 +148,19 @@ class Engine:
             "BUILD_IMAGE": self.base(here, pip=True),
             # BuildKit and newer buildah know it; buildah 1.28 has to be told.
             "BUILDPLATFORM": here,
+            "EXTRAS": " ".join(extras),
         }
         self.buildah(
             "build",
-            *("--isolation", "chroot", "--layers", "--no-cache", "--pull-never", "--format", "oci"),
-            *("--platform", platform, "--timestamp", str(STAMP)),
+            *("--isolation", "chroot", "--layers", "--no-cache", "--pull-never", "--platform", platform),
+            *options(PAGE, "buildah build"),
             *("--secret", f"id=pip.conf,src={secret}", "--volume", f"{self.wheels}:/wheels:ro"),
             *(part for name, value in arguments.items() for part in ("--build-arg", f"{name}={value}")),
             *("--tag", f"localhost/{tag}", bundle),
         )
         target = self.place / f"oci-{tag}"
         shutil.rmtree(target, ignore_errors=True)
-        self.buildah("push", "--quiet", f"localhost/{tag}", f"oci:{target}:image")
+        self.buildah("push", "--quiet", *options(PAGE, "buildah push"), f"localhost/{tag}", f"oci:{target}:image")
         return read_image(target)
 
     @contextlib.contextmanager
@@ -193,7 +192,7 @@ class Engine:
         finally:
             self.buildah("rm", container)
 
-    def _fetch(self, bundle: Path, platform: str) -> None:
+    def _fetch(self, bundle: Path, platform: str, listing: str) -> None:
         """The wheels that a bundle pins, from the index that pip of this machine has."""
         package = json.loads((bundle / "manifest.json").read_bytes())["runtime"]["package"]
         tags = wheel_tags(pins(package), platform)
@@ -202,7 +201,7 @@ class Engine:
                 *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes"),
                 *("--only-binary=:all:", "--python-version", PYTHON, "--dest", str(self.wheels)),
                 *(part for tag in tags for part in ("--platform", tag)),
-                *("-r", str(bundle / "requirements.txt")),
+                *("-r", str(bundle / listing)),
             ],
             capture_output=True,
             text=True,

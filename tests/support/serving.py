@@ -99,17 +99,20 @@ def serve(bundle: Path, *arguments: str, **environment: str) -> Iterator[Running
     """A server that runs inside the block; killed at its end if the test has not stopped it."""
     with start(bundle, *arguments, **environment) as process:
         try:
-            assert process.stderr is not None
-            events: list[Any] = []
-            for line in process.stderr:
-                events.append(json.loads(line))
-                if events[-1]["event"] == "serving":
-                    yield Running(process, urlsplit(events[-1]["url"]).port or 0, events)
-                    break
-            else:
-                raise AssertionError(f"the server ended with {process.wait()}: {events}")
+            yield read_until_serving(process)
         finally:
             process.kill()
+
+
+def read_until_serving(process: subprocess.Popen[str]) -> Running:
+    """The server of a process that was started just now, once it serves."""
+    assert process.stderr is not None
+    events: list[Any] = []
+    for line in process.stderr:
+        events.append(json.loads(line))
+        if events[-1]["event"] == "serving":
+            return Running(process, urlsplit(events[-1]["url"]).port or 0, events)
+    raise AssertionError(f"the server ended with {process.wait()}: {events}")
 
 
 def body(ids: Any, mask: Any = None, **more: Any) -> bytes:
