@@ -41,17 +41,26 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
     if entry.failed is not None or not is_checked(variant):
         return entry
     interpreter = context.interpreter(CHECK_PINS, (builder.platform,))
-    metric = model.metric
+    metric, embeddings = model.metric, context.plan.accuracy.embeddings
     inputs = {
         "variant": entry.key,
         "model": model.key,
         "metric": None if metric is None else metric.code,
+        "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
         "runtime": CHECK_PINS,
         "on": CPU,
         "only": None,
         "host": context.host.fingerprint(),
         "loader": loader_digest(),
-        "code": code_digest("cpu_check.py", "stages/half.py", "stages/verify.py", "compare.py", "worker.py", "crew.py"),
+        "code": code_digest(
+            "cpu_check.py",
+            "stages/half.py",
+            "stages/verify.py",
+            "compare.py",
+            "embeddings.py",
+            "worker.py",
+            "crew.py",
+        ),
     }
 
     def action(_: Path) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
             bundle.mkdir()
             assemble(bundle, model.material, builder.target, _for_cpu(entry.made, Path(scratch)))
             function = None if metric is None else metric.function
-            check = check_bundle(interpreter, bundle, model.material.cases, model.factory(), function)
+            check = check_bundle(interpreter, bundle, model.material.cases, model.factory(), function, None, embeddings)
             return check.model_dump(mode="json")
 
     name = f"{builder.target.name}: {variant.name} on the CPU provider"

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ortc.errors import StageError
-from ortc.plan import Frozen, Plan
+from ortc.plan import MIXED, Frozen, Plan
 from ortc.report import BuildReport
 from ortc.target import GraphLevel
 
@@ -97,7 +97,7 @@ def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedS
         if target.variant is None or target.graph_level is None or target.exit_code:
             raise StageError(f"target `{target.target}` was not built; only what ships can be locked")
         variants = planned[target.target].variants
-        runtime = next(variant.runtime for variant in variants if variant.name == target.variant)
+        runtime = next(variant.runtime for variant in variants if is_made_from(target.variant, variant.name))
         chosen[target.target] = LockedTarget.model_validate(
             {
                 "variant": target.variant,
@@ -116,6 +116,11 @@ def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedS
     )
 
 
+def is_made_from(name: str, planned: str) -> bool:
+    """Whether a variant that ships is a planned one, or that with some nodes in higher precision."""
+    return name in (planned, f"{planned}{MIXED}")
+
+
 def restrict(plan: Plan, entry: LockedSpec) -> Plan:
     """The plan with each target's variant and graph level fixed to the locked ones.
 
@@ -131,7 +136,7 @@ def restrict(plan: Plan, entry: LockedSpec) -> Plan:
     targets = []
     for target in plan.targets:
         fixed = entry.targets[target.name]
-        variants = tuple(variant for variant in target.variants if variant.name == fixed.variant)
+        variants = tuple(variant for variant in target.variants if is_made_from(fixed.variant, variant.name))
         tuning = tuple(entry for entry in target.tuning if entry.name == fixed.tuning)
         update = {
             "variants": variants,

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ortc.arrays import write_arrays
+from ortc.arrays import Array, write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.context import Context, T, error_data, is_deterministic
 from ortc.digests import code_digest, sha256_file
@@ -32,6 +32,9 @@ CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
 
 
+NamedInputs = list[tuple[str, dict[str, Array]]]
+
+
 class ExportError(StageError):
     """One exporter could not do it; another may."""
 
@@ -49,6 +52,8 @@ class ModelBuild:
     canonical: Callable[[], Path]
     factory: Callable[[], InputFactory]
     metric: Metric | None
+    references: Callable[[str, dict[str, Any], Callable[[], NamedInputs]], tuple[ReferenceCase, ...]]
+    """Gives the reference's answers for inputs, from a name, what decides the inputs, and what makes them."""
 
     @property
     def calibration_key(self) -> dict[str, Any]:
@@ -105,7 +110,8 @@ def build_model(context: Context) -> ModelBuild:
             reasons.append(f"{exporter}: {error.message}")
             context.progress.note(f"{error.message}; trying the {exporters[-1]} exporter")
         else:
-            return ModelBuild(material, full_key, _checked_out(context, entry), factory, metric)
+            references = partial(_references, context, exported, entry)
+            return ModelBuild(material, full_key, _checked_out(context, entry), factory, metric, references)
     raise AssertionError(exporters)
 
 
@@ -208,10 +214,24 @@ def _reference_cases(
     inputs: dict[str, Any],
 ) -> tuple[ReferenceCase, ...]:
     """Inputs of every case and what the reference gives for them."""
-    plan = context.plan
+
+    def named() -> NamedInputs:
+        return [(str(case), factory().case(case)) for case in context.plan.cases] + factory().real()
+
+    return _references(context, exported, graph, f"{len(context.plan.cases)} shapes", inputs, named)
+
+
+def _references(
+    context: Context,
+    exported: Exported,
+    graph: Entry,
+    subject: str,
+    inputs: dict[str, Any],
+    named: Callable[[], NamedInputs],
+) -> tuple[ReferenceCase, ...]:
+    """What the reference gives for named inputs, which `inputs` decides."""
 
     def action(output: Path) -> dict[str, Any]:
-        named = [(str(case), factory().case(case)) for case in plan.cases] + factory().real()
         names = []
         with ExitStack() as stack:
             if context.has_reference:
@@ -221,7 +241,7 @@ def _reference_cases(
                 interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
                 worker = stack.enter_context(Worker.for_bundle("canonical", interpreter, bundle))
                 worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
-            for index, (name, arrays) in enumerate(named):
+            for index, (name, arrays) in enumerate(named()):
                 write_arrays(output / f"{index}.inputs.npz", arrays)
                 worker.call(
                     "run", inputs=str(output / f"{index}.inputs.npz"), outputs=str(output / f"{index}.outputs.npz")
@@ -229,7 +249,7 @@ def _reference_cases(
                 names.append(name)
         return {"cases": names}
 
-    entry = context.run("reference", f"{len(plan.cases)} shapes", inputs, action)
+    entry = context.run("reference", subject, inputs, action)
     return tuple(
         ReferenceCase(
             name=name,

@@ -13,6 +13,7 @@ from ortc.spec import (
     MAX_SIZE,
     AxisName,
     DType,
+    Embeddings,
     ExportedProgramSource,
     Exporter,
     HuggingFaceSource,
@@ -28,7 +29,17 @@ from ortc.spec import (
     Sha256,
     Version,
 )
-from ortc.target import Calibration, Concurrency, GraphLevel, Quantization, Rewrite, RuntimePackage, Smoothing, Threads
+from ortc.target import (
+    Calibration,
+    Concurrency,
+    Fallback,
+    GraphLevel,
+    Quantization,
+    Rewrite,
+    RuntimePackage,
+    Smoothing,
+    Threads,
+)
 
 FORMAT_VERSION = 1
 PositiveSize = Annotated[int, Field(ge=1, le=MAX_SIZE)]
@@ -80,6 +91,7 @@ class AccuracyPlan(Frozen):
     cosine: Annotated[float, Field(gt=0, le=1)]
     top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
     samples: RelativePath | None
+    embeddings: Embeddings | None
     metric: Metric | None
 
 
@@ -123,10 +135,22 @@ class VariantPlan(Frozen):
     keep_narrowing: bool = False
     smoothing: Smoothing | None = None
     calibration: Calibration = "minmax"
+    fallback: tuple[Fallback, ...] = ()
+    blocks: tuple[str, ...] = Field(default=(), description="Nodes whose weights alone are rounded, to 8 bits.")
+    exclude: tuple[str, ...] = Field(default=(), description="Nodes that stay in floating point.")
     rewrites: tuple[Rewrite, ...] = ()
     offline: bool
     runtime: RuntimePlan
     session: SessionPlan
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it is made with the ranges that activations take on samples."""
+        return self.quantization == "int8-static" or self.smoothing is not None
+
+
+MIXED = "-mixed"
+"""Ends the name of a variant some of whose nodes are kept in higher precision."""
 
 
 class TuningPlan(Frozen):
@@ -265,7 +289,7 @@ class Plan(Frozen):
     @property
     def calibrates(self) -> bool:
         """Whether some variant needs samples that nothing is judged by."""
-        return any(v.quantization == "int8-static" for target in self.targets for v in target.variants)
+        return any(v.is_calibrated or v.fallback for target in self.targets for v in target.variants)
 
     def to_json(self) -> str:
         """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""

@@ -27,6 +27,16 @@ class CaseResult(Frozen):
     teacher: tuple[Difference, ...] = ()
 
 
+class EmbeddingCheck(Frozen):
+    """Pooled embeddings of real samples against the reference's: cosine similarities, and Spearman's correlation of the
+    similarities of all pairs; None where there are too few to rank."""
+
+    samples: int
+    cosine_mean: float
+    cosine_min: float
+    rank_correlation: float | None
+
+
 class Check(Frozen):
     """What one variant did at one graph level, in the runtime that ships.
 
@@ -41,6 +51,7 @@ class Check(Frozen):
     cpu_nodes: int = 0
     peak_rss_bytes: int = 0
     metric: float | None = None
+    embeddings: EmbeddingCheck | None = None
 
 
 class Contender(Frozen):
@@ -101,6 +112,41 @@ class Elsewhere(Frozen):
     gain: Interval
 
 
+class TradeNode(Frozen):
+    """A node of a quantized variant: elements of its weight, and the error that it alone makes on integers (mean square
+    difference of the outputs over their mean square)."""
+
+    name: str
+    operator: str
+    elements: int
+    error: float
+
+
+class TradePoint(Frozen):
+    """A mix of precisions: nodes of which weights and activations are integers, bytes, median milliseconds at the
+    budget's shape (None where it was not timed), and what the gates of accuracy saw on these samples."""
+
+    name: str
+    data: Literal["calibration", "held out"]
+    integers: int
+    bytes: int
+    p50_ms: float | None
+    accuracy: dict[str, float]
+    passes: bool
+
+
+class Trade(Frozen):
+    """Size and latency against accuracy of a variant whose worst nodes are kept in higher precision.
+
+    `nodes` from the one that is best kept so on; `limits` are the least values of the gates.
+    """
+
+    variant: str
+    limits: dict[str, float]
+    nodes: tuple[TradeNode, ...]
+    points: tuple[TradePoint, ...]
+
+
 class Numbers(Frozen):
     """Measurements of the bundle on one host: milliseconds, seconds, bytes; `eager` is PyTorch there."""
 
@@ -132,6 +178,7 @@ class TargetReport(Frozen):
     verdicts: tuple[Verdict, ...] = ()
     decisions: tuple[Decision, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
+    trades: tuple[Trade, ...] = ()
     bundle: str | None = None
     error: str | None = None
     exit_code: int = 0

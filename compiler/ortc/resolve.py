@@ -71,6 +71,7 @@ def resolve(
             cosine=spec.accuracy.cosine,
             top1_agreement=spec.accuracy.top1_agreement,
             samples=spec.accuracy.samples,
+            embeddings=spec.accuracy.embeddings,
             metric=spec.accuracy.metric,
         ),
         cases=cases,
@@ -193,7 +194,8 @@ def why_not(spec: Spec, engine: Engine, variant: Variant, platforms: tuple[Platf
     if spec.export.opset > known.max_opset or ir_version_for_opset(spec.export.opset) > known.max_ir:
         return f"{known.package} {known.version} reaches opset {known.max_opset}"
     seeded = isinstance(spec.model, HuggingFaceSource) and spec.model.weights == "random"
-    if variant.quantization == "int8-static" and spec.accuracy.samples is None and not seeded:
+    calibrated = variant.quantization == "int8-static" or variant.smoothing is not None
+    if calibrated and spec.accuracy.samples is None and not seeded:
         return "calibration needs real inputs: `accuracy.samples`"
     return None
 
@@ -220,6 +222,7 @@ def _variant(variant: Variant, profile: TargetProfile) -> VariantPlan:
         keep_narrowing=variant.keep_narrowing,
         smoothing=variant.smoothing,
         calibration=variant.calibration,
+        fallback=variant.fallback,
         rewrites=variant.rewrites,
         offline=variant.offline,
         runtime=_runtime(engine.runtime),

@@ -16,11 +16,15 @@ from ortc.errors import StageError
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
 
 MASK = "attention_mask"
+SAMPLES = "samples"
+"""Begins the names of cases that are real samples."""
 MAX_SAMPLES = 128
 """Real samples that are checked for parity; evenly spaced when there are more."""
 BATCH = 8
 """Real samples are checked in batches of this, or of the batch axis' maximum when that is less."""
 
+SENSITIVITY_BATCHES = 5
+"""Most batches of real samples that nodes are compared by: each is run once for every node."""
 SYNTHETIC_CALIBRATION = 8
 """Requests that ranges are found with where there are no samples."""
 
@@ -183,6 +187,19 @@ class InputFactory:
             feeds[MASK] = _mask(lengths, feeds[MASK].shape[-1], feeds[MASK].dtype)
         return feeds
 
+    def sensitivity(self) -> list[tuple[str, dict[str, Array]]]:
+        """Inputs to find out which nodes cost accuracy, as named batches; none that anything is judged by.
+
+        The shortest request, where errors average out least, and batches of real samples; without samples, synthetic
+        requests of the typical shape.
+        """
+        if self._calibration is None or not len(self._calibration):
+            return [(f"synthetic {index}", arrays) for index, arrays in enumerate(self.calibration()) if index > 0]
+        shortest = next(itertools.islice(self.calibration(), 1, None))
+        batches = InputFactory(self.inputs, tuple(self.axes.values()), self._calibration).real()
+        step = max(1, -(-len(batches) // SENSITIVITY_BATCHES))
+        return [("shortest", shortest), *batches[::step]]
+
     def calibration(self) -> Iterator[dict[str, Array]]:
         """Inputs to find the ranges of activations with, one after the other; none that anything is judged by.
 
@@ -228,7 +245,7 @@ class InputFactory:
         batches = []
         for begin in range(0, len(picked), size):
             group = picked[begin : begin + size]
-            name = f"samples {group[0] + 1}-{group[-1] + 1}"
+            name = f"{SAMPLES} {group[0] + 1}-{group[-1] + 1}"
             wanted = max(axis.min, -(-len(group) // axis.multiple_of) * axis.multiple_of)
             filled = [*group, *itertools.islice(itertools.cycle(picked), wanted - len(group))]
             batches.append((name, self._real_batch(filled)))

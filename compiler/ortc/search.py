@@ -189,6 +189,22 @@ def pays(ranking: Ranking, entry: Tried, simpler: Tried) -> bool:
     return gain is not None and gain.value >= MUST_PAY and (gain.low is None or gain.low > 1)
 
 
+def leads(one: Tried, other: Tried, ranking: Ranking, objective: str) -> bool:
+    """Whether a variant that is not right would have been better than one that is; True where nobody knows."""
+    if objective == "size":
+        return one.made.graph.bytes < other.made.graph.bytes
+    names = [name_of(entry) for entry in ranking.order]
+    slower = ranking.ratio(name_of(other), name_of(one))
+    return slower is None or name_of(one) not in names or slower.value > 1
+
+
+def better_of(ranking: Ranking, one: Tried, other: Tried, target: TargetPlan) -> bool:
+    """Whether, of two that are right, the first is clearly better: smaller, or so much faster that it pays."""
+    if target.objective == "size":
+        return one.made.graph.bytes < other.made.graph.bytes
+    return pays(ranking, one, other)
+
+
 def lost(ranking: Ranking, entry: Tried, winner: Tried, objective: str) -> Decision:
     """Why a variant that was not looked at further lost to the one that ships."""
     reason = f"larger than {name_of(winner)}" if objective == "size" else f"slower than {name_of(winner)}"

@@ -275,6 +275,39 @@ class Metric(Model):
     minimum: float | None = Field(default=None, description="The least value that may ship.")
 
 
+Pooling = Literal["mean", "cls", "max"]
+
+
+class Embeddings(Model):
+    """What embeddings of the real samples must keep, each held against PyTorch's."""
+
+    pooling: Pooling = Field(
+        default="mean",
+        description="How the positions of [batch, sequence, hidden] become one embedding: the mean of those that the "
+        "attention mask leaves, the first, or the greatest of each.",
+    )
+    output: str | None = Field(default=None, min_length=1, description="Which output; the first of floating point.")
+    cosine_mean: float | None = Field(
+        default=None, gt=0, le=1, description="Least mean cosine similarity of the samples' embeddings."
+    )
+    cosine_min: float | None = Field(
+        default=None, gt=0, le=1, description="Least cosine similarity of any sample's embedding."
+    )
+    rank_correlation: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Least Spearman correlation between the similarities of all pairs of samples, which is what search "
+        "and clustering rely on.",
+    )
+
+    @model_validator(mode="after")
+    def _some_gate(self) -> "Embeddings":
+        if self.cosine_mean is None and self.cosine_min is None and self.rank_correlation is None:
+            raise ValueError("give at least one of `cosine_mean`, `cosine_min`, `rank_correlation`")
+        return self
+
+
 class Accuracy(Model):
     """What `right` means."""
 
@@ -290,7 +323,18 @@ class Accuracy(Model):
     samples: RelativePath | None = Field(
         default=None, description="Real inputs: text lines, or .npz with an array an input; else seeded synthetic ones."
     )
+    embeddings: Embeddings | None = Field(
+        default=None,
+        description="What the pooled embeddings of the samples must keep.",
+        examples=[{"cosine_mean": 0.995, "rank_correlation": 0.995}],
+    )
     metric: Metric | None = Field(default=None, description="A task metric that every variant must keep.")
+
+    @model_validator(mode="after")
+    def _embeddings_of_samples(self) -> "Accuracy":
+        if self.embeddings is not None and self.samples is None:
+            raise ValueError("`embeddings` are those of real inputs: name them in `samples`")
+        return self
 
 
 class LatencyBudget(Model):

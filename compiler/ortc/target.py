@@ -10,6 +10,7 @@ from ortc.units import Duration, Size
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"]
 Calibration = Literal["minmax", "percentile", "moving-average"]
+Fallback = Literal["int8-weights", "fp32"]
 Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Rewrite = Literal["merge-projections", "fuse", "half"]
 Concurrency = Literal["one", "physical"]
@@ -110,9 +111,15 @@ class Variant(Model):
     )
     smoothing: Smoothing | None = Field(
         default=None,
-        description="SmoothQuant's alpha over calibrated ranges, for `int8-static`; `auto` finds one for each tensor.",
+        description="SmoothQuant's alpha over calibrated ranges, for `int8-static` and `int8-dynamic`; `auto` finds "
+        "one for each tensor.",
     )
     calibration: Calibration = Field(default="minmax", description="How `int8-static` finds the ranges of activations.")
+    fallback: tuple[Fallback, ...] = Field(
+        default=(),
+        description="What nodes are kept in that cost too much accuracy, tried in this order, where a gate of accuracy "
+        "fails: the weights alone as integers, or nothing. Left out, the variant loses as a whole.",
+    )
     rewrites: tuple[Rewrite, ...] = Field(default=(), description="Rewrites of the graph, done first.")
     engine: Name | None = Field(default=None, description="One of `engines`; the profile's own runtime when not given.")
     provider_options: dict[str, str] = Field(

@@ -12,13 +12,17 @@ from ortc.errors import StageError
 from ortc.finish import prepack, tune
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
-from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
+from ortc.refine import can_be_refined, closeness, refine
+from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade, Verdict
 from ortc.search import (
     QUICK_ROUNDS,
     SECOND_ROUNDS,
     Ranking,
+    better_of,
+    leads,
     lost,
     name_of,
+    rank,
     rejected,
     survivors,
 )
@@ -61,6 +65,7 @@ class TargetBuilder:
             for entry in target.left_out
         }
         self.failed: list[Tried] = []
+        self.trades: list[Trade] = []
         self.quick = context.plan.search == "quick"
         self._race = partial(race, self.builder)
 
@@ -92,10 +97,46 @@ class TargetBuilder:
         racer = partial(self._race, loaded=self.builder.loaded)
         for entry, ranking, last in survivors(ready, self.target, racer, self._verified, self._turn_down, rounds):
             self.builder.loaded.close()
-            found = self._finish(entry, ranking, last=last)
+            refined = self._refined(entry, ranking)
+            found = None if refined is None else self._finish(*refined, last=False)
+            found = found or self._finish(entry, ranking, last=last)
             if found is not None:
                 return found
-        return self._nothing_passed()
+        refined = self._refined(None, None)
+        return (
+            self._nothing_passed() if refined is None else self._finish(*refined, last=True) or self._nothing_passed()
+        )
+
+    def _refined(self, entry: Tried | None, ranking: Ranking | None) -> tuple[Tried, Ranking] | None:
+        """What is better than a variant that passes, once its worst nodes are kept in higher precision; None for no.
+
+        One variant is refined: of those that would have been better, were they right, the one closest to it.
+        """
+        better = [other for other in self.failed if can_be_refined(other)]
+        if entry is not None and ranking is not None:
+            better = [other for other in better if leads(other, entry, ranking, self.target.objective)]
+        if self.trades or not better:
+            return None
+        base = max(better, key=closeness)
+        outcome = refine(self.builder, base)
+        self.trades.append(outcome.trade)
+        if outcome.entry is None:
+            self.context.progress.note(f"{self.target.name}: {name_of(base)}: {outcome.summary}")
+            if outcome.rejected:
+                self._turn_down_mixed(outcome.rejected[-1])
+            return None
+        if entry is None:
+            return outcome.entry, Ranking([outcome.entry])
+        both = rank([entry, outcome.entry], self.target, self._race)
+        if better_of(both, outcome.entry, entry, self.target):
+            others = [] if ranking is None else [other for other in ranking.order if name_of(other) != name_of(entry)]
+            return outcome.entry, Ranking([outcome.entry, entry, *others], both.races)
+        self.decisions[name_of(outcome.entry)] = lost(both, outcome.entry, entry, self.target.objective)
+        return None
+
+    def _turn_down_mixed(self, entry: Tried) -> None:
+        self._reject(entry, describe(entry.failed))
+        self.failed.append(entry)
 
     def _unseen(self) -> TargetBuild:
         """On a host that cannot run the target: the profile's first variant whose graph is right on the CPU provider.
@@ -265,6 +306,7 @@ class TargetBuilder:
             status="failed",
             verdicts=tuple(verdict for entry in failed for verdict in entry.verdicts if verdict.outcome != "pass"),
             decisions=tuple(self.decisions.values()),
+            trades=tuple(self.trades),
             error="no variant passes every gate" if failed else "no variant of the profile can be tried",
             exit_code=failure_code(gates) if failed else EXIT_STAGE,
         )
@@ -311,6 +353,7 @@ class TargetBuilder:
                 "verdicts": verdicts,
                 "decisions": (selected, *self.decisions.values()),
                 "elsewhere": elsewhere,
+                "trades": tuple(self.trades),
                 "exit_code": code,
             }
         )

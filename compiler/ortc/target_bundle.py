@@ -20,10 +20,11 @@ from ortc.publish import MEASUREMENTS, seal, stamp
 from ortc.report import Check, Race, TargetReport, Verdict
 from ortc.sbom import performance
 from ortc.stages.verify import is_invariant
+from ortc.trade import trade_svg
 from ortc.versions import extras
 from ortc.worker import Worker
 
-CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py", "tensorrt.py")
+CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py", "tensorrt.py", "trade.py")
 """What decides the bytes of a bundle, besides what goes into it."""
 
 
@@ -106,6 +107,7 @@ class TargetBuild:
             "verdicts": [verdict.model_dump(mode="json") for verdict in self.report.verdicts],
             "numbers": None if self.report.numbers is None else self.report.numbers.model_dump(mode="json"),
             "race": None if self.race is None else self.race.model_dump(mode="json"),
+            "trades": [trade.model_dump(mode="json") for trade in self.report.trades],
         }
         fingerprint = context.host.fingerprint()
         card = performance(sealed, fingerprint, self.report.numbers, self.report.verdicts)
@@ -114,6 +116,12 @@ class TargetBuild:
             f"{MEASUREMENTS}/{fingerprint}.cdx.json": card,
             PROVENANCE: provenance(sealed, own_files(directory, sealed)),
         }
+        for trade in self.report.trades:
+            # Times differ from run to run: beside what is signed, like every other measurement.
+            if (
+                plot := trade_svg(trade, f"{sealed.name} {sealed.version}, {sealed.target}: {trade.variant}")
+            ) is not None:
+                beside[f"{MEASUREMENTS}/{fingerprint}.trade.svg"] = plot
         (directory / PROVENANCE).parent.mkdir()
         for name, text in beside.items():
             (directory / name).write_text(text, "utf-8")

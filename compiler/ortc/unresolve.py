@@ -76,7 +76,7 @@ def profile_of(target: TargetPlan, document: Document, index: int) -> LoadedProf
         precision=target.precision,
         engines=engines,
         variants=tuple(
-            Variant(engine=variant.name, **variant.model_dump(exclude={"runtime", "session"}))
+            Variant(engine=variant.name, **variant.model_dump(exclude={"runtime", "session", "blocks", "exclude"}))
             for variant in target.variants
         ),
         tuning=tuple(Tuning(objectives=(target.objective,), **dict(entry)) for entry in target.tuning),

@@ -17,15 +17,16 @@ from ortc.digests import code_digest, loader_digest
 from ortc.disk import DiskFullError
 from ortc.errors import StageError
 from ortc.model_build import CHECK_PINS, ModelBuild
-from ortc.plan import TargetPlan, TuningPlan, VariantPlan
+from ortc.plan import TargetPlan, TuningPlan, VariantPlan, digest
 from ortc.report import Check, Verdict
+from ortc.samples import SAMPLES
 from ortc.stages.optimize import VariantGraph, rewrite_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.target import GraphLevel
 from ortc.target_bundle import Tried
 from ortc.task_metric import answers_verdicts
-from ortc.verdicts import ACCURACY_GATES, describe
+from ortc.verdicts import ACCURACY_GATES, EMBEDDING_GATES, describe
 from ortc.versions import pins
 
 RANGES = "ranges.npz"
@@ -86,7 +87,7 @@ class VariantBuilder:
             "config": variant.session.config_entries,
             "level": level,
             "runtime": [variant.runtime.package, variant.runtime.version] if interpreter else None,
-            "calibration": self.model.calibration_key if variant.quantization == "int8-static" else None,
+            "calibration": self.model.calibration_key if variant.is_calibrated else None,
             "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir", "onnxscript")},
             "code": code_digest(
                 "stages/optimize.py",
@@ -97,6 +98,7 @@ class VariantBuilder:
                 "stages/static.py",
                 "stages/sites.py",
                 "stages/qdq.py",
+                "stages/blocks.py",
                 "stages/dynamic.py",
                 "stages/editor.py",
                 "stages/smoothing.py",
@@ -116,7 +118,7 @@ class VariantBuilder:
             )
 
         try:
-            ranges = self._ranges(variant, interpreter)
+            ranges = self.ranges(variant)
             entry = self.context.run("variant", name, inputs, action)
             skip = entry.result.get("skip")
         except DiskFullError:
@@ -143,11 +145,15 @@ class VariantBuilder:
         made = Made(variant, level, dict, VariantGraph(bytes=0, domains={}, operators={}), tuning)
         return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
 
-    def _ranges(self, variant: VariantPlan, interpreter: Path | None) -> Path | None:
-        """Calibrated ranges of the activations of a graph that will be quantized statically."""
-        if variant.quantization != "int8-static":
+    def ranges(self, variant: VariantPlan) -> Path | None:
+        """Calibrated ranges of the activations of a graph that will be smoothed or quantized by them.
+
+        Raises:
+            NotApplicable: nothing can be calibrated, or not here.
+        """
+        if not variant.is_calibrated:
             return None
-        if interpreter is None:
+        if not self.runnable:
             raise NotApplicable("calibration runs the model, and this host lacks the target's hardware")
         # The ranges are those of the graph in fp32, whatever runs it later: the plain runtime finds them for all.
         plain = self.context.interpreter(CHECK_PINS, (self.platform,))
@@ -206,9 +212,12 @@ class VariantBuilder:
 
     def verify(self, entry: Tried) -> Tried:
         """Check a made variant, and lower its graph level where that is what makes it wrong."""
-        first = self._checked(entry)
+        first = self.judge(entry)
         levels = self.target.graph_levels
         if self.is_right(first) or first.check is None or len(levels) == 1:
+            return first
+        if first.failed is not None and first.failed.gate in EMBEDDING_GATES:
+            # Rounding to integers moves embeddings; an optimization that is wrong breaks more.
             return first
         # When it is wrong without any optimization too, no level is to blame; the worst case alone tells.
         variant, tuning = entry.made.variant, entry.made.tuning
@@ -225,20 +234,33 @@ class VariantBuilder:
                 return _lowered(attempt, reason)
         return _lowered(lowest, reason)
 
+    def judge(self, entry: Tried) -> Tried:
+        """A made variant judged at its own graph level: by the real samples, which is cheap, then at every case."""
+        is_rounded = entry.made.variant.quantization != "none"
+        if is_rounded and any(case.name.startswith(SAMPLES) for case in self.model.material.cases):
+            seen = self._checked(entry, only=SAMPLES)
+            if not self.is_right(seen):
+                return seen
+        return self._checked(entry)
+
     def is_right(self, tried: Tried) -> bool:
         """Whether the accuracy gates hold; a budget is not a matter of graph levels."""
         return not any(v.outcome != "pass" and v.gate in {*ACCURACY_GATES, "runs"} for v in tried.verdicts)
 
     def _checked(self, entry: Tried, only: str | None = None) -> Tried:
-        """A made variant judged at every case or at one."""
+        """A made variant judged at every case, at one, or at the real samples."""
         if entry.failed is not None:
             # Too large is too large: no need to run it.
             return entry
         variant = entry.made.variant
         accuracy = self.context.plan.accuracy
+        plan = self.context.plan
+        if only not in (None, SAMPLES):
+            # One case is not the samples.
+            plan = plan.model_copy(update={"accuracy": accuracy.model_copy(update={"embeddings": None})})
         check = self._check(entry, only)
         verdicts = (
-            *answers_verdicts(self.context.plan, self.model.metric, check, variant.precision, self.platform),
+            *answers_verdicts(plan, self.model.metric, check, variant.precision, self.platform),
             *entry.verdicts,
             *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
         )
@@ -247,21 +269,28 @@ class VariantBuilder:
     def _check(self, entry: Tried, only: str | None) -> Check:
         made = entry.made
         interpreter, metric = self.runner(made), None if only else self.model.metric
+        embeddings = None if only not in (None, SAMPLES) else self.context.plan.accuracy.embeddings
         inputs = {
             **self.key(entry),
             "model": self.model.key,
             "metric": None if metric is None else metric.code,
+            "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
             "only": only,
-            "code": code_digest("stages/verify.py", "compare.py", "worker.py", "crew.py"),
+            "code": code_digest("stages/verify.py", "compare.py", "embeddings.py", "worker.py", "crew.py"),
         }
 
         def check(_: Path) -> dict[str, Any]:
             function = None if metric is None else metric.function
-            cases = tuple(case for case in self.model.material.cases if only in (None, case.name))
+            cases = tuple(
+                case
+                for case in self.model.material.cases
+                if only in (None, case.name) or (only == SAMPLES and case.name.startswith(SAMPLES))
+            )
             factory, bundle = self.model.factory(), self.bundle(made)
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
-            loaded = self.loaded if only else None
-            return check_bundle(interpreter, bundle, cases, factory, function, loaded).model_dump(mode="json")
+            loaded = self.loaded if only not in (None, SAMPLES) else None
+            check = check_bundle(interpreter, bundle, cases, factory, function, loaded, embeddings)
+            return check.model_dump(mode="json")
 
         name = f"{self.target.name}: {made.variant.name} at {made.level}"
         return Check.model_validate(
@@ -272,7 +301,9 @@ class VariantBuilder:
         """A directory where a variant can be run."""
         session = made.tuning.name if made.tuning else "default"
         packed = "-prepacked" if made.prepacked else ""
-        name = f"{self.target.name}-{made.variant.name}-{made.level}-{session}{packed}"
+        # Mixes of one variant have its name.
+        mix = digest([made.variant.blocks, made.variant.exclude])[:12]
+        name = f"{self.target.name}-{made.variant.name}-{mix}-{made.level}-{session}{packed}"
         if name not in self._bundles:
             bundle = self.context.work / name
             bundle.mkdir()

@@ -7,8 +7,9 @@ from ortc.report import Verdict
 EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
 ON_CPU = " on CPU"
 """Ends the name of a gate that was judged on the CPU provider, for a target that this host cannot run."""
+EMBEDDING_GATES = ("cosine_mean", "cosine_min", "rank_correlation")
 _ANSWERS = ("outputs", "max_abs", "cosine", "top1_agreement", "metric")
-ACCURACY_GATES = frozenset({*_ANSWERS, *(f"teacher {gate}" for gate in _ANSWERS)})
+ACCURACY_GATES = frozenset({*_ANSWERS, *EMBEDDING_GATES, *(f"teacher {gate}" for gate in _ANSWERS)})
 
 
 def describe(verdict: Verdict | None) -> str:

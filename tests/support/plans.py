@@ -54,7 +54,14 @@ def variant(name: str, precision: str, **changes: Any) -> VariantPlan:
 
 def accuracy(**changes: Any) -> AccuracyPlan:
     """Promises of accuracy, with fields replaced."""
-    fields = {"max_abs": 1e-4, "cosine": 0.98, "top1_agreement": None, "samples": None, "metric": None}
+    fields = {
+        "max_abs": 1e-4,
+        "cosine": 0.98,
+        "top1_agreement": None,
+        "samples": None,
+        "metric": None,
+        "embeddings": None,
+    }
     return AccuracyPlan(**(fields | changes))
 
 

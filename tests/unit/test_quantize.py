@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.stages.quantize import BLOCK, _main, name_nodes, narrowing, smooth
+from ortc.stages.blocks import BLOCK
+from ortc.stages.quantize import _main, name_nodes, narrowing, smooth
 
 HIDDEN, WIDE = 8, 32
 Array = NDArray[np.float32]
@@ -184,7 +185,8 @@ def quantized(
     tmp_path: Path, *operators: str, smooth_first: bool = False, weight_only: bool = False, bits: int = 0
 ) -> list[str]:
     source, output = str(tmp_path / "source.onnx"), tmp_path / "output.onnx"
-    _main(source, str(output), list(operators), smooth_first, weight_only, bits)
+    request = {"source": source, "output": str(output), "operators": list(operators), "bits": bits}
+    _main(request | {"smooth": smooth_first, "weight_only": weight_only})
     return [node.op_type for node in onnx.load(output).graph.node]
 
 

@@ -226,11 +226,11 @@ def test_a_case_is_compared_output_by_output(tmp_path: Any) -> None:
     write_arrays(outputs, {"y": np.ones((2, 3), np.float32), "z": np.zeros(2, np.float32)})
     case = ReferenceCase(name="batch=2", inputs=inputs, outputs=outputs)
     worker: Any = FakeWorker(lambda x: {"z": np.full(2, 0.5, np.float32), "y": x, "more": x})
-    found = verify._run_case(worker, case)
+    (found,), _ = verify.run_cases(worker, [case], None)
     assert [(entry.output, entry.max_abs) for entry in found.differences] == [("y", 0.0), ("z", 0.5)]
     lacking: Any = FakeWorker(lambda x: {"y": x})
     with pytest.raises(StageError, match="has no output `z`"):
-        verify._run_case(lacking, case)
+        verify.run_cases(lacking, [case], None)
 
 
 def test_padding_is_masked(tmp_path: Any) -> None:
@@ -240,5 +240,5 @@ def test_padding_is_masked(tmp_path: Any) -> None:
     padded = np.ones((1, 3, 2), np.float32)
     padded[0, 2] = 99
     worker: Any = FakeWorker(lambda x: {"y": padded})
-    found = verify._run_case(worker, ReferenceCase(name="p", inputs=path, outputs=outputs))
+    (found,), _ = verify.run_cases(worker, [ReferenceCase(name="p", inputs=path, outputs=outputs)], None)
     assert found.differences[0].max_abs == 0.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ortc.report import BuildReport, Decision, TargetReport, Verdict
+from ortc.report import BuildReport, Decision, TargetReport, Trade, Verdict
 from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
 
@@ -16,6 +17,8 @@ _WIDTH = 160
 _MAY_WRAP = ("variant", "verdict")
 """The columns that give way on a narrow terminal; a number that is cut off tells nothing."""
 
+SHOWN_NODES = 5
+"""Nodes of a trade that are named: the ones that are best kept in higher precision."""
 _NOTHING = "\u2013"
 """An en dash, where there is no value."""
 _STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
@@ -132,10 +135,25 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
                 + (f", {numbers.requests_per_second.value:.1f} requests/s" if numbers.requests_per_second else "")
             )
         )
+    lines.extend(line for trade in target.trades for line in _trade(trade))
     if lines:
         out.print(f"\n{report.name} {target.target}", style="bold", markup=False)
         for line in lines:
             out.print(line, soft_wrap=True)
+
+
+def _trade(trade: Trade) -> Iterator[Text]:
+    """The mixes of precisions that were tried for a variant that is too inexact as a whole."""
+    gates = sorted(trade.limits)
+    worst = ", ".join(node.name for node in trade.nodes[:SHOWN_NODES])
+    yield Text(f"  trade of {trade.variant}, {len(trade.nodes)} nodes; first kept in higher precision: {worst}")
+    for point in trade.points:
+        accuracy = " ".join(f"{gate} {point.accuracy[gate]:.5f}" for gate in gates if gate in point.accuracy)
+        time = "" if point.p50_ms is None else format_seconds(point.p50_ms / 1000)
+        line = Text("    ")
+        line.append(f"{'pass' if point.passes else 'fail':<5}", style=_OUTCOME["pass" if point.passes else "fail"])
+        line.append(f"{point.integers:>4} on integers {format_bytes(point.bytes):>9} {time:>9}  {accuracy}")
+        yield line.append(f"  ({point.data}; {point.name})", style="dim")
 
 
 def _decision(decision: Decision) -> Text:

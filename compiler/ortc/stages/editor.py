@@ -51,7 +51,7 @@ class Editor:
         their root mean square, and 1.1 % with a scale a column).
         """
         tables: dict[str, tuple[ir.Value, ...]] = {}
-        lookups = [node for node in self.model.graph if _is_lookup(node) and node_name(node) not in exclude]
+        lookups = [node for node in find_lookups(self.model) if node_name(node) not in exclude]
         for node in lookups:
             table, output = node.inputs[0], node.outputs[0]
             assert table is not None  # noqa: S101  # _is_lookup
@@ -108,6 +108,11 @@ class Editor:
             name += "_"
         self.names.add(name)
         return name
+
+
+def find_lookups(model: ir.Model) -> list[ir.Node]:
+    """Nodes of the main graph that gather rows from a constant matrix."""
+    return [node for node in model.graph if _is_lookup(node)]
 
 
 def _is_lookup(node: ir.Node) -> bool:

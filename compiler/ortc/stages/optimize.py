@@ -102,10 +102,11 @@ def make_variant(
                     found,
                     operators=variant.operators,
                     smooth=variant.smoothing,
-                    exclude=_narrowing(current) if variant.keep_narrowing else (),
+                    exclude=(*(_narrowing(current) if variant.keep_narrowing else ()), *variant.exclude),
+                    blocks=variant.blocks,
                 )
             else:
-                quantize(current, quantized, variant)
+                quantize(current, quantized, variant, ranges)
             current = quantized
         offline = _OFFLINE[level]
         if variant.offline and offline is not None and interpreter is not None:

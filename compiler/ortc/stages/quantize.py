@@ -10,22 +10,21 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ortc.errors import StageError
 from ortc.plan import VariantPlan
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
 SMOOTHING = 0.75
 """How much of the spread goes from activations into weights; SmoothQuant's alpha (Xiao et al., 2022, equation 4)."""
 NORMAL_REACH = 3.0
 """Standard deviations that a normalized activation is taken to reach, in place of a calibration run."""
-BLOCK = 32
-"""Weights that share a scale in weight-only quantization."""
 _BITS = {"int8-weights": 8, "int4-weights": 4}
 _NOT_APPLICABLE = 3
 
@@ -34,13 +33,15 @@ class NotApplicable(StageError):  # noqa: N818  # not an error of anybody: the m
     """There is nothing in this model for a variant to change."""
 
 
-def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
+def quantize(source: Path, output: Path, variant: VariantPlan, ranges: Path | None = None) -> None:
     """Write the quantized form of `source`/model.onnx to `output`/model.onnx.
 
     Args:
         source: directory with the canonical graph.
         output: an existing directory.
-        variant: `operators` are the types whose constant weights become int8 (`Gather` means embeddings).
+        variant: `operators` are the types whose constant weights become int8 (`Gather` means embeddings); `blocks` and
+            `exclude` name the nodes that do not follow.
+        ranges: of the activations, for calibrated smoothing.
 
     Raises:
         NotApplicable: there is nothing to quantize, smooth or keep.
@@ -52,7 +53,11 @@ def quantize(source: Path, output: Path, variant: VariantPlan) -> None:
         "operators": list(variant.operators),
         "smooth": variant.smooth,
         "weight_only": variant.weight_only,
-        "bits": _BITS.get(variant.quantization, 0),
+        "bits": bits_of(variant),
+        "ranges": None if ranges is None else str(ranges),
+        "smoothing": variant.smoothing,
+        "blocks": list(variant.blocks),
+        "exclude": list(variant.exclude),
     }
     package_root = str(Path(__file__).parents[2])
     result = subprocess.run(
@@ -129,6 +134,11 @@ def name_nodes(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
+def bits_of(variant: VariantPlan) -> int:
+    """Bits of a variant that rounds weights alone; 0 of any other."""
+    return _BITS.get(variant.quantization, 0)
+
+
 def narrowing(model: onnx.ModelProto) -> list[str]:
     """Names of the MatMuls with a constant weight of more rows than columns: a feed-forward's second."""
     return [name for name, rows, columns in _in_blocks(model) if rows > columns]
@@ -136,17 +146,56 @@ def narrowing(model: onnx.ModelProto) -> list[str]:
 
 def _in_blocks(model: onnx.ModelProto) -> Iterator[tuple[str, int, int]]:
     """MatMuls whose constant weight has whole blocks in each column: name, rows, columns."""
+    from ortc.stages.blocks import BLOCK
+
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "MatMul" and len(shape := shapes.get(node.input[1], ())) == 2 and shape[0] % BLOCK == 0:
             yield node.name, shape[0], shape[1]
 
 
-def _main(source: str, output: str, operators: list[str], smooth_first: bool, weight_only: bool, bits: int = 0) -> None:
+def emit_integers(
+    model: ir.Model, operators: Collection[str], bits: int, blocks: Collection[str], exclude: Collection[str]
+) -> int:
+    """Quantize a model in place, without ranges.
+
+    Args:
+        model: in 32-bit floating point, every node with a name of its own.
+        operators: types whose constant weights become integers.
+        bits: of the weights where these alone are rounded, 4 or 8; 0 rounds activations to 8 bits, too.
+        blocks: names of MatMuls of which the weights alone are rounded, to 8 bits.
+        exclude: names of nodes that stay in floating point.
+
+    Returns:
+        How many nodes were replaced.
+    """
+    from ortc.stages import blocks as in_blocks
+    from ortc.stages.dynamic import emit
+    from ortc.stages.sites import find_sites
+
+    widths = dict.fromkeys(blocks, 8)
+    if bits and "MatMul" in operators:
+        names = [site.name for site in find_sites(model, ("MatMul",)) if in_blocks.fits(site)]
+        widths = {name: widths.get(name, bits) for name in names if name not in exclude}
+    # Weights alone: tables are read and not multiplied, so that those of any variant become integers alike.
+    rounded = tuple(operator for operator in operators if operator == "Gather" or not bits)
+    return in_blocks.emit(model, widths) + emit(model, rounded, exclude)
+
+
+def prepare(
+    source: str, *, smooth_first: bool = False, ranges: str | None = None, smoothing: Any = None
+) -> tuple[onnx.ModelProto, ir.Model]:
+    """Load a graph, name its nodes and smooth it: what all that is quantized without ranges begins with.
+
+    Returns:
+        The graph before calibrated smoothing, and the graph to quantize.
+
+    Raises:
+        SystemExit: the graph is too old, or there is nothing to smooth.
+    """
     import onnx
     import onnx_ir as ir
 
-    from ortc.stages.dynamic import emit
     from ortc.stages.editor import LEAST_OPSET
 
     model = onnx.load(source)
@@ -158,20 +207,35 @@ def _main(source: str, output: str, operators: list[str], smooth_first: bool, we
     name_nodes(model)
     if smooth_first and smooth(model) == 0:
         _skip("nothing to smooth: no LayerNormalization feeds a MatMul that widens")
-    kept = narrowing(model) if weight_only else []
-    if weight_only and not kept:
-        _skip("nothing to keep in floating point: no MatMul narrows")
-    if bits and "MatMul" in operators:
-        kept = [name for name, *_ in _in_blocks(model)]
     graph = ir.from_proto(model)
-    # Weights alone: tables are read and not multiplied, so that those of any variant become integers alike.
-    rounded = tuple(operator for operator in operators if operator == "Gather" or not bits)
-    if emit(graph, rounded, kept) == 0 and not kept:
+    if ranges is not None and smoothing is not None:
+        from ortc.stages.calibrate import Ranges
+        from ortc.stages.smoothing import smooth_products
+
+        if smooth_products(graph, Ranges.load(Path(ranges)), smoothing) == 0:
+            _skip("nothing to smooth: no activation of a product gains by it")
+    return model, graph
+
+
+def _main(request: dict[str, Any]) -> None:
+    import onnx_ir as ir
+
+    model, graph = prepare(
+        request["source"],
+        smooth_first=request["smooth"],
+        ranges=request.get("ranges"),
+        smoothing=request.get("smoothing"),
+    )
+    operators, bits = request["operators"], request["bits"]
+    blocks = list(request.get("blocks", ()))
+    if request["weight_only"]:
+        if not (narrow := narrowing(model)):
+            _skip("nothing to keep in floating point: no MatMul narrows")
+        blocks += narrow
+    exclude = request.get("exclude", ())
+    if emit_integers(graph, operators, bits, blocks, exclude) == 0 and not exclude:
         _skip(f"nothing to quantize: no {' or '.join(operators)} with constant weights")
-    if kept:
-        _quantize_weights(ir.to_proto(graph), output, bits or 8)
-    else:
-        ir.save(graph, output)
+    ir.save(graph, request["output"])
 
 
 def _skip(reason: str) -> NoReturn:
@@ -179,23 +243,5 @@ def _skip(reason: str) -> NoReturn:
     sys.exit(_NOT_APPLICABLE)
 
 
-def _quantize_weights(model: onnx.ModelProto, output: str, bits: int) -> None:
-    """Put the weights of the MatMuls that are left into blocks of integers."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
-    configuration = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=bits)
-    quantizer = MatMulNBitsQuantizer(model, algo_config=configuration)
-    quantizer.process()
-    quantizer.model.save_model_to_file(output)
-
-
 if __name__ == "__main__":
-    wanted = json.loads(sys.argv[1])
-    _main(
-        wanted["source"],
-        wanted["output"],
-        wanted["operators"],
-        wanted["smooth"],
-        wanted["weight_only"],
-        wanted["bits"],
-    )
+    _main(json.loads(sys.argv[1]))

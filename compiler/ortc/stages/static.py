@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.errors import StageError
+from ortc.stages import blocks as in_blocks
 from ortc.stages.calibrate import Ranges
 from ortc.stages.graph import MODEL_FILE, write
 from ortc.stages.qdq import emit
@@ -33,6 +34,7 @@ def quantize_static(
     operators: tuple[str, ...],
     smooth: Smoothing | None = None,
     exclude: tuple[str, ...] = (),
+    blocks: tuple[str, ...] = (),
 ) -> None:
     """Write the quantized form of `source`/model.onnx to `output`/model.onnx.
 
@@ -44,6 +46,7 @@ def quantize_static(
         smooth: how much of a channel's spread goes from activations into weights, 0 to 1, or `auto`: see
             ortc.stages.smoothing. None leaves activations as they are.
         exclude: names of nodes to leave in floating point.
+        blocks: names of MatMuls of which the weights alone become integers, of 8 bits.
 
     Raises:
         NotApplicable: there is nothing to quantize.
@@ -58,6 +61,7 @@ def quantize_static(
             "operators": list(operators),
             "smooth": smooth,
             "exclude": list(exclude),
+            "blocks": list(blocks),
         }
         result = subprocess.run(
             [sys.executable, "-m", "ortc.stages.static", json.dumps(request)],
@@ -80,7 +84,9 @@ def _main(request: dict[str, Any]) -> None:
     model = ir.load(Path(request["source"]) / MODEL_FILE)
     operators = tuple(request["operators"])
     ranges, exclude = Ranges.load(Path(request["ranges"])), tuple(request["exclude"])
-    if emit(model, ranges, operators=operators, smooth=request["smooth"], exclude=exclude) == 0:
+    count = in_blocks.emit(model, dict.fromkeys(request["blocks"], 8))
+    count += emit(model, ranges, operators=operators, smooth=request["smooth"], exclude=exclude)
+    if count == 0 and not exclude:
         raise NotApplicable(f"nothing to quantize: no {' or '.join(operators)} with constant weights and known ranges")
     write(model, Path(request["output"]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,11 +11,14 @@ import numpy as np
 from ortc.arrays import Arrays, read_arrays
 from ortc.compare import Difference, compare
 from ortc.crew import Loaded
+from ortc.embeddings import check_embeddings, pooled
 from ortc.errors import StageError
 from ortc.plan import AccuracyPlan, Frozen, TargetPlan
-from ortc.report import CaseResult, Check, Verdict
-from ortc.samples import MASK, InputFactory
+from ortc.report import CaseResult, Check, EmbeddingCheck, Verdict
+from ortc.samples import MASK, SAMPLES, InputFactory
+from ortc.spec import Embeddings
 from ortc.units import format_bytes
+from ortc.verdicts import EMBEDDING_GATES
 from ortc.worker import Worker, WorkerError
 
 CPU = "CPUExecutionProvider"
@@ -38,6 +41,7 @@ def check_bundle(
     factory: InputFactory,
     metric: Callable[[Callable[[Arrays], Arrays]], float] | None,
     loaded: Loaded | None = None,
+    embeddings: Embeddings | None = None,
 ) -> Check:
     """Load a candidate bundle once and run every case on that one session.
 
@@ -48,13 +52,14 @@ def check_bundle(
         factory: the model's inputs; finds the batch axis.
         metric: task metric of a predict function, or None.
         loaded: processes that the one started here joins, for what comes next.
+        embeddings: what to compare of the samples' embeddings, or None.
     """
     try:
         with (
             nullcontext(loaded) if loaded is not None else Loaded() as crew,
             crew.worker(bundle.name, interpreter, bundle) as worker,
         ):
-            results = tuple(_run_case(worker, case) for case in cases)
+            results, compared = run_cases(worker, cases, embeddings)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")
             return Check(
@@ -64,29 +69,47 @@ def check_bundle(
                 cpu_nodes=int(info["placement"].get(CPU, 0)) if info["providers"] != [CPU] else 0,
                 peak_rss_bytes=int(info["peak_rss_bytes"]),
                 metric=None if metric is None else metric(worker.run),
+                embeddings=compared,
             )
     except WorkerError as error:
         return Check(error="; ".join([error.message, *error.details[-2:]]))
 
 
-def _run_case(worker: Worker, case: ReferenceCase) -> CaseResult:
-    inputs = read_arrays(case.inputs)
-    expected = read_arrays(case.outputs)
+def run_cases(
+    worker: Worker, cases: Iterable[ReferenceCase], embeddings: Embeddings | None
+) -> tuple[tuple[CaseResult, ...], EmbeddingCheck | None]:
+    """Run a loaded model on every case, and compare; the embeddings of real samples, too, where they are asked for.
+
+    Raises:
+        WorkerError: a case does not run.
+    """
+    results, expected, actual = [], [], []
+    for case in cases:
+        inputs, wanted = read_arrays(case.inputs), read_arrays(case.outputs)
+        found = _answer(worker, case.name, inputs, wanted)
+        mask = inputs.get(MASK)
+        differences = tuple(compare(name, wanted[name], found[name], mask) for name in wanted)
+        taught = {} if case.teacher is None else read_arrays(case.teacher)
+        beside = tuple(compare(name, taught[name], found[name], mask) for name in taught)
+        results.append(CaseResult(case=case.name, differences=differences, teacher=beside))
+        if embeddings is not None and case.name.startswith(SAMPLES) and not any(d.problem for d in differences):
+            expected.append(pooled(wanted, embeddings, mask))
+            actual.append(pooled(found, embeddings, mask))
+    if not expected:
+        return tuple(results), None
+    return tuple(results), check_embeddings(np.concatenate(expected), np.concatenate(actual))
+
+
+def _answer(worker: Worker, name: str, inputs: Arrays, expected: Arrays) -> Arrays:
     try:
         actual = worker.run(inputs)
     except WorkerError as error:
         if error.code in ("died", "timeout"):
             raise
-        raise WorkerError(error.code, f"at {case.name}: {error.message}", details=error.details) from error
-    if missing := [name for name in expected if name not in actual]:
+        raise WorkerError(error.code, f"at {name}: {error.message}", details=error.details) from error
+    if missing := [output for output in expected if output not in actual]:
         raise WorkerError("outputs", f"the model has no output `{missing[0]}`")
-    mask = inputs.get(MASK)
-    taught = {} if case.teacher is None else read_arrays(case.teacher)
-    return CaseResult(
-        case=case.name,
-        differences=tuple(compare(name, expected[name], actual[name], mask) for name in expected),
-        teacher=tuple(compare(name, taught[name], actual[name], mask) for name in taught),
-    )
+    return actual
 
 
 def _invariance(worker: Worker, cases: tuple[ReferenceCase, ...], factory: InputFactory) -> float | None:
@@ -176,6 +199,8 @@ def _accuracy(
             observed=f"{share:.4f}" if shares else "no output has anything to rank",
             limit=f">= {accuracy.top1_agreement:g}",
         )
+    if accuracy.embeddings is not None:
+        yield from _embeddings(check.embeddings, accuracy.embeddings, platform)
     if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
         least = reference_metric - accuracy.metric.max_drop
         if accuracy.metric.minimum is not None:
@@ -188,6 +213,21 @@ def _accuracy(
             limit=f">= {least:.4f}",
             where=f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})",
         )
+
+
+def _embeddings(found: EmbeddingCheck | None, promised: Embeddings, platform: str) -> Iterator[Verdict]:
+    samples = 0 if found is None else found.samples
+    for gate in EMBEDDING_GATES:
+        least, value = getattr(promised, gate), getattr(found, gate, None)
+        if least is not None:
+            yield Verdict(
+                gate=gate,
+                platform=platform,
+                outcome="pass" if value is not None and value >= least else "fail",
+                observed="too few samples" if value is None else f"{value:.5f}",
+                limit=f">= {least:g}",
+                where=f"embeddings of {samples} samples",
+            )
 
 
 def worst_case(check: Check, precision: str) -> str | None:
