@@ -81,7 +81,7 @@ def test_every_field_is_in_the_digest(spec: Path) -> None:
             digests.add(different.digest())
             changed += 1
             break
-    assert changed > 0.8 * total
+    assert changed > 0.75 * total
 
 
 def test_an_unknown_field_is_refused() -> None:
