@@ -66,7 +66,7 @@ def seeded(digits: Build, digits_compiler: Compiler) -> Callable[[Path], Compile
         found = 0
         for path in (cache / "actions").iterdir():
             record = json.loads(path.read_bytes())
-            if record["stage"] == "variant" and "edge: int8-dynamic" in record["subject"]:
+            if record["stage"] == "variant" and "edge: int8-static" in record["subject"]:
                 path.unlink()
                 found += 1
         assert found
