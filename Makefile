@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint fuzz bench architectures clean
+.PHONY: quickstart test lint fuzz bench memory architectures clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -16,7 +16,7 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/server.py templates/runtime/serving
-	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py
+	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py
 	MYPYPATH=compiler:tests/architectures $(BIN)/mypy tests/architectures/run.py
 
 fuzz: $(VENV)/.installed
@@ -27,6 +27,11 @@ fuzz: $(VENV)/.installed
 # make bench ARGS="race --models bert-base --shapes 1x128 --only ortc,openvino"
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+# Peak memory, process by process, of a build of a model above 2 GB and of calibrating a BERT-base on 512 samples.
+memory: $(VENV)/.installed
+	$(BIN)/python tests/benchmarks/memory.py large
+	$(BIN)/python tests/benchmarks/memory.py calibration
 
 # Every architecture of tests/architectures at opsets 20 and 17, and docs/architectures.md from what becomes of them. Half an
 # hour on two cores; some of them: make architectures ARGS="bert vit --opsets 20"

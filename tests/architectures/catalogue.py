@@ -285,6 +285,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     vision("segformer", "semantic-segmentation", bare=True, **PYRAMID),
     vision(
         "mobilevit",
+        initializer_range=0.2,
         bare=True,
         image_size=64,
         hidden_sizes=[16, 24, 32],
@@ -306,6 +307,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     vision(
         "levit",
+        initializer_range=0.2,
         bare=True,
         image_size=64,
         num_attention_heads=[2, 2, 2],
@@ -318,6 +320,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     vision(
         "dpt",
         "depth-estimation",
+        initializer_range=0.06,
         is_hybrid=False,
         num_hidden_layers=4,
         backbone_out_indices=[0, 1, 2, 3],

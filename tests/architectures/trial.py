@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from ortc.context import Context
 from ortc.errors import OrtcError
 from ortc.fetch import fetch
 from ortc.host import describe
+from ortc.jsonlines import reply
 from ortc.model_build import build_model
 from ortc.progress import Progress
 from ortc.reference.__main__ import Server
@@ -53,13 +55,13 @@ class Here(Worker):
 
     def call(self, operation: str, **arguments: object) -> Json:
         """One operation, as the process would do it."""
-        reply = self._server.reply(json.dumps({"op": operation, **arguments}))
-        if not reply["ok"]:
-            error = reply["error"]
+        answer = reply(self._server.operations, json.dumps({"op": operation, **arguments}))
+        if not answer["ok"]:
+            error = answer["error"]
             raise WorkerError(
                 error["code"], error["message"], help=error.get("help"), details=tuple(error.get("details") or ())
             )
-        result: Json = reply.get("result") or {}
+        result: Json = answer.get("result") or {}
         return result
 
 
@@ -158,9 +160,9 @@ def trial(architecture: Architecture, opset: int, variants: Sequence[str]) -> Js
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    answers = sys.stdout
-    # Exporters print.
-    sys.stdout = sys.stderr
+    answers = os.fdopen(os.dup(1), "w")
+    # Exporters print, through whatever they find.
+    os.dup2(2, 1)
     for line in sys.stdin:
         request = json.loads(line)
         found = trial(Architecture(**request["architecture"]), request["opset"], request["variants"])

@@ -88,6 +88,9 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
             help="check config.json, and that the architecture has a head for `model.task`",
         ) from error
     model.eval()
+    if model._can_set_experts_implementation():
+        # Experts one after the other depend on who is asked; grouped products have no form in ONNX; batched ones have.
+        model.set_experts_implementation("batched_mm")
     # Half-precision checkpoints: the reference is fp32, as every promise of the spec is stated against it.
     model.float()
     for config in {id(config): config for config in (model.config, model.config.get_text_config())}.values():

@@ -94,8 +94,9 @@ def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[
             if isinstance(found, int) and isinstance(wanted, str):
                 raise StageError(
                     f"the export fixed the axis `{entry}` of `{tensor.name}` to {found}",
-                    help="something in the model's code depends on that size; with `--debug` the exporter's log says "
-                    "where",
+                    help="something in the model's code depends on that size (a loop over it, a split into parts); "
+                    "with `--debug` the exporter's log says where. Where that cannot change, fix the axis: equal `min` "
+                    "and `max`",
                 )
             if not isinstance(found, int) and isinstance(wanted, str) and found.value is not None:
                 renamed[str(found.value)] = wanted
