@@ -25,6 +25,9 @@ BATCH = 8
 
 SENSITIVITY_BATCHES = 5
 """Most batches of real samples that nodes are compared by: each is run once for every node."""
+CALIBRATION_SAMPLES = 512
+"""Real samples that ranges are found with; evenly spaced when there are more."""
+
 SYNTHETIC_CALIBRATION = 8
 """Requests that ranges are found with where there are no samples."""
 
@@ -225,11 +228,11 @@ class InputFactory:
         factory = InputFactory(self.inputs, tuple(self.axes.values()), self._calibration)
         for sizes in (longest, shortest):
             yield factory.case(CasePlan(shape=Shape(sizes=tuple(sizes.items())), padded=False))
-        for _, arrays in factory.real(batch=1):
+        for _, arrays in factory.real(batch=1, most=CALIBRATION_SAMPLES):
             yield arrays
 
-    def real(self, batch: int = BATCH) -> list[tuple[str, dict[str, Array]]]:
-        """The real samples as named batches of their natural sizes, within the declared bounds.
+    def real(self, batch: int = BATCH, most: int = MAX_SAMPLES) -> list[tuple[str, dict[str, Array]]]:
+        """The real samples, at most so many, as named batches of their natural sizes, within the declared bounds.
 
         A last batch that is smaller than the bounds allow is filled up with the first samples.
 
@@ -240,7 +243,7 @@ class InputFactory:
         if not count or first is None:
             return []
         axis = self.axes[first] if isinstance(first, str) else AxisPlan(name="n", min=first, typical=first, max=first)
-        picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MAX_SAMPLES))})
+        picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
         size = max(axis.min, min(batch, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
         batches = []
         for begin in range(0, len(picked), size):

@@ -68,6 +68,8 @@ def test_a_branch_on_a_value(
     model = {"source": "pytorch", "entrypoint": "models:branch"}
     told = refused(ortc, write_spec(models, model, {**LINEAR, "exporter": exporter}), tmp_path)
     assert "models.py" in told, "the place in the user's code"
+    assert "if y.sum() > 1000" in told
+    assert "torch.where, masks" in told, "what to write instead"
     if exporter != "torchscript":
         assert "the dynamo exporter fails" in told
 

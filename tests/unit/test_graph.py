@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, ExportPlan, InputPlan
 from ortc.reference.model import example_sizes
-from ortc.stages.graph import check_file, count_operators, name_dimensions, output_info, strip
+from ortc.stages.graph import check_file, count_operators, name_dimensions, output_info, restore_inputs, strip
 
 FLOAT = TensorProto.FLOAT
 
@@ -182,3 +182,23 @@ def test_an_invalid_graph_is_refused(tmp_path: Path) -> None:
     model.graph.node[0].op_type = "Add"
     onnx.save(model, tmp_path / "model.onnx")
     check_file(tmp_path / "model.onnx", "dynamo")
+
+
+def test_inputs_that_were_left_out_come_back() -> None:
+    """Exporters drop what no output depends on; the spec promised it all the same."""
+    x = helper.make_tensor_value_info("x", FLOAT, ["s0", 4])
+    y = helper.make_tensor_value_info("y", FLOAT, ["s0", 4])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9))
+    wanted = tuple(
+        InputPlan.model_validate({"name": name, "dtype": dtype, "shape": ("batch", 4)})
+        for name, dtype in (("mask", "int64"), ("x", "float32"), ("ids", "bool"))
+    )
+    assert restore_inputs(model, wanted) == ("mask", "ids")
+    assert [value.name for value in model.graph.inputs] == ["mask", "x", "ids"]
+    name_dimensions(model, wanted, (AxisPlan(name="batch", min=1, typical=1, max=4),))
+    onnx.checker.check_model(ir.to_proto(model), full_check=True)
+    found = {entry.name: entry.type.tensor_type.elem_type for entry in ir.to_proto(model).graph.input}
+    assert found == {"mask": TensorProto.INT64, "x": FLOAT, "ids": TensorProto.BOOL}
+    with pytest.raises(StageError, match="has an input `ids` that the model does not declare"):
+        restore_inputs(model, wanted[:2])

@@ -15,6 +15,7 @@ from ortc.matrix import shape_matrix
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
 from ortc.samples import (
     BATCH,
+    CALIBRATION_SAMPLES,
     MASK,
     MAX_SAMPLES,
     SYNTHETIC_CALIBRATION,
@@ -354,6 +355,15 @@ def test_nothing_is_judged_on_what_it_was_calibrated_on() -> None:
     answers |= rows_of([arrays for _, arrays in factory.real()], "pixels")
     assert answers == {row.tobytes() for row in pixels[::2]}
     assert ranges == {row.tobytes() for row in pixels[1::2]}
+
+
+def test_calibration_takes_more_samples_than_are_judged() -> None:
+    pixels = np.arange(2 * (CALIBRATION_SAMPLES + 9) * 6, dtype=np.float32).reshape(-1, 2, 3)
+    factory = InputFactory((PIXELS,), (BATCH_AXIS,), *Samples(arrays={"pixels": pixels}).split())
+    # The longest request and the shortest come before the samples, one a request.
+    found = list(factory.calibration())[2:]
+    assert len(found) == CALIBRATION_SAMPLES == len(rows_of(found, "pixels"))
+    assert sum(len(arrays["pixels"]) for _, arrays in factory.real()) == MAX_SAMPLES
 
 
 def test_calibration_of_texts_is_by_texts_of_their_own() -> None:
