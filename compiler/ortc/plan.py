@@ -134,6 +134,7 @@ class VariantPlan(Frozen):
     weight_only: bool = False
     keep_narrowing: bool = False
     smoothing: Smoothing | None = None
+    symmetric: bool = False
     calibration: Calibration = "minmax"
     fallback: tuple[Fallback, ...] = ()
     blocks: tuple[str, ...] = Field(default=(), description="Nodes whose weights alone are rounded, to 8 bits.")

@@ -179,6 +179,12 @@ class TargetReport(Frozen):
     decisions: tuple[Decision, ...] = ()
     elsewhere: tuple[Elsewhere, ...] = ()
     trades: tuple[Trade, ...] = ()
+    calibration_requests: int | None = Field(
+        default=None, description="Requests that ranges were found with; what judges is none of them."
+    )
+    smallest_right: Decision | None = Field(
+        default=None, description="Where no variant keeps the budgets: the smallest of those that are right."
+    )
     bundle: str | None = None
     error: str | None = None
     exit_code: int = 0

@@ -221,6 +221,7 @@ def _variant(variant: Variant, profile: TargetProfile) -> VariantPlan:
         weight_only=variant.weight_only,
         keep_narrowing=variant.keep_narrowing,
         smoothing=variant.smoothing,
+        symmetric=variant.symmetric,
         calibration=variant.calibration,
         fallback=variant.fallback,
         rewrites=variant.rewrites,

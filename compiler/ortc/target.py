@@ -9,7 +9,7 @@ from ortc.units import Duration, Size
 
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"]
-Calibration = Literal["minmax", "percentile", "moving-average"]
+Calibration = Literal["minmax", "percentile", "entropy", "moving-average"]
 Fallback = Literal["int8-weights", "fp32"]
 Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Rewrite = Literal["merge-projections", "fuse", "half"]
@@ -113,6 +113,12 @@ class Variant(Model):
         default=None,
         description="SmoothQuant's alpha over calibrated ranges, for `int8-static` and `int8-dynamic`; `auto` finds "
         "one for each tensor.",
+    )
+    symmetric: bool = Field(
+        default=False,
+        description="Activations as signed integers around zero for `int8-static` (S8S8), instead of unsigned ones "
+        "with a zero point of their own (U8S8). Not every processor has kernels for it: some products stay in floating "
+        "point.",
     )
     calibration: Calibration = Field(default="minmax", description="How `int8-static` finds the ranges of activations.")
     fallback: tuple[Fallback, ...] = Field(

@@ -33,13 +33,15 @@ from ortc.statistics import Interval, ratio_of_rounds
 from ortc.target_bundle import TargetBuild, Tried
 from ortc.timing import race, reference_start, start
 from ortc.variant_build import VariantBuilder
-from ortc.verdicts import EXIT_BUDGET, EXIT_STAGE, EXIT_UNMEASURED, describe, failure_code, parity
+from ortc.verdicts import ACCURACY_GATES, EXIT_BUDGET, EXIT_STAGE, EXIT_UNMEASURED, describe, failure_code, parity
 
 QUICK_STARTS = 3
 ELSEWHERE_ROUNDS, ELSEWHERE_RUNS = 6, 2
 ELSEWHERE_SECONDS = 12.0
 """Most that a race at another shape may be expected to take."""
 ELSEWHERE_SHAPES = 4
+WRONG = ACCURACY_GATES | {"runs", "applies"}
+"""Gates that no budget can make up for."""
 
 
 def build_target(context: Context, model: ModelBuild, target: TargetPlan) -> TargetBuild:
@@ -298,6 +300,19 @@ class TargetBuilder:
             for gate in ("parity", *gates)
         )
 
+    def _smallest_right(self) -> Decision | None:
+        """The smallest variant that only its budgets stand against: what the spec could have instead."""
+        if not self.builder.runnable:
+            return None
+        made = [entry for entry in self.failed if entry.key and entry.failed is not None]
+        budgets = [entry for entry in made if entry.failed is not None and entry.failed.gate not in WRONG]
+        for entry in sorted(budgets, key=lambda entry: entry.made.graph.bytes):
+            judged = entry if entry.check is not None else self.builder.judge(replace(entry, verdicts=()))
+            if self.builder.is_right(judged):
+                reason = f"the smallest that is right, and {describe(entry.failed)}"
+                return rejected(entry, reason)
+        return None
+
     def _nothing_passed(self) -> TargetBuild:
         failed = self.failed
         gates = {entry.failed.gate for entry in failed if entry.failed is not None}
@@ -307,6 +322,8 @@ class TargetBuilder:
             verdicts=tuple(verdict for entry in failed for verdict in entry.verdicts if verdict.outcome != "pass"),
             decisions=tuple(self.decisions.values()),
             trades=tuple(self.trades),
+            calibration_requests=self.builder.calibrated or None,
+            smallest_right=self._smallest_right(),
             error="no variant passes every gate" if failed else "no variant of the profile can be tried",
             exit_code=failure_code(gates) if failed else EXIT_STAGE,
         )
@@ -354,6 +371,7 @@ class TargetBuilder:
                 "decisions": (selected, *self.decisions.values()),
                 "elsewhere": elsewhere,
                 "trades": tuple(self.trades),
+                "calibration_requests": self.builder.calibrated or None,
                 "exit_code": code,
             }
         )

@@ -30,6 +30,8 @@ from ortc.verdicts import ACCURACY_GATES, EMBEDDING_GATES, describe
 from ortc.versions import pins
 
 RANGES = "ranges.npz"
+LEAST_CALIBRATION = 32
+"""Samples below which ranges are taken to say little."""
 
 
 class VariantBuilder:
@@ -42,6 +44,7 @@ class VariantBuilder:
         self.platform = context.host.platform
         self.runnable = not target.requires_gpu or bool(context.host.gpus)
         self.promised = self.runnable and self.platform in target.platforms
+        self.calibrated = 0
         self._bundles: dict[str, Path] = {}
         self._interpreters: dict[str, Path] = {}
         self.makers = Makers()
@@ -195,8 +198,18 @@ class VariantBuilder:
         entry = self.context.run("calibrate", subject, inputs, action)
         if (skip := entry.result.get("skip")) is not None:
             raise NotApplicable(skip)
+        self._tell_samples(int(entry.result.get("samples", 0)))
         # Of one that `ortc plan` foresees there is no file yet, and nothing is made of it.
         return entry.files.get(RANGES)
+
+    def _tell_samples(self, requests: int) -> None:
+        """Warn, once, where ranges rest on few samples; `requests` counts the longest and the shortest one, too."""
+        if self.model.key["split"] and not self.calibrated and 0 < requests < LEAST_CALIBRATION + 2:
+            self.context.progress.note(
+                f"{self.target.name}: calibrated on {requests - 2} samples, and few show little of what activations "
+                f"reach: give {2 * LEAST_CALIBRATION} or more in `accuracy.samples`, half of which only judge"
+            )
+        self.calibrated = max(self.calibrated, requests)
 
     def glance(self, entry: Tried) -> Tried:
         """Run a made variant once, at the shape of the budget: what does not load is not raced.

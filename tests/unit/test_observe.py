@@ -137,3 +137,25 @@ def test_histogram_of_nothing_but_zeros() -> None:
     histogram.add(np.zeros(0, np.float32))
     low, high = histogram.percentile(99.0)
     assert -1e-5 < low <= 0 <= high < 1e-5
+
+
+def histogram(values: Array) -> Histogram:
+    found = Histogram()
+    found.add(values.astype(np.float32))
+    return found
+
+
+def test_entropy_clips_what_is_rare_and_far() -> None:
+    values = np.random.default_rng(7).standard_normal(200_000)
+    plain = histogram(values).entropy()
+    assert 2.5 < plain < 5.0
+    outlier = histogram(np.append(values, [40.0])).entropy()
+    assert outlier < 12.0, "one value in 200,000 does not take three quarters of the range"
+
+
+def test_entropy_keeps_a_range_that_is_used_evenly() -> None:
+    assert histogram(np.linspace(-1, 1, 100_001)).entropy() == pytest.approx(1.0, rel=0.1)
+
+
+def test_entropy_of_nothing_is_finite() -> None:
+    assert np.isfinite(histogram(np.zeros(4)).entropy())

@@ -442,3 +442,24 @@ def test_groups_and_outputs_between() -> None:
     result, actual, wanted = quantized(model, IMAGE, "Conv", expected=2)
     assert fused(result)["QLinearConv"] == 2
     assert min(map(cosine, actual, wanted)) > 0.999
+
+
+def test_symmetric_activations_are_signed_around_zero() -> None:
+    """S8S8: the same answers within rounding."""
+    tensors = weights(w=(64, 32), v=(32, 8))
+    entries = [node("MatMul", "x w", "h"), node("Relu", "h", "r"), node("MatMul", "r v", "y")]
+    graph = helper.make_graph(
+        entries,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", "m", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "m", 8])],
+        [numpy_helper.from_array(array, name) for name, array in tensors.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.random.default_rng(2).standard_normal((4, 16, 64)).astype(np.float32)
+    result, (actual,), (wanted,) = quantized(model, x, "MatMul", expected=2, symmetric=True)
+    points = {name: array for name, array in initializers(result).items() if name.endswith("_zero_point")}
+    activations = [array for array in points.values() if array.ndim == 0]
+    assert len(activations) == 2
+    assert {(str(array.dtype), int(array)) for array in activations} == {("int8", 0)}
+    assert cosine(actual, wanted) > 0.999

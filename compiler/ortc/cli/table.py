@@ -117,6 +117,10 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         for entry in target.elsewhere
         if entry.fastest != target.variant and entry.gain.low is not None and entry.gain.low > 1
     )
+    if target.smallest_right is not None:
+        lines.append(_decision(target.smallest_right))
+    if target.calibration_requests is not None:
+        lines.append(Text(f"  calibrated on {target.calibration_requests} requests; what judges is none of them"))
     if target.error:
         lines.append(Text(f"  {target.error}", style="red"))
     if target.numbers is not None:

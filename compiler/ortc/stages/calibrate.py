@@ -25,7 +25,7 @@ from ortc.stages.sites import Observed, observed
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Method = Literal["minmax", "percentile", "moving-average"]
+Method = Literal["minmax", "percentile", "entropy", "moving-average"]
 PERCENTILE = 99.999
 """Of a tensor's values that `percentile` covers on either side, in per cent; as ONNX Runtime's own calibrator."""
 
@@ -93,7 +93,7 @@ def calibrate(
         output: the .npz file that Ranges.load reads.
         operators: types of nodes that will be quantized.
         method: `minmax` covers everything seen, `percentile` all but the outermost 0.001 % of a tensor's values on
-            either side, `moving-average` what a sample holds on average.
+            either side, `entropy` what 8 bits tell most of, `moving-average` what a sample holds on average.
         threads: for the runs; 0 leaves it to ONNX Runtime.
 
     Raises:
@@ -111,7 +111,7 @@ def calibrate(
         return ranges
     with tempfile.TemporaryDirectory(prefix="ortc-calibrate-") as scratch:
         graph, found = Path(scratch) / "observed.onnx", Path(scratch) / "found.npz"
-        _write_observed(model, tensors, graph, with_values=method == "percentile")
+        _write_observed(model, tensors, graph, with_values=method in ("percentile", "entropy"))
         request = {
             "model": str(graph),
             "folder": str(source.absolute()),

@@ -104,6 +104,7 @@ def make_variant(
                     smooth=variant.smoothing,
                     exclude=(*(_narrowing(current) if variant.keep_narrowing else ()), *variant.exclude),
                     blocks=variant.blocks,
+                    symmetric=variant.symmetric,
                 )
             else:
                 quantize(current, quantized, variant, ranges)

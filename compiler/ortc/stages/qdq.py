@@ -1,9 +1,9 @@
 """Write QuantizeLinear and DequantizeLinear around what is to run on integers, the way ONNX Runtime fuses them.
 
-Activations are unsigned with one scale a tensor, weights signed with one a channel. A product of matrices gives
-floating point, and only what is quantized reads its rounded input: others, such as the residual connection of a
-transformer, go on reading the original. ONNX Runtime's integer convolution gives integers instead; what can take them,
-takes them.
+Activations are unsigned, or signed around zero, with one scale a tensor, weights signed with one a channel. A product
+of matrices gives floating point, and only what is quantized reads its rounded input: others, such as the residual
+connection of a transformer, go on reading the original. ONNX Runtime's integer convolution gives integers instead;
+what can take them, takes them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ def emit(
     operators: tuple[str, ...],
     smooth: Smoothing | None = None,
     exclude: tuple[str, ...] = (),
+    symmetric: bool = False,
 ) -> int:
     """Quantize a model in place; see static.quantize_static. Returns how many nodes now run on integers.
 
@@ -45,7 +46,7 @@ def emit(
     """
     if model.opset_imports.get("", 0) < LEAST_OPSET:
         raise NotApplicable(f"static quantization needs opset {LEAST_OPSET} or higher")
-    emitter = _Emitter(model, ranges, smooth)
+    emitter = _Emitter(model, ranges, smooth, symmetric=symmetric)
     count = emitter.quantize_sites(operators, exclude)
     if "Gather" in operators:
         count += emitter.quantize_tables(exclude)
@@ -66,10 +67,11 @@ class _Rounded:
 class _Emitter(Editor):
     """One model while it is quantized."""
 
-    def __init__(self, model: ir.Model, ranges: Ranges, smooth: Smoothing | None) -> None:
+    def __init__(self, model: ir.Model, ranges: Ranges, smooth: Smoothing | None, *, symmetric: bool) -> None:
         super().__init__(model)
         self.ranges = ranges.tensors
         self.smooth = smooth
+        self.symmetric = symmetric
         self.rounded: dict[ir.Value, _Rounded] = {}
         self.weights: dict[str, ir.Value] = {}
         self.factors: dict[ir.Value, Array | None] = {}
@@ -179,6 +181,13 @@ class _Emitter(Editor):
     def _parameters(self, name: str, found: Range) -> tuple[ir.Value, ir.Value, float]:
         """Scale and zero point for a range. Zero is one of the 256 values, so that padding stays what it is."""
         low, high = min(float(found.minimum.min()), 0.0), max(float(found.maximum.max()), 0.0)
+        if self.symmetric:
+            step = float(np.float32(max(-low, high) / 127)) or 1.0
+            return (
+                self.constant(f"{name}_scale", np.float32(step)),
+                self.constant(f"{name}_zero_point", np.int8(0)),
+                step,
+            )
         step = float(np.float32((high - low) / 255)) or 1.0
         zero = np.uint8(np.clip(round(-low / step), 0, 255))
         return self.constant(f"{name}_scale", np.float32(step)), self.constant(f"{name}_zero_point", zero), step

@@ -195,7 +195,14 @@ def _write(output: Path, variant: VariantPlan, ranges: Path | None, mix: Mix, pa
     if variant.quantization == "int8-static":
         assert ranges is not None  # noqa: S101  # the caller calibrates what is static
         blocks.emit(model, dict.fromkeys(mix.blocks, 8))
-        qdq.emit(model, Ranges.load(ranges), operators=variant.operators, smooth=variant.smoothing, exclude=exclude)
+        qdq.emit(
+            model,
+            Ranges.load(ranges),
+            operators=variant.operators,
+            smooth=variant.smoothing,
+            exclude=exclude,
+            symmetric=variant.symmetric,
+        )
     else:
         emit_integers(model, variant.operators, bits_of(variant), mix.blocks, exclude)
     # Weights that nobody rounded stay where they are.

@@ -35,6 +35,7 @@ def quantize_static(
     smooth: Smoothing | None = None,
     exclude: tuple[str, ...] = (),
     blocks: tuple[str, ...] = (),
+    symmetric: bool = False,
 ) -> None:
     """Write the quantized form of `source`/model.onnx to `output`/model.onnx.
 
@@ -47,6 +48,7 @@ def quantize_static(
             ortc.stages.smoothing. None leaves activations as they are.
         exclude: names of nodes to leave in floating point.
         blocks: names of MatMuls of which the weights alone become integers, of 8 bits.
+        symmetric: whether activations are signed, around zero.
 
     Raises:
         NotApplicable: there is nothing to quantize.
@@ -62,6 +64,7 @@ def quantize_static(
             "smooth": smooth,
             "exclude": list(exclude),
             "blocks": list(blocks),
+            "symmetric": symmetric,
         }
         result = subprocess.run(
             [sys.executable, "-m", "ortc.stages.static", json.dumps(request)],
@@ -85,7 +88,9 @@ def _main(request: dict[str, Any]) -> None:
     operators = tuple(request["operators"])
     ranges, exclude = Ranges.load(Path(request["ranges"])), tuple(request["exclude"])
     count = in_blocks.emit(model, dict.fromkeys(request["blocks"], 8))
-    count += emit(model, ranges, operators=operators, smooth=request["smooth"], exclude=exclude)
+    count += emit(
+        model, ranges, operators=operators, smooth=request["smooth"], exclude=exclude, symmetric=request["symmetric"]
+    )
     if count == 0 and not exclude:
         raise NotApplicable(f"nothing to quantize: no {' or '.join(operators)} with constant weights and known ranges")
     write(model, Path(request["output"]))
