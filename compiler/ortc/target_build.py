@@ -204,14 +204,8 @@ class TargetBuilder:
         entry, packed = prepack(self.builder, entry, self._verified)
         # Before the race, which goes on with the process that started here.
         eager = reference_start(self.builder)
-        outcome = self._race(
-            [entry],
-            measure.ROUNDS,
-            measure.RUNS,
-            with_reference=True,
-            quantity="latency",
-            reference_runs=1 if self.quick else measure.REFERENCE_RUNS,
-        )
+        turns = (measure.QUICK_ROUNDS, measure.QUICK_RUNS) if self.quick else (measure.ROUNDS, measure.RUNS)
+        outcome = self._race([entry], *turns, with_reference=True, quantity="latency")
         crowd = None
         if self.target.objective == "throughput":
             crowd = self._race([entry], measure.ROUNDS, measure.RUNS, quantity="throughput")

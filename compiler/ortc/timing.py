@@ -32,7 +32,6 @@ def race(
     shape: Shape | None = None,
     names: Sequence[str] | None = None,
     quantity: Literal["latency", "throughput"] | None = None,
-    reference_runs: int = measure.REFERENCE_RUNS,
     loaded: Loaded | None = None,
 ) -> Race:
     """Race made variants at a shape, interleaved, each in its own process.
@@ -45,7 +44,6 @@ def race(
         shape: the shape of the budget when None.
         names: what the contenders are called; their variants' names when None.
         quantity: what is measured; what the target's objective is about when None.
-        reference_runs: counted runs of PyTorch in a round.
         loaded: processes that have loaded some of the bundles; those started here join them.
     """
     context, target = builder.context, builder.target
@@ -59,7 +57,7 @@ def race(
         "model": builder.model.key,
         "shape": at.model_dump(mode="json"),
         "rounds": [rounds, runs],
-        "reference": reference_runs if with_reference else 0,
+        "reference": with_reference,
         "host": context.host.fingerprint(),
         "threads": cores(),
         "quantity": quantity,
@@ -91,7 +89,6 @@ def race(
             threads=cores(),
             rounds=rounds,
             runs=runs,
-            reference_runs=reference_runs,
             loaded=loaded,
         ).model_dump(mode="json")
 

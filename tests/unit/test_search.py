@@ -13,6 +13,7 @@ from ortc.candidate import Made
 from ortc.host import Host
 from ortc.report import Contender, Race, Verdict
 from ortc.search import (
+    DUEL_ROUNDS,
     FIRST_ROUNDS,
     KEPT,
     MUST_PAY,
@@ -224,6 +225,25 @@ def test_a_reduced_precision_that_does_not_pay_gives_way_to_an_exact_one_that_is
     assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "int8"
     # Where size is the objective, bytes are the gain.
     assert name_of(next(search(Judge(), races, INT8, FP32, objective="size")).entry) == "int8"
+
+
+@pytest.mark.parametrize(("settled", "winner"), [(9.0, "int8"), (12.0, "fp32")])
+def test_a_gain_that_is_not_clear_is_settled_by_more_rounds(settled: float, winner: str) -> None:
+    class Disturbed(Races):
+        """Something else takes the processor now and then, until the last race."""
+
+        def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
+            if rounds == DUEL_ROUNDS:
+                self.milliseconds["int8"] = settled
+            return super().__call__(entries, rounds, runs)
+
+    judge, races = Judge(), Disturbed(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
+    assert name_of(next(search(judge, races, FP32, INT8)).entry) == winner
+    assert races.run[-1] == ({"fp32", "int8"}, DUEL_ROUNDS)
+    # What nobody takes for faster is not raced again.
+    races = Disturbed(fp32=10.0, int8=9.9)
+    assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == "fp32"
+    assert races.run[-1][1] != DUEL_ROUNDS
 
 
 class Slowed(Races):

@@ -27,6 +27,8 @@ REST_SECONDS = 0.15
 ROUNDS = 20
 RUNS = 21
 """Least per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
+QUICK_ROUNDS, QUICK_RUNS = 10, 37
+"""Instead, in a quick search: as many samples with fewer rests between, and fewer runs of PyTorch."""
 TURN_SECONDS = 0.1
 """A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples
 would make the upper bound of p99."""
@@ -65,7 +67,6 @@ def race(
     threads: int,
     rounds: int = ROUNDS,
     runs: int = RUNS,
-    reference_runs: int = REFERENCE_RUNS,
     loaded: Loaded | None = None,
 ) -> Race:
     """Race candidate bundles, and the reference when there is one, on the same inputs.
@@ -80,7 +81,6 @@ def race(
         threads: that each contender uses.
         rounds: how many times each has its turn.
         runs: least counted runs of a turn; the reference takes fewer, as it only gives medians.
-        reference_runs: of the reference.
         loaded: processes that have loaded some of the bundles, and that those started here join.
     """
     with ExitStack() as stack:
@@ -99,7 +99,7 @@ def race(
             for worker, entrant in zip(workers, entrants, strict=True)
         ]
         if reference is not None:
-            turns.append(Turn(REFERENCE, reference, min(runs, reference_runs)))
+            turns.append(Turn(REFERENCE, reference, min(runs, REFERENCE_RUNS)))
         contenders = interleave(turns, inputs, rounds)
     return Race(
         measure=measure,
@@ -137,7 +137,9 @@ def interleave(
 
 
 def _runs_of_a_turn(worker: Worker, inputs: Path) -> int:
-    fastest = min(worker.bench(inputs, runs=3, warmup=1)) / 1000
+    # Of a slow model one run tells enough.
+    first = min(worker.bench(inputs, runs=1, warmup=1)) / 1000
+    fastest = first if first >= TURN_SECONDS / 3 else min(worker.bench(inputs, runs=3, warmup=0)) / 1000
     return min(MOST_RUNS, int(TURN_SECONDS / fastest))
 
 
