@@ -97,7 +97,7 @@ def large(root: Path) -> tuple[int, Json]:
         command = [sys.executable, "-m", "ortc", "build", str(path), "--search", "none", "--variant", variant]
         code, seconds, peaks = watched([*command, "-o", str(root / "dist")], root)
         report = json.loads((root / "dist" / "memory" / "1.0.0.report.json").read_bytes())
-        (target,) = report.get("targets") or ({},)
+        target: Json = next(iter(report.get("targets") or ()), {})
         found[variant] = {
             "exit_code": code,
             "seconds": round(seconds),
