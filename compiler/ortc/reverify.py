@@ -13,6 +13,7 @@ from ortc.emulation import emulation
 from ortc.environment import environment
 from ortc.errors import StageError, UsageError
 from ortc.host import Host, cores, describe
+from ortc.measurement import take
 from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
 from ortc.report import Numbers, Race, Verdict
 from ortc.stages import measure
@@ -49,7 +50,14 @@ def read_bundle(bundle: Path) -> Manifest:
         raise StageError(f"{bundle}/manifest.json is not of a format that this ortc reads: {error}") from error
 
 
-def reverify(bundle: Path, store: Store, *, timed: bool = True, platform: str | None = None) -> Reverified:
+def reverify(
+    bundle: Path,
+    store: Store,
+    *,
+    timed: bool = True,
+    platform: str | None = None,
+    measurement: Path | None = None,
+) -> Reverified:
     """Digests, golden answers, size and, where the bundle is for this platform, its time budgets.
 
     Args:
@@ -57,9 +65,10 @@ def reverify(bundle: Path, store: Store, *, timed: bool = True, platform: str | 
         store: where the runtime environment is kept.
         timed: measure latency, start and memory.
         platform: judge for this one, which is emulated where this host is another; `linux/arm64`.
+        measurement: a file to write, as the bundle measures itself, for `ortc attach`; none where nothing is timed.
 
     Raises:
-        StageError: the directory is no bundle, or the platform cannot be emulated here.
+        StageError: the directory is no bundle, the platform cannot be emulated here, or the bundle cannot measure.
         UsageError: the bundle is not for that platform.
     """
     from ortc.digests import sha256_file
@@ -89,9 +98,14 @@ def reverify(bundle: Path, store: Store, *, timed: bool = True, platform: str | 
         verdicts += _selftest(Worker.for_bundle(bundle.name, interpreter, bundle), bundle, host.platform)
         verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
         if timed and verdicts[0].outcome == "pass":
-            numbers, race = _measure(interpreter, bundle, manifest, host)
+            if measurement is None:
+                numbers, race = _measure(interpreter, bundle, manifest, host)
+            else:
+                found = take(bundle, interpreter, measurement)
+                race = found.race(manifest.variant.name)
+                numbers = found.numbers(race)
             verdicts += time_verdicts(
-                numbers, _budgets(manifest), Shape(sizes=tuple(manifest.promises.at.items())), host.platform
+                numbers, budgets_of(manifest), Shape(sizes=tuple(manifest.promises.at.items())), host.platform
             )
             verdicts += most("memory", numbers.peak_rss_bytes, manifest.promises.memory, host.platform, format_bytes)
     return Reverified(
@@ -180,7 +194,11 @@ def request_of(bundle: Path, manifest: Manifest) -> dict[str, Any]:
     return request
 
 
-def _budgets(manifest: Manifest) -> BudgetPlan:
+def budgets_of(manifest: Manifest, *, speedup: bool = False) -> BudgetPlan:
+    """What a bundle promises, as a budget; that of the speed-up only where asked for.
+
+    PyTorch is not part of a bundle; the speed-up was judged when it was built.
+    """
     promises = manifest.promises
     latency = None
     if promises.latency:
@@ -190,7 +208,6 @@ def _budgets(manifest: Manifest) -> BudgetPlan:
         size=promises.size,
         memory=promises.memory,
         start=promises.start,
-        # PyTorch is not part of a bundle; the speed-up was judged when it was built.
-        min_speedup=None,
+        min_speedup=promises.min_speedup if speedup else None,
         max_cpu_nodes=manifest.placement.max_cpu_nodes,
     )

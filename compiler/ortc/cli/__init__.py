@@ -14,6 +14,7 @@ COMMANDS = (
     ("build", "ortc.cli.build:build", "Build the bundles of specs, and fail when a promise is broken."),
     ("lock", "ortc.cli.lock:lock", "Build a spec and pin what it was made of and came to in ortc.lock."),
     ("verify", "ortc.cli.verify:verify", "Judge a bundle by its own promises on this host."),
+    ("attach", "ortc.cli.attach:attach", "Add to a bundle what it measured of itself on another machine."),
     ("sign", "ortc.cli.sign:sign", "Sign a bundle with a key, offline."),
     ("pack", "ortc.cli.pack:pack", "Pack a bundle as an archive, and as images for a container registry."),
     ("emit", "ortc.cli.emit:emit", "Write manifests that deploy a bundle: Kubernetes, KServe, Triton."),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.core import ParameterSource
 
-from ortc.cli.options import output_option, set_option, target_option
+from ortc.cli.options import measurement_option, output_option, set_option, target_option
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.verify import exit_code
 from ortc.units import format_bytes, format_seconds
@@ -51,6 +51,7 @@ def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -
 @output_option("Where the spec's bundles lie, if they are built already. Nothing is written there.")
 @set_option()
 @search_options
+@measurement_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @click.pass_context
 def bench(
@@ -62,6 +63,7 @@ def bench(
     overrides: tuple[str, ...],
     search: Search,
     variant: str | None,
+    measurement: Path | None,
     as_json: bool,
 ) -> int:
     """Measure a bundle (a directory) or a spec's model (a file) on this host.
@@ -74,7 +76,9 @@ def bench(
             if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
                 option = next(entry for entry in context.command.params if entry.name == name).opts[-1]
                 raise click.UsageError(f"{option} is for specs; {what} is a directory, so it is taken for a bundle")
-        return _bench_bundle(what, as_json)
+        return _bench_bundle(what, as_json, measurement)
+    if measurement is not None:
+        raise click.UsageError(f"--measurement is for bundles; {what} is a file, so it is taken for a spec")
     from ortc.benchmark import benchmark
     from ortc.cli.progress import ConsoleProgress
     from ortc.store import Store, cache_root
@@ -149,11 +153,11 @@ def _ratio(speedup: Interval) -> str:
     return f"{speedup.value:.2f}x [{low}, {high}]"
 
 
-def _bench_bundle(bundle: Path, as_json: bool) -> int:
+def _bench_bundle(bundle: Path, as_json: bool, measurement: Path | None) -> int:
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
 
-    found = reverify(bundle, Store(cache_root()))
+    found = reverify(bundle, Store(cache_root()), measurement=measurement)
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     elif found.numbers is not None and found.race is not None:

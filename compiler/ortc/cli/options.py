@@ -32,3 +32,13 @@ def set_option(of: str = "the spec") -> Callable[[Command], Command]:
     """`--set KEY.PATH=VALUE`, several times."""
     text = f"Replace a value of {of}; may be repeated."
     return click.option("--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help=text)
+
+
+def measurement_option() -> Callable[[Command], Command]:
+    """`--measurement FILE`."""
+    return click.option(
+        "--measurement",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Write what the bundle measures of itself here, for `ortc attach`.",
+    )

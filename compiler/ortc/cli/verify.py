@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from ortc.cli.options import measurement_option
 from ortc.errors import AccuracyError, BudgetError, UnmeasuredError
 
 if TYPE_CHECKING:
+    from ortc.report import Verdict
     from ortc.reverify import Reverified
 
 _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -29,8 +31,11 @@ _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Verify digests and signatures with this public key (PEM), offline; nothing of the bundle is run.",
 )
+@measurement_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(bundle: Path, no_timing: bool, platform: str | None, key: Path | None, as_json: bool) -> int:
+def verify(
+    bundle: Path, no_timing: bool, platform: str | None, key: Path | None, measurement: Path | None, as_json: bool
+) -> int:
     """Judge a bundle by its own promises on this host; or, with --key, by its signatures.
 
     With --platform, its own loader runs under QEMU where this host is another platform: digests and golden answers are
@@ -39,22 +44,29 @@ def verify(bundle: Path, no_timing: bool, platform: str | None, key: Path | None
     Exits with 5 when digests, signatures or golden answers are wrong, 6 when a budget is broken, 7 when this host
     cannot tell.
     """
+    if measurement is not None and (no_timing or platform is not None or key is not None):
+        raise click.UsageError("--measurement is of times on this host: not with --no-timing, --platform or --key")
     if key is not None:
         return _signatures(bundle, key, as_json=as_json)
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
 
-    found = reverify(bundle, Store(cache_root()), timed=not no_timing, platform=platform)
+    found = reverify(bundle, Store(cache_root()), timed=not no_timing, platform=platform, measurement=measurement)
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     else:
-        for verdict in found.verdicts:
-            where = f"  ({verdict.where})" if verdict.where else ""
-            sys.stdout.write(
-                f"{verdict.outcome:<12} {verdict.platform:<12} {verdict.gate:<12} {verdict.observed}, "
-                f"must be {verdict.limit}{where}\n"
-            )
+        show(found.verdicts)
     return exit_code(found)
+
+
+def show(verdicts: tuple[Verdict, ...]) -> None:
+    """Print a line a verdict."""
+    for verdict in verdicts:
+        where = f"  ({verdict.where})" if verdict.where else ""
+        sys.stdout.write(
+            f"{verdict.outcome:<12} {verdict.platform:<12} {verdict.gate:<12} {verdict.observed}, "
+            f"must be {verdict.limit}{where}\n"
+        )
 
 
 def _signatures(bundle: Path, key: Path, *, as_json: bool) -> int:

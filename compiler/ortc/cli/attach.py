@@ -1,0 +1,45 @@
+"""`ortc attach`: add to a bundle what it measured of itself on another machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from ortc.cli.verify import show
+from ortc.errors import AccuracyError, BudgetError, UnmeasuredError
+
+
+@click.command
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("measurement", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
+    """Add a measurement of a bundle from the machine that it is for.
+
+    `python runtime/measure.py --output FILE` in a copy of the bundle writes it there, without ortc. It must be of
+    exactly this bundle. It is judged by the bundle's promises and kept in measurements/, also where it breaks one.
+
+    Exits with 5 when golden answers were wrong there, 6 when a budget is broken, 7 when the samples cannot tell.
+    """
+    from ortc.attach import SELF_TEST
+    from ortc.attach import attach as run
+
+    done = run(bundle, measurement)
+    if as_json:
+        sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
+    else:
+        show(done.verdicts)
+        sys.stdout.write(f"{bundle}: {done.measurement} is what was measured on {done.host.cpu}\n")
+        if done.unmeasured:
+            sys.stdout.write(f"still unmeasured: {', '.join(done.unmeasured)}\n")
+        if done.signature is not None:
+            sys.stdout.write(f"{done.signature} was of an older measurement and is gone; `ortc sign` signs this one\n")
+    outcomes = {verdict.outcome for verdict in done.verdicts}
+    if any(verdict.gate == SELF_TEST and verdict.outcome == "fail" for verdict in done.verdicts):
+        return AccuracyError.exit_code
+    if "fail" in outcomes:
+        return BudgetError.exit_code
+    return UnmeasuredError.exit_code if "inconclusive" in outcomes else 0

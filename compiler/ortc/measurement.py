@@ -1,0 +1,165 @@
+"""What a bundle measured of itself on some machine: the file that its runtime/measure.py writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from ortc.errors import StageError, UsageError
+from ortc.host import Host
+from ortc.plan import Frozen, PositiveSize, Shape, digest
+from ortc.report import Contender, Numbers, Race
+from ortc.spec import Name, Sha256, Version
+from ortc.stages import measure
+
+KIND = "ortc-measurement"
+FORMAT_VERSION = 1
+PROGRAM = "runtime/measure.py"
+MOST_BYTES = 64 * 2**20
+"""Of a file that is read: 20 rounds of 500 runs take 250 kB."""
+AGAIN = "get the file again from the machine that measured, or measure there again"
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Distance = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class GoldenSeen(Frozen):
+    """How far the answers to a golden case were from PyTorch's."""
+
+    name: str
+    max_abs: Distance
+    cosine: Distance
+
+
+class Measurement(Frozen):
+    """One bundle on one machine: milliseconds by round, seconds of starts, bytes.
+
+    `failed` says what was wrong with the golden answers; then nothing was timed. `sha256` is of all the rest, as it
+    stands in the file: it finds what was damaged or edited, and proves nothing of who measured.
+    """
+
+    format_version: Literal[1]
+    kind: Literal["ortc-measurement"]
+    name: Name
+    version: Version
+    target: Name
+    manifest_sha256: Sha256
+    sums_sha256: Sha256
+    measured: AwareDatetime
+    host: Host
+    threads: Annotated[int, Field(ge=1)]
+    versions: dict[str, str]
+    providers: tuple[str, ...]
+    placement: dict[str, int]
+    prepacked: bool
+    at: dict[str, PositiveSize]
+    golden: tuple[GoldenSeen, ...]
+    failed: str | None
+    rounds: tuple[Annotated[tuple[Positive, ...], Field(min_length=1)], ...]
+    starts: tuple[Positive, ...]
+    peak_rss_bytes: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+
+    def race(self, name: str) -> Race:
+        """The rounds as a race of one; `name` is the variant's.
+
+        Raises:
+            ValueError: nothing was timed.
+        """
+        if not self.rounds or not self.starts:
+            raise ValueError("nothing was timed")
+        return Race(
+            shape=str(Shape(sizes=tuple(self.at.items()))),
+            host=self.host,
+            threads=self.threads,
+            contenders=(Contender(name=name, rounds=self.rounds),),
+        )
+
+    def numbers(self, race: Race) -> Numbers:
+        """Percentiles with their intervals, start and memory."""
+        return measure.numbers(race, race.contenders[0].name, list(self.starts), self.peak_rss_bytes)
+
+    def about(self) -> dict[str, Any]:
+        """All but the samples and the host, as JSON."""
+        return self.model_dump(mode="json", exclude={"rounds", "host"})
+
+
+def read_measurement(file: Path) -> Measurement:
+    """The measurement in a file.
+
+    Raises:
+        UsageError: there is no such file.
+        StageError: it is no measurement, of a format that this ortc does not know, or not as it was written.
+    """
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise StageError(f"{file} is no measurement: it has more than {MOST_BYTES} bytes")
+        content = file.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"{file} cannot be read: {error.strerror}", help=f"`python {PROGRAM} --output FILE` in the bundle writes it"
+        ) from error
+    try:
+        document = json.loads(content, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{file} is no measurement: it is not JSON: {error}", help=AGAIN) from error
+    if not isinstance(document, dict) or document.get("kind") != KIND:
+        raise StageError(
+            f"{file} is no measurement: its `kind` is not `{KIND}`",
+            help=f"`python {PROGRAM} --output FILE` in the bundle writes one; so does `ortc bench --measurement FILE`",
+        )
+    if document.get("format_version") != FORMAT_VERSION:
+        raise StageError(
+            f"{file} has format_version {document.get('format_version')!r}, this ortc reads {FORMAT_VERSION}",
+            help="attach it with the ortc that built the bundle, or a newer one",
+        )
+    try:
+        found = digest({key: value for key, value in document.items() if key != "sha256"})
+    except (ValueError, RecursionError) as error:
+        raise StageError(f"{file} is not as it was written: {error}", help=AGAIN) from error
+    if document.get("sha256") != found:
+        raise StageError(
+            f"{file} was edited or damaged: the sha256 of what it says is {found}, it states {document.get('sha256')}",
+            help=AGAIN,
+        )
+    try:
+        measurement = Measurement.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise StageError(
+            f"{file} is no measurement that this ortc reads: {where}: {first['msg']}", help=AGAIN
+        ) from None
+    if (measurement.failed is None) != bool(measurement.rounds and measurement.starts):
+        raise StageError(f"{file} has either wrong golden answers or times, not both and not neither", help=AGAIN)
+    return measurement
+
+
+def take(bundle: Path, interpreter: Path, file: Path) -> Measurement:
+    """Let a bundle measure itself on this machine, and read what it wrote.
+
+    Args:
+        bundle: the directory.
+        interpreter: of an environment that has the bundle's requirements.
+        file: to be written.
+
+    Raises:
+        UsageError: the bundle cannot measure itself.
+        StageError: it fails.
+    """
+    program = bundle / PROGRAM
+    if not program.is_file():
+        raise UsageError(f"{bundle} has no {PROGRAM}: an older ortc built it", help="build the bundle again")
+    command = [str(interpreter), "-E", "-s", "-B", str(program), "--bundle", str(bundle), "--output", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = tuple(done.stderr.strip().splitlines()[-3:])
+        raise StageError(f"{bundle} does not measure itself: exit code {done.returncode}", details=said)
+    return read_measurement(file)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

@@ -1,0 +1,278 @@
+"""Measure the bundle on the machine that it is for; `ortc attach BUNDLE measurement.json` adds what it writes.
+
+    python runtime/measure.py --output measurement.json
+
+Needs what the loader beside it needs, and no compiler. Every digest is compared and every golden case is run; then come
+latencies of requests of the promised shape, in rounds with rests, and starts of the bundle, each a process of its own.
+The file says of which bundle and of which hardware it is, and carries a digest of itself. Answers, errors and exit
+codes are the loader's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+if __name__ == "__main__":
+    # As the loader does for itself: these threads would count as the bundle's memory.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # A bundle must not change by being measured.
+    sys.dont_write_bytecode = True
+
+import loader
+
+FORMAT_VERSION = 1
+KIND = "ortc-measurement"
+ROUNDS, LEAST_RUNS, MOST_RUNS = 20, 21, 500
+"""At least 420 samples: 368 give p99 an interval."""
+TURN_SECONDS, REST_SECONDS = 0.1, 0.15
+"""A round lasts at least as long, and threads that still spin from the one before have come to rest."""
+STARTS = 5
+ISA_FLAGS = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
+    *("asimddp", "i8mm", "bf16"),
+)
+MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+
+
+# --- this machine: the compiler describes itself in the same words, so that equal hardware has one fingerprint --------
+
+
+def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
+    """This machine's platform, processor, cores, memory (bytes) and GPUs."""
+    info = _fields(cpuinfo)
+    flags = set((info.get("flags") or info.get("Features") or "").split())
+    machine = platform.machine().lower()
+    return {
+        "platform": f"{platform.system().lower()}/{MACHINES.get(machine, machine)}",
+        "cpu": _cpu_name(info) or platform.processor() or platform.machine(),
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "cores": loader.physical_cores(),
+        # Rounded to GiB: the kernel's own share differs from boot to boot.
+        "memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30) * 2**30,
+        "gpus": gpus(),
+    }
+
+
+def _fields(cpuinfo: Path) -> dict[str, str]:
+    """What /proc/cpuinfo says of the first processor; nothing where there is none."""
+    try:
+        block = cpuinfo.read_text("utf-8", errors="replace").split("\n\n", 1)[0]
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in block.splitlines())
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+
+
+def _cpu_name(info: Mapping[str, str]) -> str | None:
+    if name := info.get("model name"):
+        return name
+    # Linux names no ARM processor: the codes of designer and part do.
+    codes = [info[key] for key in ("CPU implementer", "CPU part") if key in info]
+    return f"ARM {' '.join(codes)}" if codes else None
+
+
+def gpus() -> list[str]:
+    """Names of the NVIDIA GPUs that the driver shows; empty without a driver."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return []
+    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return []
+    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+
+
+def digest(document: Mapping[str, Any]) -> str:
+    """sha256, in hex, of compact JSON with sorted keys."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def take(bundle: Path) -> dict[str, Any]:
+    """Measure a bundle: milliseconds of every request, seconds of every start, bytes of memory.
+
+    Golden answers that differ are a result, too: `failed` says how, and nothing is timed.
+
+    Raises:
+        BundleError: The bundle is damaged, cannot be loaded or does not start.
+    """
+    sums, manifest = (hashlib.sha256(_bytes(bundle / name)).hexdigest() for name in ("SHA256SUMS", "manifest.json"))
+    failed: str | None = None
+    rounds: list[list[float]] = []
+    starts: list[float] = []
+    with loader.Model.load(bundle, verify="full", selftest=False) as model:
+        try:
+            at = {str(axis): int(size) for axis, size in model.manifest["promises"]["at"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise loader.FormatError(f"{bundle}/manifest.json says no shape to measure at: {error}") from error
+        try:
+            model.selftest()
+        except loader.GoldenError as error:
+            failed = str(error)
+        else:
+            rounds = in_rounds(model, at)
+        info = model.info()
+    peak = int(info["peak_rss_bytes"])
+    for _ in range(0 if failed else STARTS):
+        time.sleep(REST_SECONDS)
+        seconds, resident = start(bundle, at)
+        starts.append(seconds)
+        peak = max(peak, resident)
+    from datetime import UTC, datetime
+
+    document = {
+        "format_version": FORMAT_VERSION,
+        "kind": KIND,
+        **{key: info[key] for key in ("name", "version", "target")},
+        "manifest_sha256": manifest,
+        "sums_sha256": sums,
+        "measured": datetime.now(UTC).isoformat(),
+        "host": describe(),
+        "threads": info["threads"]["intra_op"],
+        **{key: info[key] for key in ("versions", "providers", "placement", "prepacked")},
+        "at": at,
+        "golden": [{key: case[key] for key in ("name", "max_abs", "cosine")} for case in model.golden],
+        "failed": failed,
+        "rounds": rounds,
+        "starts": starts,
+        "peak_rss_bytes": peak,
+    }
+    return {**document, "sha256": digest(document)}
+
+
+def in_rounds(model: loader.Model, at: Mapping[str, int]) -> list[list[float]]:
+    """Milliseconds of requests of a shape, round by round; the first run of a round does not count."""
+    inputs = model.example(at)
+    fastest = min(loader.measure(model, inputs, 3, 1)) / 1000
+    runs = max(LEAST_RUNS, min(MOST_RUNS, int(TURN_SECONDS / fastest)))
+    rounds = []
+    for _ in range(ROUNDS):
+        time.sleep(REST_SECONDS)
+        rounds.append(loader.measure(model, inputs, runs, 1))
+    return rounds
+
+
+def start(bundle: Path, at: Mapping[str, int]) -> tuple[float, int]:
+    """Seconds from the start of a process to its first answer, and its peak resident bytes.
+
+    Raises:
+        SessionError: The bundle does not start.
+    """
+    options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0"]
+    shape = ",".join(f"{axis}={size}" for axis, size in at.items())
+    flags = [flag for flag, on in (("-E", sys.flags.ignore_environment), ("-s", sys.flags.no_user_site)) if on]
+    program = str(bundle / "runtime" / "loader.py")
+    command = [sys.executable, *flags, "-B", program, "bench", "--bundle", str(bundle), *options, "--shape", shape]
+    done = subprocess.run(
+        [*command, "--started", str(time.monotonic())], stdout=subprocess.PIPE, text=True, check=False
+    )
+    try:
+        answer = json.loads(done.stdout)
+        if done.returncode == 0:
+            result = answer["result"]
+            return float(result["start_to_first_answer_seconds"]), int(result["peak_rss_bytes"])
+        problem = str(answer["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        problem = f"its loader ended with exit code {done.returncode}"
+    raise loader.SessionError(f"{bundle} was loaded and does not start a second time: {problem}")
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise loader.FormatError(f"{path.parent} is not a bundle: it has no {path.name}.") from None
+    except OSError as error:
+        raise loader.FormatError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+# --- command line -----------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise loader.UsageError(f"{message}. See {self.prog} --help.")
+
+
+def write(document: Mapping[str, Any], output: Path) -> None:
+    """Write the file whole or not at all."""
+    fresh = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(output)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        raise loader.UsageError(f"{output} cannot be written: {error.strerror}.") from error
+
+
+def measure(argv: Sequence[str] | None) -> dict[str, Any]:
+    """What the command line asks for.
+
+    Raises:
+        GoldenError: The answers are wrong here; the file that says so was written.
+    """
+    parser = _Parser(prog="measure.py", description="Measure the bundle on this machine, for `ortc attach`.")
+    parser.add_argument("--bundle", default=str(Path(__file__).resolve().parent.parent), help="default: the one around")
+    parser.add_argument("--output", required=True, metavar="FILE", help="the measurement, as JSON")
+    arguments = parser.parse_args(argv)
+    bundle, output = Path(arguments.bundle).resolve(), Path(arguments.output).resolve()
+    if output.is_relative_to(bundle):
+        raise loader.UsageError(f"--output {output} lies in the bundle, which takes no other files. Name one outside.")
+    # Said now, and not after minutes of measuring.
+    if output.is_dir() or not os.access(output.parent, os.W_OK):
+        raise loader.UsageError(f"--output {output} is no file that can be written here. Name one in a directory.")
+    document = take(bundle)
+    write(document, output)
+    if document["failed"] is not None:
+        raise loader.GoldenError(f"{document['failed']} {output} says so, too.")
+    times = sorted(value for values in document["rounds"] for value in values)
+    return {
+        "output": str(output),
+        "fingerprint": digest(document["host"])[:16],
+        "shape": document["at"],
+        "samples": len(times),
+        "p50_ms": times[len(times) // 2],
+        "start_seconds": sorted(document["starts"])[STARTS // 2],
+        "peak_rss_bytes": document["peak_rss_bytes"],
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    # Native code writes to descriptor 1 as it likes: that is kept for the one answer.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    try:
+        sys.stdout.flush()
+        os.dup2(2, 1)
+        result = measure(argv)
+    except Exception as error:  # noqa: BLE001 - the boundary: failure() reports it
+        answers.write(loader.failure(error) + "\n")
+        answers.flush()
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, loader.BundleError) else 1
+    answers.write(json.dumps({"ok": True, "result": result}) + "\n")
+    answers.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

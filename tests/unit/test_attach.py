@@ -1,0 +1,359 @@
+"""Attaching measurements: only what is of exactly this bundle, whole and newer; and what it makes of the promises."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from tests.support.bundles import digest as sha256
+from tests.support.bundles import runtime_module
+from tests.support.whole_bundles import HOST, manifest_of, whole_bundle
+from tests.unit.test_host import ARM, X86
+from tests.unit.test_signing import write_keys
+
+from ortc import host
+from ortc.__main__ import run
+from ortc.attach import attach
+from ortc.errors import OrtcError, StageError, UsageError
+from ortc.host import Host
+from ortc.registry.store import Registry
+from ortc.registry.views import view
+from ortc.signing import sign, verify
+
+measure = runtime_module("measure")
+BOARD = Host(platform="linux/amd64", cpu="A board", isa=(), cores=4, memory=2**30, gpus=())
+NAME = f"measurements/{BOARD.fingerprint()}.json"
+SIGNATURE = f"attestations/measurements/{BOARD.fingerprint()}.sig"
+WHEN = datetime(2026, 5, 1, 12, tzinfo=UTC)
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return whole_bundle(tmp_path / "cpu")
+
+
+@pytest.fixture
+def write(tmp_path: Path, bundle: Path) -> Write:
+    """A measurement of the bundle on a board, as runtime/measure.py writes it but for `changes`."""
+
+    def written(
+        name: str = "measurement.json", *, of: Path = bundle, milliseconds: float = 2.0, **changes: Any
+    ) -> Path:
+        manifest = manifest_of(of)
+        document = {
+            "format_version": 1,
+            "kind": "ortc-measurement",
+            **{key: manifest[key] for key in ("name", "version", "target")},
+            "manifest_sha256": sha256(of / "manifest.json"),
+            "sums_sha256": sha256(of / "SHA256SUMS"),
+            "measured": WHEN.isoformat(),
+            "host": BOARD.model_dump(mode="json"),
+            "threads": 1,
+            "versions": {"python": "3.12.0", "numpy": "2.4.0", "onnxruntime": "1.31.1"},
+            "providers": ["CPUExecutionProvider"],
+            "placement": {"CPUExecutionProvider": 4},
+            "prepacked": False,
+            "at": {"batch": 1},
+            "golden": [{"name": case["name"], "max_abs": 1e-7, "cosine": 1.0} for case in manifest["golden"]],
+            "failed": None,
+            "rounds": [[milliseconds + 0.001 * (21 * turn + run) for run in range(21)] for turn in range(20)],
+            "starts": [0.2, 0.21, 0.2, 0.22, 0.2],
+            "peak_rss_bytes": 60_000_000,
+            **changes,
+        }
+        place = tmp_path / name
+        place.write_text(json.dumps({**document, "sha256": measure.digest(document)}, indent=1))
+        return place
+
+    return written
+
+
+def outcomes(bundle: Path) -> dict[str, str]:
+    found = json.loads((bundle / NAME).read_bytes())["verdicts"]
+    return {verdict["gate"]: verdict["outcome"] for verdict in found}
+
+
+def test_a_kept_promise(bundle: Path, write: Write) -> None:
+    digests = {name: sha256(bundle / name) for name in ("SHA256SUMS", "manifest.json")}
+    done = attach(bundle, write())
+    assert (done.bundle, done.measurement, done.measured) == ("linear/1.0.0/cpu", NAME, WHEN)
+    assert outcomes(bundle) == {"self-test": "pass", "latency p99": "pass"}
+    assert done.numbers is not None
+    assert (done.numbers.p99_ms.samples, done.numbers.p50_ms.value) == (420, pytest.approx(2.209))
+    assert digests == {name: sha256(bundle / name) for name in digests}
+    card = (bundle / NAME).with_suffix(".cdx.json").read_text("utf-8")
+    assert JsonStrictValidator(SchemaVersion.V1_7).validate_str(card) is None
+    assert BOARD.fingerprint() in card
+    assert not [path.name for path in bundle.parent.iterdir() if ".new-" in path.name]
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "changes", "code", "gates"),
+    [
+        (2.0, {}, 0, {"self-test": "pass", "latency p99": "pass"}),
+        (150.0, {}, 6, {"self-test": "pass", "latency p99": "fail"}),
+        # The interval of p99 reaches over 100 ms.
+        (99.585, {}, 7, {"self-test": "pass", "latency p99": "inconclusive"}),
+        # Too few samples for an upper bound.
+        (2.0, {"rounds": [[2.0] * 21] * 3}, 7, {"self-test": "pass", "latency p99": "inconclusive"}),
+        (
+            2.0,
+            {"failed": "golden case 'case-0', output 'y': max_abs is 1", "rounds": [], "starts": [], "golden": []},
+            5,
+            {"self-test": "fail", "latency p99": "unmeasured"},
+        ),
+        (
+            2.0,
+            {"golden": [{"name": f"case-{index}", "max_abs": index, "cosine": 1.0} for index in range(2)]},
+            5,
+            {"self-test": "fail", "latency p99": "pass"},
+        ),
+    ],
+)
+def test_exit_codes_and_the_evidence_that_stays(
+    bundle: Path, write: Write, milliseconds: float, changes: dict[str, Any], code: int, gates: dict[str, str]
+) -> None:
+    assert run(["attach", str(bundle), str(write(milliseconds=milliseconds, **changes))]) == code
+    assert outcomes(bundle) == gates
+
+
+def test_json_and_text(bundle: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["attach", str(bundle), str(write()), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["measurement"], document["host"]["cpu"]) == (NAME, "A board")
+    assert run(["attach", str(bundle), str(write())]) == 0
+    text = capsys.readouterr().out
+    assert "pass         linux/amd64  latency p99  2.4" in text
+    assert f"{NAME} is what was measured on A board" in text
+
+
+def test_what_stays_unmeasured_is_told(tmp_path: Path, write: Write) -> None:
+    promises = {"at": {"batch": 1}, "latency": {"p99": 0.1}, "size": None, "memory": 2**20, "start": 1.0}
+    bundle = whole_bundle(tmp_path / "fast", promises={**promises, "min_speedup": 2.0})
+    done = attach(bundle, write(of=bundle))
+    found = {verdict.gate: verdict.outcome for verdict in done.verdicts}
+    assert found == {
+        "self-test": "pass",
+        "latency p99": "pass",
+        "start": "pass",
+        "speed-up": "unmeasured",
+        "memory": "fail",
+    }
+    assert done.unmeasured == ("speed-up on linux/amd64",)
+
+
+def test_what_the_build_judged_without_timing_stays(bundle: Path, write: Write) -> None:
+    verdicts = [
+        {"gate": gate, "platform": "linux/amd64", "outcome": outcome, "observed": "-", "limit": "-"}
+        for gate, outcome in (("cosine on CPU", "pass"), ("parity", "unmeasured"), ("latency p99", "unmeasured"))
+    ]
+    board = BOARD.model_dump(mode="json")
+    built = {"format_version": 1, "host": board, "verdicts": verdicts, "numbers": None, "race": None, "trades": []}
+    (bundle / NAME).write_text(json.dumps(built))
+    done = attach(bundle, write())
+    assert outcomes(bundle) == {
+        "self-test": "pass",
+        "latency p99": "pass",
+        "cosine on CPU": "pass",
+        "parity": "unmeasured",
+    }
+    assert done.unmeasured == ("parity on linux/amd64",)
+
+
+def test_another_bundle(tmp_path: Path, bundle: Path, write: Write) -> None:
+    version = whole_bundle(tmp_path / "newer", version="1.1.0")
+    with pytest.raises(UsageError, match=r"measured of linear 1\.1\.0 for cpu, .* is linear 1\.0\.0 for cpu"):
+        attach(bundle, write(of=version))
+    built = whole_bundle(tmp_path / "again", seed=1)
+    with pytest.raises(UsageError, match=r"another build of linear 1\.0\.0 for cpu"):
+        attach(bundle, write(of=built))
+    assert not (bundle / NAME).exists()
+
+
+def test_another_platform(bundle: Path, write: Write) -> None:
+    host = BOARD.model_copy(update={"platform": "linux/arm64"}).model_dump(mode="json")
+    with pytest.raises(UsageError, match=r"measured on linux/arm64, the bundle is for linux/amd64"):
+        attach(bundle, write(host=host))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"versions": {"onnxruntime": "1.30.0"}}, r"onnxruntime 1\.30\.0, the bundle has 1\.31\.1"),
+        ({"providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]}, "the providers CUDAExecutionProvider"),
+        ({"threads": 4}, "threads 4, the bundle has 1"),
+        ({"at": {"batch": 2}}, "the shape"),
+        ({"golden": []}, "the golden cases"),
+        ({"manifest_sha256": "0" * 64}, r"manifest\.json with sha256 0"),
+        ({"measured": (datetime.now(UTC) + timedelta(days=400)).isoformat()}, "still to come"),
+    ],
+)
+def test_what_does_not_ship(bundle: Path, write: Write, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(StageError, match=said):
+        attach(bundle, write(**changes))
+    assert not (bundle / NAME).exists()
+
+
+def test_an_edited_file(bundle: Path, write: Write) -> None:
+    file = write(milliseconds=150.0)
+    file.write_text(file.read_text().replace("150.0", "15.0"))
+    with pytest.raises(StageError, match="edited or damaged"):
+        attach(bundle, file)
+    assert run(["attach", str(bundle), str(file)]) == 4
+    # The same content in another layout is the same content.
+    whole = write()
+    whole.write_text(json.dumps(json.loads(whole.read_bytes()), sort_keys=True))
+    attach(bundle, whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format_version": 2}, "has format_version 2, this ortc reads 1"),
+        ({"kind": "ortc-bundle"}, "its `kind` is not"),
+        ({"rounds": [[1.0, -1.0]]}, r"rounds\.0\.1: Input should be greater than 0"),
+        ({"rounds": []}, "either wrong golden answers or times"),
+        ({"measured": "2026-05-01T12:00:00"}, "timezone"),
+        ({"extra": 1}, "extra"),
+        ({"host": {}}, r"host\.platform"),
+    ],
+)
+def test_an_unknown_format(bundle: Path, write: Write, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(StageError, match=said):
+        attach(bundle, write(**changes))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "null", '{"kind": "ortc-measurement"', "[" * 100_000, '{"a": NaN}', "\ud800"]
+)
+def test_no_measurement_at_all(bundle: Path, tmp_path: Path, content: str) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(StageError, match="is no measurement"):
+        attach(bundle, file)
+    with pytest.raises(UsageError, match="cannot be read"):
+        attach(bundle, tmp_path / "none")
+    assert run(["attach", str(bundle), str(tmp_path / "none")]) == 2
+
+
+def test_the_newer_one_stays(bundle: Path, write: Write) -> None:
+    attach(bundle, write(milliseconds=3.0))
+    before = (bundle / NAME).read_bytes()
+    # The same once more changes nothing.
+    attach(bundle, write(milliseconds=3.0))
+    assert (bundle / NAME).read_bytes() == before
+    for when in (WHEN - timedelta(seconds=1), WHEN):
+        with pytest.raises(StageError, match="the newer one stays"):
+            attach(bundle, write(measured=when.isoformat()))
+    assert (bundle / NAME).read_bytes() == before
+    attach(bundle, write(measured=(WHEN + timedelta(seconds=1)).isoformat()))
+    assert (bundle / NAME).read_bytes() != before
+
+
+def test_what_the_build_timed_itself_stays(bundle: Path, write: Write) -> None:
+    place = bundle / f"measurements/{HOST.fingerprint()}.json"
+    before = place.read_bytes()
+    with pytest.raises(StageError, match="what the build itself measured"):
+        attach(bundle, write(host=HOST.model_dump(mode="json")))
+    assert place.read_bytes() == before
+
+
+def test_a_damaged_bundle(bundle: Path, write: Write) -> None:
+    file = write()
+    (bundle / "session.json").write_text("{}")
+    with pytest.raises(StageError, match=r"session\.json"):
+        attach(bundle, file)
+
+
+def test_many_at_once_lose_nothing(bundle: Path, write: Write) -> None:
+    machines = [BOARD.model_copy(update={"cores": cores}) for cores in range(1, 5)]
+    files = [(machine, WHEN + timedelta(minutes=minute)) for minute in (2, 0, 1) for machine in machines]
+    written = [
+        write(f"{index}.json", host=machine.model_dump(mode="json"), measured=when.isoformat())
+        for index, (machine, when) in enumerate(files)
+    ]
+
+    def one(file: Path) -> str:
+        try:
+            return attach(bundle, file).measurement
+        except StageError as error:
+            return error.message
+
+    with ThreadPoolExecutor(len(written)) as pool:
+        told = list(pool.map(one, written))
+    assert all("newer one stays" in text or text.startswith("measurements/") for text in told)
+    for machine in machines:
+        found = json.loads((bundle / f"measurements/{machine.fingerprint()}.json").read_bytes())
+        assert datetime.fromisoformat(found["attached"]["measured"]) == WHEN + timedelta(minutes=2)
+
+
+def test_signatures_hold(bundle: Path, write: Write, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    sign(bundle, private)
+    assert attach(bundle, write()).signature is None
+    assert verify(bundle, public).unsigned_measurements == (NAME.replace(".json", ".cdx.json"), NAME)
+    sign(bundle, private)
+    assert verify(bundle, public).unsigned_measurements == ()
+    # The same again keeps the signature, a newer one has none yet.
+    assert attach(bundle, write()).signature is None
+    assert verify(bundle, public).unsigned_measurements == ()
+    assert attach(bundle, write(measured=(WHEN + timedelta(days=1)).isoformat())).signature == SIGNATURE
+    assert NAME in verify(bundle, public).unsigned_measurements
+
+
+def test_a_registry_shows_it(bundle: Path, write: Write, tmp_path: Path) -> None:
+    registry = Registry((tmp_path / "registry").as_uri())
+    registry.add(bundle)
+    attach(bundle, write(milliseconds=150.0))
+    assert NAME in registry.add(bundle).companions
+    (shown,) = view(registry, "linear").bundles
+    (found,) = [entry for entry in shown.performance if entry.fingerprint == BOARD.fingerprint()]
+    assert (found.host, found.threads, found.verdicts) == (BOARD, 1, {"fail": 1, "pass": 1})
+    assert found.numbers is not None
+    assert found.numbers.p99_ms.samples == 420
+
+
+@pytest.mark.parametrize("text", [X86, ARM, "", None])
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
+def test_equal_hardware_has_one_fingerprint(
+    text: str | None, machine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle describes a machine as the compiler does."""
+    cpuinfo = tmp_path / "cpuinfo"
+    if text is not None:
+        cpuinfo.write_text(text)
+    read = host._cpuinfo
+    monkeypatch.setattr(host, "_cpuinfo", lambda _: read(cpuinfo))
+    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    # Neither may start a process here.
+    monkeypatch.setattr(host.shutil, "which", lambda _: None)
+    monkeypatch.setattr(host.platform, "processor", lambda: "")
+    ours = host.describe()
+    theirs = measure.describe(cpuinfo)
+    assert theirs == ours.model_dump(mode="json")
+    assert measure.digest(theirs)[:16] == ours.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("output", "said"),
+    [("{bundle}/measurement.json", "lies in the bundle"), ("{bundle}/../none/x.json", "no file that")],
+)
+def test_where_a_measurement_cannot_go(bundle: Path, output: str, said: str) -> None:
+    with pytest.raises(measure.loader.UsageError, match=said):
+        measure.measure(["--bundle", str(bundle), "--output", output.format(bundle=bundle)])
+
+
+def test_every_refusal_says_what_to_do(bundle: Path, write: Write) -> None:
+    for changes in ({"version": "2.0.0"}, {"sums_sha256": "0" * 64}, {"threads": 2}, {"format_version": 9}, {"at": {}}):
+        with pytest.raises(OrtcError) as caught:
+            attach(bundle, write(**changes))
+        assert caught.value.help
+        assert "measurement.json" in caught.value.message
