@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -319,6 +320,39 @@ def test_a_registry_shows_it(bundle: Path, write: Write, tmp_path: Path) -> None
     assert (found.host, found.threads, found.verdicts) == (BOARD, 1, {"fail": 1, "pass": 1})
     assert found.numbers is not None
     assert found.numbers.p99_ms.samples == 420
+
+
+def test_a_registry_promotes_no_broken_promise(bundle: Path, write: Write, tmp_path: Path) -> None:
+    url = (tmp_path / "registry").as_uri()
+    registry = Registry(url)
+    attach(bundle, write(milliseconds=150.0))
+    registry.add(bundle)
+    with pytest.raises(StageError, match=rf"breaks a promise: cpu on A board \({BOARD.fingerprint()}\)"):
+        registry.promote("linear@1.0.0", "production")
+    assert run(["registry", "promote", "linear@1.0.0", "canary", "--registry", url, "--allow-broken-promises"]) == 0
+    attach(bundle, write(measured=(WHEN + timedelta(days=1)).isoformat()))
+    registry.add(bundle)
+    assert registry.promote("linear@1.0.0", "production") == "1.0.0"
+
+
+def test_a_registry_gives_back_what_replaced_a_signed_measurement(bundle: Path, write: Write, tmp_path: Path) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    registry = Registry((tmp_path / "registry").as_uri())
+    attach(bundle, write())
+    sign(bundle, private)
+    assert SIGNATURE in registry.add(bundle).companions
+    older = Path(shutil.copytree(bundle, tmp_path / "older"))
+    attach(bundle, write(measured=(WHEN + timedelta(days=1)).isoformat()))
+    assert NAME in registry.add(bundle).companions
+    # A copy from before the newer measurement brings nothing back.
+    assert registry.add(older).companions == ()
+    got = registry.get("linear", "1.0.0", "cpu", tmp_path / "got")
+    assert (got / NAME).read_bytes() == (bundle / NAME).read_bytes()
+    assert NAME in verify(got, public).unsigned_measurements
+    sign(bundle, private)
+    registry.add(bundle)
+    got = registry.get("linear", "1.0.0", "cpu", tmp_path / "signed")
+    assert NAME in verify(got, public).measurements
 
 
 @pytest.mark.parametrize("text", [X86, ARM, "", None])

@@ -119,10 +119,23 @@ def show(reference: str, url: str, as_json: bool) -> int:
 @click.option(
     "--allow-missing-targets", is_flag=True, help="Promote even where a target of the version before is lost."
 )
+@click.option(
+    "--allow-broken-promises", is_flag=True, help="Promote even a version that a measurement says breaks a promise."
+)
 @_JSON
-def promote(reference: str, alias: str, url: str, allow_unfit: bool, allow_missing_targets: bool, as_json: bool) -> int:
+def promote(
+    reference: str,
+    alias: str,
+    url: str,
+    allow_unfit: bool,
+    allow_missing_targets: bool,
+    allow_broken_promises: bool,
+    as_json: bool,
+) -> int:
     """Let an alias like `production` name a version."""
-    version = open_registry(url).promote(reference, alias, unfit=allow_unfit, fewer=allow_missing_targets)
+    version = open_registry(url).promote(
+        reference, alias, unfit=allow_unfit, fewer=allow_missing_targets, broken=allow_broken_promises
+    )
     name = reference.partition("@")[0]
     if as_json:
         return _print({"name": name, "alias": alias, "version": version})

@@ -14,6 +14,7 @@ from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
 
 from ortc.errors import StageError, UsageError
+from ortc.publish import ATTESTATIONS, MEASUREMENTS
 from ortc.records import KeptFile
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
 from ortc.registry.storage import Storage
@@ -80,15 +81,23 @@ class Catalogue:
         return self.find(BundleRecord, record_path(name, version, target))
 
     def companions(self, record: BundleRecord) -> list[CompanionRecord]:
-        """What joined a bundle: of every path the newest, by path."""
-        directory = companions_path(*identity(record))
+        """What joined a bundle: of every path the newest, by path; no signature of a measurement that was replaced."""
         found: dict[str, CompanionRecord] = {}
+        for companion in self.joined(record):
+            path = companion.file.path
+            if path.startswith(f"{MEASUREMENTS}/"):
+                # It would not match, and `ortc verify --key` refuse the bundle. One for this comes after it.
+                found.pop(f"{ATTESTATIONS}/{path.partition('.')[0]}.sig", None)
+            found[path] = companion
+        return [found[path] for path in sorted(found)]
+
+    def joined(self, record: BundleRecord) -> list[CompanionRecord]:
+        """All that ever joined a bundle, the oldest first."""
+        directory = companions_path(*identity(record))
         # By time, and by name where clocks agree.
         entries = [(self._document(CompanionRecord, f"{directory}/{n}"), n) for n in self.storage.names(directory)]
-        for companion, _ in sorted(entries, key=lambda entry: (entry[0].registered, entry[1])):
-            if companion.manifest_sha256 == record.manifest_sha256:
-                found[companion.file.path] = companion
-        return [found[path] for path in sorted(found)]
+        ordered = sorted(entries, key=lambda entry: (entry[0].registered, entry[1]))
+        return [entry for entry, _ in ordered if entry.manifest_sha256 == record.manifest_sha256]
 
     def resolve(self, reference: str) -> tuple[str, str]:
         """Model and version of `NAME`, `NAME@ALIAS` or `NAME@VERSION`; without either, the latest.

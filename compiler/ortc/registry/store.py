@@ -82,7 +82,8 @@ class Registry(Catalogue):
                 self.storage.put_file(blob(file.sha256), bundle / file.path)
             else:
                 self._keep(bundle / file.path, file, manifest.name, needed)
-        known = {(found.file.path, found.file.sha256) for found in self.companions(record)}
+        # What was there once is not new: another copy of the bundle may lack what replaced it.
+        known = {(found.file.path, found.file.sha256) for found in self.joined(record)}
         joined = [file for file in companions if (file.path, file.sha256) not in known]
         for file in joined:
             companion = CompanionRecord(
@@ -107,7 +108,9 @@ class Registry(Catalogue):
             companions=tuple(file.path for file in joined),
         )
 
-    def promote(self, reference: str, alias: str, *, unfit: bool = False, fewer: bool = False) -> str:
+    def promote(
+        self, reference: str, alias: str, *, unfit: bool = False, fewer: bool = False, broken: bool = False
+    ) -> str:
         """Let an alias name a version, and tell which.
 
         Args:
@@ -115,6 +118,7 @@ class Registry(Catalogue):
             alias: a name like `production`.
             unfit: even one that is not fit to serve.
             fewer: even one that lacks a target of the version that the alias names now.
+            broken: even one that a measurement says breaks a promise.
 
         Raises:
             UsageError: there is no such version, or the alias cannot have that name.
@@ -131,6 +135,17 @@ class Registry(Catalogue):
             raise StageError(
                 f"{name} {version} is not fit to serve ({', '.join(bad)}): its weights are random",
                 help="`--allow-unfit` promotes it all the same",
+            )
+        failures = [
+            f"{record.target} on {found.performance.host.cpu} ({found.performance.fingerprint})"
+            for record in records
+            for found in self.companions(record)
+            if found.performance is not None and found.performance.verdicts.get("fail")
+        ]
+        if not broken and failures:
+            raise StageError(
+                f"{name} {version} breaks a promise: {', '.join(failures)}",
+                help="`ortc registry show` has the numbers; `--allow-broken-promises` promotes it all the same",
             )
         before = self.aliases(name).get(alias)
         lost = [] if before is None else sorted(set(self.targets(name, before)) - set(targets))
