@@ -141,5 +141,5 @@ def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
         seconds = time.perf_counter() - worker.started
         return {"seconds": seconds, "peak_rss_bytes": worker.call("info")["peak_rss_bytes"]}
 
-    result = context.run("start", f"PyTorch at {at}", inputs, run).result
+    result = context.run("start", f"{builder.target.name}: PyTorch at {at}", inputs, run).result
     return float(result["seconds"]), int(result["peak_rss_bytes"])

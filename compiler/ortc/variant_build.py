@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,7 @@ class VariantBuilder:
         self.calibrated = 0
         self._bundles: dict[str, Path] = {}
         self._interpreters: dict[str, Path] = {}
+        self._lock = threading.Lock()
         self.makers = Makers()
         self.loaded = Loaded()
 
@@ -55,11 +57,16 @@ class VariantBuilder:
         if not self.runnable:
             return None
         name = variant.runtime.pins
-        if name not in self._interpreters:
-            # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
-            platforms = self.target.platforms if self.promised else (*self.target.platforms, self.platform)
-            self._interpreters[name] = self.context.interpreter(name, platforms)
+        # Two variants that are made at the same time share the one that is made for them.
+        with self._lock:
+            if name not in self._interpreters:
+                self._interpreters[name] = self._environment(name)
         return self._interpreters[name]
+
+    def _environment(self, name: str) -> Path:
+        # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
+        platforms = self.target.platforms if self.promised else (*self.target.platforms, self.platform)
+        return self.context.interpreter(name, platforms)
 
     def runner(self, made: Made) -> Path:
         """The interpreter of a variant on a host that can run it."""

@@ -49,21 +49,21 @@ def run(compiler: Compiler, *arguments: str) -> str:
 def foreseen(compiler: Compiler, output: Path, *options: str, state: str = "will run") -> Stages:
     """The stages that `ortc plan` says will run, or are in another state."""
     document = json.loads(run(compiler, "plan", SPEC, "--json", "-o", str(output), *options))
-    return [(entry["stage"], entry["subject"]) for entry in document["stages"] if entry["state"] == state]
+    return sorted((entry["stage"], entry["subject"]) for entry in document["stages"] if entry["state"] == state)
 
 
 def done(report: dict[str, Any]) -> Stages:
-    """The stages that a build ran; fetching is no cached stage, it compares digests every time."""
-    return [
+    """The stages that a build ran, in any order; fetching is no cached stage, it compares digests every time."""
+    return sorted(
         (entry["stage"], entry["subject"])
         for entry in report["stages"]
         if not entry["cached"] and entry["stage"] != "fetch"
-    ]
+    )
 
 
 def from_afar(report: dict[str, Any]) -> Stages:
     """The stages whose results came from the remote cache."""
-    return [(entry["stage"], entry["subject"]) for entry in report["stages"] if entry["remote"]]
+    return sorted((entry["stage"], entry["subject"]) for entry in report["stages"] if entry["remote"])
 
 
 def test_an_unchanged_spec_does_no_work(compiler: Compiler, output: Path) -> None:
@@ -163,7 +163,7 @@ def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) 
             if entry[0] != "bundle":
                 stages[entry] = stages.get(entry, 0) + 1
     assert stages
-    assert set(stages.values()) == {1}, "a stage ran more than once"
+    assert {entry: count for entry, count in stages.items() if count > 1} == {}, "a stage ran more than once"
     assert sorted(str(path.relative_to(output)) for path in output.rglob("manifest.json")) == [
         "digits/1.0.0/cpu/manifest.json",
         "digits/1.0.0/edge/manifest.json",
@@ -176,7 +176,7 @@ def test_another_machine_takes_what_this_one_did(
     other = Compiler(make_cache(tmp_path / "cache"), url=compiler.url)
     planned = foreseen(other, tmp_path, *PATIENT, state="cached (remote)")
     assert {stage for stage, _ in planned} == {
-        *("export", "reference", "metric", "shape matrix", "variant", "verify", "measure", "start")
+        *("export", "reference", "metric", "shape matrix", "calibrate", "variant", "verify", "measure", "start")
     }
     assert foreseen(other, tmp_path, *PATIENT) == [("bundle", "cpu"), ("bundle", "edge")]
     assert not (other.cache / "actions").exists(), "a plan fetches nothing"

@@ -115,6 +115,6 @@ def test_overrides(text: str, overrides: list[str]) -> None:
     diagnose(text.encode("utf-8"), *overrides)
 
 
-@pytest.mark.parametrize("text", SPECS)
+@pytest.mark.parametrize("text", [text for text in SPECS if "\nbase:" not in text])
 def test_own_specs_are_specs(text: str) -> None:
     assert isinstance(diagnose(text.encode("utf-8")), Spec)

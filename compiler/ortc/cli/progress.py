@@ -32,7 +32,8 @@ class ConsoleProgress(Progress):
         failed = sys.exc_info()[0] is not None
         outcome = "[red]failed[/red]" if failed else _outcome(step, seconds)
         with self._lock:
-            self._open.remove(step)
+            # Not by value: another step may be about the same.
+            self._open = [other for other in self._open if other is not step]
             self._console.print(f"  {step.stage:<13} {step.subject}  [dim]{outcome}[/dim]")
             self._show()
 

@@ -26,6 +26,7 @@ from ortc.model_build import ModelBuild, build_model
 from ortc.plan import Frozen, Plan, SourcePlan, TargetPlan, digest
 from ortc.progress import Progress
 from ortc.report import CaseResult, Check, TargetReport
+from ortc.sensitivity import Sensitivity
 from ortc.spec import HuggingFaceSource, PyTorchSource
 from ortc.stages.graph import Exported
 from ortc.stages.optimize import VariantGraph
@@ -103,6 +104,8 @@ class _Recording(Context):
                 exact = Difference(output="", max_abs=0.0, cosine=1.0, top1=1.0)
                 case_result = CaseResult(case="", differences=(exact,))
                 return Check(cases=(case_result,), invariance=0.0, metric=1e300).model_dump(mode="json")
+            case "sensitivity":
+                return Sensitivity(nodes=(), steps=()).model_dump(mode="json")
             case "start":
                 # One of PyTorch, several of a variant.
                 return {"seconds": [0.0] if "variant" in inputs else 0.0, "peak_rss_bytes": 0}
