@@ -112,8 +112,11 @@ class TargetBuilder:
     def _refined(self, entry: Tried | None, ranking: Ranking | None) -> tuple[Tried, Ranking] | None:
         """What is better than a variant that passes, once its worst nodes are kept in higher precision; None for no.
 
-        One variant is refined: of those that would have been better, were they right, the one closest to it.
+        One variant is refined: of those that would have been better, were they right, the one closest to it. A quick
+        search does so only where nothing passes.
         """
+        if entry is not None and self.quick:
+            return None
         better = [other for other in self.failed if can_be_refined(other)]
         if entry is not None and ranking is not None:
             better = [other for other in better if leads(other, entry, ranking, self.target.objective)]
