@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ortc.crew import at_once
-from ortc.digests import code_digest, sha256_file, templates_digest
+from ortc.digests import code_digest, templates_digest
 from ortc.disk import DiskFullError
 from ortc.entrypoint import entrypoint_digest
 from ortc.environment import environment
@@ -21,6 +21,7 @@ from ortc.host import Host, cores
 from ortc.lock import Ingredients
 from ortc.plan import Plan, SourcePlan, digest
 from ortc.progress import Progress
+from ortc.sample_sources import samples_digest
 from ortc.spec import OnnxSource, PyTorchSource
 from ortc.store import Entry, Store
 from ortc.versions import pins
@@ -74,7 +75,7 @@ class Context:
         code = [code_digest(""), templates_digest(), *(entrypoint_digest(entry, self.root) for entry in entrypoints)]
         return Ingredients(
             files={**self.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
-            samples_sha256=None if samples is None else sha256_file(self.root / samples),
+            samples_sha256=None if samples is None else samples_digest(samples, self.root),
             code_sha256=digest(code),
             tools=self.tools,
         )

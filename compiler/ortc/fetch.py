@@ -23,7 +23,14 @@ from ortc.store import Store
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
-HUB_PATTERNS = ("config.json", "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer_config.json")
+HUB_PATTERNS = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+)
 """What is taken from a hub repository when the spec lists no files. Never code, never pickles."""
 
 

@@ -14,11 +14,12 @@ from typing import Any
 from ortc.arrays import Array, write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.context import Context, T, error_data, is_deterministic
-from ortc.digests import code_digest, sha256_file
+from ortc.digests import code_digest
 from ortc.errors import AccuracyError, StageError
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
-from ortc.samples import InputFactory, Samples, load_samples
+from ortc.sample_sources import load_samples, samples_key
+from ortc.samples import InputFactory, Samples
 from ortc.spec import OnnxSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.optimize import VariantGraph
@@ -30,6 +31,8 @@ from ortc.worker import Worker
 
 CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
+SAMPLES_CODE = ("samples.py", "sample_sources.py", "sample_images.py", "image_files.py", "imaging.py")
+"""What makes inputs of samples."""
 
 
 NamedInputs = list[tuple[str, dict[str, Array]]]
@@ -69,7 +72,7 @@ def build_model(context: Context) -> ModelBuild:
         AccuracyError: the exported graph does not compute what PyTorch computes.
     """
     plan = context.plan
-    samples_key, samples = _samples(context)
+    samples_sha256, samples = _samples(context)
     reasons: list[str] = []
     exporters: tuple[str, ...] = (plan.export.exporter,)
     if plan.export.exporter == "auto":
@@ -81,7 +84,7 @@ def build_model(context: Context) -> ModelBuild:
             exported, entry = _export(context, exporter)
             key = entry.key
             factory = _factory(exported, plan, samples)
-            inputs = reference_inputs(context, samples_key, key)
+            inputs = reference_inputs(context, samples_sha256, key)
             cases = _reference_cases(context, exported, entry, factory, inputs)
             cases = with_teacher(context, exported, cases, teacher_inputs(context, inputs))
             material = Material(
@@ -96,8 +99,8 @@ def build_model(context: Context) -> ModelBuild:
             metric = task_metric(context, exported)
             full_key: dict[str, Any] = {
                 "export": key,
-                "samples": samples_key,
-                "split": samples_key is not None and plan.calibrates,
+                "samples": samples_sha256,
+                "split": samples_sha256 is not None and plan.calibrates,
                 "cases": [str(case) for case in plan.cases],
                 "calibration": [axis.model_dump(mode="json") for axis in plan.export.axes],
             }
@@ -115,11 +118,12 @@ def build_model(context: Context) -> ModelBuild:
     raise AssertionError(exporters)
 
 
-def _factory(exported: Exported, plan: Plan, samples: Callable[[], Samples]) -> Callable[[], InputFactory]:
+def _factory(exported: Exported, plan: Plan, samples: Callable[[Exported], Samples]) -> Callable[[], InputFactory]:
     """Makes the input factory when it is first needed: a build that finds everything done reads no samples."""
 
     def make() -> InputFactory:
-        judged, calibration = samples().split() if plan.calibrates else (samples(), None)
+        found = samples(exported)
+        judged, calibration = found.split() if plan.calibrates else (found, None)
         return InputFactory(exported.inputs, plan.export.axes, judged, calibration)
 
     return _one_at_a_time(cache(make))
@@ -136,21 +140,16 @@ def _one_at_a_time(function: Callable[[], T]) -> Callable[[], T]:
     return locked
 
 
-def samples_digest(context: Context) -> str | None:
-    """sha256 of the samples file; None without one."""
-    return _samples(context)[0]
+def _samples(context: Context) -> tuple[str | None, Callable[[Exported], Samples]]:
+    """The key of the samples, None without any; and what reads them for the inputs of an exported graph."""
+    declared, root = context.plan.accuracy.samples, context.root
+    if declared is None:
+        return None, lambda _: Samples()
 
+    def load(exported: Exported) -> Samples:
+        return load_samples(declared, root, context.fetched.directory, exported.inputs, context.plan.export.axes)
 
-def _samples(context: Context) -> tuple[str | None, Callable[[], Samples]]:
-    name = context.plan.accuracy.samples
-    if name is None:
-        return None, Samples
-    path = context.root / name
-    if not path.is_file():
-        raise StageError(
-            f"samples `{name}` do not exist", help=f"paths of a spec resolve against its root, {context.root}"
-        )
-    return sha256_file(path), cache(lambda: load_samples(path, context.fetched.directory))
+    return samples_key(declared, root), load
 
 
 def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:
@@ -192,7 +191,7 @@ def _checked_out(context: Context, entry: Entry) -> Callable[[], Path]:
     return _one_at_a_time(directory)
 
 
-def reference_inputs(context: Context, samples_key: str | None, export_key: str) -> dict[str, Any]:
+def reference_inputs(context: Context, samples: str | None, export_key: str) -> dict[str, Any]:
     """What the reference's outputs depend on: not the export, unless the graph is its own reference."""
     export = context.plan.export
     return {
@@ -200,9 +199,9 @@ def reference_inputs(context: Context, samples_key: str | None, export_key: str)
         "graph": None if context.has_reference else export_key,
         "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
-        "samples": samples_key,
-        "split": samples_key is not None and context.plan.calibrates,
-        "code": code_digest("samples.py"),
+        "samples": samples,
+        "split": samples is not None and context.plan.calibrates,
+        "code": code_digest(*SAMPLES_CODE),
     }
 
 

@@ -26,6 +26,7 @@ from ortc.spec import (
     Precision,
     PyTorchSource,
     RelativePath,
+    SamplesFunction,
     Sha256,
     Version,
 )
@@ -90,7 +91,7 @@ class AccuracyPlan(Frozen):
     max_abs: Annotated[float, Field(gt=0)]
     cosine: Annotated[float, Field(gt=0, le=1)]
     top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
-    samples: RelativePath | None
+    samples: RelativePath | SamplesFunction | None
     embeddings: Embeddings | None
     metric: Metric | None
 

@@ -17,10 +17,11 @@ from ortc.environment import is_made
 from ortc.errors import OrtcError
 from ortc.fetch import fetch
 from ortc.host import describe
-from ortc.model_build import ModelBuild, build_model, reference_inputs, samples_digest
+from ortc.model_build import ModelBuild, build_model, reference_inputs
 from ortc.pipeline import bundle_subject, is_published
 from ortc.plan import Frozen, Plan, TargetPlan
 from ortc.progress import Progress
+from ortc.sample_sources import samples_key
 from ortc.store import Entry, Store
 from ortc.target_build import TargetBuilder
 from ortc.task_metric import metric_inputs
@@ -146,9 +147,9 @@ def _downstream(context: _Foreseeing, missing: str) -> None:
     """All that comes after the export. What does not depend on it is looked up all the same."""
     plan = context.plan
     if context.has_reference:
-        context.run(
-            "reference", f"{len(plan.cases)} shapes", reference_inputs(context, samples_digest(context), ""), None
-        )
+        samples = plan.accuracy.samples
+        key = None if samples is None else samples_key(samples, context.root)
+        context.run("reference", f"{len(plan.cases)} shapes", reference_inputs(context, key, ""), None)
         if (metric := plan.accuracy.metric) is not None:
             context.run("metric", metric.entrypoint, metric_inputs(context, metric), None)
     else:

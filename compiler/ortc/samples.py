@@ -6,12 +6,11 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ortc.arrays import Array, read_arrays
+from ortc.arrays import Array
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
 
@@ -87,60 +86,6 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.texts) or (len(next(iter(self.arrays.values()))) if self.arrays else 0)
-
-
-def load_samples(path: Path, model_directory: Path | None) -> Samples:
-    """Read a samples file: `.npz` with an array an input, else UTF-8 text with one sample a line.
-
-    Raises:
-        StageError: unreadable, empty, or text for a model without tokenizer.json.
-    """
-    if path.suffix == ".npz":
-        return _load_npz(path)
-    tokenizer_file = None if model_directory is None else model_directory / "tokenizer.json"
-    if tokenizer_file is None or not tokenizer_file.is_file():
-        raise StageError(
-            f"samples are text (`{path.name}`), but the model's files have no tokenizer.json",
-            help="list tokenizer.json in `model.files`, or give samples as .npz with an array an input",
-        )
-    from tokenizers import Tokenizer
-
-    try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except UnicodeDecodeError as error:
-        raise StageError(f"samples `{path.name}` are not UTF-8: byte {error.start}") from error
-    if not lines:
-        raise StageError(f"samples `{path.name}` are empty")
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    # Special tokens around an empty text tell what the model's template puts before and after.
-    frame = tokenizer.encode("").ids
-    half = (len(frame) + 1) // 2
-    texts = tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(lines, add_special_tokens=False))
-    if not any(texts):
-        raise StageError(f"samples `{path.name}` have no text that the tokenizer knows")
-    pad = next((tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>") if tokenizer.token_to_id(name)), 0)
-    return Samples(
-        texts=tuple(text for text in texts if text),
-        prefix=tuple(frame[:half]),
-        suffix=tuple(frame[half:]),
-        pad=pad or 0,
-    )
-
-
-def _load_npz(path: Path) -> Samples:
-    try:
-        arrays = read_arrays(path)
-    except (OSError, ValueError) as error:
-        raise StageError(f"cannot read the samples `{path.name}`: {error}") from error
-    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
-    if not arrays or len(set(lengths.values())) != 1 or 0 in lengths.values():
-        raise StageError(
-            f"samples `{path.name}` need one array an input with the same number of samples along axis 0",
-            details=tuple(f"{name}: {length}" for name, length in lengths.items()),
-        )
-    return Samples(arrays=arrays)
 
 
 class InputFactory:

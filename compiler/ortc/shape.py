@@ -30,6 +30,8 @@ def walk(model: type[BaseModel], loc: tuple[str | int, ...]) -> Place:
         if is_union(inner):
             if tag:
                 annotation = _tagged(inner, tag, step)
+            elif (member := _model_called(inner, step)) is not None:
+                annotation = member
             continue
         if inner is None or not (is_model(inner) or get_origin(inner) in (dict, tuple)):
             continue
@@ -65,16 +67,24 @@ def marked(model: type[BaseModel], root: Mapping, path: Path, mark: str) -> bool
 
 
 def _resolved(annotation: Any, node: Node | None) -> Any:
-    """A type without its wrappers; of a tagged union, the member that the document chose."""
+    """A type without its wrappers; of a union, the member that the document chose."""
     inner, tag = unwrap(annotation)
-    if tag is None or not isinstance(node, Mapping):
+    if not isinstance(node, Mapping):
         return inner
+    if tag is None:
+        models = [member for member in get_args(inner) if is_model(member)] if is_union(inner) else []
+        return models[0] if len(models) == 1 else inner
     entry = node.entries.get(tag)
     return _tagged(inner, tag, entry.value.value if entry and isinstance(entry.value, Scalar) else None)
 
 
 def _tagged(union: Any, tag: str, value: object) -> Any:
     return next((member for member in get_args(union) if value in tag_values(member, tag)), None)
+
+
+def _model_called(union: Any, name: str | int) -> Any:
+    """The model of a union by the label that pydantic gives it."""
+    return next((member for member in get_args(union) if is_model(member) and member.__name__ == name), None)
 
 
 def _child_type(annotation: Any, step: str | int) -> Any:

@@ -308,6 +308,15 @@ class Embeddings(Model):
         return self
 
 
+class SamplesFunction(Model):
+    """Real inputs that a function gives."""
+
+    entrypoint: Entrypoint = Field(
+        description="`module:function` called without arguments, or with `model_dir`; gives an iterable of mappings "
+        "from input to array, one sample each, of which the first 1024 are taken."
+    )
+
+
 class Accuracy(Model):
     """What `right` means."""
 
@@ -320,8 +329,11 @@ class Accuracy(Model):
     top1_agreement: float | None = Field(
         default=None, gt=0, le=1, description="Least share of samples whose largest output stays the same."
     )
-    samples: RelativePath | None = Field(
-        default=None, description="Real inputs: text lines, or .npz with an array an input; else seeded synthetic ones."
+    samples: RelativePath | SamplesFunction | None = Field(
+        default=None,
+        description="Real inputs: .txt with one a line, .npz with an array an input, a directory of images, or an "
+        "entry point; else seeded synthetic ones.",
+        examples=["data/sentences.txt", {"entrypoint": "data.samples:validation"}],
     )
     embeddings: Embeddings | None = Field(
         default=None,

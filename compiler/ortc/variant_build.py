@@ -17,7 +17,7 @@ from ortc.crew import Loaded, Makers
 from ortc.digests import code_digest, loader_digest
 from ortc.disk import DiskFullError
 from ortc.errors import StageError
-from ortc.model_build import CHECK_PINS, ModelBuild
+from ortc.model_build import CHECK_PINS, SAMPLES_CODE, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan, digest
 from ortc.report import Check, Verdict
 from ortc.samples import SAMPLES
@@ -174,7 +174,7 @@ class VariantBuilder:
             "method": variant.calibration,
             "samples": self.model.calibration_key,
             "runtime": CHECK_PINS,
-            "code": code_digest("stages/calibrate.py", "stages/observe.py", "stages/rewrite.py", "samples.py"),
+            "code": code_digest("stages/calibrate.py", "stages/observe.py", "stages/rewrite.py", *SAMPLES_CODE),
         }
 
         def action(output: Path) -> dict[str, Any]:

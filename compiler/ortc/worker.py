@@ -23,6 +23,9 @@ Json = dict[str, Any]
 TIMEOUT = 1800.0
 """Seconds one request may take; a bundle that needs longer for one answer is not served by anybody."""
 
+OFFLINE = {"HF_HUB_OFFLINE": "1"}
+"""Variables of a process that may read a model's files and get no others."""
+
 
 class WorkerError(StageError):
     """A worker answered with an error, died or hung.
@@ -65,13 +68,18 @@ class Worker:
         return cls(
             "PyTorch",
             [sys.executable, "-m", "ortc.reference"],
-            environment=_own_package({"HF_HUB_OFFLINE": "1", **(environment or {})}),
+            environment=_own_package({**OFFLINE, **(environment or {})}),
         )
 
     @classmethod
     def for_making(cls, name: str) -> Self:
         """A worker that makes graphs of variants, with the compiler's own environment."""
         return cls(name, [sys.executable, "-m", "ortc.making"], environment=_own_package({}))
+
+    @classmethod
+    def for_images(cls) -> Self:
+        """A worker that prepares images with a model's image processor, with the compiler's own environment."""
+        return cls("the image processor", [sys.executable, "-m", "ortc.imaging"], environment=_own_package(OFFLINE))
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()

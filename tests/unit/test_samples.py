@@ -13,6 +13,7 @@ from ortc.arrays import Array, write_arrays
 from ortc.errors import StageError
 from ortc.matrix import shape_matrix
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
+from ortc.sample_sources import read_samples
 from ortc.samples import (
     BATCH,
     CALIBRATION_SAMPLES,
@@ -21,7 +22,6 @@ from ortc.samples import (
     SYNTHETIC_CALIBRATION,
     InputFactory,
     Samples,
-    load_samples,
     synthetic,
 )
 
@@ -250,26 +250,26 @@ def test_samples_must_be_for_the_models_inputs() -> None:
 
 def test_npz_samples(tmp_path: Path) -> None:
     write_arrays(tmp_path / "ok.npz", {"a": np.ones((3, 2)), "b": np.ones(3)})
-    assert len(load_samples(tmp_path / "ok.npz", None)) == 3
+    assert len(read_samples(tmp_path / "ok.npz", None)) == 3
     write_arrays(tmp_path / "uneven.npz", {"a": np.ones((3, 2)), "b": np.ones(4)})
     write_arrays(tmp_path / "none.npz", {"a": np.ones((0, 2))})
     write_arrays(tmp_path / "scalar.npz", {"a": np.array(1)})
     write_arrays(tmp_path / "empty.npz", {})
     for name in ("uneven", "none", "scalar", "empty"):
         with pytest.raises(StageError, match="the same number of samples along axis 0"):
-            load_samples(tmp_path / f"{name}.npz", None)
+            read_samples(tmp_path / f"{name}.npz", None)
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no archive")
     with pytest.raises(StageError, match=r"cannot read the samples `broken\.npz`"):
-        load_samples(tmp_path / "broken.npz", None)
+        read_samples(tmp_path / "broken.npz", None)
     with (tmp_path / "single.npz").open("wb") as stream:
         np.save(stream, np.ones(3))
     with pytest.raises(StageError, match="a single array"):
-        load_samples(tmp_path / "single.npz", None)
+        read_samples(tmp_path / "single.npz", None)
     with pytest.raises(StageError, match="No such file"):
-        load_samples(tmp_path / "missing.npz", None)
+        read_samples(tmp_path / "missing.npz", None)
     np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
     with pytest.raises(StageError, match="cannot read the samples"):
-        load_samples(tmp_path / "objects.npz", None)
+        read_samples(tmp_path / "objects.npz", None)
 
 
 @pytest.fixture
@@ -291,7 +291,7 @@ def model(tmp_path: Path) -> Path:
 
 def test_text_samples(model: Path) -> None:
     (model / "lines.txt").write_text("a b\n\n  c  \n\na b c a b c\n", "utf-8")
-    found = load_samples(model / "lines.txt", model)
+    found = read_samples(model / "lines.txt", model)
     # Neither the tokenizer's own padding nor its truncation is the spec's.
     assert found == Samples(texts=((10, 11), (12,), (10, 11, 12, 10, 11, 12)), prefix=(1,), suffix=(2,), pad=5)
 
@@ -301,13 +301,13 @@ def test_text_samples_that_cannot_be_used(model: Path, tmp_path_factory: pytest.
     path.write_text("a b", "utf-8")
     for directory in (None, tmp_path_factory.mktemp("other")):
         with pytest.raises(StageError, match=r"the model's files have no tokenizer\.json"):
-            load_samples(path, directory)
+            read_samples(path, directory)
     path.write_text(" \n\n", "utf-8")
     with pytest.raises(StageError, match="are empty"):
-        load_samples(path, model)
+        read_samples(path, model)
     path.write_bytes(b"a \xff")
     with pytest.raises(StageError, match="not UTF-8: byte 2"):
-        load_samples(path, model)
+        read_samples(path, model)
 
 
 def test_a_model_without_a_mask_has_nothing_to_pad() -> None:

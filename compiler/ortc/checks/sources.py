@@ -5,15 +5,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ortc.checks import samples
+from ortc.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.diagnostics import Diagnostic, quoted
 from ortc.entrypoint import installed
 from ortc.load import LoadedSpec
 from ortc.plan import SourcePlan
 from ortc.reference.huggingface import GENERATION, TASKS
 from ortc.rules import sources as rules
-from ortc.rules.model import Rule
 from ortc.source import Span
-from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource, Teacher
+from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource, SamplesFunction, Teacher
 from ortc.suggest import closest, listed
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
@@ -23,7 +24,6 @@ WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 
 _TEACHER = ("model", "teacher", "model")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_ROOT_HELP = "relative paths start from the root of the project: the nearest directory with `.git` or `pyproject.toml`"
 
 
 def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
@@ -33,8 +33,11 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
         yield from _source(loaded, loaded.spec.model.teacher.model, _TEACHER)
         yield from _teacher(loaded, loaded.spec.model.teacher)
     accuracy = loaded.spec.accuracy
-    if accuracy.samples is not None:
-        yield from _samples(loaded, accuracy.samples)
+    if isinstance(accuracy.samples, SamplesFunction):
+        span = loaded.document.locate(["accuracy", "samples", "entrypoint"])
+        yield from _entrypoint(loaded, accuracy.samples.entrypoint, span)
+    elif accuracy.samples is not None:
+        yield from samples.check(loaded, accuracy.samples)
     if accuracy.metric is not None:
         span = loaded.document.locate(["accuracy", "metric", "entrypoint"])
         yield from _entrypoint(loaded, accuracy.metric.entrypoint, span)
@@ -80,7 +83,7 @@ def _teacher(loaded: LoadedSpec, teacher: Teacher) -> Iterator[Diagnostic]:
 def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
     document = loaded.document
     if model.path is not None and not (loaded.root / model.path).is_dir():
-        yield _missing(loaded, document.locate((*at, "path")), model.path, "directory")
+        yield missing(loaded, document.locate((*at, "path")), model.path, "directory")
     if model.id is not None and model.revision is None:
         yield Diagnostic(
             rules.REVISION_MISSING,
@@ -123,7 +126,7 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
     scheme, _, place = mirror.partition(":")
     if scheme == "path":
         if not (loaded.root / place).is_dir():
-            yield Diagnostic(rules.MIRROR_MISSING, f"there is no directory {quoted(place)}", span, help=_ROOT_HELP)
+            yield Diagnostic(rules.MIRROR_MISSING, f"there is no directory {quoted(place)}", span, help=ROOT_HELP)
         return
     if scheme == "package":
         return
@@ -157,7 +160,7 @@ def _file(
             help=f"write `source: {other}`" if other else None,
         )
     elif not (loaded.root / name).is_file():
-        yield _missing(loaded, span, name, "file")
+        yield missing(loaded, span, name, "file")
 
 
 def _pickle(name: str, span: Span) -> Diagnostic:
@@ -168,49 +171,6 @@ def _pickle(name: str, span: Span) -> Diagnostic:
         "a pickle",
         help="save the state dict with safetensors.torch.save_file()",
     )
-
-
-def _missing(loaded: LoadedSpec, span: Span, name: str, what: str, rule: Rule = rules.FILE_MISSING) -> Diagnostic:
-    meant = _neighbour(loaded.root / name)
-    place = f"{Path(name).parent}/" if Path(name).parent != Path() else ""
-    return Diagnostic(
-        rule,
-        f"there is no {what} {quoted(name)}",
-        span,
-        f"did you mean `{place}{meant}`?" if meant else "",
-        help=_ROOT_HELP,
-    )
-
-
-def _neighbour(path: Path) -> str | None:
-    """A file or directory beside a missing one that has nearly its name."""
-    try:
-        return closest(path.name, sorted(entry.name for entry in path.parent.iterdir())[:1000])
-    except OSError:
-        return None
-
-
-def _samples(loaded: LoadedSpec, name: str) -> Iterator[Diagnostic]:
-    span = loaded.document.locate(["accuracy", "samples"])
-    path = loaded.root / name
-    if not path.is_file():
-        yield _missing(loaded, span, name, "file", rules.SAMPLES_MISSING)
-    elif path.suffix == ".npz":
-        return
-    elif not isinstance(loaded.spec.model, HuggingFaceSource):
-        yield Diagnostic(
-            rules.SAMPLES_FORMAT,
-            f"text samples need a tokenizer, which a source `{loaded.spec.model.source}` does not have",
-            span,
-            help="give an .npz file with an array an input",
-        )
-    elif loaded.spec.model.files and "tokenizer.json" not in loaded.spec.model.files:
-        yield Diagnostic(
-            rules.SAMPLES_FORMAT,
-            "text samples need a tokenizer, and `model.files` has no tokenizer.json",
-            span,
-            help="list tokenizer.json with its sha256 in `model.files`, or give an .npz file with an array an input",
-        )
 
 
 def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Diagnostic]:
@@ -226,7 +186,7 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
         local = (loaded.root / parts[0]).is_dir() or (loaded.root / f"{parts[0]}.py").is_file()
         if not local and installed(parts[0]):
             return
-        meant = _neighbour(path.with_suffix(".py"))
+        meant = neighbour(path.with_suffix(".py"))
         expected = "/".join(parts) + ".py"
         yield Diagnostic(
             rules.MODULE_MISSING,

@@ -17,7 +17,6 @@ from ortc.compare import Difference
 from ortc.context import Context, T
 from ortc.diff.report import StageChange
 from ortc.diff.values import changes
-from ortc.digests import sha256_file
 from ortc.entrypoint import entrypoint_digest
 from ortc.environment import is_made
 from ortc.fetch import WEIGHT_SUFFIXES, Fetched, FetchedFile, fetch
@@ -26,8 +25,9 @@ from ortc.model_build import ModelBuild, build_model
 from ortc.plan import Frozen, Plan, SourcePlan, TargetPlan, digest
 from ortc.progress import Progress
 from ortc.report import CaseResult, Check, TargetReport
+from ortc.sample_sources import samples_digest
 from ortc.sensitivity import Sensitivity
-from ortc.spec import HuggingFaceSource, PyTorchSource
+from ortc.spec import HuggingFaceSource, PyTorchSource, SamplesFunction
 from ortc.stages.graph import Exported
 from ortc.stages.optimize import VariantGraph
 from ortc.store import Entry, Store
@@ -195,9 +195,13 @@ def _ingredients(plan: Plan, root: Path, fetched: Fetched, teacher: Fetched | No
     return {
         "model": fetched.digests(),
         **({} if teacher is None else {"teacher": teacher.digests()}),
-        "samples": {} if samples is None else {samples: sha256_file(root / samples)},
+        "samples": {} if samples is None else {_name(samples): samples_digest(samples, root)},
         "code": {entrypoint: entrypoint_digest(entrypoint, root) for entrypoint in code},
     }
+
+
+def _name(samples: str | SamplesFunction) -> str:
+    return samples if isinstance(samples, str) else samples.entrypoint
 
 
 def compare_stages(before: tuple[Recorded, ...], after: tuple[Recorded, ...]) -> tuple[StageChange, ...]:

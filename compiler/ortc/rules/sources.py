@@ -14,7 +14,7 @@ FILE_MISSING = Rule(
 SAMPLES_MISSING = Rule(
     "ORTC302",
     "samples-missing",
-    "The samples file does not exist.",
+    "The samples do not exist.",
     "Without samples, accuracy is proven on synthetic inputs only; a spec that names samples means real ones. Relative "
     "paths start from the root of the project.",
     bad="accuracy:\n  samples: examples/bert/sentence.txt\n",
@@ -24,8 +24,11 @@ SAMPLES_FORMAT = Rule(
     "ORTC303",
     "samples-format",
     "The samples cannot be turned into inputs of the model.",
-    "Samples are an .npz file with an array an input, or text with one sample a line. Text needs a tokenizer: a "
-    "Hugging Face source, with tokenizer.json among its `files` when files are listed.",
+    "Samples are an .npz file with an array an input; text (.txt) with one sample a line; a directory of images (.png, "
+    ".jpg, .jpeg, .bmp, .webp, also in directories below it); or `entrypoint: module:function`, which gives a mapping "
+    "from input to array for each sample. Text needs a tokenizer: a Hugging Face source, with tokenizer.json among its "
+    "`files` when files are listed. Images are prepared by the model's own processor (preprocessor_config.json in its "
+    "files), else scaled to the size and range that the input declares.",
     bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'
     "    image: {dtype: float32, shape: [1, 1, 8, 8]}\naccuracy:\n  samples: examples/bert/sentences.txt\n",
     good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'

@@ -1,0 +1,108 @@
+"""Builds on real inputs of every kind: images, also by a model's own processor, and a function of the user's."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.builds import PATIENT, PLAIN, ROOT, Compiler
+
+from ortc.errors import StageError
+from ortc.plan import AxisPlan, InputPlan
+from ortc.sample_images import PROCESSOR, load_images
+
+FUNCTION = """
+from pathlib import Path
+import numpy as np
+
+def images():
+    with np.load(Path(__file__).parents[1] / "examples" / "digits" / "samples.npz") as arrays:
+        for image in arrays["image"]:
+            yield {"image": image}
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example of the digits with its samples as images, too, and as a function."""
+    root = tmp_path_factory.mktemp("project")
+    (root / "pyproject.toml").write_text("")
+    shutil.copytree(ROOT / "examples" / "digits", root / "examples" / "digits", ignore=lambda *_: ["__pycache__"])
+    (root / "examples" / "__init__.py").touch()
+    (root / "specs").mkdir()
+    shutil.copy(ROOT / "specs" / "digits.yaml", root / "specs")
+    with np.load(ROOT / "examples" / "digits" / "samples.npz") as arrays:
+        for index, image in enumerate(arrays["image"]):
+            path = root / "data" / str(index % 3) / f"{index:03}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.rint(image[0] * 255).astype(np.uint8)).save(path)
+    (root / "data" / "given.py").write_text(FUNCTION)
+    return root
+
+
+@pytest.mark.parametrize(
+    "samples",
+    ["accuracy.samples=data", 'accuracy.samples={entrypoint: "data.given:images"}'],
+    ids=["images", "function"],
+)
+def test_a_bundle_is_calibrated_and_judged_on_them(
+    digits_compiler: Compiler, project: Path, tmp_path: Path, samples: str
+) -> None:
+    options = ["-t", "edge", *PLAIN, *PATIENT[2:], "--set", samples]
+    built = digits_compiler.build(project / "specs" / "digits.yaml", *options, output=tmp_path).succeeded()
+    bundle = built.bundle("digits", "edge")
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    assert manifest["variant"]["precision"] == "int8"
+    name = next(entry["inputs"] for entry in manifest["golden"] if entry["name"].startswith("samples"))
+    with np.load(bundle / name) as golden, np.load(ROOT / "examples" / "digits" / "samples.npz") as arrays:
+        real = arrays["image"]
+        # What 256 levels keep of 17.
+        distances = [np.abs(real - image).max(axis=(1, 2, 3)).min() for image in golden["image"]]
+        assert max(distances) <= 0.5 / 255 + 1e-6
+
+
+PIXELS = InputPlan(name="pixel_values", dtype="float32", shape=("batch", 3, 8, 8))
+BATCH = AxisPlan(name="batch", min=1, typical=1, max=4)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The files of a model that has an image processor."""
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    settings = {
+        "image_processor_type": "ViTImageProcessor",
+        "do_resize": True,
+        "size": {"height": 8, "width": 8},
+        "do_rescale": True,
+        "do_normalize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.25, 0.25, 0.25],
+    }
+    (tmp_path / PROCESSOR).write_text(json.dumps(settings))
+    return tmp_path
+
+
+def test_images_by_the_models_own_processor(model: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.new("L", (20, 12), 255).save(images / "grey.png")
+    Image.new("RGB", (5, 9), (255, 51, 0)).save(images / "red.jpg", quality=100, subsampling=0)
+    values = load_images(images, model, (PIXELS,), (BATCH,))["pixel_values"]
+    assert (values.shape, values.dtype) == ((2, 3, 8, 8), np.float32)
+    # (value / 255 - mean) / std, by the files' own mean and deviation.
+    assert values[0].ravel().tolist() == pytest.approx([2] * 192)
+    assert values[1, :, 4, 4].tolist() == pytest.approx([2, -1.2, -2], abs=0.05)
+    (images / "zz.png").write_bytes(b"none")
+    with pytest.raises(StageError, match=r"the image `zz\.png` of the samples is no image"):
+        load_images(images, model, (PIXELS,), (BATCH,))
+
+
+def test_a_processor_that_nobody_knows(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "images" / "a.png")
+    (model / PROCESSOR).write_text('{"image_processor_type": "NoSuchProcessor"}')
+    (model / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(StageError, match="the model's image processor cannot be made"):
+        load_images(tmp_path / "images", model, (PIXELS,), (BATCH,))
