@@ -19,7 +19,8 @@ from ortc.arrays import Array, Arrays
 from ortc.checks import check_spec
 from ortc.plan import CasePlan, Shape
 from ortc.resolve import resolve
-from ortc.samples import InputFactory, Samples, load_samples
+from ortc.sample_sources import load_samples
+from ortc.samples import InputFactory, Samples
 from ortc.worker import Worker
 
 
@@ -130,7 +131,8 @@ def inputs_of(model: Model, shape: tuple[int, ...], *, padded: bool) -> Arrays:
     plan = resolve(checked.loaded.spec, checked.profiles, ())
     samples = Samples()
     if plan.accuracy.samples:
-        samples = load_samples(checked.loaded.root / plan.accuracy.samples, home() / "models" / model.name)
+        root, directory = checked.loaded.root, home() / "models" / model.name
+        samples = load_samples(plan.accuracy.samples, root, directory, plan.export.inputs or (), plan.export.axes)
     factory = InputFactory(plan.export.inputs or (), plan.export.axes, samples)
     sizes = tuple(zip(model.axes, shape, strict=True))
     return factory.case(CasePlan(shape=Shape(sizes=sizes), padded=padded))
