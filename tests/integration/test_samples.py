@@ -13,6 +13,8 @@ from ortc.errors import StageError
 from ortc.plan import AxisPlan, InputPlan
 from ortc.sample_images import PROCESSOR, load_images
 
+STATIC = (*PLAIN, "--variant", "int8-static")
+"""A variant that is calibrated."""
 FUNCTION = """
 from pathlib import Path
 import numpy as np
@@ -43,24 +45,53 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "samples",
-    ["accuracy.samples=data", 'accuracy.samples={entrypoint: "data.given:images"}'],
+    ("samples", "order"),
+    [
+        # By relative path: all of one directory, then all of the next.
+        ("accuracy.samples=data", [index for label in range(3) for index in range(label, 128, 3)]),
+        ('accuracy.samples={entrypoint: "data.given:images"}', list(range(128))),
+    ],
     ids=["images", "function"],
 )
-def test_a_bundle_is_calibrated_and_judged_on_them(
-    digits_compiler: Compiler, project: Path, tmp_path: Path, samples: str
+def test_a_bundle_is_judged_on_what_it_was_not_calibrated_on(
+    digits_compiler: Compiler, project: Path, tmp_path: Path, samples: str, order: list[int]
 ) -> None:
-    options = ["-t", "edge", *PLAIN, *PATIENT[2:], "--set", samples]
+    options = ["-t", "edge", *STATIC, *PATIENT[2:], "--set", samples]
     built = digits_compiler.build(project / "specs" / "digits.yaml", *options, output=tmp_path).succeeded()
+    (target,) = built.report("digits")["targets"]
+    # The longest request and the shortest, and every other sample.
+    assert target["calibration_requests"] == 2 + 64
     bundle = built.bundle("digits", "edge")
     manifest = json.loads((bundle / "manifest.json").read_bytes())
     assert manifest["variant"]["precision"] == "int8"
     name = next(entry["inputs"] for entry in manifest["golden"] if entry["name"].startswith("samples"))
     with np.load(bundle / name) as golden, np.load(ROOT / "examples" / "digits" / "samples.npz") as arrays:
-        real = arrays["image"]
-        # What 256 levels keep of 17.
-        distances = [np.abs(real - image).max(axis=(1, 2, 3)).min() for image in golden["image"]]
-        assert max(distances) <= 0.5 / 255 + 1e-6
+        real = arrays["image"][order]
+        distances = np.abs(golden["image"][:, None] - real[None]).max(axis=(2, 3, 4))
+    # What 256 levels keep of 17.
+    assert distances.min(axis=1).max() <= 0.5 / 255 + 1e-6
+    judged = distances.argmin(axis=1)
+    assert len(set(judged)) == len(judged)
+    assert not (judged % 2).any()
+
+
+def test_few_samples_are_told_and_so_is_what_a_budget_could_be(digits_compiler: Compiler, tmp_path: Path) -> None:
+    with np.load(ROOT / "examples" / "digits" / "samples.npz") as arrays:
+        np.savez(tmp_path / "few.npz", image=arrays["image"][:20])
+    options = ["-t", "edge", *STATIC, *PATIENT[2:], "--set", "targets.edge.size_budget=50kB"]
+    options += ["--set", f"accuracy.samples={tmp_path}/few.npz"]
+    built = digits_compiler.build("specs/digits.yaml", *options, output=tmp_path / "dist")
+    told = " ".join(built.failed(6).split())
+    assert "edge: calibrated on 10 samples, and few show little" in told
+    assert "give 64 or more in `accuracy.samples`" in told
+    assert built.bundles() == []
+    (target,) = built.report("digits")["targets"]
+    assert target["calibration_requests"] == 12
+    found = target["smallest_right"]
+    tried = {entry["variant"]: entry["bytes"] for entry in target["decisions"] if entry["bytes"]}
+    assert found["bytes"] == tried[found["variant"]] == min(tried.values())
+    assert found["reason"].startswith("the smallest that is right, and size is ")
+    assert found["reason"].endswith("must be <= 50.0 kB")
 
 
 PIXELS = InputPlan(name="pixel_values", dtype="float32", shape=("batch", 3, 8, 8))
