@@ -26,6 +26,9 @@ TOOLS = (
 )
 """Parts of wheels that no image needs."""
 
+REQUIRED = ("flatbuffers", "google", "packaging")
+"""Packages that ONNX Runtime's wheels require for their tools; extras may need them for themselves."""
+
 LIBRARY = "onnxruntime/capi/libonnxruntime.so*"
 """ONNX Runtime once more, for programs in other languages: the Python extension holds its own."""
 
@@ -85,6 +88,7 @@ def image_fields(target: TargetPlan, manifest: Manifest, session: SessionFile, p
         "extras": [extra.name for extra in versions.extras()],
         "served": " and ".join(target.platforms),
         "unneeded": sorted({*TOOLS, *PARTS.get(session.providers[0].name, ())}),
+        "required": REQUIRED,
         "labels": _labels(manifest, cuda),
         "environment": sorted(environment.items()),
     }
