@@ -49,13 +49,15 @@ class _Foreseeing(Context):
     """A context that does nothing; it looks."""
 
     foreseen: list[Foreseen]
+    seen: set[str]
 
     def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
         """The cached entry, or a note that the stage will run."""
         if (entry := self.store.foresee(stage, inputs)) is not None:
             state: Literal["cached", "cached (remote)"] = "cached (remote)" if entry.found == "remote" else "cached"
-            if any((seen.stage, seen.subject, seen.state) == (stage, subject, state) for seen in self.foreseen):
+            if entry.key in self.seen:
                 state = "cached"  # fetched by then: another target of the build needs the same
+            self.seen.add(entry.key)
             self.foreseen.append(Foreseen(stage=stage, subject=subject, state=state))
             return entry
         reason = self.store.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
@@ -102,6 +104,7 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
         teacher = fetch_teacher(plan, root, store, work)
         context = _Foreseeing(plan, root, store, describe(), Progress(), work, stack, fetched, teacher=teacher)
         context.foreseen = []
+        context.seen = set()
         try:
             model = build_model(context)
         except _Missing as missing:

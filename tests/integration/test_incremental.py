@@ -202,7 +202,7 @@ def test_a_truncated_file_of_the_remote_cache_is_made_again(
     other = Compiler(make_cache(tmp_path / "cache"), url=compiler.url)
     build = other.build(SPEC, *PATIENT, output=tmp_path).succeeded()
     assert "`model.onnx` is damaged" in build.stderr
-    assert record["subject"] == f"digits: {done(build.report('digits'))[0][1]}"
+    assert ("variant", record["subject"].removeprefix("digits: ")) in done(build.report("digits"))
     assert {stage for stage, _ in done(build.report("digits"))} == {"variant", "bundle"}
     assert blob.read_bytes() == whole, "what is damaged is written again"
 
