@@ -49,7 +49,7 @@ def test_a_plan_through_a_pipe_for_one_target(digits_compiler: Compiler, tmp_pat
     text = printed(digits_compiler, *PATIENT)
     again = digits_compiler.build("--plan", "-", "-t", "cpu", output=tmp_path / "plan", input=text).succeeded()
     assert again.bundles() == ["digits/1.0.0/cpu"]
-    # The spec for this target alone: `edge`, which calibrates, would take samples from those that golden cases are made of.
+    # The spec for this target alone: `edge`, which calibrates, takes samples from those that golden cases are made of.
     alone = digits_compiler.build(SPEC, *PATIENT, "-t", "cpu", output=tmp_path / "spec").succeeded()
     one, two = (build.bundle("digits", "cpu") / "SHA256SUMS" for build in (alone, again))
     assert one.read_text("utf-8") == two.read_text("utf-8")
