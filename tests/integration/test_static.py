@@ -187,6 +187,8 @@ def test_memory_of_quantization(tmp_path: Path, smooth: float | str) -> None:
         "operators": ["MatMul"],
         "smooth": smooth,
         "exclude": [],
+        "blocks": [],
+        "symmetric": False,
     }
     held = peak(ROOT / "compiler" / "ortc" / "stages" / "static.py", json.dumps(request))
     # Pages of the file that is read count too, though they are given back when others need them.
