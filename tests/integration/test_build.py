@@ -120,7 +120,7 @@ def _shape(value: onnx.ValueInfoProto) -> list[str | int]:
 def test_no_file_tells_of_the_machine(built: Build, name: str) -> None:
     bundle = built.succeeded().output / name
     # The image's own scratch files are the only paths below /tmp that belong into a bundle.
-    temporary = re.escape(tempfile.gettempdir().encode()) + rb"/(?!requirements(-[$\w]+)?\.txt)"
+    temporary = re.escape(tempfile.gettempdir().encode()) + rb"/(?!requirements(-[$\w]+)?\.txt|\n)"
     places = [re.escape(str(place).encode()) for place in (ROOT, Path.home() / "x", built.output)]
     found = re.compile(b"|".join([*places, re.escape(f"{Path.home()}/".encode()), temporary]))
     for path in sorted(bundle.rglob("*")):
