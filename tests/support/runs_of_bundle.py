@@ -9,6 +9,7 @@ the seconds of processor time that each thread of the process used in SECONDS of
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -55,13 +56,18 @@ def _watch(affinities: set[tuple[int, ...]], end: float) -> None:
     """Threads are bound while they work, and only then."""
     while time.monotonic() < end:
         for task in Path("/proc/self/task").iterdir():
-            affinities.add(tuple(sorted(os.sched_getaffinity(int(task.name)))))
+            with contextlib.suppress(ProcessLookupError):
+                affinities.add(tuple(sorted(os.sched_getaffinity(int(task.name)))))
         time.sleep(0.001)
 
 
 def _processor_seconds() -> dict[str, float]:
-    tasks = Path("/proc/self/task")
-    return {task.name: int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks.iterdir()}
+    """By thread. One that ends between the listing and the reading (the callers of before) is left out."""
+    seconds: dict[str, float] = {}
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            seconds[task.name] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return seconds
 
 
 if __name__ == "__main__":
