@@ -91,3 +91,18 @@ def corners(
             kept.append(case)
     reason = "a quick search looks at the corners of the shape matrix"
     return tuple(kept), (*skipped, *(SkippedCase(shape=shape, reason=reason) for shape in left))
+
+
+def without_largest(axes: tuple[AxisPlan, ...], cases: tuple[CasePlan, ...]) -> tuple[CasePlan, ...]:
+    """Cases but for those where every axis is at its greatest size, which take longer than all others together.
+
+    All of them, where some axis would not be looked at at its greatest size any more.
+
+    Args:
+        axes: the declared dynamic axes.
+        cases: of the shape matrix.
+    """
+    greatest = {axis.name: axis.max for axis in axes}
+    kept = tuple(case for case in cases if case.shape.as_dict() != greatest)
+    reached = {name for case in kept for name, size in case.shape.sizes if size == greatest[name]}
+    return kept if kept and reached == greatest.keys() else cases

@@ -16,6 +16,7 @@ from ortc.candidate import Made, Material, assemble
 from ortc.context import Context, T, error_data, is_deterministic
 from ortc.digests import code_digest
 from ortc.errors import AccuracyError, StageError
+from ortc.matrix import without_largest
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
 from ortc.sample_sources import load_samples, samples_key
@@ -290,24 +291,32 @@ def _canonical_bundle(context: Context, exported: Exported, entry: Entry, cases:
 def _check_canonical(
     context: Context, material: Material, key: dict[str, Any], graph: Entry, factory: Callable[[], InputFactory]
 ) -> None:
-    """Run the exported graph, unoptimized, over the whole shape matrix.
+    """Run the exported graph, unoptimized, over the shape matrix.
+
+    A quick search looks at the largest shape with what ships alone.
 
     Raises:
         ExportError: it does not load or run at some shape: the export baked something in.
         AccuracyError: it runs, and computes something else than PyTorch.
     """
     interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
+    cases = material.cases
+    if context.plan.search == "quick":
+        kept = without_largest(context.plan.export.axes, context.plan.cases)
+        left = {str(case) for case in context.plan.cases} - {str(case) for case in kept}
+        cases = tuple(case for case in cases if case.name not in left)
     inputs = {
         "model": key,
+        "only": [case.name for case in cases],
         "host": context.host.fingerprint(),
         "code": code_digest("stages/verify.py", "compare.py", "worker.py", "crew.py"),
     }
 
     def action(output: Path) -> dict[str, Any]:  # the result is all there is
         bundle = _canonical_bundle(context, material.exported, graph, material.cases)
-        return check_bundle(interpreter, bundle, material.cases, factory(), None).model_dump(mode="json")
+        return check_bundle(interpreter, bundle, cases, factory(), None).model_dump(mode="json")
 
-    entry = context.run("shape matrix", f"{len(material.cases)} cases", inputs, action)
+    entry = context.run("shape matrix", f"{len(cases)} cases", inputs, action)
     if entry.pending:
         return
     check = Check.model_validate(entry.result)

@@ -140,6 +140,7 @@ class VariantPlan(Frozen):
     fallback: tuple[Fallback, ...] = ()
     blocks: tuple[str, ...] = Field(default=(), description="Nodes whose weights alone are rounded, to 8 bits.")
     exclude: tuple[str, ...] = Field(default=(), description="Nodes that stay in floating point.")
+    stands_in_for: Name | None = Field(default=None, description="It is made only where this variant cannot be.")
     rewrites: tuple[Rewrite, ...] = ()
     offline: bool
     runtime: RuntimePlan

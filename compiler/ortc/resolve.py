@@ -139,6 +139,10 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
             variants.append(_variant(variant, profile))
         else:
             left_out.append(LeftOut(variant=variant.name, reason=reason))
+    if search == "quick" and forced is None:
+        tried = {variant.name for variant in variants}
+        others = {variant.name: variant.stands_in_for for variant in wanted if variant.stands_in_for in tried}
+        variants = [variant.model_copy(update={"stands_in_for": others.get(variant.name)}) for variant in variants]
     at = target.latency_budget.at if target.latency_budget else {}
     return TargetPlan(
         name=name,
@@ -159,7 +163,7 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
                 config_entries=entry.config_entries,
             )
             for entry in profile.tuning
-            if target.objective in entry.objectives and search != "none"
+            if target.objective in entry.objectives and (search == "full" or (search == "quick" and entry.quick))
         ),
         graph_levels=profile.graph_levels,
         measure_at=Shape(sizes=tuple((axis.name, at.get(axis.name, axis.typical)) for axis in axes)),

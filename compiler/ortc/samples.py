@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,7 +22,8 @@ MAX_SAMPLES = 128
 """Real samples that are checked for parity; evenly spaced when there are more."""
 BATCH = 8
 """Real samples are checked in batches of this, or of the batch axis' maximum when that is less."""
-
+POSITIONS = 256
+"""Most elements along the dynamic axes of such a batch, where one sample alone has no more."""
 SENSITIVITY_BATCHES = 5
 """Most batches of real samples that nodes are compared by: each is run once for every node."""
 CALIBRATION_SAMPLES = 512
@@ -191,13 +193,38 @@ class InputFactory:
         picked = sorted({round(i) for i in np.linspace(0, count - 1, min(count, most))})
         size = max(axis.min, min(batch, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
         batches = []
-        for begin in range(0, len(picked), size):
-            group = picked[begin : begin + size]
+        for group in self._groups(picked, size):
             name = f"{SAMPLES} {group[0] + 1}-{group[-1] + 1}"
             wanted = max(axis.min, -(-len(group) // axis.multiple_of) * axis.multiple_of)
             filled = [*group, *itertools.islice(itertools.cycle(picked), wanted - len(group))]
             batches.append((name, self._real_batch(filled)))
         return batches
+
+    def _groups(self, picked: list[int], size: int) -> Iterator[list[int]]:
+        """Rows of samples, so many at a time: fewer where they are long, as a bundle repeats a batch at every start."""
+        group: list[int] = []
+        widest = 0
+        for row in picked:
+            width = max(widest, self._width(row))
+            if group and (len(group) == size or (len(group) + 1) * width > POSITIONS):
+                yield group
+                group, width = [], self._width(row)
+            group.append(row)
+            widest = width
+        if group:
+            yield group
+
+    def _width(self, row: int) -> int:
+        """Elements of a sample along its dynamic axes, and along that of a text; 1 without any."""
+        if self.samples.texts:
+            last = self.inputs[0].shape[-1]
+            most = self.axes[last].max if isinstance(last, str) else last
+            return min(len(self.samples.texts[row]) + len(self.samples.prefix) + len(self.samples.suffix), most)
+        widths = [1]
+        for tensor in self.inputs:
+            sizes = zip(tensor.shape[1:], self.samples.arrays[tensor.name].shape[1:], strict=False)
+            widths.append(math.prod(size for axis, size in sizes if isinstance(axis, str)))
+        return max(widths)
 
     def _real_batch(self, rows: list[int]) -> dict[str, Array]:
         if not self.samples.texts:

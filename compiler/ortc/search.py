@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ortc.plan import TargetPlan
+from ortc.plan import TargetPlan, VariantPlan
 from ortc.report import Contender, Decision, Race
 from ortc.statistics import Interval, median, ratio_of_rounds
 from ortc.target_bundle import Tried
@@ -58,6 +58,34 @@ class Ranking:
 def name_of(entry: Tried) -> str:
     """The variant's name, by which races and decisions know it."""
     return entry.made.variant.name
+
+
+def make_all(
+    variants: Sequence[VariantPlan], make: Callable[[Sequence[VariantPlan]], list[Tried]]
+) -> tuple[list[Tried], list[Decision]]:
+    """Make variants; those that stand in for another only where that one cannot be made.
+
+    Args:
+        variants: of a target's plan.
+        make: makes several.
+
+    Returns:
+        What was made, failures among it, and decisions about what was not.
+    """
+    made = make([variant for variant in variants if variant.stands_in_for is None])
+    failed = {name_of(entry) for entry in made if entry.failed is not None}
+    made += make([variant for variant in variants if variant.stands_in_for in failed])
+    tried = {name_of(entry) for entry in made}
+    return made, [
+        Decision(
+            variant=variant.name,
+            graph_level=None,
+            outcome="left out",
+            reason=f"a full search tries it beside {variant.stands_in_for}",
+        )
+        for variant in variants
+        if variant.name not in tried
+    ]
 
 
 def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer, rounds: int = SECOND_ROUNDS) -> Ranking:
@@ -170,13 +198,18 @@ def _not_worth_it(
 
     Variants that had to be verified for that are replaced in the queue.
     """
+    beaten = False
     for other in simpler:
         if pays(ranking, entry, other):
             continue
         if (gain := ranking.ratio(name_of(other), name_of(entry))) is not None and gain.value >= MUST_PAY:
+            if beaten:
+                # It comes behind the one that lost the duel.
+                continue
             # Faster, it seems, in too few rounds to be sure: a duel settles it.
             duel = Ranking([entry, other], [race([entry, other], DUEL_ROUNDS, SECOND_RUNS)])
             if pays(duel, entry, other):
+                beaten = True
                 continue
         checked = queue[queue.index(other)] = verify(other)
         if checked.failed is not None:

@@ -1,8 +1,8 @@
 """Target profiles: what a platform is, which variants to try on it and what it promises by default."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ortc.spec import Model, Name, Objective, Platform, Precision
 from ortc.units import Duration, Size
@@ -85,6 +85,7 @@ class Tuning(Model):
     )
     options: dict[str, bool | str] = Field(default_factory=dict, description="Attributes of SessionOptions.")
     config_entries: dict[str, str] = Field(default_factory=dict, description="Session configuration keys.")
+    quick: bool = Field(default=True, description="Whether a quick search tries them, too.")
 
 
 class Variant(Model):
@@ -136,6 +137,9 @@ class Variant(Model):
     )
     offline: bool = Field(default=True, description="Optimize the graph at build time, and ship it so.")
     quick: bool = Field(default=True, description="Whether a quick search tries it, too.")
+    stands_in_for: Name | None = Field(
+        default=None, description="A quick search tries it only where this other variant cannot be made."
+    )
 
 
 class Placement(Model):
@@ -188,3 +192,14 @@ class TargetProfile(Model):
     placement: Placement = Field(default_factory=Placement, description="What may run on the CPU.")
     gates: Gates = Field(default_factory=Gates, description="Budgets that hold when the spec sets none.")
     image: Image = Field(description="What the Dockerfile is rendered from.")
+
+    @model_validator(mode="after")
+    def _stand_ins_are_for_others(self) -> Self:
+        for variant in self.variants:
+            others = sorted(other.name for other in self.variants if other is not variant)
+            if variant.stands_in_for is not None and variant.stands_in_for not in others:
+                raise ValueError(
+                    f"`{variant.name}` stands in for `{variant.stands_in_for}`, which is no other variant of the "
+                    f"profile: {', '.join(others) or 'it has none'}"
+                )
+        return self

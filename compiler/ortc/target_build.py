@@ -21,6 +21,7 @@ from ortc.search import (
     better_of,
     leads,
     lost,
+    make_all,
     name_of,
     rank,
     rejected,
@@ -80,9 +81,13 @@ class TargetBuilder:
         if not self.builder.runnable:
             return self._unseen()
         level, tuning = self.target.graph_levels[0], self._first_tuning()
-        made = self.context.each(
-            [partial(self.builder.make, variant, level, tuning) for variant in self.target.variants]
+        made, spared = make_all(
+            self.target.variants,
+            lambda variants: self.context.each(
+                [partial(self.builder.make, variant, level, tuning) for variant in variants]
+            ),
         )
+        self.decisions |= {decision.variant: decision for decision in spared}
         ready = self._distinct([entry for entry in made if entry.failed is None])
         if len(ready) > 1:
             seen = {

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.matrix import MAX_COMBINATIONS, corners, shape_matrix, sizes
+from ortc.matrix import MAX_COMBINATIONS, corners, shape_matrix, sizes, without_largest
 from ortc.plan import AxisPlan, Shape
 
 
@@ -127,3 +127,19 @@ def test_corners_of_an_encoder() -> None:
         (16, 23),
         (16, 128),
     }
+
+
+def test_the_largest_shape_is_left_out_where_every_axis_is_still_looked_at() -> None:
+    axes = (
+        AxisPlan(name="batch", min=1, typical=1, max=16),
+        AxisPlan(name="sequence", min=1, typical=128, max=512),
+    )
+    cases, _ = shape_matrix(axes, "sequence")
+    kept = without_largest(axes, cases)
+    assert {case.shape.sizes for case in set(cases) - set(kept)} == {(("batch", 16), ("sequence", 512))}
+    # One axis, or an axis that no other case has at its greatest size.
+    alone, _ = shape_matrix(axes[:1], None)
+    assert without_largest(axes[:1], alone) == alone
+    few = tuple(case for case in cases if case.shape.as_dict()["batch"] == 1 or case not in kept)
+    assert without_largest(axes, few) == few
+    assert without_largest((), shape_matrix((), None)[0]) == shape_matrix((), None)[0]

@@ -19,6 +19,7 @@ from ortc.samples import (
     CALIBRATION_SAMPLES,
     MASK,
     MAX_SAMPLES,
+    POSITIONS,
     SYNTHETIC_CALIBRATION,
     InputFactory,
     Samples,
@@ -169,6 +170,20 @@ def test_arrays_go_in_batches() -> None:
     found = InputFactory((PIXELS,), (BATCH_AXIS,), numbered(11)).real()
     assert [name for name, _ in found] == ["samples 1-8", "samples 9-11"]
     assert rows(found) == [list(range(8)), [8, 9, 10]]
+
+
+def test_long_samples_go_in_smaller_batches() -> None:
+    """One row of these is as much work as all of a short batch, and a bundle repeats a batch at every start."""
+    axes = (BATCH_AXIS, AxisPlan(name="sequence", min=1, typical=128, max=200))
+    texts = tuple((1,) * length for length in (3, 100, 3, 3, 198, 500, 2, 2))
+    found = InputFactory(TEXT, axes, Samples(texts=texts, prefix=(101,), suffix=(102,))).real()
+    assert [name for name, _ in found] == ["samples 1-2", "samples 3-4", "samples 5-5", "samples 6-6", "samples 7-8"]
+    assert all(feeds["input_ids"].size <= POSITIONS for _, feeds in found)
+    pixels = PIXELS.model_copy(update={"shape": ("batch", "height", 3)})
+    tall = AxisPlan(name="height", min=1, typical=2, max=300)
+    arrays = {"pixels": np.zeros((5, 100, 3), np.float32)}
+    found = InputFactory((pixels,), (BATCH_AXIS, tall), Samples(arrays=arrays)).real()
+    assert [feeds["pixels"].shape[0] for _, feeds in found] == [2, 2, 1]
 
 
 def test_many_samples_are_thinned_evenly() -> None:

@@ -22,6 +22,7 @@ from ortc.search import (
     Survivor,
     is_simpler,
     lost,
+    make_all,
     name_of,
     pays,
     rank,
@@ -38,6 +39,7 @@ def tried(name: str, precision: str, size: int = 100) -> Tried:
     return Tried(made=made, key=name, check=None, verdicts=(), lowered=None)
 
 
+NOTHING_TO_MERGE = Verdict(gate="applies", platform="linux/amd64", outcome="fail", observed="0", limit="1")
 FP32, INT8, OTHER = tried("fp32", "fp32"), tried("int8", "int8", 25), tried("int8-smooth", "int8", 26)
 
 
@@ -101,6 +103,18 @@ def test_reduced_precision_must_pay(speedup: float, worth: bool) -> None:
     assert 1.02 < MUST_PAY < 1.04
     ranking = rank([FP32, INT8], target(), Races(fp32=10 * speedup, int8=10))
     assert pays(ranking, INT8, FP32) is worth
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_what_stands_in_for_another_is_made_where_that_cannot_be(possible: bool) -> None:
+    merged = replace(INT8, verdicts=() if possible else (NOTHING_TO_MERGE,))
+    made = {"fp32": FP32, "int8": merged, "int8-smooth": OTHER}
+    stand_in = OTHER.made.variant.model_copy(update={"stands_in_for": "int8"})
+    variants = [FP32.made.variant, stand_in, INT8.made.variant]
+    found, spared = make_all(variants, lambda some: [made[variant.name] for variant in some])
+    assert [name_of(entry) for entry in found] == ["fp32", "int8", *([] if possible else ["int8-smooth"])]
+    left_out = [("int8-smooth", "left out", "a full search tries it beside int8")] if possible else []
+    assert [(entry.variant, entry.outcome, entry.reason) for entry in spared] == left_out
 
 
 def on_another_runtime(entry: Tried, name: str) -> Tried:
@@ -240,6 +254,10 @@ def test_a_gain_that_is_not_clear_is_settled_by_more_rounds(settled: float, winn
     judge, races = Judge(), Disturbed(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
     assert name_of(next(search(judge, races, FP32, INT8)).entry) == winner
     assert races.run[-1] == ({"fp32", "int8"}, DUEL_ROUNDS)
+    # Of several that might be as fast, the fastest stands for those behind it.
+    races = Disturbed(fp32=10.0, fp32_other=10.5, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
+    assert name_of(next(search(Judge(), races, tried("fp32-other", "fp32"), FP32, INT8)).entry) == winner
+    assert [names for names, rounds in races.run if rounds == DUEL_ROUNDS] == [{"fp32", "int8"}]
     # What nobody takes for faster is not raced again.
     races = Disturbed(fp32=10.0, int8=9.9)
     assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == "fp32"
