@@ -16,8 +16,8 @@ FIRST_ROUNDS, FIRST_RUNS = 4, 2
 SECOND_ROUNDS, SECOND_RUNS = 10, 5
 QUICK_ROUNDS = 6
 """Instead of SECOND_ROUNDS in a quick search."""
-DUEL_ROUNDS = 16
-"""Of a variant that seems faster than a simpler one, and is not clearly so."""
+DUEL_ROUNDS = (8, 12)
+"""Of a variant that seems faster than a simpler one, and is not clearly so; the second where the first do not tell."""
 KEPT = 1.35
 """A variant that took this many times as long as the fastest in the first, cheap rounds is not raced again."""
 EXACT_KEPT = 2.0
@@ -207,8 +207,7 @@ def _not_worth_it(
                 # It comes behind the one that lost the duel.
                 continue
             # Faster, it seems, in too few rounds to be sure: a duel settles it.
-            duel = Ranking([entry, other], [race([entry, other], DUEL_ROUNDS, SECOND_RUNS)])
-            if pays(duel, entry, other):
+            if pays(_duel(entry, other, race), entry, other):
                 beaten = True
                 continue
         checked = queue[queue.index(other)] = verify(other)
@@ -221,6 +220,20 @@ def _not_worth_it(
                 continue
         return checked
     return None
+
+
+def _duel(entry: Tried, simpler: Tried, race: Racer) -> Ranking:
+    """More rounds of two variants, until they tell whether one pays or there were enough."""
+    rounds: dict[str, tuple[tuple[float, ...], ...]] = {name_of(entry): (), name_of(simpler): ()}
+    for more in DUEL_ROUNDS:
+        latest = race([entry, simpler], more, SECOND_RUNS)
+        rounds = {contender.name: rounds[contender.name] + contender.rounds for contender in latest.contenders}
+        contenders = tuple(Contender(name=name, rounds=values) for name, values in rounds.items())
+        duel = Ranking([entry, simpler], [latest.model_copy(update={"contenders": contenders})])
+        gain = duel.ratio(name_of(simpler), name_of(entry))
+        if pays(duel, entry, simpler) or (gain is not None and gain.high is not None and gain.high < MUST_PAY):
+            break
+    return duel
 
 
 def pays(ranking: Ranking, entry: Tried, simpler: Tried) -> bool:

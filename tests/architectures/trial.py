@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 import time
@@ -115,6 +116,10 @@ def context_of(architecture: Architecture, opset: int) -> Iterator[InProcess]:
         yield InProcess(plan, root, store, describe(), Progress(), root / "work", stack, fetched)
 
 
+INSTALLED = re.compile(r"/[^\s\"']*/site-packages/")
+"""Where this machine keeps packages, which says nothing to readers of the record."""
+
+
 def trial(architecture: Architecture, opset: int, variants: Sequence[str]) -> Json:
     """What became of one architecture at one opset, and of some of the target's variants.
 
@@ -151,7 +156,7 @@ def trial(architecture: Architecture, opset: int, variants: Sequence[str]) -> Js
         found |= {
             "error": error.message,
             "help": error.help,
-            "details": list(error.details),
+            "details": [INSTALLED.sub("", detail) for detail in error.details],
             "kind": type(error).__name__,
         }
     found["seconds"] = round(time.monotonic() - begin, 1)

@@ -247,21 +247,34 @@ def test_a_gain_that_is_not_clear_is_settled_by_more_rounds(settled: float, winn
         """Something else takes the processor now and then, until the last race."""
 
         def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
-            if rounds == DUEL_ROUNDS:
+            if rounds in DUEL_ROUNDS:
                 self.milliseconds["int8"] = settled
             return super().__call__(entries, rounds, runs)
 
     judge, races = Judge(), Disturbed(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
     assert name_of(next(search(judge, races, FP32, INT8)).entry) == winner
-    assert races.run[-1] == ({"fp32", "int8"}, DUEL_ROUNDS)
+    assert races.run[-1] == ({"fp32", "int8"}, DUEL_ROUNDS[0])
     # Of several that might be as fast, the fastest stands for those behind it.
     races = Disturbed(fp32=10.0, fp32_other=10.5, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
     assert name_of(next(search(Judge(), races, tried("fp32-other", "fp32"), FP32, INT8)).entry) == winner
-    assert [names for names, rounds in races.run if rounds == DUEL_ROUNDS] == [{"fp32", "int8"}]
+    assert [names for names, rounds in races.run if rounds in DUEL_ROUNDS] == [{"fp32", "int8"}]
     # What nobody takes for faster is not raced again.
     races = Disturbed(fp32=10.0, int8=9.9)
     assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == "fp32"
-    assert races.run[-1][1] != DUEL_ROUNDS
+    assert races.run[-1][1] not in DUEL_ROUNDS
+
+
+@pytest.mark.parametrize(("then", "winner"), [(8.0, "int8"), (11.0, "fp32")])
+def test_a_duel_goes_on_until_it_tells(then: float, winner: str) -> None:
+    class Calmer(Races):
+        def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
+            if rounds == DUEL_ROUNDS[1]:
+                self.milliseconds["int8"] = then
+            return super().__call__(entries, rounds, runs)
+
+    races = Calmer(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
+    assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == winner
+    assert [rounds for _, rounds in races.run[-2:]] == list(DUEL_ROUNDS)
 
 
 class Slowed(Races):
