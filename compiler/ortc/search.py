@@ -91,8 +91,8 @@ def make_all(
 def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer, rounds: int = SECOND_ROUNDS) -> Ranking:
     """Order variants by the objective: one sort by size, or races that become longer for the ones that matter.
 
-    Successive halving (Jamieson and Talwalkar, 2016) in two steps: a few rounds of all, then more of those within
-    35 % of the fastest. The fastest fp32 variant stays in up to twice that time: a reduced precision has to beat it.
+    Successive halving (Jamieson and Talwalkar, 2016) in two steps: a few rounds of all, then more of those that may be
+    within 35 % of the fastest. The fastest fp32 variant stays in up to twice that time: a reduced precision has to beat it.
     """
     if target.objective == "size":
         return Ranking(sorted(entries, key=lambda entry: entry.made.graph.bytes))
@@ -103,7 +103,8 @@ def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer, rounds: int 
     exact = [name_of(entry) for entry in entries if entry.made.variant.precision == "fp32"]
     baseline = min(exact, key=lambda name: slowness[name], default=None)
     limits = {name: EXACT_KEPT if name == baseline else KEPT for name in slowness}
-    kept = [entry for entry in entries if slowness[name_of(entry)] <= limits[name_of(entry)]]
+    least = _least_slowness(first.contenders)
+    kept = [entry for entry in entries if least[name_of(entry)] <= limits[name_of(entry)]]
     rest = [entry for entry in entries if entry not in kept]
     rest.sort(key=lambda entry: slowness[name_of(entry)])
     if len(kept) == 1:
@@ -120,6 +121,13 @@ def _slowness(contenders: Sequence[Contender]) -> dict[str, float]:
     found = {entry.name: ratio_of_rounds(entry.rounds, fastest.rounds).value for entry in contenders}
     best = min(found.values())
     return {name: value / best for name, value in found.items()}
+
+
+def _least_slowness(contenders: Sequence[Contender]) -> dict[str, float]:
+    """The same of each one's best round: of few rounds, a neighbour on the machine can spoil most for one contender."""
+    count = len(contenders[0].rounds)
+    rounds = [{entry.name: median(entry.rounds[index]) for entry in contenders} for index in range(count)]
+    return {entry.name: min(times[entry.name] / min(times.values()) for times in rounds) for entry in contenders}
 
 
 class Survivor(NamedTuple):

@@ -86,6 +86,16 @@ def test_what_is_far_behind_is_not_raced_again_unless_it_is_a_close_baseline() -
     assert pays(ranking, INT8, FP32)
 
 
+def test_one_good_round_is_enough_to_be_raced_again() -> None:
+    """Someone else on the machine slows what runs meanwhile, now and then most rounds of one contender."""
+    unlucky = [16.0, 16.5, 13.0, 18.0]
+    ranking = rank([INT8, OTHER], target(), Races(int8=10, int8_smooth=unlucky))
+    assert [contender.name for contender in ranking.races[-1].contenders] == ["int8", "int8-smooth"]
+    assert len(ranking.races) == 2
+    unlucky[2] = 13.6
+    assert len(rank([INT8, OTHER], target(), Races(int8=10, int8_smooth=unlucky)).races) == 1
+
+
 def test_a_single_variant_is_not_raced() -> None:
     races = Races()
     assert names(rank([INT8], target(), races)) == ["int8"]
