@@ -92,7 +92,8 @@ def rank(entries: Sequence[Tried], target: TargetPlan, race: Racer, rounds: int 
     """Order variants by the objective: one sort by size, or races that become longer for the ones that matter.
 
     Successive halving (Jamieson and Talwalkar, 2016) in two steps: a few rounds of all, then more of those that may be
-    within 35 % of the fastest. The fastest fp32 variant stays in up to twice that time: a reduced precision has to beat it.
+    within 35 % of the fastest. The fastest fp32 variant stays in up to twice that time: a reduced precision has to
+    beat it.
     """
     if target.objective == "size":
         return Ranking(sorted(entries, key=lambda entry: entry.made.graph.bytes))
