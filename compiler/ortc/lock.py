@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from ortc.errors import StageError
-from ortc.plan import MIXED, Frozen, Plan
+from ortc.mix import Mix, is_made_from, mixed
+from ortc.plan import Frozen, Plan
 from ortc.report import BuildReport
 from ortc.target import GraphLevel
 
@@ -26,9 +27,10 @@ class Ingredients(Frozen):
 
 
 class LockedTarget(Frozen):
-    """What ships on one target."""
+    """What ships on one target; `mix` says which nodes are kept in higher precision."""
 
     variant: str
+    mix: Mix | None = None
     graph_level: GraphLevel
     tuning: str | None
     runtime: str
@@ -101,6 +103,7 @@ def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedS
         chosen[target.target] = LockedTarget.model_validate(
             {
                 "variant": target.variant,
+                "mix": target.mix,
                 "graph_level": target.graph_level,
                 "tuning": target.tuning,
                 "runtime": f"{runtime.package}=={runtime.version}",
@@ -116,13 +119,8 @@ def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedS
     )
 
 
-def is_made_from(name: str, planned: str) -> bool:
-    """Whether a variant that ships is a planned one, or that with some nodes in higher precision."""
-    return name in (planned, f"{planned}{MIXED}")
-
-
 def restrict(plan: Plan, entry: LockedSpec) -> Plan:
-    """The plan with each target's variant and graph level fixed to the locked ones.
+    """The plan with each target's variant, its mix of precisions and its graph level fixed to the locked ones.
 
     Raises:
         StageError: the plan is not the one that was locked.
@@ -131,12 +129,16 @@ def restrict(plan: Plan, entry: LockedSpec) -> Plan:
         raise StageError(
             f"`{plan.name}` differs from {LOCK_FILE}: the plan has sha256 {plan.digest()[:12]}…, "
             f"locked is {entry.plan_sha256[:12]}…",
-            help="the spec, a profile, the pins or ortc itself changed; look at `ortc plan`, then `ortc lock` again",
+            help="the spec, a profile, the pins, `--search`, `--variant` or ortc itself changed; look at `ortc plan`, "
+            "then `ortc lock` again",
         )
     targets = []
     for target in plan.targets:
         fixed = entry.targets[target.name]
         variants = tuple(variant for variant in target.variants if is_made_from(fixed.variant, variant.name))
+        if fixed.mix is not None:
+            # The very nodes: another machine's measurements might choose others.
+            variants = tuple(mixed(variant, fixed.mix) for variant in variants)
         tuning = tuple(entry for entry in target.tuning if entry.name == fixed.tuning)
         update = {
             "variants": variants,

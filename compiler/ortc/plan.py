@@ -151,9 +151,10 @@ class VariantPlan(Frozen):
         """Whether it is made with the ranges that activations take on samples."""
         return self.quantization == "int8-static" or self.smoothing is not None
 
-
-MIXED = "-mixed"
-"""Ends the name of a variant some of whose nodes are kept in higher precision."""
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some of its nodes are kept in higher precision."""
+        return bool(self.blocks or self.exclude)
 
 
 class TuningPlan(Frozen):
@@ -281,7 +282,9 @@ class Plan(Frozen):
     name: Name
     version: Version
     search: Search
-    variant: Name | None = Field(description="The only variant that is tried, whatever its precision; None for all.")
+    variant: Name | None = Field(
+        description="The only variant that is tried, or its mix, whatever its precision; None for all."
+    )
     model: ModelPlan
     export: ExportPlan
     accuracy: AccuracyPlan
@@ -292,7 +295,7 @@ class Plan(Frozen):
     @property
     def calibrates(self) -> bool:
         """Whether some variant needs samples that nothing is judged by."""
-        return any(v.is_calibrated or v.fallback for target in self.targets for v in target.variants)
+        return any(v.is_calibrated or v.fallback or v.is_mixed for target in self.targets for v in target.variants)
 
     def to_json(self) -> str:
         """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ortc.plan import MIXED, VariantPlan
+from ortc.mix import mixed
 from ortc.report import Trade, TradeNode, TradePoint, Verdict
 from ortc.sensitivity import Ladder, Sensitivity, find_sensitivity
 from ortc.target_bundle import Tried
@@ -58,7 +58,7 @@ def refine(builder: VariantBuilder, entry: Tried) -> Refined:
     reached = ladder.top if step is None else max(1, step)
     reason = "no mix of precisions that leaves half of the nodes on integers is right on the calibration samples"
     for _ in range(0 if step is None else ATTEMPTS):
-        attempt = builder.judge(builder.make(_mixed(entry.made.variant, ladder, reached), entry.made.level))
+        attempt = builder.judge(builder.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
         if attempt.failed is None:
             passed = attempt
             break
@@ -73,18 +73,6 @@ def refine(builder: VariantBuilder, entry: Tried) -> Refined:
         reason = note
     judged = [entry, *rejected, *([passed] if passed is not None else [])]
     return Refined(passed, tuple(rejected), _trade(found, ladder, judged, entry), reason)
-
-
-def _mixed(variant: VariantPlan, ladder: Ladder, step: int) -> VariantPlan:
-    mix = ladder.mix(step)
-    return variant.model_copy(
-        update={
-            "name": f"{variant.name}{MIXED}",
-            "blocks": mix.blocks,
-            "exclude": (*variant.exclude, *mix.exclude),
-            "fallback": (),
-        }
-    )
 
 
 def _count(ladder: Ladder, step: int) -> str:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ortc.compare import Difference
 from ortc.host import Host
+from ortc.mix import Mix
 from ortc.plan import Frozen
 from ortc.statistics import Interval
 
@@ -169,6 +170,7 @@ class TargetReport(Frozen):
     target: str
     status: Literal["published", "provisional", "failed"]
     variant: str | None = None
+    mix: Mix | None = Field(default=None, description="Nodes that the variant keeps in higher precision, if any.")
     graph_level: str | None = None
     tuning: str | None = None
     precision: str | None = None

@@ -5,6 +5,7 @@ from typing import Literal
 
 from ortc import __version__
 from ortc.matrix import corners, shape_matrix
+from ortc.mix import is_asked_for
 from ortc.plan import (
     AccuracyPlan,
     AxisPlan,
@@ -49,7 +50,7 @@ def resolve(
         profiles: profile of each target, by the target's name.
         targets: names of the targets to build; all when empty.
         search: how far to look.
-        variant: the only one to try, whatever the precision asked for, or None.
+        variant: the only one to try, or its mix, whatever the precision asked for; or None.
     """
     export = _export(spec)
     planned = tuple(
@@ -128,7 +129,7 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
     variants: list[VariantPlan] = []
     left_out: list[LeftOut] = []
     for variant in wanted:
-        if forced not in (None, variant.name):
+        if forced is not None and not is_asked_for(forced, variant):
             continue
         reason = why_not(spec, engine_of(profile, variant), variant, platforms)
         if reason is None and search == "quick" and forced is None and not variant.quick:

@@ -17,12 +17,13 @@ import numpy as np
 
 from ortc.arrays import read_arrays, write_arrays
 from ortc.digests import code_digest
+from ortc.mix import Mix
 from ortc.plan import CasePlan, Frozen, VariantPlan
 from ortc.report import Check, Verdict
 from ortc.samples import MASK
 from ortc.stages.graph import MODEL_FILE
 from ortc.stages.optimize import rewrite_variant
-from ortc.stages.sensitivity import Mix, Node, layers, prepare, write_mixes
+from ortc.stages.sensitivity import Node, layers, prepare, write_mixes
 from ortc.stages.verify import ReferenceCase, accuracy_verdicts, run_cases
 from ortc.statistics import median
 from ortc.target_bundle import Tried

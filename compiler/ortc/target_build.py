@@ -10,6 +10,7 @@ from ortc.context import Context
 from ortc.cpu_check import check_on_cpu
 from ortc.errors import StageError
 from ortc.finish import prepack, tune
+from ortc.mix import MIXED, mix_of
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
 from ortc.refine import can_be_refined, closeness, refine
@@ -235,6 +236,8 @@ class TargetBuilder:
         if len(self.target.variants) > 1:
             best = {"size": "smallest", "latency": "fastest", "throughput": "most requests per second"}
             reason = f"{best[self.target.objective]} that passes"
+        if self.context.plan.variant == f"{name_of(entry)}{MIXED}":
+            reason = "right as a whole: no node has to be kept in higher precision"
         notes = [reason, *filter(None, (tuned, packed, entry.lowered))]
         elsewhere = self._elsewhere(entry, ranking)
         return self._judge(entry, outcome, measured, verdicts, "; ".join(notes), ranking, elsewhere)
@@ -363,6 +366,7 @@ class TargetBuilder:
                 "target": self.target.name,
                 "status": status,
                 "variant": chosen.name,
+                "mix": mix_of(chosen),
                 "graph_level": made.level,
                 "tuning": None if made.tuning is None else made.tuning.name,
                 "precision": chosen.precision,

@@ -1,8 +1,12 @@
-"""The sensitivity pass: one outlier layer is found, and kept in floating point while all others run on integers."""
+"""The sensitivity pass: one outlier layer is found, and kept in higher precision while all others run on integers."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +17,73 @@ from tests.support.builds import Build, Compiler
 
 pytestmark = pytest.mark.integration
 
-OPTIONS = ("--variant", "int8-dynamic", "--search", "none")
+KINDS: tuple[outlier.Kind, ...] = ("channel", "layer")
+OPTIONS = ("--variant", "int8-dynamic-mixed", "--search", "none")
+
+Mixed = Callable[[outlier.Kind], Build]
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("outlier")
     (root / "pyproject.toml").touch()
-    (root / "spec.yaml").write_text(json.dumps(outlier.write(root), indent=1), "utf-8")
+    for kind in KINDS:
+        (root / f"{kind}.yaml").write_text(json.dumps(outlier.write(root, kind), indent=1), "utf-8")
     return root
 
 
 @pytest.fixture(scope="module")
-def mixed(ortc: Compiler, project: Path) -> Build:
-    return ortc.build(str(project / "spec.yaml"), *OPTIONS, output=project / "dist").succeeded()
+def mixed(ortc: Compiler, project: Path) -> Mixed:
+    """The build of a kind of outlier, made once."""
+
+    @cache
+    def build(kind: outlier.Kind) -> Build:
+        return ortc.build(project / f"{kind}.yaml", *OPTIONS, output=project / "dist").succeeded()
+
+    return build
 
 
-def target(build: Build) -> dict[str, Any]:
-    found: dict[str, Any] = build.report("outlier")["targets"][0]
+def target(build: Build, kind: outlier.Kind) -> dict[str, Any]:
+    found: dict[str, Any] = build.report(f"outlier-{kind}")["targets"][0]
     return found
 
 
-def test_plain_int8_fails_the_gate(mixed: Build) -> None:
-    plain = next(entry for entry in target(mixed)["decisions"] if entry["variant"] == "int8-dynamic")
+@pytest.mark.parametrize("kind", KINDS)
+def test_plain_int8_fails_the_gate(mixed: Mixed, kind: outlier.Kind) -> None:
+    plain = next(entry for entry in target(mixed(kind), kind)["decisions"] if entry["variant"] == "int8-dynamic")
     assert plain["outcome"] == "rejected"
     assert plain["reason"].startswith("cosine is")
 
 
-def test_the_outlier_layer_is_found(mixed: Build) -> None:
-    (trade,) = target(mixed)["trades"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_outlier_layer_is_found(mixed: Mixed, kind: outlier.Kind) -> None:
+    (trade,) = target(mixed(kind), kind)["trades"]
     worst, second, *_ = trade["nodes"]
-    assert worst["name"] == f"layer{outlier.OUTLIER}"
+    assert worst["name"] == f"layer{outlier.OUTLIER[kind]}"
     assert worst["error"] > 10 * second["error"]
 
 
-def test_what_ships_passes_with_all_others_on_integers(mixed: Build) -> None:
-    found = target(mixed)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_ships_passes_with_all_others_on_integers(mixed: Mixed, kind: outlier.Kind) -> None:
+    found = target(mixed(kind), kind)
     assert (found["variant"], found["precision"]) == ("int8-dynamic-mixed", "int8")
     cosine = next(v for v in found["verdicts"] if v["gate"] == "cosine")
     assert cosine["outcome"] == "pass"
-    assert float(cosine["observed"]) >= 0.998
-    graph = onnx.load(mixed.bundle("outlier", "edge") / "model" / "model.onnx")
+    assert float(cosine["observed"]) >= outlier.COSINE[kind]
+    kept = {*found["mix"]["blocks"], *found["mix"]["exclude"]}
+    assert f"layer{outlier.OUTLIER[kind]}" in kept
+    graph = onnx.load(mixed(kind).bundle(f"outlier-{kind}", "edge") / "model" / "model.onnx")
     operators = [node.op_type for node in graph.graph.node]
     integers = sum(operators.count(operator) for operator in ("MatMulIntegerToFloat", "DynamicQuantizeMatMul"))
     floats = sum(operators.count(operator) for operator in ("MatMul", "MatMulNBits", "Gemm", "FusedGemm"))
     assert integers + floats == outlier.LAYERS
+    assert floats == len(kept)
     assert integers >= 0.8 * outlier.LAYERS
 
 
-def test_the_trade_is_shown(mixed: Build) -> None:
-    (trade,) = target(mixed)["trades"]
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_trade_is_shown(mixed: Mixed, kind: outlier.Kind) -> None:
+    (trade,) = target(mixed(kind), kind)["trades"]
     points = [point for point in trade["points"] if point["data"] == "calibration"]
     assert {point["passes"] for point in points} == {True, False}
     everything = next(point for point in points if point["integers"] == outlier.LAYERS)
@@ -72,9 +93,28 @@ def test_the_trade_is_shown(mixed: Build) -> None:
     assert all(point["p50_ms"] > 0 for point in points)
 
 
-def test_the_same_inputs_give_the_same_bytes(mixed: Build, project: Path, tmp_path: Path, make_cache: Any) -> None:
-    again = Compiler(make_cache(tmp_path / "cache")).build(
-        str(project / "spec.yaml"), *OPTIONS, output=tmp_path / "dist"
-    )
-    sums = [build.bundle("outlier", "edge") / "SHA256SUMS" for build in (mixed, again.succeeded())]
+def test_the_same_inputs_give_the_same_bytes(mixed: Mixed, project: Path, tmp_path: Path, make_cache: Any) -> None:
+    again = Compiler(make_cache(tmp_path / "cache")).build(project / "channel.yaml", *OPTIONS, output=tmp_path / "dist")
+    sums = [build.bundle("outlier-channel", "edge") / "SHA256SUMS" for build in (mixed("channel"), again.succeeded())]
     assert sums[0].read_bytes() == sums[1].read_bytes()
+
+
+def test_a_locked_build_keeps_the_same_nodes_without_a_search(
+    ortc: Compiler, mixed: Mixed, project: Path, tmp_path: Path, make_cache: Any
+) -> None:
+    first, spec = mixed("layer"), project / "layer.yaml"
+    command = [sys.executable, "-m", "ortc", "lock", str(spec), *OPTIONS, "-o", str(tmp_path / "first")]
+    done = subprocess.run(command, env=ortc.environment(), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    entry = json.loads((project / "ortc.lock").read_bytes())["specs"]["outlier-layer"]["targets"]["edge"]
+    assert (entry["variant"], entry["mix"]) == ("int8-dynamic-mixed", target(first, "layer")["mix"])
+    # Nothing of it is known there: what is locked is all that says which nodes.
+    elsewhere = Compiler(make_cache(tmp_path / "cache"))
+    again = elsewhere.build(spec, "--locked", *OPTIONS, output=tmp_path / "dist").succeeded()
+    assert target(again, "layer")["mix"] == entry["mix"]
+    assert {"sensitivity", "variant"} & {stage["stage"] for stage in again.report("outlier-layer")["stages"]} == {
+        "variant"
+    }
+    files = ["model/model.onnx", "golden/0.inputs.npz", "golden/0.outputs.npz"]
+    bundles = [build.bundle("outlier-layer", "edge") for build in (first, again)]
+    assert [(bundles[0] / name).read_bytes() for name in files] == [(bundles[1] / name).read_bytes() for name in files]

@@ -1,41 +1,63 @@
-"""A model with one outlier layer: a channel that is a thousand times as large as its neighbours, and what undoes it."""
+"""Models with one outlier layer, of two kinds that plain INT8 breaks in different ways.
+
+`channel`: one column of a layer's weight is GAIN times as large, and the row of the next layer that reads it as many
+times smaller. The same function, but the next layer's input has no range left for its other channels.
+
+`layer`: all of a layer's weight is GAIN times as large, and all of the next one's as many times smaller. A scale of a
+whole tensor costs integers nothing; what it does is to saturate the activation between the two, so that what rounding
+moves across zero there comes out with the other sign.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-WIDTH, LAYERS, OUTLIER = 64, 12, 6
+Kind = Literal["channel", "layer"]
+WIDTH, LAYERS = 64, 12
+OUTLIER = {"channel": 6, "layer": 0}
+"""The layer that cannot be rounded. What lies before a saturating one is as sensitive, so that comes first."""
+COSINE = {"channel": 0.998, "layer": 0.99}
+"""The promise: kept with that layer in higher precision, and far off without."""
 GAIN = 1e3
 SAMPLES = 96
 
 
-def build(*, outlier: bool = True, width: int = WIDTH) -> onnx.ModelProto:
-    """x -> LAYERS times (MatMul, Add, Relu) -> y, with a residual around each.
-
-    With `outlier`, one column of a layer's weight is GAIN times as large, and the row of the next that reads it as many
-    times smaller: the same function, but the next layer's input has no range for its other channels.
-    """
+def build(kind: Kind | None = "channel", *, width: int = WIDTH) -> onnx.ModelProto:
+    """x -> LAYERS times (MatMul, Add, activation) -> y; without a kind, no layer is an outlier."""
     random = np.random.default_rng(3)
     nodes, tensors, current = [], {}, "x"
+    saturates = kind == "layer"
     for layer in range(LAYERS):
         tensors[f"layer{layer}.weight"] = random.standard_normal((width, width)) * np.sqrt(1 / width)
         tensors[f"layer{layer}.bias"] = random.standard_normal(width) * 0.1
-    if outlier:
-        tensors[f"layer{OUTLIER - 1}.weight"][:, 5] *= GAIN
-        tensors[f"layer{OUTLIER - 1}.bias"][5] *= GAIN
-        tensors[f"layer{OUTLIER}.weight"][5] /= GAIN
+    if kind == "channel":
+        outlier = OUTLIER[kind]
+        tensors[f"layer{outlier - 1}.weight"][:, 5] *= GAIN
+        tensors[f"layer{outlier - 1}.bias"][5] *= GAIN
+        tensors[f"layer{outlier}.weight"][5] /= GAIN
+    elif kind == "layer":
+        outlier = OUTLIER[kind]
+        tensors[f"layer{outlier}.weight"] *= GAIN
+        tensors[f"layer{outlier}.bias"] *= GAIN
+        tensors[f"layer{outlier + 1}.weight"] /= GAIN
+        for layer in range(outlier + 1, LAYERS):
+            # Beside what is a thousandth from there on, they would be all that is left.
+            tensors[f"layer{layer}.bias"] /= GAIN
     for layer in range(LAYERS):
         product, value = f"product{layer}", "y" if layer == LAYERS - 1 else f"value{layer}"
         weight, bias = f"layer{layer}.weight", f"layer{layer}.bias"
         nodes.append(helper.make_node("MatMul", [current, weight], [product], name=f"layer{layer}"))
         nodes.append(helper.make_node("Add", [product, bias], [f"sum{layer}"], name=f"add{layer}"))
-        nodes.append(helper.make_node("LeakyRelu", [f"sum{layer}"], [value], name=f"relu{layer}", alpha=0.3))
+        if saturates:
+            nodes.append(helper.make_node("Tanh", [f"sum{layer}"], [value], name=f"tanh{layer}"))
+        else:
+            nodes.append(helper.make_node("LeakyRelu", [f"sum{layer}"], [value], name=f"relu{layer}", alpha=0.3))
         current = value
     graph = helper.make_graph(
         nodes,
@@ -52,17 +74,18 @@ def samples(count: int = SAMPLES) -> dict[str, NDArray[Any]]:
     return {"x": np.random.default_rng(4).standard_normal((count, WIDTH)).astype(np.float32)}
 
 
-def write(root: Path) -> dict[str, Any]:
+def write(root: Path, kind: Kind = "channel") -> dict[str, Any]:
     """Write the model and its samples into a project, and give the spec of an edge bundle as a document."""
-    onnx.save(build(), root / "outlier.onnx")
+    name = f"outlier-{kind}"
+    onnx.save(build(kind), root / f"{name}.onnx")
     np.savez(root / "outlier.npz", **samples())  # type: ignore[arg-type]
     return {
         "apiVersion": "ortc/v1alpha1",
         "kind": "ModelDeployment",
-        "name": "outlier",
+        "name": name,
         "version": "1.0.0",
-        "model": {"source": "onnx", "path": "outlier.onnx"},
+        "model": {"source": "onnx", "path": f"{name}.onnx"},
         "export": {"opset": 17, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 8}}},
-        "accuracy": {"cosine": 0.998, "samples": "outlier.npz"},
+        "accuracy": {"cosine": COSINE[kind], "samples": "outlier.npz"},
         "targets": {"edge": {"latency_budget": {"p99": "60s"}, "unmeasured": "allow"}},
     }

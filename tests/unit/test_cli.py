@@ -146,6 +146,10 @@ def test_an_unknown_variant(command: str, capsys: pytest.CaptureFixture[str]) ->
     told = " ".join(capsys.readouterr().err.split())
     assert "target `cpu` has no variant `int4`; its profile has fp32, fp32-unfused," in told
     # One that another target's profile has: the way out is to name that target.
+    assert run([command, "specs/digits.yaml", "-t", "edge", "--variant", "int8-smooth-mixed"]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "target `edge` has no `int8-smooth-mixed`: its profile gives `int8-smooth` no `fallback`" in told
+    assert "mixes are int8-dynamic-mixed, int8-calibrated-mixed, int8-static-mixed" in told
     assert run([command, "specs/digits.yaml", "--variant", "fp32-openvino"]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "target `edge` has no variant `fp32-openvino`" in told

@@ -238,6 +238,17 @@ def test_a_forced_variant_is_the_only_one_whatever_the_precision() -> None:
     assert (cpu.precision, [variant.name for variant in cpu.variants], cpu.left_out) == ("fp32", ["int8-dynamic"], ())
 
 
+def test_a_mix_is_asked_for_by_the_name_of_its_variant() -> None:
+    checked = check_spec(ROOT / "specs" / "bert.yaml")
+    profile = checked.profiles["edge"]
+    fallbacks = {variant.name for variant in profile.variants if variant.fallback}
+    assert fallbacks >= {"int8-dynamic", "int8-calibrated"}
+    for variant in profile.variants:
+        made = resolve(checked.loaded.spec, checked.profiles, ("edge",), variant=f"{variant.name}-mixed")
+        expected = [variant.name] if variant.name in fallbacks else []
+        assert [entry.name for entry in made.targets[0].variants] == expected
+
+
 def test_why_a_variant_is_left_out() -> None:
     checked = check_spec(BERT, ())
     spec, profile = checked.loaded.spec, checked.profiles["cpu"]

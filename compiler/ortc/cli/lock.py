@@ -10,27 +10,30 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.options import output_option
-from ortc.cli.prepare import prepare
+from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
 
 if TYPE_CHECKING:
     from ortc.context import Context
     from ortc.lock import Ingredients
+    from ortc.plan import Search
 
 
 @click.command
 @click.argument("spec", type=click.Path(path_type=Path))
 @output_option("Directory for the bundles.")
+@search_options
 @cache_url
-def lock(spec: Path, output: Path, cache_url: str | None) -> int:
-    """Build a spec and write ortc.lock beside it: digests of everything that went in, and the variants that won.
+def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_url: str | None) -> int:
+    """Build a spec and write ortc.lock beside it: digests of everything that went in, the variants that won, and the
+    nodes that they keep in higher precision.
 
-    `ortc build --locked` then gives the same bundles, or fails.
+    `ortc build --locked`, with the same `--search` and `--variant`, then gives the same bundles, or fails.
     """
     from ortc.lock import lock_path, locked, write_lock
     from ortc.pipeline import build
 
-    plan, root = prepare(spec, (), ())
+    plan, root = prepare(spec, (), (), search=search, variant=variant)
     seen: list[Ingredients] = []
 
     def keep(context: Context) -> None:

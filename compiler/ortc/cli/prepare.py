@@ -79,18 +79,32 @@ def _known(path: Path, targets: tuple[str, ...], known: Iterable[str]) -> None:
 
 
 def _known_variant(variant: str, profiles: dict[str, TargetProfile]) -> None:
+    from ortc.mix import MIXED, is_asked_for
+
     for target, profile in profiles.items():
-        names = [entry.name for entry in profile.variants]
-        if variant not in names:
+        if any(is_asked_for(variant, entry) for entry in profile.variants):
+            continue
+        mixes = [f"{entry.name}{MIXED}" for entry in profile.variants if entry.fallback]
+        if variant.removesuffix(MIXED) in (whole := [entry.name for entry in profile.variants]):
+            others = f"; mixes are {', '.join(mixes)}" if mixes else ""
             raise click.UsageError(
-                f"target `{target}` has no variant `{variant}`; its profile has {', '.join(names)} (choose a target "
-                "with -t)"
+                f"target `{target}` has no `{variant}`: its profile gives `{variant.removesuffix(MIXED)}` no "
+                f"`fallback`, a precision to keep its worst nodes in{others}"
             )
+        raise click.UsageError(
+            f"target `{target}` has no variant `{variant}`; its profile has {', '.join([*whole, *mixes])} (choose a "
+            "target with -t)"
+        )
 
 
 def search_options(command: Callable[..., int]) -> Callable[..., int]:
     """The options that say how far to look for the best variant."""
-    command = click.option("--variant", metavar="NAME", help="Try this variant of the profile alone.")(command)
+    command = click.option(
+        "--variant",
+        metavar="NAME",
+        help="Try this variant of the profile alone; NAME-mixed, with its worst nodes in higher precision as far as "
+        "accuracy needs that.",
+    )(command)
     return click.option(
         "--search",
         type=click.Choice(["full", "quick", "none"]),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.errors import StageError
+from ortc.mix import Mix
 from ortc.plan import Frozen, VariantPlan
 from ortc.stages.graph import MODEL_FILE
 
@@ -42,13 +43,6 @@ class Node(Frozen):
         for size in self.shape:
             product *= size
         return product
-
-
-class Mix(Frozen):
-    """Which nodes do not follow the variant: those with weights alone as integers, and those in floating point."""
-
-    blocks: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
 
 
 def prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | None) -> tuple[Node, ...]:
