@@ -6,12 +6,12 @@ Starting a process and loading a model takes longer than most of what is then as
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from ortc.disk import DiskFullError
@@ -42,7 +42,21 @@ def at_once(steps: Sequence[Callable[[], T]]) -> list[T]:
             raise
 
 
-class Makers:
+class Crew(ABC):
+    """Processes that end with the block that they are used in."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the processes; the next use starts others."""
+
+
+class Makers(Crew):
     """Processes that make graphs of variants: as many as are asked for at once, each used again."""
 
     def __init__(self) -> None:
@@ -50,16 +64,7 @@ class Makers:
         self._idle: list[Worker] = []
         self._lock = threading.Lock()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """End the processes; the next use starts others."""
         with self._lock:
             self._idle.clear()
             self._stack.close()
@@ -98,20 +103,12 @@ class Makers:
             self._idle.append(worker)
 
 
-class Loaded:
+class Loaded(Crew):
     """Candidates that stay loaded from one step to the next, each in its own process."""
 
     def __init__(self) -> None:
         self._workers: dict[Path, Worker] = {}
         self._lock = threading.Lock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @contextmanager
     def worker(self, name: str, interpreter: Path, bundle: Path) -> Iterator[Worker]:
@@ -150,7 +147,6 @@ class Loaded:
         at_once([partial(one, *entry) for entry in missing])
 
     def close(self) -> None:
-        """End all processes; the next uses start others."""
         with self._lock:
             workers = list(self._workers.values())
             self._workers.clear()

@@ -120,10 +120,5 @@ def _cpu_name(info: dict[str, str]) -> str | None:
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:
-    """Fields of the first processor."""
-    try:
-        block = path.read_text("utf-8", errors="replace").split("\n\n", 1)[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in block.splitlines())
-    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+    """Fields of the first processor, as the loader reads them."""
+    return dict(loader_module().cpu_fields(path))

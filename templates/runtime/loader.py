@@ -404,14 +404,19 @@ def thread_count(policy: object, threads: int | None = None, environ: Mapping[st
 # --- ONNX Runtime --------------------------------------------------------------------------------------------------
 
 
-def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The kind of this machine's first processor, as far as kernels differ by it; empty where nothing tells."""
+def cpu_fields(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """What the kernel says of the first processor; nothing where it does not."""
     try:
         block = cpuinfo.read_text("utf-8", "replace").partition("\n\n")[0]
     except OSError:
-        return ""
+        return {}
     pairs = (line.partition(":") for line in block.splitlines())
-    fields = {key.strip(): value.strip() for key, separator, value in pairs if separator}
+    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
+
+
+def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The kind of this machine's first processor, as far as kernels differ by it; empty where nothing tells."""
+    fields = cpu_fields(cpuinfo)
     kind = [fields[key] for key in PROCESSOR_FIELDS if key in fields]
     known = set((fields.get("flags") or fields.get("Features") or "").split())
     found = [flag for flag in PROCESSOR_FLAGS if flag in known]

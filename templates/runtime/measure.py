@@ -50,7 +50,7 @@ MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "a
 
 def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
     """This machine's platform, processor, cores, memory (bytes) and GPUs."""
-    info = _fields(cpuinfo)
+    info = loader.cpu_fields(cpuinfo)
     flags = set((info.get("flags") or info.get("Features") or "").split())
     machine = platform.machine().lower()
     return {
@@ -62,16 +62,6 @@ def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
         "memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30) * 2**30,
         "gpus": gpus(),
     }
-
-
-def _fields(cpuinfo: Path) -> dict[str, str]:
-    """What /proc/cpuinfo says of the first processor; nothing where there is none."""
-    try:
-        block = cpuinfo.read_text("utf-8", errors="replace").split("\n\n", 1)[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in block.splitlines())
-    return {key.strip(): value.strip() for key, separator, value in pairs if separator}
 
 
 def _cpu_name(info: Mapping[str, str]) -> str | None:
