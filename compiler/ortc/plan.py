@@ -248,6 +248,11 @@ class TargetPlan(Frozen):
     unmeasured: Literal["fail", "allow"]
     image: ImagePlan
 
+    @property
+    def calibrates(self) -> bool:
+        """Whether some variant needs samples that nothing is judged by."""
+        return any(variant.is_calibrated or variant.fallback or variant.is_mixed for variant in self.variants)
+
 
 class CasePlan(Frozen):
     """One point of the shape matrix."""
@@ -285,6 +290,7 @@ class Plan(Frozen):
     variant: Name | None = Field(
         description="The only variant that is tried, or its mix, whatever its precision; None for all."
     )
+    holds_out: bool = Field(description="Whether a target of the spec, planned here or not, calibrates.")
     model: ModelPlan
     export: ExportPlan
     accuracy: AccuracyPlan
@@ -294,8 +300,8 @@ class Plan(Frozen):
 
     @property
     def calibrates(self) -> bool:
-        """Whether some variant needs samples that nothing is judged by."""
-        return any(v.is_calibrated or v.fallback or v.is_mixed for target in self.targets for v in target.variants)
+        """Whether half of the samples are held out for calibration, and nothing is judged by them."""
+        return self.holds_out or any(target.calibrates for target in self.targets)
 
     def to_json(self) -> str:
         """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""

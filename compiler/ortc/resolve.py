@@ -42,6 +42,7 @@ def resolve(
     *,
     search: Search = "full",
     variant: str | None = None,
+    holds_out: bool = False,
 ) -> Plan:
     """The plan of a spec whose cross-checks passed.
 
@@ -51,11 +52,11 @@ def resolve(
         targets: names of the targets to build; all when empty.
         search: how far to look.
         variant: the only one to try, or its mix, whatever the precision asked for; or None.
+        holds_out: whether a target calibrates that is not in `spec`.
     """
     export = _export(spec)
-    planned = tuple(
-        _target(spec, name, profiles[name], search, variant) for name in spec.targets if not targets or name in targets
-    )
+    declared = tuple(_target(spec, name, profiles[name], search, variant) for name in spec.targets)
+    planned = tuple(target for target in declared if not targets or target.name in targets)
     cases, skipped = shape_matrix(export.axes, padded_axis(export))
     if search != "full":
         cases, skipped = corners(export.axes, cases, skipped, {target.measure_at for target in planned})
@@ -65,6 +66,8 @@ def resolve(
         version=spec.version,
         search=search,
         variant=variant,
+        # What judges is the same whichever of the spec's targets are built.
+        holds_out=holds_out or any(target.calibrates for target in declared),
         model=spec.model,
         export=export,
         accuracy=AccuracyPlan(

@@ -70,6 +70,7 @@ def check_plan(place: Path | bytes, root: Path) -> CheckedPlan:
         {name: item.profile for name, item in profiles.items()},
         search=plan.search,
         variant=plan.variant,
+        holds_out=plan.holds_out,
     )
     if impossible := tuple(_impossible(document, plan, made)):
         raise SpecError(in_order((*found, *impossible)))
