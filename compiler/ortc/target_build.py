@@ -70,7 +70,7 @@ class TargetBuilder:
         }
         self.failed: list[Tried] = []
         self.trades: list[Trade] = []
-        self.quick = context.plan.search == "quick"
+        self.brief = context.plan.search != "full"
         self._race = partial(race, self.builder)
 
     def build(self) -> TargetBuild:
@@ -101,7 +101,7 @@ class TargetBuilder:
                 self._reject(entry, describe(entry.failed))
         self.failed = [entry for entry in made if entry.failed is not None]
         self.builder.makers.close()
-        rounds = QUICK_ROUNDS if self.quick else SECOND_ROUNDS
+        rounds = QUICK_ROUNDS if self.brief else SECOND_ROUNDS
         racer = partial(self._race, loaded=self.builder.loaded)
         for entry, ranking, last in survivors(ready, self.target, racer, self._verified, self._turn_down, rounds):
             self.builder.loaded.close()
@@ -121,7 +121,7 @@ class TargetBuilder:
         One variant is refined: of those that would have been better, were they right, the one closest to it. A quick
         search does so only where nothing passes.
         """
-        if entry is not None and self.quick:
+        if entry is not None and self.brief:
             return None
         better = [other for other in self.failed if can_be_refined(other)]
         if entry is not None and ranking is not None:
@@ -209,16 +209,16 @@ class TargetBuilder:
 
     def _finish(self, entry: Tried, ranking: Ranking, *, last: bool) -> TargetBuild | None:
         """Tune and measure what is right; None when it breaks a budget that another variant may keep."""
-        entry, tuned = tune(self.builder, entry, self._race, quick=self.quick)
+        entry, tuned = tune(self.builder, entry, self._race, quick=self.brief)
         entry, packed = prepack(self.builder, entry, self._verified)
         # Before the race, which goes on with the process that started here.
         eager = reference_start(self.builder)
-        turns = (measure.QUICK_ROUNDS, measure.QUICK_RUNS) if self.quick else (measure.ROUNDS, measure.RUNS)
+        turns = (measure.QUICK_ROUNDS, measure.QUICK_RUNS) if self.brief else (measure.ROUNDS, measure.RUNS)
         outcome = self._race([entry], *turns, with_reference=True, quantity="latency")
         crowd = None
         if self.target.objective == "throughput":
             crowd = self._race([entry], measure.ROUNDS, measure.RUNS, quantity="throughput")
-        seconds, first = start(self.builder, entry, QUICK_STARTS if self.quick else measure.START_RUNS)
+        seconds, first = start(self.builder, entry, QUICK_STARTS if self.brief else measure.START_RUNS)
         peak = max(first, entry.check.peak_rss_bytes if entry.check is not None else 0)
         measured = measure.numbers(outcome, name_of(entry), seconds, peak, crowd, eager, first)
         verdicts: tuple[Verdict, ...] = ()

@@ -304,3 +304,14 @@ def test_rendering_gives_equal_bytes() -> None:
         (files("basic"), {"session.json"}),
     ):
         assert {path for path, content in first.items() if other[path] != content} == changed
+
+
+def test_samples_are_held_out_whichever_targets_are_built() -> None:
+    checked = check_spec(BERT, ())
+    plans = [resolve(checked.loaded.spec, checked.profiles, names) for names in ((), ("cpu",), ("edge",))]
+    assert [plan.holds_out for plan in plans] == [True, True, True]
+    assert not plans[1].targets[0].calibrates
+    exact = check_spec(BERT, ("targets.edge.precision=fp32",))
+    plan = resolve(exact.loaded.spec, exact.profiles)
+    assert not plan.holds_out
+    assert not plan.calibrates

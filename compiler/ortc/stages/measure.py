@@ -28,7 +28,7 @@ ROUNDS = 20
 RUNS = 21
 """Least per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
 QUICK_ROUNDS, QUICK_RUNS = 10, 41
-"""Instead, in a quick search: 410 samples with fewer rests between, and fewer runs of PyTorch."""
+"""Instead, in any but a full search: 410 samples with fewer rests between, and fewer runs of PyTorch."""
 TURN_SECONDS = 0.1
 """A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples
 would make the upper bound of p99."""
