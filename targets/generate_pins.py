@@ -1,16 +1,22 @@
 """Generate targets/data/pins/ and extras/: the packages of each runtime environment and of what may be added to it.
 
 Run `python targets/generate_pins.py [--only NAME]` after a new release of a runtime; it needs `packaging` and a
-package index that pip reaches. One version of each package serves every platform and Python of a set where such a
-version exists; where none does, requirements carry environment markers. A runtime's set also holds what the server
-is made of; an extra holds what an option of the server needs besides.
+package index that pip reaches. With `--mark`, versions stay, and only what the loader needs is marked anew.
+
+One version of each package serves every platform and Python of a set where such a version exists; where none does,
+requirements carry environment markers. A runtime's set also holds what the server is made of; an extra holds what an
+option of the server needs besides. `loader` marks what a runtime requires by itself: with the model, that is what
+somebody downloads who serves in another way.
 """
 
 import argparse
+import json
 import sys
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from generate_common import DATA, MACHINES, PYTHONS, Distribution, pick, write_json
 from packaging.requirements import Requirement
@@ -66,10 +72,12 @@ def main() -> int:
     """Resolve the sets asked for and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--only", choices=[root.name for root in ROOTS], help="regenerate one set")
-    only = parser.parse_args().only
+    parser.add_argument("--mark", action="store_true", help="keep what is pinned, and mark what the loader needs of it")
+    arguments = parser.parse_args()
     for root in ROOTS:
-        if only in (None, root.name):
-            write_json(DATA / root.folder / f"{root.name}.json", generate(root))
+        if arguments.only in (None, root.name):
+            path = DATA / root.folder / f"{root.name}.json"
+            write_json(path, marked(root, json.loads(path.read_text("utf-8"))) if arguments.mark else generate(root))
             print(f"wrote targets/data/{root.folder}/{root.name}.json", file=sys.stderr)
     return 0
 
@@ -79,6 +87,7 @@ def generate(root: Root) -> dict[str, object]:
     pairs = [(platform, python) for platform in root.platforms for python in root.pythons]
     chosen = resolve((root.requirement, *root.also), pairs)
     sizes: dict[str, int] = {}
+    needed = loader_names(root, lambda pair, name: chosen[pair][name])
     requirements = []
     for name in sorted({name for wheels in chosen.values() for name in wheels}):
         by_version: dict[str, dict[Pair, Distribution]] = {}
@@ -92,6 +101,7 @@ def generate(root: Root) -> dict[str, object]:
                     "name": name,
                     "version": version,
                     "marker": marker(list(picked), pairs),
+                    "loader": name in needed,
                     "wheels": wheels_of(picked, sizes),
                 }
             )
@@ -104,6 +114,41 @@ def generate(root: Root) -> dict[str, object]:
         "pythons": list(root.pythons),
         "requirements": requirements,
     }
+
+
+def marked(root: Root, found: dict[str, Any]) -> dict[str, Any]:
+    """A pin file whose packages say whether the loader needs them; versions and digests as they were."""
+
+    @cache
+    def wheel(pair: Pair, name: str) -> Distribution:
+        platform, python = pair
+        version = next(
+            pin["version"]
+            for pin in found["requirements"]
+            if pin["name"] == name and any(python in entry["serves"].get(platform, ()) for entry in pin["wheels"])
+        )
+        return one(f"{name}=={version}", pair)
+
+    needed = loader_names(root, wheel)
+    return {**found, "requirements": [{**pin, "loader": pin["name"] in needed} for pin in found["requirements"]]}
+
+
+def loader_names(root: Root, wheel: Callable[[Pair, str], Distribution]) -> set[str]:
+    """What the runtime requires by itself, without what the server is made of; nothing of an extra."""
+    names: set[str] = set()
+    if root.folder != "pins":
+        return names
+    for pair in ((platform, python) for platform in root.platforms for python in root.pythons):
+        seen: set[str] = set()
+        pending = [Requirement(root.requirement)]
+        while pending:
+            wanted = pending.pop()
+            if str(wanted) not in seen:
+                seen.add(str(wanted))
+                name = canonicalize_name(wanted.name)
+                names.add(name)
+                pending += requires(wheel(pair, name), pair, wanted.extras)
+    return names
 
 
 def resolve(requirements: Iterable[str], pairs: list[Pair]) -> dict[Pair, dict[str, Distribution]]:

@@ -19,7 +19,7 @@ from ortc.measurement import Measurement, read_measurement
 from ortc.plan import Frozen, Shape
 from ortc.publish import ATTESTATIONS, MEASUREMENTS, Staging
 from ortc.report import Numbers, Verdict
-from ortc.reverify import budgets_of
+from ortc.reverify import budgets_of, downloads
 from ortc.sbom import performance
 from ortc.stages.select import time_verdicts
 from ortc.stages.verify import CPU, most
@@ -167,6 +167,7 @@ def _verdicts(found: Measurement, manifest: Manifest, numbers: Numbers | None) -
         limit="digests and golden answers",
     )
     yield from most("size", manifest.model.bytes, promises.size, platform, format_bytes)
+    yield from downloads(manifest, platform)
     if numbers is None:
         limits = {"start": promises.start, "memory": promises.memory, "speed-up": promises.min_speedup}
         for gate in [f"latency {name}" for name in promises.latency] + [g for g, limit in limits.items() if limit]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Literal
 
+from pydantic import Field
+
 from ortc.plan import AxisPlan, Frozen, SessionPlan
 from ortc.target import Concurrency, GraphLevel
 
@@ -100,6 +102,9 @@ class RuntimeInfo(Frozen):
     version: str
     minimum_version: str
     python: tuple[str, ...]
+    loader_bytes: dict[str, int] = Field(
+        default_factory=dict, description="Of the wheels that the loader needs, as they are downloaded, by platform."
+    )
 
 
 class VariantInfo(Frozen):
@@ -174,6 +179,7 @@ class Promises(Frozen):
     at: dict[str, int]
     latency: dict[str, float]
     size: int | None
+    download: int | None = None
     memory: int | None
     start: float | None
     min_speedup: float | None

@@ -36,7 +36,7 @@ from ortc.sbom import SBOM, sbom
 from ortc.spec import HuggingFaceSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
 from ortc.stages.optimize import VariantGraph
-from ortc.stages.verify import ReferenceCase
+from ortc.stages.verify import ReferenceCase, loader_bytes
 from ortc.target import GraphLevel
 from ortc.tensorrt import with_profiles
 from ortc.versions import pins
@@ -171,6 +171,7 @@ def assemble(
             version=made.variant.runtime.version,
             minimum_version=made.variant.runtime.minimum_version,
             python=pins(made.variant.runtime.pins).pythons,
+            loader_bytes=loader_bytes(made.variant, target),
         ),
         variant=VariantInfo(
             name=made.variant.name,
@@ -211,6 +212,7 @@ def _promises(target: TargetPlan) -> Promises:
         at=target.measure_at.as_dict(),
         latency=dict(budgets.latency.percentiles) if budgets.latency else {},
         size=budgets.size,
+        download=budgets.download,
         memory=budgets.memory,
         start=budgets.start,
         min_speedup=budgets.min_speedup,

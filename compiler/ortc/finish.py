@@ -137,5 +137,5 @@ def _packed(builder: VariantBuilder, entry: Tried) -> Tried:
         graph,
         Prepacked(file=f"model/{PREPACKED_FILE}", processor=kind, runtime=made.variant.runtime.version),
     )
-    verdicts = size_verdicts(builder.target, graph.bytes, builder.platform)
+    verdicts = size_verdicts(builder.target, made.variant, graph.bytes, builder.platform)
     return Tried(made=new, key=done.key, check=None, verdicts=verdicts, lowered=entry.lowered)

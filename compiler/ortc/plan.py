@@ -212,6 +212,7 @@ class BudgetPlan(Frozen):
 
     latency: LatencyPlan | None
     size: Bytes | None
+    download: Bytes | None = None
     memory: Bytes | None
     start: Seconds | None
     min_speedup: Annotated[float, Field(gt=0)] | None

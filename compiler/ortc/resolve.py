@@ -263,6 +263,7 @@ def _budgets(target: Target, profile: TargetProfile) -> BudgetPlan:
     return BudgetPlan(
         latency=latency,
         size=target.size_budget or profile.gates.size_budget,
+        download=target.download_budget,
         memory=target.memory_budget,
         start=target.start_budget or profile.gates.start_budget,
         min_speedup=target.min_speedup,

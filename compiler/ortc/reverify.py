@@ -18,7 +18,7 @@ from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
 from ortc.report import Numbers, Race, Verdict
 from ortc.stages import measure
 from ortc.stages.select import time_verdicts
-from ortc.stages.verify import most
+from ortc.stages.verify import download_verdicts, most
 from ortc.store import Store
 from ortc.units import format_bytes
 from ortc.worker import Worker, WorkerError
@@ -97,6 +97,7 @@ def reverify(
         interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
         verdicts += _selftest(Worker.for_bundle(bundle.name, interpreter, bundle), bundle, host.platform)
         verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
+        verdicts += downloads(manifest, host.platform)
         if timed and verdicts[0].outcome == "pass":
             if measurement is None:
                 numbers, race = _measure(interpreter, bundle, manifest, host)
@@ -126,6 +127,13 @@ def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> 
     worker = Worker.emulated(bundle.name, emulated.command, environment, bundle)
     yield from _selftest(worker, bundle, platform, f", on a {emulated.description}")
     yield from most("size", manifest.model.bytes, manifest.promises.size, platform, format_bytes)
+    yield from downloads(manifest, platform)
+
+
+def downloads(manifest: Manifest, platform: str) -> Iterator[Verdict]:
+    """What is downloaded on a platform, against what the bundle promises of it."""
+    wheels = {name: size for name, size in manifest.runtime.loader_bytes.items() if name == platform}
+    yield from download_verdicts(manifest.model.bytes, wheels, manifest.promises.download)
 
 
 def _untimed(manifest: Manifest, platform: str) -> Iterator[Verdict]:
@@ -206,6 +214,7 @@ def budgets_of(manifest: Manifest, *, speedup: bool = False) -> BudgetPlan:
     return BudgetPlan(
         latency=latency,
         size=promises.size,
+        download=promises.download,
         memory=promises.memory,
         start=promises.start,
         min_speedup=promises.min_speedup if speedup else None,

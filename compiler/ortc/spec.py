@@ -383,6 +383,11 @@ class Target(Model):
     objective: Objective = Field(default="latency", description="What the variants that keep every promise compete in.")
     latency_budget: LatencyBudget | None = Field(default=None, description="Most time a request may take.")
     size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
+    download_budget: Size | None = Field(
+        default=None,
+        description="Most bytes of the model's files and of the wheels that the loader needs, as they are downloaded, "
+        "on each promised platform; the server's wheels are not counted.",
+    )
     memory_budget: Size | None = Field(default=None, description="Most bytes of peak resident memory while serving.")
     start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
     min_speedup: float | None = Field(default=None, gt=0, description="Least speed-up over PyTorch eager.")

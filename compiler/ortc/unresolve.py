@@ -137,6 +137,7 @@ def _target(target: TargetPlan) -> Target:
         objective=target.objective,
         latency_budget=latency,
         size_budget=target.budgets.size,
+        download_budget=target.budgets.download,
         memory_budget=target.budgets.memory,
         start_budget=target.budgets.start,
         min_speedup=target.budgets.min_speedup,
@@ -167,8 +168,9 @@ def _target_node(node: Node) -> Node:
         return node
     entries = dict(node.entries)
     if isinstance(budgets := entries["budgets"].value, Mapping):
-        for name in ("size", "memory", "start"):
-            entries[f"{name}_budget"] = budgets.entries[name]
+        for name in ("size", "download", "memory", "start"):
+            if name in budgets.entries:
+                entries[f"{name}_budget"] = budgets.entries[name]
         for name in ("min_speedup", "max_cpu_nodes"):
             entries[name] = budgets.entries[name]
         entries["latency_budget"] = _latency(budgets.entries["latency"], entries["measure_at"])

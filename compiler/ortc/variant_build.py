@@ -140,7 +140,7 @@ class VariantBuilder:
             return self._not_made(variant, level, tuning, skip)
         files = partial(self.context.store.proven, entry)
         made = Made(variant, level, files, VariantGraph.model_validate(entry.result), tuning)
-        verdicts = size_verdicts(self.target, made.graph.bytes, self.platform)
+        verdicts = size_verdicts(self.target, variant, made.graph.bytes, self.platform)
         return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
 
     def _no_wheels(self, variant: VariantPlan) -> str | None:

@@ -108,6 +108,7 @@ class Pin(_Data):
     name: str
     version: str
     marker: str | None
+    loader: bool = Field(description="Whether the runtime needs it by itself, not the server alone.")
     wheels: tuple[Wheel, ...]
 
 
@@ -184,6 +185,18 @@ class PinSet(_Data):
         self._platforms((platform,))
         self._pythons((python,))
         return sum(wheel.bytes for pin in self.requirements for wheel in pin.wheels if _serves(wheel, pair))
+
+    def loader_bytes(self, platform: str) -> int:
+        """Most bytes, over its Pythons, of the wheels that the loader needs on a platform, without the server's.
+
+        Raises:
+            UnknownVersionError: the set does not serve the platform.
+        """
+        self._platforms((platform,))
+        needed = [wheel for pin in self.requirements if pin.loader for wheel in pin.wheels]
+        return max(
+            sum(wheel.bytes for wheel in needed if _serves(wheel, {(platform, python)})) for python in self.pythons
+        )
 
     @property
     def sha256(self) -> str:

@@ -15,6 +15,8 @@ import pytest
 from tests.support import outlier
 from tests.support.builds import Build, Compiler
 
+from ortc.units import format_bytes
+
 pytestmark = pytest.mark.integration
 
 KINDS: tuple[outlier.Kind, ...] = ("channel", "layer")
@@ -118,3 +120,29 @@ def test_a_locked_build_keeps_the_same_nodes_without_a_search(
     files = ["model/model.onnx", "golden/0.inputs.npz", "golden/0.outputs.npz"]
     bundles = [build.bundle("outlier-layer", "edge") for build in (first, again)]
     assert [(bundles[0] / name).read_bytes() for name in files] == [(bundles[1] / name).read_bytes() for name in files]
+
+
+def test_what_is_downloaded_is_judged_on_every_promised_platform(
+    ortc: Compiler, mixed: Mixed, project: Path, tmp_path: Path
+) -> None:
+    bundle = mixed("channel").bundle("outlier-channel", "edge")
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    assert manifest["promises"]["download"] == 42_000_000
+    wheels = manifest["runtime"]["loader_bytes"]
+    assert wheels.keys() == {"linux/amd64", "linux/arm64"}
+    told = [v for v in target(mixed("channel"), "channel")["verdicts"] if v["gate"] == "download"]
+    assert {(v["platform"], v["outcome"]) for v in told} == {("linux/amd64", "pass"), ("linux/arm64", "pass")}
+    command = [sys.executable, "-m", "ortc", "verify", str(bundle), "--no-timing", "--json"]
+    done = subprocess.run(command, env=ortc.environment(), capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "download" in [verdict["gate"] for verdict in json.loads(done.stdout)["verdicts"]]
+    # Enough for the wheels of the larger platform and a byte a weight, and too little for the rest of the graph.
+    budget = max(wheels.values()) + 55_000
+    build = ortc.build(
+        project / "channel.yaml", *OPTIONS, "--set", f"targets.edge.download_budget={budget}B", output=tmp_path / "dist"
+    )
+    build.failed(6)
+    assert not build.bundles()
+    failed = [v for v in target(build, "channel")["verdicts"] if v["gate"] == "download"]
+    assert [(v["platform"], v["outcome"]) for v in failed] == [("linux/amd64", "fail")]
+    assert f"the loader's wheels {format_bytes(wheels['linux/amd64'])}" in failed[0]["where"]

@@ -87,5 +87,5 @@ def write(root: Path, kind: Kind = "channel") -> dict[str, Any]:
         "model": {"source": "onnx", "path": f"{name}.onnx"},
         "export": {"opset": 17, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 8}}},
         "accuracy": {"cosine": COSINE[kind], "samples": "outlier.npz"},
-        "targets": {"edge": {"latency_budget": {"p99": "60s"}, "unmeasured": "allow"}},
+        "targets": {"edge": {"latency_budget": {"p99": "60s"}, "download_budget": "42MB", "unmeasured": "allow"}},
     }

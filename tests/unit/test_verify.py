@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.support.plans import accuracy, target
+from tests.support.plans import accuracy, target, variant
 
 from ortc.arrays import Arrays, write_arrays
 from ortc.compare import Difference
@@ -24,6 +24,7 @@ from ortc.stages.verify import (
     size_verdicts,
     worst_case,
 )
+from ortc.versions import pins
 
 
 def difference(**changes: Any) -> Difference:
@@ -152,10 +153,24 @@ def test_budgets() -> None:
 
 
 def test_size() -> None:
-    assert size_verdicts(target(), 10**9, "linux/amd64") == ()
-    (verdict,) = size_verdicts(target(size=50_000_000), 50_000_001, "linux/arm64")
+    fp32 = variant("fp32", "fp32")
+    assert size_verdicts(target(), fp32, 10**9, "linux/amd64") == ()
+    (verdict,) = size_verdicts(target(size=50_000_000), fp32, 50_000_001, "linux/arm64")
     assert (verdict.gate, verdict.platform, verdict.outcome) == ("size", "linux/arm64", "fail")
-    assert size_verdicts(target(size=50_000_000), 50_000_000, "linux/amd64")[0].outcome == "pass"
+    assert size_verdicts(target(size=50_000_000), fp32, 50_000_000, "linux/amd64")[0].outcome == "pass"
+
+
+def test_what_is_downloaded_is_the_model_and_the_wheels_of_each_platform() -> None:
+    wheels = {platform: pins("onnxruntime").loader_bytes(platform) for platform in ("linux/amd64", "linux/arm64")}
+    promised = target(platforms=tuple(wheels), download=wheels["linux/arm64"] + 1000)
+    fp32 = variant("fp32", "fp32")
+    found = size_verdicts(promised, fp32, 1000, "linux/amd64")
+    assert [(v.gate, v.platform, v.outcome) for v in found] == [
+        ("download", "linux/amd64", "fail"),
+        ("download", "linux/arm64", "pass"),
+    ]
+    assert {v.outcome for v in size_verdicts(promised, fp32, 1001, "linux/amd64")} == {"fail"}
+    assert found[1].where == "model 1.0 kB, the loader's wheels 37.9 MB"
 
 
 @pytest.mark.parametrize(("invariance", "outcome"), [(0.0, "pass"), (1e-4, "pass"), (2e-4, "fail"), (None, "fail")])

@@ -325,6 +325,23 @@ def test_a_marker_is_written_before_the_digests() -> None:
     assert text.startswith(f'flatbuffers=={pin.version} ; python_version == "3.11" \\\n    --hash=sha256:')
 
 
+def test_the_loader_needs_less_than_the_server_and_what_onnx_runtime_requires_is_counted() -> None:
+    for pinned in map(
+        versions.pins, ("onnxruntime", "onnxruntime-openvino", "onnxruntime-gpu", "onnxruntime-gpu-cuda")
+    ):
+        needed = {pin.name for pin in pinned.requirements if pin.loader}
+        assert {pinned.requirement.partition("==")[0].partition("[")[0], "numpy", "protobuf"} <= needed
+        assert not needed & {"starlette", "uvicorn", "orjson", "prometheus-client"}
+        for platform in pinned.platforms:
+            by_python = [pinned.download_bytes(platform, python) for python in pinned.pythons]
+            assert 0 < pinned.loader_bytes(platform) < max(by_python)
+    cpu = versions.pins("onnxruntime")
+    assert 37_000_000 < cpu.loader_bytes("linux/arm64") < cpu.loader_bytes("linux/amd64") < 42_000_000
+    assert versions.pins("onnxruntime-gpu-cuda").loader_bytes("linux/amd64") > 10**9
+    with pytest.raises(UnknownVersionError, match="do not serve platform linux/arm64"):
+        versions.pins("onnxruntime-gpu").loader_bytes("linux/arm64")
+
+
 def test_download_size_counts_what_one_machine_fetches() -> None:
     pins = versions.pins("onnxruntime")
     assert 35_000_000 < pins.download_bytes("linux/arm64", "3.12") < pins.download_bytes("linux/amd64", "3.12")

@@ -19,7 +19,7 @@ NOTHING = "\u2013"
 _LONGEST = 100
 _DIGEST = re.compile(r"[0-9a-f]{40,}")
 _SECONDS = {"p50", "p90", "p99", "start", "start_budget"}
-_BYTES = {"size", "size_budget", "memory", "memory_budget"}
+_BYTES = {"size", "size_budget", "download", "download_budget", "memory", "memory_budget"}
 
 
 def values(change: Change) -> tuple[str, str]:

@@ -215,6 +215,16 @@ PLACEMENT = Rule(
     bad="targets:\n  cpu: {max_cpu_nodes: 0}\n",
     good="targets:\n  server-gpu: {max_cpu_nodes: 0}\n",
 )
+DOWNLOAD_IMPOSSIBLE = Rule(
+    "ORTC233",
+    "download-budget-impossible",
+    "The download budget is below what the runtime and the weights need.",
+    "`download_budget` counts the model's files and the wheels that the loader needs: ONNX Runtime's, and what that "
+    "requires, NumPy above all. Their sizes are pinned with the versions, and are known for every promised platform. "
+    "What the server needs is not counted. The weights are counted as for size-budget-impossible (ORTC230).",
+    bad="targets:\n  edge: {platforms: [linux/arm64], download_budget: 30MB}\n",
+    good="targets:\n  edge: {platforms: [linux/arm64], download_budget: 65MB}\n",
+)
 
 RULES = (
     UNKNOWN_TARGET,
@@ -240,4 +250,5 @@ RULES = (
     SIZE_IMPOSSIBLE,
     SIZE_UNLIKELY,
     PLACEMENT,
+    DOWNLOAD_IMPOSSIBLE,
 )

@@ -169,7 +169,9 @@ GENERATION = Rule(
     "Generation is a loop: each step runs the model on one more token, with the keys and values of all before it as "
     "inputs and outputs, and a search over what comes out. A bundle is one graph that answers one request, and its "
     "gates compare one answer with PyTorch's. onnxruntime-genai has a model builder for graphs with such a cache, and "
-    "the runtime that drives them; ortc does not wrap it. What is one forward pass of the same model can be built: "
+    "the runtime that drives them; ortc does not hand models over to it: its graphs have an opset and operators of "
+    "their own, and its runtime makes the session, so that neither the loader's checks nor a gate would judge what is "
+    "served (docs/architectures.md says what was tried). What is one forward pass of the same model can be built: "
     "`causal-lm` (logits of every position, for scoring and ranking), `text-classification`, `feature-extraction` "
     "(hidden states), and `text-encoding` (the encoder of an encoder-decoder model).",
     bad="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  task: text-generation\n",

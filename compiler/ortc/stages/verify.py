@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,12 +13,13 @@ from ortc.compare import Difference, compare
 from ortc.crew import Loaded
 from ortc.embeddings import check_embeddings, pooled
 from ortc.errors import StageError
-from ortc.plan import AccuracyPlan, Frozen, TargetPlan
+from ortc.plan import AccuracyPlan, Frozen, TargetPlan, VariantPlan
 from ortc.report import CaseResult, Check, EmbeddingCheck, Verdict
 from ortc.samples import MASK, SAMPLES, InputFactory
 from ortc.spec import Embeddings
 from ortc.units import format_bytes
 from ortc.verdicts import EMBEDDING_GATES
+from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
 
 CPU = "CPUExecutionProvider"
@@ -244,9 +245,27 @@ def worst_case(check: Check, precision: str) -> str | None:
     return max(pairs)[1] if pairs else None
 
 
-def size_verdicts(target: TargetPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
-    """Judge the size of the model's files."""
-    return tuple(most("size", model_bytes, target.budgets.size, platform, format_bytes))
+def size_verdicts(target: TargetPlan, variant: VariantPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
+    """Judge the size of the model's files, and on every promised platform what is downloaded with them."""
+    wheels = loader_bytes(variant, target)
+    return (
+        *most("size", model_bytes, target.budgets.size, platform, format_bytes),
+        *download_verdicts(model_bytes, wheels, target.budgets.download),
+    )
+
+
+def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
+    """Bytes of the wheels that the loader needs, by promised platform."""
+    pinned = pins(variant.runtime.pins)
+    return {platform: pinned.loader_bytes(platform) for platform in target.platforms}
+
+
+def download_verdicts(model_bytes: int, wheels: Mapping[str, int], limit: int | None) -> Iterator[Verdict]:
+    """Judge what is downloaded before the first answer, on every platform: sizes are known without running there."""
+    for platform, size in wheels.items():
+        for verdict in most("download", model_bytes + size, limit, platform, format_bytes):
+            where = f"model {format_bytes(model_bytes)}, the loader's wheels {format_bytes(size)}"
+            yield verdict.model_copy(update={"where": where})
 
 
 def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, platform: str) -> tuple[Verdict, ...]:
