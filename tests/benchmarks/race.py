@@ -83,7 +83,7 @@ def race(
         inputs = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "inputs.npz"
         write_arrays(inputs, inputs_of(model, shape, padded=False))
         workers = _opened(stack, model, shape, ready, document)
-        runs = {name: _runs(worker, inputs) for name, worker in workers.items()}
+        runs = {name: runs_of_a_turn(worker, inputs) for name, worker in workers.items()}
         say("  runs a turn: " + ", ".join(f"{name} {count}" for name, count in runs.items()))
         order, have = list(workers), _rounds_of(set(workers), document)
         deadline = time.monotonic() + seconds
@@ -175,8 +175,8 @@ def _accuracy(
     }
 
 
-def _runs(worker: Worker, inputs: Path) -> int:
-    """Counted runs of a turn."""
+def runs_of_a_turn(worker: Worker, inputs: Path) -> int:
+    """Counted runs of a turn, which fill about `TURN_SECONDS`."""
     # The first run of a shape allocates, and compiles where there is a compiler.
     slow = worker.bench(inputs, runs=1, warmup=0)[0] / 1000
     if slow < 5 * TURN_SECONDS:

@@ -2,7 +2,7 @@
 
 What stands between `<!-- bench: KIND FINGERPRINT MODEL -->` and `<!-- /bench -->` is written here; everything else on
 the page is written by hand and stays. Kinds: host, latency, detail (with a shape), start, costs, choice,
-objectives.
+objectives, edge, edge-race.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 import records
 from catalogue import EAGER, EARLY, MODELS, OUR_TITLES, TITLES, model
 from chart import Bar, Panel, chart
+from render_edge import edge, edge_race
 
 from ortc.host import Host
 from ortc.statistics import Interval, median, percentile, ratio_of_rounds
@@ -53,6 +54,8 @@ def page(text: str) -> str:
         "costs": costs,
         "choice": choice,
         "objectives": objectives,
+        "edge": edge,
+        "edge-race": edge_race,
     }
 
     def part(match: re.Match[str]) -> str:

@@ -2,9 +2,9 @@
 
     python tests/benchmarks/run.py [STEP ...] [--models bert-base] [--shapes 1x128] [--only ortc,openvino]
 
-Steps are prepare, race, start, costs, choice, serving, soak and render; without one, all of them in turn. Each goes on
-where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's cache directory), what
-is measured in tests/benchmarks/data/.
+Steps are prepare, race, start, costs, choice, edge, edge-race, serving, soak and render; without one, all of them in
+turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's
+cache directory), what is measured in tests/benchmarks/data/.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import serving_soak
 from catalogue import EAGER, EARLY, MODELS, OURS, PEERS, Model
 from choice import choice
 from costs import costs
+from edge import edge, edge_race
 from race import race
 from runners import Absent, entrants, say
 from start import start
@@ -26,7 +27,7 @@ from workshop import home
 
 from ortc.host import cores, describe
 
-STEPS = ("prepare", "race", "start", "costs", "choice", "serving", "soak", "render")
+STEPS = ("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "soak", "render")
 NAMES = (*OURS, EARLY, *(peer.name for peer in PEERS))
 
 
@@ -74,6 +75,12 @@ def main() -> int:
         if "choice" in steps and not model.seeded:
             say(f"choice {model.name}")
             choice(model, host=host, rounds=arguments.rounds)
+    if "edge" in steps:
+        say("edge")
+        edge(host=host, threads=threads)
+    if "edge-race" in steps:
+        say("edge-race")
+        edge_race(host=host, threads=threads, rounds=arguments.rounds)
     if "serving" in steps:
         serving_race.main(host, threads, arguments.rounds)
     if "soak" in steps:

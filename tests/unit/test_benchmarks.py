@@ -96,3 +96,53 @@ def test_documents_come_back_as_they_were_and_other_formats_are_refused(benchmar
     path.write_text('{"format_version": 2}', "utf-8")
     with pytest.raises(ValueError, match="format_version 2, expected 1"):
         records.read(path)
+
+
+def edge_documents() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Answers and times of two contenders, as the edge steps keep them."""
+    seen = {"samples": 105, "cosine_mean": 0.999, "cosine_min": 0.998, "rank_correlation": 0.9985}
+    golden = [{"name": "samples 1-8", "max_abs": 0.1, "cosine": 0.9991}]
+    bundle = {"variant": "int8-mixed", "weights_alone": 12, "in_floating_point": 1}
+    compared = {
+        "contenders": {
+            "ort-fp32": {"identity": "a", "bytes": 90_800_000, **seen, "golden": []},
+            "edge-size": {"identity": "b", "bytes": 23_400_000, **seen, "golden": golden, **bundle},
+        },
+        "emulated": {
+            "edge-size": {
+                "platform": "linux/arm64",
+                "processor": "cortex-a72 emulated by QEMU",
+                **seen,
+                "golden": golden,
+                "to_this_host": {"max_abs": 0.01, "cosine_min": 0.9999},
+            }
+        },
+    }
+    raced = {
+        "identities": {"ort-fp32": "a", "edge-size": "b"},
+        "races": {"1x32": {"ort-fp32": [[4.0, 4.2]] * 8, "edge-size": [[2.0, 2.1]] * 8}},
+        "scheduling": ["normal"],
+    }
+    return compared, raced
+
+
+def test_the_edge_tables_say_what_was_compared_and_raced(
+    benchmarks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records, render = benchmarks("records"), benchmarks("render_edge")
+    monkeypatch.setattr(records, "DATA", tmp_path)
+    with pytest.raises(KeyError, match="no data for edge abc minilm"):
+        render.edge("abc", "minilm")
+    compared, raced = edge_documents()
+    records.write(records.place("abc", "edge", "minilm"), compared)
+    records.write(records.place("abc", "edge-race", "minilm"), raced)
+    table = render.edge("abc", "minilm")
+    ours = "**ortc**, `objective: size` (int8-mixed; nodes kept in more: 12 weights alone, 1 fp32)"
+    assert f"| {ours} | 23.4 MB | here | 0.99900 | 0.99800 | 0.99850 | 105 |" in table
+    assert f"| {ours} | 23.4 MB | linux/arm64 |" in table
+    assert "1 golden cases pass, their worst cosine 0.99910" in table
+    assert "2.00 [2.00, 2.00] | 16 in 8 rounds |" in render.edge_race("abc", "minilm")
+    raced["identities"]["edge-size"] = "another build"
+    records.write(records.place("abc", "edge-race", "minilm"), raced)
+    with pytest.raises(ValueError, match="others than were compared"):
+        render.edge_race("abc", "minilm")
