@@ -36,7 +36,7 @@ def edge(fingerprint: str, name: str) -> str:
         apart = there["to_this_host"]
         told.append(
             f"{_title(contender)}: {len(there['golden'])} golden cases pass, their worst cosine {far:.5f} (here "
-            f"{near:.5f}); answers are up to {apart['max_abs']:.2g} from those given here, the embedding that is "
+            f"{near:.5f}); answers are up to {apart['max_abs']:.3g} from those given here, the embedding that is "
             f"furthest has cosine {apart['cosine_min']:.5f}."
         )
     where = {there["processor"] for there in document["emulated"].values()}
