@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint fuzz bench memory architectures clean
+.PHONY: quickstart test lint fuzz bench gpu memory architectures clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -18,6 +18,7 @@ lint: $(VENV)/.tests
 	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py
 	MYPYPATH=compiler:tests/architectures $(BIN)/mypy tests/architectures/run.py
+	MYPYPATH=compiler:tests/gpu:tests/benchmarks:templates/runtime $(BIN)/mypy tests/gpu/run.py tests/gpu/contender.py
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
@@ -27,6 +28,14 @@ fuzz: $(VENV)/.installed
 # make bench ARGS="race --models bert-base --shapes 1x128 --only ortc,openvino"
 bench: $(VENV)/.installed
 	$(BIN)/python tests/benchmarks/run.py $(ARGS)
+
+# On a machine with an NVIDIA GPU: every variant for it beside PyTorch. Parts: make gpu ARGS="--models minilm --only ortc".
+# Where the GPU machine has nothing of ortc's, docs/remote.md says how to pack here and run there.
+gpu: $(VENV)/.installed
+	nvidia-smi --list-gpus
+	$(BIN)/python tests/gpu/run.py pack --output build/gpu-pack
+	$(BIN)/python build/gpu-pack/run.py run --output build/gpu.json $(ARGS)
+	$(BIN)/python tests/gpu/run.py render build/gpu.json
 
 # Peak memory, process by process, of a build of a model above 2 GB and of calibrating a BERT-base on 512 samples.
 memory: $(VENV)/.installed

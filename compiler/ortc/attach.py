@@ -34,7 +34,8 @@ class Attached(Frozen):
     """What was attached: the file, below the bundle, and what it says of the promises.
 
     `unmeasured` are promises, as GATE on PLATFORM, that no measurement of the bundle says anything about. `signature`
-    is the signature of an older measurement that was removed with it.
+    is the signature of an older measurement that was removed with it. `gpu_mem_limit` is the option of CUDA's provider,
+    in bytes, that follows from the device memory that was in use, and `copies` are nodes between host and device.
     """
 
     format_version: int = 1
@@ -46,6 +47,8 @@ class Attached(Frozen):
     numbers: Numbers | None
     unmeasured: tuple[str, ...]
     signature: str | None
+    gpu_mem_limit: int | None
+    copies: dict[str, int] | None
 
 
 def attach(bundle: Path, file: Path) -> Attached:
@@ -107,6 +110,8 @@ def attach(bundle: Path, file: Path) -> Attached:
         numbers=numbers,
         unmeasured=unmeasured,
         signature=signature,
+        gpu_mem_limit=found.gpu_mem_limit,
+        copies=found.copies,
     )
 
 

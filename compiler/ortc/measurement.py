@@ -21,6 +21,7 @@ FORMAT_VERSION = 1
 PROGRAM = "runtime/measure.py"
 MOST_BYTES = 64 * 2**20
 """Of a file that is read: 20 rounds of 500 runs take 250 kB."""
+LIMIT_STEP = 64 * 2**20
 AGAIN = "get the file again from the machine that measured, or measure there again"
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Distance = Annotated[float, Field(allow_inf_nan=False)]
@@ -61,6 +62,8 @@ class Measurement(Frozen):
     rounds: tuple[Annotated[tuple[Positive, ...], Field(min_length=1)], ...]
     starts: tuple[Positive, ...]
     peak_rss_bytes: Annotated[int, Field(ge=1)]
+    peak_device_bytes: Annotated[int, Field(ge=0)] | None = None
+    copies: dict[str, Annotated[int, Field(ge=1)]] | None = None
     sha256: Sha256
 
     def race(self, name: str) -> Race:
@@ -80,7 +83,17 @@ class Measurement(Frozen):
 
     def numbers(self, race: Race) -> Numbers:
         """Percentiles with their intervals, start and memory."""
-        return measure.numbers(race, race.contenders[0].name, list(self.starts), self.peak_rss_bytes)
+        found = measure.numbers(race, race.contenders[0].name, list(self.starts), self.peak_rss_bytes)
+        return found.model_copy(update={"peak_device_bytes": self.peak_device_bytes})
+
+    @property
+    def gpu_mem_limit(self) -> int | None:
+        """Bytes for the option of that name of CUDA's provider: what was in use, a tenth more, in whole 64 MiB.
+
+        The option bounds the arena of a session. What was measured also holds CUDA's context and the libraries' own
+        workspaces, so that the limit leaves room, and still keeps a session from taking the GPU that others share.
+        """
+        return None if not self.peak_device_bytes else -(-self.peak_device_bytes * 11 // 10 // LIMIT_STEP) * LIMIT_STEP
 
     def about(self) -> dict[str, Any]:
         """All but the samples and the host, as JSON."""

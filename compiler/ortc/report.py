@@ -159,6 +159,7 @@ class Numbers(Frozen):
     requests_per_second: Interval | None = None
     start_seconds: Interval
     peak_rss_bytes: int
+    peak_device_bytes: int | None = None
     start_peak_rss_bytes: int | None = None
     eager_start_seconds: float | None = None
     eager_peak_rss_bytes: int | None = None

@@ -64,6 +64,9 @@ PROCESSOR_FLAGS = (
     *("asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "svei8mm", "svebf16", "sme"),
 )
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
+CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")
+NO_GRAPH = -1  # the gpu_graph_id of a run that is neither captured nor replayed
 MOST_CLIENTS = 1024
 _COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
 Arrays = dict[str, NDArray[Any]]
@@ -490,11 +493,19 @@ def provider_options(name: str, options: Mapping[str, Any], threads: int, reques
 
 
 def _create_session(
-    ort: Any, model: Path, config: Mapping[str, Any], threads: int, requests: int, *, optimized: bool = False
+    ort: Any,
+    model: Path,
+    config: Mapping[str, Any],
+    threads: int,
+    requests: int,
+    *,
+    optimized: bool = False,
+    profile: Path | None = None,
 ) -> Any:
     """An InferenceSession with exactly what session.json says, on exactly the providers that it asks for.
 
-    A graph that is `optimized` already is taken as it is.
+    A graph that is `optimized` already is taken as it is. With `profile`, ONNX Runtime records what every node does in
+    files whose names begin so.
     """
     options = ort.SessionOptions()
     for name, value in config["session_options"].items():
@@ -511,6 +522,8 @@ def _create_session(
     for name, value in config["config_entries"].items():
         options.add_session_config_entry(name, value)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     providers = [
         (str(p["name"]), provider_options(p["name"], p["options"], threads, requests)) for p in config["providers"]
     ]
@@ -524,7 +537,7 @@ def _create_session(
         )
     # Its notes about missing libraries go to stdout.
     with contextlib.redirect_stdout(sys.stderr):
-        if any(name in ("CUDAExecutionProvider", "TensorrtExecutionProvider") for name in asked):
+        if any(name in (CUDA, TENSORRT) for name in asked):
             getattr(ort, "preload_dlls", lambda: None)()
         try:
             session = ort.InferenceSession(model, options, providers=providers, enable_fallback=0)
@@ -663,7 +676,7 @@ class Model:
         seconds: Where the time of loading went: verify, import, session, selftest, warmup, total.
     """
 
-    def __init__(self, root: Path, verify: str, threads: int | None, strict: bool) -> None:
+    def __init__(self, root: Path, verify: str, threads: int | None, strict: bool, profile: Path | None = None) -> None:
         """Verify and open; `Model.load` is the way in."""
         clock, self.seconds = time.perf_counter, dict[str, float]()
         started = clock()
@@ -673,6 +686,7 @@ class Model:
         self._holds_nan: set[str] = set()  # inputs and outputs that have NaN in the golden cases
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
+        self._profiled = profile is not None
         self.manifest: Mapping[str, Any] = self._manifest(root, verify, strict)
         path, config_path = root / "manifest.json", root / "session.json"
         with _parsing(path):
@@ -708,12 +722,18 @@ class Model:
         with _parsing(config_path):
             model_file, self.prepacked = graph_of(root, model_file, config, self.runtime_version)
             self._session: Any = _create_session(
-                ort, model_file, config, intra_op, self.concurrency, optimized=self.prepacked
+                ort, model_file, config, intra_op, self.concurrency, optimized=self.prepacked, profile=profile
             )
             # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
             options = [p["options"] for p in config["providers"]]
-        graphs = any(o.get(k) == "1" for o in options for k in ("enable_cuda_graph", "trt_cuda_graph_enable"))
+        graphs = any(str(o.get(k)).lower() in ("1", "true") for o in options for k in GRAPH_OPTIONS)
         self._lock: contextlib.AbstractContextManager[Any] = threading.Lock() if graphs else contextlib.nullcontext()
+        # Shapes of inputs whose run is captured, and their buffers once it was.
+        self._captured: dict[tuple[tuple[int, ...], ...], Bound | None] = {}
+        self._captures = graphs
+        if graphs:
+            with _parsing(path):
+                self._captured = {self._key(self.example(sizes)): None for sizes in self.manifest.get("warmup", ())}
         self.providers = tuple(self._session.get_providers())
         self._placement: tuple[Placed, ...] = tuple(
             (str(part.ep_name), str(node.name), str(node.op_type), str(node.domain))
@@ -739,6 +759,7 @@ class Model:
         nan: str = "raise",
         selftest: bool = True,
         warmup: bool = True,
+        profile: str | os.PathLike[str] | None = None,
     ) -> Model:
         """Open the bundle in the directory `bundle`, ready to answer.
 
@@ -752,6 +773,7 @@ class Model:
             nan: `raise` refuses NaN in inputs and answers wherever the golden cases have none; `allow` lets all pass.
             selftest: Run the golden cases and refuse the bundle when an answer differs.
             warmup: Run once at each shape the manifest lists, so that the first request is not the slow one.
+            profile: Let ONNX Runtime record every node that runs, in a file whose name begins so; `executed` reads it.
 
         Raises:
             BundleError: One of its subclasses; nothing stays open.
@@ -759,7 +781,7 @@ class Model:
         started = time.perf_counter()
         if nan not in ("raise", "allow"):
             raise UsageError(f"nan is {nan!r}. Expected raise or allow.")
-        model = cls(Path(bundle), verify, threads, strict)
+        model = cls(Path(bundle), verify, threads, strict, None if profile is None else Path(profile))
         if not model.manifest.get("fit_to_serve"):
             reason = model.manifest.get("unfit_reason")
             _warn(f"{model.name} {model.version} ({model.target}) is not fit to serve: {reason}")
@@ -889,7 +911,10 @@ class Model:
             raise SessionError(f"{self.name} was closed. Load it again.")
         try:
             with self._lock:
-                answer = dict(zip(names, session.run(names, inputs, run_options), strict=True))
+                if self._captures:
+                    answer = self._run_graph(inputs, names, run_options)
+                else:
+                    answer = dict(zip(names, session.run(names, inputs, run_options), strict=True))
         except Exception as error:
             # A value that only the graph can judge, such as an index past the end of a table.
             kind = InputError if type(error).__name__ == "InvalidArgument" else SessionError
@@ -899,6 +924,81 @@ class Model:
                 if name not in self._holds_nan and has_nan(array):
                     raise NumericsError(f"output {name!r} of {self.name} holds NaN, which no golden answer does.")
         return answer
+
+    def _key(self, inputs: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, ...], ...]:
+        return tuple(inputs[tensor.name].shape for tensor in self.inputs)
+
+    def _run_graph(self, inputs: Mapping[str, NDArray[Any]], names: Sequence[str], run_options: Any) -> Arrays:
+        """A run of a session that captures CUDA graphs: replayed at the manifest's warm-up shapes, plain at others.
+
+        Each captured shape keeps its buffers on the device, so that no more are captured than the bundle names.
+        """
+        import onnxruntime as ort
+
+        if self._key(inputs) not in self._captured:
+            options = run_options or ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", str(NO_GRAPH))
+            return dict(zip(names, self._session.run(names, inputs, options), strict=True))
+        bound = self._bound(inputs)
+        bound.run(run_options)
+        answer = bound.answer()
+        return {name: answer[name] for name in names}
+
+    def _bound(self, inputs: Mapping[str, NDArray[Any]]) -> Bound:
+        """Buffers that hold these inputs: those of a shape that is captured, or new ones. Under the lock."""
+        key = self._key(inputs)
+        if key not in self._captured:
+            return Bound(self, inputs, NO_GRAPH if self._captures else None)
+        bound = self._captured[key]
+        if bound is None:
+            bound = self._captured[key] = Bound(self, inputs, list(self._captured).index(key) + 1)
+        else:
+            bound.update(inputs)
+        return bound
+
+    def bind(self, inputs: Mapping[str, NDArray[Any]]) -> Bound:
+        """Keep inputs, and the outputs that they give, in buffers on the first provider's device, for run after run.
+
+        At a shape that is captured the buffers are those that `run` uses, too.
+
+        Raises:
+            InputError: The inputs do not fit.
+            SessionError: ONNX Runtime failed, or the model is closed.
+        """
+        self.check(inputs)
+        if self._session is None:
+            raise SessionError(f"{self.name} was closed. Load it again.")
+        try:
+            with self._lock:
+                bound = self._bound(inputs)
+                bound.run()
+                return bound
+        except Exception as error:
+            raise SessionError(f"onnxruntime could not run {self.name}: {_line(error)}") from error
+
+    def executed(self) -> list[dict[str, Any]]:
+        """What ran since the model was loaded with `profile`: each node once, and nothing is recorded from here on.
+
+        Returns:
+            For each node name, op_type, provider, runs, and microseconds of its last run; copies between devices, which
+            ONNX Runtime inserts on its own, are nodes whose op_type begins with Memcpy.
+
+        Raises:
+            SessionError: It was loaded without `profile`, or was asked already.
+        """
+        if self._session is None or not self._profiled:
+            raise SessionError(f"{self.name} was not loaded with profile. Load it so to see what runs.")
+        self._profiled = False
+        nodes: dict[str, dict[str, Any]] = {}
+        for event in json.loads(Path(self._session.end_profiling()).read_bytes()):
+            about = event.get("args", {})
+            if event.get("cat") == "Node" and "op_name" in about:
+                name = event["name"].removesuffix("_kernel_time")
+                entry = nodes.setdefault(
+                    name, {"name": name, "op_type": about["op_name"], "provider": about.get("provider"), "runs": 0}
+                )
+                entry |= {"runs": entry["runs"] + 1, "microseconds": event["dur"]}
+        return list(nodes.values())
 
     def run_async(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Future[Arrays]:
         """`run` in a thread of the model's own, of which there are `concurrency`; its errors are the future's.
@@ -1013,6 +1113,7 @@ class Model:
         What `run_async` has not begun yet is cancelled.
         """
         with self._pool_lock:
+            self._captured, self._captures = {}, False
             self._session, pool, self._pool = None, self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -1022,6 +1123,65 @@ class Model:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Bound:
+    """Buffers on the device of a session's first provider: inputs of one shape, and the outputs that they give.
+
+    A run reads and writes nothing else, so that a CUDA graph can be captured over them, and copies nothing to or from
+    the host. Not for several threads at once.
+    """
+
+    def __init__(self, model: Model, inputs: Mapping[str, NDArray[Any]], graph: int | None = None) -> None:
+        """Copy the inputs to the device and let a run give the outputs their buffers.
+
+        `graph` is the gpu_graph_id of later runs, None where the session captures no graphs.
+        """
+        import onnxruntime as ort
+
+        self._ort, self._model, self._session, self._graph = ort, model, model._session, graph
+        self.device = "cuda" if model.providers[0] in (CUDA, TENSORRT) else "cpu"
+        self._binding = self._session.io_binding()
+        self._inputs = {name: self._to_device(array) for name, array in inputs.items()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        names = [tensor.name for tensor in model.outputs]
+        for name in names:
+            self._binding.bind_output(name, self.device)
+        self._run(None, None if graph is None else NO_GRAPH)
+        # What ONNX Runtime gave the outputs is theirs from now on.
+        self._outputs = dict(zip(names, self._binding.get_outputs(), strict=True))
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def _to_device(self, array: NDArray[Any]) -> Any:
+        return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self.device, 0)
+
+    def update(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Copy other inputs into the buffers; raises InputError unless they are of the same shapes and types."""
+        self._model.check(inputs)
+        for name, array in inputs.items():
+            held = list(self._inputs[name].shape())
+            if list(array.shape) != held:
+                raise InputError(f"input {name!r} has shape {list(array.shape)}, its buffer {held}. Bind again.")
+        for name, array in inputs.items():
+            self._inputs[name].update_inplace(np.ascontiguousarray(array))
+
+    def run(self, run_options: Any = None) -> None:
+        """Compute the outputs of what is in the buffers; ends when they are there."""
+        self._run(run_options, self._graph)
+
+    def _run(self, run_options: Any, graph: int | None) -> None:
+        options = run_options
+        if graph is not None:
+            options = run_options or self._ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", str(graph))
+        self._session.run_with_iobinding(self._binding, options)
+        self._binding.synchronize_outputs()
+
+    def answer(self) -> Arrays:
+        """Copies of the outputs, on the host."""
+        return {name: np.array(value.numpy()) for name, value in self._outputs.items()}
 
 
 def _tensor(entry: Mapping[str, Any]) -> Tensor:

@@ -11,6 +11,7 @@ codes are the loader's.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import hashlib
 import json
 import os
@@ -18,7 +19,9 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -85,6 +88,56 @@ def gpus() -> list[str]:
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
 
 
+class _DeviceMemory(ctypes.Structure):
+    """nvmlMemory_t of NVML's API reference, bytes."""
+
+    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
+
+
+def device_bytes() -> int | None:
+    """Memory in use on all NVIDIA GPUs together, by whomever; None without a driver.
+
+    NVML, the driver's own library, and not CUDA's: it needs no context, which would be counted, and no package.
+    """
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    count, used = ctypes.c_uint(), 0
+    if nvml.nvmlInit_v2() != 0:
+        return None
+    try:
+        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return None
+        for index in range(count.value):
+            device, memory = ctypes.c_void_p(), _DeviceMemory()
+            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
+                return None
+            if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) != 0:
+                return None
+            used += memory.used
+    finally:
+        nvml.nvmlShutdown()
+    return used
+
+
+class DevicePeak:
+    """The most device memory that was in use beyond what was in use at first; nobody else may use the GPUs meanwhile.
+
+    ONNX Runtime's arena on the device gives nothing back, so that looking after runs is enough.
+    """
+
+    def __init__(self) -> None:
+        self._first = device_bytes()
+        self.bytes: int | None = None
+
+    def look(self) -> None:
+        """Take what is in use now into account."""
+        now = device_bytes()
+        if now is not None and self._first is not None:
+            self.bytes = max(self.bytes or 0, now - self._first)
+
+
 def digest(document: Mapping[str, Any]) -> str:
     """sha256, in hex, of compact JSON with sorted keys."""
     text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -106,6 +159,7 @@ def take(bundle: Path) -> dict[str, Any]:
     failed: str | None = None
     rounds: list[list[float]] = []
     starts: list[float] = []
+    device = DevicePeak()
     with loader.Model.load(bundle, verify="full", selftest=False) as model:
         try:
             at = {str(axis): int(size) for axis, size in model.manifest["promises"]["at"].items()}
@@ -117,8 +171,10 @@ def take(bundle: Path) -> dict[str, Any]:
             failed = str(error)
         else:
             rounds = in_rounds(model, at)
+        device.look()
         info = model.info()
     peak = int(info["peak_rss_bytes"])
+    copies = None if failed or info["providers"] == [loader.CPU] else count_copies(bundle, at)
     for _ in range(0 if failed else STARTS):
         time.sleep(REST_SECONDS)
         seconds, resident = start(bundle, at)
@@ -142,8 +198,22 @@ def take(bundle: Path) -> dict[str, Any]:
         "rounds": rounds,
         "starts": starts,
         "peak_rss_bytes": peak,
+        "peak_device_bytes": device.bytes,
+        "copies": copies,
     }
     return {**document, "sha256": digest(document)}
+
+
+def count_copies(bundle: Path, at: Mapping[str, int]) -> dict[str, int]:
+    """Nodes that ONNX Runtime inserted to copy between host and device, by operator, as they ran at a shape."""
+    with (
+        tempfile.TemporaryDirectory(prefix="measure-") as scratch,
+        loader.Model.load(
+            bundle, verify="fast", selftest=False, warmup=False, profile=Path(scratch) / "profile"
+        ) as model,
+    ):
+        model.run(model.example(at))
+        return dict(Counter(n["op_type"] for n in model.executed() if n["op_type"].startswith("Memcpy")))
 
 
 def in_rounds(model: loader.Model, at: Mapping[str, int]) -> list[list[float]]:
@@ -243,6 +313,7 @@ def measure(argv: Sequence[str] | None) -> dict[str, Any]:
         "p50_ms": times[len(times) // 2],
         "start_seconds": sorted(document["starts"])[STARTS // 2],
         "peak_rss_bytes": document["peak_rss_bytes"],
+        "peak_device_bytes": document["peak_device_bytes"],
     }
 
 

@@ -2,11 +2,12 @@
 
 What stands between `<!-- bench: KIND FINGERPRINT MODEL -->` and `<!-- /bench -->` is written here; everything else on
 the page is written by hand and stays. Kinds: host, latency, detail (with a shape), start, costs, choice,
-objectives, edge, edge-race.
+objectives, edge, edge-race, gpu.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,7 @@ def page(text: str) -> str:
         "objectives": objectives,
         "edge": edge,
         "edge-race": edge_race,
+        "gpu": gpu,
     }
 
     def part(match: re.Match[str]) -> str:
@@ -63,6 +65,18 @@ def page(text: str) -> str:
         return f"{match[1]}{kinds[kind](*arguments)}{match[4]}"
 
     return _PART.sub(part, text)
+
+
+def gpu() -> str:
+    """What tests/gpu measured, with a program of its own: GPU machines have nothing of ours."""
+    place = ROOT / "tests" / "gpu" / "gpu_page.py"
+    found = importlib.util.spec_from_file_location("gpu_page", place)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    text: str = module.page()
+    return text
 
 
 def plots() -> dict[str, str]:

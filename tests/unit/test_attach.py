@@ -391,3 +391,46 @@ def test_every_refusal_says_what_to_do(bundle: Path, write: Write) -> None:
             attach(bundle, write(**changes))
         assert caught.value.help
         assert "measurement.json" in caught.value.message
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this host has what the test wants missing")
+def test_without_a_driver_nothing_is_said_of_device_memory() -> None:
+    assert measure.device_bytes() is None
+    peak = measure.DevicePeak()
+    peak.look()
+    assert peak.bytes is None
+
+
+def test_the_most_device_memory_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = iter([100, 700, 400])
+    monkeypatch.setattr(measure, "device_bytes", lambda: next(seen))
+    peak = measure.DevicePeak()
+    for _ in range(2):
+        peak.look()
+    assert peak.bytes == 600
+
+
+@pytest.mark.parametrize(
+    ("peak", "limit"),
+    [(None, None), (0, None), (1, 64 * 2**20), (64 * 2**20, 128 * 2**20), (1_000_000_000, 17 * 64 * 2**20)],
+)
+def test_the_limit_that_follows_from_device_memory(
+    bundle: Path, write: Write, capsys: pytest.CaptureFixture[str], peak: int | None, limit: int | None
+) -> None:
+    file = write(peak_device_bytes=peak, copies=None if peak is None else {"MemcpyToHost": 2, "MemcpyFromHost": 1})
+    assert run(["attach", str(bundle), str(file)]) == 0
+    said = capsys.readouterr().out
+    assert ("gpu_mem_limit" in said) == (limit is not None)
+    if limit is not None:
+        assert f'gpu_mem_limit: "{limit}"' in said
+    assert ("1 MemcpyFromHost, 2 MemcpyToHost" in said) == (peak is not None)
+    kept = json.loads((bundle / NAME).read_bytes())
+    assert kept["numbers"]["peak_device_bytes"] == kept["attached"]["peak_device_bytes"] == peak
+
+
+def test_a_measurement_of_an_older_bundle_says_nothing_of_devices(bundle: Path, write: Write) -> None:
+    """What bundles wrote before they looked at device memory."""
+    document = json.loads(write().read_bytes())
+    assert not {"peak_device_bytes", "copies"} & document.keys()
+    done = attach(bundle, write())
+    assert (done.gpu_mem_limit, done.copies) == (None, None)

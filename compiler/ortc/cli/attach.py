@@ -10,6 +10,7 @@ import rich_click as click
 
 from ortc.cli.verify import show
 from ortc.errors import AccuracyError, BudgetError, UnmeasuredError
+from ortc.units import format_bytes
 
 
 @click.command
@@ -33,6 +34,14 @@ def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
     else:
         show(done.verdicts)
         sys.stdout.write(f"{bundle}: {done.measurement} is what was measured on {done.host.cpu}\n")
+        if done.copies:
+            counted = ", ".join(f"{count} {name}" for name, count in sorted(done.copies.items()))
+            sys.stdout.write(f"copies between host and device at every run: {counted}\n")
+        if done.gpu_mem_limit is not None and done.numbers is not None:
+            sys.stdout.write(
+                f"device memory: {format_bytes(done.numbers.peak_device_bytes or 0)} at most. To share the GPU: "
+                f'`gpu_mem_limit: "{done.gpu_mem_limit}"` among the options of CUDAExecutionProvider in the profile\n'
+            )
         if done.unmeasured:
             sys.stdout.write(f"still unmeasured: {', '.join(done.unmeasured)}\n")
         if done.signature is not None:
