@@ -1,7 +1,7 @@
 """Check on the CPU provider what this host cannot run where it will be served: the graph's numbers, and nothing else.
 
 ONNX Runtime has CPU kernels for the fused operators, too. Half precision is checked in float32 with every result
-rounded to float16 (`stages/half.py`). Which kernels the target has, how exact they are and how fast stays unmeasured.
+rounded to 16 bits (`stages/half.py`). Which kernels the target has, how exact they are and how fast stays unmeasured.
 """
 
 from __future__ import annotations
@@ -85,12 +85,12 @@ def _for_cpu(made: Made, scratch: Path) -> Made:
     session = made.variant.session.model_copy(update={"providers": (provider,), "config_entries": {}})
     variant = made.variant.model_copy(update={"session": session})
     files = made.files
-    if "half" in variant.rewrites:
+    if not {"half", "bfloat16"}.isdisjoint(variant.rewrites):
 
         def files() -> Mapping[str, Path]:
             from ortc.stages.half import upcast
 
-            source, output = scratch / "float16", scratch / "float32"
+            source, output = scratch / "short", scratch / "float32"
             for place in (source, output):
                 place.mkdir()
             for name, path in made.files().items():

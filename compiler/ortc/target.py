@@ -12,7 +12,7 @@ Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "i
 Calibration = Literal["minmax", "percentile", "entropy", "moving-average"]
 Fallback = Literal["int8-weights", "fp32"]
 Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
-Rewrite = Literal["merge-projections", "fuse", "half"]
+Rewrite = Literal["merge-projections", "fuse", "embeddings", "half", "bfloat16"]
 Concurrency = Literal["one", "physical"]
 RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
 

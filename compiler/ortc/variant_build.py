@@ -104,6 +104,7 @@ class VariantBuilder:
                 "stages/quantize.py",
                 "stages/rewrite.py",
                 "stages/fuse.py",
+                "stages/embed.py",
                 "stages/half.py",
                 "stages/static.py",
                 "stages/sites.py",

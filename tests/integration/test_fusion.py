@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from tests.support.builds import ROOT, Compiler
@@ -26,15 +27,30 @@ pytestmark = pytest.mark.integration
 without_gpu = pytest.mark.skipif(bool(gpus()), reason="this host has a GPU, where the target is measured")
 
 MakeCache = Callable[[Path], Path]
-MODELS = {
-    # Attentions, normalizations with a residual, activations with a bias.
-    "bert-17": (12, 24, 12),
-    "bert-20": (3, 6, 3),
+ENCODER = {"Attention": 3, "SkipLayerNormalization": 6, "BiasGelu": 3}
+"""Of three layers."""
+MODELS: dict[str, dict[str, int]] = {
+    "bert-17": {name: 4 * count for name, count in ENCODER.items()},
+    "bert-20": ENCODER,
     # Embeddings are added and normalized, too.
-    "roberta-18": (3, 7, 3),
-    "distilbert-20": (3, 6, 3),
-    "vit-17": (3, 6, 3),
+    "roberta-18": {**ENCODER, "SkipLayerNormalization": 7},
+    "distilbert-20": ENCODER,
+    "vit-17": ENCODER,
+    # Two in each layer, and one at either end: the first has no residual. T5's attention has a bias of its own.
+    "t5-18": {"SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 6},
+    "llama-20": {"MultiHeadAttention": 3, "SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 6},
 }
+EMBEDDED = ("bert-17", "bert-20", "roberta-18", "distilbert-20")
+LEFT = {"t5-18": {"Softmax": 3}}
+"""What fused operators would stand for, and is still there."""
+FORMS = {
+    "fused": ("fuse",),
+    "embedded": ("fuse", "embeddings"),
+    "half": ("fuse", "half"),
+    "bfloat16": ("fuse", "bfloat16"),
+}
+CHECKED = {"checked": "half", "bf16-checked": "bfloat16"}
+"""Forms that compute in float32 and round as these do."""
 SHAPES = ((1, 1), (1, 7), (3, 33), (8, 64))
 
 
@@ -51,15 +67,16 @@ def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def rewritten(layered: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
-    """Each model plain, fused, in half precision, and as half precision is checked on a CPU."""
+    """Each model plain, fused, in both half precisions, and as those are checked on a CPU."""
     found = {}
     for name in MODELS:
         found[name, "plain"] = layered / name / "canonical"
-        for form, rewrites in {"fused": ("fuse",), "half": ("fuse", "half")}.items():
+        for form, rewrites in FORMS.items():
             found[name, form] = tmp_path_factory.mktemp(f"{name}-{form}")
-            rewrite(found[name, "plain"], found[name, form], rewrites)  # type: ignore[arg-type]
-        found[name, "checked"] = tmp_path_factory.mktemp(f"{name}-checked")
-        upcast(found[name, "half"], found[name, "checked"])
+            rewrite(found[name, "plain"], found[name, form], rewrites)
+        for form, short in CHECKED.items():
+            found[name, form] = tmp_path_factory.mktemp(f"{name}-{form}")
+            upcast(found[name, short], found[name, form])
     return found
 
 
@@ -88,35 +105,54 @@ def inputs_of(model: ort.InferenceSession, batch: int, length: int, padded: bool
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("form", ["fused", "half"])
+@pytest.mark.parametrize("form", FORMS)
 def test_every_layer_is_fused(rewritten: dict[tuple[str, str], Path], name: str, form: str) -> None:
-    found = operators(rewritten[name, form])
-    assert (found["Attention"], found["SkipLayerNormalization"], found["BiasGelu"]) == MODELS[name]
-    assert found["Softmax"] + found["Erf"] + found["Gelu"] == 0
+    found, before = operators(rewritten[name, form]), operators(rewritten[name, "plain"])
+    assert not set(MODELS[name]) & before.keys()
+    wanted = Counter(MODELS[name])
+    if form == "embedded" and name in EMBEDDED:
+        wanted["EmbedLayerNormalization"] = 1
+        wanted["SkipLayerNormalization"] -= name == "roberta-18"
+    assert {operator: found[operator] for operator in wanted} == wanted
+    assert found["EmbedLayerNormalization"] == wanted["EmbedLayerNormalization"]
+    plain = {operator: found[operator] for operator in ("Softmax", "Erf", "Gelu", "ReduceMean") if found[operator]}
+    assert plain == LEFT.get(name, {})
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("half", "FLOAT16"), ("bfloat16", "BFLOAT16")])
+def test_layers_compute_in_half_precision(rewritten: dict[tuple[str, str], Path], name: str, dtype: str) -> None:
+    """Between the first and the last layer of a BERT nothing is converted."""
+    model = ir.load(rewritten["bert-17", name] / "model.onnx")
+    kinds = {node.op_type: {value.dtype for value in node.outputs[:1]} for node in model.graph}
+    for operator in (*ENCODER, "MatMul", "LayerNormalization"):
+        assert kinds[operator] == {ir.DataType[dtype]}
+    assert operators(rewritten["bert-17", name])["Cast"] == operators(rewritten["bert-17", "fused"])["Cast"] + 1
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_answers_stay(rewritten: dict[tuple[str, str], Path], name: str) -> None:
-    plain, fused, half = (session(rewritten[name, form]) for form in ("plain", "fused", "checked"))
+    sessions = {form: session(rewritten[name, form]) for form in ("plain", "fused", "embedded", *CHECKED)}
+    plain = sessions["plain"]
     outputs = [entry.name for entry in plain.get_outputs()]
     for batch, length in SHAPES:
         for padded in (False, True):
             inputs = inputs_of(plain, batch, length, padded)
-            wanted, exact, rounded = (
-                dict(zip(outputs, s.run(None, inputs), strict=True)) for s in (plain, fused, half)
-            )
+            found = {form: dict(zip(outputs, s.run(None, inputs), strict=True)) for form, s in sessions.items()}
             for output in outputs:
-                np.testing.assert_allclose(exact[output], wanted[output], atol=1e-4, rtol=0)
-                difference = compare(output, wanted[output], rounded[output], inputs.get("attention_mask"))
-                assert difference.problem is None
-                assert difference.cosine is not None
-                assert difference.cosine > 0.9999
-                # It is float16 that was looked at.
-                assert difference.max_abs > 1e-5
+                for form in ("fused", "embedded"):
+                    np.testing.assert_allclose(found[form][output], found["plain"][output], atol=1e-4, rtol=0)
+                for form, least in (("checked", 0.9999), ("bf16-checked", 0.995)):
+                    wanted, rounded = found["plain"][output], found[form][output]
+                    difference = compare(output, wanted, rounded, inputs.get("attention_mask"))
+                    assert difference.problem is None
+                    assert difference.cosine is not None
+                    assert difference.cosine > least
+                    # It is 16 bits that were looked at.
+                    assert difference.max_abs > 1e-5
 
 
 @pytest.mark.parametrize("name", ["bert-17", "roberta-18", "distilbert-20"])
-@pytest.mark.parametrize("form", ["fused", "checked"])
+@pytest.mark.parametrize("form", ["embedded", "checked"])
 def test_a_mask_is_a_mask(rewritten: dict[tuple[str, str], Path], name: str, form: str) -> None:
     """What stands at masked positions has no part in other positions' answers."""
     model = session(rewritten[name, form])
@@ -172,7 +208,7 @@ def compiler(make_cache: MakeCache, tmp_path_factory: pytest.TempPathFactory) ->
 @without_gpu
 @pytest.mark.parametrize(
     ("variant", "gate"),
-    [("fp32-fused", "max_abs on CPU"), ("fp16-fused", "cosine on CPU")],
+    [("fp32-fused", "max_abs on CPU"), ("fp16-fused", "cosine on CPU"), ("bf16-fused", "cosine on CPU")],
 )
 def test_it_ships_as_what_was_checked(
     compiler: Compiler, project: Path, tmp_path: Path, variant: str, gate: str
@@ -184,7 +220,9 @@ def test_it_ships_as_what_was_checked(
     assert outcomes == {gate: "pass", "parity": "unmeasured"}
     bundle = build.bundle("small", "server-gpu")
     assert json.loads((bundle / "manifest.json").read_bytes())["model"]["domains"] == {"com.microsoft": 1}
-    assert operators(bundle / "model")["Attention"] == 3
+    served = operators(bundle / "model")
+    assert {name: served[name] for name in ENCODER} == ENCODER
+    assert served["EmbedLayerNormalization"] == (variant == "fp32-fused")
 
 
 @without_gpu
@@ -195,7 +233,7 @@ def test_what_comes_first_ships_where_nothing_can_be_measured(
     decisions = {entry["variant"]: entry for entry in build.report("small")["targets"][0]["decisions"]}
     assert decisions["fp32"]["outcome"] == "selected"
     assert {name: entry["outcome"] for name, entry in decisions.items() if name != "fp32"} == dict.fromkeys(
-        ("fp32-tf32", "fp32-fused", "fp16-fused", "fp16"), "left out"
+        ("fp32-tf32", "fp32-fused", "fp16-fused", "fp16-fused-graphs", "bf16-fused", "fp16", "bf16"), "left out"
     )
     assert "fp32 comes first" in decisions["fp16-fused"]["reason"]
 

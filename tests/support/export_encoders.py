@@ -76,9 +76,29 @@ LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
             "max_position_embeddings": 80,
         },
     ),
+    # Normalizations by the root of the mean square: of T5's encoder, and of a decoder with rotated positions.
+    "t5-18": (
+        18,
+        {
+            "model_type": "t5",
+            "architectures": ["T5EncoderModel"],
+            "d_model": 64,
+            "d_kv": 16,
+            "d_ff": 128,
+            "num_layers": 3,
+            "num_heads": 4,
+            "vocab_size": 100,
+            "feed_forward_proj": "gated-gelu",
+        },
+    ),
+    "llama-20": (
+        20,
+        {"model_type": "llama", "architectures": ["LlamaModel"], **DEEP, "num_key_value_heads": 2, "use_cache": False},
+    ),
     "vit-17": (17, MODELS["vit"] | {name: DEEP[name] for name in MODELS["vit"].keys() & DEEP.keys()}),
 }
 """Models of several layers with heads of 16, and the opset that each is exported at."""
+TASKS = {"t5": "text-encoding"}
 
 
 def main(root: Path, which: str = "") -> None:
@@ -104,7 +124,7 @@ def _write(place: Path, configuration: dict[str, Any], opset: int = 17) -> None:
         inputs=None,
         outputs=None,
     )
-    task = "image-classification" if image else "feature-extraction"
+    task = "image-classification" if image else TASKS.get(configuration["model_type"], "feature-extraction")
     source = HuggingFaceSource(source="huggingface", path=str(place), task=task, weights="random")
     reference = load(source, place, place, plan)
     if place.name != "bert":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ortc.stages.graph import write
-from ortc.stages.half import FILL, half, upcast
+from ortc.stages.half import FLOAT16, bfloat16, half, upcast
 from ortc.stages.optimize import rewrite_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.rewrite import rewrite
@@ -128,7 +128,7 @@ def test_a_mask_masks(tmp_path: Path, as_node: bool) -> None:
     model = make(nodes, tensors)
     half(model)
     finite = [value.const_value.numpy() for value in model.graph.initializers.values() if value.const_value is not None]
-    assert min(array.min() for array in finite) == np.float16(-FILL)
+    assert min(array.min() for array in finite) == np.float16(-FLOAT16.fill)
     x = X.copy()
     x[1] = -1  # a row without anything to see: the same everywhere, and no NaN
     found = answers(model, tmp_path, x)[0]
@@ -163,12 +163,52 @@ def test_statistics_of_a_normalization_keep_it_in_float32() -> None:
 
 def test_nothing_to_convert(tmp_path: Path) -> None:
     write(make([node("Relu", "x", "y")], {}), tmp_path)
-    for rewriting in ("half", "fuse"):
+    for rewriting in ("half", "bfloat16", "fuse"):
         with (
             pytest.raises(NotApplicable, match=f"`{rewriting}` finds no place"),
             rewrite_variant(tmp_path, (rewriting,)),
         ):  # type: ignore[arg-type]
             pytest.fail("it found one")
+
+
+def test_bfloat16_is_as_coarse_and_has_the_range(tmp_path: Path) -> None:
+    """What overflows in float16 does not here, and every result has 8 bits."""
+    nodes = [node("MatMul", "x w", "z"), node("Mul", "z small", "y"), node("Neg", "y", "n")]
+    model = make(nodes, {"w": W, "small": np.array(1e-3, np.float32)}, "y", "z")
+    assert bfloat16(model) == 1
+    assert {value.dtype for value in model.graph.initializers.values()} == {ir.DataType.BFLOAT16}
+    y, z = answers(model, tmp_path, 1e4 * X)
+    wanted = 1e4 * X @ W
+    assert np.abs(z).max() > FLOAT16.largest
+    np.testing.assert_allclose(z, wanted, rtol=0.05, atol=np.abs(wanted).max() * 0.01)
+    for found in (y, z):
+        assert not (found.view(np.uint32) & 0xFFFF).any()
+
+
+def test_a_mask_of_the_lowest_number_stays_finite_in_bfloat16(tmp_path: Path) -> None:
+    """float32's lowest rounds to minus infinity there, too."""
+    nodes = [node("MatMul", "x w", "z"), node("Add", "z b", "masked"), node("Softmax", "masked", "y", axis=-1)]
+    model = make(nodes, {"w": W, "b": np.full(SIZE, LOWEST)})
+    bfloat16(model)
+    found = answers(model, tmp_path)[0]
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=0.05)
+
+
+@pytest.mark.parametrize(("opset", "kind"), [(21, ir.DataType.FLOAT), (22, ir.DataType.BFLOAT16)])
+def test_what_onnx_defines_later_for_bfloat16_waits_for_its_opset(opset: int, kind: ir.DataType) -> None:
+    graph = helper.make_graph(
+        [node("MatMul", "x w", "z"), node("HardSwish", "z", "y")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", SIZE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(W, "w")],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    model = ir.from_proto(onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True))
+    assert bfloat16(model) == 1
+    swish = next(entry for entry in model.graph if entry.op_type == "HardSwish")
+    assert swish.inputs[0] is not None
+    assert swish.inputs[0].dtype == kind
 
 
 def test_branches_are_refused() -> None:

@@ -26,16 +26,19 @@ FUSED = frozenset(
         "Gelu",
         "MultiHeadAttention",
         "QuickGelu",
+        "SimplifiedLayerNormalization",
         "SkipLayerNormalization",
+        "SkipSimplifiedLayerNormalization",
     }
 )
-"""What a fused graph may contain: what has CUDA kernels in fp32 and in fp16, and CPU kernels to check with."""
+"""What a fused graph may contain: what has CUDA kernels in fp32, fp16 and bf16, and CPU kernels to check with."""
 
 
 def fuse(model: ir.Model) -> int:
     """Replace what a transformer's layers consist of with fused operators; the patterns are onnxscript's.
 
-    Masks stay what they are: an Attention adds the graph's own bias to the scores.
+    Normalizations by the root of the mean square alone are `SimplifiedLayerNormalization` to ONNX Runtime, in ONNX's
+    domain, of which ONNX knows nothing. Masks stay what they are: an Attention adds the graph's own bias to the scores.
 
     Returns the number of fused operators.
 
@@ -50,10 +53,22 @@ def fuse(model: ir.Model) -> int:
     if fused is not model or _interface(model) != before:
         raise StageError("onnxscript's fusions changed the graph's inputs or outputs")
     _join_constants(model)
+    _give_types(model)
     added = _extensions(model) - already
     if strange := sorted(added.keys() - FUSED):
         raise NotApplicable(f"the fusion gives `{strange[0]}`, which CUDA does not run in every precision")
     return added.total()
+
+
+def _give_types(model: ir.Model) -> None:
+    """Say the type of what fused operators give where onnxscript leaves it open: that of what they read first."""
+    import onnx_ir as ir
+
+    for node in model.graph:
+        if node.op_type in FUSED and node.inputs[0] is not None and node.outputs[0].dtype is None:
+            dtype = node.inputs[0].dtype
+            if dtype is not None:
+                node.outputs[0].type = ir.TensorType(dtype)
 
 
 def _extensions(model: ir.Model) -> Counter[str]:

@@ -49,12 +49,12 @@ def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...]) -> Iterator[
     if not rewrites:
         yield canonical
         return
-    from ortc.stages.rewrite import rewrite
+    from ortc.stages.rewrite import OPTIONAL, rewrite
 
     with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
         with room(temporary()):
             counts = rewrite(canonical, Path(scratch), rewrites)
-        missing = [name for name, count in counts.items() if count == 0]
+        missing = [name for name, count in counts.items() if count == 0 and name not in OPTIONAL]
         if missing:
             raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
         yield Path(scratch)

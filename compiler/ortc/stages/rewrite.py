@@ -12,9 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ortc.stages.embed import embeddings
 from ortc.stages.fuse import fuse
 from ortc.stages.graph import MODEL_FILE, values, write
-from ortc.stages.half import half
+from ortc.stages.half import bfloat16, half
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -245,9 +246,14 @@ def _is_one_plus_erf(gate: ir.Value, x: ir.Value) -> bool:
     return False
 
 
+OPTIONAL = frozenset({"embeddings"})
+"""Rewrites that a graph may have no place for without its variant being pointless."""
+
 REWRITES: dict[str, Callable[[ir.Model], int]] = {
     "gelu": gelu,
     "merge-projections": merge_projections,
     "fuse": fuse,
+    "embeddings": embeddings,
     "half": half,
+    "bfloat16": bfloat16,
 }
