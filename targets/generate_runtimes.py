@@ -49,6 +49,8 @@ PROBED_IR_VERSIONS = range(3, 31)
 # NVIDIA, CUDA Toolkit release notes, table "CUDA Toolkit and minimum required driver version for CUDA minor version
 # compatibility": the least Linux driver of each major version of CUDA. A wheel does not say it.
 LEAST_DRIVER = {"12": "525.60.13", "13": "580"}
+# The same notes, deprecated architectures: CUDA 12 ended support for Kepler, CUDA 13 for Maxwell, Pascal and Volta.
+LEAST_CAPABILITY = {"12": "5.0", "13": "7.5"}
 
 PROBE = """
 import json, sys
@@ -241,7 +243,13 @@ def cuda(wheel: Distribution, version: str | None) -> dict[str, str] | None:
     cudnn = [str(item.specifier) for item in requires if item.name.startswith("nvidia-cudnn-")]
     if not cudnn:
         raise SystemExit(f"{wheel.file}: expected a requirement of nvidia-cudnn-*, found {wheel.requires}")
-    return {"version": version, "cudnn": cudnn[0], "least_driver": LEAST_DRIVER[version.split(".")[0]]}
+    major = version.split(".")[0]
+    return {
+        "version": version,
+        "cudnn": cudnn[0],
+        "least_driver": LEAST_DRIVER[major],
+        "least_capability": LEAST_CAPABILITY[major],
+    }
 
 
 def min_ir_for_opset() -> list[tuple[int, int]]:

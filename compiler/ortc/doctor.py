@@ -57,11 +57,15 @@ class Cpus(Frozen):
 
 
 class Gpu(Frozen):
-    """NVIDIA devices as the driver shows them, and shared libraries that the linker finds."""
+    """NVIDIA devices as the driver shows them, and shared libraries that the linker finds.
+
+    `capability` is the compute capability of the first device.
+    """
 
     names: tuple[str, ...]
     driver: str | None
     libraries: tuple[str, ...]
+    capability: str | None = None
 
 
 class Disk(Frozen):
@@ -195,9 +199,14 @@ def _gpu() -> Gpu:
     driver = _output(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"])
     return Gpu(
         names=host.gpus(),
-        driver=driver.splitlines()[0].strip() if driver else None,
+        driver=_first_line(driver),
+        capability=_first_line(_output(["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"])),
         libraries=libraries(_output(["ldconfig", "-p"]) or ""),
     )
+
+
+def _first_line(text: str | None) -> str | None:
+    return text.splitlines()[0].strip() if text and text.strip() else None
 
 
 def libraries(listing: str) -> tuple[str, ...]:

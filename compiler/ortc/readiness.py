@@ -149,7 +149,15 @@ def _runtime(facts: Facts, profile: TargetProfile) -> list[Problem]:
             Problem(
                 what=f"the NVIDIA driver is {facts.gpu.driver}, CUDA {runtime.cuda.version} needs "
                 f"{runtime.cuda.least_driver} or newer",
-                how="update the driver",
+                how=f"install NVIDIA's driver {runtime.cuda.least_driver} or newer, on the machine and in no container",
+            )
+        )
+    elif runtime.cuda is not None and _number(facts.gpu.capability) < _number(runtime.cuda.least_capability):
+        problems.append(
+            Problem(
+                what=f"the GPU {facts.gpu.names[0]} has compute capability {facts.gpu.capability}, CUDA "
+                f"{runtime.cuda.version} needs {runtime.cuda.least_capability} or higher",
+                how="use a newer GPU, or build for this one's kind elsewhere with `unmeasured: allow`",
             )
         )
     tensorrt = any(provider.name == "TensorrtExecutionProvider" for provider in profile.execution_providers)
@@ -161,6 +169,12 @@ def _runtime(facts: Facts, profile: TargetProfile) -> list[Problem]:
             )
         )
     return problems
+
+
+def _number(capability: str | None) -> tuple[int, int]:
+    """Of `9.0`; unknown ones are not held against a device."""
+    major, _, minor = (capability or "").partition(".")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else (99, 0)
 
 
 def _major(version: str | None) -> int:

@@ -45,6 +45,7 @@ class Cuda(_Data):
     version: str = Field(description="CUDA it was built for, `13.0`.")
     cudnn: str = Field(description="Versions of cuDNN it declares, `~=9.0`.")
     least_driver: str = Field(description="Oldest NVIDIA driver for that CUDA, `580`.")
+    least_capability: str = Field(description="Least compute capability that it compiles for, `7.5`.")
 
 
 class Providers(_Data):

@@ -66,6 +66,12 @@ PROCESSOR_FLAGS = (
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
 GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")
+# Of each CUDA: the least driver of NVIDIA's release notes, the least compute capability that it compiles for, and the
+# libraries that ONNX Runtime's provider for it loads.
+CUDA_NEEDS = {
+    "12": ("525.60.13", (5, 0), ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12", "libcudnn.so.9")),
+    "13": ("580", (7, 5), ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9")),
+}
 NO_GRAPH = -1  # the gpu_graph_id of a run that is neither captured nor replayed
 MOST_CLIENTS = 1024
 _COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
@@ -548,14 +554,74 @@ def _create_session(
             provider = asked != [CPU] and ours
             kind = ProvidersError if provider else SessionError
             what = f"onnxruntime {ort.__version__} cannot open {model} on {', '.join(asked)}"
-            raise kind(f"{what}: {_line(error)}") from error
+            hint = lacking(asked, str(getattr(ort, "cuda_version", "") or "")) if provider else ""
+            raise kind(f"{what}: {_line(error)}{hint}") from error
     if session.get_providers() != asked:
+        why = lacking(asked, str(getattr(ort, "cuda_version", "") or ""))
         raise ProvidersError(
-            f"session.json asks for {', '.join(asked)}; onnxruntime gave {', '.join(session.get_providers())}. "
-            "Its log on stderr says why: most often a driver or a library (CUDA, cuDNN, TensorRT) is missing, or a "
-            "provider refuses a value of its options."
+            f"session.json asks for {', '.join(asked)}; onnxruntime gave {', '.join(session.get_providers())}."
+            + (
+                why
+                or " Its log on stderr says why: most often a driver or a library (CUDA, cuDNN, TensorRT) is missing, "
+                "or a provider refuses a value of its options."
+            )
         )
     return session
+
+
+def lacking(asked: Sequence[str], version: str, load: Callable[[str], Any] | None = None) -> str:
+    """What NVIDIA's providers lack here and what to install, as a sentence after others; empty where nothing is known.
+
+    Args:
+        asked: The providers asked for.
+        version: The CUDA that ONNX Runtime was built for.
+        load: Opens a shared library by its name, OSError where it is not there; by default the linker does.
+    """
+    if not {CUDA, TENSORRT}.intersection(asked):
+        return ""
+    import ctypes
+
+    load = load or ctypes.CDLL
+    major = version.partition(".")[0]
+    driver, capability, libraries = CUDA_NEEDS.get(major, ("", (0, 0), ()))
+    try:
+        cuda = load("libcuda.so.1")
+    except OSError:
+        newest = f"driver {driver} or newer" if driver else "one"
+        return (
+            f" There is no NVIDIA driver here (libcuda.so.1). Install {newest} on the machine, and give a container "
+            "its GPU (docker run --gpus all; nvidia.com/gpu in Kubernetes)."
+        )
+    number, tenths = ctypes.c_int(), ctypes.c_int()
+    if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0 and major and number.value // 1000 < int(major):
+        serves = f"{number.value // 1000}.{number.value % 1000 // 10}"
+        return (
+            f" The NVIDIA driver serves CUDA {serves}, this onnxruntime is for CUDA {version}. Update it to "
+            f"{driver or 'one for that CUDA'} or newer."
+        )
+    if cuda.cuInit(0) != 0 or cuda.cuDeviceGetCount(ctypes.byref(number)) != 0 or number.value == 0:
+        return (
+            " There is an NVIDIA driver, and no GPU that this process may use. See CUDA_VISIBLE_DEVICES and nvidia-smi."
+        )
+    # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of the first device.
+    told = [cuda.cuDeviceGetAttribute(ctypes.byref(part), 75 + at, 0) for at, part in enumerate((number, tenths))]
+    if told == [0, 0] and (number.value, tenths.value) < capability:
+        return (
+            f" The GPU has compute capability {number.value}.{tenths.value}, CUDA {version} needs "
+            f"{capability[0]}.{capability[1]} or higher. Use a newer GPU, or a bundle for another target."
+        )
+    absent = []
+    for name in (*libraries, *(("libnvinfer.so.10",) if TENSORRT in asked else ())):
+        try:
+            load(name)
+        except OSError:
+            absent.append(name)
+    if not absent:
+        return ""
+    how = "pip install --require-hashes -r requirements.txt of the bundle"
+    if "libnvinfer.so.10" in absent:
+        how = "TensorRT 10, or use the base image of the bundle's Dockerfile"
+    return f" {', '.join(absent)} cannot be loaded. Install what holds them: {how}."
 
 
 def check_used(placement: Sequence[Placed]) -> None:

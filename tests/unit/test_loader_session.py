@@ -324,3 +324,81 @@ def test_sixteen_threads_get_the_answers_of_one(tmp_path: Path) -> None:
 
         with ThreadPoolExecutor(16) as pool:
             assert list(pool.map(worker, range(16))) == [len(requests)] * 16
+
+
+class Driver:
+    """NVIDIA's driver as far as the loader asks it: the CUDA that it serves, its devices and their capability."""
+
+    def __init__(self, version: int = 13000, devices: int = 1, capability: tuple[int, int] = (9, 0)) -> None:
+        self._version, self._devices, self._capability = version, devices, capability
+
+    def cuDriverGetVersion(self, number: Any) -> int:  # noqa: N802 - the driver's own names
+        number._obj.value = self._version
+        return 0
+
+    def cuInit(self, _: int) -> int:  # noqa: N802
+        return 0 if self._devices else 100
+
+    def cuDeviceGetCount(self, number: Any) -> int:  # noqa: N802
+        number._obj.value = self._devices
+        return 0
+
+    def cuDeviceGetAttribute(self, number: Any, attribute: int, _: int) -> int:  # noqa: N802
+        number._obj.value = self._capability[attribute - 75]
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "there", "said"),
+    [
+        (["CPUExecutionProvider"], {}, ""),
+        (["CUDAExecutionProvider"], {}, "no NVIDIA driver here (libcuda.so.1). Install driver 580 or newer"),
+        (
+            ["CUDAExecutionProvider"],
+            {"libcuda": Driver(12080)},
+            "serves CUDA 12.8, this onnxruntime is for CUDA 13.0. Upd",
+        ),
+        (["CUDAExecutionProvider"], {"libcuda": Driver(devices=0)}, "no GPU that this process may use"),
+        (
+            ["CUDAExecutionProvider"],
+            {"libcuda": Driver(capability=(7, 0))},
+            "has compute capability 7.0, CUDA 13.0 needs 7.5 or higher",
+        ),
+        (
+            ["CUDAExecutionProvider"],
+            {"libcuda": Driver(), "libcudart": None, "libcublas": None},
+            " libcudnn.so.9 cannot be loaded. Install what holds them: pip install --require-hashes -r requirements",
+        ),
+        (
+            ["TensorrtExecutionProvider", "CUDAExecutionProvider"],
+            {"libcuda": Driver(), "libcudart": None, "libcublas": None, "libcudnn": None},
+            " libnvinfer.so.10 cannot be loaded. Install what holds them: TensorRT 10",
+        ),
+        (
+            ["CUDAExecutionProvider"],
+            {"libcuda": Driver(), "libcudart": None, "libcublas": None, "libcudnn": None},
+            "",
+        ),
+    ],
+)
+def test_what_cuda_lacks_is_named_with_what_to_install(asked: list[str], there: dict[str, Any], said: str) -> None:
+    def load(name: str) -> Any:
+        for stem, library in there.items():
+            if name.startswith(stem):
+                return library
+        raise OSError(name)
+
+    found = loader.lacking(asked, "13.0", load)
+    assert said in found
+    assert bool(said) == bool(found)
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this host has what the test wants missing")
+def test_without_a_driver_the_error_says_so(tmp_path: Path) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        pytest.skip("this onnxruntime has no CUDAExecutionProvider")
+    cuda = {"name": "CUDAExecutionProvider", "options": {}}
+    with pytest.raises(loader.ProvidersError, match=r"There is no NVIDIA driver here .* driver 580 or newer"):
+        loader.Model.load(bundle_with(tmp_path, providers=[cuda, CPU]))

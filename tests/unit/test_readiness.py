@@ -76,6 +76,14 @@ def test_a_gpu_is_needed() -> None:
     assert (found.measured, found.unmeasured) == ((), ("linux/amd64",))
     assert [problem.what for problem in found.problems] == ["no NVIDIA GPU that the driver shows"]
     assert readiness("server-gpu", **WITH_GPU).ready
+    for capability, ready in (("7.0", False), ("7.5", True), ("10.0", True), ("[N/A]", True)):
+        gpu = Gpu(names=("Tesla V100",), driver="580.65.06", libraries=(), capability=capability)
+        found = readiness("server-gpu", gpu=gpu)
+        assert found.ready is ready
+        said = [problem.what for problem in found.problems]
+        assert said == (
+            [] if ready else ["the GPU Tesla V100 has compute capability 7.0, CUDA 13.0 needs 7.5 or higher"]
+        )
 
 
 def test_a_driver_that_is_too_old() -> None:
