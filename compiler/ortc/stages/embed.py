@@ -172,7 +172,8 @@ def _counts(indices: ir.Value) -> bool:
     if numbers is None or len(numbers.shape) != 2 or numbers.shape[0] != 1 or any(entry is None for entry in fixed):
         return False
     said = [entry.numpy().tolist() for entry in fixed if entry is not None]
-    counted = np.array_equal(numbers.numpy()[0], np.arange(int(numbers.shape[1])))
+    row = numbers.numpy()[0]
+    counted = np.array_equal(row, np.arange(len(row)))
     return counted and said in ([[0], [1]], [[0], [1], [1]])
 
 
