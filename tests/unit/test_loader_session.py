@@ -52,6 +52,30 @@ def test_the_session_gets_what_the_file_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "set_"),
+    [
+        ("fpu avx2 avx512f avx512_vnni", None),
+        ("fpu avx2 avx_vnni", None),
+        ("fpu avx2 avx512f", "1"),
+        ("", "1"),
+    ],
+)
+def test_weights_become_unsigned_only_where_signed_ones_overflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, set_: str | None
+) -> None:
+    """With VNNI nothing overflows, and the option costs a third of the speed."""
+    bundle = bundle_with(tmp_path, config_entries={"session.x64quantprecision": "1"})
+    monkeypatch.setattr(loader, "cpu_fields", lambda _: {"flags": flags})
+    with loader.Model.load(bundle) as model:
+        options = model._session.get_session_options()
+        if set_ is None:
+            with pytest.raises(RuntimeError, match=r"session\.x64quantprecision"):
+                options.get_session_config_entry("session.x64quantprecision")
+        else:
+            assert options.get_session_config_entry("session.x64quantprecision") == set_
+
+
+@pytest.mark.parametrize(
     ("session", "message"),
     [
         ({"session_options": {"enable_memory_pattern": True}}, "enable_memory_pattern does not exist in onnxruntime"),
