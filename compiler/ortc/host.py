@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import platform
@@ -80,7 +81,9 @@ def cpu_quota() -> float | None:
     return None if math.isinf(quota) else quota
 
 
+@functools.cache
 def loader_module() -> Any:
+    """The loader that bundles get, as a module of this process."""
     import importlib.util
 
     from ortc.resources import templates_dir

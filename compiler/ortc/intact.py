@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ortc.bundle import FileInfo, Manifest
 from ortc.digests import sha256_file
@@ -27,7 +26,7 @@ def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
     Raises:
         StageError: a file is changed, missing, or one too many; the message names it.
     """
-    loader = _loader()
+    loader = loader_module()
     manifest = read_bundle(bundle)
     try:
         loader.read_manifest(bundle, how)
@@ -42,11 +41,6 @@ def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
             f"{bundle} is damaged: {SUMS} is not as it was written", help="build the bundle again, or get it again"
         )
     return manifest
-
-
-@functools.cache
-def _loader() -> Any:
-    return loader_module()
 
 
 def own_files(bundle: Path, manifest: Manifest) -> tuple[FileInfo, ...]:

@@ -205,12 +205,12 @@ class InputFactory:
         group: list[int] = []
         widest = 0
         for row in picked:
-            width = max(widest, self._width(row))
-            if group and (len(group) == size or (len(group) + 1) * width > POSITIONS):
+            width = self._width(row)
+            if group and (len(group) == size or (len(group) + 1) * max(widest, width) > POSITIONS):
                 yield group
-                group, width = [], self._width(row)
+                group, widest = [], 0
             group.append(row)
-            widest = width
+            widest = max(widest, width)
         if group:
             yield group
 

@@ -93,7 +93,8 @@ def race(
         ).model_dump(mode="json")
 
     where = ("" if shape is None else f" at {shape}") + (", throughput" if quantity == "throughput" else "")
-    subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}"
+    # Of the same contenders there may be several races.
+    subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}, {rounds} rounds"
     return Race.model_validate(context.run("measure", subject, inputs, run).result)
 
 

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import records
 from seeding import Weights, restore
 
 FORMAT_VERSION = 1
@@ -170,7 +171,7 @@ def compete(job: Job) -> Json:
         for name, model in models.items():
             _model(job, name, model, Path(scratch) / name, result)
         result["complete"] = True
-        _write(job.output, result)
+        records.write(job.output, result)
     return result
 
 
@@ -199,14 +200,14 @@ def _model(job: Job, name: str, model: Json, scratch: Path, result: Json) -> Non
                 about["absent"] = str(error)
                 entry.stop()
                 say(f"  absent: {error}")
-            _write(job.output, result)
+            records.write(job.output, result)
         _judge(found, ready, scratch, judged, programs)
         for shape in job.shapes:
             for mode in MODES:
                 if time.monotonic() - began < job.seconds and ready:
                     say(f"{name}: {shape[0]}x{shape[1]}, {mode}")
                     found["races"].append(_race(job, model, ready, shape, mode, scratch))
-                    _write(job.output, result)
+                    records.write(job.output, result)
     finally:
         for entry in ready:
             entry.stop()
@@ -385,24 +386,6 @@ def _race(job: Job, model: Json, ready: list[Running], shape: Shape, mode: str, 
 def _turned(entries: list[Running], turn: int) -> Iterator[Running]:
     for index in range(len(entries)):
         yield entries[(index + turn) % len(entries)]
-
-
-def _write(path: Path, document: Json) -> None:
-    """Write the result whole; samples of one turn stay on one line."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(_text(document) + "\n", "utf-8")
-    fresh.replace(path)
-
-
-def _text(value: object, indent: str = "") -> str:
-    deeper = indent + " "
-    if isinstance(value, dict) and value:
-        rows = ",\n".join(f"{deeper}{json.dumps(key)}: {_text(entry, deeper)}" for key, entry in value.items())
-        return f"{{\n{rows}\n{indent}}}"
-    if isinstance(value, list) and value and not all(isinstance(entry, int | float | str) for entry in value):
-        rows = ",\n".join(f"{deeper}{_text(entry, deeper)}" for entry in value)
-        return f"[\n{rows}\n{indent}]"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def say(line: str) -> None:

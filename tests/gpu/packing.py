@@ -20,7 +20,9 @@ from seeding import Array, cast, digest, seeded
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("run.py", "seeding.py", "encoder.py", "contender.py", "compete.py", "gpu_page.py")
-"""What a pack holds of this directory: it needs nothing else of ortc."""
+"""What a pack holds of this directory."""
+SHARED = "benchmarks/records.py"
+"""What it holds of the one above: a pack needs nothing else of ortc."""
 FORMAT_VERSION = 1
 SEED = 20260501
 LEAST = 4096
@@ -135,6 +137,7 @@ def pack(output: Path, names: list[str], only: list[str] | None, work: Path) -> 
     (output / "pack.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     for program in PROGRAMS:
         shutil.copyfile(Path(__file__).with_name(program), output / program)
+    shutil.copy(ROOT / "tests" / SHARED, output)
 
 
 def _model(output: Path, name: str, only: list[str] | None, work: Path) -> Json:

@@ -70,6 +70,8 @@ def _pack(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int
 
 
 def _run(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> int:
+    # A pack has what lies there beside this program.
+    sys.path.append(str(HERE.parent / "benchmarks"))
     from compete import Job, compete, gpu, say
 
     if arguments.device == "cuda" and gpu() is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.markers import Marker
 from packaging.version import Version
+from tests.support import bundles
 
 from ortc import versions
 from ortc.resources import data_dir, targets_dir
@@ -58,6 +59,15 @@ def test_only_gpu_runtimes_need_cuda() -> None:
     assert needed is not None
     assert (needed.version, needed.cudnn, needed.least_driver) == ("13.0", "~=9.0", "580")
     assert versions.runtime("onnxruntime", CURRENT).cuda is None
+
+
+def test_the_loader_asks_of_a_gpu_what_the_table_says() -> None:
+    needs = bundles.runtime_module("loader").CUDA_NEEDS
+    tables = [found.cuda for found in versions.runtimes() if found.cuda is not None]
+    assert tables
+    for table in tables:
+        driver, capability, _ = needs[table.version.partition(".")[0]]
+        assert (driver, capability) == (table.least_driver, tuple(map(int, table.least_capability.split("."))))
 
 
 @pytest.mark.parametrize(
