@@ -18,11 +18,18 @@ from ortc.model_build import CHECK_PINS
 from ortc.plan import ProviderPlan, VariantPlan
 from ortc.report import Check
 from ortc.stages.graph import DATA_FILE, MODEL_FILE
+from ortc.stages.half import format_of
+from ortc.stages.upcast import upcast
 from ortc.stages.verify import CPU, check_bundle
 from ortc.target_bundle import Tried
 from ortc.task_metric import answers_verdicts
 from ortc.variant_build import VariantBuilder
 from ortc.verdicts import ON_CPU
+
+
+def runner_on_cpu(builder: VariantBuilder) -> Path:
+    """The interpreter of the plain CPU runtime."""
+    return builder.context.interpreter(CHECK_PINS, (builder.platform,))
 
 
 def is_checked(variant: VariantPlan) -> bool:
@@ -40,7 +47,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
     variant, context, model = entry.made.variant, builder.context, builder.model
     if entry.failed is not None or not is_checked(variant):
         return entry
-    interpreter = context.interpreter(CHECK_PINS, (builder.platform,))
+    interpreter = runner_on_cpu(builder)
     metric, embeddings = model.metric, context.plan.accuracy.embeddings
     inputs = {
         "variant": entry.key,
@@ -55,6 +62,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
         "code": code_digest(
             "cpu_check.py",
             "stages/half.py",
+            "stages/upcast.py",
             "stages/verify.py",
             "compare.py",
             "embeddings.py",
@@ -67,7 +75,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
         with tempfile.TemporaryDirectory(prefix="on-cpu-", dir=context.work) as scratch:
             bundle = Path(scratch) / "bundle"
             bundle.mkdir()
-            assemble(bundle, model.material, builder.target, _for_cpu(entry.made, Path(scratch)))
+            assemble(bundle, model.material, builder.target, for_cpu(entry.made, Path(scratch)))
             function = None if metric is None else metric.function
             check = check_bundle(interpreter, bundle, model.material.cases, model.factory(), function, None, embeddings)
             return check.model_dump(mode="json")
@@ -79,17 +87,20 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
     return replace(entry, verdicts=(*verdicts, *entry.verdicts))
 
 
-def _for_cpu(made: Made, scratch: Path) -> Made:
-    """What is run instead: the same graph, or its float32 form, on the CPU provider with optimizations off."""
+def for_cpu(made: Made, scratch: Path) -> Made:
+    """What is run instead: the same graph, or its float32 form, on the CPU provider with optimizations off.
+
+    Args:
+        made: a variant that this host cannot run.
+        scratch: an existing directory, for as long as the result is used.
+    """
     provider = ProviderPlan(name=CPU, options={})
     session = made.variant.session.model_copy(update={"providers": (provider,), "config_entries": {}})
     variant = made.variant.model_copy(update={"session": session})
     files = made.files
-    if not {"half", "bfloat16"}.isdisjoint(variant.rewrites):
+    if format_of(variant.rewrites) is not None:
 
         def files() -> Mapping[str, Path]:
-            from ortc.stages.half import upcast
-
             source, output = scratch / "short", scratch / "float32"
             for place in (source, output):
                 place.mkdir()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ortc.plan import Frozen, VariantPlan
 from ortc.target import Variant
 
+IN = {"int8": "on integers", "fp16": "in float16", "bf16": "in bfloat16"}
+"""How the nodes of a variant compute that are not kept in higher precision, by its precision."""
 MIXED = "-mixed"
 """Ends the name of a variant some of whose nodes are kept in higher precision."""
 

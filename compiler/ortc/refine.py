@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ortc.mix import mixed
+from ortc.mix import IN, mixed
 from ortc.report import Trade, TradeNode, TradePoint, Verdict
 from ortc.sensitivity import Ladder, Sensitivity, find_sensitivity
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
-from ortc.verdicts import ACCURACY_GATES, describe
+from ortc.verdicts import ACCURACY_GATES, ON_CPU, describe
 
 ATTEMPTS = 6
 """Mixes that are judged, at most."""
@@ -29,12 +31,11 @@ class Refined:
 
 def can_be_refined(entry: Tried) -> bool:
     """Whether a variant fails for its accuracy, and its profile allows another precision for some of its nodes."""
-    return (
-        entry.failed is not None
-        and entry.failed.gate in ACCURACY_GATES
-        and entry.check is not None
-        and bool(entry.made.variant.fallback)
-    )
+    return entry.failed is not None and _is_inexact(entry.failed) and bool(entry.made.variant.fallback)
+
+
+def _is_inexact(verdict: Verdict) -> bool:
+    return verdict.gate.removesuffix(ON_CPU) in ACCURACY_GATES
 
 
 def closeness(entry: Tried) -> float:
@@ -43,10 +44,15 @@ def closeness(entry: Tried) -> float:
     return min((d.cosine for case in cases for d in case.differences if d.cosine is not None), default=-1.0)
 
 
-def refine(builder: VariantBuilder, entry: Tried) -> Refined:
+def refine(builder: VariantBuilder, entry: Tried, judge: Callable[[Tried], Tried]) -> Refined:
     """Keep the worst nodes of a variant in higher precision, more and more, until it passes or breaks a budget.
 
     Where to begin is found on calibration samples; what passes is judged as every variant is.
+
+    Args:
+        builder: of the target.
+        entry: a variant that `can_be_refined`.
+        judge: gives a made variant its verdicts.
 
     Raises:
         StageError: the nodes cannot be measured.
@@ -56,15 +62,16 @@ def refine(builder: VariantBuilder, entry: Tried) -> Refined:
     passed: Tried | None = None
     step = found.first_step()
     reached = ladder.top if step is None else max(1, step)
-    reason = "no mix of precisions that leaves half of the nodes on integers is right on the calibration samples"
+    lower = IN[entry.made.variant.precision]
+    reason = f"no mix of precisions that leaves half of the nodes {lower} is right on the calibration samples"
     for _ in range(0 if step is None else ATTEMPTS):
-        attempt = builder.judge(builder.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
+        attempt = judge(builder.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
         if attempt.failed is None:
             passed = attempt
             break
         rejected.append(attempt)
         reason = f"{_count(ladder, reached)}: {describe(attempt.failed)}"
-        if attempt.failed.gate not in ACCURACY_GATES or reached >= ladder.top:
+        if not _is_inexact(attempt.failed) or reached >= ladder.top:
             break
         reached = min(ladder.top, max(reached + 2, round(reached * GROWTH)))
     if passed is not None:
@@ -76,7 +83,7 @@ def refine(builder: VariantBuilder, entry: Tried) -> Refined:
 
 
 def _count(ladder: Ladder, step: int) -> str:
-    """How many nodes are not on integers, in words."""
+    """How many nodes are in higher precision, in words."""
     mix = ladder.mix(step)
     kinds = {"with integer weights alone": len(mix.blocks), "in floating point": len(mix.exclude)}
     kept = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "none in higher precision"
@@ -87,9 +94,9 @@ def _trade(found: Sensitivity, ladder: Ladder, judged: list[Tried], base: Tried)
     nodes = {node.name: node for node in found.nodes}
     points = [
         TradePoint(
-            name=_label(ladder.mix(step.step).blocks, ladder.mix(step.step).exclude),
+            name=_label(base, ladder.mix(step.step).blocks, ladder.mix(step.step).exclude),
             data="calibration",
-            integers=_integers(len(nodes), ladder.mix(step.step).blocks, ladder.mix(step.step).exclude),
+            reduced=_reduced(len(nodes), ladder.mix(step.step).blocks, ladder.mix(step.step).exclude),
             bytes=step.bytes,
             p50_ms=step.p50_ms,
             accuracy=_accuracy(step.verdicts),
@@ -102,9 +109,9 @@ def _trade(found: Sensitivity, ladder: Ladder, judged: list[Tried], base: Tried)
         excluded = tuple(name for name in variant.exclude if name in nodes)
         points.append(
             TradePoint(
-                name=_label(variant.blocks, excluded),
+                name=_label(base, variant.blocks, excluded),
                 data="held out",
-                integers=_integers(len(nodes), variant.blocks, excluded),
+                reduced=_reduced(len(nodes), variant.blocks, excluded),
                 bytes=entry.made.graph.bytes,
                 p50_ms=None,
                 accuracy=_accuracy(entry.verdicts),
@@ -113,6 +120,7 @@ def _trade(found: Sensitivity, ladder: Ladder, judged: list[Tried], base: Tried)
         )
     return Trade(
         variant=base.made.variant.name,
+        precision=base.made.variant.precision,
         limits={v.gate: float(v.limit.removeprefix(">= ")) for v in base.verdicts if v.gate in _accuracy((v,))},
         nodes=tuple(
             TradeNode(name=node.name, operator=node.operator, elements=node.elements, error=node.error)
@@ -122,15 +130,15 @@ def _trade(found: Sensitivity, ladder: Ladder, judged: list[Tried], base: Tried)
     )
 
 
-def _integers(count: int, blocks: tuple[str, ...], exclude: tuple[str, ...]) -> int:
-    """Nodes of whom weights and activations are integers."""
+def _reduced(count: int, blocks: tuple[str, ...], exclude: tuple[str, ...]) -> int:
+    """Nodes that compute in the variant's precision, weights and activations."""
     return count - len(blocks) - len(exclude)
 
 
-def _label(blocks: tuple[str, ...], exclude: tuple[str, ...]) -> str:
+def _label(base: Tried, blocks: tuple[str, ...], exclude: tuple[str, ...]) -> str:
     parts = [f"{len(blocks)} weights alone"] if blocks else []
     parts += [f"{len(exclude)} fp32"] if exclude else []
-    return ", ".join(parts) or "all on integers"
+    return ", ".join(parts) or f"all {IN[base.made.variant.precision]}"
 
 
 def _accuracy(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
@@ -139,7 +147,10 @@ def _accuracy(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
     for verdict in verdicts:
         if verdict.gate in ACCURACY_GATES and verdict.limit.startswith(">= "):
             try:
-                found[verdict.gate] = float(verdict.observed)
+                observed = float(verdict.observed)
             except ValueError:
                 continue
+            # What overflows has no accuracy, and JSON no number for that.
+            if math.isfinite(observed):
+                found[verdict.gate] = observed
     return found

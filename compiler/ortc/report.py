@@ -114,8 +114,8 @@ class Elsewhere(Frozen):
 
 
 class TradeNode(Frozen):
-    """A node of a quantized variant: elements of its weight, and the error that it alone makes on integers (mean square
-    difference of the outputs over their mean square)."""
+    """A node that a variant runs in less precision: elements of its weight, and the error that it alone makes so (mean
+    square difference of the outputs over their mean square, 1e30 at most)."""
 
     name: str
     operator: str
@@ -124,12 +124,12 @@ class TradeNode(Frozen):
 
 
 class TradePoint(Frozen):
-    """A mix of precisions: nodes of which weights and activations are integers, bytes, median milliseconds at the
-    budget's shape (None where it was not timed), and what the gates of accuracy saw on these samples."""
+    """A mix of precisions: nodes that compute in the variant's own, bytes, median milliseconds at the budget's shape
+    (None where it was not timed), and what the gates of accuracy saw on these samples."""
 
     name: str
     data: Literal["calibration", "held out"]
-    integers: int
+    reduced: int
     bytes: int
     p50_ms: float | None
     accuracy: dict[str, float]
@@ -143,6 +143,7 @@ class Trade(Frozen):
     """
 
     variant: str
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "int8"
     limits: dict[str, float]
     nodes: tuple[TradeNode, ...]
     points: tuple[TradePoint, ...]

@@ -1,7 +1,7 @@
-"""Which nodes of a quantized variant cost accuracy, measured, and how many of them in higher precision are enough.
+"""Which nodes of a variant cost accuracy, measured, and how many of them in higher precision are enough.
 
 Every graph is run through the bundle's own loader in a worker, on samples that nothing is judged by, and compared with
-what the reference gives for them.
+what the reference gives for them; on the CPU provider where this host lacks the target's hardware.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from typing import Any
 import numpy as np
 
 from ortc.arrays import read_arrays, write_arrays
+from ortc.candidate import assemble
+from ortc.cpu_check import for_cpu, runner_on_cpu
 from ortc.digests import code_digest
 from ortc.mix import Mix
 from ortc.plan import CasePlan, Frozen, VariantPlan
 from ortc.report import Check, Verdict
 from ortc.samples import MASK
 from ortc.stages.graph import MODEL_FILE
+from ortc.stages.half import format_of
 from ortc.stages.optimize import rewrite_variant
 from ortc.stages.sensitivity import Node, layers, prepare, write_mixes
-from ortc.stages.verify import ReferenceCase, accuracy_verdicts, run_cases
+from ortc.stages.verify import CPU, ReferenceCase, accuracy_verdicts, run_cases
 from ortc.statistics import median
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
@@ -34,14 +37,17 @@ BY_NODE = 48
 """Up to so many nodes each is measured by itself; of more, layers are first."""
 COVERED = 0.9
 """Share of the layers' errors whose nodes are then told apart."""
-LEAST_INTEGERS = 0.5
-"""Share of the nodes whose weights stay integers, or it is not that variant any more."""
+LEAST_REDUCED = 0.5
+"""Share of the nodes that stay in less precision (of integers, by their weights), or it is not that variant any
+more."""
+MOST_ERROR = 1e30
+"""Of a node whose results are no numbers any more: JSON has no infinity."""
 BENCH_RUNS, BENCH_WARMUP = 12, 3
 
 
 class NodeError(Frozen):
     """A node, the elements of its weight, and its share in the error: the mean square difference that it alone makes
-    on integers, over the mean square of the outputs."""
+    in less precision, over the mean square of the outputs."""
 
     name: str
     operator: str
@@ -78,7 +84,7 @@ class Sensitivity(Frozen):
 
 
 class Ladder:
-    """Mixes of precisions from all nodes as the variant has them on, the worst nodes first to be kept in more.
+    """Mixes of precisions from all nodes as the variant has them on, the worst nodes first to be kept in higher ones.
 
     Up to three flights, each from its first step on: the weights alone of more and more nodes as integers; more and
     more nodes in floating point, the others as the variant has them; and the same with the weights alone of all others.
@@ -88,7 +94,7 @@ class Ladder:
         self.floats = "fp32" in variant.fallback
         blocks = "int8-weights" in variant.fallback and variant.quantization != "int8-weights"
         self.nodes = tuple(node for node in nodes if self.floats or (blocks and node.in_blocks))
-        most = min(len(self.nodes), int((1 - LEAST_INTEGERS) * len(nodes))) if self.floats else 0
+        most = min(len(self.nodes), int((1 - LEAST_REDUCED) * len(nodes))) if self.floats else 0
         weights = len(self.nodes) if blocks and any(node.in_blocks for node in self.nodes) else 0
         self.ends = (weights, weights + most, weights + (2 * most if weights else most))
         self.top = self.ends[-1]
@@ -125,13 +131,16 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
         "model": model.key,
         "at": str(builder.target.measure_at),
         "accuracy": context.plan.accuracy.model_dump(mode="json"),
+        "on": "hardware" if builder.runnable else CPU,
         "code": code_digest(
             "sensitivity.py",
+            "cpu_check.py",
             "samples.py",
             "embeddings.py",
             "compare.py",
             "worker.py",
             "stages/sensitivity.py",
+            "stages/upcast.py",
             "stages/verify.py",
         ),
     }
@@ -142,10 +151,13 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
         reference["code"] = code_digest("samples.py")
         cases = model.references(subject, reference, model.factory().sensitivity)
         with ExitStack() as stack:
-            source = stack.enter_context(rewrite_variant(model.canonical(), variant.rewrites))
+            short = format_of(variant.rewrites)
+            before = tuple(name for name in variant.rewrites if short is None or name != short.rewrite)
+            source = stack.enter_context(rewrite_variant(model.canonical(), before))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensitivity-", dir=context.work))
             bench = _Bench(builder, entry, source, Path(scratch), cases)
-            with Worker.for_bundle(variant.name, builder.runner(entry.made), bench.bundle) as worker:
+            runner = builder.runner(entry.made) if builder.runnable else runner_on_cpu(builder)
+            with Worker.for_bundle(variant.name, runner, bench.bundle) as worker:
                 return bench.measure(worker).model_dump(mode="json")
 
     found = Sensitivity.model_validate(
@@ -169,19 +181,28 @@ class _Bench:
         # Where the bundle's own graph lies: weights that graphs share must be beside them, and not by a link.
         self.graphs = self.bundle / "model"
         ignored = shutil.ignore_patterns("*.onnx", "*.onnx.data")
-        shutil.copytree(builder.bundle(entry.made), self.bundle, ignore=ignored)
+        whole = builder.bundle(entry.made) if builder.runnable else self._whole_on_cpu(entry, scratch)
+        shutil.copytree(whole, self.bundle, ignore=ignored)
         at = CasePlan(shape=builder.target.measure_at, padded=False)
         self.at = scratch / "at.npz"
         write_arrays(self.at, builder.model.factory().case(at))
         self.expected = [read_arrays(case.outputs) for case in cases]
         self.inputs = [read_arrays(case.inputs) for case in cases]
 
+    def _whole_on_cpu(self, entry: Tried, scratch: Path) -> Path:
+        whole, place = scratch / "whole", scratch / "on-cpu"
+        for directory in (whole, place):
+            directory.mkdir()
+        assemble(whole, self.builder.model.material, self.builder.target, for_cpu(entry.made, place))
+        return whole
+
     def measure(self, worker: Worker) -> Sensitivity:
         nodes = prepare(self.source, self.graphs, self.variant, self.ranges)
         errors = self._errors(worker, nodes)
         found = [NodeError(**node.model_dump(), elements=node.elements, error=errors[node.name]) for node in nodes]
-        # What the error of a node costs to be rid of is its weight: of size, and of time.
-        found.sort(key=lambda node: (-node.error / node.elements, node.name))
+        # What the error of a node costs to be rid of is its weight, of size and of time. In 16 bits most have none.
+        by_weight = format_of(self.variant.rewrites) is None
+        found.sort(key=lambda node: (-node.error / (node.elements if by_weight else 1), node.name))
         steps = _search(Ladder(self.variant, found), lambda step, mix: self._step(worker, step, mix))
         return Sensitivity(nodes=tuple(found), steps=steps)
 
@@ -200,7 +221,7 @@ class _Bench:
         return whole
 
     def _alone(self, worker: Worker, nodes: Sequence[Node], groups: Sequence[Sequence[Node]]) -> dict[str, float]:
-        """The error of each group alone on integers, shared among its nodes by name."""
+        """The error of each group alone in less precision, shared among its nodes by name."""
         names = {node.name for node in nodes}
         mixes = [Mix(exclude=tuple(sorted(names - {node.name for node in group}))) for group in groups]
         errors: dict[str, float] = {}
@@ -217,11 +238,13 @@ class _Bench:
         results, embeddings = run_cases(worker, self.cases, accuracy.embeddings)
         check = Check(cases=results, embeddings=embeddings)
         verdicts = accuracy_verdicts(check, self.variant.precision, accuracy, self.builder.platform, None)
-        times = worker.bench(self.at, runs=BENCH_RUNS, warmup=BENCH_WARMUP)
-        return Step(step=step, bytes=size, p50_ms=median(times), verdicts=verdicts)
+        # Elsewhere than on the target's hardware a time says nothing.
+        runs = worker.bench(self.at, runs=BENCH_RUNS, warmup=BENCH_WARMUP) if self.builder.runnable else None
+        return Step(step=step, bytes=size, p50_ms=None if runs is None else median(runs), verdicts=verdicts)
 
     def _written(self, mixes: Sequence[Mix]) -> list[tuple[Path, int]]:
-        return write_mixes(self.source, self.graphs, self.variant, self.ranges, mixes)
+        on_cpu = not self.builder.runnable
+        return write_mixes(self.source, self.graphs, self.variant, self.ranges, mixes, on_cpu=on_cpu)
 
     def _load(self, worker: Worker, graph: Path) -> None:
         graph.replace(self.graphs / MODEL_FILE)
@@ -239,7 +262,7 @@ class _Bench:
                 if mask is not None and left.shape[:2] == mask.shape:
                     left, right = left[mask != 0], right[mask != 0]
                 error = float(np.square(left - right).sum() / max(float(np.square(left).sum()), 1e-30))
-                errors.append(error if np.isfinite(error) else float("inf"))
+                errors.append(min(error, MOST_ERROR) if np.isfinite(error) else MOST_ERROR)
         return float(np.mean(errors)) if errors else 0.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -129,21 +129,25 @@ class TargetBuilder:
         if self.trades or not better:
             return None
         base = max(better, key=closeness)
-        outcome = refine(self.builder, base)
+        refined = self._mix(base, self.builder.judge)
+        if refined is None or entry is None:
+            return None if refined is None else (refined, Ranking([refined]))
+        both = rank([entry, refined], self.target, self._race)
+        if better_of(both, refined, entry, self.target):
+            others = [] if ranking is None else [other for other in ranking.order if name_of(other) != name_of(entry)]
+            return refined, Ranking([refined, entry, *others], both.races)
+        self.decisions[name_of(refined)] = lost(both, refined, entry, self.target.objective)
+        return None
+
+    def _mix(self, base: Tried, judge: Callable[[Tried], Tried]) -> Tried | None:
+        """A variant that is wrong as a whole, with its worst nodes in higher precision; None where no mix is right."""
+        outcome = refine(self.builder, base, judge)
         self.trades.append(outcome.trade)
         if outcome.entry is None:
             self.context.progress.note(f"{self.target.name}: {name_of(base)}: {outcome.summary}")
             if outcome.rejected:
                 self._turn_down_mixed(outcome.rejected[-1])
-            return None
-        if entry is None:
-            return outcome.entry, Ranking([outcome.entry])
-        both = rank([entry, outcome.entry], self.target, self._race)
-        if better_of(both, outcome.entry, entry, self.target):
-            others = [] if ranking is None else [other for other in ranking.order if name_of(other) != name_of(entry)]
-            return outcome.entry, Ranking([outcome.entry, entry, *others], both.races)
-        self.decisions[name_of(outcome.entry)] = lost(both, outcome.entry, entry, self.target.objective)
-        return None
+        return outcome.entry
 
     def _turn_down_mixed(self, entry: Tried) -> None:
         self._reject(entry, describe(entry.failed))
@@ -152,7 +156,8 @@ class TargetBuilder:
     def _unseen(self) -> TargetBuild:
         """On a host that cannot run the target: the profile's first variant whose graph is right on the CPU provider.
 
-        What comes after it is not made: nothing here can tell whether it would be faster.
+        What comes after it is not made: nothing here can tell whether it would be faster. Where none is right as a
+        whole, it is the first one of which a mix of precisions is.
         """
         absent = "this host lacks the target's hardware"
         for index, variant in enumerate(self.target.variants):
@@ -168,7 +173,11 @@ class TargetBuilder:
                     variant=other.name, graph_level=None, outcome="left out", reason=reason
                 )
             return self._judge(entry, None, None, (), f"not measured: {absent}")
-        return self._nothing_passed()
+        base = next((entry for entry in self.failed if can_be_refined(entry)), None)
+        mixed = None if base is None else self._mix(base, partial(check_on_cpu, self.builder))
+        if mixed is None:
+            return self._nothing_passed()
+        return self._judge(mixed, None, None, (), f"not measured: {absent}; {mixed.lowered}")
 
     def _distinct(self, entries: Sequence[Tried]) -> list[Tried]:
         """Variants without those that come to the same graph in the same session: they would race themselves."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ortc.mix import IN
 from ortc.render import template_environment
 from ortc.report import Trade, TradePoint
 
@@ -67,7 +68,7 @@ def trade_svg(trade: Trade, title: str) -> str | None:
         .render(
             title=title,
             subtitle="1 - accuracy, lower is better; hollow: calibration samples, filled: held-out samples; "
-            "labels: nodes on integers",
+            f"labels: nodes {IN[trade.precision]}",
             panels=panels,
             width=LEFT + len(panels) * (WIDTH + GAP),
             height=TOP + HEIGHT + 52,
@@ -121,7 +122,7 @@ def _dots(
                 "kind": kind,
                 "x": x,
                 "y": y,
-                "text": str(point.integers) if free else "",
+                "text": str(point.reduced) if free else "",
                 "text_x": x + 8 if x < right - 30 else x - 22,
                 "text_y": y - 5,
                 "tip": f"{point.name}: {gate} {point.accuracy[gate]:.5f}, {value:.4g} ({point.data} samples)",

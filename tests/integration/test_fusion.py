@@ -20,8 +20,8 @@ from tests.support.builds import ROOT, Compiler
 from ortc.arrays import Arrays
 from ortc.compare import compare
 from ortc.host import gpus
-from ortc.stages.half import upcast
 from ortc.stages.rewrite import rewrite
+from ortc.stages.upcast import upcast
 
 pytestmark = pytest.mark.integration
 without_gpu = pytest.mark.skipif(bool(gpus()), reason="this host has a GPU, where the target is measured")

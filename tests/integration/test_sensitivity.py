@@ -19,7 +19,8 @@ from ortc.units import format_bytes
 
 pytestmark = pytest.mark.integration
 
-KINDS: tuple[outlier.Kind, ...] = ("channel", "layer")
+INTEGERS: tuple[outlier.Kind, ...] = ("channel", "layer")
+KINDS: tuple[outlier.Kind, ...] = (*INTEGERS, "overflow")
 OPTIONS = ("--variant", "int8-dynamic-mixed", "--search", "none")
 
 Mixed = Callable[[outlier.Kind], Build]
@@ -50,14 +51,14 @@ def target(build: Build, kind: outlier.Kind) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTEGERS)
 def test_plain_int8_fails_the_gate(mixed: Mixed, kind: outlier.Kind) -> None:
     plain = next(entry for entry in target(mixed(kind), kind)["decisions"] if entry["variant"] == "int8-dynamic")
     assert plain["outcome"] == "rejected"
     assert plain["reason"].startswith("cosine is")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTEGERS)
 def test_the_outlier_layer_is_found(mixed: Mixed, kind: outlier.Kind) -> None:
     (trade,) = target(mixed(kind), kind)["trades"]
     worst, second, *_ = trade["nodes"]
@@ -65,7 +66,7 @@ def test_the_outlier_layer_is_found(mixed: Mixed, kind: outlier.Kind) -> None:
     assert worst["error"] > 10 * second["error"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTEGERS)
 def test_what_ships_passes_with_all_others_on_integers(mixed: Mixed, kind: outlier.Kind) -> None:
     found = target(mixed(kind), kind)
     assert (found["variant"], found["precision"]) == ("int8-dynamic-mixed", "int8")
@@ -83,16 +84,38 @@ def test_what_ships_passes_with_all_others_on_integers(mixed: Mixed, kind: outli
     assert integers >= 0.8 * outlier.LAYERS
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INTEGERS)
 def test_the_trade_is_shown(mixed: Mixed, kind: outlier.Kind) -> None:
     (trade,) = target(mixed(kind), kind)["trades"]
     points = [point for point in trade["points"] if point["data"] == "calibration"]
     assert {point["passes"] for point in points} == {True, False}
-    everything = next(point for point in points if point["integers"] == outlier.LAYERS)
+    everything = next(point for point in points if point["reduced"] == outlier.LAYERS)
     shipped = next(point for point in trade["points"] if point["data"] == "held out" and point["passes"])
     assert everything["bytes"] < shipped["bytes"]
     assert everything["accuracy"]["cosine"] < trade["limits"]["cosine"] <= shipped["accuracy"]["cosine"]
     assert all(point["p50_ms"] > 0 for point in points)
+
+
+def test_what_overflows_stays_in_float32(ortc: Compiler, project: Path) -> None:
+    """Without a GPU: rounded to float16 on the CPU provider, which shows it, too."""
+    build = ortc.build(project / "overflow.yaml", output=project / "dist").succeeded()
+    found = target(build, "overflow")
+    assert (found["status"], found["variant"], found["precision"]) == ("provisional", "fp16-mixed", "fp16")
+    rejected = next(entry for entry in found["decisions"] if entry["variant"] == "fp16")
+    assert rejected["outcome"] == "rejected"
+    (trade,) = found["trades"]
+    layer = outlier.OUTLIER["overflow"]
+    # What makes it, what reads it; a third of a layer's nodes, each, is all that there is.
+    beyond = {f"layer{layer}", f"add{layer}", f"relu{layer}", f"layer{layer + 1}"}
+    assert {node["name"] for node in trade["nodes"] if node["error"] == 1e30} == beyond
+    assert set(found["mix"]["exclude"]) == beyond
+    assert len(trade["nodes"]) == 3 * outlier.LAYERS
+    assert all(point["p50_ms"] is None for point in trade["points"]), "a time on this host says nothing"
+    graph = onnx.load(build.bundle("outlier-overflow", "server-gpu") / "model" / "model.onnx")
+    weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
+    assert sorted(weights.values()).count(onnx.TensorProto.FLOAT) == 3
+    assert f"of {3 * outlier.LAYERS} nodes {len(beyond)} in floating point" in build.stdout
+    assert "in float16" in build.stdout
 
 
 def test_the_same_inputs_give_the_same_bytes(mixed: Mixed, project: Path, tmp_path: Path, make_cache: Any) -> None:

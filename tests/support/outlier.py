@@ -1,4 +1,4 @@
-"""Models with one outlier layer, of two kinds that plain INT8 breaks in different ways.
+"""Models with one outlier layer, of two kinds that plain INT8 breaks in different ways, and one that float16 breaks.
 
 `channel`: one column of a layer's weight is GAIN times as large, and the row of the next layer that reads it as many
 times smaller. The same function, but the next layer's input has no range left for its other channels.
@@ -6,6 +6,8 @@ times smaller. The same function, but the next layer's input has no range left f
 `layer`: all of a layer's weight is GAIN times as large, and all of the next one's as many times smaller. A scale of a
 whole tensor costs integers nothing; what it does is to saturate the activation between the two, so that what rounding
 moves across zero there comes out with the other sign.
+
+`overflow`: the same without saturation, and by more: the sum between the two layers is no number of 16 bits.
 """
 
 from __future__ import annotations
@@ -18,13 +20,15 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Kind = Literal["channel", "layer"]
+Kind = Literal["channel", "layer", "overflow"]
 WIDTH, LAYERS = 64, 12
-OUTLIER = {"channel": 6, "layer": 0}
+OUTLIER = {"channel": 6, "layer": 0, "overflow": 4}
 """The layer that cannot be rounded. What lies before a saturating one is as sensitive, so that comes first."""
-COSINE = {"channel": 0.998, "layer": 0.99}
+COSINE = {"channel": 0.998, "layer": 0.99, "overflow": 0.9999}
 """The promise: kept with that layer in higher precision, and far off without."""
 GAIN = 1e3
+BEYOND = 1e6
+"""Times a number around 1, what float16 cannot hold."""
 SAMPLES = 96
 
 
@@ -49,6 +53,11 @@ def build(kind: Kind | None = "channel", *, width: int = WIDTH) -> onnx.ModelPro
         for layer in range(outlier + 1, LAYERS):
             # Beside what is a thousandth from there on, they would be all that is left.
             tensors[f"layer{layer}.bias"] /= GAIN
+    elif kind == "overflow":
+        outlier = OUTLIER[kind]
+        tensors[f"layer{outlier}.weight"] *= BEYOND
+        tensors[f"layer{outlier}.bias"] *= BEYOND
+        tensors[f"layer{outlier + 1}.weight"] /= BEYOND
     for layer in range(LAYERS):
         product, value = f"product{layer}", "y" if layer == LAYERS - 1 else f"value{layer}"
         weight, bias = f"layer{layer}.weight", f"layer{layer}.bias"
@@ -75,10 +84,15 @@ def samples(count: int = SAMPLES) -> dict[str, NDArray[Any]]:
 
 
 def write(root: Path, kind: Kind = "channel") -> dict[str, Any]:
-    """Write the model and its samples into a project, and give the spec of an edge bundle as a document."""
+    """Write the model and its samples into a project, and give the spec of a bundle as a document."""
     name = f"outlier-{kind}"
     onnx.save(build(kind), root / f"{name}.onnx")
     np.savez(root / "outlier.npz", **samples())  # type: ignore[arg-type]
+    targets: dict[str, dict[str, Any]] = {
+        "edge": {"latency_budget": {"p99": "60s"}, "download_budget": "42MB", "unmeasured": "allow"}
+    }
+    if kind == "overflow":
+        targets = {"server-gpu": {"precision": "fp16", "unmeasured": "allow"}}
     return {
         "apiVersion": "ortc/v1alpha1",
         "kind": "ModelDeployment",
@@ -87,5 +101,5 @@ def write(root: Path, kind: Kind = "channel") -> dict[str, Any]:
         "model": {"source": "onnx", "path": f"{name}.onnx"},
         "export": {"opset": 17, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 8}}},
         "accuracy": {"cosine": COSINE[kind], "samples": "outlier.npz"},
-        "targets": {"edge": {"latency_budget": {"p99": "60s"}, "download_budget": "42MB", "unmeasured": "allow"}},
+        "targets": targets,
     }

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from ortc.stages.graph import write
-from ortc.stages.half import FLOAT16, bfloat16, half, upcast
+from ortc.stages.half import FLOAT16, bfloat16, half, rounding, shorten
 from ortc.stages.optimize import rewrite_variant
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.rewrite import rewrite
+from ortc.stages.upcast import upcast
 
 SIZE = 16
 RANDOM = np.random.default_rng(3)
@@ -159,6 +160,44 @@ def test_statistics_of_a_normalization_keep_it_in_float32() -> None:
     for model, kind in ((plain, ir.DataType.FLOAT16), (read, ir.DataType.FLOAT)):
         half(model)
         assert next(entry for entry in model.graph if entry.op_type == "LayerNormalization").outputs[0].dtype == kind
+
+
+def test_what_is_kept_stays_in_float32_and_what_moves_its_results_with_it(tmp_path: Path) -> None:
+    nodes = [
+        node("MatMul", "x w", "z"),
+        node("Transpose", "z", "t", perm=[1, 0]),
+        node("Identity", "t", "i"),
+        node("MatMul", "i v", "m"),
+        node("Reshape", "m shape", "y"),
+    ]
+    tensors = {"w": W, "v": X.T[:3].copy(), "shape": np.array([-1])}
+
+    def made() -> ir.Model:
+        return make(nodes, tensors)
+
+    assert [entry.name for entry in rounding(made(), FLOAT16)] == ["MatMul_z", "MatMul_m"]
+    model = made()
+    assert shorten(model, FLOAT16, ("MatMul_z",)) == 1
+    by_name = {entry.name: entry.outputs[0].dtype for entry in model.graph}
+    assert [by_name[name] for name in ("MatMul_z", "Transpose_t", "Identity_i")] == [ir.DataType.FLOAT] * 3
+    assert [by_name[name] for name in ("MatMul_m", "Reshape_y")] == [ir.DataType.FLOAT16] * 2
+    # Numbers that float16 cannot hold, halfway through.
+    model = make(nodes, {**tensors, "w": 1e6 * W, "v": 1e-6 * tensors["v"]})
+    shorten(model, FLOAT16, ("MatMul_z", "MatMul_m"))
+    np.testing.assert_allclose(answers(model, tmp_path)[0], ((X @ W).T @ tensors["v"]).ravel(), rtol=1e-3, atol=1e-3)
+
+
+def test_types_that_a_graph_does_not_tell_are_found(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [node("MatMul", "x w", "z"), node("Relu", "z", "y")],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", SIZE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", SIZE])],
+        [numpy_helper.from_array(W, "w")],
+    )
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+    assert half(model) == 1
+    np.testing.assert_allclose(answers(model, tmp_path)[0], np.maximum(X @ W, 0), rtol=1e-2, atol=1e-2)
 
 
 def test_nothing_to_convert(tmp_path: Path) -> None:

@@ -311,7 +311,7 @@ def test_samples_are_held_out_whichever_targets_are_built() -> None:
     plans = [resolve(checked.loaded.spec, checked.profiles, names) for names in ((), ("cpu",), ("edge",))]
     assert [plan.holds_out for plan in plans] == [True, True, True]
     assert not plans[1].targets[0].calibrates
-    exact = check_spec(BERT, ("targets.edge.precision=fp32",))
+    exact = check_spec(BERT, ("targets.edge.precision=fp32", "targets.server-gpu.precision=fp32"))
     plan = resolve(exact.loaded.spec, exact.profiles)
     assert not plan.holds_out
     assert not plan.calibrates

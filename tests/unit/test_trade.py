@@ -10,13 +10,13 @@ from ortc.trade import gate_of, trade_svg
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def point(integers: int, cosine: float, *, p50_ms: float | None = 1.0, data: str = "calibration") -> TradePoint:
+def point(reduced: int, cosine: float, *, p50_ms: float | None = 1.0, data: str = "calibration") -> TradePoint:
     return TradePoint.model_validate(
         {
-            "name": f"{12 - integers} fp32",
+            "name": f"{12 - reduced} fp32",
             "data": data,
-            "integers": integers,
-            "bytes": 1000 * (20 - integers),
+            "reduced": reduced,
+            "bytes": 1000 * (20 - reduced),
             "p50_ms": p50_ms,
             "accuracy": {"cosine": cosine, "cosine_mean": 1.0},
             "passes": cosine >= 0.99,

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ortc.mix import IN
 from ortc.report import BuildReport, Decision, TargetReport, Trade, Verdict
 from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
@@ -156,7 +157,7 @@ def _trade(trade: Trade) -> Iterator[Text]:
         time = "" if point.p50_ms is None else format_seconds(point.p50_ms / 1000)
         line = Text("    ")
         line.append(f"{'pass' if point.passes else 'fail':<5}", style=_OUTCOME["pass" if point.passes else "fail"])
-        line.append(f"{point.integers:>4} on integers {format_bytes(point.bytes):>9} {time:>9}  {accuracy}")
+        line.append(f"{point.reduced:>4} {IN[trade.precision]} {format_bytes(point.bytes):>9} {time:>9}  {accuracy}")
         yield line.append(f"  ({point.data}; {point.name})", style="dim")
 
 

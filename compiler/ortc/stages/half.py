@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.stages.fuse import FUSED
-from ortc.stages.graph import MODEL_FILE, values, write
+from ortc.stages.graph import values
 from ortc.stages.quantize import NotApplicable
+from ortc.stages.sites import node_name
+from ortc.target import Rewrite
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +46,12 @@ BRAIN = COMPUTE - {"ConvTranspose"} | FUSED | {
 graph's opset allows the type."""
 
 
+MOVES = frozenset({
+    "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape", "Slice", "Split", "Squeeze",
+    "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Of `HALF`, those that give numbers of their first input as they are."""
+
 STATISTICS = {
     "LayerNormalization": (1, 2),
     "SimplifiedLayerNormalization": (1,),
@@ -55,7 +63,8 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Format:
-    """A type of 16 bits: its name in onnx_ir.DataType, what computes in it, and its largest number.
+    """A type of 16 bits: its name in onnx_ir.DataType, the rewrite that brings it in, what computes in it, and its
+    largest number.
 
     Numbers beyond the range become half of the largest: masks are made with float32's lowest number, and a score added
     to the format's lowest would be minus infinity, a row of which has no softmax. In bfloat16, too, float32's lowest
@@ -63,6 +72,7 @@ class Format:
     """
 
     name: str
+    rewrite: Rewrite
     operators: frozenset[str]
     largest: float
 
@@ -79,40 +89,47 @@ class Format:
         return ir.DataType[self.name]
 
 
-FLOAT16 = Format("FLOAT16", frozenset(HALF), 65504.0)
-BFLOAT16 = Format("BFLOAT16", frozenset(BRAIN), float.fromhex("0x1.fep127"))
+FLOAT16 = Format("FLOAT16", "half", frozenset(HALF), 65504.0)
+BFLOAT16 = Format("BFLOAT16", "bfloat16", frozenset(BRAIN), float.fromhex("0x1.fep127"))
 FORMATS = (FLOAT16, BFLOAT16)
 
 
+def format_of(rewrites: Collection[str]) -> Format | None:
+    """What a graph computes in after rewrites; None where that is float32."""
+    return next((entry for entry in FORMATS if entry.rewrite in rewrites), None)
+
+
 def half(model: ir.Model) -> int:
-    """Compute in float16 where `HALF` says so, with conversions where it meets what stays in float32.
+    """Compute in float16 where `HALF` says so; see `shorten`."""
+    return shorten(model, FLOAT16)
+
+
+def bfloat16(model: ir.Model) -> int:
+    """Compute in bfloat16 where `BRAIN` says so: float32's range with 8 bits of precision; see `shorten`."""
+    return shorten(model, BFLOAT16)
+
+
+def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
+    """Compute in a format where it says so, with conversions where that meets what stays in float32.
+
+    Args:
+        model: is changed in place.
+        to: the format.
+        keep: names of nodes (`node_name`) that stay in float32, and with each what only moves its results.
 
     Returns the number of operators of `COMPUTE` that were converted.
 
     Raises:
         NotApplicable: the graph has branches or bodies, or a value of unknown type.
     """
-    return _convert(model, FLOAT16)
-
-
-def bfloat16(model: ir.Model) -> int:
-    """As `half`, in bfloat16: float32's range with 8 bits of precision, for what overflows in float16."""
-    return _convert(model, BFLOAT16)
-
-
-def _convert(model: ir.Model, to: Format) -> int:
     import onnx_ir as ir
-    from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-    if any(True for _ in model.graph.subgraphs()) or model.functions:
-        raise NotApplicable("branches and bodies of loops are not converted to half precision")
-    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    nodes = _short(model, to, keep)
     converter = _Converter(model, to)
-    opset = model.opset_imports.get("", 0)
     outputs = list(model.graph.outputs)
     count = 0
     for node in list(model.graph):
-        is_half = _is_half(node, to, opset)
+        is_half = node in nodes
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype in (ir.DataType.FLOAT, to.dtype):
                 node.replace_input_with(index, converter.read(value, node, is_half))
@@ -130,37 +147,48 @@ def _convert(model: ir.Model, to: Format) -> int:
     return count
 
 
-def upcast(source: Path, output: Path) -> None:
-    """Write a graph that computes in float32 what another computes in 16 bits, and rounds every result as that does.
+def rounding(model: ir.Model, to: Format) -> list[ir.Node]:
+    """The nodes that a format rounds the results of, in the graph's order: any of them can be kept in float32.
 
-    The CPU provider has few kernels in float16 and hardly any in bfloat16, and leaves out the rounding between those
-    that it runs in float32 instead: it would show neither the errors nor the overflows of a graph that CUDA runs.
+    What only moves numbers follows the node that made them.
 
-    Args:
-        source: directory with the graph in float16 or bfloat16.
-        output: an existing, other directory.
+    Raises:
+        NotApplicable: as `half`.
     """
-    import onnx_ir as ir
+    return [node for node in _short(model, to) if not _moves(node)]
 
-    small = {entry.dtype for entry in FORMATS}
-    model = ir.load(source / MODEL_FILE)
-    names = {value.name for value in values(model)}
-    for node in list(model.graph):
-        if node.op_type == "Cast" and node.domain in ("", "ai.onnx"):
+
+def _short(model: ir.Model, to: Format, keep: Collection[str] = ()) -> dict[ir.Node, None]:
+    """The nodes that compute in a format, in the graph's order, once its constants are initializers."""
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
+
+    if any(True for _ in model.graph.subgraphs()) or model.functions:
+        raise NotApplicable("branches and bodies of loops are not converted to half precision")
+    LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    if any(value.dtype is None and value.uses() for node in model.graph for value in node.outputs):
+        # Exporters write the types down, hand-made graphs often do not.
+        ShapeInferencePass()(model)
+    opset = model.opset_imports.get("", 0)
+    kept: set[ir.Value | None] = set()
+    found: dict[ir.Node, None] = {}
+    for node in model.graph:
+        if not _is_half(node, to, opset):
             continue
-        for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype in small:
-                cast = _cast(value, ir.DataType.FLOAT, names)
-                model.graph.insert_before(node, cast)
-                node.replace_input_with(index, cast.outputs[0])
-        for value in list(node.outputs):
-            if value.dtype is not None and value.dtype in small:
-                cast = _cast(value, value.dtype, names)
-                ir.convenience.replace_all_uses_with(value, cast.outputs[0])
-                cast.replace_input_with(0, value)
-                value.type = ir.TensorType(ir.DataType.FLOAT)
-                model.graph.insert_after(node, cast)
-    write(model, output)
+        if node_name(node) in keep or (_moves(node) and node.inputs[0] in kept):
+            kept.update(node.outputs)
+        else:
+            found[node] = None
+    return found
+
+
+def _moves(node: ir.Node) -> bool:
+    """Whether a node gives numbers that another has made."""
+    source = node.inputs[0] if node.inputs else None
+    return node.op_type in MOVES and source is not None and not _is_constant(source)
+
+
+def _is_constant(value: ir.Value) -> bool:
+    return value.is_initializer() and not value.is_graph_input()
 
 
 class _Converter:
@@ -187,7 +215,7 @@ class _Converter:
 
         dtype = self.to.dtype if is_half else ir.DataType.FLOAT
         tensor = value.const_value
-        if is_half and value.is_initializer() and not value.is_graph_input() and tensor is not None:
+        if is_half and _is_constant(value) and tensor is not None:
             name = _unused(f"{value.name}_{self.to.name.lower()}", self._names)
             new = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
             new.const_value = ir.LazyTensor(
@@ -199,9 +227,9 @@ class _Converter:
             self.model.graph.register_initializer(new)
             self._weights.append(value)
             return new
-        cast = _cast(value, dtype, self._names)
-        self.model.graph.insert_before(node, cast)
-        return cast.outputs[0]
+        other = cast(value, dtype, self._names)
+        self.model.graph.insert_before(node, other)
+        return other.outputs[0]
 
     def restore(self, value: ir.Value) -> ir.Value:
         """An output of the graph in float32, under its name."""
@@ -209,10 +237,10 @@ class _Converter:
 
         name = value.name
         value.name = _unused(f"{name}_{self.to.name.lower()}", self._names)
-        cast = _cast(value, ir.DataType.FLOAT, self._names)
-        cast.outputs[0].name = name
-        self.model.graph.append(cast)
-        return cast.outputs[0]
+        wide = cast(value, ir.DataType.FLOAT, self._names)
+        wide.outputs[0].name = name
+        self.model.graph.append(wide)
+        return wide.outputs[0]
 
     def drop_unused(self) -> None:
         """Remove the float32 weights that nothing reads any more."""
@@ -247,7 +275,8 @@ def _is_main(node: ir.Node, value: ir.Value) -> bool:
     return value.index() not in STATISTICS.get(node.op_type, ())
 
 
-def _cast(value: ir.Value, dtype: ir.DataType, names: set[str | None]) -> ir.Node:
+def cast(value: ir.Value, dtype: ir.DataType, names: set[str | None]) -> ir.Node:
+    """A new Cast of a value, in no graph yet; its name is none of `names`, and joins them."""
     import onnx_ir as ir
 
     name = _unused(f"{value.name}_{dtype.name.lower()}", names)

@@ -40,8 +40,13 @@ class VariantGraph(Frozen):
 
 
 @contextmanager
-def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...]) -> Iterator[Path]:
+def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...], keep: tuple[str, ...] = ()) -> Iterator[Path]:
     """Directory of the canonical graph after a variant's rewrites; the canonical one itself when there are none.
+
+    Args:
+        canonical: directory with the canonical graph.
+        rewrites: in the order in which they are done.
+        keep: names of nodes that stay in float32 where a rewrite computes in half precision.
 
     Raises:
         NotApplicable: a rewrite finds nothing to change.
@@ -53,7 +58,7 @@ def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...]) -> Iterator[
 
     with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
         with room(temporary()):
-            counts = rewrite(canonical, Path(scratch), rewrites)
+            counts = rewrite(canonical, Path(scratch), rewrites, keep)
         missing = [name for name, count in counts.items() if count == 0 and name not in OPTIONAL]
         if missing:
             raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
@@ -83,7 +88,7 @@ def make_variant(
         StageError: the quantizer or the optimizer fails.
     """
     with (
-        rewrite_variant(canonical, variant.rewrites) as source,
+        rewrite_variant(canonical, variant.rewrites, variant.exclude) as source,
         tempfile.TemporaryDirectory(prefix="ortc-variant-") as scratch,
     ):
         current = source

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ortc.stages.embed import embeddings
 from ortc.stages.fuse import fuse
 from ortc.stages.graph import MODEL_FILE, values, write
-from ortc.stages.half import bfloat16, half
+from ortc.stages.half import bfloat16, format_of, half, shorten
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,13 +25,14 @@ MOST_MERGED = 4
 cross-attention): computed at once, all of their outputs would be kept until the last layer."""
 
 
-def rewrite(source: Path, output: Path, names: tuple[str, ...]) -> dict[str, int]:
+def rewrite(source: Path, output: Path, names: tuple[str, ...], keep: tuple[str, ...] = ()) -> dict[str, int]:
     """Write the graph of `source` to `output` with rewrites applied in the order given.
 
     Args:
         source: directory with a graph.
         output: an existing, other directory.
         names: keys of REWRITES.
+        keep: names of nodes that rewrites to half precision leave in float32.
 
     Returns:
         How many places each rewrite changed, by its name.
@@ -43,7 +44,10 @@ def rewrite(source: Path, output: Path, names: tuple[str, ...]) -> dict[str, int
 
     rewrites = [(name, REWRITES[name]) for name in names]
     model = ir.load(source / MODEL_FILE)
-    counts = {name: function(model) for name, function in rewrites}
+    counts = {}
+    for name, function in rewrites:
+        short = format_of((name,))
+        counts[name] = function(model) if short is None else shorten(model, short, keep)
     write(model, output)
     return counts
 

@@ -1,9 +1,10 @@
-"""Graphs of a variant in which some nodes run on integers and the others do not, to find out which cost accuracy.
+"""Graphs of a variant in which some nodes compute in its precision and the others do not, to find out which cost
+accuracy: on integers, or in 16 bits.
 
-Run as `python -m ortc.stages.sensitivity REQUEST`. REQUEST is JSON: source, output, variant, ranges, and `mixes`: None
-to prepare, else the list of what to write. Preparing writes what all graphs have in common once (OUTPUT/base.onnx, its
-weights in OUTPUT/base.data) and prints the nodes; every graph of a mix refers to those weights and holds what it
-rounded itself.
+Run as `python -m ortc.stages.sensitivity REQUEST`. REQUEST is JSON: source, output, variant, ranges, `on_cpu`, and
+`mixes`: None to prepare, else the list of what to write. Preparing writes what all graphs have in common once
+(OUTPUT/base.onnx, its weights in OUTPUT/base.data) and prints the nodes; every graph of a mix refers to those weights
+and holds what it rounded itself.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from ortc.stages.graph import MODEL_FILE
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from ortc.stages.half import Format
+
 BASE, WEIGHTS = "base.onnx", "base.data"
 
 
 class Node(Frozen):
-    """A node that a variant runs on integers: its operator, the shape of its weight, and whether the weight alone may
-    become integers."""
+    """A node that a variant runs in less precision: its operator, the shape of its weight (of a scalar, where it has
+    none), and whether the weight alone may become integers."""
 
     name: str
     operator: str
@@ -46,12 +49,12 @@ class Node(Frozen):
 
 
 def prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | None) -> tuple[Node, ...]:
-    """Write what the graphs of all mixes have in common, and list the nodes that the variant runs on integers.
+    """Write what the graphs of all mixes have in common, and list the nodes that the variant runs in less precision.
 
     Args:
-        source: directory with the graph that the variant is made from.
+        source: directory with the graph that the variant is made from, before any rewrite to half precision.
         output: an existing directory.
-        variant: how nodes are quantized.
+        variant: how nodes are quantized, or what they are rounded to.
         ranges: of the activations, for a variant that needs them.
 
     Raises:
@@ -62,16 +65,23 @@ def prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | Non
 
 
 def write_mixes(
-    source: Path, output: Path, variant: VariantPlan, ranges: Path | None, mixes: Sequence[Mix]
+    source: Path,
+    output: Path,
+    variant: VariantPlan,
+    ranges: Path | None,
+    mixes: Sequence[Mix],
+    *,
+    on_cpu: bool = False,
 ) -> list[tuple[Path, int]]:
     """Write the graph of each mix beside what `prepare` wrote; returns its file and the bytes of its weights.
 
-    Args: as those of `prepare`.
+    Args: as those of `prepare`; and `on_cpu`: the float32 form of what computes in 16 bits, for a provider without
+        such kernels. The bytes are those of the other form.
 
     Raises:
         StageError: a graph cannot be made.
     """
-    sizes = json.loads(_run(source, output, variant, ranges, mixes))
+    sizes = json.loads(_run(source, output, variant, ranges, mixes, on_cpu=on_cpu))
     return [(output / f"{index}.onnx", size) for index, size in enumerate(sizes)]
 
 
@@ -96,12 +106,21 @@ def layers(nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
     return [*((node,) for node in before), *inside, *((node,) for node in after)]
 
 
-def _run(source: Path, output: Path, variant: VariantPlan, ranges: Path | None, mixes: Sequence[Mix] | None) -> str:
+def _run(
+    source: Path,
+    output: Path,
+    variant: VariantPlan,
+    ranges: Path | None,
+    mixes: Sequence[Mix] | None,
+    *,
+    on_cpu: bool = False,
+) -> str:
     request = {
         "source": str(source),
         "output": str(output),
         "variant": variant.model_dump(mode="json"),
         "ranges": None if ranges is None else str(ranges),
+        "on_cpu": on_cpu,
         "mixes": None if mixes is None else [mix.model_dump(mode="json") for mix in mixes],
     }
     listing = output / "request.json"
@@ -126,7 +145,7 @@ def _main(request: dict[str, Any]) -> object:
     if request["mixes"] is None:
         return _prepare(Path(request["source"]), output, variant, ranges)
     return [
-        _write(output, variant, ranges, Mix.model_validate(mix), output / f"{index}.onnx")
+        _write(output, variant, ranges, Mix.model_validate(mix), output / f"{index}.onnx", on_cpu=request["on_cpu"])
         for index, mix in enumerate(request["mixes"])
     ]
 
@@ -135,8 +154,9 @@ def _prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | No
     import onnx_ir as ir
 
     from ortc.stages import quantize
+    from ortc.stages.half import format_of
 
-    if variant.quantization == "int8-static":
+    if variant.quantization == "int8-static" or format_of(variant.rewrites) is not None:
         model = ir.load(source / MODEL_FILE)
     else:
         _, model = quantize.prepare(
@@ -145,17 +165,21 @@ def _prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | No
             ranges=None if ranges is None else str(ranges),
             smoothing=variant.smoothing,
         )
+    nodes = _nodes(model, variant, ranges)
     ir.save(model, output / BASE, external_data=WEIGHTS)
-    return [node.model_dump(mode="json") for node in _nodes(model, variant, ranges)]
+    return [node.model_dump(mode="json") for node in nodes]
 
 
 def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[Node]:
     from ortc.stages import blocks
     from ortc.stages.calibrate import Ranges
     from ortc.stages.editor import find_lookups
+    from ortc.stages.half import format_of
     from ortc.stages.quantize import bits_of
     from ortc.stages.sites import find_sites, node_name
 
+    if (short := format_of(variant.rewrites)) is not None:
+        return _rounded(model, short)
     is_static = variant.quantization == "int8-static"
     operators = set(variant.operators) if is_static else set(variant.operators) & {"MatMul", "Gemm"}
     known = Ranges.load(ranges).tensors if is_static and ranges is not None else None
@@ -177,16 +201,36 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[N
     return [found[node] for node in model.graph if node in found]
 
 
-def _write(output: Path, variant: VariantPlan, ranges: Path | None, mix: Mix, path: Path) -> int:
+def _rounded(model: ir.Model, short: Format) -> list[Node]:
+    """The nodes that can stay in float32 where the others compute in 16 bits."""
+    from ortc.stages.half import rounding
+    from ortc.stages.sites import node_name
+
+    found = []
+    for node in rounding(model, short):
+        tensors = [value.const_value for value in node.inputs if value is not None]
+        shapes = [tuple(tensor.shape.numpy()) for tensor in tensors if tensor is not None]
+        shape = max(shapes, key=lambda shape: (len(shape), shape), default=())
+        found.append(Node(name=node_name(node), operator=node.op_type, shape=shape, in_blocks=False))
+    return found
+
+
+def _write(
+    output: Path, variant: VariantPlan, ranges: Path | None, mix: Mix, path: Path, *, on_cpu: bool = False
+) -> int:
     import onnx_ir as ir
 
     from ortc.stages import blocks, qdq
     from ortc.stages.calibrate import Ranges
+    from ortc.stages.half import format_of, shorten
     from ortc.stages.quantize import bits_of, emit_integers
+    from ortc.stages.upcast import compute_in_float32
 
     model = ir.load(output / BASE)
     exclude = (*variant.exclude, *mix.exclude)
-    if variant.quantization == "int8-static":
+    if (short := format_of(variant.rewrites)) is not None:
+        shorten(model, short, exclude)
+    elif variant.quantization == "int8-static":
         assert ranges is not None  # noqa: S101  # the caller calibrates what is static
         blocks.emit(model, dict.fromkeys(mix.blocks, 8))
         qdq.emit(
@@ -199,10 +243,13 @@ def _write(output: Path, variant: VariantPlan, ranges: Path | None, mix: Mix, pa
         )
     else:
         emit_integers(model, variant.operators, bits_of(variant), mix.blocks, exclude)
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if on_cpu:
+        compute_in_float32(model)
     # Weights that nobody rounded stay where they are.
     ir.save(model, path)
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    return size
 
 
 if __name__ == "__main__":
