@@ -125,7 +125,8 @@ class Variant(Model):
     fallback: tuple[Fallback, ...] = Field(
         default=(),
         description="What nodes are kept in that cost too much accuracy, tried in this order, where a gate of accuracy "
-        "fails: the weights alone as integers, or nothing. Left out, the variant loses as a whole.",
+        "fails: of integers the weights alone, or floating point; of 16 bits float32. Left out, the variant loses as a "
+        "whole.",
     )
     rewrites: tuple[Rewrite, ...] = Field(default=(), description="Rewrites of the graph, done first.")
     engine: Name | None = Field(default=None, description="One of `engines`; the profile's own runtime when not given.")

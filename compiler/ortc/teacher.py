@@ -18,6 +18,7 @@ from ortc.spec import Teacher
 from ortc.stages.graph import Exported
 from ortc.stages.verify import ReferenceCase
 from ortc.store import Store
+from ortc.verdicts import against
 from ortc.worker import Worker
 
 REAL = "samples "
@@ -162,13 +163,14 @@ def _verdicts(check: Check, teacher: Teacher, platform: str, metric: float | Non
         found = [(entry.cosine, case, entry.output) for case, entry in every if entry.cosine is not None]
         # What has no direction was compared for equality, above.
         least, case, output = min(found, default=(1.0, "every case", "of integers"))
-        where, limit = f"output `{output}` at {case}", f">= {teacher.cosine:g}"
-        yield verdict("cosine", held=least >= teacher.cosine, observed=f"{least:.5f}", limit=limit, where=where)
+        where, limit = f"output `{output}` at {case}", f">= {teacher.cosine:.15g}"
+        observed = against(least, teacher.cosine)
+        yield verdict("cosine", held=least >= teacher.cosine, observed=observed, limit=limit, where=where)
     if every and teacher.top1_agreement is not None:
         shares = [entry.top1 for _, entry in every if entry.top1 is not None]
         share = sum(shares) / len(shares) if shares else 0.0
-        observed = f"{share:.4f}" if shares else "no output has anything to rank"
-        limit = f">= {teacher.top1_agreement:g}"
+        observed = against(share, teacher.top1_agreement, 4) if shares else "no output has anything to rank"
+        limit = f">= {teacher.top1_agreement:.15g}"
         yield verdict("top1_agreement", held=share >= teacher.top1_agreement, observed=observed, limit=limit)
     if teacher.max_drop is not None and metric is not None and check.metric is not None:
         least = metric - teacher.max_drop

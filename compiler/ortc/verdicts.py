@@ -12,6 +12,15 @@ _ANSWERS = ("outputs", "max_abs", "cosine", "top1_agreement", "metric")
 ACCURACY_GATES = frozenset({*_ANSWERS, *EMBEDDING_GATES, *(f"teacher {gate}" for gate in _ANSWERS)})
 
 
+def against(value: float, limit: float, digits: int = 5) -> str:
+    """A number with as many decimal places, from `digits` on, as put it on the side of the limit that it is on."""
+    for places in range(digits, 17):
+        text = f"{value:.{places}f}"
+        if (float(text) >= limit) == (value >= limit) and (float(text) <= limit) == (value <= limit):
+            return text
+    return repr(value)
+
+
 def describe(verdict: Verdict | None) -> str:
     """One line for people."""
     if verdict is None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ortc.report import Verdict
-from ortc.verdicts import describe, failure_code, parity
+from ortc.verdicts import against, describe, failure_code, parity
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,24 @@ def test_parity_is_the_first_number_of_accuracy() -> None:
     assert parity((verdict("size"),)) is None
     # What was seen on another provider is not the parity of what ships.
     assert parity((verdict("cosine on CPU"),)) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "text"),
+    [
+        (0.99912345, 0.99, "0.99912"),
+        (0.9989999, 0.999, "0.9989999"),
+        (0.9990001, 0.999, "0.9990001"),
+        (0.999, 0.999, "0.99900"),
+        (0.99999949, 0.9999995, "0.999999"),
+        (float("nan"), 0.999, "nan"),
+    ],
+)
+def test_a_number_shows_on_which_side_of_its_limit_it_is(value: float, limit: float, text: str) -> None:
+    assert against(value, limit) == text
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_every_number_does(value: float, limit: float) -> None:
+    shown = float(against(value, limit))
+    assert (shown < limit, shown > limit) == (value < limit, value > limit)

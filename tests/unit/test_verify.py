@@ -157,6 +157,7 @@ def test_size() -> None:
     assert size_verdicts(target(), fp32, 10**9, "linux/amd64") == ()
     (verdict,) = size_verdicts(target(size=50_000_000), fp32, 50_000_001, "linux/arm64")
     assert (verdict.gate, verdict.platform, verdict.outcome) == ("size", "linux/arm64", "fail")
+    assert (verdict.observed, verdict.limit) == ("50,000,001 bytes", "<= 50,000,000 bytes")
     assert size_verdicts(target(size=50_000_000), fp32, 50_000_000, "linux/amd64")[0].outcome == "pass"
 
 

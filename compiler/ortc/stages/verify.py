@@ -18,7 +18,7 @@ from ortc.report import CaseResult, Check, EmbeddingCheck, Verdict
 from ortc.samples import MASK, SAMPLES, InputFactory
 from ortc.spec import Embeddings
 from ortc.units import format_bytes
-from ortc.verdicts import EMBEDDING_GATES
+from ortc.verdicts import EMBEDDING_GATES, against
 from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
 
@@ -184,8 +184,8 @@ def _accuracy(
                 gate="cosine",
                 platform=platform,
                 outcome="pass" if similarity >= accuracy.cosine else "fail",
-                observed=f"{similarity:.5f}",
-                limit=f">= {accuracy.cosine:g}",
+                observed=against(similarity, accuracy.cosine),
+                limit=f">= {accuracy.cosine:.15g}",
                 where=f"output `{entry.output}` at {case}",
             )
         else:
@@ -197,8 +197,8 @@ def _accuracy(
             gate="top1_agreement",
             platform=platform,
             outcome="pass" if share >= accuracy.top1_agreement else "fail",
-            observed=f"{share:.4f}" if shares else "no output has anything to rank",
-            limit=f">= {accuracy.top1_agreement:g}",
+            observed=against(share, accuracy.top1_agreement, 4) if shares else "no output has anything to rank",
+            limit=f">= {accuracy.top1_agreement:.15g}",
         )
     if accuracy.embeddings is not None:
         yield from _embeddings(check.embeddings, accuracy.embeddings, platform)
@@ -225,8 +225,8 @@ def _embeddings(found: EmbeddingCheck | None, promised: Embeddings, platform: st
                 gate=gate,
                 platform=platform,
                 outcome="pass" if value is not None and value >= least else "fail",
-                observed="too few samples" if value is None else f"{value:.5f}",
-                limit=f">= {least:g}",
+                observed="too few samples" if value is None else against(value, least),
+                limit=f">= {least:.15g}",
                 where=f"embeddings of {samples} samples",
             )
 
@@ -292,6 +292,9 @@ def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, pl
 def most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:
     """Judge a count by the most that is allowed; nothing where nothing was promised."""
     if limit is not None:
+        if observed != limit and text(observed) == text(limit):
+            # One is more than the other, and it must show.
+            text = "{:,} bytes".format
         yield Verdict(
             gate=gate,
             platform=platform,
