@@ -15,14 +15,14 @@ from ortc.disk import full, is_full
 from ortc.errors import StageError, UsageError
 from ortc.host import Host
 from ortc.intact import SUMS, verified
-from ortc.measurement import Measurement, read_measurement
+from ortc.measurement import Fallback, Measurement, read_measurement
 from ortc.plan import Frozen, Shape
 from ortc.publish import ATTESTATIONS, MEASUREMENTS, Staging
 from ortc.report import Numbers, Verdict
 from ortc.reverify import budgets_of, downloads
 from ortc.sbom import performance
 from ortc.stages.select import time_verdicts
-from ortc.stages.verify import CPU, most
+from ortc.stages.verify import most, placement_verdicts
 from ortc.units import format_bytes
 
 SELF_TEST = "self-test"
@@ -36,6 +36,7 @@ class Attached(Frozen):
     `unmeasured` are promises, as GATE on PLATFORM, that no measurement of the bundle says anything about. `signature`
     is the signature of an older measurement that was removed with it. `gpu_mem_limit` is the option of CUDA's provider,
     in bytes, that follows from the device memory that was in use, and `copies` are nodes between host and device.
+    `fallback` is what the first provider left to the CPU.
     """
 
     format_version: int = 1
@@ -49,6 +50,7 @@ class Attached(Frozen):
     signature: str | None
     gpu_mem_limit: int | None
     copies: dict[str, int] | None
+    fallback: Fallback | None
 
 
 def attach(bundle: Path, file: Path) -> Attached:
@@ -112,6 +114,7 @@ def attach(bundle: Path, file: Path) -> Attached:
         signature=signature,
         gpu_mem_limit=found.gpu_mem_limit,
         copies=found.copies,
+        fallback=found.fallback,
     )
 
 
@@ -173,6 +176,8 @@ def _verdicts(found: Measurement, manifest: Manifest, numbers: Numbers | None) -
     )
     yield from most("size", manifest.model.bytes, promises.size, platform, format_bytes)
     yield from downloads(manifest, platform)
+    budgets = budgets_of(manifest, speedup=True)
+    yield from placement_verdicts(found.cpu_nodes, found.shape_nodes, found.memcpy_nodes, budgets, platform)
     if numbers is None:
         limits = {"start": promises.start, "memory": promises.memory, "speed-up": promises.min_speedup}
         for gate in [f"latency {name}" for name in promises.latency] + [g for g, limit in limits.items() if limit]:
@@ -185,11 +190,8 @@ def _verdicts(found: Measurement, manifest: Manifest, numbers: Numbers | None) -
             )
         return
     at = Shape(sizes=tuple(promises.at.items()))
-    yield from time_verdicts(numbers, budgets_of(manifest, speedup=True), at, platform)
+    yield from time_verdicts(numbers, budgets, at, platform)
     yield from most("memory", numbers.peak_rss_bytes, promises.memory, platform, format_bytes)
-    if found.providers != (CPU,):
-        limit = manifest.placement.max_cpu_nodes
-        yield from most("cpu_nodes", found.placement.get(CPU, 0), limit, platform, lambda count: f"{count} nodes")
 
 
 def _beyond(found: Measurement, manifest: Manifest) -> Iterator[str]:

@@ -118,9 +118,14 @@ class VariantInfo(Frozen):
 
 
 class PlacementInfo(Frozen):
-    """The placement budget that the loader enforces."""
+    """What may run on the CPU where another provider leads, and what may be copied between host and device.
+
+    `shape_nodes` are names by operator: nodes of the graph that compute nothing but shapes, which no budget counts.
+    """
 
     max_cpu_nodes: int | None
+    max_memcpy_nodes: int | None = None
+    shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class Tolerance(Frozen):

@@ -36,7 +36,7 @@ from ortc.sbom import SBOM, sbom
 from ortc.spec import HuggingFaceSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
 from ortc.stages.optimize import VariantGraph
-from ortc.stages.verify import ReferenceCase, loader_bytes
+from ortc.stages.verify import CPU, ReferenceCase, loader_bytes
 from ortc.target import GraphLevel
 from ortc.tensorrt import with_profiles
 from ortc.versions import pins
@@ -180,7 +180,7 @@ def assemble(
             tuning=None if made.tuning is None else made.tuning.name,
             batch_invariant=batch_invariant,
         ),
-        placement=PlacementInfo(max_cpu_nodes=target.budgets.max_cpu_nodes),
+        placement=_placement(target, made),
         promises=_promises(target),
         golden=golden,
         warmup=(target.measure_at.as_dict(),),
@@ -204,6 +204,16 @@ def assemble(
         path.write_bytes(file.content)
     (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
     return manifest
+
+
+def _placement(target: TargetPlan, made: Made) -> PlacementInfo:
+    # Where only the CPU is asked for, there is nothing that could fall back to it.
+    alone = all(provider.name == CPU for provider in made.session.providers)
+    return PlacementInfo(
+        max_cpu_nodes=target.budgets.max_cpu_nodes,
+        max_memcpy_nodes=target.budgets.max_memcpy_nodes,
+        shape_nodes={} if alone else made.graph.shape_nodes,
+    )
 
 
 def _promises(target: TargetPlan) -> Promises:

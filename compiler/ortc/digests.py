@@ -26,10 +26,12 @@ def code_digest(*modules: str) -> str:
 
 
 def loader_digest() -> str:
-    """sha256 of the loader that bundles carry: what runs every check and measurement."""
+    """sha256 of the loader that bundles carry, and of what it loads: what runs every check and measurement."""
     from ortc.resources import templates_dir
 
-    return sha256_file(templates_dir() / "runtime" / "loader.py")
+    runtime = templates_dir() / "runtime"
+    both = "".join(sha256_file(runtime / name) for name in ("loader.py", "engines.py"))
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 def templates_digest() -> str:

@@ -15,6 +15,7 @@ from ortc.plan import Frozen, PositiveSize, Shape, digest
 from ortc.report import Contender, Numbers, Race
 from ortc.spec import Name, Sha256, Version
 from ortc.stages import measure
+from ortc.stages.verify import CPU
 
 KIND = "ortc-measurement"
 FORMAT_VERSION = 1
@@ -33,6 +34,14 @@ class GoldenSeen(Frozen):
     name: str
     max_abs: Distance
     cosine: Distance
+
+
+class Fallback(Frozen):
+    """What the first provider left to the CPU: nodes, those besides that compute nothing but shapes, and some names."""
+
+    nodes: Annotated[int, Field(ge=0)]
+    shape_nodes: Annotated[int, Field(ge=0)]
+    named: tuple[str, ...]
 
 
 class Measurement(Frozen):
@@ -64,6 +73,7 @@ class Measurement(Frozen):
     peak_rss_bytes: Annotated[int, Field(ge=1)]
     peak_device_bytes: Annotated[int, Field(ge=0)] | None = None
     copies: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    fallback: Fallback | None = None
     sha256: Sha256
 
     def race(self, name: str) -> Race:
@@ -94,6 +104,25 @@ class Measurement(Frozen):
         workspaces, so that the limit leaves room, and still keeps a session from taking the GPU that others share.
         """
         return None if not self.peak_device_bytes else -(-self.peak_device_bytes * 11 // 10 // LIMIT_STEP) * LIMIT_STEP
+
+    @property
+    def cpu_nodes(self) -> int:
+        """Nodes that the first provider left to the CPU, but for those that compute nothing but shapes."""
+        if self.providers == (CPU,):
+            return 0
+        return self.placement.get(CPU, 0) if self.fallback is None else self.fallback.nodes
+
+    @property
+    def shape_nodes(self) -> int:
+        """Nodes on the CPU that compute nothing but shapes, as far as they were told apart."""
+        return 0 if self.fallback is None else self.fallback.shape_nodes
+
+    @property
+    def memcpy_nodes(self) -> int | None:
+        """Nodes that copied between host and device; None where they were not counted."""
+        if self.providers == (CPU,):
+            return 0
+        return None if self.copies is None else sum(self.copies.values())
 
     def about(self) -> dict[str, Any]:
         """All but the samples and the host, as JSON."""
@@ -146,6 +175,14 @@ def read_measurement(file: Path) -> Measurement:
         raise StageError(
             f"{file} is no measurement that this ortc reads: {where}: {first['msg']}", help=AGAIN
         ) from None
+    left = measurement.fallback
+    if left is not None and measurement.providers != (CPU,):
+        counted = measurement.placement.get(CPU, 0)
+        if left.nodes + left.shape_nodes != counted:
+            raise StageError(
+                f"{file} tells {left.nodes} nodes and {left.shape_nodes} for shapes apart, of {counted} on the CPU",
+                help=AGAIN,
+            )
     if (measurement.failed is None) != bool(measurement.rounds and measurement.starts):
         raise StageError(f"{file} has either wrong golden answers or times, not both and not neither", help=AGAIN)
     return measurement

@@ -217,6 +217,7 @@ class BudgetPlan(Frozen):
     start: Seconds | None
     min_speedup: Annotated[float, Field(gt=0)] | None
     max_cpu_nodes: Annotated[int, Field(ge=0)] | None
+    max_memcpy_nodes: Annotated[int, Field(ge=0)] | None = None
 
 
 class ImagePlan(Frozen):

@@ -42,7 +42,9 @@ class Check(Frozen):
     """What one variant did at one graph level, in the runtime that ships.
 
     `error` says why it could not run at all. Bytes and seconds; `invariance` is the greatest difference between a row
-    alone and the same row among others, None without a batch axis.
+    alone and the same row among others, None without a batch axis. `cpu_nodes` is how many another provider than the
+    CPU left to it, `shape_nodes` how many more that compute nothing but shapes, and `memcpy_nodes` how many copies
+    between host and device ran, None where nobody asked.
     """
 
     error: str | None = None
@@ -50,6 +52,8 @@ class Check(Frozen):
     invariance: float | None = None
     placement: dict[str, int] = Field(default_factory=dict)
     cpu_nodes: int = 0
+    shape_nodes: int = 0
+    memcpy_nodes: int | None = None
     peak_rss_bytes: int = 0
     metric: float | None = None
     embeddings: EmbeddingCheck | None = None

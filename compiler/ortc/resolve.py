@@ -267,5 +267,11 @@ def _budgets(target: Target, profile: TargetProfile) -> BudgetPlan:
         memory=target.memory_budget,
         start=target.start_budget or profile.gates.start_budget,
         min_speedup=target.min_speedup,
-        max_cpu_nodes=target.max_cpu_nodes if target.max_cpu_nodes is not None else profile.placement.max_cpu_nodes,
+        max_cpu_nodes=_first(target.max_cpu_nodes, profile.placement.max_cpu_nodes),
+        max_memcpy_nodes=_first(target.max_memcpy_nodes, profile.placement.max_memcpy_nodes),
     )
+
+
+def _first(own: int | None, default: int | None) -> int | None:
+    """A budget of the spec, where it has one: none at all is one, too."""
+    return default if own is None else own

@@ -18,7 +18,7 @@ from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
 from ortc.report import Numbers, Race, Verdict
 from ortc.stages import measure
 from ortc.stages.select import time_verdicts
-from ortc.stages.verify import download_verdicts, most
+from ortc.stages.verify import CPU, download_verdicts, most, placement_verdicts
 from ortc.store import Store
 from ortc.units import format_bytes
 from ortc.worker import Worker, WorkerError
@@ -95,7 +95,8 @@ def reverify(
         ]
     else:
         interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
-        verdicts += _selftest(Worker.for_bundle(bundle.name, interpreter, bundle), bundle, host.platform)
+        candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
+        verdicts += _selftest(candidate, bundle, host.platform, placed=manifest)
         verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
         verdicts += downloads(manifest, host.platform)
         if timed and verdicts[0].outcome == "pass":
@@ -147,10 +148,17 @@ def _untimed(manifest: Manifest, platform: str) -> Iterator[Verdict]:
             )
 
 
-def _selftest(candidate: Worker, bundle: Path, platform: str, where: str = "") -> Iterator[Verdict]:
+def _selftest(
+    candidate: Worker, bundle: Path, platform: str, where: str = "", placed: Manifest | None = None
+) -> Iterator[Verdict]:
+    """Digests and golden answers; with a manifest also what its budgets say of the placement."""
+    copies = None
     try:
         with candidate as worker:
             loaded = worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)
+            if placed is not None and placed.placement.max_memcpy_nodes is not None:
+                request = str(bundle / placed.golden[0].inputs)
+                copies = sum(worker.call("copies", inputs=request)["copies"].values())
     except WorkerError as error:
         yield Verdict(
             gate="self-test",
@@ -168,6 +176,12 @@ def _selftest(candidate: Worker, bundle: Path, platform: str, where: str = "") -
         observed=f"every digest and {cases} golden cases{where}",
         limit="digests and golden answers",
     )
+    if placed is not None:
+        # A loader from before the two were told apart says how many nodes each provider has.
+        left = loaded.get("fallback") or {"nodes": loaded["placement"].get(CPU, 0), "shape_nodes": 0}
+        if loaded["providers"] == [CPU]:
+            left, copies = {"nodes": 0, "shape_nodes": 0}, 0
+        yield from placement_verdicts(left["nodes"], left["shape_nodes"], copies, budgets_of(placed), platform)
 
 
 def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) -> tuple[Numbers, Race]:
@@ -219,4 +233,5 @@ def budgets_of(manifest: Manifest, *, speedup: bool = False) -> BudgetPlan:
         start=promises.start,
         min_speedup=promises.min_speedup if speedup else None,
         max_cpu_nodes=manifest.placement.max_cpu_nodes,
+        max_memcpy_nodes=manifest.placement.max_memcpy_nodes,
     )

@@ -392,7 +392,16 @@ class Target(Model):
     start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
     min_speedup: float | None = Field(default=None, gt=0, description="Least speed-up over PyTorch eager.")
     max_cpu_nodes: int | None = Field(
-        default=None, ge=0, description="Most graph nodes on the CPU where another provider is asked for."
+        default=None,
+        ge=0,
+        description="Most graph nodes on the CPU where another provider is asked for, besides those that compute "
+        "nothing but shapes, which ONNX Runtime leaves there by design.",
+    )
+    max_memcpy_nodes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most nodes that ONNX Runtime adds to the graph to copy between host and device, as one run of it "
+        "shows.",
     )
     prepack: bool = Field(
         default=False,

@@ -144,9 +144,14 @@ class Variant(Model):
 
 
 class Placement(Model):
-    """What may run on the CPU when another provider leads the chain."""
+    """What may run on the CPU when another provider leads the chain, and be copied between the two."""
 
-    max_cpu_nodes: int | None = Field(default=None, ge=0, description="Most graph nodes on the CPU.")
+    max_cpu_nodes: int | None = Field(
+        default=None, ge=0, description="Most graph nodes on the CPU, besides those that compute shapes."
+    )
+    max_memcpy_nodes: int | None = Field(
+        default=None, ge=0, description="Most nodes that ONNX Runtime adds to copy between host and device."
+    )
 
 
 class Gates(Model):

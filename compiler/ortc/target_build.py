@@ -303,7 +303,13 @@ class TargetBuilder:
         """What this host cannot say: every platform that it is not, and every gate on a missing GPU."""
         budgets, platform = self.target.budgets, self.builder.platform
         gates = [f"latency {name}" for name, _ in (budgets.latency.percentiles if budgets.latency else ())]
-        optional = {"start": budgets.start, "memory": budgets.memory, "speed-up": budgets.min_speedup}
+        optional = {
+            "start": budgets.start,
+            "memory": budgets.memory,
+            "speed-up": budgets.min_speedup,
+            "cpu_nodes": budgets.max_cpu_nodes,
+            "memcpy_nodes": budgets.max_memcpy_nodes,
+        }
         gates += [gate for gate, limit in optional.items() if limit is not None]
         missing = [p for p in self.target.platforms if p != platform or not self.builder.runnable]
         absent = self.target.requires_gpu and not self.builder.runnable

@@ -142,6 +142,7 @@ def _target(target: TargetPlan) -> Target:
         start_budget=target.budgets.start,
         min_speedup=target.budgets.min_speedup,
         max_cpu_nodes=target.budgets.max_cpu_nodes,
+        max_memcpy_nodes=target.budgets.max_memcpy_nodes,
         prepack=target.prepack,
         batch_invariance=target.batch_invariance,
         unmeasured=target.unmeasured,
@@ -171,8 +172,9 @@ def _target_node(node: Node) -> Node:
         for name in ("size", "download", "memory", "start"):
             if name in budgets.entries:
                 entries[f"{name}_budget"] = budgets.entries[name]
-        for name in ("min_speedup", "max_cpu_nodes"):
-            entries[name] = budgets.entries[name]
+        for name in ("min_speedup", "max_cpu_nodes", "max_memcpy_nodes"):
+            if name in budgets.entries:
+                entries[name] = budgets.entries[name]
         entries["latency_budget"] = _latency(budgets.entries["latency"], entries["measure_at"])
     return Mapping(node.span, entries)
 

@@ -115,6 +115,7 @@ class VariantBuilder:
                 "stages/smoothing.py",
                 "stages/offline.py",
                 "stages/graph.py",
+                "stages/shapes.py",
             ),
         }
 
@@ -291,12 +292,15 @@ class VariantBuilder:
         made = entry.made
         interpreter, metric = self.runner(made), None if only else self.model.metric
         embeddings = None if only not in (None, SAMPLES) else self.context.plan.accuracy.embeddings
+        # Not of what is only glanced at: that costs a second session.
+        copies = only is None and (self.target.requires_gpu or self.target.budgets.max_memcpy_nodes is not None)
         inputs = {
             **self.key(entry),
             "model": self.model.key,
             "metric": None if metric is None else metric.code,
             "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
             "only": only,
+            "copies": copies,
             "code": code_digest("stages/verify.py", "compare.py", "embeddings.py", "worker.py", "crew.py"),
         }
 
@@ -310,7 +314,7 @@ class VariantBuilder:
             factory, bundle = self.model.factory(), self.bundle(made)
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
             loaded = self.loaded if only not in (None, SAMPLES) else None
-            check = check_bundle(interpreter, bundle, cases, factory, function, loaded, embeddings)
+            check = check_bundle(interpreter, bundle, cases, factory, function, loaded, embeddings, copies=copies)
             return check.model_dump(mode="json")
 
         name = f"{self.target.name}: {made.variant.name} at {made.level}"

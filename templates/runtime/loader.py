@@ -1,6 +1,7 @@
 """Load and run one bundle: its files verified, its session as it was measured, its inputs checked.
 
-Needs Python >= 3.11, numpy and onnxruntime, and nothing else; every bundle holds a verbatim copy of this file.
+Needs Python >= 3.11, numpy and onnxruntime, and nothing else (for TensorRT, engines.py beside it); every bundle holds a
+verbatim copy of this file.
 
     with Model.load("dist/bert/1.0.0/cpu") as model:
         hidden = model.run({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
@@ -31,10 +32,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
+
+    from engines import Engines
 
 if __name__ == "__main__":
     # Nothing here multiplies matrices in numpy: a program of its own need not start BLAS' threads, one for each core.
@@ -74,6 +78,7 @@ CUDA_NEEDS = {
     "12": ("525.60.13", (5, 0), ("libcudart.so.12", "libcublasLt.so.12", "libcublas.so.12", "libcudnn.so.9")),
     "13": ("580", (7, 5), ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcudnn.so.9")),
 }
+NAMED = 8  # nodes that a message names
 NO_GRAPH = -1  # the gpu_graph_id of a run that is neither captured nor replayed
 MOST_CLIENTS = 1024
 _COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
@@ -650,14 +655,45 @@ def check_used(placement: Sequence[Placed]) -> None:
         )
 
 
-def check_placement(placement: Sequence[Placed], budget: int | None) -> None:
-    """Raise PlacementError when more nodes run on the CPU than `budget` (None: any number) allows."""
-    on_cpu = [f"{op} {name!r}" for provider, name, op, _ in placement if provider == CPU]
-    if budget is not None and len(on_cpu) > budget:
+def left_to_cpu(
+    placement: Sequence[Placed], shape_nodes: Mapping[str, Sequence[str]]
+) -> tuple[list[Placed], list[Placed]]:
+    """The nodes on the CPU: those that compute nothing but shapes, and all others.
+
+    `shape_nodes` are names by operator (with its domain where that is not ONNX's), as the manifest has them of the
+    graph that ships. ONNX Runtime keeps names while it optimizes; what it makes anew, or makes another operator of, is
+    not known to be about shapes, and is among the others.
+    """
+    known = {(operator, name) for operator, names in shape_nodes.items() for name in names}
+    shapes: list[Placed] = []
+    others: list[Placed] = []
+    for node in placement:
+        provider, name, op_type, domain = node
+        if provider == CPU:
+            operator = op_type if domain in ("", "ai.onnx") else f"{domain}::{op_type}"
+            (shapes if (operator, name) in known else others).append(node)
+    return shapes, others
+
+
+def check_placement(
+    placement: Sequence[Placed], budget: int | None, shape_nodes: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> None:
+    """Raise PlacementError when more nodes run on the CPU than `budget` (None: any number) allows.
+
+    Those that compute shapes do not count: ONNX Runtime leaves them there by design, whatever provider leads.
+    """
+    shapes, others = left_to_cpu(placement, shape_nodes)
+    if budget is not None and len(others) > budget:
+        besides = f" besides {len(shapes)} that compute shapes" if shapes else ""
         raise PlacementError(
-            f"{len(on_cpu)} of {len(placement)} nodes run on the CPU, placement.max_cpu_nodes allows {budget}: "
-            f"{', '.join(on_cpu[:8])}{', ...' if len(on_cpu) > 8 else ''}."
+            f"{len(others)} of {len(placement)} nodes run on the CPU{besides}, placement.max_cpu_nodes allows {budget}"
+            f": {', '.join(_called(others))}{', ...' if len(others) > NAMED else ''}."
         )
+
+
+def _called(nodes: Sequence[Placed]) -> list[str]:
+    """The first few by operator and name."""
+    return [f"{op} {name!r}" for _, name, op, _ in nodes[:NAMED]]
 
 
 def _line(error: Exception) -> str:
@@ -766,6 +802,7 @@ class Model:
         self._pool: ThreadPoolExecutor | None = None
         self._pool_lock = threading.Lock()
         self._profiled = profile is not None
+        self._engines: Engines | None = None
         self.manifest: Mapping[str, Any] = self._manifest(root, verify, strict)
         path, config_path = root / "manifest.json", root / "session.json"
         with _parsing(path):
@@ -784,6 +821,9 @@ class Model:
             model_file = inside(root, str(self.manifest["model"]["file"]))
             runtime = {k: str(self.manifest["runtime"][k]) for k in ("package", "version", "minimum_version")}
             budget = self.manifest["placement"]["max_cpu_nodes"]
+            # Absent in bundles from before shape arithmetic was told apart.
+            self._shape_nodes: dict[str, list[str]] = self.manifest["placement"].get("shape_nodes", {})
+            _check_names(self._shape_nodes)
         config = _read_json(config_path)
         with _parsing(config_path):
             intra_op = thread_count(config["threads"]["intra_op"], threads)
@@ -800,9 +840,7 @@ class Model:
         started = clock()
         with _parsing(config_path):
             model_file, self.prepacked = graph_of(root, model_file, config, self.runtime_version)
-            self._session: Any = _create_session(
-                ort, model_file, config, intra_op, self.concurrency, optimized=self.prepacked, profile=profile
-            )
+            self._session: Any = self._open(ort, model_file, config, profile)
             # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
             options = [p["options"] for p in config["providers"]]
         graphs = any(str(o.get(k)).lower() in ("1", "true") for o in options for k in GRAPH_OPTIONS)
@@ -824,8 +862,62 @@ class Model:
             check_used(self._placement)
         if any(provider != CPU for provider in self.providers):
             with _tolerating(PlacementError, strict=strict):
-                check_placement(self._placement, budget)
+                check_placement(self._placement, budget, self._shape_nodes)
         self.seconds["session"] = clock() - started
+
+    def _open(self, ort: Any, model_file: Path, config: dict[str, Any], profile: Path | None) -> Any:
+        """The session; where TensorRT leads, over engines of an earlier start, if there are any that load."""
+        for last in (False, True):
+            directed = self._with_engines(config)
+            try:
+                return _create_session(
+                    ort,
+                    model_file,
+                    directed,
+                    self.threads["intra_op"],
+                    self.concurrency,
+                    optimized=self.prepacked,
+                    profile=profile,
+                )
+            except (ProvidersError, SessionError) as error:
+                if last or not self._forget_engines(error):
+                    if self._engines is not None:
+                        self._engines.close()
+                    raise
+        raise AssertionError("the second attempt returns or raises")
+
+    def _with_engines(self, config: dict[str, Any]) -> dict[str, Any]:
+        """session.json with TensorRT's caches where this bundle's engines are kept on this machine."""
+        chain = config["providers"]
+        first = next((entry for entry in chain if entry["name"] == TENSORRT), None)
+        if first is None:
+            return config
+        import engines
+
+        options: dict[str, Any] = first["options"]
+        if not engines.wanted(options):
+            return config
+        base, directory = engines.base_of(options), None
+        try:
+            machine = engines.machine(self.runtime_version, int(options.get("device_id", 0)))
+            self._engines = engines.Engines(base, engines.name_of(self.root, self.manifest, machine))
+            directory = self._engines.directory
+        except OSError as error:
+            _warn(
+                f"TensorRT's engines cannot be kept in {base}: {error.strerror}. They are built at every start; set "
+                f"{engines.VARIABLE} to a directory that can be written."
+            )
+        found = [{**e, "options": engines.directed(e["options"], directory)} if e is first else e for e in chain]
+        return {**config, "providers": found}
+
+    def _forget_engines(self, error: BundleError) -> bool:
+        """Remove engines of an earlier start, with which `error` came; False where there are none to blame."""
+        if self._engines is None or not self._engines.kept:
+            return False
+        _warn(f"the engines in {self._engines.directory} are of no use, and are built anew: {error}")
+        self._engines.discard()
+        self._engines = None
+        return True
 
     @classmethod
     def load(
@@ -867,7 +959,14 @@ class Model:
         step = time.perf_counter()
         if selftest:
             with _tolerating(GoldenError, strict=strict):
-                model.selftest()
+                try:
+                    model.selftest()
+                except GoldenError as error:
+                    if not model._forget_engines(error):
+                        raise
+                    model.close()
+                    model = cls(Path(bundle), "none", threads, strict, None if profile is None else Path(profile))
+                    model.selftest()
         model.seconds["selftest"] = time.perf_counter() - step
         step = time.perf_counter()
         for sizes in model.manifest.get("warmup", ()) if warmup else ():
@@ -898,6 +997,18 @@ class Model:
     def placement(self) -> list[Placed]:
         """Which node runs where, after optimization: (provider, node name, op_type, domain)."""
         return list(self._placement)
+
+    def fallback(self) -> dict[str, Any]:
+        """What the first provider left to the CPU.
+
+        Returns:
+            `nodes`: how many; `shape_nodes`: how many besides that compute nothing but shapes; `named`: some of the
+            former, by operator and name. Nothing where only the CPU was asked for.
+        """
+        if all(provider == CPU for provider in self.providers):
+            return {"nodes": 0, "shape_nodes": 0, "named": []}
+        shapes, others = left_to_cpu(self._placement, self._shape_nodes)
+        return {"nodes": len(others), "shape_nodes": len(shapes), "named": _called(others)}
 
     def check(self, inputs: Mapping[str, NDArray[Any]]) -> None:
         """Raise InputError unless `inputs` holds exactly what the model takes.
@@ -1131,6 +1242,8 @@ class Model:
             overall["cosine"] = min(s["cosine"] for s in seen.values())
             results.append({"name": name, "tolerance": dict(tolerance), **overall, "outputs": seen})
         self.golden = tuple(results)
+        if self._engines is not None:
+            self._engines.keep()
         return self.golden
 
     def example(self, sizes: Mapping[str, int] | None = None) -> Arrays:
@@ -1179,6 +1292,7 @@ class Model:
             "platform": f"{platform.system().lower()}/{platform.machine()}",
             "providers": list(self.providers),
             "placement": dict(Counter(provider for provider, *_ in self._placement)),
+            "fallback": self.fallback(),
             "threads": dict(self.threads),
             "prepacked": self.prepacked,
             "peak_rss_bytes": peak_rss_bytes(),
@@ -1196,6 +1310,8 @@ class Model:
             self._session, pool, self._pool = None, self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._engines is not None:
+            self._engines.close()
 
     def __enter__(self) -> Model:
         return self
@@ -1271,6 +1387,12 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     return Tensor(str(entry["name"]), np.dtype(entry["dtype"]), tuple(entry["shape"]), bounds)
 
 
+def _check_names(listed: Mapping[str, Sequence[str]]) -> None:
+    for operator, names in listed.items():
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"placement.shape_nodes has {names!r} for {operator}, expected a list of names")
+
+
 def _is_masked(array: NDArray[Any]) -> bool:
     # Where nobody imported numpy.ma nothing is masked; to ask for the class would import it, at every start.
     masked = sys.modules.get("numpy.ma")
@@ -1327,6 +1449,28 @@ def process_seconds(started: float | None = None) -> float | None:
     return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
+def count_copies(
+    bundle: Path, inputs: Mapping[str, NDArray[Any]] | None = None, *, verify: str = "fast"
+) -> dict[str, int]:
+    """Nodes that ONNX Runtime inserted to copy between host and device, by operator, as they ran once.
+
+    Args:
+        bundle: The directory; it is loaded for this alone.
+        inputs: What to run on; by default an example of the shape that the manifest promises latencies at.
+        verify: As for Model.load.
+    """
+    import tempfile
+
+    with (
+        tempfile.TemporaryDirectory(prefix="copies-") as scratch,
+        Model.load(bundle, verify=verify, selftest=False, warmup=False, profile=Path(scratch) / "profile") as model,
+    ):
+        if all(provider == CPU for provider in model.providers):
+            return {}
+        model.run(model.example(model.manifest["promises"]["at"]) if inputs is None else inputs)
+        return dict(Counter(n["op_type"] for n in model.executed() if n["op_type"].startswith("Memcpy")))
+
+
 def measure(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup: int) -> list[float]:
     """Milliseconds of each of `runs` calls of `model.run`, validation included, after `warmup` that do not count."""
     for what, value, least in (("runs", runs, 1), ("warmup", warmup, 0)):
@@ -1380,7 +1524,7 @@ def failure(error: BaseException) -> str:
 class Worker:
     """Answers requests about one model at a time; each public method is an operation, its parameters the request."""
 
-    operations = ("load", "run", "bench", "info", "close")
+    operations = ("load", "run", "bench", "copies", "info", "close")
 
     def __init__(self) -> None:
         self._model: Model | None = None
@@ -1429,6 +1573,10 @@ class Worker:
         if clients is None:
             return {"latencies_ms": measure(model, arrays, runs, warmup)}
         return {"latencies_ms": [measure_crowd(model, arrays, runs, warmup, clients)]}
+
+    def copies(self, inputs: str) -> dict[str, Any]:
+        """See count_copies; the model that is loaded stays so."""
+        return {"copies": count_copies(self._loaded().root, read_npz(_path("inputs", inputs)), verify="none")}
 
     def info(self) -> dict[str, Any]:
         """See Model.info."""

@@ -19,9 +19,7 @@ import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -174,7 +172,7 @@ def take(bundle: Path) -> dict[str, Any]:
         device.look()
         info = model.info()
     peak = int(info["peak_rss_bytes"])
-    copies = None if failed or info["providers"] == [loader.CPU] else count_copies(bundle, at)
+    copies = None if failed or info["providers"] == [loader.CPU] else loader.count_copies(bundle)
     for _ in range(0 if failed else STARTS):
         time.sleep(REST_SECONDS)
         seconds, resident = start(bundle, at)
@@ -191,7 +189,7 @@ def take(bundle: Path) -> dict[str, Any]:
         "measured": datetime.now(UTC).isoformat(),
         "host": describe(),
         "threads": info["threads"]["intra_op"],
-        **{key: info[key] for key in ("versions", "providers", "placement", "prepacked")},
+        **{key: info[key] for key in ("versions", "providers", "placement", "fallback", "prepacked")},
         "at": at,
         "golden": [{key: case[key] for key in ("name", "max_abs", "cosine")} for case in model.golden],
         "failed": failed,
@@ -202,18 +200,6 @@ def take(bundle: Path) -> dict[str, Any]:
         "copies": copies,
     }
     return {**document, "sha256": digest(document)}
-
-
-def count_copies(bundle: Path, at: Mapping[str, int]) -> dict[str, int]:
-    """Nodes that ONNX Runtime inserted to copy between host and device, by operator, as they ran at a shape."""
-    with (
-        tempfile.TemporaryDirectory(prefix="measure-") as scratch,
-        loader.Model.load(
-            bundle, verify="fast", selftest=False, warmup=False, profile=Path(scratch) / "profile"
-        ) as model,
-    ):
-        model.run(model.example(at))
-        return dict(Counter(n["op_type"] for n in model.executed() if n["op_type"].startswith("Memcpy")))
 
 
 def in_rounds(model: loader.Model, at: Mapping[str, int]) -> list[list[float]]:

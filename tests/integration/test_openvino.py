@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.support import bundles
@@ -20,6 +21,7 @@ from tests.support.builds import ROOT, Compiler, answer, loader, refusal
 
 from ortc import host
 from ortc.image import PARTS, TOOLS
+from ortc.stages.shapes import shape_nodes
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +54,29 @@ def split() -> bundles.Recipe:
         helper.make_node("MatMul", ["number", "w"], ["y"], name="matmul"),
     ]
     return _with_graph(recipe, nodes, values, weights)
+
+
+def folded() -> bundles.Recipe:
+    """y = x @ w, through text that is folded to twice the rows and back: OpenVINO cannot tell the sizes of strings."""
+    recipe = bundles.linear()
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 8]) for name in ("x", "y")]
+    numbers = {"factors": [2, 0], "rest": [0, 4]}
+    constants = [
+        helper.make_node("Constant", [], [name], name=name, value=numpy_helper.from_array(np.array(pair, np.int64)))
+        for name, pair in numbers.items()
+    ]
+    nodes = [
+        *constants,
+        helper.make_node("Cast", ["x"], ["text"], name="to-text", to=TensorProto.STRING),
+        helper.make_node("Shape", ["text"], ["sizes"], name="sizes"),
+        helper.make_node("Mul", ["sizes", "factors"], ["twice"], name="twice"),
+        helper.make_node("Add", ["twice", "rest"], ["wanted"], name="wanted"),
+        helper.make_node("Reshape", ["text", "wanted"], ["folded"], name="fold"),
+        helper.make_node("Reshape", ["folded", "sizes"], ["unfolded"], name="unfold"),
+        helper.make_node("Cast", ["unfolded"], ["number"], name="to-number", to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["number", "w"], ["y"], name="matmul"),
+    ]
+    return _with_graph(recipe, nodes, values, np.eye(8, dtype=np.float32))
 
 
 def _with_graph(recipe: bundles.Recipe, nodes: list[Any], values: list[Any], weights: Any) -> bundles.Recipe:
@@ -134,10 +159,13 @@ def test_a_build_for_openvino(openvino_python: Path, ortc: Compiler, tmp_path: P
         "version": "1.0.0",
         "model": {"source": "onnx", "path": "linear.onnx"},
         "export": {"opset": 17, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 8}}},
-        "targets": {"vino": {"latency_budget": {"p99": "60s"}, "max_cpu_nodes": 0}},
+        "targets": {"vino": {"latency_budget": {"p99": "60s"}, "max_cpu_nodes": 0, "max_memcpy_nodes": 0}},
     }
     (root / "linear.yaml").write_text(json.dumps(spec), "utf-8")
     result = ortc.build(root / "linear.yaml", output=tmp_path / "dist", cwd=root).succeeded()
+    verdicts = {verdict["gate"]: verdict for verdict in result.report("linear")["targets"][0]["verdicts"]}
+    assert [verdicts[gate]["outcome"] for gate in ("cpu_nodes", "memcpy_nodes")] == ["pass", "pass"]
+    assert verdicts["memcpy_nodes"]["observed"] == "0 nodes"
     info = answer(loader(openvino_python, result.bundle("linear", "vino"), "selftest"))
     assert info["placement"].keys() == {OPENVINO}
     assert info["threads"]["intra_op"] == host.cores()
@@ -204,6 +232,31 @@ def test_nodes_on_the_cpu_are_known_and_counted(openvino_python: Path, tmp_path:
         assert "2 of 3 nodes run on the CPU" in refusal(done, "placement")
     else:
         assert answer(done)["placement"] == {OPENVINO: 1, CPU: 2}
+
+
+@pytest.mark.parametrize(
+    ("rename", "budget", "fits"),
+    [({}, 4, True), ({}, 3, False), ({"sizes": "sizes_token_1"}, 5, True), ({"sizes": "sizes_token_1"}, 4, False)],
+)
+def test_what_computes_shapes_is_told_apart(
+    openvino_python: Path, tmp_path: Path, rename: dict[str, str], budget: int, fits: bool
+) -> None:
+    """Of what computes shapes, OpenVINO leaves one node to the CPU; a node under another name is counted."""
+    recipe = folded()
+    listed = {
+        operator: [rename.get(name, name) for name in names]
+        for operator, names in shape_nodes(ir.serde.deserialize_model(recipe.model)).items()
+    }
+    recipe.manifest["placement"] = {"max_cpu_nodes": budget, "max_memcpy_nodes": 0, "shape_nodes": listed}
+    done = loader(openvino_python, bundles.on_openvino(recipe.write(tmp_path / "bundle")), "selftest")
+    if fits:
+        info = answer(done)
+        assert info["placement"] == {OPENVINO: 3, CPU: 5}
+        assert (info["fallback"]["nodes"], info["fallback"]["shape_nodes"]) == ((5, 0) if rename else (4, 1))
+        assert ("Shape 'sizes'" in info["fallback"]["named"]) == bool(rename)
+    else:
+        besides = "" if rename else " besides 1 that compute shapes"
+        assert f"{5 if rename else 4} of 8 nodes run on the CPU{besides}, " in refusal(done, "placement")
 
 
 def test_bf16_is_what_the_session_file_says(openvino_python: Path, tmp_path: Path) -> None:

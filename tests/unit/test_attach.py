@@ -14,7 +14,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from tests.support.bundles import digest as sha256
-from tests.support.bundles import runtime_module
+from tests.support.bundles import edit_json, runtime_module, seal
 from tests.support.whole_bundles import HOST, manifest_of, whole_bundle
 from tests.unit.test_host import ARM, X86
 from tests.unit.test_signing import write_keys
@@ -434,3 +434,55 @@ def test_a_measurement_of_an_older_bundle_says_nothing_of_devices(bundle: Path, 
     assert not {"peak_device_bytes", "copies"} & document.keys()
     done = attach(bundle, write())
     assert (done.gpu_mem_limit, done.copies) == (None, None)
+
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+
+
+@pytest.fixture
+def on_cuda(tmp_path: Path) -> Path:
+    """A bundle for CUDA that allows one node on the CPU and two copies."""
+    root = whole_bundle(tmp_path / "gpu")
+    edit_json(root / "session.json", providers=[{"name": name, "options": {}} for name in (CUDA, CPU)])
+    placement = {"max_cpu_nodes": 1, "max_memcpy_nodes": 2, "shape_nodes": {"Concat": ["a", "b"]}}
+    edit_json(root / "manifest.json", placement=placement)
+    return seal(root)
+
+
+def left(nodes: int, shape_nodes: int, **changes: Any) -> dict[str, Any]:
+    """What a measurement says of its placement."""
+    fallback = {"nodes": nodes, "shape_nodes": shape_nodes, "named": ["Tanh 'x'"] * nodes}
+    placement = {CUDA: 40, CPU: nodes + shape_nodes}
+    return {"providers": [CUDA, CPU], "placement": placement, "fallback": fallback, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpu", "copies"),
+    [
+        (left(1, 7, copies={"MemcpyToHost": 2}), "pass", "pass"),
+        (left(2, 7, copies={"MemcpyToHost": 2, "MemcpyFromHost": 1}), "fail", "fail"),
+        (left(0, 0, copies={}), "pass", "pass"),
+        (left(0, 0, copies=None), "pass", "unmeasured"),
+        # Before the two were told apart every node on the CPU was counted.
+        (left(1, 1, fallback=None, copies={}), "fail", "pass"),
+    ],
+)
+def test_placement_is_judged_without_what_computes_shapes(
+    on_cuda: Path, write: Write, changes: dict[str, Any], cpu: str, copies: str
+) -> None:
+    done = attach(on_cuda, write(of=on_cuda, **changes))
+    found = {verdict.gate: verdict for verdict in done.verdicts}
+    assert (found["cpu_nodes"].outcome, found["memcpy_nodes"].outcome) == (cpu, copies)
+    if changes["fallback"] is not None and changes["fallback"]["shape_nodes"]:
+        assert found["cpu_nodes"].observed.endswith("(7 more compute shapes)")
+
+
+def test_what_was_left_to_the_cpu_is_shown(on_cuda: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["attach", str(on_cuda), str(write(of=on_cuda, **left(1, 7, copies={})))]) == 0
+    assert "on the CPU: nodes that compute shapes 7, others 1 (Tanh 'x')\n" in capsys.readouterr().out
+
+
+def test_counts_that_do_not_add_up_are_refused(on_cuda: Path, write: Write) -> None:
+    changes = left(1, 7) | {"placement": {CUDA: 40, CPU: 9}}
+    with pytest.raises(StageError, match="tells 1 nodes and 7 for shapes apart, of 9 on the CPU"):
+        attach(on_cuda, write(of=on_cuda, **changes))

@@ -225,6 +225,54 @@ def test_nodes_on_the_cpu_are_counted_against_the_budget(budget: int, message: s
         loader.check_placement(placement, budget)
 
 
+ON_CPU = "CPUExecutionProvider"
+SHAPES = {"Concat": ["c0", "c1"], "com.microsoft::Fused": ["f0"]}
+
+
+@pytest.mark.parametrize(
+    ("node", "is_shape"),
+    [
+        ((ON_CPU, "c0", "Concat", ""), True),
+        ((ON_CPU, "c0", "Concat", "ai.onnx"), True),
+        ((ON_CPU, "f0", "Fused", "com.microsoft"), True),
+        # Another operator of the name, another domain, a name that ONNX Runtime made.
+        ((ON_CPU, "c0", "Gather", ""), False),
+        ((ON_CPU, "c0", "Concat", "com.microsoft"), False),
+        ((ON_CPU, "f0", "Fused", ""), False),
+        ((ON_CPU, "c0_token_1", "Concat", ""), False),
+    ],
+)
+def test_shape_arithmetic_is_told_by_operator_domain_and_name(node: Any, is_shape: bool) -> None:
+    elsewhere = ("CUDAExecutionProvider", "c1", "Concat", "")
+    assert loader.left_to_cpu([node, elsewhere], SHAPES) == (([node], []) if is_shape else ([], [node]))
+
+
+def test_shape_arithmetic_does_not_count_and_is_told() -> None:
+    placement = [(ON_CPU, "c0", "Concat", ""), (ON_CPU, "x", "Tanh", ""), ("CUDAExecutionProvider", "m", "MatMul", "")]
+    loader.check_placement(placement, 1, SHAPES)
+    with pytest.raises(loader.PlacementError, match=r"1 of 3 nodes run on the CPU besides 1 .* allows 0: Tanh 'x'\."):
+        loader.check_placement(placement, 0, SHAPES)
+
+
+@needs_azure
+@pytest.mark.parametrize(("listed", "left"), [({"ArgMax": ["argmax"]}, 2), ({"ArgMax": ["other"]}, 3)])
+def test_a_session_tells_what_was_left_to_the_cpu(tmp_path: Path, listed: dict[str, list[str]], left: int) -> None:
+    placement = {"max_cpu_nodes": 3, "max_memcpy_nodes": 0, "shape_nodes": listed}
+    bundle = bundle_with(tmp_path, providers=[AZURE, CPU], manifest={"placement": placement})
+    with loader.Model.load(bundle) as model:
+        found = model.info()["fallback"]
+    assert (found["nodes"], found["shape_nodes"], len(found["named"])) == (left, 3 - left, left)
+    assert ("ArgMax 'argmax'" in found["named"]) == (left == 3)
+    # Both run on the host: there is nothing to copy.
+    assert loader.count_copies(bundle, bundles.linear().golden[0]) == {}
+
+
+def test_shape_arithmetic_that_is_no_list_of_names_is_refused(tmp_path: Path) -> None:
+    placement = {"max_cpu_nodes": 0, "shape_nodes": {"Concat": "c0"}}
+    with pytest.raises(loader.FormatError, match="expected a list of names"):
+        loader.Model.load(bundle_with(tmp_path, manifest={"placement": placement}))
+
+
 @needs_azure
 @pytest.mark.parametrize(("budget", "fits"), [(None, True), (100, True), (3, True), (2, False), (0, False)])
 def test_the_placement_budget_is_enforced(tmp_path: Path, budget: int | None, fits: bool) -> None:

@@ -38,6 +38,7 @@ BUDGETS = (
     "targets.cpu.start_budget=0.3s",
     "targets.cpu.min_speedup=1.1",
     "targets.server-gpu.max_cpu_nodes=0",
+    "targets.server-gpu.max_memcpy_nodes=2",
     "targets.cpu.batch_invariance=require",
     "targets.cpu.objective=size",
 )

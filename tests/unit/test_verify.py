@@ -152,6 +152,19 @@ def test_budgets() -> None:
     assert budgets(found, max_cpu_nodes=0) == {"cpu_nodes": "fail"}
 
 
+def test_copies_are_judged_where_they_were_counted() -> None:
+    counted = check(difference(), memcpy_nodes=2)
+    assert budgets(counted, max_memcpy_nodes=2) == {"memcpy_nodes": "pass"}
+    assert budgets(counted, max_memcpy_nodes=1) == {"memcpy_nodes": "fail"}
+    assert budgets(check(difference()), max_memcpy_nodes=9) == {"memcpy_nodes": "unmeasured"}
+
+
+def test_shape_arithmetic_is_told_beside_what_counts() -> None:
+    found = check(difference(), cpu_nodes=1, shape_nodes=12)
+    (verdict,) = budget_verdicts(found, target(max_cpu_nodes=1), accuracy(), "linux/amd64")
+    assert (verdict.observed, verdict.limit) == ("1 node (12 more compute shapes)", "<= 1 node")
+
+
 def test_size() -> None:
     fp32 = variant("fp32", "fp32")
     assert size_verdicts(target(), fp32, 10**9, "linux/amd64") == ()

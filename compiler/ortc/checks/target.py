@@ -102,13 +102,14 @@ def _target(loaded: LoadedSpec, name: str, profile: TargetProfile) -> Iterator[D
                 help=f"use `{meant}`" if meant else f"it serves {listed(profile.platforms, 'and')}",
             )
     only_cpu = all(provider.name == CPU for provider in profile.execution_providers)
-    if target.max_cpu_nodes is not None and only_cpu:
-        yield Diagnostic(
-            rules.PLACEMENT,
-            f"`max_cpu_nodes` on the target `{name}`, which runs on the CPU only",
-            document.locate(("targets", name, "max_cpu_nodes"), key=True),
-            help="remove it",
-        )
+    for budget in ("max_cpu_nodes", "max_memcpy_nodes"):
+        if getattr(target, budget) is not None and only_cpu:
+            yield Diagnostic(
+                rules.PLACEMENT,
+                f"`{budget}` on the target `{name}`, which runs on the CPU only",
+                document.locate(("targets", name, budget), key=True),
+                help="remove it",
+            )
 
 
 def _variants(loaded: LoadedSpec, name: str, profile: TargetProfile, precision: Precision) -> Iterator[Diagnostic]:

@@ -34,6 +34,10 @@ def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
     else:
         show(done.verdicts)
         sys.stdout.write(f"{bundle}: {done.measurement} is what was measured on {done.host.cpu}\n")
+        if done.fallback is not None and done.fallback.nodes + done.fallback.shape_nodes:
+            left = done.fallback
+            named = f" ({', '.join(left.named)}{', ...' if len(left.named) < left.nodes else ''})" if left.named else ""
+            sys.stdout.write(f"on the CPU: nodes that compute shapes {left.shape_nodes}, others {left.nodes}{named}\n")
         if done.copies:
             counted = ", ".join(f"{count} {name}" for name, count in sorted(done.copies.items()))
             sys.stdout.write(f"copies between host and device at every run: {counted}\n")

@@ -210,8 +210,9 @@ SIZE_UNLIKELY = Rule(
 PLACEMENT = Rule(
     "ORTC232",
     "placement-without-accelerator",
-    "A budget of CPU nodes on a target whose only execution provider is the CPU.",
-    "`max_cpu_nodes` guards against silent fallback from an accelerator. On a CPU target every node is a CPU node.",
+    "A budget of CPU nodes or of copies on a target whose only execution provider is the CPU.",
+    "`max_cpu_nodes` guards against silent fallback from an accelerator, `max_memcpy_nodes` against the copies between "
+    "host and device that come with it. On a CPU target every node is a CPU node, and nothing is copied.",
     bad="targets:\n  cpu: {max_cpu_nodes: 0}\n",
     good="targets:\n  server-gpu: {max_cpu_nodes: 0}\n",
 )

@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import Field
+
 from ortc.digests import sha256_file
 from ortc.disk import free, full, room, temporary
 from ortc.errors import StageError
 from ortc.plan import Frozen, VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
 from ortc.stages.quantize import NotApplicable, narrowing, quantize
+from ortc.stages.shapes import shape_nodes
 from ortc.target import GraphLevel, Rewrite
 
 _OFFLINE: dict[GraphLevel, str | None] = {
@@ -31,12 +34,16 @@ DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 
 
 class VariantGraph(Frozen):
-    """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one."""
+    """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
+
+    `shape_nodes` are names, by operator: see `ortc.stages.shapes`.
+    """
 
     bytes: int
     domains: dict[str, int]
     operators: dict[str, int]
     sha256: str = ""
+    shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 @contextmanager
@@ -188,4 +195,5 @@ def _finish(source: Path, canonical: Path, output: Path) -> VariantGraph:
         sha256=digest([sha256_file(file) for file in files]),
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         operators=count_operators(model),
+        shape_nodes=shape_nodes(model),
     )

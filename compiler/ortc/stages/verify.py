@@ -13,7 +13,7 @@ from ortc.compare import Difference, compare
 from ortc.crew import Loaded
 from ortc.embeddings import check_embeddings, pooled
 from ortc.errors import StageError
-from ortc.plan import AccuracyPlan, Frozen, TargetPlan, VariantPlan
+from ortc.plan import AccuracyPlan, BudgetPlan, Frozen, TargetPlan, VariantPlan
 from ortc.report import CaseResult, Check, EmbeddingCheck, Verdict
 from ortc.samples import MASK, SAMPLES, InputFactory
 from ortc.spec import Embeddings
@@ -43,6 +43,8 @@ def check_bundle(
     metric: Callable[[Callable[[Arrays], Arrays]], float] | None,
     loaded: Loaded | None = None,
     embeddings: Embeddings | None = None,
+    *,
+    copies: bool = False,
 ) -> Check:
     """Load a candidate bundle once and run every case on that one session.
 
@@ -54,6 +56,7 @@ def check_bundle(
         metric: task metric of a predict function, or None.
         loaded: processes that the one started here joins, for what comes next.
         embeddings: what to compare of the samples' embeddings, or None.
+        copies: count those between host and device, in a second session.
     """
     try:
         with (
@@ -63,17 +66,24 @@ def check_bundle(
             results, compared = run_cases(worker, cases, embeddings)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")
+            left = info["fallback"]
             return Check(
                 cases=results,
                 invariance=_invariance(worker, cases, factory),
                 placement=info["placement"],
-                cpu_nodes=int(info["placement"].get(CPU, 0)) if info["providers"] != [CPU] else 0,
+                cpu_nodes=int(left["nodes"]),
+                shape_nodes=int(left["shape_nodes"]),
+                memcpy_nodes=_copies(worker, cases[0]) if copies else None,
                 peak_rss_bytes=int(info["peak_rss_bytes"]),
                 metric=None if metric is None else metric(worker.run),
                 embeddings=compared,
             )
     except WorkerError as error:
         return Check(error="; ".join([error.message, *error.details[-2:]]))
+
+
+def _copies(worker: Worker, case: ReferenceCase) -> int:
+    return sum(int(count) for count in worker.call("copies", inputs=str(case.inputs))["copies"].values())
 
 
 def run_cases(
@@ -273,7 +283,7 @@ def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, pl
     budgets = target.budgets
     verdicts = [
         *most("memory", check.peak_rss_bytes, budgets.memory, platform, format_bytes),
-        *most("cpu_nodes", check.cpu_nodes, budgets.max_cpu_nodes, platform, lambda count: f"{count} nodes"),
+        *placement_verdicts(check.cpu_nodes, check.shape_nodes, check.memcpy_nodes, budgets, platform),
     ]
     if target.batch_invariance == "require":
         invariant = is_invariant(check, accuracy)
@@ -287,6 +297,30 @@ def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, pl
             )
         )
     return tuple(verdicts)
+
+
+def placement_verdicts(
+    cpu_nodes: int, shape_nodes: int, memcpy_nodes: int | None, budgets: BudgetPlan, platform: str
+) -> Iterator[Verdict]:
+    """Judge what another provider left to the CPU, and the copies between the two; None: those were not counted."""
+    for verdict in most("cpu_nodes", cpu_nodes, budgets.max_cpu_nodes, platform, _nodes):
+        besides = f" ({shape_nodes} more compute shapes)" if shape_nodes else ""
+        yield verdict.model_copy(update={"observed": verdict.observed + besides})
+    limit = budgets.max_memcpy_nodes
+    if memcpy_nodes is not None:
+        yield from most("memcpy_nodes", memcpy_nodes, limit, platform, _nodes)
+    elif limit is not None:
+        yield Verdict(
+            gate="memcpy_nodes",
+            platform=platform,
+            outcome="unmeasured",
+            observed="not counted",
+            limit=f"<= {_nodes(limit)}",
+        )
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count} nodes"
 
 
 def most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from loader import CPU, Model, inside, read_npz
+from loader import Model, inside, read_npz
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.platform_collector import PlatformCollector
@@ -108,7 +108,10 @@ class Metrics:
         self.load = make(Gauge, "ortc_model_load_seconds", "Opening, checking and warming up the model")
         self.memory = make(Gauge, "ortc_model_memory_bytes", "Memory that loading the model took")
         self.nodes = make(Gauge, "ortc_model_nodes", "Graph nodes by execution provider", (*LABELS, "provider"))
-        self.fallback = make(Gauge, "ortc_model_fallback_nodes", "Graph nodes that the first provider left to the CPU")
+        self.fallback = make(
+            Gauge, "ortc_model_fallback_nodes", "Graph nodes that the first provider left to the CPU, but for shapes"
+        )
+        self.shapes = make(Gauge, "ortc_model_shape_nodes", "Graph nodes left to the CPU that only compute shapes")
         output = (*LABELS, "output")
         self.mean = make(Gauge, "ortc_output_mean", "Mean of an output's values, over recent answers", output)
         self.variance = make(Gauge, "ortc_output_variance", "Variance of an output's values, recently", output)
@@ -146,7 +149,9 @@ class ModelMetrics:
         providers = [provider for provider, *_ in model.placement()]
         for provider in model.providers:
             metrics.nodes.labels(*labels, provider).set(providers.count(provider))
-        metrics.fallback.labels(*labels).set(providers.count(CPU) if model.providers[0] != CPU else 0)
+        left = model.fallback()
+        metrics.fallback.labels(*labels).set(left["nodes"])
+        metrics.shapes.labels(*labels).set(left["shape_nodes"])
         self._lock = threading.Lock()
         self._quiet_until = 0.0
         self._moments = {tensor.name: Moments() for tensor in model.outputs}

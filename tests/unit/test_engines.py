@@ -1,0 +1,288 @@
+"""TensorRT's engines between starts: kept when answers were right, taken again, never another's or a broken one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support import bundles
+
+from ortc import versions
+from ortc.load import load_profile
+
+engines, loader = bundles.runtime_module("engines"), bundles.runtime_module("loader")
+MACHINE = ["NVIDIA L4 sm89", "driver580.65.06", "tensorrt101303", "onnxruntime1.31.1"]
+NAME = "0123456789abcdef_NVIDIA-L4-sm89"
+
+
+def start(base: Path, name: str | None = NAME) -> Any:
+    """As a first start does: an engine is written where the options say."""
+    found = engines.Engines(base, name)
+    if not found.kept:
+        (found.directory / "graph.engine").write_text("engine")
+    return found
+
+
+def left(base: Path) -> list[str]:
+    return sorted(path.name for path in base.iterdir())
+
+
+def test_a_second_start_takes_what_the_first_has_built(tmp_path: Path) -> None:
+    base = tmp_path / "made" / "for it"
+    first = start(base)
+    assert not first.kept
+    assert first.keep()
+    assert left(base) == [NAME]
+    first.close()
+    second = start(base)
+    assert (second.kept, second.directory) == (True, base / NAME)
+    assert (second.directory / "graph.engine").read_text() == "engine"
+    assert not second.keep()
+    second.close()
+    assert left(base) == [NAME]
+    assert base.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("end", ["close", "discard", "forget"])
+def test_what_was_not_right_is_kept_by_nobody(tmp_path: Path, end: str) -> None:
+    found = start(tmp_path)
+    assert len(left(tmp_path)) == 1
+    if end == "forget":
+        del found
+    else:
+        getattr(found, end)()
+    assert left(tmp_path) == []
+
+
+def test_of_two_first_starts_one_is_kept_and_both_go_on(tmp_path: Path) -> None:
+    one, other = start(tmp_path), start(tmp_path)
+    assert one.directory != other.directory
+    assert other.keep()
+    assert not one.keep()
+    assert (one.directory / "graph.engine").exists()
+    one.close()
+    assert left(tmp_path) == [NAME]
+
+
+def test_engines_that_do_not_load_are_removed_and_built_anew(tmp_path: Path) -> None:
+    start(tmp_path).keep()
+    stale = start(tmp_path)
+    stale.discard()
+    assert left(tmp_path) == []
+    assert not start(tmp_path).kept
+
+
+def test_what_was_left_by_a_killed_start_is_never_taken_and_goes_after_a_day(tmp_path: Path) -> None:
+    old, fresh = (tmp_path / f"{engines.UNFINISHED}{name}" for name in ("old", "fresh"))
+    for place in (old, fresh):
+        place.mkdir()
+        (place / "graph.engine").write_text("half an eng")
+    day_before = time.time() - engines.ABANDONED_SECONDS - 60
+    os.utime(old, (day_before, day_before))
+    found = start(tmp_path)
+    assert not found.kept
+    assert left(tmp_path) == sorted([fresh.name, found.directory.name])
+
+
+@pytest.mark.parametrize("how", ["others may write", "a link", "a file"])
+def test_engines_that_others_may_have_written_are_not_loaded(tmp_path: Path, how: str) -> None:
+    start(tmp_path).keep()
+    place = tmp_path / NAME
+    if how == "others may write":
+        place.chmod(0o777)
+    else:
+        place.rename(tmp_path / "elsewhere")
+        place.symlink_to(tmp_path / "elsewhere") if how == "a link" else place.write_text("")
+    found = start(tmp_path)
+    assert not found.kept
+    assert not found.keep()
+
+
+def test_a_machine_that_cannot_be_told_keeps_nothing(tmp_path: Path) -> None:
+    found = start(tmp_path, None)
+    assert not found.keep()
+    found.close()
+    assert left(tmp_path) == []
+
+
+def test_where_engines_are_kept() -> None:
+    options = {"trt_engine_cache_path": "/var/engines", "trt_timing_cache_path": "/var/timings"}
+    assert engines.base_of(options, {"ORTC_ENGINE_CACHE": "/mnt/engines"}) == Path("/mnt/engines")
+    assert engines.base_of(options, {"ORTC_ENGINE_CACHE": ""}) == Path("/var/engines")
+    assert engines.base_of({}, {"XDG_CACHE_HOME": "/home/a/.cache"}) == Path("/home/a/.cache/ortc-engines")
+    assert engines.base_of({}, {}).parts[-2:] == (".cache", "ortc-engines")
+
+
+def test_only_what_the_options_switch_on_is_directed() -> None:
+    both = {"trt_engine_cache_enable": "True", "trt_timing_cache_enable": "1", "trt_fp16_enable": "True"}
+    assert engines.wanted(both)
+    changed = engines.directed(both, Path("/e"))
+    assert changed == {**both, "trt_engine_cache_path": "/e", "trt_timing_cache_path": "/e"}
+    off = engines.directed(changed, None)
+    assert off == {**both, "trt_engine_cache_enable": "False", "trt_timing_cache_enable": "False"}
+    assert not engines.wanted(off)
+    assert "trt_timing_cache_path" not in engines.directed({"trt_engine_cache_enable": "true"}, Path("/e"))
+
+
+def test_the_profile_keeps_engines_by_options_that_tensorrt_has() -> None:
+    """Names and values, those that the loader writes among them, are in the table of the pinned onnxruntime."""
+    profile = load_profile("server-gpu-tensorrt")
+    (options,) = [p.options for p in profile.execution_providers if p.name == loader.TENSORRT]
+    known = versions.runtime(profile.runtime.package, profile.runtime.version).provider_options(loader.TENSORRT)
+    assert engines.wanted(options)
+    for form in (options, engines.directed(options, Path("/e")), engines.directed(options, None)):
+        assert form.keys() <= known.keys()
+        assert all(known[name].accepts(value) for name, value in form.items())
+
+
+@pytest.mark.parametrize("change", ["model/model.onnx", "session.json", "README.md"])
+@pytest.mark.parametrize("published", [True, False])
+def test_a_name_is_that_of_graph_settings_and_machine(tmp_path: Path, change: str, published: bool) -> None:
+    def name(root: Path, machine: list[str] = MACHINE) -> str:
+        manifest = json.loads((root / "manifest.json").read_bytes())
+        if not published:
+            manifest["files"] = []
+        return str(engines.name_of(root, manifest, machine))
+
+    root = bundles.linear().write(tmp_path / "bundle")
+    first = name(root)
+    assert first.partition("_")[2] == "NVIDIA-L4-sm89_driver580.65.06_tensorrt101303_onnxruntime1.31.1"
+    assert name(root) == first
+    assert name(root, [*MACHINE[:2], "tensorrt101400", MACHINE[3]]) != first
+    with (root / change).open("ab") as file:
+        file.write(b"\n")
+    assert (name(bundles.seal(root)) == first) == (change == "README.md")
+    assert engines.name_of(root, {}, None) is None
+
+
+class Library:
+    """NVIDIA's libraries as far as a name of engines needs them; `wrong` is the call that fails."""
+
+    def __init__(self, wrong: str = "") -> None:
+        self._wrong = wrong
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> int:
+            if name == self._wrong:
+                return 1
+            if name == "cuDeviceGetName":
+                arguments[0].value = f"NVIDIA L{4 + arguments[2]}".encode()
+            if name == "cuDeviceGetAttribute":
+                arguments[0]._obj.value = {75: 8, 76: 9}[arguments[1]]
+            if name == "nvmlSystemGetDriverVersion":
+                arguments[0].value = b"580.65.06"
+            return 101303 if name == "getInferLibVersion" else 0
+
+        return call
+
+
+def test_a_machine_is_gpu_driver_and_libraries() -> None:
+    assert engines.machine("1.31.1", 0, lambda _: Library()) == MACHINE
+    assert engines.machine("1.31.1", 1, lambda _: Library())[0] == "NVIDIA L5 sm89"
+
+
+@pytest.mark.parametrize("wrong", ["cuInit", "cuDeviceGetName", "nvmlInit_v2", "nvmlSystemGetDriverVersion"])
+def test_a_machine_that_does_not_tell_is_none(wrong: str) -> None:
+    assert engines.machine("1.31.1", 0, lambda _: Library(wrong)) is None
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this host has what the test wants missing")
+def test_a_machine_without_libraries_is_none() -> None:
+    assert engines.machine("1.31.1") is None
+
+
+class TestLoader:
+    """The loader over sessions that stand in for TensorRT's: they read and write one file in the directory given."""
+
+    @pytest.fixture
+    def bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        open_session = loader._create_session
+
+        def create(ort: Any, model: Path, config: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+            first, *others = config["providers"]
+            self.given.append(first["options"])
+            place = first["options"].get("trt_engine_cache_path")
+            engine = None if place is None else Path(place) / "graph.engine"
+            if engine is not None and engine.exists() and engine.read_text() == "torn":
+                raise loader.ProvidersError("could not deserialize engine from cache")
+            if engine is not None and not engine.exists():
+                engine.write_text("engine")
+                self.built += 1
+            return open_session(ort, model, {**config, "providers": others}, *arguments, **options)
+
+        self.given: list[dict[str, Any]] = []
+        self.built = 0
+        monkeypatch.setattr(loader, "_create_session", create)
+        monkeypatch.setattr(engines, "machine", lambda *_: MACHINE)
+        monkeypatch.setenv(engines.VARIABLE, str(tmp_path / "engines"))
+        recipe = bundles.linear()
+        options = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": "/nowhere"}
+        recipe.session["providers"] = [
+            {"name": "TensorrtExecutionProvider", "options": options},
+            {"name": "CPUExecutionProvider", "options": {}},
+        ]
+        return recipe.write(tmp_path / "bundle")
+
+    def engine(self, tmp_path: Path) -> Path:
+        (found,) = (tmp_path / "engines").glob("*/graph.engine")
+        return found
+
+    def test_engines_are_built_once(self, bundle: Path, tmp_path: Path) -> None:
+        before = bundles.digest(bundle / "SHA256SUMS")
+        for _ in range(3):
+            loader.Model.load(bundle).close()
+        assert self.built == 1
+        assert [given["trt_engine_cache_path"] for given in self.given[1:]] == [str(self.engine(tmp_path).parent)] * 2
+        loader.Model.load(bundle, verify="full").close()
+        assert bundles.digest(bundle / "SHA256SUMS") == before
+
+    def test_without_golden_answers_nothing_is_kept(self, bundle: Path, tmp_path: Path) -> None:
+        loader.Model.load(bundle, selftest=False).close()
+        assert list((tmp_path / "engines").iterdir()) == []
+        with loader.Model.load(bundle, selftest=False) as model:
+            model.selftest()
+        assert self.engine(tmp_path).exists()
+
+    def test_a_torn_engine_is_built_anew(
+        self, bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        loader.Model.load(bundle).close()
+        self.engine(tmp_path).write_text("torn")
+        loader.Model.load(bundle).close()
+        assert "are of no use, and are built anew: could not deserialize" in capsys.readouterr().err
+        assert (self.built, self.engine(tmp_path).read_text()) == (2, "engine")
+
+    def test_engines_with_wrong_answers_are_built_anew(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loader.Model.load(bundle).close()
+        right, asked = loader.compare, []
+
+        def compare(*arguments: Any) -> Any:
+            asked.append(self.built)
+            return ({"max_abs": 1.0, "cosine": 0.0}, "wrong") if self.built == 1 else right(*arguments)
+
+        monkeypatch.setattr(loader, "compare", compare)
+        with loader.Model.load(bundle) as model:
+            assert len(model.golden) == 2
+        assert (self.built, asked[0]) == (2, 1)
+
+    def test_answers_that_stay_wrong_are_refused(self, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        loader.Model.load(bundle).close()
+        monkeypatch.setattr(loader, "compare", lambda *_: ({"max_abs": 1.0, "cosine": 0.0}, "wrong"))
+        with pytest.raises(loader.GoldenError):
+            loader.Model.load(bundle)
+        assert self.built == 2
+
+    def test_where_nothing_can_be_written_engines_are_not_kept(
+        self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "file").touch()
+        monkeypatch.setenv(engines.VARIABLE, str(tmp_path / "file"))
+        loader.Model.load(bundle).close()
+        assert "ORTC_ENGINE_CACHE to a directory that can be written" in capsys.readouterr().err
+        assert self.given[0]["trt_engine_cache_enable"] == "False"

@@ -1,0 +1,117 @@
+"""Which nodes compute nothing but shapes: those that a placement budget does not count."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from ortc.stages.shapes import shape_nodes
+
+INT, FLOAT = TensorProto.INT64, TensorProto.FLOAT
+
+
+def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    """A node called as its output."""
+    return helper.make_node(operator, inputs.split(), [output], name=output, **attributes)
+
+
+def found(
+    *nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",), inputs: dict[str, int] | None = None
+) -> dict[str, tuple[str, ...]]:
+    """Over x [batch, 8] and int64 constants zero, one, two."""
+    numbers = {name: np.array([value], dtype=np.int64) for value, name in enumerate(("zero", "one", "two"))}
+    constants = [numpy_helper.from_array(array, name) for name, array in numbers.items()]
+    graph = helper.make_graph(
+        list(nodes),
+        "graph",
+        [helper.make_tensor_value_info(n, t, None) for n, t in {"x": FLOAT, **(inputs or {})}.items()],
+        [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs],
+        constants,
+    )
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    return shape_nodes(ir.serde.deserialize_model(model))
+
+
+SIZES = node("Shape", "x", "sizes")
+HALF = (
+    node("Gather", "sizes zero", "rows"),
+    node("Div", "rows two", "half"),
+    node("Concat", "half one", "wanted", axis=0),
+)
+FOLD = node("Reshape", "x wanted", "y")
+
+
+def test_from_a_shape_to_a_shape() -> None:
+    expected = {"Concat": ("wanted",), "Div": ("half",), "Gather": ("rows",), "Shape": ("sizes",)}
+    assert found(SIZES, *HALF, FOLD) == expected
+
+
+def test_a_size_that_is_computed_with_is_data_and_so_is_what_leads_to_it() -> None:
+    """`rows` goes two ways: into a shape, and into the values, for which it is copied to the device."""
+    scale = (node("Cast", "rows", "number", to=FLOAT), node("Div", "folded number", "y"))
+    assert found(SIZES, *HALF, node("Reshape", "x wanted", "folded"), *scale) == {
+        "Concat": ("wanted",),
+        "Div": ("half",),
+    }
+
+
+def test_a_shape_that_is_an_answer_is_data() -> None:
+    assert found(SIZES, *HALF, FOLD, outputs=("y", "half")) == {"Concat": ("wanted",)}
+
+
+def test_what_is_computed_of_values_is_data_even_where_it_becomes_a_shape() -> None:
+    longest = (node("Cast", "x", "numbers", to=INT), node("ReduceMax", "numbers", "longest", keepdims=0))
+    wanted = (node("Mul", "longest one", "wanted"), FOLD)
+    assert found(*longest, *wanted) == {}
+
+
+@pytest.mark.parametrize(("beside", "expected"), [("sizes", {"Max": ("wanted",), "Shape": ("sizes",)}), ("one", {})])
+def test_an_input_of_the_graph_counts_only_beside_a_shape(beside: str, expected: dict[str, tuple[str, ...]]) -> None:
+    assert found(SIZES, node("Max", f"asked {beside}", "wanted"), FOLD, inputs={"asked": INT}) == expected
+
+
+def test_the_ends_of_a_range_are_shapes_and_its_numbers_are_data() -> None:
+    count = (SIZES, node("Gather", "sizes zero", "rows"), node("Squeeze", "rows zero", "end"))
+    scalars = (node("Squeeze", "zero zero", "begin"), node("Squeeze", "one zero", "step"))
+    numbers = (node("Range", "begin end step", "positions"), node("Cast", "positions", "number", to=FLOAT))
+    expected = {"Gather": ("rows",), "Shape": ("sizes",), "Squeeze": ("end",)}
+    assert found(*count, *scalars, *numbers, node("Add", "x number", "y")) == expected
+
+
+def test_a_branch_may_use_a_shape() -> None:
+    branches = {
+        f"{name}_branch": helper.make_graph(
+            [node("Reshape", "x wanted", name)], name, [], [helper.make_tensor_value_info(name, FLOAT, None)]
+        )
+        for name in ("then", "else")
+    }
+    asked = node("If", "asked", "y", **branches)
+    names = found(SIZES, *HALF, asked, inputs={"asked": TensorProto.BOOL})
+    assert names == {"Concat": ("wanted",), "Div": ("half",), "Gather": ("rows",), "Shape": ("sizes",)}
+
+
+def test_what_a_body_gives_is_data() -> None:
+    body = helper.make_graph(
+        [node("Identity", "sizes", "inner")], "body", [], [helper.make_tensor_value_info("inner", INT, None)]
+    )
+    chosen = node("If", "asked", "wanted", then_branch=body, else_branch=body)
+    assert found(SIZES, chosen, FOLD, inputs={"asked": TensorProto.BOOL}) == {}
+
+
+def test_only_names_that_tell_a_node_are_names() -> None:
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in (SIZES, *HALF, FOLD)]
+    nodes[1].name = ""
+    nodes[2].name = "twice"
+    data = helper.make_node("Div", ["y", "y"], ["z"], name="twice")
+    assert found(*nodes, data, outputs=("z",)) == {"Concat": ("wanted",), "Shape": ("sizes",)}
+
+
+def test_operators_of_other_domains_say_so() -> None:
+    same = node("QuickGelu", "sizes", "wanted", domain="com.microsoft")
+    assert found(SIZES, same, FOLD) == {"Shape": ("sizes",), "com.microsoft::QuickGelu": ("wanted",)}
