@@ -11,7 +11,6 @@ codes are the loader's.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import hashlib
 import json
 import os
@@ -31,6 +30,7 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
 
 import loader
+import nvml
 
 FORMAT_VERSION = 1
 KIND = "ortc-measurement"
@@ -86,39 +86,6 @@ def gpus() -> list[str]:
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
 
 
-class _DeviceMemory(ctypes.Structure):
-    """nvmlMemory_t of NVML's API reference, bytes."""
-
-    _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
-
-
-def device_bytes() -> int | None:
-    """Memory in use on all NVIDIA GPUs together, by whomever; None without a driver.
-
-    NVML, the driver's own library, and not CUDA's: it needs no context, which would be counted, and no package.
-    """
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return None
-    count, used = ctypes.c_uint(), 0
-    if nvml.nvmlInit_v2() != 0:
-        return None
-    try:
-        if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-            return None
-        for index in range(count.value):
-            device, memory = ctypes.c_void_p(), _DeviceMemory()
-            if nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(device)) != 0:
-                return None
-            if nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)) != 0:
-                return None
-            used += memory.used
-    finally:
-        nvml.nvmlShutdown()
-    return used
-
-
 class DevicePeak:
     """The most device memory that was in use beyond what was in use at first; nobody else may use the GPUs meanwhile.
 
@@ -126,12 +93,12 @@ class DevicePeak:
     """
 
     def __init__(self) -> None:
-        self._first = device_bytes()
+        self._first = nvml.used_bytes()
         self.bytes: int | None = None
 
     def look(self) -> None:
         """Take what is in use now into account."""
-        now = device_bytes()
+        now = nvml.used_bytes()
         if now is not None and self._first is not None:
             self.bytes = max(self.bytes or 0, now - self._first)
 

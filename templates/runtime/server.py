@@ -16,8 +16,8 @@ With --repository DIRECTORY, bundles below it for the same target are served too
 for, and /v2/repository/index, /v2/repository/models/NAME/load and .../unload answer.
 
 The log is one JSON object a line on stderr. SIGTERM: not ready, running requests end, exit 0. Exit codes otherwise:
-those of loader.py; 12 for a bundle that is not fit to serve, 14 for a model beyond --model-memory-bytes. Needs the
-packages of requirements.txt.
+those of loader.py; 12 for a bundle that is not fit to serve, 14 for a model beyond --model-memory-bytes or
+--device-memory-bytes. Needs the packages of requirements.txt.
 """
 
 from __future__ import annotations
@@ -96,6 +96,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--repository", metavar="DIRECTORY", help="serve other bundles below it, too; allows to load and unload")
     add("--preload", action="append", default=[], metavar="NAME", help="of the repository, before the socket opens")
     number("--model-memory-bytes", int, 1, None, "all models together; the one used last is evicted last")
+    number(
+        "--device-memory-bytes", int, 1, None, "the same of the GPU's memory; default: what is free there at the start"
+    )
     add("--log-requests", action="store_true", help="log every request; default: those not answered with 200")
     add("--trace", action="store_true", help="OpenTelemetry spans, as the OTEL_* variables say; needs its packages")
     return parser.parse_args(argv)
@@ -127,6 +130,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         repository=None if arguments.repository is None else Path(arguments.repository),
         preload=tuple(arguments.preload),
         model_memory=arguments.model_memory_bytes,
+        device_memory=arguments.device_memory_bytes,
         log_requests=arguments.log_requests,
         trace=arguments.trace,
     )

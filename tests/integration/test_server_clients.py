@@ -195,6 +195,38 @@ def test_under_a_memory_budget_models_take_turns(repository: Path) -> None:
     assert "all models together may take 10" in log
 
 
+def test_under_a_device_budget_models_take_turns(repository: Path, tmp_path: Path) -> None:
+    """What bundles take of a device is what a measurement beside them says: on the CPU nothing else does."""
+    here = tmp_path / "bundles"
+    needs = {"linear/1.0.0": 600, "linear/1.1.0": 600, "other/1.0.0": 300}
+    for name, need in needs.items():
+        root = Path(shutil.copytree(repository / name / "cpu", here / name / "cpu"))
+        (root / "measurements").mkdir(exist_ok=True)
+        bundles.write_json(root / "measurements" / "gpu.json", {"numbers": {"peak_device_bytes": need}})
+    own = here / "linear/1.0.0/cpu"
+    content, length = binary_body({"x": np.ones((1, 4), np.float32)}, {"x": "FP32"})
+    headers = {"Inference-Header-Content-Length": length}
+    with serve(own, "--repository", str(here), "--device-memory-bytes", "1000") as running:
+        seen = []
+        for name in ("other/1.0.0", "linear/1.1.0", "other/1.0.0", "linear/1.0.0"):
+            model, version = name.split("/")
+            path = f"/v2/models/{model}/versions/{version}/infer"
+            assert running.exchange("POST", path, content, headers)[0] == 200
+            index = running.request("POST", "/v2/repository/index", b'{"ready": true}')[1]
+            seen.append({f"{e['name']}/{e['version']}": e["device_memory_bytes"] for e in index})
+        assert all(entry["memory_bytes"] > 0 for entry in index)
+        metric = running.metric("ortc_model_device_memory_bytes", model="linear", version="1.0.0")
+        assert (metric, running.metric("ortc_model_memory_budget_bytes", kind="device")) == (600, 1000)
+        assert running.metric("ortc_model_evictions_total") == 2
+        running.stop()
+    first, second = ({name: needs[name] for name in (version, "other/1.0.0")} for version in list(needs)[:2])
+    assert seen == [first, second, second, first]
+    process = start(own, "--device-memory-bytes", "599")
+    _, log = process.communicate(timeout=SECONDS)
+    assert process.returncode == 14
+    assert "linear 1.0.0 needs 600 bytes of device memory, and all models together may take 599" in log
+
+
 def test_every_metric_of_the_dashboard_is_exposed(server: Running) -> None:
     dashboard = json.loads((bundles.RUNTIME / "grafana-dashboard.json").read_bytes())
     text = server.exchange("GET", "/metrics")[2].decode()

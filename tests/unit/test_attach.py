@@ -28,7 +28,7 @@ from ortc.registry.store import Registry
 from ortc.registry.views import view
 from ortc.signing import sign, verify
 
-measure = runtime_module("measure")
+measure, nvml = runtime_module("measure"), runtime_module("nvml")
 BOARD = Host(platform="linux/amd64", cpu="A board", isa=(), cores=4, memory=2**30, gpus=())
 NAME = f"measurements/{BOARD.fingerprint()}.json"
 SIGNATURE = f"attestations/measurements/{BOARD.fingerprint()}.sig"
@@ -395,7 +395,7 @@ def test_every_refusal_says_what_to_do(bundle: Path, write: Write) -> None:
 
 @pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this host has what the test wants missing")
 def test_without_a_driver_nothing_is_said_of_device_memory() -> None:
-    assert measure.device_bytes() is None
+    assert nvml.used_bytes() is None
     peak = measure.DevicePeak()
     peak.look()
     assert peak.bytes is None
@@ -403,7 +403,7 @@ def test_without_a_driver_nothing_is_said_of_device_memory() -> None:
 
 def test_the_most_device_memory_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = iter([100, 700, 400])
-    monkeypatch.setattr(measure, "device_bytes", lambda: next(seen))
+    monkeypatch.setattr(nvml, "used_bytes", lambda: next(seen))
     peak = measure.DevicePeak()
     for _ in range(2):
         peak.look()

@@ -19,8 +19,9 @@ SECONDS = 60
 class Thing:
     """What the cache holds, and what became of it."""
 
-    def __init__(self, name: str, version: str, size: int) -> None:
+    def __init__(self, name: str, version: str, size: int, device_bytes: int = 0) -> None:
         self.name, self.version, self.bytes, self.closed = name, version, size, 0
+        self.device_bytes = device_bytes
 
     def close(self) -> None:
         self.closed += 1
@@ -40,7 +41,8 @@ class Store:
         assert self.gate.wait(SECONDS)
         if known.name in self.failing:
             raise loader.GoldenError("wrong answers")
-        self.opened.append(Thing(known.name, known.version, self.sizes.get(known.name, 10)))
+        size = self.sizes.get(known.name, 10)
+        self.opened.append(Thing(known.name, known.version, size, known.device_bytes))
         return self.opened[-1]
 
 
@@ -85,7 +87,7 @@ def test_a_load_that_fails_fails_for_all_who_wait_and_may_be_tried_again() -> No
         assert cache.states() == [cache_module.State("a", "1", "UNAVAILABLE", "loading failed")]
     store.failing.clear()
     cache.load("a")
-    assert cache.states() == [cache_module.State("a", "1", "READY")]
+    assert cache.states() == [cache_module.State("a", "1", "READY", bytes=10)]
 
 
 def test_what_was_not_used_for_longest_makes_room() -> None:
@@ -210,3 +212,116 @@ def test_bundles_are_found_by_their_target(tmp_path: Path) -> None:
         ("a", "2"): "a/2/cpu",
         ("b", "1"): "loose",
     }
+
+
+def on_device(store: Store, sizes: dict[str, int], **budgets: int) -> cache_module.ModelCache:
+    """Models that take so much of a device, in the order that they are loaded in; 10 bytes of the host each."""
+    cache = cache_module.ModelCache(store, **budgets)
+    cache.learn([cache_module.Known(name, "1", Path("/nowhere"), 1, size) for name, size in sizes.items()])
+    return cache
+
+
+def ready(cache: cache_module.ModelCache) -> list[str]:
+    return [state.name for state in cache.states() if state.state == "READY"]
+
+
+def test_models_that_do_not_fit_on_the_device_together_take_turns() -> None:
+    store = Store()
+    cache = on_device(store, {"a": 40, "b": 40, "c": 40}, device_budget=100)
+    for name, expected in (("a", "a"), ("b", "ab"), ("c", "bc"), ("b", "bc"), ("a", "ab"), ("c", "ac")):
+        if (lease := cache.lease(name)) is None:
+            cache.load(name)
+            lease = cache.lease(name)
+        cache.release(lease)
+        assert ready(cache) == list(expected)
+    assert {state.device_bytes for state in cache.states() if state.state == "READY"} == {40}
+
+
+def test_both_budgets_hold_and_what_makes_no_room_stays() -> None:
+    """`cpu` was used first, and holds nothing of the device: evicting it would not help."""
+    store = Store()
+    cache = on_device(store, {"cpu": 0, "a": 60, "b": 60, "c": 30}, budget=30, device_budget=100)
+    for name in ("cpu", "a", "b"):
+        cache.load(name)
+    assert ready(cache) == ["b", "cpu"]
+    cache.load("c")
+    assert ready(cache) == ["b", "c", "cpu"]
+    # Now the host is short, too, and its least recently used one goes.
+    cache.load("a")
+    assert ready(cache) == ["a", "c"]
+    assert sum(state.bytes for state in cache.states()) <= 30
+    assert sum(state.device_bytes for state in cache.states()) <= 100
+
+
+@pytest.mark.parametrize(
+    ("need", "budgets", "message"),
+    [
+        (101, {"device_budget": 100}, "a 1 needs 101 bytes of device memory, .* take 100. Raise --device-memory-bytes"),
+        (5, {"device_budget": 100, "budget": 9}, "a 1 took 10 bytes of memory, .* 9. Raise --model-memory-bytes"),
+    ],
+)
+def test_a_model_above_a_budget_alone_is_refused_before_another_makes_room(
+    need: int, budgets: dict[str, int], message: str
+) -> None:
+    store = Store({"small": 2})
+    cache = on_device(store, {"small": 20, "a": need}, **budgets)
+    cache.load("small")
+    with pytest.raises(cache_module.BudgetError, match=message):
+        cache.load("a")
+    assert ready(cache) == ["small"]
+
+
+def test_a_device_is_not_promised_twice() -> None:
+    """A model that was evicted holds its memory until its last request has ended, and the next waits for that."""
+    store = Store()
+    cache = on_device(store, {"a": 60, "b": 60}, device_budget=100)
+    cache.load("a")
+    lease = cache.lease("a")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(cache.load, "b")
+        while ready(cache):
+            time.sleep(0.001)
+        assert [thing.name for thing in store.opened] == ["a"]
+        assert not loading.done()
+        cache.release(lease)
+        loading.result(SECONDS)
+    assert (store.opened[0].closed, ready(cache)) == (1, ["b"])
+
+
+def test_a_device_that_is_not_left_is_not_waited_for_without_end() -> None:
+    store = Store()
+    cache = on_device(store, {"a": 60, "b": 60}, device_budget=100, patience=0.01)
+    cache.load("a")
+    lease = cache.lease("a")
+    with pytest.raises(cache_module.BudgetError, match=r"still answer requests on the device\. Try again"):
+        cache.load("b")
+    cache.release(lease)
+    cache.load("b")
+    assert ready(cache) == ["b"]
+
+
+CUDA = {"name": "CUDAExecutionProvider", "options": {}}
+
+
+@pytest.mark.parametrize(
+    ("peaks", "providers", "need"),
+    [
+        # The most that was measured, on whatever machine; one without a GPU says nothing.
+        ([700, None, 900], [CUDA], 900),
+        ([0], [], 0),
+        ([], [CUDA], 1234),
+        ([None], [{**CUDA, "options": {"gpu_mem_limit": "5000"}}], 5000),
+        ([], [], 0),
+    ],
+)
+def test_what_a_bundle_takes_of_a_device(
+    tmp_path: Path, peaks: list[int | None], providers: list[dict[str, object]], need: int
+) -> None:
+    root = bundles.linear().write(tmp_path / "bundle")
+    bundles.edit_json(root / "session.json", providers=[*providers, {"name": "CPUExecutionProvider", "options": {}}])
+    (root / "measurements").mkdir()
+    for index, peak in enumerate(peaks):
+        bundles.write_json(root / f"measurements/{index}.json", {"numbers": {"peak_device_bytes": peak}})
+    bundles.write_json(root / "measurements/untimed.json", {"numbers": None})
+    (root / "measurements/torn.json").write_text("{")
+    assert cache_module.device_need(root, 1234) == need

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from loader import BundleError
+from loader import CUDA, TENSORRT, BundleError
 
+PATIENCE_SECONDS = 30.0  # as long as a request may take by default
 DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
 Key = tuple[str, str]  # name, version
 
@@ -31,9 +33,10 @@ class BudgetError(BundleError):
 
 
 class Loaded(Protocol):
-    """A model that can be served, and the bytes of memory that it takes."""
+    """A model that can be served, and the bytes of memory that it takes, on the host and on the device."""
 
     bytes: int
+    device_bytes: int
 
     def close(self) -> None:
         """Free it; nobody uses it any more."""
@@ -44,22 +47,36 @@ T = TypeVar("T", bound=Loaded)
 
 @dataclass(frozen=True)
 class Known:
-    """A bundle on disk. `bytes` is the size of its graph, which loading it takes at the least."""
+    """A bundle on disk. `bytes` is the size of its graph, which loading it takes at the least.
+
+    `device_bytes` is what it takes of a device: as it was measured, or else at the least.
+    """
 
     name: str
     version: str
     path: Path
     bytes: int
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class State:
-    """What is said of one version: READY, LOADING or UNAVAILABLE, and why it is unavailable."""
+    """What is said of one version: READY, LOADING or UNAVAILABLE, why it is so, and what it takes when READY."""
 
     name: str
     version: str
     state: str
     reason: str = ""
+    bytes: int = 0
+    device_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes that are needed, and that in words."""
+
+    bytes: int
+    what: str
 
 
 @dataclass(eq=False)
@@ -77,6 +94,34 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
     return (*((2, int(p), "") if p.isdecimal() and p.isascii() else (0, 0, p) for p in parts), (1, 0, ""))
 
 
+def known_bundle(path: Path, manifest: Mapping[str, Any]) -> Known:
+    """What is known of a bundle before it is loaded; KeyError, TypeError or ValueError where it says too little."""
+    weights = int(manifest["model"]["bytes"])
+    return Known(str(manifest["name"]), str(manifest["version"]), path, weights, device_need(path, weights))
+
+
+def device_need(path: Path, weights: int) -> int:
+    """Bytes of device memory that a bundle takes.
+
+    The most that an attached measurement saw in use, on whatever GPU. Without one, for a GPU, `gpu_mem_limit` where its
+    session says it, and else its weights, which it takes at the least.
+    """
+    measured = []
+    for file in sorted((path / "measurements").glob("*.json")):
+        try:
+            measured.append(int(json.loads(file.read_bytes())["numbers"]["peak_device_bytes"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # nothing was timed there, or there was no GPU
+    if measured:
+        return max(measured)
+    try:
+        options = {str(p["name"]): p["options"] for p in json.loads((path / "session.json").read_bytes())["providers"]}
+        limits = [int(options[name].get("gpu_mem_limit", weights)) for name in (CUDA, TENSORRT) if name in options]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0  # loading it says what is wrong
+    return max(limits, default=0)
+
+
 def find_bundles(root: Path, target: str) -> dict[Key, Known]:
     """The bundles below `root` that were built for `target`; what is no bundle is passed over."""
     found: dict[Key, Known] = {}
@@ -84,9 +129,7 @@ def find_bundles(root: Path, target: str) -> dict[Key, Known]:
         for path in sorted(root.glob("/".join(["*"] * depth + ["manifest.json"]))):
             try:
                 manifest = json.loads(path.read_bytes())
-                known = Known(
-                    str(manifest["name"]), str(manifest["version"]), path.parent, int(manifest["model"]["bytes"])
-                )
+                known = known_bundle(path.parent, manifest)
                 fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # another program's manifest.json, or one that is being written
@@ -99,11 +142,28 @@ class ModelCache(Generic[T]):
     """Models by name and version. Every method may be called from any thread; only `load` takes long."""
 
     def __init__(
-        self, opener: Callable[[Known], T], *, budget: int | None = None, on_evict: Callable[[], None] | None = None
+        self,
+        opener: Callable[[Known], T],
+        *,
+        budget: int | None = None,
+        device_budget: int | None = None,
+        on_evict: Callable[[], None] | None = None,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
-        """`budget`: bytes that all models may take together; None for no bound."""
-        self._opener, self._budget, self._on_evict = opener, budget, on_evict
+        """Nothing is loaded yet.
+
+        Args:
+            opener: Loads a bundle.
+            budget: Bytes of the host's memory that all models may take together; None for no bound.
+            device_budget: The same of the device's memory, and models that still answer their last requests count.
+            on_evict: Called for every model that makes room.
+            patience: Seconds to wait until evicted models have left the device.
+        """
+        self._opener, self._on_evict, self._patience = opener, on_evict, patience
+        self.budget, self.device_budget = budget, device_budget
         self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
+        self._leaving: list[Lease[T]] = []  # retired, and in use
         self._one_load = threading.Lock()  # what a load takes is only to be measured while no other runs
         self._known: dict[Key, Known] = {}
         self._loaded: OrderedDict[Key, Lease[T]] = OrderedDict()  # the one used last comes last
@@ -148,7 +208,7 @@ class ModelCache(Generic[T]):
             lease.users -= 1
             last = lease.retired and not lease.users
         if last:
-            lease.loaded.close()
+            self._close(lease)
 
     def load(self, name: str, version: str | None = None, *, newest: bool = False) -> None:
         """Load a version, unless it is or another thread does: then wait for that.
@@ -190,30 +250,69 @@ class ModelCache(Generic[T]):
     def _load(self, key: Key) -> None:
         known = self._known[key]
         with self._one_load:
-            self._make_room(known.bytes, f"{known.name} {known.version} has {known.bytes} bytes of weights")
+            who = f"{known.name} {known.version}"
+            self._make_room(
+                Need(known.bytes, f"{who} has {known.bytes} bytes of weights"),
+                Need(known.device_bytes, f"{who} needs {known.device_bytes} bytes of device memory"),
+            )
             loaded = self._opener(known)
             try:
-                self._make_room(loaded.bytes, f"{known.name} {known.version} took {loaded.bytes} bytes of memory")
+                self._make_room(
+                    Need(loaded.bytes, f"{who} took {loaded.bytes} bytes of memory"),
+                    Need(loaded.device_bytes, f"{who} took {loaded.device_bytes} bytes of device memory"),
+                )
             except BudgetError:
                 loaded.close()
                 raise
             with self._lock:
                 self._loaded[key] = Lease(loaded)
 
-    def _make_room(self, needed: int, what: str) -> None:
-        """Evict what was not used for longest, until `needed` bytes fit."""
-        if self._budget is None:
-            return
-        if needed > self._budget:
-            raise BudgetError(f"{what}, and all models together may take {self._budget}. Raise --model-memory-bytes.")
+    def _make_room(self, host: Need, device: Need) -> None:
+        """Evict what was not used for longest, until what is needed fits on both.
+
+        Raises:
+            BudgetError: It alone is above a budget, or evicted models do not leave the device.
+        """
+        for need, budget, option in (
+            (host, self.budget, "--model-memory-bytes"),
+            (device, self.device_budget, "--device-memory-bytes"),
+        ):
+            if budget is not None and need.bytes > budget:
+                raise BudgetError(f"{need.what}, and all models together may take {budget}. Raise {option}.")
+        until = time.monotonic() + self._patience
         while True:
             with self._lock:
-                if sum(lease.loaded.bytes for lease in self._loaded.values()) + needed <= self._budget:
+                short, short_device = self._is_short(host, device)
+                if not short and not short_device:
                     return
-                key = next(iter(self._loaded))
-            self._retire(key)
-            if self._on_evict is not None:
-                self._on_evict()
+                # One that holds nothing of what is short makes no room.
+                key = next(
+                    (
+                        key
+                        for key, lease in self._loaded.items()
+                        if (short and lease.loaded.bytes) or (short_device and lease.loaded.device_bytes)
+                    ),
+                    None,
+                )
+                if key is None and not self._freed.wait(until - time.monotonic()):
+                    raise BudgetError(
+                        f"{device.what}, and models that were evicted still answer requests on the device. Try again."
+                    )
+            if key is not None:
+                self._retire(key)
+                if self._on_evict is not None:
+                    self._on_evict()
+
+    def _is_short(self, host: Need, device: Need) -> tuple[bool, bool]:
+        """Whether the host, and the device, lack room; under the lock."""
+        loaded = [lease.loaded for lease in self._loaded.values()]
+        taken = sum(entry.bytes for entry in loaded)
+        # A session gives its memory back when it is closed and not before: on a device there is no other to take.
+        on_device = sum(entry.device_bytes for entry in [*loaded, *(lease.loaded for lease in self._leaving)])
+        return (
+            self.budget is not None and taken + host.bytes > self.budget,
+            self.device_budget is not None and on_device + device.bytes > self.device_budget,
+        )
 
     def _retire(self, key: Key) -> None:
         with self._lock:
@@ -221,9 +320,16 @@ class ModelCache(Generic[T]):
             if lease is None:
                 return
             lease.retired = True
+            self._leaving.append(lease)
             idle = not lease.users
         if idle:
-            lease.loaded.close()
+            self._close(lease)
+
+    def _close(self, lease: Lease[T]) -> None:
+        lease.loaded.close()
+        with self._lock:
+            self._leaving.remove(lease)
+            self._freed.notify_all()
 
     def unload(self, name: str) -> None:
         """Retire every version of a model; requests that run on one still end there.
@@ -251,7 +357,8 @@ class ModelCache(Generic[T]):
 
     def _state(self, key: Key) -> State:
         if key in self._loaded:
-            return State(*key, "READY")
+            loaded = self._loaded[key].loaded
+            return State(*key, "READY", bytes=loaded.bytes, device_bytes=loaded.device_bytes)
         if key in self._loading:
             return State(*key, "LOADING")
         return State(*key, "UNAVAILABLE", "loading failed" if key in self._failures else "unloaded")

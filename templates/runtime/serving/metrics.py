@@ -107,6 +107,10 @@ class Metrics:
         self.waiting = make(Gauge, "ortc_queue_length", "Requests that wait for a thread")
         self.load = make(Gauge, "ortc_model_load_seconds", "Opening, checking and warming up the model")
         self.memory = make(Gauge, "ortc_model_memory_bytes", "Memory that loading the model took")
+        self.device_memory = make(
+            Gauge, "ortc_model_device_memory_bytes", "Memory of the device that the model takes, as it was measured"
+        )
+        self.budget = make(Gauge, "ortc_model_memory_budget_bytes", "Memory that all models may take", ("kind",))
         self.nodes = make(Gauge, "ortc_model_nodes", "Graph nodes by execution provider", (*LABELS, "provider"))
         self.fallback = make(
             Gauge, "ortc_model_fallback_nodes", "Graph nodes that the first provider left to the CPU, but for shapes"

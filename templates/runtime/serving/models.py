@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from loader import BundleError, Model
+import nvml
+from loader import CUDA, TENSORRT, BundleError, Model
 
 from serving.cache import Known
 from serving.metrics import Metrics, ModelMetrics
@@ -38,12 +39,15 @@ class Settings:
 class Served:
     """A loaded model with the threads that run it."""
 
-    def __init__(self, model: Model, metrics: Metrics, settings: Settings, memory_bytes: int) -> None:
+    def __init__(
+        self, model: Model, metrics: Metrics, settings: Settings, memory_bytes: int, device_bytes: int = 0
+    ) -> None:
         """Raise UsageError when the settings ask for batches that the bundle does not allow."""
         batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
-        self.model, self.bytes = model, memory_bytes
+        self.model, self.bytes, self.device_bytes = model, memory_bytes, device_bytes
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, model, memory_bytes, settings.slow_seconds)
+        metrics.device_memory.labels(model.name, model.version).set(device_bytes)
         self.scheduler = Scheduler(
             model,
             self.metrics,
@@ -83,12 +87,15 @@ class Opener:
 
     def __call__(self, known: Known) -> Served:
         """Load, check, start the threads."""
-        before = rss_bytes()
+        before, device_before = rss_bytes(), nvml.used_bytes()
         try:
             model = open_model(known.path, self.settings)
             # What another model left free is taken first, and does not show: weights take their size at the least.
             taken = max(rss_bytes() - before, int(model.manifest["model"]["bytes"]))
-            served = Served(model, self.metrics, self.settings, taken)
+            device_taken = known.device_bytes
+            if not {CUDA, TENSORRT}.isdisjoint(model.providers):
+                device_taken = max(device_taken, (nvml.used_bytes() or 0) - (device_before or 0))
+            served = Served(model, self.metrics, self.settings, taken, device_taken)
         except BaseException:
             self.metrics.loads.labels("failure").inc()
             raise

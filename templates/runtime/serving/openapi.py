@@ -28,7 +28,9 @@ def document(models: Sequence[Model], repository: bool) -> Json:
             paths[f"{prefix}/ready"] = _get("Whether it is served", _object({"name": _STRING, "ready": _BOOLEAN}), 503)
             paths[f"{prefix}/infer"] = {"post": _infer(model)}
     if repository:
-        states = _object(dict.fromkeys(("name", "version", "state", "reason"), _STRING))
+        told = ("name", "version", "state", "reason")
+        taken = dict.fromkeys(("memory_bytes", "device_memory_bytes"), _INTEGER)  # of what is loaded
+        states = _object(dict.fromkeys(told, _STRING) | taken, told)
         paths["/v2/repository/index"] = _post("Every model", _object({"ready": _BOOLEAN}, ()), _list(states))
     return {
         "openapi": VERSION,

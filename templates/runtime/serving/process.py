@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import socket
@@ -15,12 +16,13 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+import nvml
 import uvicorn
-from loader import Model, UsageError, read_manifest
+from loader import CUDA, TENSORRT, Model, UsageError, read_manifest
 
 from serving import logs
 from serving.app import Application, Limits
-from serving.cache import Known, ModelCache, find_bundles
+from serving.cache import Known, ModelCache, device_need, find_bundles
 from serving.connection import Connection
 from serving.metrics import Metrics
 from serving.models import Opener, Served, Settings
@@ -53,6 +55,7 @@ class Options:
     repository: Path | None
     preload: tuple[str, ...]
     model_memory: int | None
+    device_memory: int | None
     log_requests: bool
     trace: bool
 
@@ -129,8 +132,15 @@ def serve(options: Options) -> int:
         _check_grpc()
     tracing = Tracing() if options.trace else None
     metrics = Metrics()
+    budgets = {"host": options.model_memory, "device": _device_memory(options)}
+    for kind, budget in budgets.items():
+        if budget is not None:
+            metrics.budget.labels(kind).set(budget)
     cache: ModelCache[Served] = ModelCache(
-        Opener(metrics, options.settings), budget=options.model_memory, on_evict=metrics.evictions.inc
+        Opener(metrics, options.settings),
+        budget=budgets["host"],
+        device_budget=budgets["device"],
+        on_evict=metrics.evictions.inc,
     )
     rescan = _load(options, cache)
     # What is there by now stays: the collector need not look through it again and again while requests wait.
@@ -156,6 +166,18 @@ def serve(options: Options) -> int:
     )
     Server(config, application, repository, options).run(sockets=[listener])
     return _end(cache, tracing)
+
+
+def _device_memory(options: Options) -> int | None:
+    """Bytes of the device that all models may take: what was asked for, else what is free before any is loaded."""
+    if options.device_memory is not None:
+        return options.device_memory
+    try:
+        chain = json.loads((options.bundle / "session.json").read_bytes())["providers"]
+        ordinals = [int(p["options"].get("device_id", 0)) for p in chain if p["name"] in (CUDA, TENSORRT)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # loading it says what is wrong
+    return nvml.free_bytes(ordinals[0]) if ordinals else None
 
 
 def _check_grpc() -> None:
@@ -185,7 +207,8 @@ def _load(options: Options, cache: ModelCache[Served]) -> Callable[[], None] | N
     """Load the bundle and what is to be preloaded; returns how to look for other bundles."""
     manifest = read_manifest(options.bundle, "none")  # loading it verifies
     name, version, target = (str(manifest.get(key)) for key in ("name", "version", "target"))
-    own = Known(name, version, options.bundle, int(manifest.get("model", {}).get("bytes", 0)))
+    weights = int(manifest.get("model", {}).get("bytes", 0))
+    own = Known(name, version, options.bundle, weights, device_need(options.bundle, weights))
     cache.learn([own])
     cache.load(name, newest=True)
     for served in cache.leased():

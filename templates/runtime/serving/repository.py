@@ -9,7 +9,7 @@ from loader import BundleError
 
 from serving import logs
 from serving.app import Application, in_thread
-from serving.cache import UnknownModelError
+from serving.cache import State, UnknownModelError
 from serving.protocol import RefusedError
 
 
@@ -42,12 +42,11 @@ class Repository:
             self._cache.release(lease)
         return lease is not None and not self._application.draining
 
-    async def index(self, ready: bool) -> list[dict[str, str]]:
+    async def index(self, ready: bool) -> list[State]:
         """Every model and version that is there, or those that are ready."""
         if self._rescan is not None:
             await in_thread(self._rescan)
-        states = [state for state in self._cache.states() if not ready or state.state == "READY"]
-        return [{"name": s.name, "version": s.version, "state": s.state, "reason": s.reason} for s in states]
+        return [state for state in self._cache.states() if not ready or state.state == "READY"]
 
     async def load(self, name: str) -> None:
         """Load the newest version of a model; requests that name no version then get it.

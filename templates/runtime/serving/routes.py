@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving.app import Application
-from serving.cache import UnknownModelError
+from serving.cache import State, UnknownModelError
 from serving.metrics import CONTENT_TYPE
 from serving.openapi import document
 from serving.protocol import RefusedError, metadata
@@ -151,7 +151,7 @@ class Routes:
         ready = (await self._body(request)).get("ready", False)
         if not isinstance(ready, bool):
             raise HTTPException(400, "ready is neither true nor false")
-        return self._answer(request, await self._repository.index(ready))
+        return self._answer(request, [_entry(state) for state in await self._repository.index(ready)])
 
     async def load(self, request: Request) -> Response:
         """Load the newest version of a model; requests that name no version then get it."""
@@ -165,3 +165,16 @@ class Routes:
         await self._body(request)
         self._repository.unload(request.path_params["name"])
         return self._answer(request, {})
+
+
+def _entry(state: State) -> dict[str, str | int]:
+    """An entry of the repository's index; what a version takes is told of what is loaded."""
+    told: dict[str, str | int] = {
+        "name": state.name,
+        "version": state.version,
+        "state": state.state,
+        "reason": state.reason,
+    }
+    if state.state == "READY":
+        told |= {"memory_bytes": state.bytes, "device_memory_bytes": state.device_bytes}
+    return told

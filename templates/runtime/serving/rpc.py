@@ -21,6 +21,7 @@ from serving.protocol import RefusedError, bad, metadata
 from serving.repository import Repository
 from serving.rpc_tensors import decode, describe, encode, fill
 
+STATE = ("name", "version", "state", "reason")
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     404: grpc.StatusCode.NOT_FOUND,
@@ -178,7 +179,9 @@ class RpcServer:
 
     async def _index(self, request: Any) -> Any:
         response = self._messages["RepositoryIndexResponse"]()
-        fill(response.models, await self._repository.index(request.ready))
+        states = await self._repository.index(request.ready)
+        # What a version takes has no place in the protocol's message.
+        fill(response.models, [{key: getattr(state, key) for key in STATE} for state in states])
         return response
 
     async def _load(self, request: Any) -> Any:
