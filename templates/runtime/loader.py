@@ -32,7 +32,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 if TYPE_CHECKING:
@@ -892,8 +892,7 @@ class Model:
         first = next((entry for entry in chain if entry["name"] == TENSORRT), None)
         if first is None:
             return config
-        import engines
-
+        engines = _engines_module()
         options: dict[str, Any] = first["options"]
         if not engines.wanted(options):
             return config
@@ -1385,6 +1384,17 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
         low, high = bounds
         bounds = (low, high)
     return Tensor(str(entry["name"]), np.dtype(entry["dtype"]), tuple(entry["shape"]), bounds)
+
+
+def _engines_module() -> ModuleType:
+    """engines.py beside this file, also where sys.path no longer leads here."""
+    here = str(Path(__file__).resolve().parent)
+    sys.path.insert(0, here)
+    try:
+        import engines
+    finally:
+        sys.path.remove(here)
+    return engines
 
 
 def _check_names(listed: Mapping[str, Sequence[str]]) -> None:
