@@ -166,6 +166,10 @@ def test_a_build_for_openvino(openvino_python: Path, ortc: Compiler, tmp_path: P
     verdicts = {verdict["gate"]: verdict for verdict in result.report("linear")["targets"][0]["verdicts"]}
     assert [verdicts[gate]["outcome"] for gate in ("cpu_nodes", "memcpy_nodes")] == ["pass", "pass"]
     assert verdicts["memcpy_nodes"]["observed"] == "0 nodes"
+    command = [sys.executable, "-m", "ortc", "verify", str(result.bundle("linear", "vino")), "--no-timing", "--json"]
+    again = subprocess.run(command, env=ortc.environment(), cwd=root, capture_output=True, text=True, check=True)
+    judged = {verdict["gate"]: verdict["outcome"] for verdict in json.loads(again.stdout)["verdicts"]}
+    assert judged == {"self-test": "pass", "cpu_nodes": "pass", "memcpy_nodes": "pass"}
     info = answer(loader(openvino_python, result.bundle("linear", "vino"), "selftest"))
     assert info["placement"].keys() == {OPENVINO}
     assert info["threads"]["intra_op"] == host.cores()

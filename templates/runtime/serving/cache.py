@@ -114,12 +114,25 @@ def device_need(path: Path, weights: int) -> int:
             continue  # nothing was timed there, or there was no GPU
     if measured:
         return max(measured)
+    return max((int(options.get("gpu_mem_limit", weights)) for options in _on_gpu(path)), default=0)
+
+
+def gpu_of(path: Path) -> int | None:
+    """Which GPU a bundle runs on, as CUDA counts those that a process may use; None for none."""
+    return next((int(options.get("device_id", 0)) for options in _on_gpu(path)), None)
+
+
+def _on_gpu(path: Path) -> list[dict[str, str]]:
+    """The options of NVIDIA's providers in session.json."""
     try:
-        options = {str(p["name"]): p["options"] for p in json.loads((path / "session.json").read_bytes())["providers"]}
-        limits = [int(options[name].get("gpu_mem_limit", weights)) for name in (CUDA, TENSORRT) if name in options]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return 0  # loading it says what is wrong
-    return max(limits, default=0)
+        providers = json.loads((path / "session.json").read_bytes())["providers"]
+        found = [dict(provider["options"]) for provider in providers if provider["name"] in (CUDA, TENSORRT)]
+        for options in found:
+            for name in ("gpu_mem_limit", "device_id"):
+                int(options.get(name, 0))
+    except (OSError, ValueError, KeyError, TypeError):
+        return []  # loading it says what is wrong
+    return found
 
 
 def find_bundles(root: Path, target: str) -> dict[Key, Known]:

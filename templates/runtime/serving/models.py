@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import ClassVar
 
 import nvml
-from loader import CUDA, TENSORRT, BundleError, Model
+from loader import BundleError, Model
 
-from serving.cache import Known
+from serving.cache import Known, gpu_of
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
 
@@ -87,14 +87,15 @@ class Opener:
 
     def __call__(self, known: Known) -> Served:
         """Load, check, start the threads."""
-        before, device_before = rss_bytes(), nvml.used_bytes()
+        gpu = gpu_of(known.path)
+        before, free = rss_bytes(), None if gpu is None else nvml.free_bytes(gpu)
         try:
             model = open_model(known.path, self.settings)
             # What another model left free is taken first, and does not show: weights take their size at the least.
             taken = max(rss_bytes() - before, int(model.manifest["model"]["bytes"]))
             device_taken = known.device_bytes
-            if not {CUDA, TENSORRT}.isdisjoint(model.providers):
-                device_taken = max(device_taken, (nvml.used_bytes() or 0) - (device_before or 0))
+            if gpu is not None and free is not None:
+                device_taken = max(device_taken, free - (nvml.free_bytes(gpu) or free))
             served = Served(model, self.metrics, self.settings, taken, device_taken)
         except BaseException:
             self.metrics.loads.labels("failure").inc()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import signal
 import socket
@@ -18,11 +17,11 @@ from typing import TYPE_CHECKING
 
 import nvml
 import uvicorn
-from loader import CUDA, TENSORRT, Model, UsageError, read_manifest
+from loader import Model, UsageError, read_manifest
 
 from serving import logs
 from serving.app import Application, Limits
-from serving.cache import Known, ModelCache, device_need, find_bundles
+from serving.cache import Known, ModelCache, device_need, find_bundles, gpu_of
 from serving.connection import Connection
 from serving.metrics import Metrics
 from serving.models import Opener, Served, Settings
@@ -172,12 +171,8 @@ def _device_memory(options: Options) -> int | None:
     """Bytes of the device that all models may take: what was asked for, else what is free before any is loaded."""
     if options.device_memory is not None:
         return options.device_memory
-    try:
-        chain = json.loads((options.bundle / "session.json").read_bytes())["providers"]
-        ordinals = [int(p["options"].get("device_id", 0)) for p in chain if p["name"] in (CUDA, TENSORRT)]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # loading it says what is wrong
-    return nvml.free_bytes(ordinals[0]) if ordinals else None
+    gpu = gpu_of(options.bundle)
+    return None if gpu is None else nvml.free_bytes(gpu)
 
 
 def _check_grpc() -> None:
