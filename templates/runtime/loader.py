@@ -903,8 +903,8 @@ class Model:
             directory = self._engines.directory
         except OSError as error:
             _warn(
-                f"TensorRT's engines cannot be kept in {base}: {error.strerror}. They are built at every start; set "
-                f"{engines.VARIABLE} to a directory that can be written."
+                f"TensorRT's engines cannot be kept in {base}: {error.strerror or error}. They are built at every "
+                f"start; set {engines.VARIABLE} to a directory that can be written."
             )
         found = [{**e, "options": engines.directed(e["options"], directory)} if e is first else e for e in chain]
         return {**config, "providers": found}
