@@ -287,7 +287,8 @@ def test_digests_of_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_digests_of_what_bundles_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runtime").mkdir()
-    (tmp_path / "runtime" / "loader.py").write_text("1")
+    for name in ("loader.py", "engines.py"):
+        (tmp_path / "runtime" / name).write_text("1")
     (tmp_path / "Dockerfile.j2").write_text("1")
     monkeypatch.setattr("ortc.resources.templates_dir", lambda: tmp_path)
     before = loader_digest(), templates_digest()
@@ -299,7 +300,10 @@ def test_digests_of_what_bundles_carry(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "runtime" / "__pycache__" / "loader.pyc").write_text("x")
     assert templates_digest() == after
     (tmp_path / "runtime" / "loader.py").write_text("2")
-    assert loader_digest() != before[0]
+    changed = loader_digest()
+    assert changed != before[0]
+    (tmp_path / "runtime" / "engines.py").write_text("2")
+    assert loader_digest() not in (changed, before[0])
 
 
 def test_entries_can_be_read_by_people(store: Store) -> None:
