@@ -70,22 +70,23 @@ def refine(builder: VariantBuilder, entry: Tried, judge: Callable[[Tried], Tried
             passed = attempt
             break
         rejected.append(attempt)
-        reason = f"{_count(ladder, reached)}: {describe(attempt.failed)}"
+        reason = f"{_count(entry, ladder, reached)}: {describe(attempt.failed)}"
         if not _is_inexact(attempt.failed) or reached >= ladder.top:
             break
         reached = min(ladder.top, max(reached + 2, round(reached * GROWTH)))
     if passed is not None:
-        note = f"{entry.made.variant.name}: {describe(entry.failed)}, so {_count(ladder, reached)}"
+        note = f"{entry.made.variant.name}: {describe(entry.failed)}, so {_count(entry, ladder, reached)}"
         passed = Tried(passed.made, passed.key, passed.check, passed.verdicts, note)
         reason = note
     judged = [entry, *rejected, *([passed] if passed is not None else [])]
     return Refined(passed, tuple(rejected), _trade(found, ladder, judged, entry), reason)
 
 
-def _count(ladder: Ladder, step: int) -> str:
+def _count(entry: Tried, ladder: Ladder, step: int) -> str:
     """How many nodes are in higher precision, in words."""
     mix = ladder.mix(step)
-    kinds = {"with integer weights alone": len(mix.blocks), "in floating point": len(mix.exclude)}
+    higher = "in floating point" if entry.made.variant.precision == "int8" else "in float32"
+    kinds = {"with integer weights alone": len(mix.blocks), higher: len(mix.exclude)}
     kept = " and ".join(f"{count} {kind}" for kind, count in kinds.items() if count) or "none in higher precision"
     return f"of {len(ladder.nodes)} nodes {kept}"
 

@@ -228,7 +228,7 @@ def _spec(name: str, config: Json, arrays: dict[str, Array], work: Path) -> Path
 
 def _build(spec: Path, name: str, target: str, variant: str, dist: Path) -> Path | str:
     """The bundle of one variant, or why this model has none."""
-    arguments = ["build", str(spec), "-t", target, "--variant", variant, "--search", "none", "-o", str(dist)]
+    arguments = ["build", str(spec), "-t", target, "--variant", variant, "--search", "quick", "-o", str(dist)]
     done = subprocess.run(
         [sys.executable, "-m", "ortc", *arguments], capture_output=True, text=True, check=False, cwd=spec.parent
     )

@@ -114,7 +114,7 @@ def test_what_overflows_stays_in_float32(ortc: Compiler, project: Path) -> None:
     graph = onnx.load(build.bundle("outlier-overflow", "server-gpu") / "model" / "model.onnx")
     weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     assert sorted(weights.values()).count(onnx.TensorProto.FLOAT) == 3
-    assert f"of {3 * outlier.LAYERS} nodes {len(beyond)} in floating point" in build.stdout
+    assert f"of {3 * outlier.LAYERS} nodes {len(beyond)} in float32" in build.stdout
     assert "in float16" in build.stdout
 
 
