@@ -59,6 +59,9 @@ class ModelInfo(Frozen):
     opset: int
     ir_version: int
     domains: dict[str, int]
+    operators: dict[str, int] = Field(
+        default_factory=dict, description="Operators of the graph, with their domain where it is not ONNX's, to nodes."
+    )
     exporter: str
     exporter_reason: str | None
 

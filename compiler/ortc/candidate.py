@@ -155,6 +155,7 @@ def assemble(
             opset=plan.export.opset,
             ir_version=plan.export.ir_version,
             domains=made.graph.domains,
+            operators=made.graph.operators,
             exporter=material.exported.exporter,
             exporter_reason=material.exporter_reason,
         ),

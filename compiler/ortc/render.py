@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ortc.bundle import Manifest, SessionFile, to_json
 from ortc.image import image_fields
+from ortc.kernels import counted, own_operators
 from ortc.plan import TargetPlan
 from ortc.resources import templates_dir
 from ortc.versions import PinSet, extras
@@ -54,6 +55,8 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
             {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.outputs
         ],
         "axes": manifest.axes,
+        "own_operators": counted(own_operators(manifest.model.operators)),
+        "nodes": sum(manifest.model.operators.values()),
     }
     runtime = templates_dir() / "runtime"
     dockerfile = environment.get_template(target.image.template)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ortc.compare import Difference
 from ortc.host import Host
+from ortc.kernels import Forecast
 from ortc.mix import Mix
 from ortc.plan import Frozen
 from ortc.statistics import Interval
@@ -181,6 +182,12 @@ class TargetReport(Frozen):
     tuning: str | None = None
     precision: str | None = None
     model_bytes: int | None = None
+    operators: dict[str, int] = Field(
+        default_factory=dict, description="Operators of the graph that is served, to the number of nodes."
+    )
+    placement: Forecast | None = Field(
+        default=None, description="Where its nodes are foreseen to run, on a provider whose kernels are known."
+    )
     parity: str | None = None
     numbers: Numbers | None = None
     verdicts: tuple[Verdict, ...] = ()

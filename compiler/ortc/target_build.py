@@ -35,7 +35,16 @@ from ortc.statistics import Interval, ratio_of_rounds
 from ortc.target_bundle import TargetBuild, Tried
 from ortc.timing import race, reference_start, start
 from ortc.variant_build import VariantBuilder
-from ortc.verdicts import ACCURACY_GATES, EXIT_BUDGET, EXIT_STAGE, EXIT_UNMEASURED, describe, failure_code, parity
+from ortc.verdicts import (
+    ACCURACY_GATES,
+    EXIT_BUDGET,
+    EXIT_STAGE,
+    EXIT_UNMEASURED,
+    describe,
+    failure_code,
+    foreseen_verdicts,
+    parity,
+)
 
 QUICK_STARTS = 3
 ELSEWHERE_ROUNDS, ELSEWHERE_RUNS = 6, 2
@@ -360,7 +369,10 @@ class TargetBuilder:
         elsewhere: tuple[Elsewhere, ...] = (),
     ) -> TargetBuild:
         chosen, made = winner.made.variant, winner.made
-        verdicts = (*winner.verdicts, *self._unmeasured(), *timed)
+        foreseen = () if self.builder.runnable else foreseen_verdicts(self.target, made.graph.placement)
+        known = {verdict.gate for verdict in foreseen}
+        unmeasured = (verdict for verdict in self._unmeasured() if verdict.gate not in known)
+        verdicts = (*winner.verdicts, *unmeasured, *foreseen, *timed)
         selected = Decision(
             variant=chosen.name,
             graph_level=made.level,
@@ -386,6 +398,8 @@ class TargetBuilder:
                 "tuning": None if made.tuning is None else made.tuning.name,
                 "precision": chosen.precision,
                 "model_bytes": made.graph.bytes,
+                "operators": made.graph.operators,
+                "placement": made.graph.placement,
                 "parity": parity(winner.verdicts),
                 "numbers": measured,
                 "verdicts": verdicts,

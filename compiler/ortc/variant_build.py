@@ -22,6 +22,7 @@ from ortc.plan import TargetPlan, TuningPlan, VariantPlan, digest
 from ortc.report import Check, Verdict
 from ortc.samples import SAMPLES
 from ortc.stages.optimize import VariantGraph, rewrite_variant
+from ortc.stages.placement import table_for
 from ortc.stages.quantize import NotApplicable
 from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.target import GraphLevel
@@ -91,6 +92,7 @@ class VariantBuilder:
             return self._not_made(variant, level, tuning, reason)
         interpreter = self.interpreter(variant)
         name = f"{self.target.name}: {variant.name} at {level}"
+        table = table_for(variant)
         inputs = {
             "model": self.model.key["export"],
             "variant": variant.model_dump(mode="json", exclude={"session", "runtime"}),
@@ -98,6 +100,7 @@ class VariantBuilder:
             "level": level,
             "runtime": [variant.runtime.package, variant.runtime.version] if interpreter else None,
             "calibration": self.model.calibration_key if variant.is_calibrated else None,
+            "kernels": None if table is None else table.sha256,
             "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir", "onnxscript")},
             "code": code_digest(
                 "stages/optimize.py",
@@ -116,6 +119,8 @@ class VariantBuilder:
                 "stages/offline.py",
                 "stages/graph.py",
                 "stages/shapes.py",
+                "stages/placement.py",
+                "kernels.py",
             ),
         }
 

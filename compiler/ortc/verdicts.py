@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+from ortc.kernels import Forecast, counted
+from ortc.plan import TargetPlan
 from ortc.report import Verdict
 
 EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
@@ -29,6 +33,25 @@ def describe(verdict: Verdict | None) -> str:
         return f"cannot be made: {verdict.observed}"
     where = f" at {verdict.where}" if verdict.where else ""
     return f"{verdict.gate} is {verdict.observed}, must be {verdict.limit}{where}"
+
+
+def foreseen_verdicts(target: TargetPlan, placement: Forecast | None) -> tuple[Verdict, ...]:
+    """The budget of nodes on the CPU, where it is sure to be broken though nothing ran: for want of kernels."""
+    limit = target.budgets.max_cpu_nodes
+    if limit is None or placement is None or len(placement.cpu_nodes) <= limit:
+        return ()
+    counts = Counter(node.operator for node in placement.cpu_nodes)
+    return tuple(
+        Verdict(
+            gate="cpu_nodes",
+            platform=platform,
+            outcome="fail",
+            observed=f"at least {counts.total()} nodes",
+            limit=f"<= {limit} nodes",
+            where=f"no kernel of {placement.provider}: {counted(counts)}",
+        )
+        for platform in target.platforms
+    )
 
 
 def parity(verdicts: tuple[Verdict, ...]) -> str | None:

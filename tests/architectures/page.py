@@ -13,8 +13,8 @@ Json = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("architectures.md.j2")
 
 
-def page(document: Json) -> str:
-    """The page, in Markdown."""
+def page(document: Json, placement: Json) -> str:
+    """The page, in Markdown, from what became of each architecture and where CUDA would place its nodes."""
     results = {(entry["name"], entry["opset"]): entry for entry in document["results"]}
     names = list(dict.fromkeys(entry["name"] for entry in document["results"]))
     newest, older = ([results[name, opset] for name in names if (name, opset) in results] for opset in (20, 17))
@@ -39,9 +39,28 @@ def page(document: Json) -> str:
         older_count=len(older),
         rows=rows,
         failures=[entry for entry in (*newest, *older) if not passes(entry)],
+        gpu=placed(placement),
         choices=CHOICES,
         decoder=DECODER_TOKENS,
     )
+
+
+def placed(document: Json) -> Json:
+    """What the page says of CUDA: how many graphs were looked at, and the operators that are left to the CPU."""
+    results = [entry for entry in document["results"] if entry["on_cpu"] is not None]
+    left: dict[str, list[str]] = {}
+    for entry in results:
+        for operator in entry["foreseen"]:
+            if entry["name"] not in left.setdefault(operator, []):
+                left[operator].append(entry["name"])
+    return {
+        "runtime": document["runtime"].rpartition(" ")[0],
+        "architectures": len({entry["name"] for entry in results}),
+        "graphs": len(results),
+        "most": max(sum(entry["on_cpu"].values()) - sum(entry["foreseen"].values()) for entry in results),
+        "left": [f"{operator}: {', '.join(names)}" for operator, names in sorted(left.items())],
+        "refused": [f"{entry['name']} ({entry['form']})" for entry in document["results"] if entry["on_cpu"] is None],
+    }
 
 
 def passes(entry: Json) -> bool:

@@ -31,6 +31,7 @@ from ortc.host import describe
 
 HERE = Path(__file__).parent
 DATA = HERE / "data" / "architectures.json"
+PLACEMENT = DATA.with_name("placement.json")
 PAGE = HERE.parents[1] / "docs" / "architectures.md"
 VARIANTS = {20: ("fp32", "int8-dynamic")}
 """What is made of the exported graph, at the opset that most specs have."""
@@ -180,7 +181,7 @@ def main() -> int:
     if output == DATA:
         from page import page
 
-        PAGE.write_text(page(json.loads(DATA.read_bytes())), "utf-8")
+        PAGE.write_text(page(json.loads(DATA.read_bytes()), json.loads(PLACEMENT.read_bytes())), "utf-8")
     return 0
 
 

@@ -59,8 +59,7 @@ MODELS: dict[str, dict[str, Any]] = {
 SIZES = {"batch": 2, "sequence": 24}
 DEEP = TEXT | {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "max_position_embeddings": 80}
 LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
-    # As many layers as BERT-base.
-    "bert-17": (17, {**MODELS["bert"], **DEEP, "num_hidden_layers": 12}),
+    "bert-17": (17, MODELS["bert"] | DEEP),
     "bert-20": (20, MODELS["bert"] | DEEP),
     "roberta-18": (18, {**MODELS["roberta"], **DEEP, "hidden_act": "gelu"}),
     "distilbert-20": (

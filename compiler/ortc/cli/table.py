@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ortc.kernels import counted, own_operators
 from ortc.mix import IN
 from ortc.report import BuildReport, Decision, TargetReport, Trade, Verdict
 from ortc.statistics import Interval
@@ -19,7 +20,7 @@ _MAY_WRAP = ("variant", "verdict")
 """The columns that give way on a narrow terminal; a number that is cut off tells nothing."""
 
 SHOWN_NODES = 5
-"""Nodes of a trade that are named: the ones that are best kept in higher precision."""
+"""Nodes that are named: of a trade the ones that are best kept in higher precision, of a graph the first on the CPU."""
 _NOTHING = "\u2013"
 """An en dash, where there is no value."""
 _STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
@@ -118,6 +119,7 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         for entry in target.elsewhere
         if entry.fastest != target.variant and entry.gain.low is not None and entry.gain.low > 1
     )
+    lines.extend(_graph(target))
     if target.smallest_right is not None:
         lines.append(_decision(target.smallest_right))
     if target.calibration_requests is not None:
@@ -145,6 +147,23 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         out.print(f"\n{report.name} {target.target}", style="bold", markup=False)
         for line in lines:
             out.print(line, soft_wrap=True)
+
+
+def _graph(target: TargetReport) -> Iterator[Text]:
+    """ONNX Runtime's own operators in the graph that is served, and which nodes have no kernel on its provider."""
+    if own := own_operators(target.operators):
+        yield Text(f"  ONNX Runtime's own operators: {counted(own)}; {sum(target.operators.values())} nodes in all")
+    if (placement := target.placement) is None:
+        return
+    of = f"{placement.provider} of {placement.runtime}"
+    if not placement.cpu_nodes:
+        yield Text(f"  foreseen: {of} has a kernel for every compute node")
+        return
+    yield Text(f"  foreseen on the CPU, for want of a kernel of {of}:", style="yellow")
+    for node in placement.cpu_nodes[:SHOWN_NODES]:
+        yield Text(f"    {node.operator} ({', '.join(node.types)}) {node.name}")
+    if (more := len(placement.cpu_nodes) - SHOWN_NODES) > 0:
+        yield Text(f"    and {more} more")
 
 
 def _trade(trade: Trade) -> Iterator[Text]:

@@ -99,7 +99,7 @@ def _files(bundle: Bundle) -> Any:
 _SECTIONS: tuple[tuple[str, Callable[[Bundle], Any]], ...] = (
     ("identity", _identity),
     ("source", _source),
-    ("model", lambda bundle: bundle.manifest.model.model_dump(mode="json", exclude={"bytes"})),
+    ("model", lambda bundle: bundle.manifest.model.model_dump(mode="json", exclude={"bytes", "operators"})),
     ("variant", lambda bundle: _json(bundle.manifest.variant)),
     ("decisions", lambda bundle: [_json(decision) for decision in bundle.manifest.decisions]),
     ("interface", _interface),

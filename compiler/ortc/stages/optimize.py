@@ -14,8 +14,10 @@ from pydantic import Field
 from ortc.digests import sha256_file
 from ortc.disk import free, full, room, temporary
 from ortc.errors import StageError
+from ortc.kernels import Forecast, Kernels
 from ortc.plan import Frozen, VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
+from ortc.stages.placement import foresee, table_for
 from ortc.stages.quantize import NotApplicable, narrowing, quantize
 from ortc.stages.shapes import shape_nodes
 from ortc.target import GraphLevel, Rewrite
@@ -36,7 +38,8 @@ DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 class VariantGraph(Frozen):
     """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
 
-    `shape_nodes` are names, by operator: see `ortc.stages.shapes`.
+    `shape_nodes` are names, by operator: see `ortc.stages.shapes`. `placement` is what is foreseen of it on a provider
+    whose kernels are known, None for any other.
     """
 
     bytes: int
@@ -44,6 +47,7 @@ class VariantGraph(Frozen):
     operators: dict[str, int]
     sha256: str = ""
     shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    placement: Forecast | None = None
 
 
 @contextmanager
@@ -127,7 +131,7 @@ def make_variant(
             optimized.mkdir()
             _optimize(interpreter, current, optimized, offline, variant.session.config_entries)
             current = optimized
-        return _finish(current, canonical, output)
+        return _finish(current, canonical, output, table_for(variant))
 
 
 def _narrowing(source: Path) -> tuple[str, ...]:
@@ -165,7 +169,7 @@ def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries
         )
 
 
-def _finish(source: Path, canonical: Path, output: Path) -> VariantGraph:
+def _finish(source: Path, canonical: Path, output: Path, table: Kernels | None) -> VariantGraph:
     """Write the form that ships: no unused domains, the canonical IR version, weights beside the graph when large."""
     import onnx_ir as ir
 
@@ -196,4 +200,5 @@ def _finish(source: Path, canonical: Path, output: Path) -> VariantGraph:
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         operators=count_operators(model),
         shape_nodes=shape_nodes(model),
+        placement=None if table is None else foresee(model, table),
     )
