@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,19 @@ def test_the_page_is_that_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(HERE))
     from page import page
 
-    document = json.loads((HERE / "data" / "architectures.json").read_bytes())
+    document, placement = (
+        json.loads((HERE / "data" / f"{name}.json").read_bytes()) for name in ("architectures", "placement")
+    )
     text = (ROOT / "docs" / "architectures.md").read_text("utf-8")
-    assert text == page(document), "run `make architectures`, or of one of them `make architectures ARGS=bert`"
+    assert text == page(document, placement), (
+        "run `make architectures`, or of one of them `make architectures ARGS=bert`"
+    )
+    # What is foreseen on the CPU is there: the provider itself said so.
+    for entry in placement["results"]:
+        wanted = Counter()
+        for operator, count in entry["foreseen"].items():
+            wanted[operator.partition(" ")[0]] += count
+        assert entry["on_cpu"] is None or wanted <= Counter(entry["on_cpu"])
     newest = [entry for entry in document["results"] if entry["opset"] == 20]
     assert len(newest) >= 40
     assert sum("error" not in entry for entry in newest) >= 38
