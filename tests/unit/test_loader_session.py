@@ -36,7 +36,7 @@ def test_the_session_gets_what_the_file_says(tmp_path: Path) -> None:
             "enable_cpu_mem_arena": False,
         },
         threads={"intra_op": 2, "inter_op": 3},
-        config_entries={"session.set_denormal_as_zero": "1"},
+        config_entries={"session.enable_quant_qdq_cleanup": "1"},
     )
     with loader.Model.load(bundle) as model:
         import onnxruntime as ort
@@ -48,7 +48,7 @@ def test_the_session_gets_what_the_file_says(tmp_path: Path) -> None:
         assert not options.enable_mem_reuse
         assert not options.enable_cpu_mem_arena
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (2, 3)
-        assert options.get_session_config_entry("session.set_denormal_as_zero") == "1"
+        assert options.get_session_config_entry("session.enable_quant_qdq_cleanup") == "1"
 
 
 @pytest.mark.parametrize(
