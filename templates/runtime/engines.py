@@ -3,12 +3,14 @@
 An engine is built when a session is opened, which takes minutes, and fits one kind of GPU and one release of TensorRT:
 a bundle cannot hold it. The first start on a machine builds it in a directory of its own, and that directory gets the
 name of what it is for once the golden answers were right: a start that was killed leaves nothing that another would
-take, and of several at once the first wins. ORTC_ENGINE_CACHE says where, instead of session.json.
+take, and of several at once the first wins. ORTC_ENGINE_CACHE says where, instead of session.json. Engines that are of
+no use give way to others only once these have given right answers: what took minutes is not lost to a passing error.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import hashlib
 import os
 import re
@@ -34,25 +36,28 @@ class Engines:
 
     Attributes:
         directory: What TensorRT's options name.
-        kept: Whether it was there, from an earlier start.
+        kept: Whether it has its name, from an earlier start or from `keep`.
+        obstacle: Why `keep` did not keep it, where that lasts; empty where another process was first.
     """
 
-    def __init__(self, base: Path, name: str | None) -> None:
-        """Take `base`/`name` where an earlier start left it and it can be trusted, else make a new directory.
+    def __init__(self, base: Path, name: str | None, *, anew: bool = False) -> None:
+        """Take `base`/`name` where an earlier start left it and it can be trusted and read, else make a new directory.
 
         Args:
             base: Where engines of all bundles are kept; made where it is not there.
             name: What engines of this bundle are called on this machine; None: they are not kept.
+            anew: Take none that are kept; `keep` puts the new ones in their place.
 
         Raises:
-            OSError: Nothing can be written to `base`.
+            OSError: Nothing can be written to `base`, or it is another user's.
         """
-        self._place = None if name is None else base / name
-        self.kept = self._place is not None and _is_ours(self._place)
+        self._place, self._anew, self.obstacle = None if name is None else base / name, anew, ""
+        base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_owner(base)
+        self.kept = not anew and self._place is not None and _is_usable(self._place)
         if self.kept and self._place is not None:
             self.directory = self._place
             return
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
         _tidy(base)
         self.directory = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=base))
         # Whatever becomes of the start: a directory that got no name serves nobody.
@@ -63,29 +68,26 @@ class Engines:
 
         TensorRT has read what it needs by then: engines are built for all sizes that the axes allow.
         """
-        if self.kept or self._place is None or not self.directory.is_dir():
+        if self.kept or not self.directory.is_dir():
+            return False
+        if self._place is None:
+            self.obstacle = "the GPU, its driver or TensorRT cannot be told"
             return False
         try:
-            # Fails when another process was first, whose engines are as good.
+            if self._anew:
+                _remove(self._place)
             self.directory.rename(self._place)
-        except OSError:
+        except OSError as error:
+            taken = error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+            if not taken:
+                self.obstacle = f"{self._place} cannot be written: {error.strerror or error}"
+            elif not _is_usable(self._place):
+                self.obstacle = f"{self._place} is there, and cannot be read, or others may write it; remove it"
+            # Else another process was first, whose engines are as good.
             return False
         self._unfinished.detach()
         self.directory, self.kept = self._place, True
         return True
-
-    def discard(self) -> None:
-        """Remove the directory: no later start takes it."""
-        if not self.kept:
-            self.close()
-            return
-        # In one step: whoever looks finds all of it or nothing.
-        unwanted = self.directory.with_name(f"{UNFINISHED}{os.getpid()}-{self.directory.name}")
-        try:
-            self.directory.rename(unwanted)
-        except OSError:
-            unwanted = self.directory
-        shutil.rmtree(unwanted, ignore_errors=True)
 
     def close(self) -> None:
         """Remove what is not kept."""
@@ -99,9 +101,18 @@ def wanted(options: Mapping[str, Any]) -> bool:
 
 
 def base_of(options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Path:
-    """Where engines are kept: what ORTC_ENGINE_CACHE says, else session.json, else the user's cache."""
+    """Where engines are kept: what ORTC_ENGINE_CACHE says, else session.json, else the user's cache.
+
+    Raises:
+        OSError: Nothing says it, and the user has no home directory.
+    """
     said = environ.get(VARIABLE) or next((str(options[path]) for path in PATHS.values() if options.get(path)), "")
-    return Path(said) if said else Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ortc-engines"
+    if said:
+        return Path(said)
+    try:
+        return Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ortc-engines"
+    except RuntimeError as error:  # a user id that no account has, as containers are given
+        raise FileNotFoundError(errno.ENOENT, "this user has no home directory") from error
 
 
 def directed(options: Mapping[str, Any], directory: Path | None) -> dict[str, Any]:
@@ -168,14 +179,36 @@ def machine(runtime: str, device: int = 0, load: Callable[[str], Any] = ctypes.C
     return [gpu, f"driver{driver.value.decode(errors='replace')}", f"tensorrt{version}", f"onnxruntime{runtime}"]
 
 
-def _is_ours(place: Path) -> bool:
-    """Whether a directory was written by this user or root, and by nobody else: engines are code."""
+def _check_owner(base: Path) -> None:
+    """Raise OSError for a directory of another user, who could put engines there: engines are code.
+
+    A group may write to it, because Kubernetes makes volumes writable so (fsGroup).
+    """
+    # Of a link, too: whoever owns it may turn it elsewhere.
+    for owner in {base.stat().st_uid, base.lstat().st_uid}:
+        if owner not in (os.geteuid(), 0):
+            raise PermissionError(errno.EPERM, f"it belongs to user {owner}, not to this one ({os.geteuid()}) or root")
+
+
+def _is_usable(place: Path) -> bool:
+    """Whether a directory was written by this user or root, and by nobody else, and can be read."""
     try:
         status = place.lstat()
     except OSError:
         return False
     mine = status.st_uid in (os.geteuid(), 0) and not status.st_mode & stat.S_IWOTH
-    return stat.S_ISDIR(status.st_mode) and mine
+    effective = os.access in os.supports_effective_ids
+    return stat.S_ISDIR(status.st_mode) and mine and os.access(place, os.R_OK | os.X_OK, effective_ids=effective)
+
+
+def _remove(place: Path) -> None:
+    """Remove a directory, in one step: whoever looks finds all of it or nothing."""
+    unwanted = place.with_name(f"{UNFINISHED}{os.getpid()}-{place.name}")
+    try:
+        place.rename(unwanted)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(unwanted, ignore_errors=True)
 
 
 def _tidy(base: Path) -> None:

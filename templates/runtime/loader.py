@@ -71,6 +71,7 @@ PROCESSOR_FLAGS = (
 UNSIGNED_WEIGHTS = "session.x64quantprecision"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 CUDA, TENSORRT = "CUDAExecutionProvider", "TensorrtExecutionProvider"
+UNREAD_ENGINE = "could not deserialize engine"  # of TensorRT's provider, which ONNX Runtime has fail for it
 GRAPH_OPTIONS = ("enable_cuda_graph", "trt_cuda_graph_enable")
 # Of each CUDA: the least driver of NVIDIA's release notes, the least compute capability that it compiles for, and the
 # libraries that ONNX Runtime's provider for it loads.
@@ -791,7 +792,15 @@ class Model:
         seconds: Where the time of loading went: verify, import, session, selftest, warmup, total.
     """
 
-    def __init__(self, root: Path, verify: str, threads: int | None, strict: bool, profile: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        verify: str,
+        threads: int | None,
+        strict: bool,
+        profile: Path | None = None,
+        new_engines: bool = False,
+    ) -> None:
         """Verify and open; `Model.load` is the way in."""
         clock, self.seconds = time.perf_counter, dict[str, float]()
         started = clock()
@@ -840,7 +849,7 @@ class Model:
         started = clock()
         with _parsing(config_path):
             model_file, self.prepacked = graph_of(root, model_file, config, self.runtime_version)
-            self._session: Any = self._open(ort, model_file, config, profile)
+            self._session: Any = self._open(ort, model_file, config, profile, new_engines)
             # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
             options = [p["options"] for p in config["providers"]]
         graphs = any(str(o.get(k)).lower() in ("1", "true") for o in options for k in GRAPH_OPTIONS)
@@ -865,10 +874,10 @@ class Model:
                 check_placement(self._placement, budget, self._shape_nodes)
         self.seconds["session"] = clock() - started
 
-    def _open(self, ort: Any, model_file: Path, config: dict[str, Any], profile: Path | None) -> Any:
+    def _open(self, ort: Any, model_file: Path, config: dict[str, Any], profile: Path | None, anew: bool) -> Any:
         """The session; where TensorRT leads, over engines of an earlier start, if there are any that load."""
-        for last in (False, True):
-            directed = self._with_engines(config)
+        while True:
+            directed = self._with_engines(config, anew)
             try:
                 return _create_session(
                     ort,
@@ -880,14 +889,15 @@ class Model:
                     profile=profile,
                 )
             except (ProvidersError, SessionError) as error:
-                if last or not self._forget_engines(error):
+                if anew or not self._suspects_engines(error):
                     if self._engines is not None:
                         self._engines.close()
                     raise
-        raise AssertionError("the second attempt returns or raises")
+            anew = True
 
-    def _with_engines(self, config: dict[str, Any]) -> dict[str, Any]:
-        """session.json with TensorRT's caches where this bundle's engines are kept on this machine."""
+    def _with_engines(self, config: dict[str, Any], anew: bool) -> dict[str, Any]:
+        """session.json with TensorRT's caches where this bundle's engines are kept on this machine, or built `anew`."""
+        self._engines = None
         chain = config["providers"]
         first = next((entry for entry in chain if entry["name"] == TENSORRT), None)
         if first is None:
@@ -896,27 +906,40 @@ class Model:
         options: dict[str, Any] = first["options"]
         if not engines.wanted(options):
             return config
-        base, directory = engines.base_of(options), None
+        base, directory = None, None
         try:
+            base = engines.base_of(options)
             machine = engines.machine(self.runtime_version, int(options.get("device_id", 0)))
-            self._engines = engines.Engines(base, engines.name_of(self.root, self.manifest, machine))
+            self._engines = engines.Engines(base, engines.name_of(self.root, self.manifest, machine), anew=anew)
             directory = self._engines.directory
         except OSError as error:
             _warn(
-                f"TensorRT's engines cannot be kept in {base}: {error.strerror or error}. They are built at every "
-                f"start; set {engines.VARIABLE} to a directory that can be written."
+                f"TensorRT's engines cannot be kept in {base or 'a cache'}: {error.strerror or error}. They are built "
+                f"at every start; set {engines.VARIABLE} to a directory that can be written."
             )
         found = [{**e, "options": engines.directed(e["options"], directory)} if e is first else e for e in chain]
         return {**config, "providers": found}
 
-    def _forget_engines(self, error: BundleError) -> bool:
-        """Remove engines of an earlier start, with which `error` came; False where there are none to blame."""
+    def _suspects_engines(self, error: BundleError) -> bool:
+        """Whether engines of an earlier start may be why `error` came, so that others are worth building beside them.
+
+        Of what providers report, only that an engine cannot be read is: they start, or fail, without engines, too.
+        """
         if self._engines is None or not self._engines.kept:
             return False
-        _warn(f"the engines in {self._engines.directory} are of no use, and are built anew: {error}")
-        self._engines.discard()
-        self._engines = None
+        if isinstance(error, ProvidersError) and UNREAD_ENGINE not in str(error):
+            return False
+        _warn(
+            f"the engines in {self._engines.directory} may be of no use; others are built beside them, and replace "
+            f"them once their answers are right: {error}"
+        )
         return True
+
+    def _keep_engines(self) -> None:
+        """Keep the engines that were built, because their answers are right; say once where that cannot be."""
+        engines = self._engines
+        if engines is not None and not engines.obstacle and not engines.keep() and engines.obstacle:
+            _warn(f"TensorRT's engines are not kept, and are built again at the next start: {engines.obstacle}.")
 
     @classmethod
     def load(
@@ -961,10 +984,11 @@ class Model:
                 try:
                     model.selftest()
                 except GoldenError as error:
-                    if not model._forget_engines(error):
+                    if not model._suspects_engines(error):
                         raise
                     model.close()
-                    model = cls(Path(bundle), "none", threads, strict, None if profile is None else Path(profile))
+                    recorded = None if profile is None else Path(profile)
+                    model = cls(Path(bundle), "none", threads, strict, recorded, new_engines=True)
                     model.selftest()
         model.seconds["selftest"] = time.perf_counter() - step
         step = time.perf_counter()
@@ -1241,8 +1265,7 @@ class Model:
             overall["cosine"] = min(s["cosine"] for s in seen.values())
             results.append({"name": name, "tolerance": dict(tolerance), **overall, "outputs": seen})
         self.golden = tuple(results)
-        if self._engines is not None:
-            self._engines.keep()
+        self._keep_engines()
         return self.golden
 
     def example(self, sizes: Mapping[str, int] | None = None) -> Arrays:
