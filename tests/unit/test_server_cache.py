@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ import pytest
 from tests.support import bundles
 
 cache_module = bundles.runtime_module("serving.cache")
+models = bundles.runtime_module("serving.models")
 loader = bundles.runtime_module("loader")
 SECONDS = 60
 
@@ -206,6 +208,9 @@ def test_bundles_are_found_by_their_target(tmp_path: Path) -> None:
     write("broken", model=None)
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad/manifest.json").write_text("{")
+    write("endless", model={"bytes": math.inf})
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/manifest.json").write_text("[" * 100_000)
     found = cache_module.find_bundles(tmp_path, "cpu")
     assert {key: bundle.path.relative_to(tmp_path).as_posix() for key, bundle in found.items()} == {
         ("a", "1"): "a/1/cpu",
@@ -288,6 +293,56 @@ def test_a_device_is_not_promised_twice() -> None:
     assert (store.opened[0].closed, ready(cache)) == (1, ["b"])
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_is_on_its_way_out_is_counted_as_room(ends: bool) -> None:
+    """`a` alone makes room, once its request has ended; that the others wait for it too is no reason to evict them."""
+    store = Store()
+    cache = on_device(
+        store, {"a": 60, "b": 20, "c": 20, "d": 60}, device_budget=100, patience=SECONDS if ends else 0.01
+    )
+    for name in "abc":
+        cache.load(name)
+    (lease,) = [cache._loaded["a", "1"]]  # as `lease` gives it, which would make it the one used last
+    lease.users += 1
+    if ends:
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(cache.load, "d")
+            while "a" in ready(cache):
+                time.sleep(0.001)
+            cache.release(lease)
+            loading.result(SECONDS)
+        assert ready(cache) == ["b", "c", "d"]
+    else:
+        with pytest.raises(cache_module.BudgetError, match="Try again"):
+            cache.load("d")
+        cache.release(lease)
+        assert ready(cache) == ["b", "c"]
+
+
+def test_a_model_that_fails_to_close_leaves_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store()
+    cache = on_device(store, {"a": 60, "b": 60}, device_budget=100, patience=0.01)
+    cache.load("a")
+
+    def close() -> None:
+        raise RuntimeError("the device is gone")
+
+    monkeypatch.setattr(store.opened[0], "close", close)
+    with pytest.raises(RuntimeError, match="the device is gone"):
+        cache.unload("a")
+    cache.load("b")
+    assert ready(cache) == ["b"]
+
+
+@pytest.mark.parametrize(("budget", "taken"), [(100, 1), (None, 500), (500, 500)])
+def test_a_limit_above_the_budget_is_no_need(budget: int | None, taken: int) -> None:
+    store = Store()
+    cache = cache_module.ModelCache(store, device_budget=budget)
+    cache.learn([cache_module.Known("a", "1", Path("/nowhere"), 1, 500, True)])
+    cache.load("a")
+    assert cache.states()[0].device_bytes == taken
+
+
 def test_a_device_that_is_not_left_is_not_waited_for_without_end() -> None:
     store = Store()
     cache = on_device(store, {"a": 60, "b": 60}, device_budget=100, patience=0.01)
@@ -307,21 +362,44 @@ CUDA = {"name": "CUDAExecutionProvider", "options": {}}
     ("peaks", "providers", "need"),
     [
         # The most that was measured, on whatever machine; one without a GPU says nothing.
-        ([700, None, 900], [CUDA], 900),
-        ([0], [], 0),
-        ([], [CUDA], 1234),
-        ([None], [{**CUDA, "options": {"gpu_mem_limit": "5000"}}], 5000),
-        ([], [], 0),
+        ([700, None, 900], [CUDA], (900, False)),
+        ([0], [], (0, False)),
+        ([], [CUDA], (1234, False)),
+        ([None], [{**CUDA, "options": {"gpu_mem_limit": "5000"}}], (5000, True)),
+        ([None], [{**CUDA, "options": {"gpu_mem_limit": str(2**64 - 1)}}], (1234, False)),
+        ([], [], (0, False)),
+        # What no measurement says.
+        ([-5, 0, math.inf, math.nan, "900", 10**400], [CUDA], (1234, False)),
+        ([-5, 700.0], [CUDA], (700, False)),
     ],
 )
 def test_what_a_bundle_takes_of_a_device(
-    tmp_path: Path, peaks: list[int | None], providers: list[dict[str, object]], need: int
+    tmp_path: Path, peaks: list[object], providers: list[dict[str, object]], need: tuple[int, bool]
 ) -> None:
     root = bundles.linear().write(tmp_path / "bundle")
     bundles.edit_json(root / "session.json", providers=[*providers, {"name": "CPUExecutionProvider", "options": {}}])
     (root / "measurements").mkdir()
     for index, peak in enumerate(peaks):
-        bundles.write_json(root / f"measurements/{index}.json", {"numbers": {"peak_device_bytes": peak}})
+        text = json.dumps({"numbers": {"peak_device_bytes": peak}}).replace("Infinity", "1e999")
+        (root / f"measurements/{index}.json").write_text(text)
     bundles.write_json(root / "measurements/untimed.json", {"numbers": None})
     (root / "measurements/torn.json").write_text("{")
+    (root / "measurements/deep.json").write_text("[" * 100_000)
     assert cache_module.device_need(root, 1234) == need
+
+
+@pytest.mark.parametrize(("left", "taken"), [(0, 100), (40, 60), (None, 5)])
+def test_what_a_model_took_is_by_how_much_less_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int | None, taken: int
+) -> None:
+    """A device that is full afterwards has 0 bytes left, which is not to say that nobody knows."""
+    root = bundles.linear().write(tmp_path / "bundle")
+    told = iter([100, left])
+    monkeypatch.setattr(models, "gpu_of", lambda _: 0)
+    monkeypatch.setattr(models.nvml, "free_bytes", lambda _: next(told))
+    opener = models.Opener(bundles.runtime_module("serving.metrics").Metrics(), models.Settings())
+    served = opener(cache_module.Known("linear", "1", root, 1, 5))
+    try:
+        assert served.device_bytes == taken
+    finally:
+        served.close()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -17,6 +18,10 @@ from loader import CUDA, TENSORRT, BundleError
 
 PATIENCE_SECONDS = 30.0  # as long as a request may take by default
 DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
+NO_LIMIT = 2**64 - 1  # gpu_mem_limit as ONNX Runtime has it by default
+# What reading JSON that anybody may have written ends with: it is not what was expected, of a size that no number has
+# (1e999), or nested without end.
+UNEXPECTED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
 Key = tuple[str, str]  # name, version
 
 
@@ -49,7 +54,8 @@ T = TypeVar("T", bound=Loaded)
 class Known:
     """A bundle on disk. `bytes` is the size of its graph, which loading it takes at the least.
 
-    `device_bytes` is what it takes of a device: as it was measured, or else at the least.
+    `device_bytes` is what it takes of a device: as it was measured, or else at the least; or, where `ceiling`, the most
+    that its session lets it take.
     """
 
     name: str
@@ -57,6 +63,7 @@ class Known:
     path: Path
     bytes: int
     device_bytes: int = 0
+    ceiling: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,13 +102,13 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def known_bundle(path: Path, manifest: Mapping[str, Any]) -> Known:
-    """What is known of a bundle before it is loaded; KeyError, TypeError or ValueError where it says too little."""
+    """What is known of a bundle before it is loaded; one of UNEXPECTED where it says too little."""
     weights = int(manifest["model"]["bytes"])
-    return Known(str(manifest["name"]), str(manifest["version"]), path, weights, device_need(path, weights))
+    return Known(str(manifest["name"]), str(manifest["version"]), path, weights, *device_need(path, weights))
 
 
-def device_need(path: Path, weights: int) -> int:
-    """Bytes of device memory that a bundle takes.
+def device_need(path: Path, weights: int) -> tuple[int, bool]:
+    """Bytes of device memory that a bundle takes, and whether that is only the most that it may.
 
     The most that an attached measurement saw in use, on whatever GPU. Without one, for a GPU, `gpu_mem_limit` where its
     session says it, and else its weights, which it takes at the least.
@@ -109,12 +116,19 @@ def device_need(path: Path, weights: int) -> int:
     measured = []
     for file in sorted((path / "measurements").glob("*.json")):
         try:
-            measured.append(int(json.loads(file.read_bytes())["numbers"]["peak_device_bytes"]))
-        except (OSError, ValueError, KeyError, TypeError):
+            peak = json.loads(file.read_bytes())["numbers"]["peak_device_bytes"]
+            if math.isfinite(peak) and peak > 0:
+                measured.append(int(peak))
+        except UNEXPECTED:
             continue  # nothing was timed there, or there was no GPU
     if measured:
-        return max(measured)
-    return max((int(options.get("gpu_mem_limit", weights)) for options in _on_gpu(path)), default=0)
+        return max(measured), False
+    on_gpu = _on_gpu(path)
+    if not on_gpu:
+        return 0, False
+    limits = [int(options.get("gpu_mem_limit", 0)) for options in on_gpu]
+    limit = max((limit for limit in limits if limit < NO_LIMIT), default=0)
+    return max(limit, weights), limit > weights
 
 
 def gpu_of(path: Path) -> int | None:
@@ -130,7 +144,7 @@ def _on_gpu(path: Path) -> list[dict[str, str]]:
         for options in found:
             for name in ("gpu_mem_limit", "device_id"):
                 int(options.get(name, 0))
-    except (OSError, ValueError, KeyError, TypeError):
+    except UNEXPECTED:
         return []  # loading it says what is wrong
     return found
 
@@ -144,7 +158,7 @@ def find_bundles(root: Path, target: str) -> dict[Key, Known]:
                 manifest = json.loads(path.read_bytes())
                 known = known_bundle(path.parent, manifest)
                 fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
-            except (OSError, ValueError, KeyError, TypeError):
+            except UNEXPECTED:
                 continue  # another program's manifest.json, or one that is being written
             if fits:
                 found[known.name, known.version] = known
@@ -229,7 +243,7 @@ class ModelCache(Generic[T]):
         `newest` takes the highest version there is, and makes it the one for requests that name none.
 
         Raises:
-            BundleError: It cannot be loaded; whatever was loaded before still is.
+            BundleError: It cannot be loaded; whatever was loaded before still is, but for what was evicted for it.
         """
         with self._lock:
             if newest:
@@ -262,6 +276,9 @@ class ModelCache(Generic[T]):
 
     def _load(self, key: Key) -> None:
         known = self._known[key]
+        if known.ceiling and self.device_budget is not None and known.device_bytes > self.device_budget:
+            # More than there is was allowed, which is not to need it.
+            known = replace(known, device_bytes=known.bytes, ceiling=False)
         with self._one_load:
             who = f"{known.name} {known.version}"
             self._make_room(
@@ -295,10 +312,10 @@ class ModelCache(Generic[T]):
         until = time.monotonic() + self._patience
         while True:
             with self._lock:
-                short, short_device = self._is_short(host, device)
-                if not short and not short_device:
+                short, short_device, occupied = self._is_short(host, device)
+                if not short and not short_device and not occupied:
                     return
-                # One that holds nothing of what is short makes no room.
+                # One that holds nothing of what is short makes no room, and what is on its way out need not be made.
                 key = next(
                     (
                         key
@@ -316,15 +333,17 @@ class ModelCache(Generic[T]):
                 if self._on_evict is not None:
                     self._on_evict()
 
-    def _is_short(self, host: Need, device: Need) -> tuple[bool, bool]:
-        """Whether the host, and the device, lack room; under the lock."""
+    def _is_short(self, host: Need, device: Need) -> tuple[bool, bool, bool]:
+        """Whether host and device lack room, and whether models on their way out still have it; under the lock."""
         loaded = [lease.loaded for lease in self._loaded.values()]
-        taken = sum(entry.bytes for entry in loaded)
+        taken, on_device = (sum(sizes) for sizes in ([e.bytes for e in loaded], [e.device_bytes for e in loaded]))
         # A session gives its memory back when it is closed and not before: on a device there is no other to take.
-        on_device = sum(entry.device_bytes for entry in [*loaded, *(lease.loaded for lease in self._leaving)])
+        leaving = sum(lease.loaded.device_bytes for lease in self._leaving)
+        limit = math.inf if self.device_budget is None else self.device_budget
         return (
             self.budget is not None and taken + host.bytes > self.budget,
-            self.device_budget is not None and on_device + device.bytes > self.device_budget,
+            on_device + device.bytes > limit,
+            on_device + leaving + device.bytes > limit,
         )
 
     def _retire(self, key: Key) -> None:
@@ -339,10 +358,12 @@ class ModelCache(Generic[T]):
             self._close(lease)
 
     def _close(self, lease: Lease[T]) -> None:
-        lease.loaded.close()
-        with self._lock:
-            self._leaving.remove(lease)
-            self._freed.notify_all()
+        try:
+            lease.loaded.close()
+        finally:
+            with self._lock:
+                self._leaving.remove(lease)
+                self._freed.notify_all()
 
     def unload(self, name: str) -> None:
         """Retire every version of a model; requests that run on one still end there.

@@ -94,8 +94,9 @@ class Opener:
             # What another model left free is taken first, and does not show: weights take their size at the least.
             taken = max(rss_bytes() - before, int(model.manifest["model"]["bytes"]))
             device_taken = known.device_bytes
-            if gpu is not None and free is not None:
-                device_taken = max(device_taken, free - (nvml.free_bytes(gpu) or free))
+            left = None if gpu is None else nvml.free_bytes(gpu)
+            if free is not None and left is not None:
+                device_taken = max(device_taken, free - left)
             served = Served(model, self.metrics, self.settings, taken, device_taken)
         except BaseException:
             self.metrics.loads.labels("failure").inc()

@@ -203,7 +203,7 @@ def _load(options: Options, cache: ModelCache[Served]) -> Callable[[], None] | N
     manifest = read_manifest(options.bundle, "none")  # loading it verifies
     name, version, target = (str(manifest.get(key)) for key in ("name", "version", "target"))
     weights = int(manifest.get("model", {}).get("bytes", 0))
-    own = Known(name, version, options.bundle, weights, device_need(options.bundle, weights))
+    own = Known(name, version, options.bundle, weights, *device_need(options.bundle, weights))
     cache.learn([own])
     cache.load(name, newest=True)
     for served in cache.leased():
