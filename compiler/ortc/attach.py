@@ -157,6 +157,13 @@ def _what_ships(found: Measurement, file: Path, bundle: Path, manifest: Manifest
                 f"{file} is not of what {bundle} ships: it was measured with {what} {measured}, the bundle has {ships}",
                 help="measure again with what requirements.txt of the bundle pins, without ORT_INTRA_OP_NUM_THREADS",
             )
+    left, names = found.fallback, manifest.placement.shape_nodes
+    if left is not None and left.shape_nodes > (most := sum(map(len, names.values()))):
+        raise StageError(
+            f"{file} is not of what {bundle} ships: it has {left.shape_nodes} nodes that compute shapes, the manifest "
+            f"names {most}",
+            help="measure again with the bundle's own runtime/measure.py",
+        )
     if found.measured > datetime.now(UTC) + AHEAD:
         raise StageError(
             f"{file} says that it was measured at {found.measured.isoformat()}, which is still to come",

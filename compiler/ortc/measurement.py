@@ -176,6 +176,8 @@ def read_measurement(file: Path) -> Measurement:
             f"{file} is no measurement that this ortc reads: {where}: {first['msg']}", help=AGAIN
         ) from None
     left = measurement.fallback
+    if left is not None and len(left.named) > left.nodes:
+        raise StageError(f"{file} names {len(left.named)} of {left.nodes} nodes on the CPU", help=AGAIN)
     if left is not None and measurement.providers != (CPU,):
         counted = measurement.placement.get(CPU, 0)
         if left.nodes + left.shape_nodes != counted:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ortc.mix import IN, mixed
@@ -35,6 +35,7 @@ def can_be_refined(entry: Tried) -> bool:
 
 
 def _is_inexact(verdict: Verdict) -> bool:
+    """Of a verdict that failed; of any other, whether it is about accuracy."""
     return verdict.gate.removesuffix(ON_CPU) in ACCURACY_GATES
 
 
@@ -122,7 +123,7 @@ def _trade(found: Sensitivity, ladder: Ladder, judged: list[Tried], base: Tried)
     return Trade(
         variant=base.made.variant.name,
         precision=base.made.variant.precision,
-        limits={v.gate: float(v.limit.removeprefix(">= ")) for v in base.verdicts if v.gate in _accuracy((v,))},
+        limits=_limits([*(entry.verdicts for entry in judged), *(step.verdicts for step in found.steps)]),
         nodes=tuple(
             TradeNode(name=node.name, operator=node.operator, elements=node.elements, error=node.error)
             for node in found.nodes
@@ -142,16 +143,26 @@ def _label(base: Tried, blocks: tuple[str, ...], exclude: tuple[str, ...]) -> st
     return ", ".join(parts) or f"all {IN[base.made.variant.precision]}"
 
 
+def _limits(judged: Iterable[tuple[Verdict, ...]]) -> dict[str, float]:
+    """Of each gate that has a least value; what is no number has no cosine, and others of its kind say the limit."""
+    return {
+        verdict.gate.removesuffix(ON_CPU): float(verdict.limit.removeprefix(">= "))
+        for verdicts in judged
+        for verdict in verdicts
+        if _is_inexact(verdict) and verdict.limit.startswith(">= ")
+    }
+
+
 def _accuracy(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
     """What the gates of accuracy saw, those that are numbers with a least value."""
     found = {}
     for verdict in verdicts:
-        if verdict.gate in ACCURACY_GATES and verdict.limit.startswith(">= "):
+        if _is_inexact(verdict) and verdict.limit.startswith(">= "):
             try:
                 observed = float(verdict.observed)
             except ValueError:
                 continue
             # What overflows has no accuracy, and JSON no number for that.
             if math.isfinite(observed):
-                found[verdict.gate] = observed
+                found[verdict.gate.removesuffix(ON_CPU)] = observed
     return found

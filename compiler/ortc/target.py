@@ -13,6 +13,8 @@ Calibration = Literal["minmax", "percentile", "entropy", "moving-average"]
 Fallback = Literal["int8-weights", "fp32"]
 Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Rewrite = Literal["merge-projections", "fuse", "embeddings", "half", "bfloat16"]
+SHORT: dict[str, str] = {"half": "fp16", "bfloat16": "bf16"}
+"""Precisions of 16 bits, by the rewrite that brings them in."""
 Concurrency = Literal["one", "physical"]
 RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
 
@@ -198,6 +200,21 @@ class TargetProfile(Model):
     placement: Placement = Field(default_factory=Placement, description="What may run on the CPU.")
     gates: Gates = Field(default_factory=Gates, description="Budgets that hold when the spec sets none.")
     image: Image = Field(description="What the Dockerfile is rendered from.")
+
+    @model_validator(mode="after")
+    def _precisions_are_those_of_the_graphs(self) -> Self:
+        for variant in self.variants:
+            made = next((SHORT[name] for name in variant.rewrites if name in SHORT), None)
+            if made is not None and made != variant.precision:
+                raise ValueError(
+                    f"`{variant.name}` has precision `{variant.precision}`, and its rewrites make it `{made}`: the one "
+                    "for fp16 is `half`, that for bf16 `bfloat16`"
+                )
+            if variant.fallback and made is None and variant.quantization == "none":
+                raise ValueError(f"`{variant.name}` has a `fallback`, and neither integers nor a rewrite to 16 bits")
+            if made is not None and "int8-weights" in variant.fallback:
+                raise ValueError(f"`{variant.name}` has the `fallback` int8-weights, which is for int8; use fp32")
+        return self
 
     @model_validator(mode="after")
     def _stand_ins_are_for_others(self) -> Self:

@@ -182,11 +182,11 @@ class TargetBuilder:
                     variant=other.name, graph_level=None, outcome="left out", reason=reason
                 )
             return self._judge(entry, None, None, (), f"not measured: {absent}")
-        base = next((entry for entry in self.failed if can_be_refined(entry)), None)
-        mixed = None if base is None else self._mix(base, partial(check_on_cpu, self.builder))
-        if mixed is None:
-            return self._nothing_passed()
-        return self._judge(mixed, None, None, (), f"not measured: {absent}; {mixed.lowered}")
+        for base in [entry for entry in self.failed if can_be_refined(entry)]:
+            mixed = self._mix(base, partial(check_on_cpu, self.builder))
+            if mixed is not None:
+                return self._judge(mixed, None, None, (), f"not measured: {absent}; {mixed.lowered}")
+        return self._nothing_passed()
 
     def _distinct(self, entries: Sequence[Tried]) -> list[Tried]:
         """Variants without those that come to the same graph in the same session: they would race themselves."""

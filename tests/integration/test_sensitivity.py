@@ -12,9 +12,11 @@ from typing import Any
 
 import onnx
 import pytest
+import yaml
 from tests.support import outlier
 from tests.support.builds import Build, Compiler
 
+from ortc.resources import targets_dir
 from ortc.units import format_bytes
 
 pytestmark = pytest.mark.integration
@@ -46,7 +48,7 @@ def mixed(ortc: Compiler, project: Path) -> Mixed:
     return build
 
 
-def target(build: Build, kind: outlier.Kind) -> dict[str, Any]:
+def target(build: Build, kind: str) -> dict[str, Any]:
     found: dict[str, Any] = build.report(f"outlier-{kind}")["targets"][0]
     return found
 
@@ -111,11 +113,30 @@ def test_what_overflows_stays_in_float32(ortc: Compiler, project: Path) -> None:
     assert set(found["mix"]["exclude"]) == beyond
     assert len(trade["nodes"]) == 3 * outlier.LAYERS
     assert all(point["p50_ms"] is None for point in trade["points"]), "a time on this host says nothing"
+    assert trade["limits"] == {"cosine": outlier.COSINE["overflow"]}
+    shipped = next(point for point in trade["points"] if point["data"] == "held out" and point["passes"])
+    assert shipped["accuracy"]["cosine"] >= trade["limits"]["cosine"]
     graph = onnx.load(build.bundle("outlier-overflow", "server-gpu") / "model" / "model.onnx")
     weights = {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     assert sorted(weights.values()).count(onnx.TensorProto.FLOAT) == 3
     assert f"of {3 * outlier.LAYERS} nodes {len(beyond)} in float32" in build.stdout
     assert "in float16" in build.stdout
+
+
+def test_without_a_gpu_the_next_variant_is_mixed_where_no_mix_of_the_first_is_right(
+    ortc: Compiler, project: Path
+) -> None:
+    profile = yaml.safe_load((targets_dir() / "server-gpu.yaml").read_text("utf-8"))
+    known = {variant["name"]: variant for variant in profile["variants"]}
+    own = {**profile, "name": "two", "variants": [known["bf16"], known["fp16"]]}
+    (project / "targets").mkdir()
+    (project / "targets" / "two.yaml").write_text(yaml.safe_dump(own), "utf-8")
+    spec = {**outlier.write(project, "overflow"), "name": "outlier-two", "targets": {"two": {"unmeasured": "allow"}}}
+    spec["accuracy"]["cosine"] = 0.999998
+    (project / "two.yaml").write_text(json.dumps(spec), "utf-8")
+    found = target(ortc.build(project / "two.yaml", output=project / "dist").succeeded(), "two")
+    assert found["variant"] == "fp16-mixed"
+    assert [trade["variant"] for trade in found["trades"]] == ["bf16", "fp16"]
 
 
 def test_the_same_inputs_give_the_same_bytes(mixed: Mixed, project: Path, tmp_path: Path, make_cache: Any) -> None:

@@ -444,7 +444,11 @@ def on_cuda(tmp_path: Path) -> Path:
     """A bundle for CUDA that allows one node on the CPU and two copies."""
     root = whole_bundle(tmp_path / "gpu")
     edit_json(root / "session.json", providers=[{"name": name, "options": {}} for name in (CUDA, CPU)])
-    placement = {"max_cpu_nodes": 1, "max_memcpy_nodes": 2, "shape_nodes": {"Concat": ["a", "b"]}}
+    placement = {
+        "max_cpu_nodes": 1,
+        "max_memcpy_nodes": 2,
+        "shape_nodes": {"Concat": ["a", "b"], "Gather": list("cdefg")},
+    }
     edit_json(root / "manifest.json", placement=placement)
     return seal(root)
 
@@ -483,6 +487,11 @@ def test_what_was_left_to_the_cpu_is_shown(on_cuda: Path, write: Write, capsys: 
 
 
 def test_counts_that_do_not_add_up_are_refused(on_cuda: Path, write: Write) -> None:
+    with pytest.raises(StageError, match="it has 8 nodes that compute shapes, the manifest names 7"):
+        attach(on_cuda, write(of=on_cuda, **left(0, 8)))
+    named = left(0, 7) | {"fallback": {"nodes": 0, "shape_nodes": 7, "named": ["Conv 'x'"]}}
+    with pytest.raises(StageError, match="names 1 of 0 nodes on the CPU"):
+        attach(on_cuda, write(of=on_cuda, **named))
     changes = left(1, 7) | {"placement": {CUDA: 40, CPU: 9}}
     with pytest.raises(StageError, match="tells 1 nodes and 7 for shapes apart, of 9 on the CPU"):
         attach(on_cuda, write(of=on_cuda, **changes))

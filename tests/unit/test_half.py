@@ -187,6 +187,39 @@ def test_what_is_kept_stays_in_float32_and_what_moves_its_results_with_it(tmp_pa
     np.testing.assert_allclose(answers(model, tmp_path)[0], ((X @ W).T @ tensors["v"]).ravel(), rtol=1e-3, atol=1e-3)
 
 
+def test_what_moves_numbers_that_no_node_has_rounded_can_be_kept(tmp_path: Path) -> None:
+    """Of an input, and of an operator that stays in float32; integers round nothing, and are none of them."""
+    nodes = [
+        node("Reshape", "x shape", "r"),
+        node("MatMul", "r w", "z"),
+        node("Exp", "z", "e"),
+        node("Transpose", "e", "t", perm=[1, 0]),
+        node("Shape", "x", "s"),
+        node("Gather", "s zero", "n"),
+        node("Expand", "t n", "y"),
+    ]
+    tensors = {"w": 1e-6 * W, "shape": np.array([-1, SIZE]), "zero": np.array([0])}
+    model = make(nodes, tensors)
+    assert [entry.name for entry in rounding(model, FLOAT16)] == ["Reshape_r", "MatMul_z", "Transpose_t"]
+    shorten(model, FLOAT16, ("Reshape_r", "MatMul_z"))
+    x = 1e6 * np.abs(X[:1])
+    found = answers(model, tmp_path, x)[0]
+    np.testing.assert_allclose(found, np.exp(x @ (1e-6 * W)).T, rtol=1e-2)
+
+
+def test_a_name_of_no_node_is_told() -> None:
+    with pytest.raises(NotApplicable, match="no node is called `nowhere`"):
+        shorten(make([node("MatMul", "x w", "y")], {"w": W}), FLOAT16, ("nowhere",))
+
+
+def test_a_graph_that_gives_16_bits_is_checked_too(tmp_path: Path) -> None:
+    model = make([node("MatMul", "x w", "z"), node("Cast", "z", "h", to=10), node("Neg", "h", "y")], {"w": W}, kind=10)
+    half(model)
+    found = answers(model, tmp_path)[0]
+    assert [value.name for value in model.graph.outputs] == ["y"]
+    np.testing.assert_allclose(found, -(X @ W), rtol=1e-2, atol=1e-2)
+
+
 def test_types_that_a_graph_does_not_tell_are_found(tmp_path: Path) -> None:
     graph = helper.make_graph(
         [node("MatMul", "x w", "z"), node("Relu", "z", "y")],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ortc.load import load_profile
 from ortc.plan import AxisPlan, ExportPlan, InputPlan, Plan, Search, TuningPlan, canonical, digest
 from ortc.render import render
 from ortc.resolve import engine_of, padded_axis, resolve, variants_for, why_not
-from ortc.target import GraphLevel
+from ortc.target import GraphLevel, TargetProfile
 from ortc.versions import pins
 
 BERT = ROOT / "specs" / "bert.yaml"
@@ -139,6 +140,23 @@ def test_what_the_spec_says_goes_before_the_profile() -> None:
 def test_only_the_targets_asked_for() -> None:
     assert [entry.name for entry in plan(BERT).targets] == ["server-gpu", "cpu", "edge"]
     assert [entry.name for entry in plan(BERT, targets=("edge", "server-gpu")).targets] == ["server-gpu", "edge"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"precision": "fp32"}, "`v` has precision `fp32`, and its rewrites make it `fp16`"),
+        ({"precision": "fp16", "rewrites": ["bfloat16"]}, "its rewrites make it `bf16`"),
+        ({"precision": "fp32", "rewrites": []}, "`v` has a `fallback`, and neither integers nor a rewrite to 16 bits"),
+        ({"fallback": ["int8-weights"]}, "`v` has the `fallback` int8-weights, which is for int8"),
+    ],
+)
+def test_precisions_of_a_profile_are_those_of_its_graphs(changes: dict[str, Any], why: str) -> None:
+    document = load_profile("server-gpu").model_dump(mode="json")
+    variant = {"name": "v", "precision": "fp16", "rewrites": ["half"], "fallback": ["fp32"]}
+    assert TargetProfile.model_validate_json(json.dumps({**document, "variants": [variant]})).variants[0].name == "v"
+    with pytest.raises(ValidationError, match=re.escape(why)):
+        TargetProfile.model_validate_json(json.dumps({**document, "variants": [{**variant, **changes}]}))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "auto"])

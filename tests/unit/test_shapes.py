@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ortc.stages.shapes import shape_nodes
@@ -21,15 +22,22 @@ def node(operator: str, inputs: str, output: str, **attributes: Any) -> onnx.Nod
 
 
 def found(
-    *nodes: onnx.NodeProto, outputs: tuple[str, ...] = ("y",), inputs: dict[str, int] | None = None
+    *nodes: onnx.NodeProto,
+    outputs: tuple[str, ...] = ("y",),
+    inputs: dict[str, int] | None = None,
+    shape: tuple[int, ...] | None = (1,),
+    tensors: dict[str, NDArray[Any]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Over x [batch, 8] and int64 constants zero, one, two."""
+    """Over x [batch, 8], other inputs of a shape, tensors, and int64 constants zero, one, two."""
     numbers = {name: np.array([value], dtype=np.int64) for value, name in enumerate(("zero", "one", "two"))}
-    constants = [numpy_helper.from_array(array, name) for name, array in numbers.items()]
+    constants = [numpy_helper.from_array(array, name) for name, array in {**numbers, **(tensors or {})}.items()]
     graph = helper.make_graph(
         list(nodes),
         "graph",
-        [helper.make_tensor_value_info(n, t, None) for n, t in {"x": FLOAT, **(inputs or {})}.items()],
+        [
+            helper.make_tensor_value_info("x", FLOAT, ["batch", 8]),
+            *(helper.make_tensor_value_info(name, kind, shape) for name, kind in (inputs or {}).items()),
+        ],
         [helper.make_tensor_value_info(name, FLOAT, None) for name in outputs],
         constants,
     )
@@ -74,6 +82,53 @@ def test_what_is_computed_of_values_is_data_even_where_it_becomes_a_shape() -> N
 @pytest.mark.parametrize(("beside", "expected"), [("sizes", {"Max": ("wanted",), "Shape": ("sizes",)}), ("one", {})])
 def test_an_input_of_the_graph_counts_only_beside_a_shape(beside: str, expected: dict[str, tuple[str, ...]]) -> None:
     assert found(SIZES, node("Max", f"asked {beside}", "wanted"), FOLD, inputs={"asked": INT}) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "counts"),
+    [(INT, (), True), (INT, (3,), True), (INT, (2, 8), False), (FLOAT, (1,), False), (INT, None, False)],
+)
+def test_only_a_few_integers_of_an_input_are_a_shape(kind: int, shape: tuple[int, ...] | None, counts: bool) -> None:
+    names = found(SIZES, node("Max", "asked sizes", "wanted"), FOLD, inputs={"asked": kind}, shape=shape)
+    assert ("Max" in names) == counts
+
+
+def test_values_that_end_as_a_shape_are_data() -> None:
+    """What is computed of an input's values costs what it costs, wherever it ends."""
+    chain = (
+        SIZES,
+        node("Gather", "sizes zero", "rows"),
+        node("Cast", "rows", "number", to=FLOAT),
+        node("Mul", "x number", "scaled"),
+        node("MatMul", "scaled w", "product"),
+        node("ReduceMax", "product", "most", keepdims=0),
+        node("Cast", "most", "end", to=INT),
+        node("Reshape", "end one", "wanted"),
+        FOLD,
+    )
+    assert found(*chain, tensors={"w": np.ones((8, 1), np.float32)}) == {}
+
+
+@pytest.mark.parametrize(("size", "counts"), [(100, True), (101, False)])
+def test_a_table_is_data(size: int, counts: bool) -> None:
+    names = found(SIZES, node("Gather", "table sizes", "wanted"), FOLD, tensors={"table": np.arange(size)})
+    assert ("Gather" in names) == counts
+    constant = node("Constant", "", "table", value=numpy_helper.from_array(np.arange(size)))
+    assert ("Gather" in found(SIZES, constant, node("Gather", "table sizes", "wanted"), FOLD)) == counts
+
+
+def test_what_computes_the_same_as_data_is_data() -> None:
+    """ONNX Runtime makes one node of two that are equal, and either name may stay."""
+    twice = (
+        SIZES,
+        node("Gather", "sizes zero", "for_data"),
+        node("Gather", "sizes zero", "for_shape"),
+        node("Gather", "sizes one", "other"),
+        node("Cast", "for_data", "number", to=FLOAT),
+        node("Concat", "for_shape other", "wanted", axis=0),
+        node("Reshape", "x wanted", "folded"),
+    )
+    assert found(*twice, node("Div", "folded number", "y")) == {"Concat": ("wanted",), "Gather": ("other",)}
 
 
 def test_the_ends_of_a_range_are_shapes_and_its_numbers_are_data() -> None:

@@ -120,10 +120,12 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
     Returns the number of operators of `COMPUTE` that were converted.
 
     Raises:
-        NotApplicable: the graph has branches or bodies, or a value of unknown type.
+        NotApplicable: the graph has branches or bodies, a value of unknown type, or no node of a name in `keep`.
     """
     import onnx_ir as ir
 
+    if unknown := sorted(set(keep) - {node_name(node) for node in model.graph}):
+        raise NotApplicable(f"no node is called `{unknown[0]}`, which was to stay in float32")
     nodes = _short(model, to, keep)
     converter = _Converter(model, to)
     outputs = list(model.graph.outputs)
@@ -150,12 +152,22 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
 def rounding(model: ir.Model, to: Format) -> list[ir.Node]:
     """The nodes that a format rounds the results of, in the graph's order: any of them can be kept in float32.
 
-    What only moves numbers follows the node that made them.
+    What only moves numbers follows the node that made them in that format; numbers of an input, or of an operator that
+    stays in float32, it rounds itself.
 
     Raises:
         NotApplicable: as `half`.
     """
-    return [node for node in _short(model, to) if not _moves(node)]
+    import onnx_ir as ir
+
+    short = _short(model, to)
+    found = []
+    for node in short:
+        source = node.inputs[0] if _moves(node) else None
+        follows = source is not None and source.producer() in short
+        if not follows and any(value.dtype == ir.DataType.FLOAT for value in node.outputs):
+            found.append(node)
+    return found
 
 
 def _short(model: ir.Model, to: Format, keep: Collection[str] = ()) -> dict[ir.Node, None]:

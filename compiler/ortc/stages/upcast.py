@@ -47,7 +47,9 @@ def compute_in_float32(model: ir.Model) -> None:
         for value in list(node.outputs):
             if value.dtype is not None and value.dtype in small:
                 rounded = cast(value, value.dtype, names)
-                ir.convenience.replace_all_uses_with(value, rounded.outputs[0])
+                if value.is_graph_output():
+                    value.name, rounded.outputs[0].name = rounded.outputs[0].name, value.name
+                ir.convenience.replace_all_uses_with(value, rounded.outputs[0], replace_graph_outputs=True)
                 rounded.replace_input_with(0, value)
                 value.type = ir.TensorType(ir.DataType.FLOAT)
                 model.graph.insert_after(node, rounded)
