@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -247,37 +246,65 @@ def test_metrics_count_what_was_served(server: Running) -> None:
 # --- NaN, load and time --------------------------------------------------------------------------------------------
 
 
-def test_a_full_queue_a_slow_client_and_nan_are_told_apart(tmp_path: Path) -> None:
-    bundle = bundles.linear().write(tmp_path / "bundle")
-    infer = "/v2/models/linear/infer"
-    rows = np.ones((16, 4), np.float32)
-    content, length = binary_body({"x": rows}, {"x": "FP32"})
-    bad = rows.copy()
+@pytest.fixture(scope="module")
+def server_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return bundles.linear().write(tmp_path_factory.mktemp("linear") / "bundle")
+
+
+LINEAR = "/v2/models/linear/infer"
+
+
+def rows() -> tuple[bytes, dict[str, str]]:
+    """A request to the `linear` bundle in binary, and its headers."""
+    content, length = binary_body({"x": np.ones((16, 4), np.float32)}, {"x": "FP32"})
+    return content, {"Inference-Header-Content-Length": length}
+
+
+def test_nan_is_refused_as_an_input(server_bundle: Path) -> None:
+    bad = np.ones((16, 4), np.float32)
     bad[3, 2] = np.nan
-    headers = {"Inference-Header-Content-Length": length}
-    arguments = ("--queue-size", "0", "--request-seconds", "1.5", "--max-buffered-bytes", "1000")
-    with serve(bundle, *arguments) as running:
-        assert running.exchange("POST", infer, content, headers)[0] == 200
-        status, _, answer = running.exchange("POST", infer, binary_body({"x": bad}, {"x": "FP32"})[0], headers)
+    content, length = binary_body({"x": bad}, {"x": "FP32"})
+    with serve(server_bundle) as running:
+        status, _, answer = running.exchange("POST", LINEAR, content, {"Inference-Header-Content-Length": length})
         assert (status, b"holds NaN" in answer) == (400, True)
-        half = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{" % infer.encode()
+        running.stop()
+
+
+def test_a_body_that_does_not_arrive_is_refused(server_bundle: Path) -> None:
+    half = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{" % LINEAR.encode()
+    with serve(server_bundle, "--request-seconds", "0.5") as running:
+        assert raw(running.port, half).startswith(b"HTTP/1.1 408")
+        assert running.metric("ortc_request_errors_total", kind="slow-body") == 1
+        running.stop()
+
+
+def test_all_bodies_together_are_bounded(server_bundle: Path) -> None:
+    content, headers = rows()
+    half = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{" % LINEAR.encode()
+    # The slow client has until the end of the test, however long that takes.
+    with serve(server_bundle, "--request-seconds", "1000", "--max-buffered-bytes", "1000") as running:
         with socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as slow:
             slow.sendall(half)
-            statuses = set()
-            while not {200, 503} <= statuses:  # 503 while the slow request holds the bytes of its body, 200 after
-                status, found, _ = running.exchange("POST", infer, content, headers)
-                statuses.add(status)
-                assert status == 200 or found["retry-after"] == "1"
-            assert slow.recv(100).startswith(b"HTTP/1.1 408")
-        assert running.metric("ortc_request_errors_total", kind="slow-body") == 1
+            status, found = 200, dict[str, str]()
+            while status == 200:  # until the server has read the head of the slow request
+                status, found, _ = running.exchange("POST", LINEAR, content, headers)
+            assert (status, found["retry-after"]) == (503, "1")
+        while running.exchange("POST", LINEAR, content, headers)[0] != 200:
+            pass
+        running.stop()
+
+
+def test_a_full_queue_refuses_with_the_time_to_come_back(server_bundle: Path) -> None:
+    content, headers = rows()
+    with serve(server_bundle, "--queue-size", "0", "--request-seconds", "1000") as running:
         with ThreadPoolExecutor(16) as pool:
             found_statuses: set[int] = set()
             while 429 not in found_statuses:
-                done = [pool.submit(running.exchange, "POST", infer, content, headers) for _ in range(64)]
+                done = [pool.submit(running.exchange, "POST", LINEAR, content, headers) for _ in range(64)]
                 answers = [one.result(SECONDS) for one in done]
                 found_statuses |= {status for status, _, _ in answers}
-                assert all("retry-after" in found for status, found, _ in answers if status in (429, 503))
-        assert found_statuses <= {200, 429, 503}
+                assert all("retry-after" in found for status, found, _ in answers if status == 429)
+        assert found_statuses <= {200, 429}
         running.stop()
 
 
@@ -366,15 +393,18 @@ def test_sigterm_under_load_fails_no_request_that_was_being_answered(tmp_path: P
 
 def test_after_sigterm_it_serves_on_for_as_long_as_asked(tmp_path: Path) -> None:
     bundle = bundles.text().write(tmp_path / "bundle")
-    with serve(bundle, "--shutdown-delay-seconds", "3") as running:
-        began = time.monotonic()
+    with serve(bundle, "--shutdown-delay-seconds", "100000") as running:
         running.process.send_signal(signal.SIGTERM)
         while running.request("GET", "/v2/health/ready")[0] != 503:
             pass
         status, headers, _ = running.exchange("POST", INFER, body([[1]]))
-        if time.monotonic() - began < 2:  # else the machine was busy for so long that it may have ended its delay
-            assert (status, headers["connection"]) == (200, "close")
-        assert running.process.wait(SECONDS) == 0
+        assert (status, headers["connection"]) == (200, "close")
+        running.stop(signal.SIGINT)  # the second signal ends at once
+
+
+def test_the_delay_before_a_drain_ends(tmp_path: Path) -> None:
+    with serve(bundles.text().write(tmp_path / "bundle"), "--shutdown-delay-seconds", "0.2") as running:
+        running.stop()
 
 
 def test_an_unfit_bundle_is_served_only_when_asked_for(tmp_path: Path) -> None:
@@ -445,8 +475,3 @@ def test_options_that_make_no_sense_are_told(server_bundle: Path, arguments: tup
     _, log = process.communicate(timeout=SECONDS)
     assert process.returncode == 2
     assert message in log
-
-
-@pytest.fixture(scope="module")
-def server_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.linear().write(tmp_path_factory.mktemp("linear") / "bundle")

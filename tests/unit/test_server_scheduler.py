@@ -202,7 +202,8 @@ def test_what_is_over_at_once_runs_in_the_event_loop_and_says_the_same(model: An
     with scheduling(model, recorder, inline_seconds=60.0) as scheduler:
         asyncio.run(main(scheduler))
     assert threads == {True, False}
-    assert [batch[0] for batch in recorder.batches] == list(range(30))
+    # A thread reports its run after the answer: by then the event loop may have reported the next run.
+    assert sorted(batch[0] for batch in recorder.batches) == list(range(30))
 
 
 @pytest.mark.parametrize(
