@@ -19,7 +19,8 @@ from ortc.pipeline import is_published
 from ortc.plan import AxisPlan, CasePlan, Frozen, Plan, Shape
 from ortc.progress import Progress
 from ortc.report import Contender
-from ortc.stages.measure import REFERENCE, REST_SECONDS, Turn, interleave, start_times
+from ortc.stages.measure import REFERENCE, start_times
+from ortc.stages.turns import Turn, interleave
 from ortc.statistics import Interval, percentile, ratio_of_rounds
 from ortc.store import Store
 from ortc.target_build import build_target
@@ -36,8 +37,9 @@ ROUNDS, LEAST_ROUNDS = 20, 6
 """Fewer rounds than six give no interval of a ratio."""
 RACE_SECONDS = 60.0
 """What the rounds at one batch size may take: slow models, and busy machines, get fewer of them."""
-TURN_SECONDS, MOST_RUNS = 0.6, 500
-"""A turn's counted runs: 20 turns of them give p99 an interval where a request takes less than about 30 ms."""
+TURN_SECONDS, LEAST_RUNS = 0.6, 2
+"""Every contender's turn lasts at least as long: 20 of them give p99 an interval where a request takes less than about
+30 ms."""
 STARTS = 3
 
 
@@ -261,7 +263,8 @@ def _at(
             versions[candidate.package] = loaded["versions"]["onnxruntime"]
             started.append(Started(candidate.name, worker))
         running = [entry for entry in started if entry.worker is not None]
-        outcome = interleave(_turns(running, inputs), inputs, ROUNDS, least=LEAST_ROUNDS, seconds=RACE_SECONDS)
+        turns = [Turn(entry.name, entry.worker, LEAST_RUNS) for entry in running if entry.worker is not None]
+        outcome = interleave(turns, inputs, ROUNDS, turn=TURN_SECONDS, least=LEAST_ROUNDS, seconds=RACE_SECONDS)
         contenders = {entry.name: entry for entry in outcome}
         peaks = {e.name: int(e.worker.call("info")["peak_rss_bytes"]) for e in running if e.worker is not None}
     for candidate in candidates:
@@ -303,17 +306,6 @@ def _pytorch(context: Context, stack: ExitStack, inputs: Path) -> list[Started]:
             stack.push(starting.pop_all())
             started.append(entry)
     return started
-
-
-def _turns(running: Sequence[Started], inputs: Path) -> list[Turn]:
-    """How often each runs in a turn."""
-    turns = []
-    for entry in running:
-        if entry.worker is not None:
-            time.sleep(REST_SECONDS)
-            seconds = min(entry.worker.bench(inputs, runs=2, warmup=1)) / 1000
-            turns.append(Turn(entry.name, entry.worker, min(MOST_RUNS, max(1, int(TURN_SECONDS / seconds)))))
-    return turns
 
 
 def row(entry: Started, contenders: dict[str, Contender], peak: int | None) -> Row:

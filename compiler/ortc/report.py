@@ -61,10 +61,16 @@ class Check(Frozen):
 
 
 class Contender(Frozen):
-    """Times of one contender, in milliseconds, by round: of each request, or of a request's share in a crowd."""
+    """Times of one contender, in milliseconds, by round: of each request, or of a request's share in a crowd.
+
+    `wall_seconds` is how long the counted runs of each round took together, and `cpu_seconds` what all threads of its
+    process computed meanwhile. Both are empty where they were not recorded.
+    """
 
     name: str
     rounds: tuple[tuple[float, ...], ...]
+    wall_seconds: tuple[float, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
 
     def samples(self) -> tuple[float, ...]:
         """All counted samples."""

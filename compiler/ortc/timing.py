@@ -18,8 +18,12 @@ from ortc.publish import seal
 from ortc.report import Race
 from ortc.search import name_of
 from ortc.stages import measure
+from ortc.stages.turns import REST_SECONDS
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
+
+CODE = ("stages/measure.py", "stages/turns.py", "worker.py", "crew.py", "reference/__main__.py")
+"""What decides how something is timed, for cache keys."""
 
 
 def race(
@@ -61,7 +65,7 @@ def race(
         "host": context.host.fingerprint(),
         "threads": cores(),
         "quantity": quantity,
-        "code": code_digest("stages/measure.py", "worker.py", "crew.py"),
+        "code": code_digest(*CODE),
     }
 
     def run(output: Path) -> dict[str, Any]:
@@ -102,7 +106,7 @@ def start(builder: VariantBuilder, entry: Tried, starts: int = measure.START_RUN
     """Seconds from process start to the first answer of a sealed bundle, several times, and the peak resident bytes."""
     context = builder.context
     shape = builder.target.measure_at.model_dump(mode="json")
-    inputs = {**builder.key(entry), "shape": shape, "starts": starts, "code": code_digest("stages/measure.py")}
+    inputs = {**builder.key(entry), "shape": shape, "starts": starts, "code": code_digest(*CODE)}
 
     def run(_: Path) -> dict[str, Any]:
         # A place of its own: the same variant starts again when it is tuned.
@@ -129,14 +133,14 @@ def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
         "shape": at.model_dump(mode="json"),
         "host": context.host.fingerprint(),
         "threads": cores(),
-        "code": code_digest("worker.py"),
+        "code": code_digest(*CODE),
     }
 
     def run(output: Path) -> dict[str, Any]:
         request = output / "inputs.npz"
         write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
         context.fresh_reference()
-        time.sleep(measure.REST_SECONDS)
+        time.sleep(REST_SECONDS)
         worker = context.timed_reference()
         worker.bench(request, runs=1, warmup=0)
         seconds = time.perf_counter() - worker.started

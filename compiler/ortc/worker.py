@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NamedTuple, Self
 
 from ortc.arrays import Arrays, read_arrays, write_arrays
 from ortc.disk import Place, full, room, says_full, temporary
@@ -36,6 +36,17 @@ class WorkerError(StageError):
     def __init__(self, code: str, message: str, *, help: str | None = None, details: tuple[str, ...] = ()) -> None:  # noqa: A002
         super().__init__(message, help=help, details=details)
         self.code = code
+
+
+class Timed(NamedTuple):
+    """Counted runs of one turn: milliseconds of each, seconds of all, and what the process computed meanwhile.
+
+    `cpu_seconds`, of all its threads, is None where the loader is of an older bundle and does not say it.
+    """
+
+    latencies_ms: tuple[float, ...]
+    wall_seconds: float
+    cpu_seconds: float | None
 
 
 class Worker:
@@ -175,9 +186,18 @@ class Worker:
         With `clients`, that many ask at once, `runs` times each, and the one answer is the milliseconds of all by the
         number of requests.
         """
+        return list(self.turn(inputs, runs=runs, warmup=warmup, clients=clients).latencies_ms)
+
+    def turn(self, inputs: Path, *, runs: int, warmup: int, clients: int | None = None) -> Timed:
+        """The same with the clocks of the counted runs."""
         crowd = {} if clients is None else {"clients": clients}
         answer = self.call("bench", inputs=str(inputs), runs=runs, warmup=warmup, **crowd)
-        return [float(value) for value in answer["latencies_ms"]]
+        latencies = tuple(float(value) for value in answer["latencies_ms"])
+        wall = answer.get("wall_seconds")
+        if wall is None:
+            wall = sum(latencies) / 1000 * (1 if clients is None else runs * clients)
+        processor = answer.get("cpu_seconds")
+        return Timed(latencies, float(wall), None if processor is None else float(processor))
 
     def _check_disk(self, said: str, arguments: dict[str, object]) -> None:
         """Tell a full disk from what the model or its runtime is to blame for.

@@ -1506,11 +1506,42 @@ def count_copies(
 
 def measure(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup: int) -> list[float]:
     """Milliseconds of each of `runs` calls of `model.run`, validation included, after `warmup` that do not count."""
+    return measure_turn(model, inputs, runs, warmup).latencies_ms
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Counted calls: milliseconds of each, seconds of all, and what all threads of this process computed meanwhile."""
+
+    latencies_ms: list[float]
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def measure_turn(
+    model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup: int, clients: int | None = None
+) -> Turn:
+    """Time `runs` calls of `model.run` after `warmup` that do not count.
+
+    With `clients`, that many threads send `runs` requests each at once, and the one value is the milliseconds of the
+    whole by the number of requests.
+    """
     for what, value, least in (("runs", runs, 1), ("warmup", warmup, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"{what} is {value!r}. Expected a whole number of at least {least}.")
+    if clients is not None and (isinstance(clients, bool) or not isinstance(clients, int)):
+        raise UsageError(f"clients is {clients!r}. Expected a whole number from 1 to {MOST_CLIENTS}.")
+    if clients is not None and not 1 <= clients <= MOST_CLIENTS:
+        raise UsageError(f"clients is {clients!r}. Expected a whole number from 1 to {MOST_CLIENTS}.")
     for _ in range(warmup):
         model.run(inputs)
+    began, computed = time.perf_counter_ns(), time.process_time_ns()
+    latencies = _timed_runs(model, inputs, runs) if clients is None else _timed_crowd(model, inputs, runs, clients)
+    computed, wall = time.process_time_ns() - computed, time.perf_counter_ns() - began
+    return Turn(latencies, wall / 1e9, computed / 1e9)
+
+
+def _timed_runs(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int) -> list[float]:
     latencies = []
     for _ in range(runs):
         began = time.perf_counter_ns()
@@ -1519,18 +1550,14 @@ def measure(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup:
     return latencies
 
 
-def measure_crowd(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, warmup: int, clients: int) -> float:
-    """Milliseconds a request takes of the whole, when `clients` threads send `runs` requests each at once."""
-    if isinstance(clients, bool) or not isinstance(clients, int) or not 1 <= clients <= MOST_CLIENTS:
-        raise UsageError(f"clients is {clients!r}. Expected a whole number from 1 to {MOST_CLIENTS}.")
+def _timed_crowd(model: Model, inputs: Mapping[str, NDArray[Any]], runs: int, clients: int) -> list[float]:
     from concurrent.futures import ThreadPoolExecutor
 
-    measure(model, inputs, 1, warmup)
     with ThreadPoolExecutor(clients) as pool:
         began = time.perf_counter_ns()
-        for future in [pool.submit(measure, model, inputs, runs, 0) for _ in range(clients)]:
+        for future in [pool.submit(_timed_runs, model, inputs, runs) for _ in range(clients)]:
             future.result()
-        return (time.perf_counter_ns() - began) / 1e6 / (clients * runs)
+        return [(time.perf_counter_ns() - began) / 1e6 / (clients * runs)]
 
 
 # --- worker --------------------------------------------------------------------------------------------------------
@@ -1601,11 +1628,11 @@ class Worker:
         return run_files(model, read_npz(_path("inputs", inputs)), target)
 
     def bench(self, inputs: str, runs: int, warmup: int = 1, clients: int | None = None) -> dict[str, Any]:
-        """Latency of every run; with `clients` that ask at once, the one time that a request takes of the whole."""
-        model, arrays = self._loaded(), read_npz(_path("inputs", inputs))
-        if clients is None:
-            return {"latencies_ms": measure(model, arrays, runs, warmup)}
-        return {"latencies_ms": [measure_crowd(model, arrays, runs, warmup, clients)]}
+        """Latency of every run; with `clients` that ask at once, the one time that a request takes of the whole.
+
+        Besides, seconds of all counted runs, by the clock on the wall and by what this process computed.
+        """
+        return vars(measure_turn(self._loaded(), read_npz(_path("inputs", inputs)), runs, warmup, clients))
 
     def copies(self, inputs: str) -> dict[str, Any]:
         """See count_copies; the model that is loaded stays so."""

@@ -21,7 +21,7 @@ import records
 from catalogue import EAGER
 from catalogue import model as model_of
 from counting import run_counted
-from race import runs_of_a_turn, scheduling
+from race import TURN_SECONDS, scheduling
 from runners import Absent, Entrant, entrants, inputs_of, say
 from workshop import HERE, home, model_directory
 
@@ -38,7 +38,7 @@ from ortc.resolve import resolve
 from ortc.sample_sources import load_samples
 from ortc.samples import InputFactory
 from ortc.spec import Embeddings
-from ortc.stages.measure import REST_SECONDS, Turn, interleave
+from ortc.stages.turns import REST_SECONDS, Turn, interleave
 from ortc.worker import Worker
 
 ROOT = HERE.parents[1]
@@ -147,8 +147,8 @@ def _race(contenders: list[Contender], inputs: Path, rounds: int) -> dict[str, l
     """Milliseconds of every counted run, by contender and round."""
     with ExitStack() as stack:
         workers = {entry.name: stack.enter_context(entry.loaded())[0] for entry in contenders}
-        turns = [Turn(name, worker, runs_of_a_turn(worker, inputs)) for name, worker in workers.items()]
-        found = interleave(turns, inputs, rounds)
+        turns = [Turn(name, worker) for name, worker in workers.items()]
+        found = interleave(turns, inputs, rounds, turn=TURN_SECONDS)
     return {entry.name: [[round(value, 4) for value in turn] for turn in entry.rounds] for entry in found}
 
 

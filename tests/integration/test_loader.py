@@ -214,9 +214,11 @@ def test_a_worker_loads_runs_measures_and_closes(bundle: Path, worker: Ask, tmp_
     assert ran["outputs"] == {"hidden": {"dtype": "float32", "shape": [2, 3, 8]}}
     expected = np.load(bundle / "golden/0.outputs.npz")["hidden"]
     assert np.array_equal(np.load(tmp_path / "out.npz")["hidden"], expected)
-    latencies = worker({"op": "bench", "inputs": source, "runs": 7, "warmup": 0})["result"]["latencies_ms"]
-    assert len(latencies) == 7
-    assert min(latencies) > 0
+    turn = worker({"op": "bench", "inputs": source, "runs": 7, "warmup": 0})["result"]
+    assert len(turn["latencies_ms"]) == 7
+    assert min(turn["latencies_ms"]) > 0
+    assert turn["wall_seconds"] * 1000 >= sum(turn["latencies_ms"])
+    assert turn["cpu_seconds"] > 0
     info = worker({"op": "info"})["result"]
     assert info["load_seconds"] > 0
     assert info["peak_rss_bytes"] > 10_000_000

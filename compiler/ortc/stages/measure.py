@@ -1,17 +1,13 @@
-"""Measure: contenders interleaved, one process each, in rounds with a rest between.
+"""Measure: races between candidate bundles and PyTorch, one process each, and starts.
 
-The thread pools of ONNX Runtime and OpenMP keep spinning for a while after a run and take the next contender's cores;
-several sessions in one process, or rounds without a rest, read twice the time. So: a worker process a contender, rounds
-in turn, a rest before each, one run that does not count, then some that do.
+Several sessions in one process, or turns without a rest, read twice the time: see `ortc.stages.turns`.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -19,32 +15,20 @@ from typing import Literal, NamedTuple
 from ortc.crew import Loaded
 from ortc.errors import StageError
 from ortc.host import Host
-from ortc.report import Contender, Numbers, Race
+from ortc.report import Numbers, Race
+from ortc.stages.turns import REST_SECONDS, Turn, interleave
 from ortc.statistics import Interval, percentile, ratio_of_rounds
 from ortc.worker import Worker
 
-REST_SECONDS = 0.15
 ROUNDS = 20
 RUNS = 21
-"""Least per round; 20 rounds give 420 samples, and a p99 interval needs 368."""
+"""Least counted runs of a bundle's turn; 20 rounds give 420 samples, and a p99 interval needs 368."""
 QUICK_ROUNDS, QUICK_RUNS = 10, 41
-"""Instead, in any but a full search: 410 samples with fewer rests between, and fewer runs of PyTorch."""
-TURN_SECONDS = 0.1
-"""A turn lasts at least this long: of a model that answers in microseconds, one hiccup of the machine in 420 samples
-would make the upper bound of p99."""
-MOST_RUNS = 500
-REFERENCE_RUNS = 2
+"""Instead, in any but a full search: 410 samples with fewer rests between."""
+REFERENCE_RUNS = 3
+"""Least counted runs of PyTorch's turn, which lasts as long as the bundle's: it only gives medians."""
 START_RUNS = 5
 REFERENCE = "PyTorch eager"
-
-
-class Turn(NamedTuple):
-    """What one contender does when it is its turn: so many counted runs, by that many clients at once or by one."""
-
-    name: str
-    worker: Worker
-    runs: int
-    clients: int | None = None
 
 
 class Entrant(NamedTuple):
@@ -80,7 +64,7 @@ def race(
         host: this machine.
         threads: that each contender uses.
         rounds: how many times each has its turn.
-        runs: least counted runs of a turn; the reference takes fewer, as it only gives medians.
+        runs: least counted runs of a candidate's turn; the reference's turn lasts as long, with as many runs as fit.
         loaded: processes that have loaded some of the bundles, and that those started here join.
     """
     with ExitStack() as stack:
@@ -93,7 +77,7 @@ def race(
             Turn(
                 entrant.name,
                 worker,
-                max(runs, _runs_of_a_turn(worker, inputs)),
+                runs,
                 entrant.clients if measure == "throughput" else None,
             )
             for worker, entrant in zip(workers, entrants, strict=True)
@@ -108,39 +92,6 @@ def race(
         threads=threads,
         contenders=contenders,
     )
-
-
-def interleave(
-    turns: Sequence[Turn], inputs: Path, rounds: int, *, least: int = 1, seconds: float = math.inf
-) -> tuple[Contender, ...]:
-    """Let loaded workers take turns on one request, with a rest and an uncounted run before each turn.
-
-    Args:
-        turns: what each does when it is its turn.
-        inputs: .npz of the request.
-        rounds: how many times each has its turn.
-        least: rounds that are run however long they take; no other begins once `seconds` are over.
-        seconds: see `least`.
-    """
-    times: dict[str, list[tuple[float, ...]]] = {turn.name: [] for turn in turns}
-    begin = time.monotonic()
-    for number in range(rounds):
-        if number >= least and time.monotonic() - begin > seconds:
-            break
-        # The order rotates, so that no contender always follows the same one.
-        first = number % len(turns)
-        for turn in [*turns[first:], *turns[:first]]:
-            time.sleep(REST_SECONDS)
-            latencies = turn.worker.bench(inputs, runs=turn.runs, warmup=1, clients=turn.clients)
-            times[turn.name].append(tuple(latencies))
-    return tuple(Contender(name=name, rounds=tuple(values)) for name, values in times.items())
-
-
-def _runs_of_a_turn(worker: Worker, inputs: Path) -> int:
-    # Of a slow model one run tells enough.
-    first = min(worker.bench(inputs, runs=1, warmup=1)) / 1000
-    fastest = first if first >= TURN_SECONDS / 3 else min(worker.bench(inputs, runs=3, warmup=0)) / 1000
-    return min(MOST_RUNS, int(TURN_SECONDS / fastest))
 
 
 def start_times(
