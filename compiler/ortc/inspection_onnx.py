@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
 from ortc.inspection import BATCH, OUTSIDE, InspectionError
+from ortc.onnx_header import DEFAULTS_IR
+from ortc.spec import LEAST_OPSET
 
 if TYPE_CHECKING:
     import onnx
 
-_LEAST_OPSET = 9
 KNOWN_AXES: dict[str, dict[str, Value]] = {
     "batch": BATCH,
     "sequence": {"min": 1, "typical": 128, "max": 512},
@@ -65,7 +66,7 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     if not model.graph.node or not opset:
         raise InspectionError(f"`{path}` holds no graph of the ONNX operators")
-    shipped = min(max(opset, _LEAST_OPSET), max_opset)
+    shipped = min(max(opset, LEAST_OPSET), max_opset)
     axes = _Axes()
     inputs = _inputs(model.graph, axes)
     outputs = [value.name for value in model.graph.output]
@@ -79,6 +80,10 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
         notes["dynamic_axes"] = "The file names its axes and not their bounds: set those that you promise."
     if inputs:
         notes["inputs"] = "`range` and `fill` make synthetic inputs that mean something to the model."
+    if optional := _optional(model):
+        notes["inputs"] = "\n".join(
+            (*([notes["inputs"]] if inputs else ()), f"Constants unless declared here: {', '.join(optional)}.")
+        )
     converted = f", converted to opset {shipped}" if shipped != opset else ""
     return Draft(
         about=f"Written by `ortc init` from {place} (opset {opset}{converted}).",
@@ -115,6 +120,15 @@ class _Axes:
         return self._names[written]
 
 
+def _optional(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Inputs that have a default value; before IR version 4 every initializer was listed as an input."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    names = (value.name for value in model.graph.input if value.name in stored)
+    return (
+        tuple(name if name.isprintable() else repr(name) for name in names) if model.ir_version >= DEFAULTS_IR else ()
+    )
+
+
 def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     rows = {
@@ -129,7 +143,7 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
     inputs: dict[str, dict[str, Value]] = {}
     for value in graph.input:
         if value.name in stored:
-            continue  # before IR version 4 initializers were listed as inputs too
+            continue
         if not value.name or not value.name.isprintable() or value.name in inputs:
             raise InspectionError(f"the graph has an input {value.name!r}, which a spec cannot name")
         tensor = value.type.tensor_type

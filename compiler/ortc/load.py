@@ -8,6 +8,7 @@ from ortc.diagnostics import Diagnostic, in_order
 from ortc.environment_references import substitute
 from ortc.errors import SpecError
 from ortc.inherit import KEY, inherited
+from ortc.onnx_header import read_header
 from ortc.overrides import apply_overrides
 from ortc.parse import parse
 from ortc.read import read
@@ -15,7 +16,7 @@ from ortc.resources import targets_dir
 from ortc.rules import checks as rules
 from ortc.rules.schema import OVERRIDE_BASE
 from ortc.source import Document, Span
-from ortc.spec import Spec
+from ortc.spec import LEAST_OPSET, OnnxSource, Spec
 from ortc.suggest import closest, listed
 from ortc.target import TargetProfile
 from ortc.validate import validate
@@ -75,7 +76,20 @@ def from_document(document: Document, overrides: tuple[str, ...], root: Path) ->
         raise SpecError(in_order((*wrong, *others))) from None
     if wrong:
         raise SpecError(in_order(wrong))
-    return LoadedSpec(spec, document, root)
+    return LoadedSpec(_with_own_opset(spec, root), document, root)
+
+
+def _with_own_opset(spec: Spec, root: Path) -> Spec:
+    """The spec with the opset of its ONNX file, where it says none: a conversion is done only when it is asked for."""
+    if not isinstance(spec.model, OnnxSource) or spec.export.opset is not None:
+        return spec
+    try:
+        found = read_header(root / spec.model.path).opset
+    except (OSError, ValueError):
+        return spec  # a file that is missing or damaged is reported by the checks and by the build
+    if not found:
+        return spec
+    return spec.model_copy(update={"export": spec.export.model_copy(update={"opset": max(found, LEAST_OPSET)})})
 
 
 def project_root(path: Path) -> Path:

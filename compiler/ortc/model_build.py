@@ -17,6 +17,8 @@ from ortc.context import Context, T, error_data, is_deterministic
 from ortc.digests import code_digest
 from ortc.errors import AccuracyError, StageError
 from ortc.matrix import without_largest
+from ortc.original import CODE as ORIGINAL_CODE
+from ortc.original import import_error, run_original, serve_original
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
 from ortc.sample_sources import load_samples, samples_key
@@ -28,7 +30,7 @@ from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
 from ortc.store import Entry
 from ortc.task_metric import Metric, task_metric
 from ortc.teacher import teacher_inputs, teacher_key, teacher_verdicts, with_teacher
-from ortc.worker import Worker
+from ortc.versions import pins
 
 CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
@@ -85,8 +87,8 @@ def build_model(context: Context) -> ModelBuild:
             exported, entry = _export(context, exporter)
             key = entry.key
             factory = _factory(exported, plan, samples)
-            inputs = reference_inputs(context, samples_sha256, key)
-            cases = _reference_cases(context, exported, entry, factory, inputs)
+            inputs = reference_inputs(context, samples_sha256)
+            cases = _reference_cases(context, exported, factory, inputs)
             cases = with_teacher(context, exported, cases, teacher_inputs(context, inputs))
             material = Material(
                 plan=plan,
@@ -114,7 +116,7 @@ def build_model(context: Context) -> ModelBuild:
             reasons.append(f"{exporter}: {error.message}")
             context.progress.note(f"{error.message}; trying the {exporters[-1]} exporter")
         else:
-            references = partial(_references, context, exported, entry)
+            references = partial(_references, context, exported)
             return ModelBuild(material, full_key, _checked_out(context, entry), factory, metric, references)
     raise AssertionError(exporters)
 
@@ -192,24 +194,23 @@ def _checked_out(context: Context, entry: Entry) -> Callable[[], Path]:
     return _one_at_a_time(directory)
 
 
-def reference_inputs(context: Context, samples: str | None, export_key: str) -> dict[str, Any]:
-    """What the reference's outputs depend on: not the export, unless the graph is its own reference."""
+def reference_inputs(context: Context, samples: str | None) -> dict[str, Any]:
+    """What the reference's outputs depend on: not the export."""
     export = context.plan.export
     return {
         "model": context.model_key(),
-        "graph": None if context.has_reference else export_key,
+        "runtime": None if context.has_reference else pins(CHECK_PINS).sha256,
         "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
         "samples": samples,
         "split": samples is not None and context.plan.calibrates,
-        "code": code_digest(*SAMPLES_CODE),
+        "code": code_digest(*SAMPLES_CODE, *(() if context.has_reference else ORIGINAL_CODE)),
     }
 
 
 def _reference_cases(
     context: Context,
     exported: Exported,
-    graph: Entry,
     factory: Callable[[], InputFactory],
     inputs: dict[str, Any],
 ) -> tuple[ReferenceCase, ...]:
@@ -218,13 +219,12 @@ def _reference_cases(
     def named() -> NamedInputs:
         return [(str(case), factory().case(case)) for case in context.plan.cases] + factory().real()
 
-    return _references(context, exported, graph, f"{len(context.plan.cases)} shapes", inputs, named)
+    return _references(context, exported, f"{len(context.plan.cases)} shapes", inputs, named)
 
 
 def _references(
     context: Context,
     exported: Exported,
-    graph: Entry,
     subject: str,
     inputs: dict[str, Any],
     named: Callable[[], NamedInputs],
@@ -237,15 +237,14 @@ def _references(
             if context.has_reference:
                 worker = context.reference()
             else:
-                bundle = _canonical_bundle(context, exported, graph, ())
-                interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
-                worker = stack.enter_context(Worker.for_bundle("canonical", interpreter, bundle))
-                worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
+                worker = stack.enter_context(serve_original(context, exported, CHECK_PINS))
             for index, (name, arrays) in enumerate(named()):
-                write_arrays(output / f"{index}.inputs.npz", arrays)
-                worker.call(
-                    "run", inputs=str(output / f"{index}.inputs.npz"), outputs=str(output / f"{index}.outputs.npz")
-                )
+                given, answers = output / f"{index}.inputs.npz", output / f"{index}.outputs.npz"
+                write_arrays(given, arrays)
+                if context.has_reference:
+                    worker.call("run", inputs=str(given), outputs=str(answers))
+                else:
+                    run_original(worker, name, given, answers)
                 names.append(name)
         return {"cases": names}
 
@@ -320,6 +319,9 @@ def _check_canonical(
     if entry.pending:
         return
     check = Check.model_validate(entry.result)
+    original = not context.has_reference
+    if check.error is not None and original:
+        raise StageError(f"the imported graph does not run where the ONNX file does: {check.error}")
     if check.error is not None:
         raise ExportError(
             f"the {material.exported.exporter} export does not run as PyTorch does: {check.error}",
@@ -327,6 +329,8 @@ def _check_canonical(
         )
     for verdict in accuracy_verdicts(check, "fp32", context.plan.accuracy, context.host.platform, None):
         if verdict.outcome != "pass" and verdict.gate in ("max_abs", "outputs"):
+            if original:
+                raise import_error(material.exported, verdict)
             raise AccuracyError(
                 f"the exported graph differs from PyTorch: {verdict.gate} {verdict.observed}, allowed {verdict.limit}, "
                 f"{verdict.where}",

@@ -149,14 +149,11 @@ def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output:
 def _downstream(context: _Foreseeing, missing: str) -> None:
     """All that comes after the export. What does not depend on it is looked up all the same."""
     plan = context.plan
-    if context.has_reference:
-        samples = plan.accuracy.samples
-        key = None if samples is None else samples_key(samples, context.root)
-        context.run("reference", f"{len(plan.cases)} shapes", reference_inputs(context, key, ""), None)
-        if (metric := plan.accuracy.metric) is not None:
-            context.run("metric", metric.entrypoint, metric_inputs(context, metric), None)
-    else:
-        _later(context, "reference", f"{len(plan.cases)} shapes", missing)
+    samples = plan.accuracy.samples
+    key = None if samples is None else samples_key(samples, context.root)
+    context.run("reference", f"{len(plan.cases)} shapes", reference_inputs(context, key), None)
+    if (metric := plan.accuracy.metric) is not None and context.has_reference:
+        context.run("metric", metric.entrypoint, metric_inputs(context, metric), None)
     if plan.model.teacher is not None:
         _later(context, "teacher", plan.name, missing)
     _later(context, "shape matrix", plan.name, missing)

@@ -105,8 +105,8 @@ def _export(spec: Spec) -> ExportPlan:
             for name, tensor in spec.export.inputs.items()
         )
     return ExportPlan(
-        opset=spec.export.opset,
-        ir_version=ir_version_for_opset(spec.export.opset),
+        opset=spec.export.shipped_opset,
+        ir_version=ir_version_for_opset(spec.export.shipped_opset),
         exporter=spec.export.exporter,
         axes=tuple(
             AxisPlan(
@@ -199,7 +199,7 @@ def why_not(spec: Spec, engine: Engine, variant: Variant, platforms: tuple[Platf
     if missing:
         return f"{engine.runtime.package} is not for {' and '.join(missing)}, which the target promises"
     known = runtime(engine.runtime.package, engine.runtime.version)
-    if spec.export.opset > known.max_opset or ir_version_for_opset(spec.export.opset) > known.max_ir:
+    if spec.export.shipped_opset > known.max_opset or ir_version_for_opset(spec.export.shipped_opset) > known.max_ir:
         return f"{known.package} {known.version} reaches opset {known.max_opset}"
     seeded = isinstance(spec.model, HuggingFaceSource) and spec.model.weights == "random"
     calibrated = variant.quantization == "int8-static" or variant.smoothing is not None

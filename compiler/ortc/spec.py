@@ -21,6 +21,10 @@ Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
 Platform = Literal["linux/amd64", "linux/arm64"]
 
+DEFAULT_OPSET = 20
+"""Opset of models that ortc exports."""
+LEAST_OPSET = 9
+"""Least opset that a bundle ships: ONNX files with a lower one are converted."""
 MAX_SIZE = 2**31 - 1
 """Greatest size of an axis: more than any tensor's dimension, and few enough to compute with."""
 MAX_AXES = 8
@@ -135,7 +139,7 @@ class PyTorchSource(Model):
 
 
 class OnnxSource(Model):
-    """An ONNX file that exists already; it is itself the reference for parity."""
+    """An ONNX file that exists already; as it was fetched, it is itself the reference for parity."""
 
     source: Literal["onnx"] = Field(description="Where the model comes from.")
     path: RelativePath = Field(
@@ -247,7 +251,12 @@ class InputSpec(Model):
 class Export(Model):
     """How the model becomes ONNX."""
 
-    opset: int = Field(default=20, ge=9, description="Opset of the default domain that the bundle ships.")
+    opset: int | None = Field(
+        default=None,
+        ge=LEAST_OPSET,
+        description="Opset of the default domain that the bundle ships. When not given: 20, and for an ONNX file its "
+        "own.",
+    )
     exporter: Exporter = Field(
         default="auto", description="`auto` tries dynamo, then TorchScript, and the report says which and why."
     )
@@ -265,6 +274,11 @@ class Export(Model):
     outputs: tuple[str, ...] | None = Field(
         default=None, min_length=1, description="Outputs to keep, in this order; all when not given."
     )
+
+    @property
+    def shipped_opset(self) -> int:
+        """The opset, with the default in its place; of an ONNX file, `ortc.load` has filled in the file's own."""
+        return DEFAULT_OPSET if self.opset is None else self.opset
 
 
 class Metric(Model):

@@ -83,6 +83,12 @@ class Worker:
         )
 
     @classmethod
+    def for_original(cls, name: str, interpreter: Path) -> Self:
+        """A worker that answers with an ONNX file as it came, in a runtime environment of its own."""
+        script = Path(__file__).parent / "stages" / "original.py"
+        return cls(name, [str(interpreter), "-E", "-s", str(script)])
+
+    @classmethod
     def for_making(cls, name: str) -> Self:
         """A worker that makes graphs of variants, with the compiler's own environment."""
         return cls(name, [sys.executable, "-m", "ortc.making"], environment=_own_package({}))

@@ -32,25 +32,26 @@ def _opset(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[D
     span = loaded.document.locate(["export", "opset"])
     targets: dict[tuple[str, str], list[str]] = {}
     for name, item in profiles.items():
-        if (runtime := known_runtime(item.profile)) is not None and not _loads(runtime, export.opset):
+        if (runtime := known_runtime(item.profile)) is not None and not _loads(runtime, export.shipped_opset):
             targets.setdefault((runtime.package, runtime.version), []).append(name)
     for (package, version), affected in targets.items():
         runtime = versions.runtime(package, version)
+        usable = min(usual, runtime.max_opset) if exported else runtime.max_opset
         exporter = f"the exporter reaches {reach}, " if exported else ""
         files = joined(sorted({f"targets/{profiles[name].profile.name}.yaml" for name in affected}), "and")
         yield Diagnostic(
             rules.OPSET,
-            f"opset {export.opset} is not supported by {package} {version} "
+            f"opset {export.shipped_opset} is not supported by {package} {version} "
             f"(target{'s' if len(affected) > 1 else ''} {listed(affected, 'and')})",
             span,
             f"{exporter}the runtime {'reaches ' if not exported else ''}{runtime.max_opset}",
-            help=f"use `opset: {min(usual, runtime.max_opset)}`, or pin another runtime in {files}",
+            help=f"use `opset: {usable}`, or pin another runtime in {files}",
         )
-    if exported and not targets and export.opset > reach:
+    if exported and not targets and export.shipped_opset > reach:
         torch = versions.tool_versions()["torch"]
         yield Diagnostic(
             rules.OPSET,
-            f"opset {export.opset} is beyond what the exporter of torch {torch} writes",
+            f"opset {export.shipped_opset} is beyond what the exporter of torch {torch} writes",
             span,
             f"`{export.exporter}` reaches {reach}",
             help=f"use `opset: {usual}`",
@@ -124,7 +125,7 @@ def _variants(loaded: LoadedSpec, name: str, profile: TargetProfile, precision: 
             return
         engine = engine_of(profile, variant)
         known = runtime_of(engine)
-        if known is None or not _loads(known, loaded.spec.export.opset):
+        if known is None or not _loads(known, loaded.spec.export.shipped_opset):
             return  # told of the opset or of the profile already, or not known to be impossible
         reason = why_not(loaded.spec, engine, variant, platforms)
         if reason is None:

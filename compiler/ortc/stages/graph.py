@@ -35,6 +35,18 @@ class OutputInfo(Frozen):
     shape: tuple[str | int | None, ...]
 
 
+class Conversion(Frozen):
+    """What became of an ONNX file that did not have the opset that ships.
+
+    `operators` are those that the two opsets define differently; `keeps` says whether the file's own could ship.
+    """
+
+    source: int
+    target: int
+    operators: tuple[str, ...]
+    keeps: bool
+
+
 class Exported(Frozen):
     """What an export wrote."""
 
@@ -46,6 +58,9 @@ class Exported(Frozen):
     outputs: tuple[OutputInfo, ...]
     operators: dict[str, int]
     warnings: tuple[str, ...]
+    conversion: Conversion | None = None
+    inputs_left_out: tuple[str, ...] = ()
+    """Optional tensors of forward() that are no inputs."""
 
 
 def restore_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> tuple[str, ...]:
@@ -162,6 +177,23 @@ def count_operators(model: ir.Model) -> dict[str, int]:
         name = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
         counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def differently_defined(model: ir.Model, source: int, target: int) -> tuple[str, ...]:
+    """ONNX's operators of the graph that two opsets define differently, sorted."""
+    operators = {node.op_type for node in nodes(model) if node.domain in ("", "ai.onnx")}
+    return tuple(sorted(name for name in operators if _defined(name, source) != _defined(name, target)))
+
+
+def _defined(operator: str, opset: int) -> int | None:
+    """The opset that an operator's definition is from; None when there is none that holds."""
+    import onnx
+
+    try:
+        schema = onnx.defs.get_schema(operator, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+    return None if schema.deprecated else int(schema.since_version)
 
 
 def output_info(value: ir.Value, axes: tuple[AxisPlan, ...]) -> OutputInfo:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.errors import StageError
+from ortc.onnx_header import DEFAULTS_IR
 from ortc.plan import ExportPlan, InputPlan
+from ortc.spec import LEAST_OPSET
 from ortc.stages.graph import (
     MODEL_FILE,
+    Conversion,
     Exported,
     check_file,
     count_operators,
+    differently_defined,
     name_dimensions,
     output_info,
     strip,
@@ -23,6 +29,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 
+_PLACE = re.compile(r"^\S+\.(cc|h):\d+: ")
+"""How the version converter's messages begin: a line of its own source."""
+
+
 def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     """Write the graph of an ONNX file to `output`/model.onnx as the plan wants it.
 
@@ -30,20 +40,14 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
         StageError: the graph cannot be converted to the opset, or its inputs do not fit the declared ones.
     """
     import onnx_ir as ir
+    from onnx_ir.passes.common import InlinePass
 
     model = ir.load(path)
-    # Before IR version 4 initializers were listed as inputs too; nobody feeds them.
-    fed = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    model.graph.inputs.clear()
-    model.graph.inputs.extend(fed)
-    model = _convert(model, plan)
+    left_out = _drop_defaults(model, plan)
+    InlinePass()(model)
+    model, conversion = _convert(model, plan)
     inputs = plan.inputs or _declared_inputs(model, plan)
-    names = [value.name for value in model.graph.inputs]
-    if names != [tensor.name for tensor in inputs]:
-        raise StageError(
-            f"the graph's inputs are {', '.join(str(name) for name in names)}; "
-            f"`export.inputs` declares {', '.join(tensor.name for tensor in inputs)}"
-        )
+    _order_inputs(model, inputs)
     _keep_outputs(model, plan)
     strip(model)
     model.ir_version = plan.ir_version
@@ -59,26 +63,85 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
         inputs=inputs,
         outputs=tuple(output_info(value, plan.axes) for value in model.graph.outputs),
         operators=count_operators(model),
-        warnings=(),
+        warnings=tuple(_warnings(conversion, left_out)),
+        conversion=conversion,
+        inputs_left_out=left_out,
     )
 
 
-def _convert(model: ir.Model, plan: ExportPlan) -> ir.Model:
+def _drop_defaults(model: ir.Model, plan: ExportPlan) -> tuple[str, ...]:
+    """Make constants of the inputs that have a default, unless the plan declares them; the names of those.
+
+    Before IR version 4 every initializer was listed as an input, and no runtime lets anybody feed one.
+    """
+    declared = set() if model.ir_version < DEFAULTS_IR else {tensor.name for tensor in plan.inputs or ()}
+    dropped = [
+        value for value in model.graph.inputs if value.name in model.graph.initializers and value.name not in declared
+    ]
+    for value in dropped:
+        model.graph.inputs.remove(value)
+    for name in declared & model.graph.initializers.keys():
+        value = model.graph.initializers.pop(name)
+        value.const_value = None
+    return () if model.ir_version < DEFAULTS_IR else tuple(str(value.name) for value in dropped)
+
+
+def _warnings(conversion: Conversion | None, left_out: tuple[str, ...]) -> Iterator[str]:
+    if conversion is not None:
+        touched = ", ".join(conversion.operators) or "no operator by its version"
+        opsets = f"from opset {conversion.source} to {conversion.target}"
+        yield f"the ONNX file was converted {opsets}, which touches {touched}"
+    if left_out:
+        yield (
+            f"inputs with a default value that became constants: {', '.join(left_out)}; declare them in "
+            "`export.inputs` to keep them"
+        )
+
+
+def _convert(model: ir.Model, plan: ExportPlan) -> tuple[ir.Model, Conversion | None]:
+    """The model at the plan's opset.
+
+    Raises:
+        StageError: ONNX's version converter cannot.
+    """
     import onnx
     import onnx_ir as ir
 
     found = model.opset_imports.get("", 0)
     if found == plan.opset:
-        return model
+        return model, None
+    keeps = found >= LEAST_OPSET
+    touched = differently_defined(model, found, plan.opset)
+    conversion = Conversion(source=found, target=plan.opset, operators=touched, keeps=keeps)
     ir.external_data.load_to_model(model)
+    # The converter takes every initializer for an input of a lower version, and finds none.
+    model.ir_version = max(model.ir_version, DEFAULTS_IR)
     try:
-        return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), plan.opset))
-    except (onnx.version_converter.ConvertError, RuntimeError) as error:
+        return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), plan.opset)), conversion
+    except (onnx.version_converter.ConvertError, RuntimeError, ValueError, IndexError) as error:
         raise StageError(
             f"the graph has opset {found} and cannot be converted to {plan.opset}: "
-            f"{str(error).strip().splitlines()[0]}",
-            help=f"set `export.opset: {found}`",
+            f"{_PLACE.sub('', str(error).strip().splitlines()[0])}",
+            help="leave out `export.opset`, which keeps the file's own"
+            if keeps
+            else f"export the model again, at opset {LEAST_OPSET} or higher",
         ) from error
+
+
+def _order_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> None:
+    """Put the graph's inputs into the order of the declared ones.
+
+    Raises:
+        StageError: the names are not the same.
+    """
+    found = {str(value.name): value for value in model.graph.inputs}
+    if found.keys() != {tensor.name for tensor in inputs}:
+        raise StageError(
+            f"the graph's inputs are {', '.join(found)}; "
+            f"`export.inputs` declares {', '.join(tensor.name for tensor in inputs)}"
+        )
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(found[tensor.name] for tensor in inputs)
 
 
 def _declared_inputs(model: ir.Model, plan: ExportPlan) -> tuple[InputPlan, ...]:

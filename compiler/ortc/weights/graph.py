@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ortc.protobuf import field, fields
 from ortc.weights.model import Operation, Reader, Tensor, Weights, shipped
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ MAX_GRAPH = 32 * 2**20
 _GRAPH = 7
 _NODES, _INITIALIZERS, _INPUTS, _OUTPUTS = 1, 5, 11, 12
 _DIMENSIONS, _TYPE, _NAME, _EXTERNAL, _LOCATION = 1, 2, 8, 13, 14
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-
 _ITEMSIZE = {
     **dict.fromkeys(("DOUBLE", "INT64", "UINT64"), 8),
     **dict.fromkeys(("FLOAT", "INT32", "UINT32"), 4),
@@ -104,25 +102,25 @@ def without_weights(path: Path) -> bytes:
         ValueError: it is not well-formed, or what is left is too large.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        graphs = [(begin, end) for number, _, begin, end in _fields(data, 0, len(data)) if number == _GRAPH]
+        graphs = [(begin, end) for number, _, begin, end in fields(data, 0, len(data)) if number == _GRAPH]
         if len(graphs) != 1:
             raise ValueError("no graph, or several")
-        return _field(_GRAPH, _graph(data, *graphs[0]))
+        return field(_GRAPH, _graph(data, *graphs[0]))
 
 
 def _graph(data: mmap.mmap, begin: int, end: int) -> bytes:
     kept: list[bytes] = []
     size = 0
-    for number, start, inner, stop in _fields(data, begin, end):
+    for number, start, inner, stop in fields(data, begin, end):
         if number in (_NODES, _INPUTS, _OUTPUTS):
             kept.append(_copy(data, start, stop, MAX_GRAPH - size))
         elif number == _INITIALIZERS:
-            fields = (
+            described = (
                 _copy(data, first, last, MAX_GRAPH - size)
-                for field, first, _, last in _fields(data, inner, stop)
-                if field in (_DIMENSIONS, _TYPE, _NAME, _EXTERNAL, _LOCATION)
+                for part, first, _, last in fields(data, inner, stop)
+                if part in (_DIMENSIONS, _TYPE, _NAME, _EXTERNAL, _LOCATION)
             )
-            kept.append(_field(_INITIALIZERS, b"".join(fields)))
+            kept.append(field(_INITIALIZERS, b"".join(described)))
         else:
             continue
         size += len(kept[-1])
@@ -133,52 +131,3 @@ def _copy(data: mmap.mmap, start: int, end: int, room: int) -> bytes:
     if end - start > room:
         raise ValueError(f"more than {MAX_GRAPH} bytes without weights")
     return data[start:end]
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field of bytes with its tag and length."""
-    head = bytearray()
-    for value in (number << 3 | _BYTES, len(content)):
-        rest = value
-        while rest > 0x7F:
-            head.append(rest & 0x7F | 0x80)
-            rest >>= 7
-        head.append(rest)
-    return bytes(head) + content
-
-
-def _fields(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, start, start of the content and end of each field of a message.
-
-    Source: protobuf.dev, "Encoding".
-    """
-    offset = begin
-    while offset < end:
-        start = offset
-        tag, offset = _varint(data, offset, end)
-        content = offset
-        kind = tag & 7
-        if kind == _VARINT:
-            _, offset = _varint(data, offset, end)
-        elif kind == _BYTES:
-            length, content = _varint(data, offset, end)
-            offset = content + length
-        elif kind in (_FIXED32, _FIXED64):
-            offset += 4 if kind == _FIXED32 else 8
-        else:
-            raise ValueError(f"no protobuf: wire type {kind} at byte {start}")
-        if offset > end:
-            raise ValueError(f"a field at byte {start} goes beyond its message")
-        yield tag >> 3, start, content, offset
-
-
-def _varint(data: mmap.mmap, offset: int, end: int) -> tuple[int, int]:
-    value, shift = 0, 0
-    while offset < end and shift < 64:
-        byte = data[offset]
-        offset += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, offset
-        shift += 7
-    raise ValueError(f"an unfinished number at byte {offset}")
