@@ -3,13 +3,20 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint fuzz bench gpu memory architectures clean
+.PHONY: quickstart test test-fast unit lint fuzz bench gpu memory architectures clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
 
 test: $(VENV)/.tests lint
 	$(BIN)/python -m pytest
+
+# Lint, and every test that makes no runtime environment and no build, with fewer examples of the property tests.
+test-fast: $(VENV)/.tests
+	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
+
+unit: $(VENV)/.tests
+	ORTC_TESTS=fast $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/integration
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check

@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 
 import pytest
 from hypothesis import settings
+from tests.support.examples import examples
 
 TESTS = Path(__file__).parent
 
 # How long an example takes says more of the machine's other work than of the code.
-settings.register_profile("ortc", deadline=None)
+settings.register_profile("ortc", deadline=None, max_examples=examples(100))
 settings.load_profile("ortc")
 
 

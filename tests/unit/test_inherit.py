@@ -8,6 +8,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from ortc.errors import SpecError
 from ortc.inherit import inherited
@@ -125,7 +126,7 @@ def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(below=mappings, middle=mappings, above=mappings)
 def test_documents_are_merged_from_the_bottom(
     below: dict[str, Any], middle: dict[str, Any], above: dict[str, Any], tmp_path: Path

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from tests.support.examples import examples
 from tests.support.programs import FLOAT, LONG, archive, document
 from tests.support.programs import tensor as sizes_of
 
@@ -32,7 +33,7 @@ BERT = {
     "max_position_embeddings": 256,
 }
 relaxed = settings(
-    max_examples=60,
+    max_examples=examples(60),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )

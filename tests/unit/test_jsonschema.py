@@ -10,6 +10,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
+from tests.support.examples import examples
 
 from ortc.errors import SpecError
 from ortc.jsonschema import DRAFT, LANGUAGES, json_schema, schema_text
@@ -147,7 +148,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.data())
 def test_never_stricter_than_ortc(data: st.DataObject) -> None:
     document = yaml.safe_load(data.draw(st.sampled_from(SPECS)))

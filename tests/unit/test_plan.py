@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
+from tests.support.examples import examples
 from tests.support.plans import ROOT, SPECS, manifest, plan, target
 
 from ortc.bundle import session_file
@@ -62,7 +63,8 @@ def test_every_field_is_in_the_digest(spec: Path) -> None:
     document = made.model_dump(mode="json")
     digests = {made.digest()}
     changed = total = 0
-    for path in leaves(document):
+    paths = list(leaves(document))
+    for path in paths[:: -(-len(paths) // examples(len(paths)))]:
         total += 1
         copy = json.loads(json.dumps(document))
         node = copy

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 from tests.support.plans import ROOT, SPECS, plan
 
 from ortc import pipeline
@@ -161,7 +162,9 @@ junk = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
-relaxed = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+relaxed = settings(
+    max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much]
+)
 
 
 def looked_at(text: str) -> Plan | None:
@@ -249,6 +252,19 @@ def test_what_is_found_stands_where_it_was_written() -> None:
     text = edited(change)
     line = next(number for number, line in enumerate(text.splitlines(), 1) if "session.nothing" in line)
     assert findings(text) == [("ORTC210", line)]
+
+
+def test_a_fallback_without_reduced_precision_is_refused_at_its_target() -> None:
+    def change(document: Json) -> None:
+        for target in document["targets"]:
+            for variant in target["variants"]:
+                if variant["fallback"]:
+                    variant["rewrites"] = []
+                    variant["quantization"] = "none"
+
+    found = findings(edited(change))
+    assert found
+    assert {code for code, _ in found} == {"ORTC162"}
 
 
 def test_a_hostile_plan_stays_inside_of_the_output() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.support import bundles
+from tests.support.examples import examples
 
 loader = bundles.runtime_module("loader")
 protocol = bundles.runtime_module("serving.protocol")
@@ -157,7 +158,7 @@ def test_a_head_length_is_a_number_within_the_body(length: str) -> None:
         protocol.decode(b'{"inputs": []}', length, [])
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     body=st.one_of(
         st.binary(max_size=200),

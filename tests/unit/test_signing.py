@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.__main__ import run
@@ -90,7 +91,7 @@ def test_one_flipped_bit_in_any_file_is_named(bundle: Path, keys: Keys) -> None:
 
 
 @given(byte=st.integers(min_value=0), bit=st.integers(0, 7))
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bit_of_a_signature_is_free(bundle: Path, keys: Keys, byte: int, bit: int) -> None:
     place = bundle / BUNDLE_SIGNATURE
     content = place.read_bytes()

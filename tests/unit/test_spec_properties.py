@@ -7,6 +7,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.examples import examples
 
 from ortc.checks import load_profiles, run_checks
 from ortc.diagnostics import Diagnostic, render_text, to_github, to_json
@@ -35,7 +36,7 @@ scalars = words | st.integers() | st.floats() | st.booleans() | st.none()
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(words, inner, max_size=5), max_leaves=25
 )
-relaxed = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+relaxed = settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def diagnose(content: bytes, *overrides: str, model: Any = Spec) -> Any:

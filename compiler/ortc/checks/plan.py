@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from ortc import __version__
 from ortc.checks import run_checks
@@ -60,8 +63,12 @@ def check_plan(place: Path | bytes, root: Path) -> CheckedPlan:
     plan = validate(Plan, document)
     if confused := (*_repeated(document), *_unpromised(document, plan)):
         raise SpecError(in_order(confused))
-    loaded = spec_of(plan, document, root)
-    profiles = {target.name: profile_of(target, document, index) for index, target in enumerate(plan.targets)}
+    with _consistent(document, ()):
+        loaded = spec_of(plan, document, root)
+    profiles = {}
+    for index, target in enumerate(plan.targets):
+        with _consistent(document, ("targets", index)):
+            profiles[target.name] = profile_of(target, document, index)
     found = in_order(run_checks(loaded, profiles))
     if any(diagnostic.severity == "error" for diagnostic in found):
         raise SpecError(found)
@@ -77,6 +84,19 @@ def check_plan(place: Path | bytes, root: Path) -> CheckedPlan:
     if differences := tuple(_differences(document, plan, made)):
         raise SpecError(in_order((*found, *differences)))
     return CheckedPlan(plan, found)
+
+
+@contextmanager
+def _consistent(document: Document, place: Steps) -> Iterator[None]:
+    """Turn the rules of specs and profiles, which look at several values at once, into diagnostics of the plan."""
+    try:
+        yield
+    except ValidationError as error:
+        span = document.locate(place, key=True)
+        messages = [item["msg"].removeprefix("Value error, ") for item in error.errors(include_url=False)]
+        raise SpecError(
+            tuple(Diagnostic(rules.PLAN_INCONSISTENT, message, span, help=_AGAIN) for message in messages)
+        ) from error
 
 
 def _foreign(document: Document) -> Iterator[Diagnostic]:
