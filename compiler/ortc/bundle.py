@@ -218,6 +218,15 @@ class Manifest(Frozen):
     warmup: tuple[dict[str, int], ...]
     decisions: tuple[DecisionInfo, ...]
     provenance: Provenance
+    interface: Literal["tensors"] | None = Field(
+        default=None, description="`tensors` where the spec says that the model's tensors alone are wanted."
+    )
+    parts_left_out: tuple[str, ...] = Field(
+        default=(), description="Parts of the model's repository that the bundle is without, by the spec's leave."
+    )
+    inputs_left_out: tuple[str, ...] = Field(
+        default=(), description="Optional tensors of the model's forward() that the bundle takes no values for."
+    )
     files: tuple[FileInfo, ...]
 
 

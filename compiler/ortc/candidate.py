@@ -27,7 +27,8 @@ from ortc.bundle import (
     session_file,
     to_json,
 )
-from ortc.fetch import Fetched
+from ortc.fetch import Fetched, FetchedFile
+from ortc.model_files import loaded_files
 from ortc.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
 from ortc.publish import stamp
 from ortc.render import render
@@ -190,9 +191,12 @@ def assemble(
             plan_sha256=plan.slice(target.name).digest(),
             source=_source_name(plan),
             revision=getattr(source, "revision", None),
-            files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in material.fetched.files),
+            files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in _loaded(material)),
             tools=material.tools,
         ),
+        interface=source.interface if isinstance(source, HuggingFaceSource) else None,
+        parts_left_out=(*material.fetched.left_out, *material.exported.parts_left_out),
+        inputs_left_out=material.exported.inputs_left_out,
         files=(),
     )
     served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
@@ -205,6 +209,21 @@ def assemble(
         path.write_bytes(file.content)
     (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
     return manifest
+
+
+def _loaded(material: Material) -> tuple[FetchedFile, ...]:
+    """The model's files that were read: a file that is pinned and not read is no part of the bundle's making."""
+    source, fetched = material.plan.model, material.fetched
+    if not isinstance(source, HuggingFaceSource):
+        return fetched.files
+    names = loaded_files(
+        source,
+        fetched.directory,
+        fetched.digests(),
+        material.plan.accuracy,
+        derived=material.plan.export.inputs is None,
+    )
+    return tuple(file for file in fetched.files if file.name in names)
 
 
 def _placement(target: TargetPlan, made: Made) -> PlacementInfo:

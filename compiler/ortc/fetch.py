@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-import importlib.util
+import json
 import logging
 import socket
 import tempfile
@@ -17,7 +17,9 @@ from urllib.parse import urlsplit
 from ortc.digests import sha256_file
 from ortc.disk import full, is_full, temporary
 from ortc.errors import StageError
+from ortc.model_files import package_directories, refuse, unwanted, visible
 from ortc.plan import Frozen, SourcePlan
+from ortc.repository import ADAPTER, Repository, of_directories
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.store import Store
 
@@ -48,6 +50,8 @@ class Fetched(Frozen):
     directory: Path
     files: tuple[FetchedFile, ...]
     notes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """Parts of the repository that the model is without, as the spec allows; the same on every machine."""
 
     def digests(self) -> dict[str, str]:
         """File name to sha256: what the content of the model is, wherever it came from."""
@@ -116,6 +120,23 @@ def _external_data(path: Path) -> Iterator[Path]:
 
 
 def _huggingface(source: HuggingFaceSource, root: Path, store: Store, work: Path) -> Fetched:
+    """Get the files, and refuse a repository that has more than a stock model, before and after.
+
+    Raises:
+        StageError: as `fetch`; or the repository brings code, or parts that the spec does not leave out.
+    """
+    nearby = visible(source, root)
+    refuse(source, nearby, source.files or nearby.names)
+    found = _files(source, root, store, work)
+    names = [file.name for file in found.files]
+    own = nearby if source.path is not None else of_directories((work,), names)
+    refuse(source, own, names)
+    left = tuple(str(part) for part in unwanted(source, own))
+    others = tuple(f"left out: {part}" for part in unwanted(source, nearby) if str(part) not in left)
+    return found.model_copy(update={"left_out": left, "notes": (*found.notes, *others)})
+
+
+def _files(source: HuggingFaceSource, root: Path, store: Store, work: Path) -> Fetched:
     if source.path is not None:
         return _directory(source, root, work)
     wanted = {
@@ -126,16 +147,19 @@ def _huggingface(source: HuggingFaceSource, root: Path, store: Store, work: Path
     complete = source.weights == "random" or any(name.endswith(".safetensors") for name in wanted)
     if not wanted or not complete:
         return _hub_snapshot(source, wanted, root, store, work)
-    return _collect(source, wanted, root, store, work)
+    found = _collect(source, wanted, root, store, work)
+    if any(file.origin.startswith("hub:") for file in found.files):
+        # The hub was asked just now: it also says what the list of the spec is without.
+        refuse(source, _hub_repository(source, work), wanted)
+    return found
 
 
 def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
     directory = root / str(source.path)
     if not directory.is_dir():
         raise StageError(f"`{source.path}` is no directory", help=f"paths of a spec resolve against its root, {root}")
-    names = list(source.files) or [
-        str(file.relative_to(directory)) for pattern in HUB_PATTERNS for file in sorted(directory.glob(pattern))
-    ]
+    repository = visible(source, root)
+    names = list(source.files) or model_files(source, repository)
     files = []
     for name in names:
         path = directory / name
@@ -152,6 +176,16 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
     if not any(file.name == "config.json" for file in files):
         raise StageError(f"`{source.path}` has no config.json")
     return Fetched(directory=work, files=tuple(files))
+
+
+def model_files(source: HuggingFaceSource, repository: Repository) -> list[str]:
+    """Return the files of a repository that a spec without a list takes, sorted by name."""
+    left = {part.file for part in unwanted(source, repository)} - {"config.json"}
+    return sorted(
+        name
+        for name in repository.names
+        if name not in left and any(fnmatch.fnmatch(name, pattern) for pattern in HUB_PATTERNS) and name.count("/") == 0
+    )
 
 
 def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
@@ -217,12 +251,7 @@ def _places(
 
 def _package_file(place: str, name: str) -> Path | None:
     """A file inside an importable package (`module/directory`), found without importing it."""
-    module, _, directory = place.partition("/")
-    spec = importlib.util.find_spec(module)
-    for base in (spec.submodule_search_locations or ()) if spec else ():
-        if (path := Path(base) / directory / name).is_file():
-            return path
-    return None
+    return next((path for base in package_directories(place) if (path := base / name).is_file()), None)
 
 
 def _download(url: str, target: Path) -> Path:
@@ -275,21 +304,36 @@ def _hub(failure: str, help: str | None = None) -> Iterator[None]:  # noqa: A002
 
 def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
     """Files that the spec pins by revision alone; those with a digest are still held to it."""
-    from huggingface_hub import HfApi
-
     pinned = _collect(source, wanted, root, store, work) if wanted else Fetched(directory=work, files=())
-    with _hub(f"the hub cannot be reached for {source.id}", help=_ways_out(source)):
-        listed = HfApi().list_repo_files(str(source.id), revision=source.revision)
     files = list(pinned.files)
-    for name in sorted(listed):
-        if name in wanted or not any(fnmatch.fnmatch(name, pattern) for pattern in HUB_PATTERNS):
+    repository = _hub_repository(source, work)
+    refuse(source, repository, (*source.files, *repository.names))
+    left = unwanted(source, repository)
+    for name in model_files(source, repository):
+        if name in wanted:
             continue
         if source.weights == "random" and name.endswith(WEIGHT_SUFFIXES):
             continue
         path = _hub_download(source, name)
         _link(path, work, name)
         files.append(FetchedFile(name=name, sha256=sha256_file(path), origin=f"hub:{source.id}@{source.revision}"))
-    return Fetched(directory=work, files=tuple(files), notes=pinned.notes)
+    notes = (*pinned.notes, *(f"left out: {part}" for part in left))
+    return Fetched(directory=work, files=tuple(files), notes=notes)
+
+
+def _hub_repository(source: HuggingFaceSource, work: Path) -> Repository:
+    """A repository as the hub lists it; its JSON files are downloaded when they are read.
+
+    Raises:
+        StageError: the hub cannot be reached, or lists a file outside of the repository.
+    """
+    from huggingface_hub import HfApi
+
+    with _hub(f"the hub cannot be reached for {source.id}", help=_ways_out(source)):
+        listed = HfApi().list_repo_files(str(source.id), revision=source.revision)
+    for name in listed:
+        _inside(work, name)
+    return Repository(frozenset(listed), lambda name: json.loads(_hub_download(source, name).read_bytes()))
 
 
 def _ways_out(source: HuggingFaceSource) -> str:
@@ -315,12 +359,20 @@ def _difference(declared: str, found: str) -> str:
 
 
 def _link(path: Path, work: Path, name: str) -> None:
+    if ADAPTER.search(name):
+        # Pinned, but not loaded: what reads the directory would put it over the base.
+        return
+    place = _inside(work, name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(path.resolve())
+
+
+def _inside(work: Path, name: str) -> Path:
     place = work / name
     # Names of a spec are checked; those that a hub lists are not.
     if ".." in place.parts or not place.is_relative_to(work):
         raise StageError(f"refused the file name `{name}`: it leads out of the model's directory")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(path.resolve())
+    return place
 
 
 def _first_line(error: Exception) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
 from ortc.fetch import HUB_PATTERNS
+from ortc.model_files import CODE_HELP
+from ortc.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -38,6 +40,10 @@ _POSITIONS_BEFORE_FIRST = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpne
 _MAX_SEQUENCE = 512
 BATCH: dict[str, Value] = {"min": 1, "typical": 1, "max": 16}
 OUTSIDE = "This lies outside of the project, where other machines will not have it."
+ADAPTER_NOTE = (
+    "Without the adapter this is its base: merge both with PEFT's merge_and_unload() to ship what was trained."
+)
+PARTS_NOTE = "Whoever uses the bundle adds them, or a `pytorch` source builds the whole."
 BOUNDS = "The bounds are promises: the build proves them, the loader enforces them."
 
 
@@ -101,10 +107,11 @@ def _directory(path: Path, root: Path, opset: int) -> Draft:
         hint = f"; name the file: {path / graphs[0]}" if graphs else ""
         raise InspectionError(f"`{path}` has no config.json of a transformers model{hint}")
     place = relative(path, root)
+    _refuse_code(path)
     model: dict[str, Value] = {"source": "huggingface", "path": place}
     about = f"Written by `ortc init` from {place}{_kind(config)}."
     notes = {"path": OUTSIDE} if place.startswith("../") else {}
-    return _huggingface(path.resolve().name, about, model, config, _digests(path), notes, opset)
+    return _huggingface(path.resolve().name, about, model, config, _digests(path), notes, opset, _parts(path))
 
 
 def _hub(identity: str, revision: str | None, opset: int) -> Draft:
@@ -113,12 +120,15 @@ def _hub(identity: str, revision: str | None, opset: int) -> Draft:
     model: dict[str, Value] = {"source": "huggingface", "id": identity}
     notes: dict[str, str] = {}
     if cached is not None:
+        _refuse_code(cached.parent)
         model["revision"] = cached.parent.name
         config = _config(cached) or {}
         digests = _digests(cached.parent)
         if not _has_weights(digests):
             digests = {}  # the cache holds a part of the repository; a list of digests is whole or not there
-        return _huggingface(identity, _about(identity, config), model, config, digests, notes, opset)
+        return _huggingface(
+            identity, _about(identity, config), model, config, digests, notes, opset, _parts(cached.parent)
+        )
     model["revision"] = revision or "main"
     if revision is None or not _COMMIT.fullmatch(revision):
         notes["revision"] = "A branch moves: put the 40 digits of a commit here, which the repository's history shows."
@@ -150,6 +160,7 @@ def _huggingface(
     digests: dict[str, str],
     notes: dict[str, str],
     opset: int,
+    left: tuple[Part, ...] = (),
 ) -> Draft:
     if "path" in model and not _has_weights(digests):
         notes["weights"] = (
@@ -165,6 +176,15 @@ def _huggingface(
         notes.setdefault("task", "The configuration names no head that ortc exports; this is the model without one.")
     if "weights" in notes:
         model["weights"] = "random"
+    if left:
+        model["interface"] = "tensors"
+        notes["interface"] = "\n".join(
+            [
+                "The bundle answers with the tensors of the model alone, without these parts of its repository:",
+                *(f"- {part}" for part in left),
+                ADAPTER_NOTE if any(ADAPTER.search(part.file) for part in left) else PARTS_NOTE,
+            ]
+        )
     kind = _input_kind(config)
     notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
     return Draft(
@@ -178,8 +198,27 @@ def _huggingface(
     )
 
 
+def _refuse_code(directory: Path) -> None:
+    """Stop before a spec of the stock architecture is written.
+
+    Raises:
+        InspectionError: the repository brings code of its own.
+    """
+    repository = of_directories((directory,))
+    if found := code(repository, repository.names):
+        raise InspectionError(f"`{directory}` brings code of its own ({found[0]}): {CODE_HELP}")
+
+
+def _parts(directory: Path) -> tuple[Part, ...]:
+    repository = of_directories((directory,))
+    return parts(repository, (), with_weights=bool(weight_files(repository)))
+
+
 def _digests(directory: Path) -> dict[str, str]:
-    names = {file.name for pattern in HUB_PATTERNS for file in directory.glob(pattern) if file.is_file()}
+    """Digests of the files that are the model; of modules.json as well, so that every machine knows of its parts."""
+    left = {part.file for part in _parts(directory)} - {"config.json", MODULES}
+    patterns = (*HUB_PATTERNS, MODULES) if _parts(directory) else HUB_PATTERNS
+    names = {file.name for pattern in patterns for file in directory.glob(pattern) if file.is_file()} - left
     return {name: sha256_file(directory / name) for name in sorted(names) if name.isprintable() and "\\" not in name}
 
 

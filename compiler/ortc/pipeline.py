@@ -84,6 +84,8 @@ def build(
             exporter=material.exported.exporter,
             exporter_reason=material.exporter_reason,
             notes=(*notes, *material.exported.warnings),
+            parts_left_out=(*fetched.left_out, *material.exported.parts_left_out),
+            inputs_left_out=material.exported.inputs_left_out,
             skipped_cases=tuple(f"{case.shape}: {case.reason}" for case in plan.skipped_cases),
             stages=tuple(progress.times),
             targets=tuple(reports),

@@ -222,6 +222,12 @@ class BuildReport(Frozen):
     exporter: str | None = None
     exporter_reason: str | None = None
     notes: tuple[str, ...] = ()
+    parts_left_out: tuple[str, ...] = Field(
+        default=(), description="Parts of the model's repository that the bundles are without, by the spec's leave."
+    )
+    inputs_left_out: tuple[str, ...] = Field(
+        default=(), description="Optional tensors of the model's forward() that the bundles take no values for."
+    )
     skipped_cases: tuple[str, ...] = ()
     stages: tuple[StageTime, ...] = ()
     targets: tuple[TargetReport, ...] = ()

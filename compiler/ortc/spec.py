@@ -116,6 +116,11 @@ class HuggingFaceSource(Model):
         default="pretrained",
         description="`random` seeds the architecture; such a bundle is marked as not fit to serve.",
     )
+    interface: Literal["tensors"] | None = Field(
+        default=None,
+        description="`tensors`: the tensors of the model alone are wanted, without what its repository adds around it "
+        "(pooling, further layers, adapters, other heads). A repository with such parts is refused without it.",
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> "HuggingFaceSource":

@@ -24,7 +24,18 @@ from ortc.trade import trade_svg
 from ortc.versions import extras
 from ortc.worker import Worker
 
-CODE = ("candidate.py", "bundle.py", "render.py", "publish.py", "sbom.py", "provenance.py", "tensorrt.py", "trade.py")
+CODE = (
+    "candidate.py",
+    "bundle.py",
+    "render.py",
+    "publish.py",
+    "sbom.py",
+    "provenance.py",
+    "tensorrt.py",
+    "trade.py",
+    "model_files.py",
+    "repository.py",
+)
 """What decides the bytes of a bundle, besides what goes into it."""
 
 
@@ -63,6 +74,11 @@ class TargetBuild:
         return {
             "plan": context.plan.slice(self.plan.name).digest(),
             "files": context.fetched.digests(),
+            "left out": [
+                context.fetched.left_out,
+                material.exported.parts_left_out,
+                material.exported.inputs_left_out,
+            ],
             "cases": material.cases_key,
             "exporter": [material.exported.exporter, material.exporter_reason],
             "variant": None

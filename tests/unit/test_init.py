@@ -532,3 +532,38 @@ def test_programs_of_any_form_are_drafted_or_refused(data: st.DataObject, tmp_pa
         render(inspect("any.pt2", tmp_path), ("cpu",), "spec.schema.json")
     except InspectionError:
         return
+
+
+def test_parts_of_a_repository_are_left_out_with_a_comment(tmp_path: Path) -> None:
+    place = directory(tmp_path / "model")
+    stock = "sentence_transformers.models"
+    modules = [{"path": "", "type": f"{stock}.Transformer"}, {"path": "1_Pooling", "type": f"{stock}.Pooling"}]
+    (place / "modules.json").write_text(json.dumps(modules), "utf-8")
+    (place / "1_Pooling").mkdir()
+    (place / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}', "utf-8")
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert model.interface == "tensors"
+    assert set(model.files) == {"config.json", "model.safetensors", "modules.json", "tokenizer.json"}
+    text = Path("specs/out.yaml").read_text("utf-8")
+    assert "# - modules.json: Pooling (cls)\n" in text
+    (place / "adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
+    (place / "adapter_model.safetensors").write_bytes(WEIGHTS)
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert not {name for name in model.files if name.startswith("adapter")}
+    text = Path("specs/out.yaml").read_text("utf-8")
+    assert "# - adapter_config.json: an adapter (LORA)\n" in text
+    assert "merge_and_unload()" in text
+    (place / "modules.json").unlink()
+    for file in place.glob("adapter*"):
+        file.unlink()
+    assert "interface" not in written("model").loaded.document.data["model"]
+
+
+def test_code_of_a_repository_is_not_drafted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    directory(tmp_path / "model", {**BERT, "auto_map": {"AutoModel": "modeling_x.X"}})
+    assert run(["init", "model"]) == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "brings code of its own" in said
+    assert "source: pytorch" in said

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ortc.checks import samples
+from ortc.checks import repository, samples
 from ortc.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.diagnostics import Diagnostic, quoted
 from ortc.entrypoint import installed
@@ -118,6 +118,7 @@ def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ..
             f"did you mean `{meant}`?" if meant else "",
             help=None if meant else f"the tasks are {listed(sorted(TASKS), 'and')}",
         )
+    yield from repository.check(loaded, model, at)
     for index, mirror in enumerate(model.mirrors):
         yield from _mirror(loaded, mirror, document.locate((*at, "mirrors", index)))
 

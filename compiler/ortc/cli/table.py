@@ -44,6 +44,9 @@ def show(reports: list[BuildReport]) -> None:
     for report in reports:
         if report.exporter_reason:
             out.print(f"\n{report.name}: exported by {report.exporter}, because {report.exporter_reason}", markup=False)
+        for kind, names in (("parts", report.parts_left_out), ("inputs", report.inputs_left_out)):
+            if names:
+                out.print(f"\n{report.name}: {kind} left out: {', '.join(names)}", markup=False, soft_wrap=True)
         if report.skipped_cases:
             out.print(f"\n{report.name}: not checked: {_skipped(report.skipped_cases)}", markup=False, soft_wrap=True)
         for target in report.targets:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.errors import StageError
+from ortc.model_files import refuse
 from ortc.plan import ExportPlan, InputPlan
+from ortc.reference.checkpoint import (
+    check_architectures,
+    lost,
+    other_head,
+    raw_config,
+    refuse_missing,
+    refuse_needed,
+)
 from ortc.reference.derive import candidates
 from ortc.reference.model import ForwardError, Reference, finish
+from ortc.repository import of_directories
 from ortc.spec import HuggingFaceSource
 
 if TYPE_CHECKING:
@@ -67,26 +79,10 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
         )
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    auto = getattr(transformers, TASKS[source.task])
-    try:
-        config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
-        if config.architectures is None:
-            # transformers looks into the list where a task has more than one class for an architecture.
-            config.architectures = []
-        # Scaled-dot-product attention exports guards for fully masked rows in every layer; the eager form is the same
-        # arithmetic, and faster in ONNX Runtime.
-        if source.weights == "random":
-            model = auto.from_config(config, attn_implementation=_attention(auto, config))
-        else:
-            model = _pretrained(auto, config, directory)
-    except StageError:
-        raise
-    except Exception as error:
-        # The code of any architecture, over any configuration.
-        raise StageError(
-            f"transformers cannot load the model: {type(error).__name__}: {_first_line(error)}",
-            help="check config.json, and that the architecture has a head for `model.task`",
-        ) from error
+    repository = of_directories((directory,), source.files)
+    refuse(source, repository, repository.names)
+    written = raw_config(directory)
+    model, missing, left = _loaded(source, directory, written)
     model.eval()
     if model._can_set_experts_implementation():
         # Experts one after the other depend on who is asked; grouped products have no form in ONNX; batched ones have.
@@ -98,9 +94,46 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
             config.use_cache = False
     _check_positions(model.config, export)
     if export.inputs is None:
-        return _derived(model, source.task, export)
-    _check_inputs(model, export.inputs)
-    return finish(_ordered(model, tuple(tensor.name for tensor in export.inputs)), export.inputs, export)
+        reference = _derived(model, source.task, export)
+    else:
+        _check_inputs(model, export.inputs)
+        reference = finish(_ordered(model, tuple(tensor.name for tensor in export.inputs)), export.inputs, export)
+    refuse_needed(reference, model, missing, export)
+    return replace(reference, parts_left_out=(*other_head(written, model), *left))
+
+
+def _loaded(
+    source: HuggingFaceSource, directory: Path, written: Mapping[str, Any]
+) -> tuple[Any, tuple[str, ...], tuple[str, ...]]:
+    """The model, the weights that it lacks and may not need, and the trained ones that it does not load.
+
+    Raises:
+        StageError: transformers cannot load it, or would load something else than the repository's model.
+    """
+    import transformers
+
+    auto = getattr(transformers, TASKS[source.task])
+    try:
+        config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        check_architectures(written, type(config))
+        if config.architectures is None:
+            # transformers looks into the list where a task has more than one class for an architecture.
+            config.architectures = []
+        # Scaled-dot-product attention exports guards for fully masked rows in every layer; the eager form is the same
+        # arithmetic, and faster in ONNX Runtime.
+        if source.weights == "random":
+            return auto.from_config(config, attn_implementation=_attention(auto, config)), (), ()
+        model, report = _pretrained(auto, config, directory)
+        missing = refuse_missing([*report["missing_keys"], *map(str, report.get("mismatched_keys", ()))])
+        return model, missing, lost(source, directory, written, model, report["unexpected_keys"])
+    except StageError:
+        raise
+    except Exception as error:
+        # The code of any architecture, over any configuration.
+        raise StageError(
+            f"transformers cannot load the model: {type(error).__name__}: {_first_line(error)}",
+            help="check config.json, and that the architecture has a head for `model.task`",
+        ) from error
 
 
 def _attention(auto: Any, config: Any) -> str | None:
@@ -110,7 +143,7 @@ def _attention(auto: Any, config: Any) -> str | None:
     return "eager" if model_class is None or getattr(model_class, "_supports_sdpa", False) else None
 
 
-def _pretrained(auto: Any, config: Any, directory: Path) -> Any:
+def _pretrained(auto: Any, config: Any, directory: Path) -> tuple[Any, Mapping[str, Any]]:
     model, report = auto.from_pretrained(
         directory,
         config=config,
@@ -120,16 +153,7 @@ def _pretrained(auto: Any, config: Any, directory: Path) -> Any:
         weights_only=True,
         output_loading_info=True,
     )
-    missing = sorted(report["missing_keys"])
-    mismatched = sorted(str(key) for key in report.get("mismatched_keys", ()))
-    if missing or mismatched:
-        raise StageError(
-            f"the checkpoint lacks {len(missing) + len(mismatched)} of the model's weights, first "
-            f"`{(missing + mismatched)[0]}`; transformers would fill them with random numbers",
-            help="check `model.task`: the head must be the one that was trained",
-            details=tuple(missing + mismatched)[:20],
-        )
-    return model
+    return model, report
 
 
 def _derived(model: Any, task: str, export: ExportPlan) -> Reference:

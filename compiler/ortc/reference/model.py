@@ -33,6 +33,10 @@ class Reference:
     parameters: int
     weight_bytes: int
     notes: tuple[str, ...] = field(default=())
+    parts_left_out: tuple[str, ...] = ()
+    """Parts of a checkpoint that the model is without, such as a trained head."""
+    inputs_left_out: tuple[str, ...] = ()
+    """Optional tensors of forward() that are no inputs."""
 
 
 def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan) -> Reference:

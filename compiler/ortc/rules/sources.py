@@ -177,6 +177,40 @@ GENERATION = Rule(
     bad="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  task: text-generation\n",
     good="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\n  task: causal-lm\n",
 )
+REPOSITORY_CODE = Rule(
+    "ORTC317",
+    "repository-code",
+    "A model's repository brings code of its own.",
+    "`auto_map` in config.json, or in the configuration of a tokenizer or a processor, names Python files of the "
+    "repository, and so do modules of modules.json that are not sentence-transformers' own. ortc runs none of them. "
+    "The stock architecture of the same name computes something else, so it is not built in their place. The build "
+    "also refuses a class in `architectures` that transformers does not have. A function of yours that builds the "
+    "model, from code that you have read and keep beside the spec, is a `pytorch` source.",
+    bad="$ cat models/encoder/config.json\n"
+    '{"model_type": "bert", "auto_map": {"AutoModel": "modeling_encoder.Encoder"}, ...}\n',
+    good='model:\n  source: pytorch\n  entrypoint: "models.encoder:build"\n'
+    "  weights: models/encoder/model.safetensors\n",
+)
+REPOSITORY_PARTS = Rule(
+    "ORTC318",
+    "repository-parts",
+    "A model's repository has parts that the bundle would be without.",
+    "A bundle is one forward pass of a class of transformers. Pooling, Dense and Normalize of modules.json, an adapter "
+    "beside its base, a head in a file of its own, and further files of weights are not in it. `interface: tensors` "
+    "says that the tensors of the model without them are wanted; the report and the manifest then name what is left "
+    "out. An adapter becomes a part of the model with PEFT's merge_and_unload(). The build looks into the checkpoint "
+    "as well, and asks the same of trained heads that nothing loads.",
+    bad="model:\n  source: huggingface\n  id: sentence-transformers/all-MiniLM-L6-v2\n"
+    "  revision: 1110a243fdf4706b3f48f1d95db1a4f5529b4d41\n  files:\n"
+    "    config.json: 953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41\n"
+    "    modules.json: 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf\n"
+    "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
+    good="model:\n  source: huggingface\n  id: sentence-transformers/all-MiniLM-L6-v2\n"
+    "  revision: 1110a243fdf4706b3f48f1d95db1a4f5529b4d41\n  interface: tensors\n  files:\n"
+    "    config.json: 953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41\n"
+    "    modules.json: 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf\n"
+    "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -195,4 +229,6 @@ RULES = (
     TEACHER_METRIC,
     TEACHER_OUTPUT,
     GENERATION,
+    REPOSITORY_CODE,
+    REPOSITORY_PARTS,
 )

@@ -59,6 +59,8 @@ class Exported(Frozen):
     operators: dict[str, int]
     warnings: tuple[str, ...]
     conversion: Conversion | None = None
+    parts_left_out: tuple[str, ...] = ()
+    """Trained heads of the checkpoint, and the like, that the loaded model is without."""
     inputs_left_out: tuple[str, ...] = ()
     """Optional tensors of forward() that are no inputs."""
 
