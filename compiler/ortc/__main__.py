@@ -7,6 +7,8 @@ from ortc.cli.report import report_bug, report_error
 from ortc.errors import OrtcError
 
 _INTERRUPTED = 130
+_READER_LEFT = 141
+"""What a shell reports of a program that SIGPIPE ended: 128 and the number of the signal."""
 
 
 def main() -> None:
@@ -44,7 +46,7 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader of stdout has gone, as `head` does; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return _READER_LEFT
     except Exception as error:  # noqa: BLE001 - the one place where a bug is reported
         from ortc.disk import everywhere, is_full
 

@@ -59,3 +59,14 @@ def test_comparing_specs_loads_no_framework() -> None:
     """numpy comes with the code that knows what goes into each stage; torch, transformers and onnx do not."""
     found, _ = start("diff", SPECS[0], SPECS[1], "--json")
     assert found == "0 numpy"
+
+
+def test_a_reader_that_leaves_is_no_bug() -> None:
+    command = [sys.executable, "-m", "ortc", "explain"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        # Closed before anything is written.
+        process.stdout.close()
+        assert process.wait() == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
