@@ -44,9 +44,12 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write("interrupted\n")
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader of stdout has gone, as `head` does; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _READER_LEFT
+        return _reader_left()
+    except SystemExit as stop:
+        # click turns a closed pipe into an exit with 1.
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_left()
+        raise
     except Exception as error:  # noqa: BLE001 - the one place where a bug is reported
         from ortc.disk import everywhere, is_full
 
@@ -56,6 +59,12 @@ def run(arguments: list[str]) -> int:
             return full.exit_code
         report_bug()
         return 1
+
+
+def _reader_left() -> int:
+    """The reader of stdout has gone, as `head` does; Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return _READER_LEFT
 
 
 if __name__ == "__main__":
