@@ -18,6 +18,7 @@ import onnx
 import pytest
 from tests.support import bundles
 from tests.support.builds import PLAIN, Build, Compiler, answer, loader
+from tests.support.programs import two_faced
 
 from ortc.errors import StageError
 from ortc.reference.pt2 import refuse_code
@@ -179,8 +180,8 @@ def test_programs_that_run_code(
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("object", "its constant `offset` is a pickled object"),
-        ("disguised", "its constant `offset` is a pickled object"),
+        ("object", "it holds `data/constants/opaque_obj_0`, which is no part of a plain program"),
+        ("disguised", "which is no part of a plain program"),
         ("expression", "a size is `__import__('os').system("),
         ("library", "it holds `data/aotinductor/model/a.so`, which is no part of a plain program"),
         ("twice", "it has more than one member"),
@@ -199,6 +200,28 @@ def test_archives_are_looked_into_first(models: Path, tmp_path: Path, name: str,
         shutil.copyfile(models / f"{name}.pt2", path)
     with pytest.raises(StageError, match=re.escape(reason)):
         refuse_code(path)
+
+
+def test_torch_reads_the_program_that_was_checked(models: Path, tmp_path: Path) -> None:
+    """A file with two directories shows one program to whoever checks it, and another one to torch."""
+    with zipfile.ZipFile(models / "program.pt2") as plain, zipfile.ZipFile(models / "expression.pt2") as hostile:
+        shown = {name: plain.read(name) for name in plain.namelist()}
+        code = hostile.read(next(name for name in hostile.namelist() if name.endswith("/model.json")))
+    hidden = {name: code if name.endswith("/model.json") else content for name, content in shown.items()}
+    two_faced(tmp_path / "two.pt2", shown, hidden)
+    script = (
+        "import sys; from pathlib import Path; from ortc.plan import ExportPlan, AxisPlan;"
+        "from ortc.reference.custom import load_program; from ortc.spec import ExportedProgramSource;"
+        "axes = (AxisPlan(name='batch', min=1, typical=1, max=8, multiple_of=1),);"
+        "source = ExportedProgramSource(source='exported_program', path='two.pt2');"
+        "export = ExportPlan(opset=20, ir_version=10, exporter='auto', axes=axes, inputs=None, outputs=None);"
+        "print(load_program(source, Path(sys.argv[1]), export).inputs[0].name)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert not list(models.glob("ran-*")), "its code was run"
+    assert done.stdout == "x\n", done.stderr
 
 
 def test_a_plain_program_is_let_through(models: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,3 +87,35 @@ def archive(path: Path, model: Json | None = None) -> Path:
         file.writestr("m/data/weights/model_weights_config.json", json.dumps({"config": payload}))
         file.writestr("m/models/model.json", json.dumps(document() if model is None else model))
     return path
+
+
+def two_faced(path: Path, shown: dict[str, bytes], hidden: dict[str, bytes]) -> Path:
+    """An archive with two directories: readers that go by the size of the directory see one, others the other.
+
+    Args:
+        path: where it is written.
+        shown: members that Python's zipfile finds, just before the end of the file.
+        hidden: members of the same names that a reader finds who trusts the offset of the directory, as torch does.
+    """
+    honest, size, start = _zip(shown, 0)
+    # Offsets that zipfile adds to are not negative: the hidden archive begins behind as much as the other one takes.
+    hostile, other, offset = _zip(hidden, len(honest))
+    assert size == other, "the directories must be of one size: give both the same names"
+    entries, at = bytearray(honest[start : start + size]), 0
+    while at < size:
+        (place,) = struct.unpack_from("<I", entries, at + 42)
+        struct.pack_into("<I", entries, at + 42, place + offset - start)
+        at += 46 + sum(struct.unpack_from("<HHH", entries, at + 28))
+    path.write_bytes(hostile[: offset + size] + honest[:start] + bytes(entries) + hostile[offset + size :])
+    return path
+
+
+def _zip(members: dict[str, bytes], begin: int) -> tuple[bytes, int, int]:
+    """An archive behind `begin` null bytes, with the size and the offset of its directory."""
+    stream = io.BytesIO(b"\0" * begin)
+    stream.seek(begin)
+    with zipfile.ZipFile(stream, "w") as file:
+        for name, content in members.items():
+            file.writestr(zipfile.ZipInfo(name), content)
+    size, offset = struct.unpack("<II", stream.getvalue()[-10:-2])
+    return stream.getvalue(), size, offset

@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
 from ortc.reference.model import Reference, finish
-from ortc.reference.pt2 import refuse_code
+from ortc.reference.pt2 import checked_copy
 from ortc.spec import ExportedProgramSource, PyTorchSource
 
 if TYPE_CHECKING:
@@ -104,13 +105,15 @@ def load_program(source: ExportedProgramSource, directory: Path, export: ExportP
     import torch
 
     path = directory / Path(source.path).name
-    refuse_code(path)
     # torch.export.load falls back to a full unpickle for some members; this makes every torch.load safe.
     os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] = "1"
-    try:
-        program = torch.export.load(path)
-    except Exception as error:
-        raise StageError(f"cannot read the exported program `{path.name}`: {_reason(error)}") from error
+    with tempfile.TemporaryDirectory(prefix="ortc-program-") as scratch:
+        copy = Path(scratch) / "program.pt2"
+        checked_copy(path, copy)
+        try:
+            program = torch.export.load(copy)
+        except Exception as error:
+            raise StageError(f"cannot read the exported program `{path.name}`: {_reason(error)}") from error
     # Guards are Python text in the file, and would be compiled; the plan's axes say which sizes are allowed.
     module = program.module(check_guards=False)
     # torch replaces train() and eval() of such a module by functions that raise: its mode was fixed when it was
