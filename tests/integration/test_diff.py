@@ -323,17 +323,48 @@ def test_without_git(ortc: Compiler, repository: Path, monkeypatch: pytest.Monke
     assert "git is not installed" in refused(ortc, "v1", "HEAD", "--spec", SPEC, code=2, cwd=repository)
 
 
-def test_a_bare_repository(ortc: Compiler, repository: Path, tmp_path: Path) -> None:
-    git(repository, "add", "-f", "sub/weights")
+def test_a_repository_inside_of_a_checkout_is_not_followed(ortc: Compiler, repository: Path, tmp_path: Path) -> None:
+    """Anybody can commit a directory that git takes for a repository, with a configuration that names programs."""
+    ran = tmp_path / "ran"
+    specs = repository / "sub" / "specs"
+    git(tmp_path, "clone", "-q", "--bare", str(repository), str(tmp_path / "bare"))
+    shutil.copytree(tmp_path / "bare", specs, dirs_exist_ok=True)
+    for key in ("filter.x.smudge", "core.fsmonitor", "core.pager", "core.sshCommand"):
+        git(specs, "config", "-f", "config", key, f"touch {ran}; cat")
+    git(specs, "config", "-f", "config", "core.worktree", str(repository))
+    git(specs, "config", "-f", "config", "core.bare", "false")
+    (specs / "info" / "attributes").write_text("* filter=x\n")
+    (specs / "hooks" / "post-checkout").write_text(f"#!/bin/sh\ntouch {ran}\n")
+    message = refused(ortc, "HEAD", "--spec", "spec.yaml", code=2, cwd=specs)
+    assert "git finds no repository around" in message
+    assert "safe.bareRepository" in message
+    assert not ran.exists(), "a program of the checkout was run"
+
+
+def test_nothing_that_a_repository_configures_runs(ortc: Compiler, repository: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    weights = repository / "sub" / "weights" / "digits.safetensors"
+    (repository / ".gitattributes").write_text("*.yaml filter=x\n*.md filter=x ident\n")
+    oid = bundles.digest(weights)
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 1\n"
+    stored = repository / ".git" / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+    stored.parent.mkdir(parents=True)
+    weights.rename(stored)
+    weights.write_text(pointer)
+    git(repository, "add", "-fA")
     git(repository, "commit", "-qm", "three")
     spec = repository / "sub" / "specs" / "common.yaml"
     spec.write_text(spec.read_text().replace("cosine: 0.99", "cosine: 0.98"))
     git(repository, "commit", "-qam", "four")
-    bare = tmp_path / "bare.git"
-    git(tmp_path, "clone", "-q", "--bare", str(repository), str(bare))
-    document = differences(ortc, f"main~1:{SPEC}", f"main:{SPEC}", cwd=bare)
+    for key in ("filter.x.smudge", "filter.x.clean", "filter.x.process", "core.fsmonitor"):
+        git(repository, "config", key, f"touch {ran}; cat")
+    for name in ("post-checkout", "post-index-change", "reference-transaction"):
+        (repository / ".git" / "hooks" / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (repository / ".git" / "hooks" / name).chmod(0o755)
+    document = differences(ortc, "HEAD~1", "HEAD", "--spec", SPEC, cwd=repository)
     assert section(document, "spec") == {"accuracy.cosine": (0.99, 0.98)}
     assert document["stages_unknown"] is None
+    assert not ran.exists(), "a program of the repository was run"
 
 
 def test_markdown_for_a_pull_request(ortc: Compiler, repository: Path) -> None:

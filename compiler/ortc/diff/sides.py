@@ -136,8 +136,7 @@ def _at(revision: str, spec: Path) -> SpecAt:
     """The spec that `--spec` names, at a revision."""
     directory = spec.parent if spec.parent.is_dir() else Path()
     repository = Repository.around(directory)
-    # A bare repository has no work tree that a path could lie in.
-    name = str(spec) if repository.top is None else os.path.relpath(spec.parent.resolve() / spec.name, repository.top)
+    name = os.path.relpath(spec.parent.resolve() / spec.name, repository.top)
     return _in_commit(repository, revision, name, f"{revision}:{name}")
 
 
@@ -146,7 +145,7 @@ def _in_commit(repository: Repository, revision: str, name: str, label: str) -> 
     path = os.path.normpath(name)
     if path.startswith(("/", "..")):
         raise UsageError(
-            f"`{name}` lies outside of the repository {repository.top or repository.git_dir}",
+            f"`{name}` lies outside of the repository {repository.top}",
             help="in REV:PATH the path starts from the root of the repository, or from here with ./ in front",
         )
     if not repository.has(commit, path):
