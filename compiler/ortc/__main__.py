@@ -3,6 +3,10 @@
 import os
 import sys
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # `python -m ortc` would import a `pydantic.py` of the working directory.
+    del sys.path[0]
+
 from ortc.cli.report import report_bug, report_error
 from ortc.errors import OrtcError
 

@@ -9,7 +9,6 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,6 +17,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from ortc import host, store
 from ortc.host import Host
 from ortc.plan import Frozen
+from ortc.processes import own_code
 
 TOOLS = ("docker", "podman", "buildah", "qemu-aarch64-static")
 LIBRARIES = ("libcudart", "libcublas", "libcudnn", "libnvinfer")
@@ -159,7 +159,7 @@ def _runtime() -> RuntimeFacts:
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=60, check=False, env=environment
+            own_code(_PROBE), capture_output=True, text=True, timeout=60, check=False, env=environment
         )
     except (subprocess.SubprocessError, OSError) as error:
         return RuntimeFacts(version=None, error=str(error))

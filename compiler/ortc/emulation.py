@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ortc.bundle import Manifest
 from ortc.environment import kept, run_tool
 from ortc.errors import StageError
 from ortc.plan import digest
+from ortc.processes import standard_module
 from ortc.rootfs import PACKAGES, SUITES, make_root
 
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
@@ -105,16 +105,7 @@ def _packages(place: Path, requirements: str, platform: str, python: str) -> Non
     listing.write_text(requirements, "utf-8")
     machine = MACHINES[platform]
     tags = [f"manylinux2014_{machine}", *(f"manylinux_2_{minor}_{machine}" for minor in GLIBC)]
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--no-compile",
-    ]
+    pip = standard_module("pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile")
     pip += ["--require-hashes", "--only-binary=:all:", "--python-version", python, "-r", str(listing)]
     pip += [argument for tag in tags for argument in ("--platform", tag)]
     run_tool([*pip, "--target", str(place / "packages")], f"unpack the bundle's pinned requirements for {platform}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import sys
 from collections.abc import Iterator
 from importlib.machinery import PathFinder
@@ -12,6 +11,7 @@ from pathlib import Path
 from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.plan import digest
+from ortc.project import IMPORTED_FROM, find_module, module_file
 
 _NO_DATA = (".md", ".rst", ".lock", ".pyc", ".safetensors", ".bin", ".pt", ".pth", ".pt2", ".onnx", ".data")
 """Beside a module, but not read by it: documents, locks, and weights, which the spec names where they matter."""
@@ -41,24 +41,10 @@ def entrypoint_digest(entrypoint: str, root: Path) -> str:
 
 def _module_file(entrypoint: str, root: Path) -> Path:
     name = entrypoint.partition(":")[0]
-    if (file := find_module(root.joinpath(*name.split(".")))) is not None:
-        return file
-    try:
-        spec = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-        raise StageError(
-            f"cannot find the module `{name}` of the entry point `{entrypoint}`",
-            help="entry points are imported from the project's root, the directory that holds .git or pyproject.toml",
-        )
-    return Path(spec.origin)
-
-
-def find_module(place: Path) -> Path | None:
-    """The file of a module, given its path without a suffix."""
-    candidates = (place / "__init__.py", place.parent / f"{place.name}.py")
-    return next((path for path in candidates if path.is_file()), None)
+    file = module_file(name, root)
+    if file is None:
+        raise StageError(f"cannot find the module `{name}` of the entry point `{entrypoint}`", help=IMPORTED_FROM)
+    return file
 
 
 def installed(package: str) -> bool:

@@ -15,6 +15,7 @@ from filelock import FileLock
 from ortc.disk import room, temporary
 from ortc.errors import StageError
 from ortc.plan import digest
+from ortc.processes import standard_module
 
 MARKER = ".complete"
 
@@ -76,11 +77,11 @@ def is_made(requirements: str, root: Path, python: str = sys.executable) -> tupl
 
 
 def _make(requirements: str, place: Path, python: str) -> None:
-    run_tool([python, "-m", "venv", "--without-pip", str(place)], "make a virtual environment")
+    run_tool(standard_module("venv", "--without-pip", str(place), python=python), "make a virtual environment")
     listing = place / "requirements.txt"
     listing.write_text(requirements, "utf-8")
     # pip of this environment installs into the new one, which then holds nothing that the bundle does not ask for.
-    pip = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet"]
+    pip = standard_module("pip", "--python", str(place / "bin" / "python"), "install", "--quiet")
     run_tool(
         [
             *pip,

@@ -30,7 +30,9 @@ def process(request: Json) -> Json:
     auto: Any = transformers.AutoImageProcessor
     try:
         # The one that works on Pillow's images: the other needs torchvision.
-        processor = auto.from_pretrained(request["model"], local_files_only=True, backend="pil")
+        processor = auto.from_pretrained(
+            request["model"], local_files_only=True, backend="pil", trust_remote_code=False
+        )
     except Exception as error:
         raise StageError(
             f"the model's image processor cannot be made: {type(error).__name__}: {error}",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
-from ortc.entrypoint import find_module, installed
+from ortc.entrypoint import installed
 from ortc.inspection import BATCH, InspectionError
+from ortc.project import find_module
 
 _PLACEHOLDERS: dict[str, Value] = {"int": 1, "float": 1.0, "str": "", "bool": False}
 _INPUTS = (

@@ -91,7 +91,7 @@ def call_samples(
     Raises:
         StageError: it fails, or gives something else.
     """
-    from ortc.reference.custom import resolve_entrypoint
+    from ortc.project import resolve_entrypoint
 
     function = resolve_entrypoint(entrypoint, root)
     given: list[object] = []

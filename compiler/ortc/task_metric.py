@@ -58,7 +58,7 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
         )
 
     def metric(predict: Callable[[Arrays], Arrays]) -> float:
-        from ortc.reference.custom import resolve_entrypoint
+        from ortc.project import resolve_entrypoint
 
         function = resolve_entrypoint(declared.entrypoint, context.root)
         takes_directory = "model_dir" in inspect.signature(function).parameters

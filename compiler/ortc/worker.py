@@ -6,7 +6,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import IO, Any, NamedTuple, Self
 from ortc.arrays import Arrays, read_arrays, write_arrays
 from ortc.disk import Place, full, room, says_full, temporary
 from ortc.errors import StageError
+from ortc.processes import own_environment, own_module
 
 Json = dict[str, Any]
 
@@ -78,8 +78,8 @@ class Worker:
         """A worker that runs the model in PyTorch, with the compiler's own environment and some more of it."""
         return cls(
             "PyTorch",
-            [sys.executable, "-m", "ortc.reference"],
-            environment=_own_package({**OFFLINE, **(environment or {})}),
+            own_module("ortc.reference"),
+            environment=own_environment({**OFFLINE, **(environment or {})}),
         )
 
     @classmethod
@@ -91,12 +91,12 @@ class Worker:
     @classmethod
     def for_making(cls, name: str) -> Self:
         """A worker that makes graphs of variants, with the compiler's own environment."""
-        return cls(name, [sys.executable, "-m", "ortc.making"], environment=_own_package({}))
+        return cls(name, own_module("ortc.making"), environment=own_environment())
 
     @classmethod
     def for_images(cls) -> Self:
         """A worker that prepares images with a model's image processor, with the compiler's own environment."""
-        return cls("the image processor", [sys.executable, "-m", "ortc.imaging"], environment=_own_package(OFFLINE))
+        return cls("the image processor", own_module("ortc.imaging"), environment=own_environment(OFFLINE))
 
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
@@ -240,9 +240,3 @@ class Worker:
 def _shown(line: bytes) -> str:
     text = line.decode("utf-8", errors="replace")
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def _own_package(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables of a process that imports this very compiler."""
-    paths = [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    return {"PYTHONPATH": os.pathsep.join(path for path in paths if path), **environment}

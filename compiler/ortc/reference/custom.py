@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
+from ortc.project import resolve_entrypoint
 from ortc.reference.model import Reference, finish
 from ortc.reference.pt2 import checked_copy
 from ortc.spec import ExportedProgramSource, PyTorchSource
@@ -48,26 +47,6 @@ def load_module(source: PyTorchSource, directory: Path, root: Path, export: Expo
                 details=(*(f"missing: {key}" for key in missing), *(f"unknown: {key}" for key in unexpected))[:20],
             )
     return finish(module, export.inputs, export)
-
-
-def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
-    """The object that `module:attribute` names, with the spec's root first on the import path.
-
-    Raises:
-        StageError: the module cannot be imported or lacks the attribute.
-    """
-    name, _, attribute = entrypoint.partition(":")
-    if str(root) not in sys.path:
-        sys.path.insert(0, str(root))
-    try:
-        return getattr(importlib.import_module(name), attribute)
-    except ImportError as error:
-        raise StageError(
-            f"cannot import `{name}` of the entry point `{entrypoint}`: {error}",
-            help="entry points are imported from the project's root, the directory that holds .git or pyproject.toml",
-        ) from error
-    except AttributeError as error:
-        raise StageError(f"the module `{name}` has no `{attribute}`") from error
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from ortc import processes
 from ortc.arrays import Array, Arrays, read_arrays, write_arrays
 from ortc.errors import StageError
 from ortc.stages.graph import MODEL_FILE
@@ -143,7 +144,7 @@ def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> No
     listing.write_text(json.dumps(request), "utf-8")
     script = Path(__file__).with_name("observe.py")
     result = subprocess.run(
-        [str(interpreter), "-E", "-s", "-B", str(script), str(listing)], capture_output=True, text=True, check=False
+        processes.script(interpreter, script, str(listing)), capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines()

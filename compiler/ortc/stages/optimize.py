@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from ortc import processes
 from ortc.digests import sha256_file
 from ortc.disk import free, full, room, temporary
 from ortc.errors import StageError
@@ -153,7 +154,7 @@ def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries
     disabled = entries.get(DISABLED_OPTIMIZERS, "")
     needed = sum(file.stat().st_size for file in source.iterdir())
     result = subprocess.run(
-        [str(interpreter), "-E", "-s", str(script), str(source), str(output), level, disabled],
+        processes.script(interpreter, script, str(source), str(output), level, disabled),
         capture_output=True,
         text=True,
         check=False,

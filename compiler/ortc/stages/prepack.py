@@ -13,6 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ortc import processes
 from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.plan import digest
@@ -48,7 +49,7 @@ def prepack(interpreter: Path, source: Path, output: Path, session: str, graph: 
     if not (source / DATA_FILE).is_file():
         raise NotApplicable("the weights are inside the graph, too few to take time")
     script = Path(__file__).with_name("packer.py")
-    command = [str(interpreter), "-E", "-s", str(script), str(source), str(output), session]
+    command = processes.script(interpreter, script, str(source), str(output), session)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         lines = result.stderr.strip().splitlines()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from ortc.errors import StageError
 from ortc.plan import VariantPlan
+from ortc.processes import own_environment, own_module
 
 if TYPE_CHECKING:
     import onnx
@@ -59,12 +60,11 @@ def quantize(source: Path, output: Path, variant: VariantPlan, ranges: Path | No
         "blocks": list(variant.blocks),
         "exclude": list(variant.exclude),
     }
-    package_root = str(Path(__file__).parents[2])
     result = subprocess.run(
-        [sys.executable, "-m", "ortc.stages.quantize", json.dumps(request)],
+        own_module("ortc.stages.quantize", json.dumps(request)),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": package_root, "ORT_DISABLE_TELEMETRY": "1"},
+        env={**os.environ, **own_environment({"ORT_DISABLE_TELEMETRY": "1"})},
         check=False,
     )
     if result.returncode == _NOT_APPLICABLE:

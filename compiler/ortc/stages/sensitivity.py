@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ortc.errors import StageError
 from ortc.mix import Mix
 from ortc.plan import Frozen, VariantPlan
+from ortc.processes import own_environment, own_module
 from ortc.stages.graph import MODEL_FILE
 
 if TYPE_CHECKING:
@@ -126,10 +127,10 @@ def _run(
     listing = output / "request.json"
     listing.write_text(json.dumps(request), "utf-8")
     result = subprocess.run(
-        [sys.executable, "-m", "ortc.stages.sensitivity", str(listing)],
+        own_module("ortc.stages.sensitivity", str(listing)),
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "ORT_DISABLE_TELEMETRY": "1"},
+        env={**os.environ, **own_environment({"ORT_DISABLE_TELEMETRY": "1"})},
         check=False,
     )
     if result.returncode != 0:

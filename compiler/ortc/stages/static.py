@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.errors import StageError
+from ortc.processes import own_environment, own_module
 from ortc.stages import blocks as in_blocks
 from ortc.stages.calibrate import Ranges
 from ortc.stages.graph import MODEL_FILE, write
@@ -67,10 +68,10 @@ def quantize_static(
             "symmetric": symmetric,
         }
         result = subprocess.run(
-            [sys.executable, "-m", "ortc.stages.static", json.dumps(request)],
+            own_module("ortc.stages.static", json.dumps(request)),
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**os.environ, **own_environment()},
             check=False,
         )
     if result.returncode == _NOT_APPLICABLE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +62,7 @@ def _places(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Path]:
             yield loaded.root / place
         elif scheme == "package":
             package, _, directory = place.partition("/")
-            try:
-                found = importlib.util.find_spec(package) if package.isidentifier() else None
-            except (ImportError, ValueError):
-                found = None
+            found = find_installed(package)
             for base in (found.submodule_search_locations or ()) if found else ():
                 yield Path(base) / directory
 

@@ -1,0 +1,59 @@
+"""What the caller of a command allows a spec: entry points of installed packages, and variables of the environment.
+
+A spec cannot allow itself anything: the command line and the environment of the command do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextvars import ContextVar
+
+TRUST_ENTRYPOINT = "ORTC_TRUST_ENTRYPOINT"
+"""Variable with the packages whose functions a spec may name as entry points, separated by commas."""
+PREFIX = "ORTC_"
+"""Variables with this prefix are meant for specs."""
+SETTINGS = frozenset(
+    {
+        TRUST_ENTRYPOINT,
+        "ORTC_BENCH_DIR",
+        "ORTC_CACHE_DIR",
+        "ORTC_CACHE_URL",
+        "ORTC_DEBIAN_MIRROR",
+        "ORTC_ENGINE_CACHE",
+        "ORTC_KEY_PASSWORD",
+        "ORTC_REGISTRY",
+    }
+)
+"""Variables that set up ortc itself; some of them hold secrets."""
+
+_PACKAGES: ContextVar[frozenset[str]] = ContextVar("packages", default=frozenset())
+_VARIABLES: ContextVar[frozenset[str]] = ContextVar("variables", default=frozenset())
+
+
+def grant(packages: Iterable[str] = (), variables: Iterable[str] = ()) -> None:
+    """Allow entry points of packages and references to variables, beside what is allowed already."""
+    _PACKAGES.set(_PACKAGES.get() | set(packages))
+    _VARIABLES.set(_VARIABLES.get() | set(variables))
+
+
+def withdraw() -> None:
+    """Allow nothing but what the environment allows."""
+    _PACKAGES.set(frozenset())
+    _VARIABLES.set(frozenset())
+
+
+def trusted_packages() -> frozenset[str]:
+    """Modules whose functions, and those of modules below them, may be entry points."""
+    listed = os.environ.get(TRUST_ENTRYPOINT, "").split(",")
+    return _PACKAGES.get() | {name.strip() for name in listed if name.strip()}
+
+
+def is_trusted(module: str) -> bool:
+    """Whether a module, or a package that it is in, is one of `trusted_packages`."""
+    return any(module == name or module.startswith(f"{name}.") for name in trusted_packages())
+
+
+def may_read(variable: str) -> bool:
+    """Whether a spec may refer to a variable of the environment."""
+    return variable in _VARIABLES.get() or (variable.startswith(PREFIX) and variable not in SETTINGS)

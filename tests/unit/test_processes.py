@@ -1,0 +1,68 @@
+"""What helper processes import, and what libraries are allowed to run, by the text of the compiler."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ortc.processes import own_code, own_environment, own_module, script, standard_module
+
+COMPILER = Path(__file__).parents[2] / "compiler" / "ortc"
+STARTERS = {"processes.py", "environment.py"}
+"""Modules that may name this Python: one makes command lines, one makes environments of it."""
+
+
+def sources() -> Iterator[tuple[Path, ast.Module]]:
+    for path in sorted(COMPILER.rglob("*.py")):
+        yield path, ast.parse(path.read_text("utf-8"))
+
+
+def test_every_python_process_ignores_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "/their/own", ""]))
+    assert own_module("ortc.making", "x") == [sys.executable, "-P", "-m", "ortc.making", "x"]
+    assert own_code("pass") == [sys.executable, "-P", "-c", "pass"]
+    assert standard_module("venv", "x", python="/p")[:4] == ["/p", "-I", "-m", "venv"]
+    assert script(Path("/p"), Path("/f.py"))[:2] == ["/p", "-I"]
+    environment = own_environment({"A": "b"})
+    assert environment["PYTHONSAFEPATH"] == "1"
+    assert environment["PYTHONPATH"].split(os.pathsep) == [str(COMPILER.parent), "/their/own"]
+
+
+def test_no_other_module_makes_command_lines_of_this_python() -> None:
+    named = {
+        path.name
+        for path, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "executable"
+    }
+    assert named <= STARTERS
+    flagged = {
+        path.name
+        for path, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List)
+        for item in node.elts
+        if isinstance(item, ast.Constant) and item.value in ("-m", "-c", "-P")
+    }
+    assert flagged == {"processes.py"}
+
+
+def test_code_of_repositories_is_refused_in_words() -> None:
+    """Left to its default, transformers asks a terminal whether it may run what a repository carries."""
+    calls = [
+        (path.name, node)
+        for path, tree in sources()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ("from_pretrained", "from_config")
+    ]
+    assert len(calls) >= 4
+    for name, call in calls:
+        said = [word.value for word in call.keywords if word.arg == "trust_remote_code"]
+        assert [isinstance(value, ast.Constant) and value.value is False for value in said] == [True], name
