@@ -10,6 +10,8 @@ import pytest
 from hypothesis import settings
 from tests.support.examples import examples
 
+from ortc.permissions import withdraw
+
 TESTS = Path(__file__).parent
 
 # How long an example takes says more of the machine's other work than of the code.
@@ -25,6 +27,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def update_golden(request: pytest.FixtureRequest) -> bool:
     """Whether expected files are rewritten instead of compared."""
     return bool(request.config.getoption("--update-golden"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_granted() -> None:
+    """What one test allows specs, the next does not."""
+    withdraw()
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,9 @@ def run(arguments: list[str]) -> int:
     import click
 
     from ortc.cli import main as command
+    from ortc.permissions import withdraw
+
+    withdraw()
 
     debug = "--debug" in arguments
     try:

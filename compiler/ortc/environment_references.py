@@ -8,9 +8,10 @@ from pydantic import BaseModel
 
 from ortc import shape
 from ortc.diagnostics import Diagnostic, quoted
+from ortc.permissions import PREFIX, may_read, remember
 from ortc.rules import reuse as rules
 from ortc.source import Document, Entry, Mapping, Node, Path, Scalar, Sequence
-from ortc.spec import ENVIRONMENT
+from ortc.spec import ENVIRONMENT, VERSION_PATTERN
 
 _START = "${env:"
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)
@@ -67,6 +68,10 @@ class _Substitution:
         if problems:
             self._found += problems
             return node
+        for name in _REFERENCE.findall(text):
+            # A version is published; what is no version is not.
+            if path != ("version",) or not re.fullmatch(VERSION_PATTERN, self._variables[name]):
+                remember(name, self._variables[name])
         value = _REFERENCE.sub(lambda match: self._variables[match[1]], text)
         return Scalar(node.span, value, value, plain=False)
 
@@ -77,6 +82,14 @@ class _Substitution:
             message = f"{quoted(wrong[0] + wrong[1])} is not a reference to the environment"
             yield Diagnostic(rules.ENVIRONMENT_SYNTAX, message, node.span, help="write `${env:NAME}`")
         for name in dict.fromkeys(_REFERENCE.findall(text)):
+            if not may_read(name):
+                message = f"the variable {quoted(name)} of the environment is not for specs"
+                advice = (
+                    f"allow it: `ortc ... --env {name}`; other names that begin with {PREFIX}, without ortc's own "
+                    "settings, need no allowance"
+                )
+                yield Diagnostic(rules.ENVIRONMENT_REFUSED, message, node.span, help=advice)
+                continue
             value = self._variables.get(name)
             if value and value.isprintable():
                 continue

@@ -7,6 +7,7 @@ value keeps the place where it was written, in whichever file that is.
 import os
 from pathlib import Path
 
+from ortc.boundary import checkout_of, keep_inside
 from ortc.diagnostics import Diagnostic, Related, quoted
 from ortc.errors import SpecError
 from ortc.parse import describe, parse
@@ -23,8 +24,11 @@ def inherited(path: Path) -> Document:
     """The document of a spec with everything that its bases give it; `base` itself stays, as its first key.
 
     Raises:
-        SpecError: a file cannot be read or is no YAML mapping, `base` is no path, or the files form a circle.
+        SpecError: a file cannot be read, is no YAML mapping or is not of the project, `base` is no path, or the files
+            form a circle.
     """
+    checkout = checkout_of(path)
+    keep_inside(path, checkout)
     document = parse(read(path))
     root, entry = document.root, document.root.entries.get(KEY)
     seen: dict[Path, Span | None] = {path.resolve(): None}
@@ -32,7 +36,7 @@ def inherited(path: Path) -> Document:
     chain = [root]
     step = entry
     while step is not None:
-        current = _next(current, step.value, seen)
+        current = _next(current, step.value, seen, checkout)
         below = parse(read(current)).root
         chain.append(below)
         step = below.entries.get(KEY)
@@ -46,13 +50,14 @@ def inherited(path: Path) -> Document:
     return Document(document.source, Mapping(root.span, entries))
 
 
-def _next(path: Path, value: Node, seen: dict[Path, Span | None]) -> Path:
+def _next(path: Path, value: Node, seen: dict[Path, Span | None], checkout: Path) -> Path:
     """The file that a `base` names, added to those seen."""
     if not isinstance(value, Scalar) or not isinstance(value.value, str) or not value.value:
         message = f"`base` must be the path of a spec, not {describe(value)}"
         advice = "remove the key" if isinstance(value, Scalar) and value.value is None else None
         raise SpecError([Diagnostic(schema.WRONG_TYPE, message, value.span, help=advice)])
     place = Path(os.path.normpath(path.parent / value.value))
+    keep_inside(place, checkout, value.span)
     try:
         identity = place.resolve()
         exists = place.is_file()

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ortc.boundary import checkout_of, keep_inside, project_root
 from ortc.diagnostics import Diagnostic, in_order
 from ortc.environment_references import substitute
 from ortc.errors import SpecError
@@ -20,8 +21,6 @@ from ortc.spec import LEAST_OPSET, OnnxSource, Spec
 from ortc.suggest import closest, listed
 from ortc.target import TargetProfile
 from ortc.validate import validate
-
-_ROOT_MARKS = (".git", "pyproject.toml")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +91,6 @@ def _with_own_opset(spec: Spec, root: Path) -> Spec:
     return spec.model_copy(update={"export": spec.export.model_copy(update={"opset": max(found, LEAST_OPSET)})})
 
 
-def project_root(path: Path) -> Path:
-    """The nearest directory above a spec that holds `.git` or `pyproject.toml`, else the spec's own."""
-    own = path.resolve().parent
-    for directory in (own, *own.parents):
-        if any((directory / mark).exists() for mark in _ROOT_MARKS):
-            return directory
-    return own
-
-
 def load_profile(name: str, *, root: Path | None = None, span: Span | None = None) -> TargetProfile:
     """The target profile of a name or a path.
 
@@ -118,6 +108,8 @@ def load_profile(name: str, *, root: Path | None = None, span: Span | None = Non
 def find_profile(name: str, *, root: Path | None = None, span: Span | None = None) -> LoadedProfile:
     """The same as `load_profile`, with the place of every value."""
     if "/" in name or name.endswith((".yaml", ".yml")):
+        if root is not None:
+            keep_inside(Path(name), checkout_of(root / "spec"), span)
         document = parse(read(Path(name)))
         return LoadedProfile(validate(TargetProfile, document), document)
     known = profile_files(root)
@@ -137,6 +129,8 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
                 )
             ]
         )
+    if root is not None and known[name].is_relative_to(root):
+        keep_inside(known[name], checkout_of(root / "spec"), span)
     document = parse(read(known[name], f"targets/{name}.yaml"))
     loaded = LoadedProfile(validate(TargetProfile, document), document)
     if loaded.profile.name != name:

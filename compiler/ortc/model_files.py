@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ortc.errors import StageError
 from ortc.plan import AccuracyPlan
+from ortc.project import find_installed
 from ortc.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
 from ortc.spec import HuggingFaceSource, SamplesFunction
 
@@ -45,9 +45,9 @@ def local_directories(source: HuggingFaceSource, root: Path) -> tuple[Path, ...]
 def package_directories(place: str) -> Iterator[Path]:
     """Directories inside an importable package (`module/directory`), found without importing it."""
     module, _, directory = place.partition("/")
-    spec = importlib.util.find_spec(module)
-    for base in (spec.submodule_search_locations or ()) if spec else ():
-        yield Path(base) / directory
+    found = find_installed(module)
+    for base in found.directories if found else ():
+        yield base / directory
 
 
 def _hub_snapshot(source: HuggingFaceSource) -> Path | None:

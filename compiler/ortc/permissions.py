@@ -16,7 +16,6 @@ PREFIX = "ORTC_"
 SETTINGS = frozenset(
     {
         TRUST_ENTRYPOINT,
-        "ORTC_BENCH_DIR",
         "ORTC_CACHE_DIR",
         "ORTC_CACHE_URL",
         "ORTC_DEBIAN_MIRROR",
@@ -30,6 +29,10 @@ SETTINGS = frozenset(
 _PACKAGES: ContextVar[frozenset[str]] = ContextVar("packages", default=frozenset())
 _VARIABLES: ContextVar[frozenset[str]] = ContextVar("variables", default=frozenset())
 
+_READ: ContextVar[dict[str, str]] = ContextVar("read", default={})  # noqa: B039  # it is never changed in place
+_SHORTEST = 4
+"""Fewer characters tell nothing, and would be found in any text."""
+
 
 def grant(packages: Iterable[str] = (), variables: Iterable[str] = ()) -> None:
     """Allow entry points of packages and references to variables, beside what is allowed already."""
@@ -41,6 +44,7 @@ def withdraw() -> None:
     """Allow nothing but what the environment allows."""
     _PACKAGES.set(frozenset())
     _VARIABLES.set(frozenset())
+    _READ.set({})
 
 
 def trusted_packages() -> frozenset[str]:
@@ -57,3 +61,16 @@ def is_trusted(module: str) -> bool:
 def may_read(variable: str) -> bool:
     """Whether a spec may refer to a variable of the environment."""
     return variable in _VARIABLES.get() or (variable.startswith(PREFIX) and variable not in SETTINGS)
+
+
+def remember(variable: str, value: str) -> None:
+    """Note that a spec took the value of a variable: `masked` shows its name instead."""
+    if len(value) >= _SHORTEST:
+        _READ.set({**_READ.get(), value: f"${{env:{variable}}}"})
+
+
+def masked(text: str) -> str:
+    """A text for people, with the names of variables where it holds what a spec took from them."""
+    for value, reference in sorted(_READ.get().items(), key=lambda item: -len(item[0])):
+        text = text.replace(value, reference)
+    return text

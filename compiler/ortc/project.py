@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -47,21 +48,31 @@ def in_project(file: Path, root: Path) -> bool:
     return not any((parent / "pyvenv.cfg").exists() or parent in prefixes for parent in within)
 
 
-def find_installed(name: str) -> ModuleSpec | None:
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """Where an installed module is: its file, None for a package without one, and the directories of a package."""
+
+    file: Path | None
+    directories: tuple[Path, ...]
+
+
+def find_installed(name: str) -> Installed | None:
     """Where an installed module is, found without importing the packages that it is in."""
     first, *others = name.split(".")
     if not all(part.isidentifier() for part in (first, *others)):
         return None
     try:
-        found = importlib.util.find_spec(first)
-        for index, part in enumerate(others, 1):
-            places = found.submodule_search_locations if found is not None else None
-            if places is None:
-                return None
-            found = PathFinder.find_spec(".".join([first, *others[: index - 1], part]), list(places))
+        spec = importlib.util.find_spec(first)
     except (ImportError, ValueError):
         return None
-    return found
+    if spec is None:
+        return None
+    file = Path(spec.origin) if spec.origin is not None and spec.has_location else None
+    places = tuple(map(Path, spec.submodule_search_locations or ()))
+    for part in others:
+        places = tuple(place / part for place in places)
+        file = next(filter(None, map(find_module, places)), None)
+    return Installed(file, tuple(place for place in places if place.is_dir()))
 
 
 def find_module(place: Path) -> Path | None:
@@ -74,9 +85,8 @@ def module_file(name: str, root: Path) -> Path | None:
     """The source of a module: below the project's root, else installed; nothing is imported."""
     if (file := find_module(root.joinpath(*name.split(".")))) is not None:
         return file
-    spec = find_installed(name)
-    origin = None if spec is None or spec.origin is None else Path(spec.origin)
-    return origin if origin is not None and origin.is_file() else None
+    found = find_installed(name)
+    return found.file if found is not None and found.file is not None and found.file.is_file() else None
 
 
 def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
@@ -154,7 +164,8 @@ class _ProjectFinder(MetaPathFinder):
             return None
         if not isinstance(spec.loader, SourceFileLoader):
             raise ImportError(
-                f"`{origin}` is no Python source, and modules of a project are imported from source alone", name=fullname
+                f"`{origin}` is no Python source, and modules of a project are imported from source alone",
+                name=fullname,
             )
         return importlib.util.spec_from_file_location(
             fullname,

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 
 from ortc.units import Duration, Size
 
-API_VERSION = "ortc/v1alpha1"
+APIVERSION_PATTERN = "ortc/v1alpha1"
 
 DType = Literal[
     "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"
@@ -31,14 +31,14 @@ MAX_AXES = 8
 """Most dynamic axes: each takes up to four sizes, and every combination is checked or named as left out."""
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$"
-_VERSION = r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$"
+VERSION_PATTERN = r"^[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}$"
 _AXIS = r"^[A-Za-z_][A-Za-z0-9_]{0,63}$"
 _SHA256 = r"^[0-9a-f]{64}$"
 _ENTRYPOINT = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 
 FORMS = {
     NAME_PATTERN: "a name: 1 to 63 lower-case letters, digits, `.`, `_` and `-`, with a letter or a digit at both ends",
-    _VERSION: "a version: 1 to 64 letters, digits, `.`, `+`, `_` and `-`, like `1.0.0`",
+    VERSION_PATTERN: "a version: 1 to 64 letters, digits, `.`, `+`, `_` and `-`, like `1.0.0`",
     _AXIS: "an axis name: letters, digits and `_`, not starting with a digit",
     _SHA256: "a sha256 digest: 64 lower-case hexadecimal digits",
     _ENTRYPOINT: "an entry point: `module:function`",
@@ -50,7 +50,7 @@ ENVIRONMENT = "x-environment"
 _FROM_ENVIRONMENT: JsonDict = {ENVIRONMENT: True}
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["bert"])]
-Version = Annotated[str, Field(pattern=_VERSION, examples=["1.0.0"])]
+Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 AxisName = Annotated[str, Field(pattern=_AXIS)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT, examples=["package.module:function"])]

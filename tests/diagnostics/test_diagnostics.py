@@ -222,7 +222,7 @@ def test_codes_and_names_are_unique_and_rising() -> None:
 def test_examples_of_a_rule(rule: Rule, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bad example of the catalogue breaks the rule, the good one does not break any."""
     monkeypatch.chdir(HERE)
-    monkeypatch.setenv("VERSION", "1.0.0")
+    monkeypatch.setenv("ORTC_VERSION", "1.0.0")
     path = HERE / f"_{rule.code}.yaml"
     try:
         path.write_text(_whole(rule.bad), "utf-8")

@@ -13,6 +13,7 @@ from tests.support.examples import examples
 from ortc.errors import SpecError
 from ortc.inherit import inherited
 from ortc.load import load_spec
+from ortc.permissions import grant
 from ortc.spec import HuggingFaceSource
 
 BASE = """\
@@ -146,6 +147,7 @@ def lists(value: Any) -> Any:
 
 
 def test_environment(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant(variables=("VERSION", "MODELS"))
     monkeypatch.setenv("VERSION", "1.10")
     monkeypatch.setenv("MODELS", "some/models")
     path = write(
@@ -161,6 +163,7 @@ def test_environment(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_values_are_not_expanded_again(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    grant(variables=("MODELS",))
     monkeypatch.setenv("MODELS", "${env:HOME}")
     spec = load_spec(write("base: parts/common.yaml\nmodel: {path: '${env:MODELS}'}\n")).spec
     assert isinstance(spec.model, HuggingFaceSource)

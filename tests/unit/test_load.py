@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from ortc.boundary import project_root
 from ortc.checks import check_spec
 from ortc.errors import SpecError
-from ortc.load import LoadedSpec, load_profile, load_spec, profile_files, project_root
+from ortc.load import LoadedSpec, load_profile, load_spec, profile_files
 from ortc.spec import HuggingFaceSource
 from ortc.suggest import closest, joined, listed
 

@@ -1,13 +1,14 @@
 """Every cross-check that can be made before work starts; none of them imports torch or touches the network."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortc.checks import axes, profile, secret, size, sources, target
 from ortc.diagnostics import Diagnostic, in_order
 from ortc.errors import SpecError
 from ortc.load import LoadedProfile, LoadedSpec, find_profile, load_spec
+from ortc.permissions import masked
 from ortc.target import TargetProfile
 
 _MAX_FOUND = 100
@@ -33,13 +34,26 @@ def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec
     Raises:
         SpecError: with every error and warning (the first hundred), sorted by place.
     """
-    loaded = load_spec(path, overrides)
+    try:
+        loaded = load_spec(path, overrides)
+    except SpecError as error:
+        raise SpecError(map(_without_values, error.diagnostics)) from None
     profiles, unknown = load_profiles(loaded)
-    found = in_order((*unknown, *run_checks(loaded, profiles)))
+    found = in_order(tuple(map(_without_values, (*unknown, *run_checks(loaded, profiles)))))
     if errors := [diagnostic for diagnostic in found if diagnostic.severity == "error"]:
         # Errors before warnings where there are too many of both to read.
         raise SpecError(found if len(found) <= _MAX_FOUND else errors[:_MAX_FOUND])
     return CheckedSpec(loaded, {name: item.profile for name, item in profiles.items()}, found[:_MAX_FOUND])
+
+
+def _without_values(diagnostic: Diagnostic) -> Diagnostic:
+    """The same without what the spec took from the environment."""
+    return replace(
+        diagnostic,
+        message=masked(diagnostic.message),
+        label=masked(diagnostic.label),
+        help=None if diagnostic.help is None else masked(diagnostic.help),
+    )
 
 
 def load_profiles(loaded: LoadedSpec) -> tuple[dict[str, LoadedProfile], tuple[Diagnostic, ...]]:

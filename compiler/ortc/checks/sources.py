@@ -10,7 +10,9 @@ from ortc.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.diagnostics import Diagnostic, quoted
 from ortc.entrypoint import installed
 from ortc.load import LoadedSpec
+from ortc.permissions import is_trusted
 from ortc.plan import SourcePlan
+from ortc.project import in_project, module_file
 from ortc.reference.huggingface import GENERATION, TASKS
 from ortc.rules import sources as rules
 from ortc.source import Span
@@ -175,7 +177,7 @@ def _pickle(name: str, span: Span) -> Diagnostic:
 
 
 def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Diagnostic]:
-    """An entry point is looked for under the root, then among the installed packages, as the build will."""
+    """Check that an entry point is a function of the project, or of a package that the caller trusts."""
     module, _, function = entrypoint.partition(":")
     parts = module.split(".")
     if not all(part.isidentifier() for part in parts):
@@ -186,6 +188,7 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
     if source is None:
         local = (loaded.root / parts[0]).is_dir() or (loaded.root / f"{parts[0]}.py").is_file()
         if not local and installed(parts[0]):
+            yield from _installed(loaded, module, span)
             return
         meant = neighbour(path.with_suffix(".py"))
         expected = "/".join(parts) + ".py"
@@ -194,7 +197,7 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
             f"there is no module {quoted(module)}",
             span,
             f"did you mean `{'.'.join([*parts[:-1], meant.removesuffix('.py')])}`?" if meant else "",
-            help=f"expected {expected} under the root of the project, or an installed package `{parts[0]}`",
+            help=f"expected {expected} under the root of the project",
         )
         return
     names = _defined(source)
@@ -205,6 +208,19 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
             f"the module {quoted(module)} does not define {quoted(function)}",
             span,
             f"did you mean `{meant}`?" if meant else "",
+        )
+
+
+def _installed(loaded: LoadedSpec, module: str, span: Span) -> Iterator[Diagnostic]:
+    """An installed module may be named where it is part of the project, or where the caller trusts it."""
+    file = module_file(module, loaded.root)
+    if not is_trusted(module) and (file is None or not in_project(file, loaded.root)):
+        yield Diagnostic(
+            rules.ENTRYPOINT_INSTALLED,
+            f"{quoted(module)} is not a module of this project",
+            span,
+            help="call it in a function below the project's root; "
+            f"`--trust-entrypoint {module.partition('.')[0]}` lets a spec name any function of that package",
         )
 
 

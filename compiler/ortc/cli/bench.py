@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.core import ParameterSource
 
-from ortc.cli.options import measurement_option, output_option, set_option, target_option
+from ortc.cli.options import measurement_option, output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.verify import exit_code
 from ortc.units import format_bytes, format_seconds
@@ -51,6 +51,7 @@ def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -
 @output_option("Where the spec's bundles lie, if they are built already. Nothing is written there.")
 @set_option()
 @search_options
+@trust_options
 @measurement_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @click.pass_context

@@ -11,7 +11,7 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.emit import image_option, parse_kinds
-from ortc.cli.options import output_option, set_option, target_option
+from ortc.cli.options import output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 @output_option("Directory for bundles: OUTPUT/NAME/VERSION/TARGET.")
 @set_option("the specs")
 @search_options
+@trust_options
 @click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
 @click.option(
     "--register",

@@ -6,7 +6,7 @@ from pathlib import Path
 import rich_click as click
 
 from ortc.checks import check_spec
-from ortc.cli.options import set_option
+from ortc.cli.options import set_option, trust_options
 from ortc.cli.report import use_color, write
 from ortc.diagnostics import Diagnostic, render_text, summary, to_github, to_json
 from ortc.errors import SpecError
@@ -23,6 +23,7 @@ from ortc.excerpt import printable
     help="How to show what is wrong: for people, for programs, as workflow commands of GitHub, or for code scanning.",
 )
 @set_option("the specs")
+@trust_options
 def check(specs: tuple[Path, ...], output_format: str, overrides: tuple[str, ...]) -> int:
     """Validate specs without building anything.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ortc.cli.options import target_option
+from ortc.cli.options import target_option, trust_options
 from ortc.cli.report import use_color, write
 from ortc.errors import StageError, UnmeasuredError
 from ortc.secrets import mask_secrets
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     "--spec", type=click.Path(path_type=Path), help="A and B are git revisions of this spec; without B, the work tree."
 )
 @target_option("Compare")
+@trust_options
 @click.option("--no-run", is_flag=True, help="Bundles: do not run them on their golden inputs.")
 @click.option("--measure", is_flag=True, help="Bundles: race them on this host.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown for a pull request.")

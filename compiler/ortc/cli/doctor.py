@@ -7,9 +7,10 @@ from typing import Any
 
 import rich_click as click
 
+from ortc.boundary import project_root
 from ortc.doctor import Facts, collect
 from ortc.errors import UnmeasuredError
-from ortc.load import load_profile, profile_files, project_root
+from ortc.load import load_profile, profile_files
 from ortc.readiness import Problem, Readiness, of_machine, of_target
 from ortc.units import format_bytes
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import rich_click as click
 
+from ortc.boundary import project_root
 from ortc.checks import check_spec
 from ortc.checks.target import known_runtime
+from ortc.cli.options import trust_options
 from ortc.cli.report import use_color, write
 from ortc.diagnostics import render_text
 from ortc.draft import render
 from ortc.inspection import InspectionError, inspect
 from ortc.jsonschema import schema_text
-from ortc.load import load_profile, project_root
+from ortc.load import load_profile
 
 _SCHEMA = "spec.schema.json"
 
@@ -28,6 +30,7 @@ _SCHEMA = "spec.schema.json"
 )
 @click.option("-t", "--target", "targets", multiple=True, help="Target profile; may be repeated.  [default: cpu]")
 @click.option("--revision", help="Commit of a repository of the hub.")
+@trust_options
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
 def init(model: str, output: Path | None, targets: tuple[str, ...], revision: str | None, force: bool) -> None:
     """Write a spec for MODEL: a directory, an .onnx or .pt2 file, `module:function`, or a repository of the hub.

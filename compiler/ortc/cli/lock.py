@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
-from ortc.cli.options import output_option
+from ortc.cli.options import output_option, trust_options
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.argument("spec", type=click.Path(path_type=Path))
 @output_option("Directory for the bundles.")
 @search_options
+@trust_options
 @cache_url
 def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_url: str | None) -> int:
     """Build a spec and write ortc.lock beside it: digests of everything that went in, the variants that won, and the

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
+from ortc.permissions import grant
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -32,6 +34,29 @@ def set_option(of: str = "the spec") -> Callable[[Command], Command]:
     """`--set KEY.PATH=VALUE`, several times."""
     text = f"Replace a value of {of}; may be repeated."
     return click.option("--set", "overrides", metavar="KEY.PATH=VALUE", multiple=True, help=text)
+
+
+def trust_options(command: Command) -> Command:
+    """`--trust-entrypoint PACKAGE` and `--env NAME`, several times: what the caller allows specs."""
+    command = click.option(
+        "--env",
+        "variables",
+        metavar="NAME",
+        multiple=True,
+        expose_value=False,
+        callback=lambda _context, _option, names: grant(variables=names),
+        help="Let specs refer to this variable of the environment; may be repeated. Those that begin with ORTC_ are "
+        "allowed, but for ortc's own settings.",
+    )(command)
+    return click.option(
+        "--trust-entrypoint",
+        "packages",
+        metavar="PACKAGE",
+        multiple=True,
+        expose_value=False,
+        callback=lambda _context, _option, names: grant(packages=names),
+        help="Let specs name functions of this installed package as entry points; may be repeated.",
+    )(command)
 
 
 def measurement_option() -> Callable[[Command], Command]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
-from ortc.cli.options import output_option, set_option, target_option
+from ortc.cli.options import output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.report import write
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @output_option("Where the bundles would go.")
 @set_option()
 @search_options
+@trust_options
 @cache_url
 @click.option("--print", "print_plan", is_flag=True, help="Print the plan itself as JSON, for `ortc build --plan`.")
 @click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")

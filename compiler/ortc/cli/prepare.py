@@ -54,8 +54,8 @@ def prepare_plan(path: Path, targets: tuple[str, ...]) -> tuple[Plan, Path]:
         SpecError: the plan is not one that this ortc makes.
         UsageError: it has no target of that name.
     """
+    from ortc.boundary import project_root
     from ortc.checks.plan import check_plan
-    from ortc.load import project_root
     from ortc.read import PLAN
 
     root = project_root(Path.cwd() / "plan")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.load import load_profile, profile_files, project_root
+from ortc.boundary import project_root
+from ortc.load import load_profile, profile_files
 
 
 @click.command

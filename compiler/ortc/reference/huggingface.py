@@ -122,7 +122,11 @@ def _loaded(
         # Scaled-dot-product attention exports guards for fully masked rows in every layer; the eager form is the same
         # arithmetic, and faster in ONNX Runtime.
         if source.weights == "random":
-            return auto.from_config(config, attn_implementation=_attention(auto, config), trust_remote_code=False), (), ()
+            return (
+                auto.from_config(config, attn_implementation=_attention(auto, config), trust_remote_code=False),
+                (),
+                (),
+            )
         model, report = _pretrained(auto, config, directory)
         missing = refuse_missing([*report["missing_keys"], *map(str, report.get("mismatched_keys", ()))])
         return model, missing, lost(source, directory, written, model, report["unexpected_keys"])

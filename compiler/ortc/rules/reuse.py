@@ -28,7 +28,7 @@ ENVIRONMENT_PLACE = Rule(
     "and releases may come from there: `version`, `model.path` and `model.mirrors`. For anything else there is "
     "`--set`, which the command shows.",
     bad="name: ${env:NAME}\n",
-    good="version: ${env:VERSION}\n",
+    good="version: ${env:ORTC_VERSION}\n",
 )
 ENVIRONMENT_SYNTAX = Rule(
     "ORTC156",
@@ -36,15 +36,42 @@ ENVIRONMENT_SYNTAX = Rule(
     "`${...}` that is not `${env:NAME}`.",
     "NAME is made of letters, digits and `_`, and does not start with a digit. There are no defaults and no nesting.",
     bad="version: ${VERSION}\n",
-    good="version: ${env:VERSION}\n",
+    good="version: ${env:ORTC_VERSION}\n",
 )
 ENVIRONMENT_UNSET = Rule(
     "ORTC157",
     "environment-unset",
     "A variable of the environment is not set, is empty, or holds unprintable characters.",
     "An empty text in its place would change the meaning of the value without a word.",
-    bad="$ ortc check specs/bert.yaml   # with `version: ${env:VERSION}`",
-    good="$ VERSION=1.2.0 ortc check specs/bert.yaml   # with `version: ${env:VERSION}`",
+    bad="$ ortc check specs/bert.yaml   # with `version: ${env:ORTC_VERSION}`",
+    good="$ ORTC_VERSION=1.2.0 ortc check specs/bert.yaml   # with `version: ${env:ORTC_VERSION}`",
+)
+ENVIRONMENT_REFUSED = Rule(
+    "ORTC158",
+    "environment-refused",
+    "A variable of the environment that the caller does not offer to specs.",
+    "Paths and mirrors reach logs and servers, and the environment of a build holds passwords. So a spec may refer to "
+    "variables whose names begin with `ORTC_`, without ortc's own settings, and to those that the command names with "
+    "`--env NAME` (docs/trust.md). Messages show the reference and not the value.",
+    bad="$ ortc check specs/bert.yaml   # with `version: ${env:GITHUB_TOKEN}`",
+    good="$ ortc check specs/bert.yaml --env RELEASE   # with `version: ${env:RELEASE}`",
+)
+OUTSIDE_PROJECT = Rule(
+    "ORTC152",
+    "outside-project",
+    "A spec, its `base` or its profile is outside of the project, or is a link that leads there.",
+    "Messages show lines of the file, so a link in a checkout could show any file of the machine. The project is the "
+    "repository that the spec is in; without one the directory that holds `pyproject.toml`, else that of the spec.",
+    bad="$ head -1 specs/bert.yaml\nbase: /etc/passwd",
+    good="$ head -1 specs/bert.yaml\nbase: ../common/bert.yaml",
 )
 
-RULES = (BASE_MISSING, BASE_CYCLE, ENVIRONMENT_PLACE, ENVIRONMENT_SYNTAX, ENVIRONMENT_UNSET)
+RULES = (
+    BASE_MISSING,
+    BASE_CYCLE,
+    OUTSIDE_PROJECT,
+    ENVIRONMENT_PLACE,
+    ENVIRONMENT_SYNTAX,
+    ENVIRONMENT_UNSET,
+    ENVIRONMENT_REFUSED,
+)

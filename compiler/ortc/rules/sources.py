@@ -211,6 +211,18 @@ REPOSITORY_PARTS = Rule(
     "    modules.json: 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf\n"
     "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
 )
+ENTRYPOINT_INSTALLED = Rule(
+    "ORTC330",
+    "entrypoint-installed",
+    "An entry point that is not a function of the project.",
+    "An entry point is called with the arguments that the spec gives, so a spec that could name any installed function "
+    "could run any program. Entry points are functions of modules below the project's root, compiled from source; "
+    "functions that such a module only imports are refused when they are called. `--trust-entrypoint PACKAGE`, or "
+    "ORTC_TRUST_ENTRYPOINT with a list of packages, lets specs name functions of an installed package, too "
+    "(docs/trust.md).",
+    bad='accuracy:\n  metric: {entrypoint: "shutil:rmtree", max_drop: 0.01}\n',
+    good='accuracy:\n  metric: {entrypoint: "examples.bert.sts:spearman", max_drop: 0.01}\n',
+)
 
 RULES = (
     FILE_MISSING,
@@ -231,4 +243,5 @@ RULES = (
     GENERATION,
     REPOSITORY_CODE,
     REPOSITORY_PARTS,
+    ENTRYPOINT_INSTALLED,
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.load import LoadedSpec
+from ortc.project import find_installed
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.weights.model import Found, Weights
 from ortc.weights.safetensors import file_weights, index_weights, weights
@@ -63,8 +64,8 @@ def _places(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Path]:
         elif scheme == "package":
             package, _, directory = place.partition("/")
             found = find_installed(package)
-            for base in (found.submodule_search_locations or ()) if found else ():
-                yield Path(base) / directory
+            for base in found.directories if found else ():
+                yield base / directory
 
 
 def _config(path: Path) -> dict[str, Any]:
