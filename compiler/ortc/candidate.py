@@ -36,7 +36,7 @@ from ortc.samples import MASK
 from ortc.sbom import SBOM, sbom
 from ortc.spec import HuggingFaceSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
-from ortc.stages.optimize import VariantGraph
+from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import CPU, ReferenceCase, loader_bytes
 from ortc.target import GraphLevel
 from ortc.tensorrt import with_profiles

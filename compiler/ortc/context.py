@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ortc.closure import code_of, whole_code
 from ortc.crew import at_once
-from ortc.digests import code_digest, templates_digest
+from ortc.digests import templates_digest
 from ortc.disk import DiskFullError
 from ortc.entrypoint import entrypoint_digest
 from ortc.environment import environment
 from ortc.errors import StageError
 from ortc.fetch import Fetched
-from ortc.host import Host, cores
+from ortc.host import Host, cores, numeric_variables
 from ortc.lock import Ingredients
 from ortc.plan import Plan, SourcePlan, digest
 from ortc.progress import Progress
@@ -50,6 +51,7 @@ class Context:
     stack: ExitStack
     fetched: Fetched
     tools: dict[str, str] = field(default_factory=tool_versions)
+    variables: dict[str, str] = field(default_factory=numeric_variables)
     teacher: Fetched | None = None
     _reference: Worker | None = None
     _is_timed: bool = False
@@ -72,7 +74,7 @@ class Context:
         sources = (self.plan.model, *([] if teacher is None else [teacher.model]))
         entrypoints += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
         taught = {} if self.teacher is None else self.teacher.digests()
-        code = [code_digest(""), templates_digest(), *(entrypoint_digest(entry, self.root) for entry in entrypoints)]
+        code = [whole_code(), templates_digest(), *(entrypoint_digest(entry, self.root) for entry in entrypoints)]
         return Ingredients(
             files={**self.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
             samples_sha256=None if samples is None else samples_digest(samples, self.root),
@@ -167,7 +169,8 @@ def source_key(source: SourcePlan, fetched: Fetched, context: Context) -> dict[s
         "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path", "teacher"}),
         "files": fetched.digests(),
         "tools": context.tools,
-        "code": code_digest("reference"),
+        "variables": context.variables,
+        "code": code_of("model"),
     }
     if isinstance(source, PyTorchSource):
         key["module"] = entrypoint_digest(source.entrypoint, context.root)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.candidate import Made, assemble
-from ortc.digests import code_digest, loader_digest
+from ortc.closure import code_of
 from ortc.model_build import CHECK_PINS
 from ortc.plan import ProviderPlan, VariantPlan
 from ortc.report import Check
@@ -25,6 +25,7 @@ from ortc.target_bundle import Tried
 from ortc.task_metric import answers_verdicts
 from ortc.variant_build import VariantBuilder
 from ortc.verdicts import ON_CPU
+from ortc.versions import pins
 
 
 def runner_on_cpu(builder: VariantBuilder) -> Path:
@@ -54,21 +55,12 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
         "model": model.key,
         "metric": None if metric is None else metric.code,
         "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
-        "runtime": CHECK_PINS,
+        "runtime": pins(CHECK_PINS).sha256,
+        "variables": context.variables,
         "on": CPU,
         "only": None,
         "host": context.host.fingerprint(),
-        "loader": loader_digest(),
-        "code": code_digest(
-            "cpu_check.py",
-            "stages/half.py",
-            "stages/upcast.py",
-            "stages/verify.py",
-            "compare.py",
-            "embeddings.py",
-            "worker.py",
-            "crew.py",
-        ),
+        "code": code_of("verify on CPU"),
     }
 
     def action(_: Path) -> dict[str, Any]:

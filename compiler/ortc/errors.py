@@ -61,6 +61,10 @@ class StageError(OrtcError):
     exit_code = 4
 
 
+class NotApplicable(StageError):  # noqa: N818  # not an error of anybody: the model has nothing of the kind
+    """There is nothing in this model for a variant to change."""
+
+
 class AccuracyError(OrtcError):
     """What would ship does not compute what PyTorch computes."""
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle import Prepacked, session_file, to_json
-from ortc.digests import code_digest
+from ortc.closure import code_of
+from ortc.errors import NotApplicable
 from ortc.host import processor
 from ortc.report import Race
 from ortc.search import FIRST_ROUNDS, FIRST_RUNS, QUICK_ROUNDS
 from ortc.stages.graph import PREPACKED_FILE
-from ortc.stages.optimize import VariantGraph
-from ortc.stages.quantize import NotApplicable
+from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import CPU, size_verdicts
 from ortc.statistics import Interval, median, ratio_of_rounds
 from ortc.target_bundle import Tried
@@ -112,8 +112,9 @@ def _packed(builder: VariantBuilder, entry: Tried) -> Tried:
         "variant": entry.key,
         "session": session,
         "processor": kind,
-        "runtime": [made.variant.runtime.package, made.variant.runtime.version],
-        "code": code_digest("stages/prepack.py", "stages/packer.py"),
+        "runtime": made.variant.runtime.model_dump(mode="json"),
+        "variables": builder.context.variables,
+        "code": code_of("prepack"),
     }
 
     def action(output: Path) -> dict[str, Any]:

@@ -27,6 +27,17 @@ ISA_FLAGS = (
 )
 """CPU features that change which kernels run, as /proc/cpuinfo spells them."""
 
+NUMERIC: tuple[str, ...] = (
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "BLIS_", "DNNL_", "ONEDNN_", "ATEN_", "TORCH_", "PYTORCH_"),
+    *("ORT_", "OV_", "TRT_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_TF32", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD"),
+)
+"""Prefixes of variables that numeric libraries read: threads, kernels, precisions, placement, memory."""
+_HARMLESS = (
+    *("ORT_DISABLE_TELEMETRY", "TORCH_LOGS", "TORCH_SHOW_CPP_STACKTRACES"),
+    *("CUDA_HOME", "CUDA_PATH", "CUDA_VERSION"),
+)
+"""Prefixes of variables among them that change neither answers nor times."""
+
 _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
 
 
@@ -63,6 +74,15 @@ def describe() -> Host:
         memory=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30) * 2**30,
         gpus=gpus(),
     )
+
+
+def numeric_variables() -> dict[str, str]:
+    """The variables of this process that change what its workers compute, or how fast; they inherit all of them."""
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith(NUMERIC) and not name.startswith(_HARMLESS)
+    }
 
 
 def cores() -> int:

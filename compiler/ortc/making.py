@@ -19,8 +19,8 @@ def make(request: Json) -> Json:
 
     The arguments are those of `ortc.stages.optimize.make_variant`.
     """
+    from ortc.errors import NotApplicable
     from ortc.stages.optimize import make_variant
-    from ortc.stages.quantize import NotApplicable
 
     interpreter, ranges = request["interpreter"], request["ranges"]
     try:

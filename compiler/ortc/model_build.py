@@ -13,11 +13,10 @@ from typing import Any
 
 from ortc.arrays import Array, write_arrays
 from ortc.candidate import Made, Material, assemble
+from ortc.closure import code_of
 from ortc.context import Context, T, error_data, is_deterministic
-from ortc.digests import code_digest
 from ortc.errors import AccuracyError, StageError
 from ortc.matrix import without_largest
-from ortc.original import CODE as ORIGINAL_CODE
 from ortc.original import import_error, run_original, serve_original
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
@@ -25,7 +24,7 @@ from ortc.sample_sources import load_samples, samples_key
 from ortc.samples import InputFactory, Samples
 from ortc.spec import OnnxSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
-from ortc.stages.optimize import VariantGraph
+from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
 from ortc.store import Entry
 from ortc.task_metric import Metric, task_metric
@@ -34,8 +33,6 @@ from ortc.versions import pins
 
 CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
-SAMPLES_CODE = ("samples.py", "sample_sources.py", "sample_images.py", "image_files.py", "imaging.py")
-"""What makes inputs of samples."""
 
 
 NamedInputs = list[tuple[str, dict[str, Array]]]
@@ -105,6 +102,7 @@ def build_model(context: Context) -> ModelBuild:
                 "samples": samples_sha256,
                 "split": samples_sha256 is not None and plan.calibrates,
                 "cases": [str(case) for case in plan.cases],
+                "references": digest(inputs),
                 "calibration": [axis.model_dump(mode="json") for axis in plan.export.axes],
             }
             if (taught := teacher_key(context)) is not None:
@@ -161,7 +159,7 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:
         "model": context.model_key(),
         "export": plan.model_dump(mode="json", exclude={"exporter"}),
         "exporter": exporter,
-        "code": code_digest("stages/export.py", "stages/graph.py", "stages/import_onnx.py", "stages/rewrite.py"),
+        "code": code_of("export"),
     }
 
     def action(output: Path) -> dict[str, Any]:
@@ -204,7 +202,7 @@ def reference_inputs(context: Context, samples: str | None) -> dict[str, Any]:
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
         "samples": samples,
         "split": samples is not None and context.plan.calibrates,
-        "code": code_digest(*SAMPLES_CODE, *(() if context.has_reference else ORIGINAL_CODE)),
+        "code": code_of("reference" if context.has_reference else "reference of ONNX"),
     }
 
 
@@ -308,7 +306,9 @@ def _check_canonical(
         "model": key,
         "only": [case.name for case in cases],
         "host": context.host.fingerprint(),
-        "code": code_digest("stages/verify.py", "compare.py", "worker.py", "crew.py"),
+        "runtime": pins(CHECK_PINS).sha256,
+        "variables": context.variables,
+        "code": code_of("shape matrix"),
     }
 
     def action(output: Path) -> dict[str, Any]:  # the result is all there is

@@ -21,9 +21,6 @@ from ortc.stages.graph import Exported, differently_defined
 from ortc.versions import pins, runtime
 from ortc.worker import Worker, WorkerError
 
-CODE = ("original.py", "stages/original.py", "onnx_header.py")
-"""Modules that decide what the file answers, for cache keys."""
-
 
 def source_file(context: Context) -> Path:
     """The fetched ONNX file of a build."""

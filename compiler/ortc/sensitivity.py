@@ -17,20 +17,22 @@ import numpy as np
 
 from ortc.arrays import read_arrays, write_arrays
 from ortc.candidate import assemble
+from ortc.closure import code_of
 from ortc.cpu_check import for_cpu, runner_on_cpu
-from ortc.digests import code_digest
 from ortc.mix import Mix
-from ortc.plan import CasePlan, Frozen, VariantPlan
+from ortc.model_build import CHECK_PINS
+from ortc.plan import CasePlan, Frozen, VariantPlan, digest
 from ortc.report import Check, Verdict
 from ortc.samples import MASK
 from ortc.stages.graph import MODEL_FILE
 from ortc.stages.half import format_of
-from ortc.stages.optimize import rewrite_variant
+from ortc.stages.rewrite import rewrite_variant
 from ortc.stages.sensitivity import Node, layers, prepare, write_mixes
 from ortc.stages.verify import CPU, ReferenceCase, accuracy_verdicts, run_cases
 from ortc.statistics import median
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
+from ortc.versions import pins
 from ortc.worker import Worker
 
 BY_NODE = 48
@@ -125,30 +127,26 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
         StageError: a graph cannot be made or run.
     """
     context, model, variant = builder.context, builder.model, entry.made.variant
-    calibration = {"calibration": model.calibration_key, "use": "sensitivity"}
+    reference = {
+        "model": context.model_key(),
+        "export": model.key["export"],
+        "calibration": model.calibration_key,
+        "use": "sensitivity",
+        "code": code_of("reference" if context.has_reference else "reference of ONNX"),
+    }
     inputs = {
         **builder.key(entry),
         "model": model.key,
+        "references": digest(reference),
+        "runtime on CPU": pins(CHECK_PINS).sha256,
         "at": str(builder.target.measure_at),
         "accuracy": context.plan.accuracy.model_dump(mode="json"),
         "on": "hardware" if builder.runnable else CPU,
-        "code": code_digest(
-            "sensitivity.py",
-            "cpu_check.py",
-            "samples.py",
-            "embeddings.py",
-            "compare.py",
-            "worker.py",
-            "stages/sensitivity.py",
-            "stages/upcast.py",
-            "stages/verify.py",
-        ),
+        "code": code_of("sensitivity"),
     }
 
     def action(_: Path) -> dict[str, Any]:
         subject = f"{builder.target.name}: calibration samples"
-        reference = {"model": context.model_key(), "export": model.key["export"], **calibration}
-        reference["code"] = code_digest("samples.py")
         cases = model.references(subject, reference, model.factory().sensitivity)
         with ExitStack() as stack:
             short = format_of(variant.rewrites)

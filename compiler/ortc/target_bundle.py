@@ -10,8 +10,9 @@ from typing import Any
 
 from ortc.bundle import DecisionInfo
 from ortc.candidate import Made, Material, assemble
+from ortc.closure import code_of
 from ortc.context import Context
-from ortc.digests import code_digest, templates_digest
+from ortc.digests import templates_digest
 from ortc.errors import StageError
 from ortc.intact import own_files
 from ortc.plan import TargetPlan, TuningPlan
@@ -23,20 +24,6 @@ from ortc.stages.verify import is_invariant
 from ortc.trade import trade_svg
 from ortc.versions import extras
 from ortc.worker import Worker
-
-CODE = (
-    "candidate.py",
-    "bundle.py",
-    "render.py",
-    "publish.py",
-    "sbom.py",
-    "provenance.py",
-    "tensorrt.py",
-    "trade.py",
-    "model_files.py",
-    "repository.py",
-)
-"""What decides the bytes of a bundle, besides what goes into it."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +71,11 @@ class TargetBuild:
             "variant": None
             if self.winner is None
             else [self.winner.key, self.winner.made.level, self.winner.made.session.model_dump(mode="json")],
+            "invariance": None if self.winner is None or self.winner.check is None else self.winner.check.invariance,
             "report": self.report.model_dump(mode="json"),
             "tools": context.tools,
             "stamp": stamp(),
-            "code": [code_digest(*CODE), templates_digest()],
+            "code": [code_of("bundle"), templates_digest()],
             "extras": [extra.sha256 for extra in extras()],
         }
 

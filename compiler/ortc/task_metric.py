@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ortc.arrays import Arrays
+from ortc.closure import code_of
 from ortc.context import Context
 from ortc.entrypoint import entrypoint_digest
 from ortc.errors import OrtcError, StageError
-from ortc.plan import Plan
+from ortc.plan import Plan, digest
 from ortc.report import Check, Verdict
 from ortc.spec import Metric as MetricPlan
 from ortc.stages.graph import Exported
@@ -22,7 +23,7 @@ from ortc.teacher import running_teacher, teacher_key, teacher_verdicts
 
 @dataclass(frozen=True)
 class Metric:
-    """A task metric of a predict function, the digest of its code, and its value for the reference.
+    """A task metric of a predict function, the digest of its name and code, and its value for the reference.
 
     `teacher` is its value for the teacher, None where the spec does not limit how far below that the student may be.
     """
@@ -39,7 +40,8 @@ def metric_inputs(context: Context, declared: MetricPlan) -> dict[str, Any]:
         "model": context.model_key(),
         "interface": context.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "metric": declared.entrypoint,
-        "code": entrypoint_digest(declared.entrypoint, context.root),
+        "module": entrypoint_digest(declared.entrypoint, context.root),
+        "code": code_of("metric"),
     }
 
 
@@ -82,7 +84,7 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
         asked = {**inputs, "model": teacher_key(context)}
         found = context.run("metric", f"teacher: {declared.entrypoint}", asked, of_the_teacher)
         taught = float(found.result.get("value", 0.0))
-    return Metric(metric, str(inputs["code"]), value, taught)
+    return Metric(metric, digest({name: inputs[name] for name in ("metric", "module", "code")}), value, taught)
 
 
 def answers_verdicts(

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ortc.closure import code_of
 from ortc.context import Context, source_key
-from ortc.digests import code_digest
 from ortc.errors import StageError
 from ortc.fetch import Fetched, fetch
 from ortc.host import cores
@@ -46,7 +46,7 @@ def teacher_key(context: Context) -> dict[str, Any] | None:
     return {
         "model": source_key(teacher.model, context.teacher, context),
         "outputs": teacher.outputs,
-        "code": code_digest("teacher.py"),
+        "code": code_of("teacher"),
     }
 
 

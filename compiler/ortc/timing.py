@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from ortc.arrays import write_arrays
 from ortc.candidate import assemble
+from ortc.closure import code_of
 from ortc.crew import Loaded
-from ortc.digests import code_digest
 from ortc.host import cores
 from ortc.plan import CasePlan, Shape
 from ortc.publish import seal
@@ -21,9 +21,6 @@ from ortc.stages import measure
 from ortc.stages.turns import REST_SECONDS
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
-
-CODE = ("stages/measure.py", "stages/turns.py", "worker.py", "crew.py", "reference/__main__.py")
-"""What decides how something is timed, for cache keys."""
 
 
 def race(
@@ -65,7 +62,7 @@ def race(
         "host": context.host.fingerprint(),
         "threads": cores(),
         "quantity": quantity,
-        "code": code_digest(*CODE),
+        "code": code_of("measure"),
     }
 
     def run(output: Path) -> dict[str, Any]:
@@ -106,7 +103,13 @@ def start(builder: VariantBuilder, entry: Tried, starts: int = measure.START_RUN
     """Seconds from process start to the first answer of a sealed bundle, several times, and the peak resident bytes."""
     context = builder.context
     shape = builder.target.measure_at.model_dump(mode="json")
-    inputs = {**builder.key(entry), "shape": shape, "starts": starts, "code": code_digest(*CODE)}
+    inputs = {
+        **builder.key(entry),
+        "model": builder.model.key,
+        "shape": shape,
+        "starts": starts,
+        "code": code_of("start"),
+    }
 
     def run(_: Path) -> dict[str, Any]:
         # A place of its own: the same variant starts again when it is tuned.
@@ -133,7 +136,7 @@ def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
         "shape": at.model_dump(mode="json"),
         "host": context.host.fingerprint(),
         "threads": cores(),
-        "code": code_digest(*CODE),
+        "code": code_of("start"),
     }
 
     def run(output: Path) -> dict[str, Any]:

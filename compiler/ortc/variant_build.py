@@ -12,18 +12,19 @@ from typing import Any
 
 from ortc.arrays import write_arrays
 from ortc.candidate import Made, assemble
+from ortc.closure import code_of
 from ortc.context import Context
-from ortc.crew import Loaded, Makers
-from ortc.digests import code_digest, loader_digest
+from ortc.crew import Loaded
 from ortc.disk import DiskFullError
-from ortc.errors import StageError
-from ortc.model_build import CHECK_PINS, SAMPLES_CODE, ModelBuild
+from ortc.errors import NotApplicable, StageError
+from ortc.makers import Makers
+from ortc.model_build import CHECK_PINS, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan, digest
 from ortc.report import Check, Verdict
 from ortc.samples import SAMPLES
-from ortc.stages.optimize import VariantGraph, rewrite_variant
 from ortc.stages.placement import table_for
-from ortc.stages.quantize import NotApplicable
+from ortc.stages.rewrite import rewrite_variant
+from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, worst_case
 from ortc.target import GraphLevel
 from ortc.target_bundle import Tried
@@ -83,7 +84,8 @@ class VariantBuilder:
             "session": entry.made.session.model_dump(mode="json"),
             "runtime": entry.made.variant.runtime.model_dump(mode="json"),
             "host": self.context.host.fingerprint(),
-            "loader": loader_digest(),
+            "max_cpu_nodes": self.target.budgets.max_cpu_nodes,
+            "variables": self.context.variables,
         }
 
     def make(self, variant: VariantPlan, level: GraphLevel, tuning: TuningPlan | None = None) -> Tried:
@@ -92,36 +94,18 @@ class VariantBuilder:
             return self._not_made(variant, level, tuning, reason)
         interpreter = self.interpreter(variant)
         name = f"{self.target.name}: {variant.name} at {level}"
-        table = table_for(variant)
+        table, runtime = table_for(variant), variant.runtime
         inputs = {
             "model": self.model.key["export"],
             "variant": variant.model_dump(mode="json", exclude={"session", "runtime"}),
             "config": variant.session.config_entries,
             "level": level,
-            "runtime": [variant.runtime.package, variant.runtime.version] if interpreter else None,
-            "calibration": self.model.calibration_key if variant.is_calibrated else None,
+            "runtime": [runtime.package, runtime.version, runtime.pins_sha256] if interpreter else None,
+            "ranges": digest(self._ranges_key(variant)) if variant.is_calibrated else None,
             "kernels": None if table is None else table.sha256,
             "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir", "onnxscript")},
-            "code": code_digest(
-                "stages/optimize.py",
-                "stages/quantize.py",
-                "stages/rewrite.py",
-                "stages/fuse.py",
-                "stages/embed.py",
-                "stages/half.py",
-                "stages/static.py",
-                "stages/sites.py",
-                "stages/qdq.py",
-                "stages/blocks.py",
-                "stages/dynamic.py",
-                "stages/editor.py",
-                "stages/smoothing.py",
-                "stages/offline.py",
-                "stages/graph.py",
-                "stages/shapes.py",
-                "stages/placement.py",
-                "kernels.py",
-            ),
+            "variables": self.context.variables,
+            "code": code_of("variant"),
         }
 
         def action(output: Path) -> dict[str, Any]:
@@ -174,15 +158,7 @@ class VariantBuilder:
             raise NotApplicable("calibration runs the model, and this host lacks the target's hardware")
         # The ranges are those of the graph in fp32, whatever runs it later: the plain runtime finds them for all.
         plain = self.context.interpreter(CHECK_PINS, (self.platform,))
-        inputs = {
-            "model": self.model.key["export"],
-            "rewrites": variant.rewrites,
-            "operators": variant.operators,
-            "method": variant.calibration,
-            "samples": self.model.calibration_key,
-            "runtime": CHECK_PINS,
-            "code": code_digest("stages/calibrate.py", "stages/observe.py", "stages/rewrite.py", *SAMPLES_CODE),
-        }
+        inputs = self._ranges_key(variant)
 
         def action(output: Path) -> dict[str, Any]:
             from ortc.stages.calibrate import calibrate
@@ -215,6 +191,19 @@ class VariantBuilder:
         self._tell_samples(int(entry.result.get("samples", 0)))
         # Of one that `ortc plan` foresees there is no file yet, and nothing is made of it.
         return entry.files.get(RANGES)
+
+    def _ranges_key(self, variant: VariantPlan) -> dict[str, Any]:
+        """What decides the ranges of a variant, for cache keys."""
+        return {
+            "model": self.model.key["export"],
+            "rewrites": variant.rewrites,
+            "operators": variant.operators,
+            "method": variant.calibration,
+            "samples": self.model.calibration_key,
+            "runtime": pins(CHECK_PINS).sha256,
+            "variables": self.context.variables,
+            "code": code_of("calibrate"),
+        }
 
     def _tell_samples(self, requests: int) -> None:
         """Warn, once, where ranges rest on few samples; `requests` counts the longest and the shortest one, too."""
@@ -306,7 +295,7 @@ class VariantBuilder:
             "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
             "only": only,
             "copies": copies,
-            "code": code_digest("stages/verify.py", "compare.py", "embeddings.py", "worker.py", "crew.py"),
+            "code": code_of("verify"),
         }
 
         def check(_: Path) -> dict[str, Any]:

@@ -27,11 +27,10 @@ from tests.support.stand_ins import build_stand_ins, placements
 from trial import context_of
 
 from ortc.context import tool_versions
-from ortc.errors import OrtcError
+from ortc.errors import NotApplicable, OrtcError
 from ortc.kernels import Kernels, kernels
 from ortc.model_build import build_model
 from ortc.stages.placement import foresee
-from ortc.stages.quantize import NotApplicable
 from ortc.stages.rewrite import rewrite
 
 DATA = Path(__file__).parent / "data" / "placement.json"

@@ -13,7 +13,8 @@ from tests.support import plans
 from tests.support.bundles import linear, linear_model
 
 from ortc import crew
-from ortc.crew import Loaded, Makers, at_once
+from ortc.crew import Loaded, at_once
+from ortc.makers import Makers
 from ortc.stages.graph import MODEL_FILE
 from ortc.worker import WorkerError
 

@@ -15,11 +15,11 @@ from tests.support import bundles
 from tests.support.builds import PLAIN, Compiler
 
 from ortc.bundle import Prepacked
+from ortc.errors import NotApplicable
 from ortc.host import processor
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE
-from ortc.stages.optimize import VariantGraph
 from ortc.stages.prepack import prepack
-from ortc.stages.quantize import NotApplicable
+from ortc.stages.variant_graph import VariantGraph
 
 pytestmark = [
     pytest.mark.integration,

@@ -18,9 +18,8 @@ from onnx import helper, numpy_helper
 from tests.support.builds import ROOT
 
 from ortc.arrays import Array, Arrays, read_arrays, write_arrays
-from ortc.errors import StageError
+from ortc.errors import NotApplicable, StageError
 from ortc.stages.calibrate import Range, Ranges, _write_observed, calibrate
-from ortc.stages.quantize import NotApplicable
 from ortc.stages.rewrite import rewrite
 from ortc.stages.sites import observed
 from ortc.stages.static import quantize_static

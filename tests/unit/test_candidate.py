@@ -20,7 +20,7 @@ from ortc.plan import InputPlan
 from ortc.publish import seal
 from ortc.render import runtime_files
 from ortc.stages.graph import Exported, OutputInfo
-from ortc.stages.optimize import VariantGraph
+from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import ReferenceCase
 
 loader: Any = runtime_module("loader")

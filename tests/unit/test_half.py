@@ -14,11 +14,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ortc.errors import NotApplicable
 from ortc.stages.graph import write
 from ortc.stages.half import FLOAT16, bfloat16, half, rounding, shorten
-from ortc.stages.optimize import rewrite_variant
-from ortc.stages.quantize import NotApplicable
-from ortc.stages.rewrite import rewrite
+from ortc.stages.rewrite import rewrite, rewrite_variant
 from ortc.stages.upcast import upcast
 
 SIZE = 16

@@ -28,7 +28,7 @@ from ortc.search import (
     rank,
     survivors,
 )
-from ortc.stages.optimize import VariantGraph
+from ortc.stages.variant_graph import VariantGraph
 from ortc.target_bundle import Tried
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())

@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+from ortc.errors import NotApplicable
 from ortc.stages.calibrate import Range, Ranges
 from ortc.stages.editor import round_channels
 from ortc.stages.qdq import emit
-from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import observed
 from ortc.target import Smoothing
 

@@ -29,7 +29,7 @@ from ortc.sample_sources import samples_digest
 from ortc.sensitivity import Sensitivity
 from ortc.spec import HuggingFaceSource, PyTorchSource, SamplesFunction
 from ortc.stages.graph import Exported
-from ortc.stages.optimize import VariantGraph
+from ortc.stages.variant_graph import VariantGraph
 from ortc.store import Entry, Store
 from ortc.target_build import TargetBuilder
 from ortc.target_bundle import TargetBuild

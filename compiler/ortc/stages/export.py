@@ -19,6 +19,7 @@ from ortc.errors import StageError
 from ortc.plan import AxisPlan, ExportPlan
 from ortc.reference.model import Reference, example_inputs
 from ortc.reference.values import watch_values
+from ortc.stages.gelu import gelu
 from ortc.stages.graph import (
     MODEL_FILE,
     Exported,
@@ -31,7 +32,6 @@ from ortc.stages.graph import (
     strip,
     write,
 )
-from ortc.stages.rewrite import gelu
 
 if TYPE_CHECKING:
     import onnx_ir as ir

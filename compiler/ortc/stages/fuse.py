@@ -10,8 +10,7 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ortc.errors import StageError
-from ortc.stages.quantize import NotApplicable
+from ortc.errors import NotApplicable, StageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from ortc.errors import NotApplicable
 from ortc.stages.fuse import FUSED
 from ortc.stages.graph import values
-from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import node_name
 from ortc.target import Rewrite
 

@@ -11,6 +11,7 @@ from ortc.errors import StageError
 from ortc.onnx_header import DEFAULTS_IR
 from ortc.plan import ExportPlan, InputPlan
 from ortc.spec import LEAST_OPSET
+from ortc.stages.gelu import gelu
 from ortc.stages.graph import (
     MODEL_FILE,
     Conversion,
@@ -23,7 +24,6 @@ from ortc.stages.graph import (
     strip,
     write,
 )
-from ortc.stages.rewrite import gelu
 
 if TYPE_CHECKING:
     import onnx_ir as ir

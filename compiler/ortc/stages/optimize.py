@@ -5,23 +5,21 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-
-from pydantic import Field
 
 from ortc import processes
 from ortc.digests import sha256_file
-from ortc.disk import free, full, room, temporary
-from ortc.errors import StageError
-from ortc.kernels import Forecast, Kernels
-from ortc.plan import Frozen, VariantPlan, digest
+from ortc.disk import free, full, temporary
+from ortc.errors import NotApplicable, StageError
+from ortc.kernels import Kernels
+from ortc.plan import VariantPlan, digest
 from ortc.stages.graph import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
 from ortc.stages.placement import foresee, table_for
-from ortc.stages.quantize import NotApplicable, narrowing, quantize
+from ortc.stages.quantize import narrowing, quantize
+from ortc.stages.rewrite import rewrite_variant
 from ortc.stages.shapes import shape_nodes
-from ortc.target import GraphLevel, Rewrite
+from ortc.stages.variant_graph import VariantGraph
+from ortc.target import GraphLevel
 
 _OFFLINE: dict[GraphLevel, str | None] = {
     # Above `extended` the graph is laid out for the machine it was made on; the session does that part when it loads.
@@ -34,47 +32,6 @@ _OFFLINE: dict[GraphLevel, str | None] = {
 
 DISABLED_OPTIMIZERS = "optimization.disable_specified_optimizers"
 """Names of optimizers that are left out, separated by semicolons; the same at build time and when it is served."""
-
-
-class VariantGraph(Frozen):
-    """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
-
-    `shape_nodes` are names, by operator: see `ortc.stages.shapes`. `placement` is what is foreseen of it on a provider
-    whose kernels are known, None for any other.
-    """
-
-    bytes: int
-    domains: dict[str, int]
-    operators: dict[str, int]
-    sha256: str = ""
-    shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    placement: Forecast | None = None
-
-
-@contextmanager
-def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...], keep: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Directory of the canonical graph after a variant's rewrites; the canonical one itself when there are none.
-
-    Args:
-        canonical: directory with the canonical graph.
-        rewrites: in the order in which they are done.
-        keep: names of nodes that stay in float32 where a rewrite computes in half precision.
-
-    Raises:
-        NotApplicable: a rewrite finds nothing to change.
-    """
-    if not rewrites:
-        yield canonical
-        return
-    from ortc.stages.rewrite import OPTIONAL, rewrite
-
-    with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
-        with room(temporary()):
-            counts = rewrite(canonical, Path(scratch), rewrites, keep)
-        missing = [name for name, count in counts.items() if count == 0 and name not in OPTIONAL]
-        if missing:
-            raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
-        yield Path(scratch)
 
 
 def make_variant(

@@ -15,11 +15,10 @@ from typing import IO, TYPE_CHECKING
 
 from ortc import processes
 from ortc.digests import sha256_file
-from ortc.errors import StageError
+from ortc.errors import NotApplicable, StageError
 from ortc.plan import digest
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE
-from ortc.stages.optimize import VariantGraph
-from ortc.stages.quantize import NotApplicable
+from ortc.stages.variant_graph import VariantGraph
 
 if TYPE_CHECKING:
     import onnx

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ortc.arrays import Array
+from ortc.errors import NotApplicable
 from ortc.stages.calibrate import Range, Ranges
 from ortc.stages.editor import LEAST_OPSET, Editor, round_channels
-from ortc.stages.quantize import NotApplicable
 from ortc.stages.sites import MOVES, Site, find_sites, find_stream, is_bias, is_standard
 from ortc.stages.smoothing import factors_of
 from ortc.target import Smoothing

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ortc.errors import StageError
+from ortc.errors import NotApplicable, StageError
 from ortc.plan import VariantPlan
 from ortc.processes import own_environment, own_module
 
@@ -28,10 +28,6 @@ NORMAL_REACH = 3.0
 """Standard deviations that a normalized activation is taken to reach, in place of a calibration run."""
 _BITS = {"int8-weights": 8, "int4-weights": 4}
 _NOT_APPLICABLE = 3
-
-
-class NotApplicable(StageError):  # noqa: N818  # not an error of anybody: the model has nothing of the kind
-    """There is nothing in this model for a variant to change."""
 
 
 def quantize(source: Path, output: Path, variant: VariantPlan, ranges: Path | None = None) -> None:

@@ -7,15 +7,20 @@ are.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ortc.disk import room, temporary
+from ortc.errors import NotApplicable
 from ortc.stages.embed import embeddings
 from ortc.stages.fuse import fuse
+from ortc.stages.gelu import gelu, is_operator, is_private, operands
 from ortc.stages.graph import MODEL_FILE, values, write
 from ortc.stages.half import bfloat16, format_of, half, shorten
+from ortc.target import Rewrite
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,26 +57,28 @@ def rewrite(source: Path, output: Path, names: tuple[str, ...], keep: tuple[str,
     return counts
 
 
-def gelu(model: ir.Model) -> int:
-    """Turn x * (0.5 * (1 + erf(x / sqrt 2))) into (x * (1 + erf(x / sqrt 2))) * 0.5.
+@contextmanager
+def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...], keep: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Directory of the canonical graph after a variant's rewrites; the canonical one itself when there are none.
 
-    The first is what the dynamo exporter writes below opset 20; ONNX Runtime's GeluFusion knows the second. Halving a
-    floating-point number rounds nothing, so that the answers stay the same to the bit.
+    Args:
+        canonical: directory with the canonical graph.
+        rewrites: in the order in which they are done.
+        keep: names of nodes that stay in float32 where a rewrite computes in half precision.
+
+    Raises:
+        NotApplicable: a rewrite finds nothing to change.
     """
-    count = 0
-    for outer in model.graph:
-        for x, inner in _operands(outer, "Mul"):
-            halved = inner.producer()
-            if halved is None or not _is_private(inner):
-                continue
-            for factor, gate in _operands(halved, "Mul"):
-                if _is_scalar(factor, 0.5) and _is_one_plus_erf(gate, x):
-                    halved.replace_input_with(0, x)
-                    halved.replace_input_with(1, gate)
-                    outer.replace_input_with(0, inner)
-                    outer.replace_input_with(1, factor)
-                    count += 1
-    return count
+    if not rewrites:
+        yield canonical
+        return
+    with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
+        with room(temporary()):
+            counts = rewrite(canonical, Path(scratch), rewrites, keep)
+        missing = [name for name, count in counts.items() if count == 0 and name not in OPTIONAL]
+        if missing:
+            raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
+        yield Path(scratch)
 
 
 def merge_projections(model: ir.Model) -> int:
@@ -127,7 +134,7 @@ class _Projection:
 
 
 def _projection(node: ir.Node) -> _Projection | None:
-    if not _is(node, "MatMul") or node.inputs[0] is None:
+    if not is_operator(node, "MatMul") or node.inputs[0] is None:
         return None
     weight, product = node.inputs[1], node.outputs[0]
     if weight is None or not _is_weight(weight, rank=2) or len(weight.uses()) != 1 or product.is_graph_output():
@@ -136,9 +143,9 @@ def _projection(node: ir.Node) -> _Projection | None:
     assert tensor is not None  # noqa: S101
     width = tensor.shape[1]
     for consumer in product.consumers():
-        for _, bias in _operands(consumer, "Add", product):
+        for _, bias in operands(consumer, "Add", product):
             if _is_weight(bias, rank=1) and bias.const_value is not None and bias.const_value.shape[0] == width:
-                alone = _is_private(product) and not consumer.outputs[0].is_graph_output()
+                alone = is_private(product) and not consumer.outputs[0].is_graph_output()
                 return _Projection(node, x, weight, consumer, bias) if alone else None
     return _Projection(node, x, weight, None, None)
 
@@ -196,25 +203,6 @@ def _merge(model: ir.Model, members: list[_Projection], names: set[str | None]) 
             del model.graph.initializers[str(name)]
 
 
-def _is(node: ir.Node | None, operator: str) -> bool:
-    return node is not None and node.op_type == operator and node.domain in ("", "ai.onnx")
-
-
-def _operands(node: ir.Node | None, operator: str, first: ir.Value | None = None) -> list[tuple[ir.Value, ir.Value]]:
-    """Both orders of the operands of a binary operator; only those that begin with `first`, if given."""
-    if node is None or not _is(node, operator) or len(node.inputs) != 2:
-        return []
-    a, b = node.inputs
-    if a is None or b is None:
-        return []
-    return [pair for pair in ((a, b), (b, a)) if first is None or pair[0] is first]
-
-
-def _is_private(value: ir.Value) -> bool:
-    """Whether one node alone reads a value."""
-    return len(value.uses()) == 1 and not value.is_graph_output()
-
-
 def _is_weight(value: ir.Value, rank: int) -> bool:
     """Whether a value is a constant of floating-point numbers that no caller can replace."""
     tensor = value.const_value
@@ -226,28 +214,6 @@ def _is_weight(value: ir.Value, rank: int) -> bool:
         and tensor.dtype.is_floating_point()
         and len(tensor.shape) == rank
     )
-
-
-def _is_scalar(value: ir.Value | None, expected: float) -> bool:
-    import onnx_ir as ir
-
-    tensor = None if value is None or value.is_graph_input() else ir.convenience.get_const_tensor(value)
-    if tensor is None or tensor.size != 1 or len(tensor.shape) > 1:
-        return False
-    # In half precision the square root of two has three digits.
-    return math.isclose(float(tensor.numpy().reshape(())), expected, rel_tol=1e-3)
-
-
-def _is_one_plus_erf(gate: ir.Value, x: ir.Value) -> bool:
-    """Whether a value is 1 + erf(x / sqrt 2)."""
-    for one, erf in _operands(gate.producer(), "Add"):
-        node = erf.producer()
-        if _is_scalar(one, 1.0) and node is not None and _is(node, "Erf") and node.inputs[0] is not None:
-            scaled = node.inputs[0].producer()
-            if scaled is not None and _is(scaled, "Div"):
-                return scaled.inputs[0] is x and _is_scalar(scaled.inputs[1], math.sqrt(2))
-            return any(_is_scalar(factor, math.sqrt(0.5)) for _, factor in _operands(scaled, "Mul", x))
-    return False
 
 
 OPTIONAL = frozenset({"embeddings"})

@@ -15,13 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ortc.errors import StageError
+from ortc.errors import NotApplicable, StageError
 from ortc.processes import own_environment, own_module
 from ortc.stages import blocks as in_blocks
 from ortc.stages.calibrate import Ranges
 from ortc.stages.graph import MODEL_FILE, write
 from ortc.stages.qdq import emit
-from ortc.stages.quantize import NotApplicable
 from ortc.target import Smoothing
 
 _NOT_APPLICABLE = 3

@@ -1,0 +1,23 @@
+"""The graph that a variant serves, as the stages after its making know it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ortc.kernels import Forecast
+from ortc.plan import Frozen
+
+
+class VariantGraph(Frozen):
+    """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
+
+    `shape_nodes` are names, by operator: see `ortc.stages.shapes`. `placement` is what is foreseen of it on a provider
+    whose kernels are known, None for any other.
+    """
+
+    bytes: int
+    domains: dict[str, int]
+    operators: dict[str, int]
+    sha256: str = ""
+    shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    placement: Forecast | None = None

@@ -1,0 +1,301 @@
+"""The code part of every key: nothing that an action runs is missing, and nothing of the driver is in it."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from ortc import closure
+from ortc.closure import ACTIONS, DRIVER, LOADER, RUNTIME, SCRIPTS, WORKERS, action_modules, code_of, modules
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(closure._file(module).read_bytes())
+
+
+def imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements as a visit of the whole tree finds them."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node
+    is_never = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+    for child in node.orelse if is_never else ast.iter_child_nodes(node):
+        yield from imports(child)
+
+
+def test_import_statements_are_those_of_the_whole_module() -> None:
+    for module in modules():
+        found = closure.import_statements(closure._file(module).read_text("utf-8"))
+        assert sorted(map(ast.unparse, found)) == sorted(map(ast.unparse, imports(tree(module)))), module
+
+
+def test_import_statements_of_any_form() -> None:
+    source = '''"""Text.
+
+    from somewhere else this line begins as an import does
+    """
+if TYPE_CHECKING:
+    from ortc import never
+
+    import ortc.neither
+def function():
+    from ortc.a import (  # a bracket :)
+        b,
+        c as d,
+    )
+    import ortc.e as f
+'''
+    found = [ast.unparse(node) for node in closure.import_statements(source)]
+    assert found == ["from ortc.a import b, c as d", "import ortc.e as f"]
+
+
+def test_relative_imports_and_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "ortc"
+    (package / "room" / "inner").mkdir(parents=True)
+    for place in ("", "room", "room/inner"):
+        (package / place / "__init__.py").write_text("")
+    (package / "room" / "inner" / "a.py").write_text("from ..b import x\nfrom . import c\nfrom ortc.room import d\n")
+    for name in ("b", "d", "inner/c"):
+        (package / "room" / f"{name}.py").write_text("")
+    monkeypatch.setattr(closure, "__file__", str(package / "closure.py"))
+    monkeypatch.setattr(closure, "_file", closure._file.__wrapped__)
+    assert closure.needs.__wrapped__("ortc.room.inner.a") == {
+        *("ortc.room", "ortc.room.inner", "ortc.room.b", "ortc.room.inner.c", "ortc.room.d")
+    }
+
+
+def test_every_name_of_an_action_exists() -> None:
+    for action, declared in ACTIONS.items():
+        assert len(code_of(action)) == 64
+        assert {*declared.roots, *declared.without} <= {*modules(), LOADER}
+
+
+def test_every_declared_program_exists() -> None:
+    programs = {program for started in SCRIPTS.values() for program in started} | set(WORKERS.values())
+    for name in {*SCRIPTS, *programs, *DRIVER}:
+        assert closure._file(name).is_file()
+
+
+def test_a_module_that_is_gone_is_an_error_and_no_empty_digest() -> None:
+    with pytest.raises(LookupError, match=r"`ortc\.gone` is no module"):
+        closure.closure("ortc.gone")
+
+
+def test_a_key_changes_with_its_modules_and_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    digests = {name: closure.module_digest(name) for name in [*modules(), LOADER, f"{RUNTIME}engines.py"]}
+    monkeypatch.setattr(closure, "module_digest", digests.__getitem__)
+    before = code_of.__wrapped__("verify")
+    for name in digests:
+        with monkeypatch.context() as touched:
+            touched.setitem(digests, name, "0" * 64)
+            assert (code_of.__wrapped__("verify") != before) == (name in action_modules("verify")), name
+
+
+def test_the_driver_is_in_no_key() -> None:
+    homes = {root for action in ACTIONS.values() for root in action.roots} & DRIVER
+    for name in ("context", "store", "progress", "pipeline", "lock", "cli.build"):
+        assert f"ortc.{name}" not in homes
+        assert not [action for action in ACTIONS if f"ortc.{name}" in action_modules(action)]
+
+
+@pytest.mark.parametrize(
+    ("action", "module"),
+    [
+        ("variant", "ortc.stages.calibrate"),
+        ("variant", "ortc.stages.offline"),
+        ("calibrate", "ortc.stages.observe"),
+        ("calibrate", "ortc.imaging"),
+        ("verify", "ortc.samples"),
+        ("shape matrix", "ortc.samples"),
+        ("bundle", "ortc.image"),
+        ("bundle", "ortc.kernels"),
+        ("bundle", "ortc.target_bundle"),
+        ("measure", "runtime/engines.py"),
+        ("export", "ortc.reference.values"),
+        ("prepack", "ortc.stages.packer"),
+    ],
+)
+def test_what_lists_by_hand_forgot(action: str, module: str) -> None:
+    assert module in action_modules(action)
+
+
+# Programs.
+
+
+def programs(module: str) -> Iterator[set[str]]:
+    """Programs that the source of a module names, `-m ortc.x` or `x.py`: for each, the modules and scripts it may be."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.List | ast.Tuple):
+            texts = [item.value if isinstance(item, ast.Constant) else None for item in node.elts]
+            for flag, name in itertools.pairwise(texts):
+                if flag == "-m" and str(name).split(".")[0] == "ortc":
+                    yield {f"{name}.__main__" if f"{name}.__main__" in modules() else str(name)}
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
+            script = f"{RUNTIME}{node.value.removeprefix(RUNTIME)}"
+            beside = {name for name in modules() if name.endswith(f".{Path(node.value).stem}")}
+            found = {script} if closure._is_script(script) else beside
+            if found and node.value != "__init__.py":
+                yield found
+
+
+def test_every_program_that_is_started_is_declared() -> None:
+    """Declare it in ortc/closure.py: no import names a program, so a key would forget it."""
+    for module in set(modules()) - {"ortc.closure"}:
+        declared = set(WORKERS.values()) if module == "ortc.worker" else set(SCRIPTS.get(module, ()))
+        for program in programs(module):
+            assert program & declared, (module, program)
+
+
+def test_programs_are_found() -> None:
+    assert list(programs("ortc.stages.optimize")) == [{"ortc.stages.offline"}]
+    started = [{"ortc.reference.__main__"}, {"ortc.making"}, {"ortc.imaging"}, {LOADER}]
+    assert [program for program in started if program not in programs("ortc.worker")] == []
+    assert list(programs("ortc.stages.quantize")) == [{"ortc.stages.quantize"}]
+
+
+# Actions: what the functions given to `context.run` use must be in their keys.
+
+
+def actions() -> Iterator[tuple[str, str, ast.AST, Function]]:
+    """Module, kind of action, enclosing function and function of every action that a build runs."""
+    for module in sorted(DRIVER - {"ortc.predict", "ortc.context"}):
+        for outer in ast.walk(tree(module)):
+            if not isinstance(outer, ast.FunctionDef):
+                continue
+            for call in calls_of_run(outer):
+                kind = str(ast.literal_eval(call.args[0]))
+                codes = [node for node in ast.walk(outer) if isinstance(node, ast.Call) and name_of(node) == "code_of"]
+                if kind == "verify" and codes:
+                    kind = str(ast.literal_eval(codes[0].args[0]))
+                action = call.args[3]
+                if isinstance(action, ast.Name):
+                    inner = (node for node in ast.walk(outer) if isinstance(node, ast.FunctionDef))
+                    action = next(node for node in inner if node.name == action.id)
+                assert isinstance(action, Function)
+                yield module, kind, outer, action
+
+
+def name_of(call: ast.Call) -> str:
+    return call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+
+
+def calls_of_run(outer: ast.AST) -> list[ast.Call]:
+    """Calls of `context.run(stage, subject, inputs, action)`."""
+    found = [node for node in ast.walk(outer) if isinstance(node, ast.Call) and name_of(node) == "run"]
+    return [call for call in found if len(call.args) == 4 and isinstance(call.args[0], ast.Constant)]
+
+
+def used(module: str, outer: ast.AST, start: ast.AST) -> set[str]:
+    """Modules of ortc that a function uses, directly or in functions and methods of modules that define actions."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    pending = [(module, start)]
+    local = {node.name: node for node in ast.walk(outer) if isinstance(node, ast.FunctionDef)}
+    while pending:
+        where, node = pending.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        methods = {part.attr for part in ast.walk(node) if isinstance(part, ast.Attribute)}
+        bound = bindings(tree(where)) | bindings(node)
+        for name in names:
+            if name in bound:
+                target, member = bound[name]
+                if target not in DRIVER:
+                    found.add(target)
+                elif target in HOMES and member in definitions(target):
+                    pending.append((target, definitions(target)[str(member)]))
+            elif name in definitions(where):
+                pending.append((where, definitions(where)[name]))
+            elif where == module and name in local:
+                pending.append((module, local[name]))
+        for method in methods & METHODS.keys():
+            home, definition = METHODS[method]
+            pending.append((home, definition))
+    return found
+
+
+@cache
+def definitions(module: str) -> dict[str, ast.AST]:
+    """Functions and classes of a module that start no action of their own."""
+    kinds = ast.FunctionDef | ast.ClassDef
+    return {node.name: node for node in tree(module).body if isinstance(node, kinds) and not calls_of_run(node)}
+
+
+@cache
+def bindings(node: ast.AST) -> dict[str, tuple[str, str | None]]:
+    """Names that import statements bind, to modules of ortc, and to members of them."""
+    bound: dict[str, tuple[str, str | None]] = {}
+    body = node.body if isinstance(node, ast.Module) else [node]
+    for part in body:
+        for statement in imports(part):
+            if not isinstance(statement, ast.ImportFrom) or not str(statement.module).startswith("ortc"):
+                continue
+            for alias in statement.names:
+                member = f"{statement.module}.{alias.name}"
+                is_module = member in modules()
+                bound[alias.asname or alias.name] = (member, None) if is_module else (str(statement.module), alias.name)
+    return bound
+
+
+def _methods() -> dict[str, tuple[str, ast.AST]]:
+    """Methods of the driver's classes that actions call, which start no action of their own."""
+    found: dict[str, tuple[str, ast.AST]] = {}
+    for module in ("ortc.variant_build", "ortc.sensitivity"):
+        for owner in tree(module).body:
+            if isinstance(owner, ast.ClassDef):
+                for node in owner.body:
+                    if isinstance(node, ast.FunctionDef) and not calls_of_run(node) and not node.name.startswith("__"):
+                        found[node.name] = (module, node)
+    return found
+
+
+METHODS = _methods()
+HOMES = {root for action in ACTIONS.values() for root in action.roots} & DRIVER
+
+
+def test_every_module_that_an_action_uses_is_in_its_key() -> None:
+    kinds, forgotten = set(), []
+    for module, kind, outer, action in actions():
+        kinds.add(kind)
+        assert module in ACTIONS[kind].roots, f"{kind} is defined in {module}"
+        known = action_modules(kind)
+        if kind == "reference":
+            known |= action_modules("reference of ONNX")
+        missing = used(module, outer, action) - known - ACTIONS[kind].without - DRIVER
+        if missing:
+            forgotten.append((kind, module, sorted(missing)))
+    assert not forgotten
+    # The model is part of other keys; bundles are written by no action.
+    assert kinds == ACTIONS.keys() - {"model", "bundle", "reference of ONNX"}
+
+
+def test_what_an_action_uses_is_found() -> None:
+    found = {kind: used(module, outer, action) for module, kind, outer, action in actions()}
+    assert {"ortc.candidate", "ortc.stages.verify"} <= found["verify"]
+    assert {"ortc.candidate", "ortc.stages.measure", "ortc.arrays"} <= found["measure"]
+    assert {"ortc.stages.calibrate", "ortc.stages.rewrite"} <= found["calibrate"]
+    assert {"ortc.stages.sensitivity", "ortc.stages.upcast", "ortc.worker"} <= found["sensitivity"]
+
+
+def test_the_whole_code_is_the_same_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wheel carries targets and templates inside the package, Python files among them."""
+    before = modules()
+    package = Path(closure.__file__).parent
+    installed = tmp_path / "site" / "ortc"
+    for file in package.rglob("*.py"):
+        place = installed / file.relative_to(package)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+    (installed / "_data" / "templates" / "runtime").mkdir(parents=True)
+    (installed / "_data" / "templates" / "runtime" / "loader.py").write_text("")
+    monkeypatch.setattr(closure, "__file__", str(installed / "closure.py"))
+    assert modules() == before
