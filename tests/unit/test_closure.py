@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -130,14 +131,14 @@ def test_what_lists_by_hand_forgot(action: str, module: str) -> None:
 
 
 def programs(module: str) -> Iterator[set[str]]:
-    """Programs that the source of a module names, `-m ortc.x` or `x.py`: for each, the modules and scripts it may be."""
+    """Programs that a module names, as `-m ortc.x` or `x.py`: for each, the modules and scripts that it may be."""
     for node in ast.walk(tree(module)):
         if isinstance(node, ast.List | ast.Tuple):
             texts = [item.value if isinstance(item, ast.Constant) else None for item in node.elts]
             for flag, name in itertools.pairwise(texts):
                 if flag == "-m" and str(name).split(".")[0] == "ortc":
                     yield {f"{name}.__main__" if f"{name}.__main__" in modules() else str(name)}
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".py"):
+        if isinstance(node, ast.Constant) and re.fullmatch(r"[\w./]+\.py", str(node.value)):
             script = f"{RUNTIME}{node.value.removeprefix(RUNTIME)}"
             beside = {name for name in modules() if name.endswith(f".{Path(node.value).stem}")}
             found = {script} if closure._is_script(script) else beside
