@@ -273,11 +273,15 @@ class Export(Model):
     )
     inputs: dict[str, InputSpec] | None = Field(
         default=None,
-        description="Derived for huggingface, onnx and exported_program; required for pytorch.",
+        description="Derived for huggingface, onnx and exported_program; required for pytorch. Names are those of "
+        "forward()'s parameters, in any order; where none is, inputs are passed in this order.",
         examples=[{"input_ids": {"dtype": "int64", "shape": ["batch", "sequence"], "range": [0, 30521]}}],
     )
     outputs: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="Outputs to keep, in this order; all when not given."
+        default=None,
+        min_length=1,
+        description="Outputs to keep, in this order; all when not given. A tensor inside of another output is named "
+        "with a point: `hidden_states.0`.",
     )
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
 from ortc.project import resolve_entrypoint
+from ortc.reference.binding import Binding
 from ortc.reference.model import Reference, finish
 from ortc.reference.pt2 import checked_copy
 from ortc.spec import ExportedProgramSource, PyTorchSource
@@ -99,7 +101,61 @@ def load_program(source: ExportedProgramSource, directory: Path, export: ExportP
     # exported. Without them the module's own do, and change nothing of what the graph computes.
     for name in ("train", "eval"):
         vars(module).pop(name, None)
-    return finish(module, export.inputs or program_inputs(program, export), export)
+    inputs = export.inputs or program_inputs(program, export)
+    binding = program_binding(program, tuple(tensor.name for tensor in inputs))
+    return finish(module, inputs, export, binding=binding)
+
+
+def program_binding(program: Any, names: tuple[str, ...]) -> Binding:
+    """Bind declared inputs to the tensors of a program; everything else has the value that it was exported with.
+
+    Raises:
+        StageError: the names or their number are not those of the program's tensors, or the program takes a number.
+    """
+    from torch.utils import _pytree as pytree
+
+    arguments = _arguments(program)
+    tensors = tuple(argument.name for argument in arguments if not hasattr(argument, "value"))
+    notes: tuple[str, ...] = ()
+    order = {name: names.index(name) for name in tensors if name in names}
+    if not order and len(names) == len(tensors):
+        order = dict(zip(tensors, range(len(names)), strict=True))
+        told = f"{', '.join(names)} to {', '.join(tensors)}"
+        notes = (f"the program has no inputs of these names, so that they are passed in order: {told}",)
+    if len(order) != len(tensors) or len(names) != len(tensors):
+        raise StageError(
+            f"the program takes the tensors {', '.join(tensors)}; `export.inputs` declares {', '.join(names)}",
+            help="leave out `export.inputs`, or name the inputs as the program does",
+        )
+    layout = program.call_spec.in_spec
+
+    def call(module: Any, inputs: Sequence[Any]) -> Any:
+        flat = [
+            argument.value if hasattr(argument, "value") else inputs[order[argument.name]] for argument in arguments
+        ]
+        positional, keywords = pytree.tree_unflatten(flat, layout)
+        return module(*positional, **keywords)
+
+    return Binding(call, notes)
+
+
+def _arguments(program: Any) -> list[Any]:
+    """What a program takes, flattened: tensors with a name, constants with a value.
+
+    Raises:
+        StageError: the program takes a number that may vary, or an object.
+    """
+    from torch.export.graph_signature import ConstantArgument, InputKind, TensorArgument
+
+    specs = program.graph_signature.input_specs
+    arguments = [entry.arg for entry in specs if entry.kind is InputKind.USER_INPUT]
+    for argument in arguments:
+        if not isinstance(argument, TensorArgument | ConstantArgument):
+            raise StageError(
+                f"the program's input `{argument.name}` is no tensor ({type(argument).__name__})",
+                help="export the program again with a tensor in its place, or with a constant",
+            )
+    return arguments
 
 
 def program_inputs(program: Any, export: ExportPlan) -> tuple[InputPlan, ...]:
@@ -112,7 +168,7 @@ def program_inputs(program: Any, export: ExportPlan) -> tuple[InputPlan, ...]:
     values = {node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"}
     symbols: dict[str, str] = {}
     inputs = []
-    for name in program.graph_signature.user_inputs:
+    for name in (argument.name for argument in _arguments(program) if not hasattr(argument, "value")):
         value = values[name]
         shape: list[str | int] = []
         for size in value.shape:

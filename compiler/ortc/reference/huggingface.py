@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ortc.errors import StageError
 from ortc.model_files import refuse
 from ortc.plan import ExportPlan, InputPlan
+from ortc.reference.binding import IN_ORDER
 from ortc.reference.checkpoint import (
     check_architectures,
     lost,
@@ -97,7 +98,7 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
         reference = _derived(model, source.task, export)
     else:
         _check_inputs(model, export.inputs)
-        reference = finish(_ordered(model, tuple(tensor.name for tensor in export.inputs)), export.inputs, export)
+        reference = _finish(model, export.inputs, export)
     refuse_needed(reference, model, missing, export)
     return replace(reference, parts_left_out=(*other_head(written, model), *left))
 
@@ -169,9 +170,9 @@ def _derived(model: Any, task: str, export: ExportPlan) -> Reference:
     *others, last = candidates(model, task, export)
     for inputs in others:
         with contextlib.suppress(ForwardError):
-            return finish(_ordered(model, tuple(tensor.name for tensor in inputs)), inputs, export)
+            return _finish(model, inputs, export)
     # Of several ways to call a model, the last has all that it could need: its failure tells the most.
-    return finish(_ordered(model, tuple(tensor.name for tensor in last)), last, export)
+    return _finish(model, last, export)
 
 
 def _check_inputs(model: Any, inputs: tuple[InputPlan, ...]) -> None:
@@ -192,6 +193,10 @@ def _check_positions(config: Any, export: ExportPlan) -> None:
             f"`sequence` goes to {longest}, but the model has {limit} positions",
             help=f"set `export.dynamic_axes.sequence.max` to {limit} or less",
         )
+
+
+def _finish(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan) -> Reference:
+    return finish(_ordered(model, tuple(tensor.name for tensor in inputs)), inputs, export, binding=IN_ORDER)
 
 
 def _ordered(model: Any, names: tuple[str, ...]) -> torch.nn.Module:

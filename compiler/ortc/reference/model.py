@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
+from ortc.reference.binding import Binding, bind
+from ortc.reference.outputs import Flattened, flatten
 from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 if TYPE_CHECKING:
@@ -73,77 +75,68 @@ def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan) ->
 
 
 def finish(
-    module: torch.nn.Module, inputs: tuple[InputPlan, ...], export: ExportPlan, notes: tuple[str, ...] = ()
+    module: torch.nn.Module,
+    inputs: tuple[InputPlan, ...],
+    export: ExportPlan,
+    notes: tuple[str, ...] = (),
+    binding: Binding | None = None,
 ) -> Reference:
     """Run the module once on small inputs, name its outputs and keep those the spec asks for.
 
+    Args:
+        module: in any mode.
+        inputs: in the order of the spec.
+        export: declares axes and outputs.
+        notes: what is known of the model already.
+        binding: how the module takes the inputs; by the names of forward()'s parameters when None.
+
     Raises:
-        StageError: the module fails on the declared inputs, gives no tensors, or lacks an output asked for.
+        StageError: the inputs do not fit forward(), the module fails on them, gives no tensors, or lacks an output
+            asked for.
     """
-    import torch
 
     module.eval()
+    bound = binding or bind(module, tuple(tensor.name for tensor in inputs))
     arguments = example_inputs(inputs, export)
     described = ", ".join(f"{tensor.name} {list(value.shape)}" for tensor, value in zip(inputs, arguments, strict=True))
     try:
-        result = module(*arguments)
+        result = bound.call(module, arguments)
     except Exception as error:
         raise ForwardError(
             f"the model fails in PyTorch on the declared inputs ({described}): {type(error).__name__}: {error}",
-            help="check `export.inputs`: names, order, dtypes and shapes must be those of the model's forward()",
+            help="check `export.inputs`: names, dtypes and shapes must be those of the model's forward()",
         ) from error
-    found = named_tensors(result, export.outputs)
-    if not found:
+    flat = flatten(result, export.outputs)
+    if not flat.tensors:
         raise StageError(f"the model's forward() gives no tensors but {type(result).__name__}")
-    wanted = export.outputs or tuple(found)
-    if missing := [name for name in wanted if name not in found]:
+    wanted = export.outputs or tuple(flat.tensors)
+    if missing := [name for name in wanted if name not in flat.tensors]:
         raise StageError(
             f"the model has no output `{missing[0]}`",
-            help=f"`export.outputs` can be any of: {', '.join(found)}",
+            help=f"`export.outputs` can be any of: {', '.join(flat.tensors)}",
         )
     parameters = list(module.parameters())
     return Reference(
-        module=_keep(module, wanted, export.outputs),
+        module=_keep(module, bound, wanted, export.outputs),
         inputs=inputs,
         outputs=wanted,
         parameters=sum(tensor.numel() for tensor in parameters),
         weight_bytes=sum(tensor.numel() * tensor.element_size() for tensor in [*parameters, *module.buffers()]),
-        notes=(*notes, *(() if isinstance(result, torch.Tensor) else _dropped(found, wanted))),
+        notes=(*notes, *bound.notes, *_dropped(flat, wanted)),
+        inputs_left_out=bound.left_out,
     )
 
 
-def _dropped(found: Mapping[str, torch.Tensor], wanted: Sequence[str]) -> tuple[str, ...]:
-    dropped = [name for name in found if name not in wanted]
-    return (f"outputs not exported: {', '.join(dropped)}",) if dropped else ()
+def _dropped(found: Flattened, wanted: Sequence[str]) -> Iterator[str]:
+    if dropped := [name for name in found.tensors if name not in wanted]:
+        yield f"outputs not exported: {', '.join(dropped)}"
+    if found.others:
+        yield f"outputs that are no tensors, and not exported: {', '.join(found.others)}"
 
 
-def named_tensors(result: Any, names: tuple[str, ...] | None) -> dict[str, torch.Tensor]:
-    """The tensors a forward() gives, by name: keys and fields of mappings and dataclasses.
-
-    A single tensor, or a plain sequence, has no names: it takes those of `names` where they are as many, else `output`
-    and `output_N`. Nested containers (caches, hidden states of every layer) are left out.
-    """
-    import dataclasses
-
-    import torch
-
-    if isinstance(result, torch.Tensor):
-        return {names[0] if names is not None and len(names) == 1 else "output": result}
-    if isinstance(result, Mapping):
-        items = list(result.items())
-    elif dataclasses.is_dataclass(result):
-        items = [(entry.name, getattr(result, entry.name)) for entry in dataclasses.fields(result)]
-    elif hasattr(result, "_fields"):
-        items = list(zip(result._fields, result, strict=True))
-    elif isinstance(result, Sequence):
-        fitting = names if names is not None and len(names) == len(result) else None
-        items = list(zip(fitting or [f"output_{index}" for index in range(len(result))], result, strict=True))
-    else:
-        return {}
-    return {str(name): value for name, value in items if isinstance(value, torch.Tensor)}
-
-
-def _keep(module: torch.nn.Module, wanted: tuple[str, ...], names: tuple[str, ...] | None) -> torch.nn.Module:
+def _keep(
+    module: torch.nn.Module, binding: Binding, wanted: tuple[str, ...], names: tuple[str, ...] | None
+) -> torch.nn.Module:
     import torch
 
     class Outputs(torch.nn.Module):
@@ -154,7 +147,9 @@ def _keep(module: torch.nn.Module, wanted: tuple[str, ...], names: tuple[str, ..
             self.model = module
 
         def forward(self, *inputs: torch.Tensor) -> Tensors:
-            found = named_tensors(self.model(*inputs), names)
+            found = flatten(binding.call(self.model, inputs), names).tensors
+            if missing := [name for name in wanted if name not in found]:
+                raise ValueError(f"the model gives no output `{missing[0]}` here, which it gives elsewhere")
             return tuple(found[name] for name in wanted)
 
     return Outputs().eval()

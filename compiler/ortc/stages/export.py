@@ -79,7 +79,7 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
         inputs=reference.inputs,
         outputs=tuple(output_info(value, plan.axes) for value in model.graph.outputs),
         operators=count_operators(model),
-        warnings=(*messages, *(f"the model makes no use of its input `{name}`" for name in unused)),
+        warnings=(*reference.notes, *messages, *(f"the model makes no use of its input `{name}`" for name in unused)),
         parts_left_out=reference.parts_left_out,
         inputs_left_out=reference.inputs_left_out,
     )

@@ -40,7 +40,7 @@ def program_weights(program: Program, outputs: tuple[str, ...] | None) -> tuple[
 
 
 def _kept(program: Program, outputs: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The values of the outputs that a spec names, as the reference names them; see `named_tensors` there."""
+    """The values of the outputs that a spec names, as the reference names them; see `flatten` there."""
     names = program.output_names
     if outputs is None or (not names and len(outputs) == len(program.outputs)):
         return program.outputs
