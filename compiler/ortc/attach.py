@@ -207,6 +207,9 @@ def _beyond(found: Measurement, manifest: Manifest) -> Iterator[str]:
         tolerance = allowed.tolerance
         if tolerance.max_abs is not None and not case.max_abs <= tolerance.max_abs:
             yield f"golden case {case.name}: max_abs {case.max_abs:.3g}, allowed {tolerance.max_abs:.3g}"
+        limits = [limit.max_abs for limit in tolerance.outputs.values() if limit.max_abs is not None]
+        if limits and not case.max_abs <= max(limits):
+            yield f"golden case {case.name}: max_abs {case.max_abs:.3g}, allowed {max(limits):.3g}"
         if tolerance.cosine is not None and not case.cosine >= tolerance.cosine:
             yield f"golden case {case.name}: cosine {case.cosine:.6f}, allowed {tolerance.cosine:.6f}"
 

@@ -131,11 +131,25 @@ class PlacementInfo(Frozen):
     shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
+class OutputTolerance(Frozen):
+    """How far one golden output may be off at reduced precision: greatest difference, or least share of equal labels.
+
+    From what the build measured of this output and its spread: of rows with one value a cosine tells only the sign.
+    """
+
+    max_abs: float | None = None
+    top1_agreement: float | None = None
+
+
 class Tolerance(Frozen):
-    """How far golden outputs may be off."""
+    """How far golden outputs may be off; `relative_error` is of outputs with more than 8 values a sample."""
 
     max_abs: float | None
     cosine: float | None
+    relative_error: float | None = None
+    outputs: dict[str, OutputTolerance] = Field(
+        default_factory=dict, description="Outputs that are also judged by a limit of their own, by name."
+    )
 
 
 class GoldenInfo(Frozen):

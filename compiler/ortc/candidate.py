@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ortc.accuracy import LABEL_AGREEMENT
 from ortc.arrays import read_arrays
 from ortc.bundle import (
     AxisInfo,
@@ -16,6 +18,7 @@ from ortc.bundle import (
     Manifest,
     ModelInfo,
     OutputInfo,
+    OutputTolerance,
     PlacementInfo,
     Prepacked,
     Promises,
@@ -27,11 +30,13 @@ from ortc.bundle import (
     session_file,
     to_json,
 )
+from ortc.compare import Difference
 from ortc.fetch import Fetched, FetchedFile
 from ortc.model_files import loaded_files
 from ortc.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
 from ortc.publish import stamp
 from ortc.render import render
+from ortc.report import Check
 from ortc.samples import MASK
 from ortc.sbom import SBOM, sbom
 from ortc.spec import HuggingFaceSource
@@ -43,6 +48,8 @@ from ortc.tensorrt import with_profiles
 from ortc.versions import pins
 
 UNFIT = "the weights are random (`model.weights: random`): the architecture is real, the answers mean nothing"
+MEASURED_ROOM = 2.0
+"""How many times the greatest difference that was measured a golden answer may be off on another machine."""
 GOLDEN_CASES = 3
 GOLDEN_BYTES = 4 * 2**20
 """Most bytes of one golden case's outputs."""
@@ -85,11 +92,36 @@ class Made:
         return replace(self, files=files, graph=graph, prepacked=prepacked)
 
 
-def tolerance(precision: str, accuracy: AccuracyPlan) -> Tolerance:
-    """How far golden outputs may be off: the promise for this precision."""
+def tolerance(precision: str, accuracy: AccuracyPlan, check: Check | None = None, case: str | None = None) -> Tolerance:
+    """How far golden outputs may be off: the promise for this precision, and what was measured of each output.
+
+    Args:
+        precision: of the variant.
+        accuracy: the promises.
+        check: of the variant at every case; None while it is being tried.
+        case: the golden case, by which integers are judged.
+    """
     if precision == "fp32":
         return Tolerance(max_abs=accuracy.max_abs, cosine=None)
-    return Tolerance(max_abs=None, cosine=accuracy.cosine)
+    outputs: dict[str, OutputTolerance] = {}
+    if check is not None:
+        every = [entry for result in check.cases for entry in result.differences]
+        for found in check.outputs:
+            seen = max((entry.max_abs for entry in every if entry.output == found.output), default=0.0)
+            most = max(MEASURED_ROOM * seen, accuracy.nrmse * found.scale, accuracy.max_abs)
+            outputs[found.output] = OutputTolerance(max_abs=float(f"{most:.4g}"))
+        here = [entry for result in check.cases if result.case == case for entry in result.differences]
+        outputs |= {entry.output: _labels(entry, accuracy) for entry in here if entry.cosine is None}
+    return Tolerance(max_abs=None, cosine=accuracy.cosine, relative_error=accuracy.relative_error, outputs=outputs)
+
+
+def _labels(found: Difference, accuracy: AccuracyPlan) -> OutputTolerance:
+    """As many labels may differ as the promise allows of so few, but one at least where there are two or more."""
+    count = max(found.labels or 1, 1)
+    least = LABEL_AGREEMENT if accuracy.top1_agreement is None else accuracy.top1_agreement
+    wrong = round((1 - (1.0 if found.top1 is None else found.top1)) * count)
+    allowed = max(wrong, min(math.ceil((1 - least) * count), count // 2))
+    return OutputTolerance(top1_agreement=(count - allowed) / count)
 
 
 def golden_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
@@ -116,6 +148,7 @@ def assemble(
     target: TargetPlan,
     made: Made,
     *,
+    check: Check | None = None,
     batch_invariant: bool | None = None,
     provisional: bool = False,
     decisions: tuple[DecisionInfo, ...] = (),
@@ -127,6 +160,7 @@ def assemble(
         material: what the build knows of the model.
         target: the plan of the target.
         made: the variant's graph.
+        check: what its answers were at every case, by which golden answers are judged; None while it is tried.
         batch_invariant: as measured; None where it was not or cannot be.
         provisional: some promise was not measured.
         decisions: what became of the other variants.
@@ -138,7 +172,7 @@ def assemble(
     for name in (MODEL_FILE, DATA_FILE, PREPACKED_FILE):
         if name in files:
             shutil.copyfile(files[name], model / name)
-    golden = _golden(directory, material, made)
+    golden = _golden(directory, material, made, check)
     source = plan.model
     random = isinstance(source, HuggingFaceSource) and source.weights == "random"
     manifest = Manifest(
@@ -249,15 +283,15 @@ def _promises(target: TargetPlan) -> Promises:
     )
 
 
-def _golden(directory: Path, material: Material, made: Made) -> tuple[GoldenInfo, ...]:
+def _golden(directory: Path, material: Material, made: Made, check: Check | None) -> tuple[GoldenInfo, ...]:
     (directory / "golden").mkdir()
-    allowed = tolerance(made.variant.precision, material.plan.accuracy)
     entries = []
     for index, case in enumerate(golden_cases(material.cases)):
         inputs, outputs = f"golden/{index}.inputs.npz", f"golden/{index}.outputs.npz"
         shutil.copyfile(case.inputs, directory / inputs)
         shutil.copyfile(case.outputs, directory / outputs)
         mask = MASK if MASK in read_arrays(case.inputs) else None
+        allowed = tolerance(made.variant.precision, material.plan.accuracy, check, case.name)
         entries.append(GoldenInfo(name=case.name, inputs=inputs, outputs=outputs, tolerance=allowed, mask=mask))
     return tuple(entries)
 

@@ -76,7 +76,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
     check = Check.model_validate(context.run("verify", name, inputs, action).result)
     found = answers_verdicts(context.plan, metric, check, variant.precision, builder.platform)
     verdicts = tuple(verdict.model_copy(update={"gate": f"{verdict.gate}{ON_CPU}"}) for verdict in found)
-    return replace(entry, verdicts=(*verdicts, *entry.verdicts))
+    return replace(entry, verdicts=(*verdicts, *entry.verdicts), on_cpu=check)
 
 
 def for_cpu(made: Made, scratch: Path) -> Made:

@@ -115,6 +115,7 @@ def _accuracy(draft: Draft) -> list[str]:
         "  # Greatest difference of a variant that promises fp32, and least cosine of one at reduced precision.",
         "  max_abs: 1e-4",
         "  cosine: 0.98",
+        "  # The limits `relative_error`, `nrmse` and `spearman` of reduced precision follow from it, unless given.",
         f"  # Real inputs prove more than synthetic ones; {form}:",
         f"  # samples: data/samples.{suffix}",
     ]

@@ -11,6 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from ortc.accuracy import accuracy_verdicts
 from ortc.arrays import Array, write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.closure import code_of
@@ -25,7 +26,7 @@ from ortc.samples import InputFactory, Samples
 from ortc.spec import OnnxSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
 from ortc.stages.variant_graph import VariantGraph
-from ortc.stages.verify import ReferenceCase, accuracy_verdicts, check_bundle
+from ortc.stages.verify import ReferenceCase, check_bundle
 from ortc.store import Entry
 from ortc.task_metric import Metric, task_metric
 from ortc.teacher import teacher_inputs, teacher_key, teacher_verdicts, with_teacher

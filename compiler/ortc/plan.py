@@ -90,6 +90,9 @@ class AccuracyPlan(Frozen):
 
     max_abs: Annotated[float, Field(gt=0)]
     cosine: Annotated[float, Field(gt=0, le=1)]
+    relative_error: Annotated[float, Field(ge=0)]
+    nrmse: Annotated[float, Field(gt=0)]
+    spearman: Annotated[float, Field(ge=-1, le=1)]
     top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
     samples: RelativePath | SamplesFunction | None
     embeddings: Embeddings | None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ortc.mix import IN, mixed
 from ortc.report import Trade, TradeNode, TradePoint, Verdict
@@ -40,9 +40,12 @@ def _is_inexact(verdict: Verdict) -> bool:
 
 
 def closeness(entry: Tried) -> float:
-    """How close to right a variant is: the cosine of its worst sample, -1 to 1."""
-    cases = () if entry.check is None else entry.check.cases
-    return min((d.cosine for case in cases for d in case.differences if d.cosine is not None), default=-1.0)
+    """How close to right a variant is: the cosine of its worst sample, or what its error leaves of 1; -1 to 1."""
+    if entry.check is None:
+        return -1.0
+    found = [d.cosine for case in entry.check.cases for d in case.differences if d.cosine is not None]
+    left = [max(-1.0, 1 - output.nrmse) for output in entry.check.outputs]
+    return min((*found, *left), default=-1.0)
 
 
 def refine(builder: VariantBuilder, entry: Tried, judge: Callable[[Tried], Tried]) -> Refined:
@@ -77,7 +80,7 @@ def refine(builder: VariantBuilder, entry: Tried, judge: Callable[[Tried], Tried
         reached = min(ladder.top, max(reached + 2, round(reached * GROWTH)))
     if passed is not None:
         note = f"{entry.made.variant.name}: {describe(entry.failed)}, so {_count(entry, ladder, reached)}"
-        passed = Tried(passed.made, passed.key, passed.check, passed.verdicts, note)
+        passed = replace(passed, lowered=note)
         reason = note
     judged = [entry, *rejected, *([passed] if passed is not None else [])]
     return Refined(passed, tuple(rejected), _trade(found, ladder, judged, entry), reason)

@@ -11,6 +11,7 @@ from ortc.host import Host
 from ortc.kernels import Forecast
 from ortc.mix import Mix
 from ortc.plan import Frozen
+from ortc.spread import LabelAgreement, OutputError
 from ortc.statistics import Interval
 
 FORMAT_VERSION = 1
@@ -42,7 +43,8 @@ class EmbeddingCheck(Frozen):
 class Check(Frozen):
     """What one variant did at one graph level, in the runtime that ships.
 
-    `error` says why it could not run at all. Bytes and seconds; `invariance` is the greatest difference between a row
+    `error` says why it could not run at all. `outputs` are errors over all rows, and `labels` counts of
+    integers. Bytes and seconds; `invariance` is the greatest difference between a row
     alone and the same row among others, None without a batch axis. `cpu_nodes` is how many another provider than the
     CPU left to it, `shape_nodes` how many more that compute nothing but shapes, and `memcpy_nodes` how many copies
     between host and device ran, None where nobody asked.
@@ -50,6 +52,8 @@ class Check(Frozen):
 
     error: str | None = None
     cases: tuple[CaseResult, ...] = ()
+    outputs: tuple[OutputError, ...] = ()
+    labels: tuple[LabelAgreement, ...] = ()
     invariance: float | None = None
     placement: dict[str, int] = Field(default_factory=dict)
     cpu_nodes: int = 0

@@ -1,5 +1,6 @@
 """From what a user wrote to what will be done: `(Spec, profiles) -> Plan`, pure."""
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -25,12 +26,15 @@ from ortc.plan import (
     TuningPlan,
     VariantPlan,
 )
-from ortc.spec import HuggingFaceSource, Platform, Precision, Spec, Target
+from ortc.spec import Accuracy, HuggingFaceSource, Platform, Precision, Spec, Target
 from ortc.target import Engine, Runtime, TargetProfile, Variant
 from ortc.versions import ir_version_for_opset, pins, runtime
 
 ATTENTION_MASK = "attention_mask"
 """The input that says which positions are real; the name that transformers gives it."""
+
+NRMSE, SPEARMAN = 0.3, 0.9
+"""Limits that a spec does not say, unless it allows less of its cosine."""
 
 _PERCENTILES: tuple[Literal["p50", "p90", "p99"], ...] = ("p50", "p90", "p99")
 
@@ -70,17 +74,27 @@ def resolve(
         holds_out=holds_out or any(target.calibrates for target in declared),
         model=spec.model,
         export=export,
-        accuracy=AccuracyPlan(
-            max_abs=spec.accuracy.max_abs,
-            cosine=spec.accuracy.cosine,
-            top1_agreement=spec.accuracy.top1_agreement,
-            samples=spec.accuracy.samples,
-            embeddings=spec.accuracy.embeddings,
-            metric=spec.accuracy.metric,
-        ),
+        accuracy=_accuracy(spec.accuracy),
         cases=cases,
         skipped_cases=skipped,
         targets=planned,
+    )
+
+
+def _accuracy(spec: Accuracy) -> AccuracyPlan:
+    relative = math.sqrt(2 - 2 * spec.cosine) if spec.relative_error is None else spec.relative_error
+    nrmse = max(NRMSE, relative) if spec.nrmse is None else spec.nrmse
+    left = math.sqrt(max(0.0, 1 - nrmse**2))
+    return AccuracyPlan(
+        max_abs=spec.max_abs,
+        cosine=spec.cosine,
+        relative_error=relative,
+        nrmse=nrmse,
+        spearman=min(SPEARMAN, left) if spec.spearman is None else spec.spearman,
+        top1_agreement=spec.top1_agreement,
+        samples=spec.samples,
+        embeddings=spec.embeddings,
+        metric=spec.metric,
     )
 
 

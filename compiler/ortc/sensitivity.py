@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ortc.accuracy import accuracy_verdicts
 from ortc.arrays import read_arrays, write_arrays
 from ortc.candidate import assemble
 from ortc.closure import code_of
@@ -22,13 +23,13 @@ from ortc.cpu_check import for_cpu, runner_on_cpu
 from ortc.mix import Mix
 from ortc.model_build import CHECK_PINS
 from ortc.plan import CasePlan, Frozen, VariantPlan, digest
-from ortc.report import Check, Verdict
+from ortc.report import Verdict
 from ortc.samples import MASK
 from ortc.stages.graph import MODEL_FILE
 from ortc.stages.half import format_of
 from ortc.stages.rewrite import rewrite_variant
 from ortc.stages.sensitivity import Node, layers, prepare, write_mixes
-from ortc.stages.verify import CPU, ReferenceCase, accuracy_verdicts, run_cases
+from ortc.stages.verify import CPU, ReferenceCase, run_cases
 from ortc.statistics import median
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
@@ -233,8 +234,7 @@ class _Bench:
         ((graph, size),) = self._written([mix])
         self._load(worker, graph)
         accuracy = self.builder.context.plan.accuracy
-        results, embeddings = run_cases(worker, self.cases, accuracy.embeddings)
-        check = Check(cases=results, embeddings=embeddings)
+        check = run_cases(worker, self.cases, accuracy.embeddings)
         verdicts = accuracy_verdicts(check, self.variant.precision, accuracy, self.builder.platform, None)
         # Elsewhere than on the target's hardware a time says nothing.
         runs = worker.bench(self.at, runs=BENCH_RUNS, warmup=BENCH_WARMUP) if self.builder.runnable else None

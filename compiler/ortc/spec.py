@@ -349,8 +349,31 @@ class Accuracy(Model):
     cosine: float = Field(
         default=0.98, gt=0, le=1, description="Least cosine similarity of any sample at reduced precision."
     )
+    relative_error: float | None = Field(
+        default=None,
+        gt=0,
+        description="Greatest relative L2 error of any sample at reduced precision, for outputs with more than 8 "
+        "values a sample. The default follows `cosine`: `sqrt(2 - 2 * cosine)`, which is 0.2 for 0.98.",
+    )
+    nrmse: float | None = Field(
+        default=None,
+        gt=0,
+        description="Greatest root mean square error at reduced precision, divided by the standard deviation of the "
+        "reference's answers. The default is 0.3, or `relative_error` where that is greater.",
+    )
+    spearman: float | None = Field(
+        default=None,
+        ge=-1,
+        le=1,
+        description="Least Spearman correlation at reduced precision, over 10 rows or more, of each value of outputs "
+        "with up to 8 values a row. The default is 0.9, or `sqrt(1 - nrmse ** 2)` where that is less.",
+    )
     top1_agreement: float | None = Field(
-        default=None, gt=0, le=1, description="Least share of samples whose largest output stays the same."
+        default=None,
+        gt=0,
+        le=1,
+        description="Least share of samples whose largest output stays the same, and of integers that are equal. "
+        "The default for integers at reduced precision is 0.98; in fp32 all must be equal.",
     )
     samples: RelativePath | SamplesFunction | None = Field(
         default=None,

@@ -28,13 +28,15 @@ from ortc.worker import Worker
 
 @dataclass(frozen=True)
 class Tried:
-    """A variant that was made and checked at the level it ended at."""
+    """A variant that was made and checked at the level it ended at; `on_cpu` is what its graph answers on the CPU
+    provider, for a target that this host cannot run."""
 
     made: Made
     key: str
     check: Check | None
     verdicts: tuple[Verdict, ...]
     lowered: str | None
+    on_cpu: Check | None = None
 
     @property
     def failed(self) -> Verdict | None:
@@ -93,6 +95,7 @@ class TargetBuild:
             material,
             self.plan,
             self.winner.made,
+            check=check or self.winner.on_cpu,
             batch_invariant=None
             if check is None or check.invariance is None
             else is_invariant(check, context.plan.accuracy),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ortc.accuracy import accuracy_verdicts
 from ortc.arrays import Arrays
 from ortc.closure import code_of
 from ortc.context import Context
@@ -17,7 +18,6 @@ from ortc.plan import Plan, digest
 from ortc.report import Check, Verdict
 from ortc.spec import Metric as MetricPlan
 from ortc.stages.graph import Exported
-from ortc.stages.verify import accuracy_verdicts
 from ortc.teacher import running_teacher, teacher_key, teacher_verdicts
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ortc.accuracy import differs
 from ortc.closure import code_of
 from ortc.context import Context, source_key
 from ortc.errors import StageError
@@ -154,14 +155,21 @@ def _verdicts(check: Check, teacher: Teacher, platform: str, metric: float | Non
                 "outputs", held=False, observed=entry.problem, limit="the shape and kind of the teacher's", where=where
             )
             return
-    if every and teacher.max_abs is not None:
-        case, entry = max(every, key=lambda pair: pair[1].max_abs)
+    unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
+    if unequal is not None and teacher.top1_agreement is None:
+        where = f"output `{unequal[1].output}` at {unequal[0]}"
+        limit = "the teacher's integers, or `top1_agreement`"
+        yield verdict("outputs", held=False, observed="integer values differ", limit=limit, where=where)
+        return
+    every_float = [pair for pair in every if pair[1].cosine is not None]
+    if every_float and teacher.max_abs is not None:
+        case, entry = max(every_float, key=lambda pair: pair[1].max_abs)
         held, where = entry.max_abs <= teacher.max_abs, f"output `{entry.output}` at {case}"
         limit = f"<= {teacher.max_abs:.3g}"
         yield verdict("max_abs", held=held, observed=f"{entry.max_abs:.3g}", limit=limit, where=where)
     if every and teacher.cosine is not None:
         found = [(entry.cosine, case, entry.output) for case, entry in every if entry.cosine is not None]
-        # What has no direction was compared for equality, above.
+        # Integers have no direction: they are equal, or judged by `top1_agreement`.
         least, case, output = min(found, default=(1.0, "every case", "of integers"))
         where, limit = f"output `{output}` at {case}", f">= {teacher.cosine:.15g}"
         observed = against(least, teacher.cosine)

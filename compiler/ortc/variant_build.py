@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ortc.accuracy import worst_case
 from ortc.arrays import write_arrays
 from ortc.candidate import Made, assemble
 from ortc.closure import code_of
@@ -25,7 +26,7 @@ from ortc.samples import SAMPLES
 from ortc.stages.placement import table_for
 from ortc.stages.rewrite import rewrite_variant
 from ortc.stages.variant_graph import VariantGraph
-from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, worst_case
+from ortc.stages.verify import budget_verdicts, check_bundle, size_verdicts, weight_verdicts
 from ortc.target import GraphLevel
 from ortc.target_bundle import Tried
 from ortc.task_metric import answers_verdicts
@@ -131,7 +132,10 @@ class VariantBuilder:
             return self._not_made(variant, level, tuning, skip)
         files = partial(self.context.store.proven, entry)
         made = Made(variant, level, files, VariantGraph.model_validate(entry.result), tuning)
-        verdicts = size_verdicts(self.target, variant, made.graph.bytes, self.platform)
+        verdicts = (
+            *weight_verdicts(variant, made.graph, self.platform),
+            *size_verdicts(self.target, variant, made.graph.bytes, self.platform),
+        )
         return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
 
     def _no_wheels(self, variant: VariantPlan) -> str | None:

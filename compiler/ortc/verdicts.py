@@ -12,7 +12,7 @@ EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
 ON_CPU = " on CPU"
 """Ends the name of a gate that was judged on the CPU provider, for a target that this host cannot run."""
 EMBEDDING_GATES = ("cosine_mean", "cosine_min", "rank_correlation")
-_ANSWERS = ("outputs", "max_abs", "cosine", "top1_agreement", "metric")
+_ANSWERS = ("outputs", "max_abs", "cosine", "relative_error", "nrmse", "spearman", "top1_agreement", "metric")
 ACCURACY_GATES = frozenset({*_ANSWERS, *EMBEDDING_GATES, *(f"teacher {gate}" for gate in _ANSWERS)})
 
 
@@ -56,7 +56,9 @@ def foreseen_verdicts(target: TargetPlan, placement: Forecast | None) -> tuple[V
 
 def parity(verdicts: tuple[Verdict, ...]) -> str | None:
     """The accuracy that a variant is shown with."""
-    found = next((verdict for verdict in verdicts if verdict.gate in ("max_abs", "cosine")), None)
+    found = next(
+        (verdict for verdict in verdicts if verdict.gate in ("max_abs", "cosine", "nrmse", "top1_agreement")), None
+    )
     return None if found is None else f"{found.gate} {found.observed}"
 
 

@@ -48,6 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 FORMAT_VERSION = 1
+FEW = 8  # values of a sample up to which the norm of its error tells little
 # What session.json calls the members of the enumerations GraphOptimizationLevel and ExecutionMode.
 ENUMERATIONS = {
     "graph_optimization_level": {
@@ -731,6 +732,17 @@ def worst_cosine(expected: NDArray[np.float64], observed: NDArray[np.float64]) -
     return float(min(1.0, cosine.min()))
 
 
+def worst_relative_error(expected: NDArray[np.float64], observed: NDArray[np.float64]) -> float:
+    """The greatest L2 norm of the error of any sample (row of axis 0), over the norm of the sample."""
+    x, y = (a.reshape(a.shape[0] if a.ndim else 1, -1) for a in (expected, observed))
+    # Scaled as for the cosine.
+    top = np.maximum(np.abs(x).max(axis=1, keepdims=True), np.abs(y).max(axis=1, keepdims=True))
+    top = np.where(top > 0, top, 1)
+    errors, norms = (np.sqrt(np.square(a / top).sum(axis=1)) for a in (x - y, x))
+    infinite = np.where(errors > 0, np.inf, 0.0)
+    return float(np.divide(errors, norms, out=infinite, where=norms > 0).max())
+
+
 def compare(
     expected: NDArray[Any], observed: NDArray[Any], tolerance: Mapping[str, Any], mask: NDArray[Any] | None = None
 ) -> tuple[dict[str, float], str | None]:
@@ -744,8 +756,11 @@ def compare(
     if expected.dtype.kind != "f" or observed.dtype.kind != "f":
         if observed.dtype.kind != expected.dtype.kind:
             return result, f"dtype is {observed.dtype}, expected {expected.dtype}"
-        wrong = int((observed != expected).sum())
-        return result, f"{wrong} of {expected.size} values differ, expected all equal" if wrong else None
+        wrong, least = int((observed != expected).sum()), tolerance.get("top1_agreement")
+        if not wrong or (least is not None and (expected.size - wrong) / expected.size >= least):
+            return result, None
+        most = "all equal" if least is None else f"{least:.2%} equal"
+        return result, f"{wrong} of {expected.size} values differ, expected {most}"
     x, y = expected.astype(np.float64), observed.astype(np.float64)
     if mask is not None and mask.ndim == 2 and x.shape[:2] == mask.shape:
         # What stands at padding is nobody's answer, and there rounding errors grow beyond any useful bound.
@@ -769,8 +784,13 @@ def compare(
         at = np.unravel_index(int(difference.argmax()), x.shape)
         place = f"at {[int(i) for i in at]}: expected {x[at]:.6g}, found {y[at]:.6g}"
         return result, f"max_abs is {result['max_abs']:.3g}, allowed {allowed:.3g} ({place})"
-    if least is not None and not result["cosine"] >= least:
+    values = x.size // (x.shape[0] if x.ndim else 1) if x.size else 0
+    # Of one value the cosine is its sign, and the difference says more.
+    if least is not None and (values > 1 or allowed is None) and not result["cosine"] >= least:
         return result, f"the worst sample's cosine is {result['cosine']:.6f}, allowed {least:.6f}"
+    most = tolerance.get("relative_error")
+    if most is not None and values > FEW and not (far := worst_relative_error(x, y)) <= most:
+        return result, f"the worst sample's relative error is {far:.6f}, allowed {most:.6f}"
     return result, None
 
 
@@ -1255,7 +1275,8 @@ class Model:
             seen: dict[str, dict[str, float]] = {}
             for output, array in observed.items():
                 with _parsing(self.root / "manifest.json"):
-                    seen[output], problem = compare(expected[output], array, tolerance, inputs[mask] if mask else None)
+                    limits = {**tolerance, **(tolerance.get("outputs") or {}).get(output, {})}
+                    seen[output], problem = compare(expected[output], array, limits, inputs[mask] if mask else None)
                 if problem:
                     raise GoldenError(
                         f"golden case {name!r}, output {output!r}: {problem}. On this machine the bundle does not "

@@ -57,6 +57,9 @@ def accuracy(**changes: Any) -> AccuracyPlan:
     fields = {
         "max_abs": 1e-4,
         "cosine": 0.98,
+        "relative_error": 0.2,
+        "nrmse": 0.3,
+        "spearman": 0.9,
         "top1_agreement": None,
         "samples": None,
         "metric": None,

@@ -13,12 +13,15 @@ from tests.support.bundles import runtime_module, text_model
 from tests.support.plans import ROOT, accuracy, plan
 
 from ortc.arrays import write_arrays
-from ortc.bundle import DecisionInfo, Manifest, Tolerance
+from ortc.bundle import DecisionInfo, Manifest, OutputTolerance, Tolerance
 from ortc.candidate import GOLDEN_BYTES, QUICK_GOLDEN_BYTES, UNFIT, Made, Material, assemble, golden_cases, tolerance
+from ortc.compare import Difference
 from ortc.fetch import Fetched, FetchedFile
 from ortc.plan import InputPlan
 from ortc.publish import seal
 from ortc.render import runtime_files
+from ortc.report import CaseResult, Check
+from ortc.spread import OutputError
 from ortc.stages.graph import Exported, OutputInfo
 from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import ReferenceCase
@@ -78,7 +81,39 @@ def test_tolerances_are_the_promises() -> None:
     promised = accuracy(max_abs=1e-3, cosine=0.97)
     assert tolerance("fp32", promised) == Tolerance(max_abs=1e-3, cosine=None)
     for precision in ("fp16", "bf16", "int8"):
-        assert tolerance(precision, promised) == Tolerance(max_abs=None, cosine=0.97)
+        assert tolerance(precision, promised) == Tolerance(max_abs=None, cosine=0.97, relative_error=0.2)
+
+
+def test_tolerances_are_of_what_was_measured_too() -> None:
+    case = CaseResult(
+        case="batch=2",
+        differences=(
+            Difference(output="score", max_abs=0.4, cosine=1.0, top1=None),
+            Difference(output="label", max_abs=1.0, cosine=None, top1=0.9, labels=10),
+            Difference(output="one", max_abs=0.0, cosine=None, top1=1.0, labels=1),
+        ),
+    )
+    spread = OutputError(output="score", rows=9, values=1, scale=4.0, max_abs=0.4, nrmse=0.1, spearman=None)
+    check = Check(cases=(case,), outputs=(spread,))
+    found = tolerance("int8", accuracy(nrmse=0.3), check, "batch=2").outputs
+    # What the spread allows, or twice what was seen, whichever is more.
+    assert found["score"] == OutputTolerance(max_abs=1.2)
+    assert tolerance("int8", accuracy(nrmse=0.1), check, "batch=2").outputs["score"].max_abs == 0.8
+    assert found["label"] == OutputTolerance(top1_agreement=0.9)
+    assert found["one"] == OutputTolerance(top1_agreement=1.0)
+    assert tolerance("fp32", accuracy(), check, "batch=2").outputs == {}
+
+
+def test_golden_rows_of_one_value_are_not_judged_by_their_sign() -> None:
+    """The self-test of a regression refuses answers that only have the right sign."""
+    expected = np.array([[0.3], [2.0], [1.0]], np.float32)
+    spread = OutputError(output="score", rows=9, values=1, scale=0.7, max_abs=0.01, nrmse=0.02, spearman=1.0)
+    case = CaseResult(case="a", differences=(Difference(output="score", max_abs=0.01, cosine=1.0, top1=None),))
+    found = tolerance("int8", accuracy(), Check(cases=(case,), outputs=(spread,)), "a").model_dump(mode="json")
+    limits = {**found, **found["outputs"]["score"]}
+    assert loader.compare(expected, expected + np.float32(0.1), limits)[1] is None
+    assert "max_abs is 0.7, allowed 0.21" in str(loader.compare(expected, expected[::-1], limits)[1])
+    assert "max_abs" in str(loader.compare(expected, expected * np.float32(3), limits)[1])
 
 
 IDS = np.arange(6, dtype=np.int64).reshape(2, 3)

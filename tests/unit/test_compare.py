@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from tests.support.bundles import runtime_module
 
 from ortc.arrays import Array
-from ortc.compare import compare, worst_cosine
+from ortc.compare import compare, worst_cosine, worst_relative_error
 
 loader: Any = runtime_module("loader")
 FLOATS = st.floats(-1e3, 1e3, width=32) | st.sampled_from([0.0, np.inf, -np.inf, np.nan, 1e-30, 1e30])
@@ -49,8 +49,13 @@ def test_a_problem_fails_every_gate() -> None:
 
 def test_integers_are_equal_or_not() -> None:
     same = compare("label", np.array([1, 2]), np.array([1, 2]), None)
-    assert (same.max_abs, same.cosine, same.top1, same.problem) == (0.0, None, None, None)
-    assert compare("label", np.array([1, 2]), np.array([1, 3]), None).problem == "integer values differ"
+    assert (same.max_abs, same.cosine, same.top1, same.problem) == (0.0, None, 1.0, None)
+    other = compare("label", np.array([1, 2]), np.array([1, 5]), None)
+    assert (other.max_abs, other.top1, other.labels, other.problem) == (3.0, 0.5, 2, None)
+    far = compare("label", np.array([-(2**63)]), np.array([2**63 - 1]), None)
+    assert (far.max_abs, far.top1) == (2.0**64, 0.0)
+    assert compare("text", np.array(["a"]), np.array(["b"]), None).top1 == 0.0
+    assert compare("label", np.zeros((0, 3), int), np.zeros((0, 3), int), None).top1 == 1.0
     assert compare("label", np.array([True]), np.array([True]), None).problem is None
     # The reference's int64 against a variant's int32 is a matter of kind, not of width.
     assert compare("label", np.array([1]), np.array([1], dtype=np.int32), None).problem is None
@@ -159,3 +164,14 @@ def test_what_stands_at_masked_positions_changes_nothing(case: tuple[Array, Arra
     garbage = np.random.default_rng(seed).standard_normal(expected.shape).astype(np.float32)
     changed = np.where(hidden, garbage, actual)
     assert compare("y", expected, changed, mask) == compare("y", expected, actual, mask)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e200])
+def test_the_relative_error_tells_the_scale(scale: float) -> None:
+    x = np.array([[3.0, 4.0], [1.0, 0.0]]) * scale
+    assert worst_relative_error(x, x) == 0.0
+    assert worst_relative_error(x, x * 0.33) == pytest.approx(0.67)
+    assert worst_relative_error(x, x * 3) == pytest.approx(2.0)
+    assert worst_relative_error(x * 0, x) == np.inf
+    assert worst_relative_error(x * 0, x * 0) == 0.0
+    assert loader.worst_relative_error(x, x * 3) == pytest.approx(2.0)

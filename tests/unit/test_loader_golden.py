@@ -177,6 +177,31 @@ def test_integers_and_booleans_are_equal_or_wrong() -> None:
     assert loader.compare(x > 1, x > 2, SIMILAR)[1] == "1 of 3 values differ, expected all equal"
 
 
+def test_labels_may_differ_as_far_as_the_tolerance_says() -> None:
+    x = np.arange(10)
+    y = x.copy()
+    y[3] = 0
+    assert loader.compare(x, y, SIMILAR | {"top1_agreement": 0.9})[1] is None
+    told = loader.compare(x, y, SIMILAR | {"top1_agreement": 0.95})[1]
+    assert told == "1 of 10 values differ, expected 95.00% equal"
+
+
+@pytest.mark.parametrize("factor", [0.33, 3.0])
+def test_a_wrong_scale_fails_under_a_right_cosine(factor: float) -> None:
+    x = np.random.default_rng(0).standard_normal((4, 16))
+    assert loader.compare(x, x * factor, SIMILAR)[1] is None
+    told = loader.compare(x, x * factor, SIMILAR | {"relative_error": 0.2})[1]
+    assert told == f"the worst sample's relative error is {abs(factor - 1):.6f}, allowed 0.200000"
+    assert loader.compare(x, x * 1.1, SIMILAR | {"relative_error": 0.2})[1] is None
+
+
+def test_rows_of_one_value_are_judged_by_the_difference_where_it_is_limited() -> None:
+    x, y = np.array([[0.01], [1.0]]), np.array([[-0.01], [1.0]])
+    assert "cosine" in str(loader.compare(x, y, SIMILAR)[1])
+    assert loader.compare(x, y, SIMILAR | {"max_abs": 0.1})[1] is None
+    assert "max_abs" in str(loader.compare(x, y + 0.2, SIMILAR | {"max_abs": 0.1})[1])
+
+
 def test_half_precision_is_compared_with_single() -> None:
     x = np.array([[0.1, 0.2]], np.float32)
     assert loader.compare(x, x.astype(np.float16), SIMILAR)[1] is None

@@ -8,22 +8,25 @@ import numpy as np
 import pytest
 from tests.support.plans import accuracy, target, variant
 
+from ortc.accuracy import accuracy_verdicts, worst_case
 from ortc.arrays import Arrays, write_arrays
-from ortc.compare import Difference
+from ortc.compare import Difference, compare
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, InputPlan
 from ortc.report import CaseResult, Check, Verdict
 from ortc.samples import InputFactory, Samples
 from ortc.spec import Metric
+from ortc.spread import Spreads
 from ortc.stages import verify
+from ortc.stages.variant_graph import VariantGraph
 from ortc.stages.verify import (
     ReferenceCase,
-    accuracy_verdicts,
     budget_verdicts,
     is_invariant,
     size_verdicts,
-    worst_case,
+    weight_verdicts,
 )
+from ortc.verdicts import describe
 from ortc.versions import pins
 
 
@@ -86,6 +89,83 @@ def test_integer_outputs_alone_are_judged_too() -> None:
     assert judge(check(integers), "fp32")["max_abs"].outcome == "pass"
 
 
+def answers(expected: Any, actual: Any, name: str = "samples 1") -> Check:
+    """A check of one output of one case."""
+    spreads = Spreads()
+    found = compare("y", expected, actual, None)
+    spreads.add(name, "y", expected, actual, None)
+    case = CaseResult(case=name, differences=(found,))
+    return Check(cases=(case,), outputs=spreads.errors(), labels=spreads.labels())
+
+
+def failed(found: Check, precision: str = "int8", **promises: Any) -> set[str]:
+    return {gate for gate, verdict in judge(found, precision, **promises).items() if verdict.outcome == "fail"}
+
+
+RANDOM = np.random.default_rng(0).standard_normal
+PRECISIONS = pytest.mark.parametrize("precision", ["fp16", "bf16", "int8"])
+
+
+@PRECISIONS
+@pytest.mark.parametrize("factor", [0.33, 3.0, 0.5, 1.5])
+@pytest.mark.parametrize("shape", [(32, 1), (32,), (32, 2), (8, 16), (2, 5, 64)])
+def test_a_wrong_scale_fails_at_every_reduced_precision(precision: str, factor: float, shape: Any) -> None:
+    expected = RANDOM(shape).astype(np.float32) + np.float32(3)
+    found = answers(expected, expected * np.float32(factor))
+    assert min(d.cosine or 0.0 for d in found.cases[0].differences) > 0.9999
+    assert failed(found, precision) & {"nrmse", "relative_error"}
+
+
+@PRECISIONS
+def test_rows_of_one_value_are_judged_by_their_spread_and_ranks(precision: str) -> None:
+    expected = (5 + RANDOM((64, 1))).astype(np.float32)
+    noise = (5 + 0.39 * (expected - 5) + 0.92 * RANDOM((64, 1))).astype(np.float32)
+    assert failed(answers(expected, noise), precision) == {"nrmse", "spearman"}
+    right = answers(expected, expected + (0.02 * RANDOM((64, 1))).astype(np.float32))
+    verdicts = judge(right, precision)
+    assert {gate: verdict.outcome for gate, verdict in verdicts.items()} == {"nrmse": "pass", "spearman": "pass"}
+    assert verdicts["nrmse"].where == "output `y`, 64 rows"
+
+
+def test_a_value_near_zero_may_change_its_sign() -> None:
+    expected = np.linspace(-1, 1, 41, dtype=np.float32).reshape(-1, 1)
+    assert failed(answers(expected, expected + np.float32(0.03))) == set()
+
+
+def test_the_limits_of_the_spread_are_those_of_the_spec() -> None:
+    expected = RANDOM((64, 1)).astype(np.float32)
+    found = answers(expected, expected + (0.2 * RANDOM((64, 1))).astype(np.float32))
+    assert failed(found) == set()
+    assert failed(found, nrmse=0.1, spearman=0.999) == {"nrmse", "spearman"}
+
+
+def test_fp32_is_not_judged_by_the_spread() -> None:
+    expected = np.full((8, 1), 1.0, np.float32)
+    assert set(judge(answers(expected, expected * np.float32(1.00001)), "fp32", max_abs=1e-3)) == {"max_abs"}
+
+
+def test_integers_are_judged_by_the_share_that_is_equal() -> None:
+    expected = np.arange(200)
+    actual = expected.copy()
+    actual[:2] += 1
+    found = answers(expected, actual)
+    verdict = judge(found, "int8")["top1_agreement"]
+    assert (verdict.outcome, verdict.observed, verdict.limit) == ("pass", "0.9900", ">= 0.98")
+    assert failed(found, top1_agreement=0.995) == {"top1_agreement"}
+    actual[:5] += 1
+    assert failed(answers(expected, actual)) == {"top1_agreement"}
+    # In fp32 there is nothing to round them otherwise.
+    assert failed(found, "fp32") == {"outputs"}
+    assert failed(found, "fp32", max_abs=100.0) == {"outputs"}
+
+
+def test_labels_of_real_samples_outweigh_those_of_random_numbers() -> None:
+    spreads = Spreads()
+    for name, wrong in (("batch=64", 10), ("samples 1-8", 0), ("samples 9-16", 0)):
+        spreads.add(name, "label", np.zeros(20, np.int64), np.arange(20) < wrong, None)
+    assert [(entry.labels, entry.equal) for entry in spreads.labels()] == [(40, 40)]
+
+
 def test_top1_is_the_mean_over_cases() -> None:
     found = check(difference(top1=1.0), difference(top1=0.9), difference(top1=None))
     assert judge(found, top1_agreement=0.95)["top1_agreement"].outcome == "pass"
@@ -141,6 +221,16 @@ def test_the_worst_case_is_measured_as_the_precision_promises() -> None:
 def budgets(found: Check, **fields: Any) -> dict[str, str]:
     verdicts = budget_verdicts(found, target(**fields), accuracy(max_abs=1e-4), "linux/amd64")
     return {verdict.gate: verdict.outcome for verdict in verdicts}
+
+
+def test_quantized_weights_are_no_more_than_those_of_fp32() -> None:
+    quantized = variant("int8", "int8", quantization="int8-dynamic")
+    graph = VariantGraph(bytes=9, domains={}, operators={}, weights=2000, exact_weights=1000)
+    (verdict,) = weight_verdicts(quantized, graph, "linux/amd64")
+    told = "weights is 2.0 kB, must be <= 1.0 kB, the weights of fp32"
+    assert (verdict.outcome, describe(verdict)) == ("fail", told)
+    assert weight_verdicts(quantized, graph.model_copy(update={"exact_weights": 2000}), "linux/amd64") == ()
+    assert weight_verdicts(variant("fp32", "fp32"), graph, "linux/amd64") == ()
 
 
 def test_budgets() -> None:
@@ -255,7 +345,7 @@ def test_a_case_is_compared_output_by_output(tmp_path: Any) -> None:
     write_arrays(outputs, {"y": np.ones((2, 3), np.float32), "z": np.zeros(2, np.float32)})
     case = ReferenceCase(name="batch=2", inputs=inputs, outputs=outputs)
     worker: Any = FakeWorker(lambda x: {"z": np.full(2, 0.5, np.float32), "y": x, "more": x})
-    (found,), _ = verify.run_cases(worker, [case], None)
+    (found,) = verify.run_cases(worker, [case], None).cases
     assert [(entry.output, entry.max_abs) for entry in found.differences] == [("y", 0.0), ("z", 0.5)]
     lacking: Any = FakeWorker(lambda x: {"y": x})
     with pytest.raises(StageError, match="has no output `z`"):
@@ -269,5 +359,5 @@ def test_padding_is_masked(tmp_path: Any) -> None:
     padded = np.ones((1, 3, 2), np.float32)
     padded[0, 2] = 99
     worker: Any = FakeWorker(lambda x: {"y": padded})
-    (found,), _ = verify.run_cases(worker, [ReferenceCase(name="p", inputs=path, outputs=outputs)], None)
+    (found,) = verify.run_cases(worker, [ReferenceCase(name="p", inputs=path, outputs=outputs)], None).cases
     assert found.differences[0].max_abs == 0.0

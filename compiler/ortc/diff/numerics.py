@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ortc.accuracy import differs
 from ortc.arrays import Array, Arrays, read_arrays
 from ortc.bundle import GoldenInfo
 from ortc.compare import compare
@@ -156,8 +157,8 @@ def _distances(expected: Arrays, actual: Arrays, mask: Array | None) -> tuple[Ou
     """Of the outputs that both have; the interface tells of the others."""
     found = [compare(name, array, actual[name], mask) for name, array in expected.items() if name in actual]
     return tuple(
-        OutputDistance(output=entry.output, max_abs=None, cosine=None, problem=entry.problem)
-        if entry.problem is not None
+        OutputDistance(output=entry.output, max_abs=None, cosine=None, problem=entry.problem or "integer values differ")
+        if entry.problem is not None or differs(entry)
         else OutputDistance(output=entry.output, max_abs=entry.max_abs, cosine=entry.cosine)
         for entry in found
     )

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ortc import processes
 from ortc.digests import sha256_file
@@ -20,6 +21,9 @@ from ortc.stages.rewrite import rewrite_variant
 from ortc.stages.shapes import shape_nodes
 from ortc.stages.variant_graph import VariantGraph
 from ortc.target import GraphLevel
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 _OFFLINE: dict[GraphLevel, str | None] = {
     # Above `extended` the graph is laid out for the machine it was made on; the session does that part when it loads.
@@ -131,6 +135,7 @@ def _finish(source: Path, canonical: Path, output: Path, table: Kernels | None) 
     """Write the form that ships: no unused domains, the canonical IR version, weights beside the graph when large."""
     import onnx_ir as ir
 
+    reference = ir.load(canonical / MODEL_FILE)
     if source == canonical:
         for name in (MODEL_FILE, DATA_FILE):
             if (source / name).is_file():
@@ -138,25 +143,30 @@ def _finish(source: Path, canonical: Path, output: Path, table: Kernels | None) 
         model = ir.load(output / MODEL_FILE)
     else:
         model = ir.load(source / MODEL_FILE)
-        reference = ir.load(canonical / MODEL_FILE)
         strip(model)
         model.ir_version = reference.ir_version
         model.producer_name, model.producer_version = reference.producer_name, reference.producer_version
         used = {node.domain for node in ir.traversal.RecursiveGraphIterator(model.graph)}
         for domain in set(model.opset_imports) - used - {""}:
             del model.opset_imports[domain]
-        weights = (value.const_value for value in model.graph.initializers.values())
-        size = sum(tensor.nbytes for tensor in weights if tensor is not None)
-        external = DATA_FILE if size > EXTERNAL_DATA_THRESHOLD else None
+        external = DATA_FILE if _weights(model) > EXTERNAL_DATA_THRESHOLD else None
         if external is None:
             ir.external_data.load_to_model(model)
         ir.save(model, output / MODEL_FILE, external_data=external)
     files = [output / name for name in (MODEL_FILE, DATA_FILE) if (output / name).is_file()]
     return VariantGraph(
         bytes=sum(file.stat().st_size for file in files),
+        weights=_weights(model),
+        exact_weights=_weights(reference),
         sha256=digest([sha256_file(file) for file in files]),
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         operators=count_operators(model),
         shape_nodes=shape_nodes(model),
         placement=None if table is None else foresee(model, table),
     )
+
+
+def _weights(model: ir.Model) -> int:
+    """Bytes of the initializers."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -11,6 +11,7 @@ from ortc.plan import Frozen
 class VariantGraph(Frozen):
     """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
 
+    `weights` and `exact_weights` are bytes of the initializers, here and in the canonical graph.
     `shape_nodes` are names, by operator: see `ortc.stages.shapes`. `placement` is what is foreseen of it on a provider
     whose kernels are known, None for any other.
     """
@@ -18,6 +19,8 @@ class VariantGraph(Frozen):
     bytes: int
     domains: dict[str, int]
     operators: dict[str, int]
+    weights: int = 0
+    exact_weights: int = 0
     sha256: str = ""
     shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     placement: Forecast | None = None

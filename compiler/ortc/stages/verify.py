@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ortc.arrays import Arrays, read_arrays
-from ortc.compare import Difference, compare
+from ortc.compare import compare
 from ortc.crew import Loaded
 from ortc.embeddings import check_embeddings, pooled
-from ortc.errors import StageError
 from ortc.plan import AccuracyPlan, BudgetPlan, Frozen, TargetPlan, VariantPlan
-from ortc.report import CaseResult, Check, EmbeddingCheck, Verdict
+from ortc.report import CaseResult, Check, Verdict
 from ortc.samples import MASK, SAMPLES, InputFactory
 from ortc.spec import Embeddings
+from ortc.spread import Spreads
+from ortc.stages.variant_graph import VariantGraph
 from ortc.units import format_bytes
-from ortc.verdicts import EMBEDDING_GATES, against
 from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
 
@@ -63,12 +63,14 @@ def check_bundle(
             nullcontext(loaded) if loaded is not None else Loaded() as crew,
             crew.worker(bundle.name, interpreter, bundle) as worker,
         ):
-            results, compared = run_cases(worker, cases, embeddings)
+            ran = run_cases(worker, cases, embeddings)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")
             left = info["fallback"]
             return Check(
-                cases=results,
+                cases=ran.cases,
+                outputs=ran.outputs,
+                labels=ran.labels,
                 invariance=_invariance(worker, cases, factory),
                 placement=info["placement"],
                 cpu_nodes=int(left["nodes"]),
@@ -76,7 +78,7 @@ def check_bundle(
                 memcpy_nodes=_copies(worker, cases[0]) if copies else None,
                 peak_rss_bytes=int(info["peak_rss_bytes"]),
                 metric=None if metric is None else metric(worker.run),
-                embeddings=compared,
+                embeddings=ran.embeddings,
             )
     except WorkerError as error:
         return Check(error="; ".join([error.message, *error.details[-2:]]))
@@ -86,29 +88,33 @@ def _copies(worker: Worker, case: ReferenceCase) -> int:
     return sum(int(count) for count in worker.call("copies", inputs=str(case.inputs))["copies"].values())
 
 
-def run_cases(
-    worker: Worker, cases: Iterable[ReferenceCase], embeddings: Embeddings | None
-) -> tuple[tuple[CaseResult, ...], EmbeddingCheck | None]:
+def run_cases(worker: Worker, cases: Iterable[ReferenceCase], embeddings: Embeddings | None) -> Check:
     """Run a loaded model on every case, and compare; the embeddings of real samples, too, where they are asked for.
+
+    Returns:
+        A check with `cases`, `outputs`, `labels` and `embeddings`.
 
     Raises:
         WorkerError: a case does not run.
     """
     results, expected, actual = [], [], []
+    spreads = Spreads()
     for case in cases:
         inputs, wanted = read_arrays(case.inputs), read_arrays(case.outputs)
         found = _answer(worker, case.name, inputs, wanted)
         mask = inputs.get(MASK)
         differences = tuple(compare(name, wanted[name], found[name], mask) for name in wanted)
+        for entry in differences:
+            if entry.problem is None:
+                spreads.add(case.name, entry.output, wanted[entry.output], found[entry.output], mask)
         taught = {} if case.teacher is None else read_arrays(case.teacher)
         beside = tuple(compare(name, taught[name], found[name], mask) for name in taught)
         results.append(CaseResult(case=case.name, differences=differences, teacher=beside))
         if embeddings is not None and case.name.startswith(SAMPLES) and not any(d.problem for d in differences):
             expected.append(pooled(wanted, embeddings, mask))
             actual.append(pooled(found, embeddings, mask))
-    if not expected:
-        return tuple(results), None
-    return tuple(results), check_embeddings(np.concatenate(expected), np.concatenate(actual))
+    compared = check_embeddings(np.concatenate(expected), np.concatenate(actual)) if expected else None
+    return Check(cases=tuple(results), outputs=spreads.errors(), labels=spreads.labels(), embeddings=compared)
 
 
 def _answer(worker: Worker, name: str, inputs: Arrays, expected: Arrays) -> Arrays:
@@ -148,113 +154,6 @@ def _invariance(worker: Worker, cases: tuple[ReferenceCase, ...], factory: Input
     return worst
 
 
-def accuracy_verdicts(
-    check: Check, precision: str, accuracy: AccuracyPlan, platform: str, reference_metric: float | None
-) -> tuple[Verdict, ...]:
-    """Judge a check by the promises for its precision: max_abs for fp32, cosine for less."""
-    return tuple(_accuracy(check, precision, accuracy, platform, reference_metric))
-
-
-def _accuracy(
-    check: Check, precision: str, accuracy: AccuracyPlan, platform: str, reference_metric: float | None
-) -> Iterator[Verdict]:
-    if check.error is not None:
-        yield Verdict(gate="runs", platform=platform, outcome="fail", observed=check.error, limit="every case runs")
-        return
-    every = [(result.case, difference) for result in check.cases for difference in result.differences]
-    if not every:
-        raise StageError("no case was checked: a model without outputs cannot be verified")
-    broken = next(((case, entry) for case, entry in every if entry.problem is not None), None)
-    if broken is not None:
-        case, entry = broken
-        yield Verdict(
-            gate="outputs",
-            platform=platform,
-            outcome="fail",
-            observed=str(entry.problem),
-            limit="the shape and kind of PyTorch's",
-            where=f"output `{entry.output}` at {case}",
-        )
-        return
-    if precision == "fp32":
-        case, worst = max(every, key=lambda pair: pair[1].max_abs)
-        yield Verdict(
-            gate="max_abs",
-            platform=platform,
-            outcome="pass" if worst.max_abs <= accuracy.max_abs else "fail",
-            observed=f"{worst.max_abs:.3g}",
-            limit=f"<= {accuracy.max_abs:.3g}",
-            where=f"output `{worst.output}` at {case}",
-        )
-    else:
-        similarities = [(case, entry, entry.cosine) for case, entry in every if entry.cosine is not None]
-        if similarities:
-            case, entry, similarity = min(similarities, key=lambda triple: triple[2])
-            yield Verdict(
-                gate="cosine",
-                platform=platform,
-                outcome="pass" if similarity >= accuracy.cosine else "fail",
-                observed=against(similarity, accuracy.cosine),
-                limit=f">= {accuracy.cosine:.15g}",
-                where=f"output `{entry.output}` at {case}",
-            )
-        else:
-            yield Verdict(gate="outputs", platform=platform, outcome="pass", observed="equal", limit="equal integers")
-    if accuracy.top1_agreement is not None:
-        shares = [entry.top1 for _, entry in every if entry.top1 is not None]
-        share = sum(shares) / len(shares) if shares else 0.0
-        yield Verdict(
-            gate="top1_agreement",
-            platform=platform,
-            outcome="pass" if share >= accuracy.top1_agreement else "fail",
-            observed=against(share, accuracy.top1_agreement, 4) if shares else "no output has anything to rank",
-            limit=f">= {accuracy.top1_agreement:.15g}",
-        )
-    if accuracy.embeddings is not None:
-        yield from _embeddings(check.embeddings, accuracy.embeddings, platform)
-    if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
-        least = reference_metric - accuracy.metric.max_drop
-        if accuracy.metric.minimum is not None:
-            least = max(least, accuracy.metric.minimum)
-        yield Verdict(
-            gate="metric",
-            platform=platform,
-            outcome="pass" if check.metric >= least else "fail",
-            observed=f"{check.metric:.4f}",
-            limit=f">= {least:.4f}",
-            where=f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})",
-        )
-
-
-def _embeddings(found: EmbeddingCheck | None, promised: Embeddings, platform: str) -> Iterator[Verdict]:
-    samples = 0 if found is None else found.samples
-    for gate in EMBEDDING_GATES:
-        least, value = getattr(promised, gate), getattr(found, gate, None)
-        if least is not None:
-            yield Verdict(
-                gate=gate,
-                platform=platform,
-                outcome="pass" if value is not None and value >= least else "fail",
-                observed="too few samples" if value is None else against(value, least),
-                limit=f">= {least:.15g}",
-                where=f"embeddings of {samples} samples",
-            )
-
-
-def worst_case(check: Check, precision: str) -> str | None:
-    """Name of the case at which a variant is furthest off, by the measure of its precision; None when nothing ran."""
-
-    def distance(difference: Difference) -> float:
-        if difference.problem is not None:
-            return float("inf")
-        if precision == "fp32" or difference.cosine is None:
-            return difference.max_abs if precision == "fp32" else 0.0
-        return 1 - difference.cosine
-
-    pairs = [(distance(entry), result.case) for result in check.cases for entry in result.differences]
-    return max(pairs)[1] if pairs else None
-
-
 def size_verdicts(target: TargetPlan, variant: VariantPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
     """Judge the size of the model's files, and on every promised platform what is downloaded with them."""
     wheels = loader_bytes(variant, target)
@@ -262,6 +161,14 @@ def size_verdicts(target: TargetPlan, variant: VariantPlan, model_bytes: int, pl
         *most("size", model_bytes, target.budgets.size, platform, format_bytes),
         *download_verdicts(model_bytes, wheels, target.budgets.download),
     )
+
+
+def weight_verdicts(variant: VariantPlan, graph: VariantGraph, platform: str) -> tuple[Verdict, ...]:
+    """Refuse a quantized graph with more weights than the canonical one: a tied table may have to be there twice."""
+    if variant.quantization == "none" or graph.weights <= graph.exact_weights:
+        return ()
+    (verdict,) = most("weights", graph.weights, graph.exact_weights, platform, format_bytes)
+    return (verdict.model_copy(update={"limit": f"{verdict.limit}, the weights of fp32"}),)
 
 
 def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
