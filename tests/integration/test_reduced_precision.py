@@ -89,7 +89,7 @@ def test_scores_of_one_number_that_only_have_the_right_sign_do_not_ship(ortc: Co
 def test_scores_of_one_number_that_are_right_ship_with_a_self_test_that_sees_them(
     ortc: Compiler, tmp_path: Path
 ) -> None:
-    built = ortc.build(regression(tmp_path, offset=1.0), *OPTIONS, output=tmp_path / "dist").succeeded()
+    built = ortc.build(regression(tmp_path, offset=16.0), *OPTIONS, output=tmp_path / "dist").succeeded()
     assert float(verdicts(built, "regression")["nrmse"]["observed"]) < 0.1
     manifest = json.loads((built.bundle("regression", "cpu") / "manifest.json").read_text("utf-8"))
     for golden in manifest["golden"]:

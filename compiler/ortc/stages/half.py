@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ortc.errors import NotApplicable
 from ortc.stages.fuse import FUSED
 from ortc.stages.graph import values
+from ortc.stages.magnitudes import Range, beyond
 from ortc.stages.sites import node_name
 from ortc.target import Rewrite
 
@@ -63,22 +64,27 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Format:
-    """A type of 16 bits: its name in onnx_ir.DataType, the rewrite that brings it in, what computes in it, and its
-    largest number.
+    """A type of 16 bits: its name in onnx_ir.DataType, the rewrite that brings it in, what computes in it, and the
+    numbers that it holds.
 
-    Numbers beyond the range become half of the largest: masks are made with float32's lowest number, and a score added
-    to the format's lowest would be minus infinity, a row of which has no softmax. In bfloat16, too, float32's lowest
-    rounds to minus infinity.
+    Numbers of masks beyond the range become half of the largest: masks are made with float32's lowest number, and a
+    score added to the format's lowest would be minus infinity, a row of which has no softmax. In bfloat16, too,
+    float32's lowest rounds to minus infinity. What reads any other number beyond the range stays in float32.
     """
 
     name: str
     rewrite: Rewrite
     operators: frozenset[str]
-    largest: float
+    held: Range
+
+    @property
+    def largest(self) -> float:
+        """The largest number."""
+        return self.held.largest
 
     @property
     def fill(self) -> float:
-        """What stands for numbers beyond the range."""
+        """What stands for a mask's numbers beyond the range."""
         return self.largest / 2
 
     @property
@@ -89,8 +95,8 @@ class Format:
         return ir.DataType[self.name]
 
 
-FLOAT16 = Format("FLOAT16", "half", frozenset(HALF), 65504.0)
-BFLOAT16 = Format("BFLOAT16", "bfloat16", frozenset(BRAIN), float.fromhex("0x1.fep127"))
+FLOAT16 = Format("FLOAT16", "half", frozenset(HALF), Range(65504.0, 2.0**-20))
+BFLOAT16 = Format("BFLOAT16", "bfloat16", frozenset(BRAIN), Range(float.fromhex("0x1.fep127"), 2.0**-129))
 FORMATS = (FLOAT16, BFLOAT16)
 
 
@@ -181,12 +187,13 @@ def _short(model: ir.Model, to: Format, keep: Collection[str] = ()) -> dict[ir.N
         # Exporters write the types down, hand-made graphs often do not.
         ShapeInferencePass()(model)
     opset = model.opset_imports.get("", 0)
+    unheld = beyond(model, to.held)
     kept: set[ir.Value | None] = set()
     found: dict[ir.Node, None] = {}
     for node in model.graph:
         if not _is_half(node, to, opset):
             continue
-        if node_name(node) in keep or (_moves(node) and node.inputs[0] in kept):
+        if node in unheld or node_name(node) in keep or (_moves(node) and node.inputs[0] in kept):
             kept.update(node.outputs)
         else:
             found[node] = None
@@ -304,7 +311,7 @@ def _unused(stem: str, names: set[str | None]) -> str:
 
 
 def _rounded(array: np.ndarray, to: Format) -> np.ndarray:
-    """Numbers in a format; finite ones stay finite."""
+    """Numbers in a format; finite ones stay finite, of which only masks have any beyond its range."""
     import numpy as np
 
     beyond = np.isfinite(array) & (np.abs(array) > to.largest)
