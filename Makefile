@@ -22,7 +22,7 @@ lint: $(VENV)/.tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving
+	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/machine.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py
 	MYPYPATH=compiler:tests/architectures $(BIN)/mypy tests/architectures/run.py tests/architectures/placement.py
 	MYPYPATH=compiler:tests/gpu:tests/benchmarks:templates/runtime $(BIN)/mypy tests/gpu/run.py tests/gpu/contender.py

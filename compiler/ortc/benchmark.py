@@ -14,11 +14,13 @@ from ortc.context import Context
 from ortc.errors import AccuracyError, BudgetError, OrtcError, StageError, UnmeasuredError
 from ortc.fetch import fetch
 from ortc.host import Host, cores, describe
+from ortc.machine import exclusive
 from ortc.model_build import ModelBuild, build_model
+from ortc.noise import race_noise
 from ortc.pipeline import is_published
 from ortc.plan import AxisPlan, CasePlan, Frozen, Plan, Shape
 from ortc.progress import Progress
-from ortc.report import Contender
+from ortc.report import Contender, Load, Race
 from ortc.stages.measure import REFERENCE, start_times
 from ortc.stages.turns import Turn, interleave
 from ortc.statistics import Interval, percentile, ratio_of_rounds
@@ -65,12 +67,17 @@ class Row(Frozen):
 
 
 class AtBatch(Frozen):
-    """All contenders at one shape, in one interleaved run; `batch` is None for a model without a batch axis."""
+    """All contenders at one shape, in one interleaved run; `batch` is None for a model without a batch axis.
+
+    `noise` says why the numbers claim nothing, and `load` what ran beside them.
+    """
 
     batch: int | None
     shape: str
     rounds: int
     rows: tuple[Row, ...]
+    noise: tuple[str, ...] = ()
+    load: Load | None = None
 
 
 class Benchmark(Frozen):
@@ -264,17 +271,32 @@ def _at(
             started.append(Started(candidate.name, worker))
         running = [entry for entry in started if entry.worker is not None]
         turns = [Turn(entry.name, entry.worker, LEAST_RUNS) for entry in running if entry.worker is not None]
-        outcome = interleave(turns, inputs, ROUNDS, turn=TURN_SECONDS, least=LEAST_ROUNDS, seconds=RACE_SECONDS)
-        contenders = {entry.name: entry for entry in outcome}
+        with exclusive(context.progress.note):
+            outcome = interleave(
+                turns, inputs, ROUNDS, threads=cores(), turn=TURN_SECONDS, least=LEAST_ROUNDS, seconds=RACE_SECONDS
+            )
+        contenders = {entry.name: entry for entry in outcome.contenders}
         peaks = {e.name: int(e.worker.call("info")["peak_rss_bytes"]) for e in running if e.worker is not None}
     for candidate in candidates:
-        seconds, _ = start_times(candidate.interpreter, candidate.bundle, shape.as_dict(), STARTS)
+        say = context.progress.note
+        starts = start_times(candidate.interpreter, candidate.bundle, shape.as_dict(), STARTS, say)
         entry = next(entry for entry in started if entry.name == candidate.name)
-        entry.start_seconds = percentile(seconds, 0.5).value
+        entry.start_seconds = percentile(starts.seconds, 0.5).value
     return AtBatch(
         batch=None if axis is None else shape.as_dict()[axis.name],
         shape=str(shape),
-        rounds=len(outcome[0].rounds),
+        rounds=len(outcome.contenders[0].rounds),
+        noise=race_noise(
+            Race(
+                shape=str(shape),
+                host=context.host,
+                threads=cores(),
+                contenders=outcome.contenders,
+                control=outcome.control,
+                load=outcome.load,
+            )
+        ),
+        load=outcome.load,
         rows=tuple(row(entry, contenders, peaks.get(entry.name)) for entry in started),
     )
 

@@ -50,6 +50,7 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     f"{PACKAGE}.stages.sensitivity": (f"{PACKAGE}.stages.sensitivity",),
     f"{PACKAGE}.stages.measure": (LOADER,),
     f"{PACKAGE}.host": (LOADER,),
+    f"{PACKAGE}.machine": (f"{RUNTIME}machine.py",),
     f"{PACKAGE}.measurement": (f"{RUNTIME}measure.py",),
 }
 """Modules and the programs that they run in another process, or load by path: no import statement names those."""

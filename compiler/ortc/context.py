@@ -22,6 +22,7 @@ from ortc.host import Host, cores, numeric_variables
 from ortc.lock import Ingredients
 from ortc.plan import Plan, SourcePlan, digest
 from ortc.progress import Progress
+from ortc.records import action_key
 from ortc.sample_sources import samples_digest
 from ortc.spec import OnnxSource, PyTorchSource
 from ortc.store import Entry, Store
@@ -53,6 +54,10 @@ class Context:
     tools: dict[str, str] = field(default_factory=tool_versions)
     variables: dict[str, str] = field(default_factory=numeric_variables)
     teacher: Fetched | None = None
+    remeasured: frozenset[str] = frozenset()
+    """Stages that measure again in spite of the cache, each action once."""
+    _measured: dict[str, Entry] = field(default_factory=dict)
+    """What this build measured of those, and on a busy machine: the cache has none of it."""
     _reference: Worker | None = None
     _is_timed: bool = False
 
@@ -82,15 +87,34 @@ class Context:
             tools=self.tools,
         )
 
-    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
-        """Run a cacheable action of a stage, with progress."""
+    def run(
+        self,
+        stage: str,
+        subject: str,
+        inputs: dict[str, Any],
+        action: Any,
+        is_final: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> Entry:
+        """Run a cacheable action of a stage, with progress.
+
+        A result that `is_final` does not accept holds for this build alone.
+        """
+        key, again = action_key(stage, inputs), stage in self.remeasured
         with self.progress.step(stage, subject) as step:
-            try:
-                entry = self.store.run(stage, inputs, action, f"{self.plan.name}: {subject}")
-            finally:
-                for warning in self.store.warnings():
-                    self.progress.note(warning)
-            step.cached, step.remote = entry.cached, entry.found == "remote"
+            entry = self._measured.get(key)
+            if entry is None:
+                try:
+                    name = f"{self.plan.name}: {subject}"
+                    entry = self.store.run(stage, inputs, action, name, is_final=is_final, again=again)
+                finally:
+                    for warning in self.store.warnings():
+                        self.progress.note(warning)
+                step.cached, step.remote = entry.cached, entry.found == "remote"
+                step.noisy = is_final is not None and not is_final(entry.result)
+                if again or step.noisy:
+                    self._measured[key] = entry
+            else:
+                step.cached = True
         return entry
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:

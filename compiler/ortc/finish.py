@@ -13,6 +13,7 @@ from ortc.bundle import Prepacked, session_file, to_json
 from ortc.closure import code_of
 from ortc.errors import NotApplicable
 from ortc.host import processor
+from ortc.noise import race_noise, starts_noise
 from ortc.report import Race
 from ortc.search import FIRST_ROUNDS, FIRST_RUNS, QUICK_ROUNDS
 from ortc.stages.graph import PREPACKED_FILE
@@ -29,6 +30,8 @@ TUNING_GAIN = 1.02
 """A tuning must be this many times faster than the plain session, or it is noise."""
 PACKING_GAIN = 1.05
 """A start with packed weights must be this many times faster to be worth their disk."""
+
+BUSY = "session not tuned: the machine was too busy to compare sessions"
 
 Racer = Callable[..., Race]
 
@@ -47,11 +50,15 @@ def tune(builder: VariantBuilder, entry: Tried, race: Racer, *, quick: bool) -> 
     if len(contenders) == 1:
         return contenders["plain"], None
     gains = _gains(contenders, race, QUICK_ROUNDS if quick else FIRST_ROUNDS, FIRST_RUNS)
+    if gains is None:
+        return contenders["plain"], BUSY
     contenders = {n: entry for n, entry in contenders.items() if n == "plain" or gains[n].value > 1 / TUNING_GAIN}
     if len(contenders) == 1:
         return contenders["plain"], None
     if not quick:
         gains = _gains(contenders, race, TUNING_ROUNDS, TUNING_RUNS)
+        if gains is None:
+            return contenders["plain"], BUSY
     best = max(gains, key=lambda name: gains[name].value)
     gain = gains[best]
     if gain.value < TUNING_GAIN or gain.low is None or gain.low <= 1:
@@ -59,9 +66,11 @@ def tune(builder: VariantBuilder, entry: Tried, race: Racer, *, quick: bool) -> 
     return contenders[best], f"session `{best}`"
 
 
-def _gains(contenders: dict[str, Tried], race: Racer, rounds: int, runs: int) -> dict[str, Interval]:
-    """How many times faster than the plain session each of the others is."""
+def _gains(contenders: dict[str, Tried], race: Racer, rounds: int, runs: int) -> dict[str, Interval] | None:
+    """How many times faster than the plain session each of the others is; None where the machine was too busy."""
     outcome = race(list(contenders.values()), rounds, runs, names=list(contenders))
+    if race_noise(outcome):
+        return None
     found = {contender.name: contender.rounds for contender in outcome.contenders}
     return {name: ratio_of_rounds(found["plain"], values) for name, values in found.items() if name != "plain"}
 
@@ -85,7 +94,10 @@ def prepack(builder: VariantBuilder, entry: Tried, verify: Callable[[Tried], Tri
         return entry, f"weights not packed: {error.message}"
     if packed.failed is not None:
         return entry, f"weights not packed: {describe(packed.failed)}"
-    before, after = (median(start(builder, candidate)[0]) for candidate in (entry, packed))
+    starts = [start(builder, candidate) for candidate in (entry, packed)]
+    if any(map(starts_noise, starts)):
+        return entry, "weights not packed: the machine was too busy to compare starts"
+    before, after = (median(one.seconds) for one in starts)
     times = f"starts in {1000 * after:.0f} ms instead of {1000 * before:.0f} ms"
     if before < after * PACKING_GAIN:
         return entry, f"weights not packed: {times}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,8 +12,9 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from ortc.errors import StageError, UsageError
 from ortc.host import Host
+from ortc.machine import HELD_ELSEWHERE, Say, exclusive
 from ortc.plan import Frozen, PositiveSize, Shape, digest
-from ortc.report import Contender, Numbers, Race
+from ortc.report import Contender, Control, Load, Numbers, Race, Starts
 from ortc.spec import Name, Sha256, Version
 from ortc.stages import measure
 from ortc.stages.verify import CPU
@@ -47,7 +49,8 @@ class Fallback(Frozen):
 class Measurement(Frozen):
     """One bundle on one machine: milliseconds by round, seconds of starts, bytes.
 
-    `failed` says what was wrong with the golden answers; then nothing was timed. `sha256` is of all the rest, as it
+    `failed` says what was wrong with the golden answers; then nothing was timed. Files of older bundles have no control
+    workload, no processor time of the rounds and no load. `sha256` is of all the rest, as it
     stands in the file: it finds what was damaged or edited, and proves nothing of who measured.
     """
 
@@ -74,6 +77,11 @@ class Measurement(Frozen):
     peak_device_bytes: Annotated[int, Field(ge=0)] | None = None
     copies: dict[str, Annotated[int, Field(ge=1)]] | None = None
     fallback: Fallback | None = None
+    wall_seconds: tuple[Positive, ...] = ()
+    cpu_seconds: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+    control: Control | None = None
+    start_control: Control | None = None
+    load: Load | None = None
     sha256: Sha256
 
     def race(self, name: str) -> Race:
@@ -88,13 +96,19 @@ class Measurement(Frozen):
             shape=str(Shape(sizes=tuple(self.at.items()))),
             host=self.host,
             threads=self.threads,
-            contenders=(Contender(name=name, rounds=self.rounds),),
+            contenders=(
+                Contender(name=name, rounds=self.rounds, wall_seconds=self.wall_seconds, cpu_seconds=self.cpu_seconds),
+            ),
+            control=self.control,
+            load=self.load,
         )
 
     def numbers(self, race: Race) -> Numbers:
         """Percentiles with their intervals, start and memory."""
-        found = measure.numbers(race, race.contenders[0].name, list(self.starts), self.peak_rss_bytes)
-        return found.model_copy(update={"peak_device_bytes": self.peak_device_bytes})
+        starts = Starts(seconds=self.starts, peak_rss_bytes=self.peak_rss_bytes, control=self.start_control)
+        found = measure.numbers(race, race.contenders[0].name, starts, self.peak_rss_bytes)
+        # The peak of starts alone is not in the file.
+        return found.model_copy(update={"peak_device_bytes": self.peak_device_bytes, "start_peak_rss_bytes": None})
 
     @property
     def gpu_mem_limit(self) -> int | None:
@@ -126,7 +140,7 @@ class Measurement(Frozen):
 
     def about(self) -> dict[str, Any]:
         """All but the samples and the host, as JSON."""
-        return self.model_dump(mode="json", exclude={"rounds", "host"})
+        return self.model_dump(mode="json", exclude={"rounds", "host", "wall_seconds", "cpu_seconds", "control"})
 
 
 def read_measurement(file: Path) -> Measurement:
@@ -185,18 +199,28 @@ def read_measurement(file: Path) -> Measurement:
                 f"{file} tells {left.nodes} nodes and {left.shape_nodes} for shapes apart, of {counted} on the CPU",
                 help=AGAIN,
             )
+    clocks = {"wall_seconds": measurement.wall_seconds, "cpu_seconds": measurement.cpu_seconds}
+    for name, values in clocks.items():
+        if values and len(values) != len(measurement.rounds):
+            raise StageError(
+                f"{file} has {len(values)} values of `{name}` for {len(measurement.rounds)} rounds", help=AGAIN
+            )
+    for control in (measurement.control, measurement.start_control):
+        if control is not None and not len(control.rounds) == len(control.wall_seconds) == len(control.cpu_seconds):
+            raise StageError(f"{file} has a control workload whose rounds and clocks are not as many", help=AGAIN)
     if (measurement.failed is None) != bool(measurement.rounds and measurement.starts):
         raise StageError(f"{file} has either wrong golden answers or times, not both and not neither", help=AGAIN)
     return measurement
 
 
-def take(bundle: Path, interpreter: Path, file: Path) -> Measurement:
+def take(bundle: Path, interpreter: Path, file: Path, say: Say = measure.silent) -> Measurement:
     """Let a bundle measure itself on this machine, and read what it wrote.
 
     Args:
         bundle: the directory.
         interpreter: of an environment that has the bundle's requirements.
         file: to be written.
+        say: told when another measurement on this machine is waited for.
 
     Raises:
         UsageError: the bundle cannot measure itself.
@@ -206,7 +230,9 @@ def take(bundle: Path, interpreter: Path, file: Path) -> Measurement:
     if not program.is_file():
         raise UsageError(f"{bundle} has no {PROGRAM}: an older ortc built it", help="build the bundle again")
     command = [str(interpreter), "-E", "-s", "-B", str(program), "--bundle", str(bundle), "--output", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with exclusive(say):
+        environment = {**os.environ, HELD_ELSEWHERE: "1"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         said = tuple(done.stderr.strip().splitlines()[-3:])
         raise StageError(f"{bundle} does not measure itself: exit code {done.returncode}", details=said)

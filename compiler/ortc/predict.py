@@ -51,7 +51,14 @@ class _Foreseeing(Context):
     foreseen: list[Foreseen]
     seen: set[str]
 
-    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
+    def run(
+        self,
+        stage: str,
+        subject: str,
+        inputs: dict[str, Any],
+        action: Any,
+        is_final: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> Entry:
         """The cached entry, or a note that the stage will run."""
         if (entry := self.store.foresee(stage, inputs)) is not None:
             state: Literal["cached", "cached (remote)"] = "cached (remote)" if entry.found == "remote" else "cached"

@@ -13,12 +13,13 @@ from ortc.report import StageTime
 @dataclass
 class Step:
     """A stage under way; `cached` is set by whoever finds that nothing had to be done, `remote` when that was found in
-    the remote cache."""
+    the remote cache, `noisy` when what was timed is not kept."""
 
     stage: str
     subject: str
     cached: bool = False
     remote: bool = False
+    noisy: bool = False
 
 
 @dataclass
@@ -39,7 +40,12 @@ class Progress:
             seconds = time.perf_counter() - begin
             self.times.append(
                 StageTime(
-                    stage=stage, subject=subject, seconds=round(seconds, 3), cached=step.cached, remote=step.remote
+                    stage=stage,
+                    subject=subject,
+                    seconds=round(seconds, 3),
+                    cached=step.cached,
+                    remote=step.remote,
+                    noisy=step.noisy,
                 )
             )
             self.ended(step, seconds)

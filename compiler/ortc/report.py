@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,7 @@ from ortc.spread import LabelAgreement, OutputError
 from ortc.statistics import Interval
 
 FORMAT_VERSION = 1
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -81,14 +82,59 @@ class Contender(Frozen):
         return tuple(value for values in self.rounds for value in values)
 
 
+class Control(Frozen):
+    """A fixed computation of a process of its own, timed before every turn of a race or every start.
+
+    Milliseconds of each run by turn, of all threads; seconds of each turn, and of the processor meanwhile.
+    """
+
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    rounds: tuple[Annotated[tuple[Duration, ...], Field(min_length=1)], ...]
+    wall_seconds: tuple[Duration, ...]
+    cpu_seconds: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+
+
+class BusyProcess(Frozen):
+    """A process beside a measurement: its name without arguments, and how many cores it used."""
+
+    name: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,32}$")]
+    cores: Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Load(Frozen):
+    """What else the machine did during a measurement.
+
+    `average` is the load average of the last minute, with the measurement's own share; None where the system has none.
+    `stolen` is how many cores the hypervisor gave to other machines.
+    """
+
+    average: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    stolen: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    processes: Annotated[tuple[BusyProcess, ...], Field(max_length=16)] = ()
+
+
 class Race(Frozen):
-    """An interleaved run of contenders at one shape on one host, for latency or for throughput."""
+    """An interleaved run of contenders at one shape on one host, for latency or for throughput.
+
+    `control` and `load` are None in what was measured without a control.
+    """
 
     measure: Literal["latency", "throughput"] = "latency"
     shape: str
     host: Host
     threads: int
     contenders: tuple[Contender, ...]
+    control: Control | None = None
+    load: Load | None = None
+
+
+class Starts(Frozen):
+    """Starts of a process up to its first answer: seconds of each, and the peak resident bytes of all."""
+
+    seconds: tuple[float, ...]
+    peak_rss_bytes: int
+    control: Control | None = None
+    load: Load | None = None
 
 
 class Verdict(Frozen):
@@ -165,7 +211,13 @@ class Trade(Frozen):
 
 
 class Numbers(Frozen):
-    """Measurements of the bundle on one host: milliseconds, seconds, bytes; `eager` is PyTorch there."""
+    """Measurements of the bundle on one host: milliseconds, seconds, bytes; `eager` is PyTorch there.
+
+    `noise` says why the bundle's latencies claim nothing; `speedup_noise`, `rate_noise` and `start_noise` are of the
+    speed-up, of requests per second and of starts. `control` is what the control workload says: `none` where it was not
+    run, None in reports of older versions. `fastest` are the shortest run and start, `best_ratio` is the largest
+    speed-up of any round.
+    """
 
     p50_ms: Interval
     p90_ms: Interval
@@ -179,6 +231,15 @@ class Numbers(Frozen):
     start_peak_rss_bytes: int | None = None
     eager_start_seconds: float | None = None
     eager_peak_rss_bytes: int | None = None
+    control: Literal["quiet", "noisy", "none"] | None = None
+    noise: tuple[str, ...] = ()
+    speedup_noise: tuple[str, ...] = ()
+    rate_noise: tuple[str, ...] = ()
+    start_noise: tuple[str, ...] = ()
+    fastest_ms: float | None = None
+    fastest_start_seconds: float | None = None
+    best_ratio: float | None = None
+    load: Load | None = None
 
 
 class TargetReport(Frozen):
@@ -241,13 +302,14 @@ class BuildReport(Frozen):
 
 class StageTime(Frozen):
     """How long a stage took, or that nothing had to be done; `remote` when what was done before came from the remote
-    cache."""
+    cache; `noisy` when it was timed on a busy machine, so that the next build does it again."""
 
     stage: str
     subject: str
     seconds: float
     cached: bool
     remote: bool = False
+    noisy: bool = False
 
 
 BuildReport.model_rebuild()

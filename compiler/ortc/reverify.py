@@ -13,6 +13,7 @@ from ortc.emulation import emulation
 from ortc.environment import environment
 from ortc.errors import StageError, UsageError
 from ortc.host import Host, cores, describe
+from ortc.machine import Say
 from ortc.measurement import take
 from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
 from ortc.report import Numbers, Race, Verdict
@@ -57,6 +58,7 @@ def reverify(
     timed: bool = True,
     platform: str | None = None,
     measurement: Path | None = None,
+    say: Say = measure.silent,
 ) -> Reverified:
     """Digests, golden answers, size and, where the bundle is for this platform, its time budgets.
 
@@ -66,6 +68,7 @@ def reverify(
         timed: measure latency, start and memory.
         platform: judge for this one, which is emulated where this host is another; `linux/arm64`.
         measurement: a file to write, as the bundle measures itself, for `ortc attach`; none where nothing is timed.
+        say: told when another measurement on this machine is waited for.
 
     Raises:
         StageError: the directory is no bundle, the platform cannot be emulated here, or the bundle cannot measure.
@@ -101,9 +104,9 @@ def reverify(
         verdicts += downloads(manifest, host.platform)
         if timed and verdicts[0].outcome == "pass":
             if measurement is None:
-                numbers, race = _measure(interpreter, bundle, manifest, host)
+                numbers, race = _measure(interpreter, bundle, manifest, host, say)
             else:
-                found = take(bundle, interpreter, measurement)
+                found = take(bundle, interpreter, measurement, say)
                 race = found.race(manifest.variant.name)
                 numbers = found.numbers(race)
             verdicts += time_verdicts(
@@ -184,7 +187,7 @@ def _selftest(
         yield from placement_verdicts(left["nodes"], left["shape_nodes"], copies, budgets_of(placed), platform)
 
 
-def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) -> tuple[Numbers, Race]:
+def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host, say: Say) -> tuple[Numbers, Race]:
     with tempfile.TemporaryDirectory(prefix="ortc-verify-") as scratch:
         request = Path(scratch) / "inputs.npz"
         write_arrays(request, request_of(bundle, manifest))
@@ -196,9 +199,10 @@ def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host) ->
             shape=str(shape),
             host=host,
             threads=cores(),
+            say=say,
         )
-    start, peak = measure.start_times(interpreter, bundle, manifest.promises.at)
-    return measure.numbers(race, manifest.variant.name, start, peak), race
+    starts = measure.start_times(interpreter, bundle, manifest.promises.at, say=say)
+    return measure.numbers(race, manifest.variant.name, starts, starts.peak_rss_bytes), race
 
 
 def request_of(bundle: Path, manifest: Manifest) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ortc.arrays import read_arrays, write_arrays
 from ortc.candidate import assemble
 from ortc.closure import code_of
 from ortc.cpu_check import for_cpu, runner_on_cpu
+from ortc.machine import exclusive
 from ortc.mix import Mix
 from ortc.model_build import CHECK_PINS
 from ortc.plan import CasePlan, Frozen, VariantPlan, digest
@@ -237,7 +238,10 @@ class _Bench:
         check = run_cases(worker, self.cases, accuracy.embeddings)
         verdicts = accuracy_verdicts(check, self.variant.precision, accuracy, self.builder.platform, None)
         # Elsewhere than on the target's hardware a time says nothing.
-        runs = worker.bench(self.at, runs=BENCH_RUNS, warmup=BENCH_WARMUP) if self.builder.runnable else None
+        runs = None
+        if self.builder.runnable:
+            with exclusive(self.builder.context.progress.note):
+                runs = worker.bench(self.at, runs=BENCH_RUNS, warmup=BENCH_WARMUP)
         return Step(step=step, bytes=size, p50_ms=None if runs is None else median(runs), verdicts=verdicts)
 
     def _written(self, mixes: Sequence[Mix]) -> list[tuple[Path, int]]:

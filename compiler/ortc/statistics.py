@@ -64,6 +64,11 @@ def median(values: Sequence[float]) -> float:
     return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
+def ratios_of_rounds(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> list[float]:
+    """How many times faster in each round, by the medians of the round."""
+    return [median(a) / median(b) for a, b in zip(slow, fast, strict=True)]
+
+
 def ratio_of_rounds(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[float]]) -> Interval:
     """How many times faster, from interleaved rounds: the median over rounds of the ratio of the rounds' medians.
 
@@ -73,7 +78,7 @@ def ratio_of_rounds(slow: Sequence[Sequence[float]], fast: Sequence[Sequence[flo
     Args:
         slow, fast: samples of each round, in the same order of rounds.
     """
-    ratios = [median(a) / median(b) for a, b in zip(slow, fast, strict=True)]
+    ratios = ratios_of_rounds(slow, fast)
     generator = random.Random(0)  # noqa: S311  # resampling, not secrecy
     drawn = sorted(median(generator.choices(ratios, k=len(ratios))) for _ in range(_RESAMPLES))
     tail = round(_RESAMPLES * (1 - CONFIDENCE) / 2)

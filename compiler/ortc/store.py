@@ -76,7 +76,16 @@ class Store:
         self.remote = remote
         self.blobs = Blobs(root / "blobs")
 
-    def run(self, stage: str, inputs: Json, action: Callable[[Path], Json], subject: str = "") -> Entry:
+    def run(
+        self,
+        stage: str,
+        inputs: Json,
+        action: Callable[[Path], Json],
+        subject: str = "",
+        *,
+        is_final: Callable[[Json], bool] | None = None,
+        again: bool = False,
+    ) -> Entry:
         """The entry for these inputs; `action(directory)` makes it when neither this cache nor the remote one has it.
 
         Args:
@@ -84,20 +93,24 @@ class Store:
             subject: what the action is about; the next miss for it is explained by what changed since this entry.
             inputs: everything the result depends on, as JSON.
             action: writes files into the empty directory it gets, returns its JSON result.
+            is_final: whether a result may be kept, here and in the remote cache; every result when None.
+            again: do it though there is an entry, which the new one replaces. What is not kept replaces it, too.
         """
-        if (found := self.find(stage, inputs)) is not None:
+        if not again and (found := self.find(stage, inputs)) is not None:
             return found
         key = action_key(stage, inputs)
         with self._locked(key):
             # Somebody else may have done it in the meantime.
-            if (found := self.find(stage, inputs)) is not None:
+            if not again and (found := self.find(stage, inputs) or self._fetch(key)) is not None:
                 return found
-            if (found := self._fetch(key)) is not None:
-                return found
+            if again:
+                self._action(key).unlink(missing_ok=True)
             # Some stages have scratch directories besides.
             with room(("the cache", self.root), temporary()):
                 with self._unfinished(key) as work:
                     result = action(work)
+                    if is_final is not None and not is_final(result):
+                        return Entry(key, result, "nowhere")
                     record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=self._take(work))
                     content = record.content()
                 entry = self._keep(record, content, "nowhere")

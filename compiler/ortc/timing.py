@@ -13,9 +13,11 @@ from ortc.candidate import assemble
 from ortc.closure import code_of
 from ortc.crew import Loaded
 from ortc.host import cores
+from ortc.machine import ControlClock, Watch, control_worker, exclusive
+from ortc.noise import race_noise, starts_noise
 from ortc.plan import CasePlan, Shape
 from ortc.publish import seal
-from ortc.report import Race
+from ortc.report import Race, Starts
 from ortc.search import name_of
 from ortc.stages import measure
 from ortc.stages.turns import REST_SECONDS
@@ -91,16 +93,17 @@ def race(
             rounds=rounds,
             runs=runs,
             loaded=loaded,
+            say=context.progress.note,
         ).model_dump(mode="json")
 
     where = ("" if shape is None else f" at {shape}") + (", throughput" if quantity == "throughput" else "")
     # Of the same contenders there may be several races.
     subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}, {rounds} rounds"
-    return Race.model_validate(context.run("measure", subject, inputs, run).result)
+    return Race.model_validate(context.run("measure", subject, inputs, run, is_final=_is_quiet_race).result)
 
 
-def start(builder: VariantBuilder, entry: Tried, starts: int = measure.START_RUNS) -> tuple[list[float], int]:
-    """Seconds from process start to the first answer of a sealed bundle, several times, and the peak resident bytes."""
+def start(builder: VariantBuilder, entry: Tried, starts: int = measure.START_RUNS) -> Starts:
+    """Starts of a sealed bundle up to its first answer."""
     context = builder.context
     shape = builder.target.measure_at.model_dump(mode="json")
     inputs = {
@@ -116,15 +119,15 @@ def start(builder: VariantBuilder, entry: Tried, starts: int = measure.START_RUN
         bundle = Path(tempfile.mkdtemp(prefix=f"{builder.target.name}-{name_of(entry)}-start-", dir=context.work))
         seal(bundle, assemble(bundle, builder.model.material, builder.target, entry.made))
         sizes = builder.target.measure_at.as_dict()
-        seconds, peak = measure.start_times(builder.runner(entry.made), bundle, sizes, starts)
-        return {"seconds": seconds, "peak_rss_bytes": peak}
+        say = context.progress.note
+        return measure.start_times(builder.runner(entry.made), bundle, sizes, starts, say).model_dump(mode="json")
 
-    result = context.run("start", f"{builder.target.name}: {name_of(entry)}", inputs, run).result
-    return [float(value) for value in result["seconds"]], int(result["peak_rss_bytes"])
+    subject = f"{builder.target.name}: {name_of(entry)}"
+    return Starts.model_validate(context.run("start", subject, inputs, run, is_final=_is_quiet_start).result)
 
 
-def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
-    """PyTorch's own start, import and loading included: seconds to the first answer, and the peak resident bytes.
+def reference_start(builder: VariantBuilder) -> Starts | None:
+    """PyTorch's own start, import and loading included.
 
     Once: it takes seconds, and the files were read before. None where the model is not PyTorch's.
     """
@@ -143,11 +146,25 @@ def reference_start(builder: VariantBuilder) -> tuple[float, int] | None:
         request = output / "inputs.npz"
         write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
         context.fresh_reference()
-        time.sleep(REST_SECONDS)
-        worker = context.timed_reference()
-        worker.bench(request, runs=1, warmup=0)
-        seconds = time.perf_counter() - worker.started
-        return {"seconds": seconds, "peak_rss_bytes": worker.call("info")["peak_rss_bytes"]}
+        with exclusive(context.progress.note), control_worker() as controlled:
+            clock, watch = ControlClock(controlled, cores()), Watch()
+            time.sleep(REST_SECONDS)
+            clock.take()
+            worker = context.timed_reference()
+            worker.bench(request, runs=1, warmup=0)
+            seconds = time.perf_counter() - worker.started
+            clock.take()
+            control, load = clock.control(), watch.load()
+        peak = int(worker.call("info")["peak_rss_bytes"])
+        return Starts(seconds=(seconds,), peak_rss_bytes=peak, control=control, load=load).model_dump(mode="json")
 
-    result = context.run("start", f"{builder.target.name}: PyTorch at {at}", inputs, run).result
-    return float(result["seconds"]), int(result["peak_rss_bytes"])
+    subject = f"{builder.target.name}: PyTorch at {at}"
+    return Starts.model_validate(context.run("start", subject, inputs, run, is_final=_is_quiet_start).result)
+
+
+def _is_quiet_race(result: dict[str, Any]) -> bool:
+    return not race_noise(Race.model_validate(result))
+
+
+def _is_quiet_start(result: dict[str, Any]) -> bool:
+    return not starts_noise(Starts.model_validate(result))

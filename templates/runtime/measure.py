@@ -5,19 +5,23 @@
 Needs what the loader beside it needs, and no compiler. Every digest is compared and every golden case is run; then come
 latencies of requests of the promised shape, in rounds with rests, and starts of the bundle, each a process of its own.
 The file says of which bundle and of which hardware it is, and carries a digest of itself. Answers, errors and exit
-codes are the loader's.
+codes are the loader's. A fixed control workload, in a process of its own, is timed before every turn, so that whoever
+judges can tell a busy machine.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,14 +34,16 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
 
 import loader
+import machine
 import nvml
 
 FORMAT_VERSION = 1
 KIND = "ortc-measurement"
-ROUNDS, LEAST_RUNS, MOST_RUNS = 20, 21, 500
-"""At least 420 samples: 368 give p99 an interval."""
-TURN_SECONDS, REST_SECONDS = 0.1, 0.15
-"""A round lasts at least as long, and threads that still spin from the one before have come to rest."""
+ROUNDS, LEAST_RUNS, KEPT_RUNS = 20, 21, 500
+"""At least 420 samples: 368 give p99 an interval. Of more runs of a turn so many are kept, evenly spaced."""
+TURN_SECONDS, WARM_SECONDS, REST_SECONDS = 0.1, 0.01, 0.15
+"""Counted runs of a turn last at least as long, and uncounted ones before; threads that still spin from the turn before
+have come to rest."""
 STARTS = 5
 ISA_FLAGS = (
     *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
@@ -112,19 +118,81 @@ def digest(document: Mapping[str, Any]) -> str:
 # --- measuring --------------------------------------------------------------------------------------------------------
 
 
+class Control:
+    """The control workload, in a process of its own; a context manager."""
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._turns: list[dict[str, Any]] = []
+        program = Path(machine.__file__)
+        self._process = subprocess.Popen(
+            [sys.executable, "-B", str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Control:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+        self._process.wait()
+
+    def take(self) -> None:
+        """Run the workload once.
+
+        Raises:
+            SessionError: The process ended.
+        """
+        asked, answers = self._process.stdin, self._process.stdout
+        try:
+            if asked is None or answers is None:
+                raise OSError("it has no pipes")
+            asked.write(json.dumps({"op": "control", "threads": self._threads}) + "\n")
+            asked.flush()
+            self._turns.append(json.loads(answers.readline())["result"])
+        except (OSError, ValueError, KeyError) as error:
+            raise loader.SessionError(f"The process of the control workload gave no answer: {error}.") from error
+
+    def taken(self) -> dict[str, Any]:
+        """All turns since the last call."""
+        turns, self._turns = self._turns, []
+        return {
+            "threads": self._threads,
+            "rounds": [turn["times_ms"] for turn in turns],
+            "wall_seconds": [turn["wall_seconds"] for turn in turns],
+            "cpu_seconds": [turn["cpu_seconds"] for turn in turns],
+        }
+
+
 def take(bundle: Path) -> dict[str, Any]:
     """Measure a bundle: milliseconds of every request, seconds of every start, bytes of memory.
 
     Golden answers that differ are a result, too: `failed` says how, and nothing is timed.
 
     Raises:
-        BundleError: The bundle is damaged, cannot be loaded or does not start.
+        BundleError: The bundle is damaged, cannot be loaded or does not start, or the machine's lock cannot be had.
     """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(machine.exclusive(_note, Path(tempfile.gettempdir())))
+        except TimeoutError as error:
+            raise loader.SessionError(f"{error}. Wait until it has ended, and measure again.") from error
+        except OSError as error:
+            raise loader.SessionError(f"No lock for measuring can be made: {error}. Make /tmp writable.") from error
+        return _taken(bundle, stack.enter_context(Control(loader.physical_cores())))
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def _taken(bundle: Path, control: Control) -> dict[str, Any]:
     sums, manifest = (hashlib.sha256(_bytes(bundle / name)).hexdigest() for name in ("SHA256SUMS", "manifest.json"))
     failed: str | None = None
-    rounds: list[list[float]] = []
+    rounds: list[loader.Turn] = []
     starts: list[float] = []
-    device = DevicePeak()
+    device, watch = DevicePeak(), machine.Watch()
     with loader.Model.load(bundle, verify="full", selftest=False) as model:
         try:
             at = {str(axis): int(size) for axis, size in model.manifest["promises"]["at"].items()}
@@ -135,16 +203,19 @@ def take(bundle: Path) -> dict[str, Any]:
         except loader.GoldenError as error:
             failed = str(error)
         else:
-            rounds = in_rounds(model, at)
+            rounds = in_rounds(model, at, control, watch)
         device.look()
         info = model.info()
+    controlled = control.taken()
     peak = int(info["peak_rss_bytes"])
     copies = None if failed or info["providers"] == [loader.CPU] else loader.count_copies(bundle)
     for _ in range(0 if failed else STARTS):
         time.sleep(REST_SECONDS)
+        control.take()
         seconds, resident = start(bundle, at)
         starts.append(seconds)
         peak = max(peak, resident)
+    control.take()
     from datetime import UTC, datetime
 
     document = {
@@ -160,8 +231,13 @@ def take(bundle: Path) -> dict[str, Any]:
         "at": at,
         "golden": [{key: case[key] for key in ("name", "max_abs", "cosine")} for case in model.golden],
         "failed": failed,
-        "rounds": rounds,
+        "rounds": [thinned(turn.latencies_ms) for turn in rounds],
+        "wall_seconds": [turn.wall_seconds for turn in rounds],
+        "cpu_seconds": [turn.cpu_seconds for turn in rounds],
         "starts": starts,
+        "control": None if failed else controlled,
+        "start_control": None if failed else control.taken(),
+        "load": watch.load(),
         "peak_rss_bytes": peak,
         "peak_device_bytes": device.bytes,
         "copies": copies,
@@ -169,16 +245,43 @@ def take(bundle: Path) -> dict[str, Any]:
     return {**document, "sha256": digest(document)}
 
 
-def in_rounds(model: loader.Model, at: Mapping[str, int]) -> list[list[float]]:
-    """Milliseconds of requests of a shape, round by round; the first run of a round does not count."""
+def in_rounds(model: loader.Model, at: Mapping[str, int], control: Control, watch: machine.Watch) -> list[loader.Turn]:
+    """Turns of requests of a shape: a rest, the control workload, uncounted runs, and counted runs.
+
+    The counted runs are as many as fill `TURN_SECONDS`, by the shortest run so far, and at least `LEAST_RUNS`.
+    """
     inputs = model.example(at)
     fastest = min(loader.measure(model, inputs, 3, 1)) / 1000
-    runs = max(LEAST_RUNS, min(MOST_RUNS, int(TURN_SECONDS / fastest)))
-    rounds = []
+    turns = []
     for _ in range(ROUNDS):
+        watch.look()
         time.sleep(REST_SECONDS)
-        rounds.append(loader.measure(model, inputs, runs, 1))
-    return rounds
+        control.take()
+        warmup = max(1, math.ceil(WARM_SECONDS / fastest))
+        turn = loader.measure_turn(model, inputs, max(LEAST_RUNS, math.ceil(TURN_SECONDS / fastest)), warmup)
+        while turn.wall_seconds < TURN_SECONDS:
+            # The duration was found in a moment when the machine was slower.
+            fastest = min(turn.latencies_ms) / 1000
+            more = math.ceil((TURN_SECONDS - turn.wall_seconds) / fastest)
+            turn = joined(turn, loader.measure_turn(model, inputs, more, 0))
+        fastest = min(fastest, min(turn.latencies_ms) / 1000)
+        turns.append(turn)
+    return turns
+
+
+def joined(one: loader.Turn, other: loader.Turn) -> loader.Turn:
+    """One turn of two that follow each other."""
+    return loader.Turn(
+        [*one.latencies_ms, *other.latencies_ms],
+        one.wall_seconds + other.wall_seconds,
+        one.cpu_seconds + other.cpu_seconds,
+    )
+
+
+def thinned(samples: Sequence[float]) -> list[float]:
+    """At most `KEPT_RUNS` of the samples, evenly spaced, so that percentiles stay what they are."""
+    count = len(samples)
+    return [samples[index * count // KEPT_RUNS] for index in range(KEPT_RUNS)] if count > KEPT_RUNS else list(samples)
 
 
 def start(bundle: Path, at: Mapping[str, int]) -> tuple[float, int]:

@@ -14,13 +14,22 @@ from typing import Any
 
 import pytest
 from tests.support.builds import PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
+from tests.support.quiet.noise_bounds import OPEN
 
+from ortc import noise
 from ortc.environment import environment
 from ortc.store import cache_root
 from ortc.versions import pins
 
 Fresh = Callable[[Path], Path]
 MakeCache = Callable[[Path], Path]
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `Compiler.is_quiet`, for what runs in this process."""
+    for name, bound in OPEN.items():
+        monkeypatch.setattr(noise, name, bound)
 
 
 def new_cache(place: Path) -> Path:

@@ -45,7 +45,7 @@ def test_the_table_tells_the_numbers(built: Build) -> None:
         if target == "server-gpu":
             continue
         assert all(re.fullmatch(r"[\d.]+ (us|µs|ms|s)", row[column]) for column in ("p50", "p99")), row
-        assert re.fullmatch(r"[\d.]+x", row["vs eager"]), row
+        assert re.fullmatch(r"[\d.]+x \[[\d.]+, [\d.]+\]", row["vs eager"]), row
         assert re.fullmatch(r"(max_abs|cosine) [\d.e+-]+", row["parity"]), row
     assert rows["bert 1.0.0", "cpu"]["verdict"].startswith("pass")
     assert rows["bert 1.0.0", "edge"]["verdict"] == "provisional: linux/arm64 not measured"

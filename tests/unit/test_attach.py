@@ -77,6 +77,12 @@ def write(tmp_path: Path, bundle: Path) -> Write:
     return written
 
 
+def verdicts_of(bundle: Path) -> list[dict[str, Any]]:
+    """What the attached measurement says of the promises."""
+    found: list[dict[str, Any]] = json.loads((bundle / NAME).read_bytes())["verdicts"]
+    return found
+
+
 def outcomes(bundle: Path) -> dict[str, str]:
     found = json.loads((bundle / NAME).read_bytes())["verdicts"]
     return {verdict["gate"]: verdict["outcome"] for verdict in found}
@@ -124,6 +130,76 @@ def test_exit_codes_and_the_evidence_that_stays(
 ) -> None:
     assert run(["attach", str(bundle), str(write(milliseconds=milliseconds, **changes))]) == code
     assert outcomes(bundle) == gates
+
+
+def controlled(share: float, turns: int) -> dict[str, Any]:
+    """A control workload whose thread computed this share of its turns."""
+    return {
+        "threads": 1,
+        "rounds": [[1.0] * 16] * turns,
+        "wall_seconds": [0.016] * turns,
+        "cpu_seconds": [0.016 * share] * turns,
+    }
+
+
+def clocks(share: float) -> dict[str, Any]:
+    """Processor time of the rounds, the control workload, and what ran beside."""
+    return {
+        "wall_seconds": [0.1] * 20,
+        "cpu_seconds": [0.1 * share] * 20,
+        "control": controlled(share, 20),
+        "start_control": controlled(share, 6),
+        "load": {"average": 4.2, "stolen": 0.0, "processes": [{"name": "python", "cores": 3.9}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("share", "milliseconds", "code", "outcome"),
+    [
+        (0.99, 2.0, 0, "pass"),
+        (0.99, 150.0, 6, "fail"),
+        # Nothing about time is claimed, one way or the other.
+        (0.3, 2.0, 7, "inconclusive"),
+        (0.3, 150.0, 7, "inconclusive"),
+    ],
+)
+def test_a_busy_machine_proves_nothing(
+    bundle: Path, write: Write, share: float, milliseconds: float, code: int, outcome: str
+) -> None:
+    assert run(["attach", str(bundle), str(write(milliseconds=milliseconds, **clocks(share)))]) == code
+    assert outcomes(bundle) == {"self-test": "pass", "latency p99": outcome}
+    document = json.loads((bundle / NAME).read_bytes())
+    assert document["race"]["load"]["processes"] == [{"name": "python", "cores": 3.9}]
+    assert document["numbers"]["control"] == ("quiet" if share > 0.9 else "noisy")
+
+
+def test_a_file_without_a_control_is_read_and_says_so(bundle: Path, write: Write) -> None:
+    assert run(["attach", str(bundle), str(write())]) == 0
+    (latency,) = [verdict for verdict in verdicts_of(bundle) if verdict["gate"] == "latency p99"]
+    assert latency["where"].endswith("420 samples, no control")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"load": {"processes": [{"name": "\x1b[31mred", "cores": 1.0}]}},
+        {"load": {"processes": [{"name": "x" * 33, "cores": 1.0}]}},
+        {"load": {"processes": [{"name": "x", "cores": -1.0}]}},
+        {"load": {"processes": [{"name": "x", "cores": 1.0}] * 17}},
+        {"control": controlled(0.99, 20) | {"cpu_seconds": [0.016]}},
+        {"control": controlled(0.99, 20) | {"wall_seconds": [0.0] * 20}},
+        {"control": controlled(0.99, 20) | {"threads": 0}},
+        {"start_control": controlled(0.99, 6) | {"rounds": [[]] * 6}},
+        {"cpu_seconds": [0.1]},
+        {"wall_seconds": [0.1] * 21},
+    ],
+)
+def test_clocks_and_loads_that_cannot_be_are_refused(
+    bundle: Path, write: Write, changes: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["attach", str(bundle), str(write(**(clocks(0.99) | changes)))]) == 4
+    assert "\x1b" not in capsys.readouterr().err
+    assert not (bundle / NAME).exists()
 
 
 def test_json_and_text(bundle: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:

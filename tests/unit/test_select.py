@@ -9,9 +9,9 @@ from tests.support.plans import target
 
 from ortc.host import Host
 from ortc.plan import Shape
-from ortc.report import Contender, Numbers, Race, Verdict
+from ortc.report import Contender, Control, Numbers, Race, Starts, Verdict
 from ortc.stages.measure import REFERENCE, ROUNDS, RUNS, numbers
-from ortc.stages.select import judge_upper, time_verdicts
+from ortc.stages.select import judge_upper, start_verdict, time_verdicts, under_noise
 from ortc.statistics import Interval
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
@@ -130,7 +130,7 @@ def test_numbers_of_a_race() -> None:
             )
         }
     )
-    found = numbers(outcome, "fp32", [0.3, 0.1, 0.2], 77)
+    found = numbers(outcome, "fp32", Starts(seconds=(0.3, 0.1, 0.2), peak_rss_bytes=70), 77)
     assert (found.p50_ms.value, found.p99_ms.high, found.p99_ms.samples) == (10.0, 10.0, ROUNDS * RUNS)
     assert found.speedup is not None
     assert found.speedup.value == 4.0
@@ -138,11 +138,76 @@ def test_numbers_of_a_race() -> None:
     assert found.eager_p50_ms.value == 40.0
     assert (found.start_seconds.value, found.peak_rss_bytes) == (0.2, 77)
     assert (found.eager_start_seconds, found.eager_peak_rss_bytes) == (None, None)
-    compared = numbers(outcome, "fp32", [0.2], 77, eager_start=(4.5, 700))
+    assert (found.fastest_ms, found.fastest_start_seconds, found.best_ratio) == (10.0, 0.1, 4.0)
+    # Nothing was said of a control workload.
+    assert (found.control, found.noise, found.speedup_noise) == ("none", (), ())
+    assert found.start_noise == ("the median start takes 2.00x the fastest, above 1.5x",)
+    eager = Starts(seconds=(4.5,), peak_rss_bytes=700)
+    compared = numbers(outcome, "fp32", Starts(seconds=(0.2,), peak_rss_bytes=70), 77, eager_start=eager)
     assert (compared.eager_start_seconds, compared.eager_peak_rss_bytes) == (4.5, 700)
-    alone = numbers(race(fp32=10.0), "fp32", [0.1], 1)
+    alone = numbers(race(fp32=10.0), "fp32", Starts(seconds=(0.1,), peak_rss_bytes=1), 1)
     assert (alone.speedup, alone.eager_p50_ms) == (None, None)
 
 
 def test_a_full_race_is_long_enough_for_p99() -> None:
     assert ROUNDS * RUNS >= 400
+
+
+NOISE = ("the control workload got 22% of its 2 cores, below 90%",)
+BUDGETS: dict[str, Any] = {"latency": {"p50": 1.0, "p90": 1.0, "p99": 1.0}, "start": 9.0, "min_speedup": 1.0}
+
+
+def test_nothing_about_time_passes_on_a_busy_machine() -> None:
+    assert set(outcomes(measured(control="quiet"), **BUDGETS).values()) == {"pass"}
+    noisy = measured(control="noisy", noise=NOISE, speedup_noise=NOISE, start_noise=NOISE, fastest_ms=1.0)
+    verdicts = judge(noisy, **BUDGETS)
+    assert {verdict.outcome for verdict in verdicts.values()} == {"inconclusive"}
+    assert len(verdicts) == 5
+    for verdict in verdicts.values():
+        assert verdict.where.endswith(f"; too busy to measure: {NOISE[0]}")
+
+
+def test_noise_of_pytorch_says_nothing_against_latencies() -> None:
+    found = outcomes(measured(control="quiet", speedup_noise=("PyTorch eager has two modes",)), **BUDGETS)
+    assert found.pop("speed-up") == "inconclusive"
+    assert set(found.values()) == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("control", "fastest", "outcome"),
+    [
+        ("quiet", 9.0, "fail"),
+        ("quiet", 7.0, "inconclusive"),
+        ("noisy", 9.0, "inconclusive"),
+        ("none", 9.0, "inconclusive"),
+    ],
+)
+def test_a_failure_needs_a_quiet_control_and_no_sample_within_the_budget(
+    control: str, fastest: float, outcome: str
+) -> None:
+    noisy = measured(control=control, noise=("fp32 has two modes",), fastest_ms=fastest)
+    assert outcomes(noisy, latency={"p50": 0.008}) == {"latency p50": outcome}
+    slow = measured(control=control, start_noise=("the median start",), fastest_start_seconds=fastest)
+    assert outcomes(slow, start=0.1 if outcome == "fail" else 8.0)["start"] == outcome
+    ratio = measured(control=control, speedup_noise=("two modes",), best_ratio=4.7 if fastest < 9 else 4.55)
+    assert outcomes(ratio, min_speedup=4.6)["speed-up"] == outcome
+
+
+def test_without_noise_a_failure_stays_one() -> None:
+    assert under_noise("fail", (), is_sure=False) == "fail"
+    assert under_noise("unmeasured", NOISE, is_sure=False) == "unmeasured"
+
+
+def test_what_was_measured_without_a_control_says_so() -> None:
+    verdict = judge(measured(control="none"), latency={"p50": 1.0})["latency p50"]
+    assert (verdict.outcome, verdict.where) == ("pass", "batch=1, 420 samples, no control")
+
+
+def test_starts_beside_other_load_neither_pass_nor_fail() -> None:
+    busy = Control(threads=2, rounds=((1.0,),), wall_seconds=(0.06,), cpu_seconds=(0.024,))
+    starts = Starts(seconds=(0.3, 0.31, 0.32), peak_rss_bytes=1, control=busy)
+    for limit in (0.1, 9.0):
+        assert start_verdict(starts, limit, "linux/amd64").outcome == "inconclusive"
+    quiet = starts.model_copy(update={"control": busy.model_copy(update={"cpu_seconds": (0.118,)})})
+    assert start_verdict(quiet, 0.1, "linux/amd64").outcome == "fail"
+    assert start_verdict(quiet, 9.0, "linux/amd64").outcome == "pass"

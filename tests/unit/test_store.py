@@ -12,6 +12,7 @@ import pytest
 
 from ortc.digests import sha256_file, templates_digest
 from ortc.errors import StageError
+from ortc.remote import RemoteCache
 from ortc.store import Entry, Store, cache_root
 
 
@@ -97,6 +98,53 @@ def test_other_actions_do_not_wait(store: Store) -> None:
         assert store.run("export", {"x": 2}, lambda _: {}).result == {}
         release.set()
         waiting.result(10)
+
+
+def test_a_result_that_is_not_final_is_given_and_not_kept(tmp_path: Path) -> None:
+    remote = tmp_path / "remote"
+    store = Store(tmp_path / "cache", RemoteCache(f"file://{remote}"))
+
+    def noisy(directory: Path) -> dict[str, Any]:
+        (directory / "inputs.npz").write_bytes(b"x")
+        return {"noise": True}
+
+    def is_final(result: dict[str, Any]) -> bool:
+        return not result["noise"]
+
+    entry = store.run("measure", {"x": 1}, noisy, is_final=is_final)
+    assert (entry.result, entry.cached, dict(entry.files)) == ({"noise": True}, False, {})
+    assert files(store.root) == set()
+    assert not remote.exists() or files(remote) == set()
+    assert store.find("measure", {"x": 1}) is None
+    # The next one measures again, and what is final stays, for everybody.
+    quiet = store.run("measure", {"x": 1}, lambda _: {"noise": False}, is_final=is_final)
+    assert store.run("measure", {"x": 1}, fail, is_final=is_final).result == {"noise": False}
+    other = Store(tmp_path / "other", RemoteCache(f"file://{remote}"))
+    assert other.run("measure", {"x": 1}, fail, is_final=is_final).key == quiet.key
+
+
+def test_an_action_is_done_again_where_that_is_asked_for(tmp_path: Path) -> None:
+    remote = f"file://{tmp_path}/remote"
+    store = Store(tmp_path / "cache", RemoteCache(remote))
+    store.run("measure", {"x": 1}, lambda _: {"p99": 90.0})
+    store.run("measure", {"x": 2}, lambda _: {"p99": 1.0})
+    again = store.run("measure", {"x": 1}, lambda _: {"p99": 2.0}, again=True)
+    assert (again.cached, again.result) == (False, {"p99": 2.0})
+    assert store.run("measure", {"x": 1}, fail).result == {"p99": 2.0}
+    assert store.run("measure", {"x": 2}, fail).result == {"p99": 1.0}
+    # Who shares the cache gets the new one.
+    assert Store(tmp_path / "other", RemoteCache(remote)).run("measure", {"x": 1}, fail).result == {"p99": 2.0}
+    # Also from a cache that never had it, a bad one is replaced.
+    third = Store(tmp_path / "third", RemoteCache(remote))
+    assert third.run("measure", {"x": 1}, lambda _: {"p99": 3.0}, again=True).result == {"p99": 3.0}
+
+
+def test_what_is_measured_again_on_a_busy_machine_replaces_what_was_doubted(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    store.run("measure", {"x": 1}, lambda _: {"p99": 90.0})
+    noisy = store.run("measure", {"x": 1}, lambda _: {"p99": 80.0}, is_final=lambda _: False, again=True)
+    assert noisy.result == {"p99": 80.0}
+    assert store.find("measure", {"x": 1}) is None
 
 
 @pytest.mark.parametrize("error", [StageError("no"), KeyboardInterrupt()])

@@ -9,10 +9,14 @@ from pathlib import Path
 import pytest
 
 from ortc.stages import turns
-from ortc.stages.turns import KEPT_RUNS, TURN_SECONDS, Turn, counted_runs, interleave, joined, thinned, turn_seconds
+from ortc.stages.turns import KEPT_RUNS, TURN_SECONDS, Turn, counted_runs, joined, take_turns, thinned, turn_seconds
 from ortc.worker import Timed, Worker
 
 NO_INPUTS = Path("inputs.npz")
+
+
+def nothing() -> None:
+    """Before a turn."""
 
 
 class Clockwork(Worker):
@@ -39,7 +43,7 @@ def _no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_both_sides_have_as_many_turns_of_the_same_minimum_time(bundle: float, eager: float) -> None:
     runs = 21
     entries = [Turn("bundle", Clockwork(repeat(bundle)), runs), Turn("eager", Clockwork(repeat(eager)), 3)]
-    found = {entry.name: entry for entry in interleave(entries, NO_INPUTS, 6)}
+    found = {entry.name: entry for entry in take_turns(entries, NO_INPUTS, 6, nothing, nothing)}
     minimum = max(TURN_SECONDS, runs * min(bundle, eager) / 1000)
     for name, once in (("bundle", bundle), ("eager", eager)):
         assert len(found[name].wall_seconds) == len(found[name].cpu_seconds) == len(found[name].rounds) == 6
@@ -58,7 +62,7 @@ def test_a_duration_of_a_bad_moment_does_not_shorten_turns() -> None:
         yield from repeat(0.07)
 
     worker = Clockwork(slow_at_first())
-    (found,) = interleave([Turn("eager", worker, 1)], NO_INPUTS, 4)
+    (found,) = take_turns([Turn("eager", worker, 1)], NO_INPUTS, 4, nothing, nothing)
     assert min(found.wall_seconds) >= TURN_SECONDS * 0.999
     assert found.rounds[-1] == (0.07,) * KEPT_RUNS
     assert worker.asked[-1][0] == counted_runs(0.07e-3, 0.1126, 1)
@@ -88,10 +92,17 @@ def test_parts_of_a_turn_add_up_and_an_unknown_clock_stays_unknown() -> None:
     assert joined([Timed((1.0,), 2.0, 3.0), Timed((4.0,), 5.0, None)]).cpu_seconds is None
     old = [Turn("old", Clockwork(repeat(1.0)))]
     old[0].worker.turn = lambda *_, runs, **__: Timed((50.0,) * runs, runs / 20, None)  # type: ignore[method-assign]
-    (found,) = interleave(old, NO_INPUTS, 2)
+    (found,) = take_turns(old, NO_INPUTS, 2, nothing, nothing)
     assert (found.cpu_seconds, found.wall_seconds) == ((), (0.1, 0.1))
 
 
 def test_a_race_ends_early_where_time_is_over() -> None:
-    (found,) = interleave([Turn("a", Clockwork(repeat(1.0)))], NO_INPUTS, 9, least=2, seconds=0.0)
+    (found,) = take_turns([Turn("a", Clockwork(repeat(1.0)))], NO_INPUTS, 9, nothing, nothing, least=2, seconds=0.0)
     assert len(found.rounds) == 2
+
+
+def test_the_control_runs_before_every_turn() -> None:
+    told: list[str] = []
+    entries = [Turn("a", Clockwork(repeat(50.0))), Turn("b", Clockwork(repeat(50.0)))]
+    take_turns(entries, NO_INPUTS, 3, lambda: told.append("look"), lambda: told.append("control"))
+    assert told == ["look", "control"] * 6

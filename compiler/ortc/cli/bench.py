@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from ortc.cli.options import measurement_option, output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import prepare, search_options
-from ortc.cli.verify import exit_code
+from ortc.cli.verify import exit_code, note
 from ortc.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def bench(
 def show(found: Benchmark) -> None:
     """Print one table a batch size."""
     from ortc.cli.table import console
+    from ortc.noise import beside
 
     out = console()
     versions = ", ".join(
@@ -111,14 +112,18 @@ def show(found: Benchmark) -> None:
     for at in found.batches:
         out.print(f"\n{at.shape}: {at.rounds} interleaved rounds", style="bold", markup=False)
         out.print(_table(at))
+        if at.noise:
+            out.print("  noisy: this machine is too busy to measure; nothing about time is claimed", style="yellow")
+            for line in (*at.noise, beside(at.load)):
+                out.print(f"    {line}", markup=False, soft_wrap=True)
         for row in at.rows:
             if row.failed is not None:
                 out.print(f"  {row.contender}: {row.failed}", markup=False, soft_wrap=True)
             if row.compile_seconds is not None:
                 seconds = format_seconds(row.compile_seconds)
                 out.print(f"  {row.contender}: {seconds} to compile, counted nowhere else", markup=False)
-    for note in found.notes:
-        out.print(f"note: {note}", markup=False, soft_wrap=True)
+    for line in found.notes:
+        out.print(f"note: {line}", markup=False, soft_wrap=True)
 
 
 def _table(at: AtBatch) -> Any:
@@ -155,10 +160,11 @@ def _ratio(speedup: Interval) -> str:
 
 
 def _bench_bundle(bundle: Path, as_json: bool, measurement: Path | None) -> int:
+    from ortc.noise import beside
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
 
-    found = reverify(bundle, Store(cache_root()), measurement=measurement)
+    found = reverify(bundle, Store(cache_root()), measurement=measurement, say=note)
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     elif found.numbers is not None and found.race is not None:
@@ -168,6 +174,10 @@ def _bench_bundle(bundle: Path, as_json: bool, measurement: Path | None) -> int:
             sys.stdout.write(f"  {name}    {_interval(interval)}, {interval.samples} samples\n")
         sys.stdout.write(f"  start  {format_seconds(numbers.start_seconds.value)} to the first answer\n")
         sys.stdout.write(f"  memory {format_bytes(numbers.peak_rss_bytes)} at most\n")
+        if noise := (*numbers.noise, *numbers.start_noise):
+            sys.stdout.write("  noisy: this machine is too busy to measure; nothing about time is claimed\n")
+            for line in (*dict.fromkeys(noise), beside(numbers.load)):
+                sys.stdout.write(f"    {line}\n")
     else:
         for verdict in found.verdicts:
             sys.stdout.write(f"{verdict.outcome}: {verdict.observed}\n")

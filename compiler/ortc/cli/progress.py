@@ -59,5 +59,5 @@ class ConsoleProgress(Progress):
 
 def _outcome(step: Step, seconds: float) -> str:
     if not step.cached:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f} s, noisy" if step.noisy else f"{seconds:.1f} s"
     return f"cached (remote), {seconds:.1f} s" if step.remote else "cached"

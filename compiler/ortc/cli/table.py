@@ -11,7 +11,8 @@ from rich.text import Text
 
 from ortc.kernels import counted, own_operators
 from ortc.mix import IN
-from ortc.report import BuildReport, Decision, TargetReport, Trade, Verdict
+from ortc.noise import beside
+from ortc.report import BuildReport, Decision, Numbers, TargetReport, Trade, Verdict
 from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
 
@@ -83,7 +84,8 @@ def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
 
 
 def _ratio(speedup: Interval) -> str:
-    return f"{speedup.value:.2f}x"
+    low, high = ("?" if bound is None else f"{bound:.2f}" for bound in (speedup.low, speedup.high))
+    return f"{speedup.value:.2f}x [{low}, {high}]"
 
 
 def _summary(target: TargetReport) -> str:
@@ -145,11 +147,23 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
                 + (f", {numbers.requests_per_second.value:.1f} requests/s" if numbers.requests_per_second else "")
             )
         )
+        lines.extend(_noise(numbers))
     lines.extend(line for trade in target.trades for line in _trade(trade))
     if lines:
         out.print(f"\n{report.name} {target.target}", style="bold", markup=False)
         for line in lines:
             out.print(line, soft_wrap=True)
+
+
+def _noise(numbers: Numbers) -> Iterator[Text]:
+    """Why times claim nothing, and what ran beside them."""
+    found = dict.fromkeys((*numbers.noise, *numbers.speedup_noise, *numbers.rate_noise, *numbers.start_noise))
+    if not found:
+        return
+    yield Text("  noisy: this machine is too busy to measure; nothing about time is claimed", style="yellow")
+    for line in found:
+        yield Text(f"    {line}", style="yellow")
+    yield Text(f"    {beside(numbers.load)}", style="yellow")
 
 
 def _graph(target: TargetReport) -> Iterator[Text]:

@@ -51,12 +51,20 @@ def verify(
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
 
-    found = reverify(bundle, Store(cache_root()), timed=not no_timing, platform=platform, measurement=measurement)
+    found = reverify(
+        bundle, Store(cache_root()), timed=not no_timing, platform=platform, measurement=measurement, say=note
+    )
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     else:
         show(found.verdicts)
     return exit_code(found)
+
+
+def note(text: str) -> None:
+    """Tell something on stderr while a command goes on."""
+    sys.stderr.write(f"note: {text}\n")
+    sys.stderr.flush()
 
 
 def show(verdicts: tuple[Verdict, ...]) -> None:

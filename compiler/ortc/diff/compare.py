@@ -100,4 +100,4 @@ def _race(ready: tuple[Runnable, Runnable] | str, host: Host, progress: Progress
     if isinstance(ready, str):
         return RaceResult(skipped=ready)
     with progress.step("measure", f"{target}: A and B"):
-        return latency.race(*ready, host)
+        return latency.race(*ready, host, progress.note)

@@ -14,6 +14,8 @@ from ortc.diff.numerics import A, B, Runnable
 from ortc.diff.report import HostTimings, RaceResult, Timing
 from ortc.errors import StageError
 from ortc.host import Host, cores
+from ortc.machine import Say
+from ortc.noise import race_noise
 from ortc.plan import Shape
 from ortc.publish import MEASUREMENTS
 from ortc.reverify import request_of
@@ -115,7 +117,7 @@ def _timing(found: _Measurement) -> Timing | None:
     )
 
 
-def race(before: Runnable, after: Runnable, host: Host) -> RaceResult:
+def race(before: Runnable, after: Runnable, host: Host, say: Say = measure.silent) -> RaceResult:
     """Both in turns, on one request of the shape that B is promised at.
 
     Raises:
@@ -128,7 +130,7 @@ def race(before: Runnable, after: Runnable, host: Host) -> RaceResult:
         write_arrays(request, request_of(after.bundle.path, after.bundle.manifest))
         entrants = [measure.Entrant(one.side, one.interpreter, one.bundle.path) for one in (before, after)]
         try:
-            outcome = measure.race(entrants, None, request, shape=str(shape), host=host, threads=cores())
+            outcome = measure.race(entrants, None, request, shape=str(shape), host=host, threads=cores(), say=say)
         except WorkerError as error:
             if error.code != "input":
                 raise
@@ -145,4 +147,5 @@ def race(before: Runnable, after: Runnable, host: Host) -> RaceResult:
         before_p99_ms=percentile(samples[A], 0.99),
         after_p99_ms=percentile(samples[B], 0.99),
         speedup=ratio_of_rounds(rounds[A], rounds[B]),
+        noise=race_noise(outcome),
     )

@@ -102,7 +102,10 @@ class HostTimings(Frozen):
 
 
 class RaceResult(Frozen):
-    """Both bundles in turns on this host; `speedup` is how many times faster B is. `skipped` says why there is none."""
+    """Both bundles in turns on this host; `speedup` is how many times faster B is.
+
+    `skipped` says why there is none, and `noise` why it claims nothing.
+    """
 
     skipped: str | None = None
     fingerprint: str | None = None
@@ -114,6 +117,7 @@ class RaceResult(Frozen):
     before_p99_ms: Interval | None = None
     after_p99_ms: Interval | None = None
     speedup: Interval | None = None
+    noise: tuple[str, ...] = ()
 
 
 class BundleInfo(Frozen):

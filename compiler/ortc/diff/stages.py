@@ -24,7 +24,7 @@ from ortc.host import describe
 from ortc.model_build import ModelBuild, build_model
 from ortc.plan import Frozen, Plan, SourcePlan, TargetPlan, digest
 from ortc.progress import Progress
-from ortc.report import CaseResult, Check, TargetReport
+from ortc.report import CaseResult, Check, Starts, TargetReport
 from ortc.sample_sources import samples_digest
 from ortc.sensitivity import Sensitivity
 from ortc.spec import HuggingFaceSource, PyTorchSource, SamplesFunction
@@ -58,7 +58,14 @@ class _Recording(Context):
     recorded: list[Recorded]
     target: str | None = None
 
-    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
+    def run(
+        self,
+        stage: str,
+        subject: str,
+        inputs: dict[str, Any],
+        action: Any,
+        is_final: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> Entry:
         """Keep what goes into the stage; give a result that lets the build go on."""
         # How many cases the shape matrix has, a result would tell.
         name = self.plan.name if stage == "shape matrix" else subject
@@ -107,8 +114,7 @@ class _Recording(Context):
             case "sensitivity":
                 return Sensitivity(nodes=(), steps=()).model_dump(mode="json")
             case "start":
-                # One of PyTorch, several of a variant.
-                return {"seconds": [0.0] if "variant" in inputs else 0.0, "peak_rss_bytes": 0}
+                return Starts(seconds=(0.0,), peak_rss_bytes=0).model_dump(mode="json")
         return {}
 
 

@@ -108,6 +108,8 @@ def faster(found: RaceResult) -> str:
     if found.speedup is None:
         return f"not measured: {found.skipped}"
     ratio = found.speedup
+    if found.noise:
+        return f"inconclusive, too busy to measure: {found.noise[0]}; it read {interval(ratio, 'x')}"
     clear = ratio.low is not None and ratio.high is not None and not ratio.low <= 1 <= ratio.high
     verdict = "" if clear else ", no clear difference"
     return f"B is {interval(ratio, 'x')} as fast as A{verdict}"

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ortc.report import Contender
+from ortc.machine import ControlClock, Watch, control_worker
+from ortc.report import Contender, Control, Load
 from ortc.worker import Timed, Worker
 
 REST_SECONDS = 0.15
@@ -45,6 +46,14 @@ class Turn(NamedTuple):
     clients: int | None = None
 
 
+class Interleaved(NamedTuple):
+    """Contenders with their rounds, the control workload's turns, and what ran beside."""
+
+    contenders: tuple[Contender, ...]
+    control: Control
+    load: Load
+
+
 @dataclass
 class _Contestant:
     """A contender under way: the shortest run seen so far, in seconds, and what was measured of it."""
@@ -54,8 +63,7 @@ class _Contestant:
     timed: list[Timed] = field(default_factory=list)
 
     def take(self, inputs: Path, seconds: float) -> None:
-        """Rest, warm up, and count runs until they lasted `seconds`."""
-        time.sleep(REST_SECONDS)
+        """Warm up, and count runs until they lasted `seconds`."""
         least, warmup = self.turn.runs, counted_runs(self.fastest, WARM_SECONDS, 1)
         done: list[Timed] = []
         left = seconds
@@ -121,23 +129,43 @@ def interleave(
     inputs: Path,
     rounds: int,
     *,
+    threads: int,
     turn: float = TURN_SECONDS,
     least: int = 1,
     seconds: float = math.inf,
-) -> tuple[Contender, ...]:
+) -> Interleaved:
     """Let loaded workers take turns on one request.
 
-    A turn is a rest, uncounted runs, and counted runs. Their number follows from the shortest run of the contender so
-    far: they fill the minimum time of a turn, which is the same for all contenders.
+    A turn is a rest, the control workload, uncounted runs, and counted runs. Their number follows from the shortest run
+    of the contender so far: they fill the minimum time of a turn, which is the same for all contenders.
 
     Args:
         turns: the contenders.
         inputs: .npz of the request.
         rounds: how many turns each has.
+        threads: that each contender may use, and the control workload uses.
         turn: minimum seconds of the counted runs of a turn.
         least: rounds that are run however long they take; no other begins once `seconds` are over.
         seconds: see `least`.
     """
+    with control_worker() as worker:
+        clock, watch = ControlClock(worker, threads), Watch()
+        contenders = take_turns(turns, inputs, rounds, watch.look, clock.take, turn=turn, least=least, seconds=seconds)
+        return Interleaved(contenders, clock.control(), watch.load())
+
+
+def take_turns(
+    turns: Sequence[Turn],
+    inputs: Path,
+    rounds: int,
+    look: Callable[[], None],
+    before: Callable[[], None],
+    *,
+    turn: float = TURN_SECONDS,
+    least: int = 1,
+    seconds: float = math.inf,
+) -> tuple[Contender, ...]:
+    """The turns of `interleave`; `look` is called before the rest of each, and `before` after it."""
     contestants = [_Contestant(entry, _duration(entry, inputs)) for entry in turns]
     minimum = turn_seconds(turns, [entry.fastest for entry in contestants], turn)
     begin = time.monotonic()
@@ -147,6 +175,9 @@ def interleave(
         # The order rotates, so that no contender always follows the same one.
         first = number % len(contestants)
         for contestant in [*contestants[first:], *contestants[:first]]:
+            look()
+            time.sleep(REST_SECONDS)
+            before()
             contestant.take(inputs, minimum)
     return tuple(contestant.contender() for contestant in contestants)
 
