@@ -80,7 +80,7 @@ def _action(*roots: str, without: frozenset[str] = DOCUMENTS) -> Action:
 _BUNDLE_RUNS = ("stages.verify", "candidate", LOADER)
 _SAMPLES = ("sample_sources", "samples")
 _ORIGINAL = ("stages.original", "stages.graph", "onnx_header", "versions", "host", "worker")
-_SENSITIVITY = ("samples", "stages.sensitivity", "stages.upcast", "stages.rewrite")
+_SENSITIVITY = ("samples", "machine", "stages.sensitivity", "stages.upcast", "stages.rewrite")
 
 ACTIONS: Mapping[str, Action] = {
     # The process that exports also answers; what only exports does not change the answers.

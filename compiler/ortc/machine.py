@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.errors import StageError, UnmeasuredError
+from ortc.processes import standard_script
 from ortc.report import Control, Load
 from ortc.resources import templates_dir
 from ortc.store import cache_root
@@ -31,7 +32,7 @@ def program() -> Path:
 
 def control_worker() -> Worker:
     """The process of the control workload, not yet started."""
-    return Worker("the control workload", [sys.executable, "-E", "-s", "-B", str(program())])
+    return Worker("the control workload", standard_script(program()))
 
 
 class ControlClock:

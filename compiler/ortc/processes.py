@@ -33,6 +33,11 @@ def script(interpreter: Path, file: Path, *arguments: str) -> list[str]:
     return [str(interpreter), "-I", "-B", str(file), *arguments]
 
 
+def standard_script(file: Path, *arguments: str) -> list[str]:
+    """The command that runs a file of this compiler, which imports only the standard library."""
+    return [sys.executable, "-I", "-B", str(file), *arguments]
+
+
 def own_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
     """The variables of a process that runs `own_module`; Python processes that it starts keep to the same rule."""
     paths = [str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]

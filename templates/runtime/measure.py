@@ -126,7 +126,7 @@ class Control:
         self._turns: list[dict[str, Any]] = []
         program = Path(machine.__file__)
         self._process = subprocess.Popen(
-            [sys.executable, "-B", str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-I", "-B", str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __enter__(self) -> Control:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ortc.processes import own_code, own_environment, own_module, script, standard_module
+from ortc.processes import own_code, own_environment, own_module, script, standard_module, standard_script
 
 COMPILER = Path(__file__).parents[2] / "compiler" / "ortc"
 STARTERS = {"processes.py", "environment.py"}
@@ -28,6 +28,7 @@ def test_every_python_process_ignores_the_working_directory(monkeypatch: pytest.
     assert own_code("pass") == [sys.executable, "-P", "-c", "pass"]
     assert standard_module("venv", "x", python="/p")[:4] == ["/p", "-I", "-m", "venv"]
     assert script(Path("/p"), Path("/f.py"))[:2] == ["/p", "-I"]
+    assert standard_script(Path("/f.py")) == [sys.executable, "-I", "-B", "/f.py"]
     environment = own_environment({"A": "b"})
     assert environment["PYTHONSAFEPATH"] == "1"
     assert environment["PYTHONPATH"].split(os.pathsep) == [str(COMPILER.parent), "/their/own"]
