@@ -8,6 +8,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     del sys.path[0]
 
 from ortc.cli.report import report_bug, report_error
+from ortc.cli.streams import clean_streams
 from ortc.errors import OrtcError
 
 _INTERRUPTED = 130
@@ -26,6 +27,11 @@ def run(arguments: list[str]) -> int:
     Returns:
         The exit code: 0, 1 for a bug, 2 for wrong usage, else the code of the error.
     """
+    with clean_streams():
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     # Imported here so that an interrupt during start-up needs no traceback either.
     import click
 

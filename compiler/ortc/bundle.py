@@ -8,7 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from ortc.plan import AxisPlan, Frozen, SessionPlan
+from ortc.spec import Name, Sha256, Version
 from ortc.target import Concurrency, GraphLevel
+from ortc.texts import Cleaned, Inner, Label, Line
 
 FORMAT_VERSION = 1
 KIND = "ortc-bundle"
@@ -19,8 +21,8 @@ STAMP = 315532800
 class Provider(Frozen):
     """An execution provider with its options."""
 
-    name: str
-    options: dict[str, str]
+    name: Label
+    options: dict[Label, Line | Literal[""]]
 
 
 class ThreadPolicy(Frozen):
@@ -33,60 +35,60 @@ class ThreadPolicy(Frozen):
 class Prepacked(Frozen):
     """A second graph, whose weights lie as one kind of processor wants them under one release of the runtime."""
 
-    file: str
-    processor: str
-    runtime: str
+    file: Label
+    processor: Cleaned
+    runtime: Label
 
 
 class SessionFile(Frozen):
     """session.json."""
 
     format_version: int = FORMAT_VERSION
-    session_options: dict[str, bool | str]
+    session_options: dict[Label, bool | Label]
     threads: ThreadPolicy
     concurrency: Concurrency
-    config_entries: dict[str, str]
+    config_entries: dict[Label, Line | Literal[""]]
     providers: tuple[Provider, ...]
-    environment: dict[str, str]
+    environment: dict[Label, Line | Literal[""]]
     prepacked: Prepacked | None = None
 
 
 class ModelInfo(Frozen):
     """The graph that is served."""
 
-    file: str
+    file: Label
     bytes: int
     opset: int
     ir_version: int
-    domains: dict[str, int]
-    operators: dict[str, int] = Field(
+    domains: dict[Cleaned, int]
+    operators: dict[Cleaned, int] = Field(
         default_factory=dict, description="Operators of the graph, with their domain where it is not ONNX's, to nodes."
     )
-    exporter: str
-    exporter_reason: str | None
+    exporter: Label
+    exporter_reason: Cleaned | None
 
 
 class InputInfo(Frozen):
     """An input with its bounds."""
 
-    name: str
-    dtype: str
-    shape: tuple[str | int, ...]
+    name: Line
+    dtype: Label
+    shape: tuple[Label | int, ...]
     range: tuple[int | float, int | float] | None
 
 
 class OutputInfo(Frozen):
     """An output; None where only a run tells the size."""
 
-    name: str
-    dtype: str
-    shape: tuple[str | int | None, ...]
+    name: Line
+    dtype: Label
+    shape: tuple[Label | int | None, ...]
 
 
 class AxisInfo(Frozen):
     """A dynamic axis; sizes are multiples of `multiple_of`."""
 
-    name: str
+    name: Label
     min: int
     typical: int
     max: int
@@ -101,11 +103,11 @@ class AxisInfo(Frozen):
 class RuntimeInfo(Frozen):
     """What must be installed."""
 
-    package: str
-    version: str
-    minimum_version: str
-    python: tuple[str, ...]
-    loader_bytes: dict[str, int] = Field(
+    package: Label
+    version: Label
+    minimum_version: Label
+    python: tuple[Label, ...]
+    loader_bytes: dict[Label, int] = Field(
         default_factory=dict, description="Of the wheels that the loader needs, as they are downloaded, by platform."
     )
 
@@ -113,10 +115,10 @@ class RuntimeInfo(Frozen):
 class VariantInfo(Frozen):
     """The variant that was chosen."""
 
-    name: str
-    precision: str
-    graph_level: str
-    tuning: str | None
+    name: Label
+    precision: Label
+    graph_level: Label
+    tuning: Cleaned | None
     batch_invariant: bool | None
 
 
@@ -128,7 +130,7 @@ class PlacementInfo(Frozen):
 
     max_cpu_nodes: int | None
     max_memcpy_nodes: int | None = None
-    shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    shape_nodes: dict[Cleaned, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class OutputTolerance(Frozen):
@@ -155,51 +157,51 @@ class Tolerance(Frozen):
 class GoldenInfo(Frozen):
     """One golden case."""
 
-    name: str
-    inputs: str
-    outputs: str
+    name: Line
+    inputs: Inner
+    outputs: Inner
     tolerance: Tolerance
-    mask: str | None
+    mask: Line | None
 
 
 class DecisionInfo(Frozen):
     """What became of a variant; without timings, which are in measurements/."""
 
-    variant: str
-    outcome: str
-    reason: str
+    variant: Label
+    outcome: Label
+    reason: Cleaned
 
 
 class SourceFileInfo(Frozen):
     """A file of the model by its digest."""
 
-    name: str
-    sha256: str
+    name: Inner
+    sha256: Sha256
 
 
 class Provenance(Frozen):
     """What the bundle was made from, and with."""
 
-    plan_sha256: str
-    source: str
-    revision: str | None
+    plan_sha256: Sha256
+    source: Cleaned
+    revision: Label | None
     files: tuple[SourceFileInfo, ...]
-    tools: dict[str, str]
+    tools: dict[Label, Cleaned]
 
 
 class FileInfo(Frozen):
     """A file of the bundle."""
 
-    path: str
-    sha256: str
+    path: Inner
+    sha256: Sha256
     bytes: int
 
 
 class Promises(Frozen):
     """The budgets of the spec, so that any host can judge the bundle again: seconds, bytes, null for no promise."""
 
-    at: dict[str, int]
-    latency: dict[str, float]
+    at: dict[Label, int]
+    latency: dict[Label, float]
     size: int | None
     download: int | None = None
     memory: int | None
@@ -212,12 +214,12 @@ class Manifest(Frozen):
 
     format_version: int = FORMAT_VERSION
     kind: str = KIND
-    name: str
-    version: str
-    target: str
-    platforms: tuple[str, ...]
+    name: Name
+    version: Version
+    target: Name
+    platforms: tuple[Label, ...]
     fit_to_serve: bool
-    unfit_reason: str | None
+    unfit_reason: Cleaned | None
     provisional: bool
     stamp: int
     model: ModelInfo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from ortc.bundle import InputInfo, Manifest, OutputInfo, SessionFile
 from ortc.digests import sha256_file
-from ortc.errors import StageError
+from ortc.errors import StageError, UsageError
 from ortc.intact import MANIFEST, verified
 from ortc.publish import MEASUREMENTS, Staging
 from ortc.registry.documents import Performance, performance
@@ -27,6 +28,7 @@ SUFFIX = ".deploy"
 IMAGE = "{name}:{version}-{target}"
 SERVER_BYTES = 64 * 2**20
 """What the server takes beside the model, whose peak the loader measured without one."""
+_IN_TRITON = frozenset({"1", "config.pbtxt"})
 LIMIT = 1.5
 """How many times the memory that is requested a container may take: many large requests at once."""
 _GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "MIGraphXExecutionProvider")
@@ -68,9 +70,11 @@ def emit(bundle: Path, kinds: Sequence[Kind], *, image: str = IMAGE, output: Pat
 
     Raises:
         StageError: the bundle is damaged, not fit to serve, or has what Triton cannot have.
+        UsageError: the output directory holds what was not emitted.
     """
     described = describe(bundle)
     place = output or bundle.resolve().with_name(bundle.resolve().name + SUFFIX)
+    _refuse_foreign(place)
     written: list[Path] = []
     with Staging(place) as staging:
         for kind in kinds:
@@ -84,6 +88,29 @@ def emit(bundle: Path, kinds: Sequence[Kind], *, image: str = IMAGE, output: Pat
         staging.directory.chmod(0o755)
         staging.commit()
     return tuple(written)
+
+
+def _refuse_foreign(place: Path) -> None:
+    """Check that a directory which is to be replaced holds nothing but what was emitted.
+
+    Raises:
+        UsageError: it is a link or a file, or holds something else.
+    """
+    if not os.path.lexists(place):
+        return
+    known = {f"{kind}.yaml" for kind in KINDS if kind != "triton"}
+    other: str | None = place.name
+    if place.is_dir() and not place.is_symlink():
+        entries = sorted(place.iterdir())
+        models = sorted((place / "triton").iterdir()) if (place / "triton").is_dir() else []
+        other = next(
+            (path.name for path in entries if path.is_symlink() or path.name not in known | {"triton"}), None
+        ) or next((path.name for path in models if {entry.name for entry in path.iterdir()} - _IN_TRITON), None)
+    if other is not None:
+        raise UsageError(
+            f"{place} is not replaced: `{other}` was not written by `ortc emit`",
+            help="give `-o` a new or an empty directory, or one that `ortc emit` made",
+        )
 
 
 def describe(bundle: Path) -> Described:

@@ -20,10 +20,22 @@ from ortc.errors import StageError
 from ortc.model_files import package_directories, refuse, unwanted, visible
 from ortc.plan import Frozen, SourcePlan
 from ortc.repository import ADAPTER, Repository, of_directories
-from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec import (
+    MIRROR_PROTOCOLS,
+    ExportedProgramSource,
+    HuggingFaceSource,
+    OnnxSource,
+    PyTorchSource,
+    is_mirror_url,
+)
 from ortc.store import Store
+from ortc.units import format_bytes
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+MOST_WEIGHTS = 2**37
+"""Most bytes of a file of weights that a mirror gives."""
+MOST_OTHER = 2**28
+"""Most bytes of any other file; tokenizers take some tens of megabytes."""
 PICKLE_SUFFIXES = (".pkl", ".pickle", ".joblib")
 HUB_PATTERNS = (
     "config.json",
@@ -87,7 +99,7 @@ def _local(name: str, declared: str | None, root: Path, work: Path) -> Fetched:
     _check_suffix(name)
     found = sha256_file(path)
     if declared is not None and found != declared:
-        raise StageError(f"`{name}` was refused: {_difference(declared, found)}")
+        raise StageError(f"`{name}` was refused: {_difference(declared, found, path, root)}")
     files = [FetchedFile(name=path.name, sha256=found, origin=f"path:{name}")]
     _link(path, work, path.name)
     if path.suffix == ".onnx":
@@ -170,7 +182,7 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
         _check_suffix(name)
         found = sha256_file(path)
         if (declared := source.files.get(name)) is not None and found != declared:
-            raise StageError(f"`{source.path}/{name}` was refused: {_difference(declared, found)}")
+            raise StageError(f"`{source.path}/{name}` was refused: {_difference(declared, found, path, root)}")
         _link(path, work, name)
         files.append(FetchedFile(name=name, sha256=found, origin=f"path:{source.path}"))
     if not any(file.name == "config.json" for file in files):
@@ -198,7 +210,7 @@ def _collect(source: HuggingFaceSource, wanted: dict[str, str], root: Path, stor
         for origin, path in _places(source, name, declared, root, store, tried):
             found = sha256_file(path)
             if found != declared:
-                tried.append(f"{origin}: refused, {_difference(declared, found)}")
+                tried.append(f"{origin}: refused, {_difference(declared, found, path, root)}")
                 if path == store.blobs.place(declared):
                     # Damaged on the disk; while it lies there, no good copy would take its place.
                     path.unlink(missing_ok=True)
@@ -255,10 +267,22 @@ def _package_file(place: str, name: str) -> Path | None:
 
 
 def _download(url: str, target: Path) -> Path:
+    """Write the file of a URL.
+
+    Raises:
+        ValueError: mirrors may not have such URLs, or the file is larger than a file of its kind.
+    """
     import fsspec
 
+    if not is_mirror_url(url):
+        raise ValueError(f"a mirror is a URL of {', '.join(MIRROR_PROTOCOLS)}")
+    most = MOST_WEIGHTS if url.endswith(WEIGHT_SUFFIXES) else MOST_OTHER
+    taken = 0
     with fsspec.open(url, "rb") as remote, target.open("wb") as local:
         while chunk := remote.read(1 << 20):
+            taken += len(chunk)
+            if taken > most:
+                raise ValueError(f"it is larger than {format_bytes(most)}")
             local.write(chunk)
     return target
 
@@ -354,7 +378,10 @@ def _check_suffix(name: str) -> None:
         )
 
 
-def _difference(declared: str, found: str) -> str:
+def _difference(declared: str, found: str, path: Path, root: Path) -> str:
+    """Tell two digests apart; the digest of a file elsewhere is not shown, as it tells what the file holds."""
+    if not path.resolve().is_relative_to(root.resolve()):
+        return f"its sha256 is not {declared}"
     return f"its sha256 is {found}, declared {declared}"
 
 

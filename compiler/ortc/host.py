@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.plan import Frozen, digest
+from ortc.texts import Cleaned, Label
 
 ISA_FLAGS = (
     "avx2",
@@ -44,12 +45,12 @@ _MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "
 class Host(Frozen):
     """The hardware that a measurement belongs to; memory in bytes."""
 
-    platform: str
-    cpu: str
-    isa: tuple[str, ...]
+    platform: Label
+    cpu: Cleaned
+    isa: tuple[Label, ...]
     cores: int
     memory: int
-    gpus: tuple[str, ...]
+    gpus: tuple[Cleaned, ...]
 
     def fingerprint(self) -> str:
         """Sixteen hex digits that differ between machines that would measure differently."""

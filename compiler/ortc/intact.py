@@ -27,6 +27,7 @@ def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
         StageError: a file is changed, missing, or one too many; the message names it.
     """
     loader = loader_module()
+    refuse_links(bundle)
     manifest = read_bundle(bundle)
     try:
         loader.read_manifest(bundle, how)
@@ -41,6 +42,17 @@ def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
             f"{bundle} is damaged: {SUMS} is not as it was written", help="build the bundle again, or get it again"
         )
     return manifest
+
+
+def refuse_links(bundle: Path) -> None:
+    """Check that a bundle holds plain files alone: a link would publish what it leads to.
+
+    Raises:
+        StageError: it holds a link, a device, a socket or a pipe.
+    """
+    for path in sorted(bundle.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise StageError(f"{path} is no plain file", help="replace it by one, or remove it")
 
 
 def own_files(bundle: Path, manifest: Manifest) -> tuple[FileInfo, ...]:

@@ -18,6 +18,7 @@ from ortc.report import Contender, Control, Load, Numbers, Race, Starts
 from ortc.spec import Name, Sha256, Version
 from ortc.stages import measure
 from ortc.stages.verify import CPU
+from ortc.texts import Cleaned, Label, Line
 
 KIND = "ortc-measurement"
 FORMAT_VERSION = 1
@@ -33,7 +34,7 @@ Distance = Annotated[float, Field(allow_inf_nan=False)]
 class GoldenSeen(Frozen):
     """How far the answers to a golden case were from PyTorch's."""
 
-    name: str
+    name: Line
     max_abs: Distance
     cosine: Distance
 
@@ -43,7 +44,7 @@ class Fallback(Frozen):
 
     nodes: Annotated[int, Field(ge=0)]
     shape_nodes: Annotated[int, Field(ge=0)]
-    named: tuple[str, ...]
+    named: tuple[Cleaned, ...]
 
 
 class Measurement(Frozen):
@@ -64,18 +65,18 @@ class Measurement(Frozen):
     measured: AwareDatetime
     host: Host
     threads: Annotated[int, Field(ge=1)]
-    versions: dict[str, str]
-    providers: tuple[str, ...]
-    placement: dict[str, int]
+    versions: dict[Label, Label]
+    providers: tuple[Label, ...]
+    placement: dict[Label, int]
     prepacked: bool
-    at: dict[str, PositiveSize]
+    at: dict[Label, PositiveSize]
     golden: tuple[GoldenSeen, ...]
-    failed: str | None
+    failed: Cleaned | None
     rounds: tuple[Annotated[tuple[Positive, ...], Field(min_length=1)], ...]
     starts: tuple[Positive, ...]
     peak_rss_bytes: Annotated[int, Field(ge=1)]
     peak_device_bytes: Annotated[int, Field(ge=0)] | None = None
-    copies: dict[str, Annotated[int, Field(ge=1)]] | None = None
+    copies: dict[Label, Annotated[int, Field(ge=1)]] | None = None
     fallback: Fallback | None = None
     wall_seconds: tuple[Positive, ...] = ()
     cpu_seconds: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from ortc.image import image_fields
 from ortc.kernels import counted, own_operators
 from ortc.plan import TargetPlan
 from ortc.resources import templates_dir
+from ortc.texts import one_line
 from ortc.versions import PinSet, extras
 
 if TYPE_CHECKING:
@@ -85,15 +87,29 @@ def template_environment() -> jinja2.Environment:
     """What renders templates: an undefined field is an error."""
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates_dir()),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Nothing here is HTML; values are names and versions that the spec's patterns already restrict.
+        # Nothing here is HTML.
         autoescape=False,  # noqa: S701
+        # A line break in a value would begin an instruction, a key or another document.
+        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
     )
+    environment.filters |= {"dockerfile": _in_dockerfile, "markdown": _in_markdown}
+    return environment
+
+
+def _in_dockerfile(value: str) -> str:
+    """A text between the quotes of an instruction."""
+    return re.sub(r'([\\"$`])', r"\\\1", one_line(value))
+
+
+def _in_markdown(value: object) -> str:
+    """A text of a page, in a cell or between backticks, that begins no markup of its own."""
+    return re.sub(r"([\\<>|`\[\]])", lambda match: f"&#{ord(match[1])};", one_line(str(value)))
 
 
 def _shape(shape: tuple[str | int | None, ...]) -> str:

@@ -15,7 +15,7 @@ _SHAPES = (
     ("a Google API key", r"\bAIza[\w-]{35}"),
     ("a Slack token", r"\bxox[abprs]-[\w-]{10,}"),
     ("an API key", r"\bsk-[\w-]{20,}"),
-    ("a JSON web token", r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"),
+    ("a JSON web token", r"(?<![\w-])(?=[\w-]*eyJ[\w-]{10})[\w-]++\.[\w-]{10,}+\.[\w-]++"),
     ("a private key", r"-----BEGIN [A-Z ]*PRIVATE KEY-----"),
     ("a password in a URL", r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"),
     ("a signed URL", r"(?i:(?<=[?&]sig=)|(?<=[?&]x-amz-signature=)|(?<=[?&]x-goog-signature=))[\w%+/=-]{16,}"),

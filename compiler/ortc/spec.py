@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from ortc.texts import Label, Line
 from ortc.units import Duration, Size
 
 APIVERSION_PATTERN = "ortc/v1alpha1"
@@ -45,6 +46,15 @@ FORMS = {
 }
 """What each pattern of the language asks for, in words."""
 
+MIRROR_PROTOCOLS = ("https", "http", "s3", "gs", "gcs", "az", "abfs", "abfss", "oci", "hf", "file")
+"""Protocols of mirrors: stores of files. fsspec has others that run programs, log in or unpack."""
+
+
+def is_mirror_url(url: str) -> bool:
+    """Whether a mirror may be at a URL."""
+    return any(url.startswith(f"{protocol}://") for protocol in MIRROR_PROTOCOLS) and "::" not in url
+
+
 ENVIRONMENT = "x-environment"
 """Mark of the fields whose text may hold `${env:NAME}`."""
 _FROM_ENVIRONMENT: JsonDict = {ENVIRONMENT: True}
@@ -54,11 +64,11 @@ Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 AxisName = Annotated[str, Field(pattern=_AXIS)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT, examples=["package.module:function"])]
-RelativePath = Annotated[str, Field(min_length=1)]
+RelativePath = Line
 
 
 def _inside(name: str) -> str:
-    if not name or name.startswith("/") or "\\" in name or ".." in name.split("/"):
+    if not name.isprintable() or not name or name.startswith("/") or "\\" in name or ".." in name.split("/"):
         raise ValueError("expected the path of a file inside the model's directory, like `config.json`")
     return name
 
@@ -83,7 +93,7 @@ class HuggingFaceSource(Model):
     model_config = ConfigDict(json_schema_extra={"oneOf": [_written("id"), _written("path")]})
 
     source: Literal["huggingface"] = Field(description="Where the model comes from.")
-    id: str | None = Field(
+    id: Label | None = Field(
         default=None,
         min_length=1,
         description="Repository on the Hugging Face hub, `owner/name`.",
@@ -94,7 +104,7 @@ class HuggingFaceSource(Model):
         description="A directory that holds the model's files. May hold `${env:NAME}`.",
         json_schema_extra=_FROM_ENVIRONMENT,
     )
-    revision: str | None = Field(
+    revision: Label | None = Field(
         default=None,
         min_length=1,
         description="Commit of the repository; branches move.",
@@ -104,7 +114,7 @@ class HuggingFaceSource(Model):
         default_factory=dict,
         description="The sha256 digest of each file. The digest decides, not the place a file came from.",
     )
-    mirrors: tuple[str, ...] = Field(
+    mirrors: tuple[Line, ...] = Field(
         default=(),
         description="Places tried after the local hub cache and before the hub: `package:module/dir`, `path:dir` or an "
         "fsspec URL. They need `files`. May hold `${env:NAME}`.",

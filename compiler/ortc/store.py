@@ -20,6 +20,7 @@ from ortc.blobs import Blobs
 from ortc.digests import sha256_file
 from ortc.disk import room, temporary
 from ortc.errors import StageError
+from ortc.ownership import refuse_others
 from ortc.plan import digest
 from ortc.records import KeptFile, Record, action_key, read_record
 from ortc.remote import RemoteCache
@@ -72,6 +73,12 @@ class Store:
     """
 
     def __init__(self, root: Path, remote: RemoteCache | None = None) -> None:
+        """Take a directory for a cache, which need not exist.
+
+        Raises:
+            StageError: other users may write to it.
+        """
+        refuse_others(root)
         self.root = root
         self.remote = remote
         self.blobs = Blobs(root / "blobs")

@@ -4,9 +4,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ortc.spec import Model, Name, Objective, Platform, Precision
+from ortc import texts
+from ortc.spec import Model, Name, Objective, Platform, Precision, Version
 from ortc.units import Duration, Size
 
+Text = texts.Line | Literal[""]
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
 Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"]
 Calibration = Literal["minmax", "percentile", "entropy", "moving-average"]
@@ -22,17 +24,17 @@ RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino
 class ExecutionProvider(Model):
     """One execution provider of the chain, with its options as ONNX Runtime takes them: strings."""
 
-    name: str = Field(description="As ONNX Runtime spells it.", examples=["CUDAExecutionProvider"])
-    options: dict[str, str] = Field(default_factory=dict, description="Its options; every value is a string.")
+    name: texts.Label = Field(description="As ONNX Runtime spells it.", examples=["CUDAExecutionProvider"])
+    options: dict[texts.Label, Text] = Field(default_factory=dict, description="Its options; every value is a string.")
 
 
 class Runtime(Model):
     """The runtime that ships: which package at which version, and the pinned set that installs it."""
 
     package: RuntimePackage = Field(description="Package that brings ONNX Runtime.")
-    version: str = Field(description="Its exact version.", examples=["1.31.1"])
-    pins: str = Field(description="Name of the pinned requirement set in targets/data/pins.")
-    minimum_version: str = Field(description="Oldest ONNX Runtime the loader accepts.")
+    version: Version = Field(description="Its exact version.", examples=["1.31.1"])
+    pins: texts.Label = Field(description="Name of the pinned requirement set in targets/data/pins.")
+    minimum_version: Version = Field(description="Oldest ONNX Runtime the loader accepts.")
 
 
 class Threads(Model):
@@ -47,18 +49,20 @@ class Threads(Model):
 class Session(Model):
     """Session settings of the target; every name is checked against the pinned runtime."""
 
-    options: dict[str, bool | str] = Field(
+    options: dict[texts.Label, bool | texts.Label] = Field(
         default_factory=dict,
         description="Attributes of onnxruntime.SessionOptions.",
         examples=[{"enable_mem_pattern": True}],
     )
-    config_entries: dict[str, str] = Field(
+    config_entries: dict[texts.Label, Text] = Field(
         default_factory=dict,
         description="Session configuration keys; every value is a string.",
         examples=[{"session.intra_op.allow_spinning": "1"}],
     )
     threads: Threads = Field(default_factory=Threads, description="Thread policy.")
-    environment: dict[str, str] = Field(default_factory=dict, description="Environment variables of the image.")
+    environment: dict[texts.Label, Text] = Field(
+        default_factory=dict, description="Environment variables of the image."
+    )
 
 
 class Engine(Model):
@@ -166,9 +170,11 @@ class Gates(Model):
 class Image(Model):
     """What the Dockerfile is rendered from."""
 
-    base_image: str = Field(description="Default of `ARG BASE_IMAGE`: an image with Python, or with pip and Python.")
-    python: str = Field(description="Python of the base image, `3.12`.")
-    template: str = Field(default="Dockerfile.j2", description="Template of the Dockerfile.")
+    base_image: texts.Image = Field(
+        description="Default of `ARG BASE_IMAGE`: an image with Python, or with pip and Python."
+    )
+    python: texts.Label = Field(description="Python of the base image, `3.12`.")
+    template: texts.Label = Field(default="Dockerfile.j2", description="Template of the Dockerfile.")
 
 
 class TargetProfile(Model):
@@ -177,7 +183,7 @@ class TargetProfile(Model):
     api_version: Literal["ortc/v1alpha1"] = Field(alias="apiVersion", description="Version of the profile language.")
     kind: Literal["TargetProfile"] = Field(description="What the file is.")
     name: Name = Field(description="The profile's name, which is its file's, too.")
-    description: str = Field(description="One line for `ortc targets`.")
+    description: texts.Line = Field(description="One line for `ortc targets`.")
     platforms: tuple[Platform, ...] = Field(min_length=1, description="Platforms that the profile can serve.")
     default_platforms: tuple[Platform, ...] | None = Field(
         default=None, description="What a spec promises for when it names none; all of `platforms` when not given."

@@ -16,7 +16,16 @@ from ortc.project import in_project, module_file
 from ortc.reference.huggingface import GENERATION, TASKS
 from ortc.rules import sources as rules
 from ortc.source import Span
-from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource, SamplesFunction, Teacher
+from ortc.spec import (
+    MIRROR_PROTOCOLS,
+    ExportedProgramSource,
+    HuggingFaceSource,
+    OnnxSource,
+    PyTorchSource,
+    SamplesFunction,
+    Teacher,
+    is_mirror_url,
+)
 from ortc.suggest import closest, listed
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
@@ -133,17 +142,15 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
         return
     if scheme == "package":
         return
-    from fsspec.registry import known_implementations
-
-    if "://" in mirror and scheme.split("::")[-1] in known_implementations:
+    if is_mirror_url(mirror):
         return
-    meant = closest(scheme, [*known_implementations, "path", "package"]) if ":" in mirror else None
+    meant = closest(scheme, [*MIRROR_PROTOCOLS, "path", "package"]) if ":" in mirror else None
     yield Diagnostic(
         rules.MIRROR_SCHEME,
         f"{quoted(mirror)} is not a mirror",
         span,
         f"did you mean `{meant}:`?" if meant else "",
-        help="write `package:module/dir`, `path:dir`, or a URL like `s3://bucket/dir`",
+        help=f"write `package:module/dir`, `path:dir`, or a URL of {listed(MIRROR_PROTOCOLS)}",
     )
 
 

@@ -8,6 +8,7 @@ import rich_click as click
 from ortc.checks import check_spec
 from ortc.cli.options import set_option, trust_options
 from ortc.cli.report import use_color, write
+from ortc.cli.streams import write_raw
 from ortc.diagnostics import Diagnostic, render_text, summary, to_github, to_json
 from ortc.errors import SpecError
 from ortc.excerpt import printable
@@ -34,7 +35,7 @@ def check(specs: tuple[Path, ...], output_format: str, overrides: tuple[str, ...
     if output_format == "json":
         sys.stdout.write(to_json(every))
     elif output_format == "github":
-        sys.stdout.write(to_github(every))
+        write_raw(to_github(every))
     elif output_format == "sarif":
         from ortc.sarif import to_sarif
 

@@ -13,6 +13,7 @@ from ortc.cli.caches import cache_url, open_store
 from ortc.cli.options import output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.report import write
+from ortc.cli.streams import write_raw
 
 if TYPE_CHECKING:
     from ortc.plan import Search
@@ -42,7 +43,7 @@ def plan(
     """Show what `ortc build` would do: each stage cached, or why it will run."""
     resolved, root = prepare(spec, overrides, targets, search=search, variant=variant)
     if print_plan:
-        sys.stdout.write(resolved.to_json())
+        write_raw(resolved.to_json())
         return 0
     from ortc.predict import foresee
 

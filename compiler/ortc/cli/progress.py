@@ -6,6 +6,7 @@ import sys
 import threading
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from ortc.progress import Progress, Step
@@ -21,7 +22,7 @@ class ConsoleProgress(Progress):
         self._open: list[Step] = []
         # Steps may run at the same time.
         self._lock = threading.RLock()
-        self._console.print(f"[bold]{title}[/bold]")
+        self._console.print(f"[bold]{escape(title)}[/bold]")
 
     def started(self, step: Step) -> None:
         with self._lock:
@@ -34,7 +35,7 @@ class ConsoleProgress(Progress):
         with self._lock:
             # Not by value: another step may be about the same.
             self._open = [other for other in self._open if other is not step]
-            self._console.print(f"  {step.stage:<13} {step.subject}  [dim]{outcome}[/dim]")
+            self._console.print(f"  {step.stage:<13} {escape(step.subject)}  [dim]{outcome}[/dim]")
             self._show()
 
     def note(self, text: str) -> None:
@@ -53,7 +54,7 @@ class ConsoleProgress(Progress):
             return
         self.close()
         if self._open:
-            self._status = self._console.status(f"{self._open[-1].stage}: {self._open[-1].subject}")
+            self._status = self._console.status(f"{self._open[-1].stage}: {escape(self._open[-1].subject)}")
             self._status.start()
 
 

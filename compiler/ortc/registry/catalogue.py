@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
 
 from ortc.errors import StageError, UsageError
-from ortc.publish import ATTESTATIONS, MEASUREMENTS
+from ortc.publish import ATTESTATIONS, COMPANIONS, MEASUREMENTS
 from ortc.records import KeptFile
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
 from ortc.registry.storage import Storage
@@ -74,11 +74,25 @@ class Catalogue:
     def events(self, name: str, alias: str) -> list[AliasEvent]:
         """Every change of an alias, in the order that all readers agree on."""
         directory = f"models/{name}/aliases/{alias}"
-        return [self._document(AliasEvent, f"{directory}/{found}") for found in self.storage.names(directory)]
+        events = [
+            (self._document(AliasEvent, f"{directory}/{found}"), found) for found in self.storage.names(directory)
+        ]
+        for event, found in events:
+            if (event.name, event.alias) != (name, alias):
+                raise StageError(
+                    f"{directory}/{found} of the registry {self.storage.name} is of {event.name}@{event.alias}: "
+                    "somebody put it there",
+                    help="remove the file",
+                )
+        return [event for event, _ in events]
 
     def record(self, name: str, version: str, target: str) -> BundleRecord | None:
         """The record of a bundle, if it is registered."""
-        return self.find(BundleRecord, record_path(name, version, target))
+        path = record_path(name, version, target)
+        found = self.find(BundleRecord, path)
+        if found is not None and identity(found) != (name, version, target):
+            raise self._another(path, *identity(found))
+        return found
 
     def companions(self, record: BundleRecord) -> list[CompanionRecord]:
         """What joined a bundle: of every path the newest, by path; no signature of a measurement that was replaced."""
@@ -96,6 +110,15 @@ class Catalogue:
         directory = companions_path(*identity(record))
         # By time, and by name where clocks agree.
         entries = [(self._document(CompanionRecord, f"{directory}/{n}"), n) for n in self.storage.names(directory)]
+        for entry, path in entries:
+            if (entry.name, entry.version, entry.target) != identity(record):
+                raise self._another(f"{directory}/{path}", entry.name, entry.version, entry.target)
+            if entry.file.path.partition("/")[0] not in COMPANIONS:
+                raise StageError(
+                    f"{directory}/{path} of the registry {self.storage.name} is for `{entry.file.path}`, which is no "
+                    "place for what joins a bundle",
+                    help="it was put there by hand or by another program: remove it",
+                )
         ordered = sorted(entries, key=lambda entry: (entry[0].registered, entry[1]))
         return [entry for entry, _ in ordered if entry.manifest_sha256 == record.manifest_sha256]
 
@@ -144,6 +167,12 @@ class Catalogue:
             for found in self.storage.names(directory):
                 if companion := self.find(CompanionRecord, f"{directory}/{found}"):
                     yield companion.file
+
+    def _another(self, path: str, name: str, version: str, target: str) -> StageError:
+        return StageError(
+            f"{path} of the registry {self.storage.name} is of {name} {version} for {target}: somebody put it there",
+            help="do not use what the registry has under that name; remove the file, and register the bundle again",
+        )
 
     def alias_names(self, name: str) -> list[str]:
         """The aliases of a model that were ever set."""

@@ -195,7 +195,13 @@ class Registry(Catalogue):
         with Staging(place) as staging, room(("bundles", place), needed=size):
             for file in files:
                 self._bring(file, staging.directory / file.path, record.stamp)
-            verified(staging.directory, "fast")
+            found = verified(staging.directory, "fast")
+            if (found.name, found.version, found.target) != (name, version, target):
+                raise StageError(
+                    f"the registry {self.storage.name} gave {found.name} {found.version} for {found.target} and not "
+                    f"{name} {version} for {target}",
+                    help="do not use it: somebody put another bundle under that name",
+                )
             staging.commit()
         return place
 

@@ -96,7 +96,8 @@ MIRROR_SCHEME = Rule(
     "mirror-scheme",
     "A mirror of an unknown kind.",
     "A mirror is `package:module/dir` (inside an installed Python package), `path:dir` (under the root of the project) "
-    "or a URL of a file system that fsspec knows, like `s3://bucket/dir`.",
+    "or a URL of a store of files, like `s3://bucket/dir`. Other file systems of fsspec run programs, log in to "
+    "machines or unpack archives, and URLs that combine several are not taken.",
     bad="model:\n  source: huggingface\n  path: examples/bert-base\n"
     "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
     "  mirrors: [s4://models/bert]\n",
