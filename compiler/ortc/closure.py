@@ -33,7 +33,7 @@ DRIVER = frozenset(
         *("context", "store", "records", "blobs", "remote", "places", "secrets", "progress", "pipeline", "workplace"),
         *("fetch", "environment", "disk", "lock", "predict", "closure", "digests", "entrypoint", "resources"),
         *("model_build", "variant_build", "target_build", "target_bundle", "finish", "timing", "search", "refine"),
-        *("teacher", "task_metric", "cpu_check", "sensitivity", "original"),
+        *("teacher", "task_metric", "cpu_check", "instruction_sets", "sensitivity", "original"),
     )
 )
 """Modules that no closure enters. One that defines an action is among the action's roots, and counts by itself."""
@@ -95,6 +95,7 @@ ACTIONS: Mapping[str, Action] = {
     "calibrate": _action("variant_build", "stages.calibrate", "stages.rewrite", *_SAMPLES),
     "verify": _action("variant_build", "samples", *_BUNDLE_RUNS),
     "verify on CPU": _action("cpu_check", "samples", "stages.upcast", *_BUNDLE_RUNS),
+    "verify on AVX2": _action("instruction_sets", "samples", "emulation", *_BUNDLE_RUNS),
     "measure": _action("timing", "samples", "stages.measure", *_BUNDLE_RUNS),
     "start": _action("timing", "samples", "stages.measure", *_BUNDLE_RUNS),
     "sensitivity": _action("sensitivity", "cpu_check", *_SENSITIVITY, *_BUNDLE_RUNS),

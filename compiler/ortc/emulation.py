@@ -73,7 +73,7 @@ def emulation(
         # The prefix is where it looks for the libraries of the other system; all else is this machine's.
         command=(str(emulator), "-L", str(system / "rootfs"), str(interpreter), "-s"),
         environment={"QEMU_CPU": processor, "PYTHONPATH": str(packages / "packages"), "PYTHONNOUSERSITE": "1"},
-        description=f"{processor} emulated by {emulator.name} {_version(emulator)}",
+        description=f"{processor} emulated by {emulator.name} {version(emulator)}",
     )
 
 
@@ -88,7 +88,8 @@ def _emulator(platform: str) -> Path:
     return Path(found)
 
 
-def _version(emulator: Path) -> str:
+def version(emulator: Path) -> str:
+    """The release of QEMU, like `7.2.22`."""
     told = subprocess.run([str(emulator), "--version"], capture_output=True, text=True, check=False).stdout
     found = re.search(r"version (\d[\d.]*)", told)
     return found[1] if found else "of unknown version"

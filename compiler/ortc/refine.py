@@ -11,7 +11,7 @@ from ortc.report import Trade, TradeNode, TradePoint, Verdict
 from ortc.sensitivity import Ladder, Sensitivity, find_sensitivity
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
-from ortc.verdicts import ACCURACY_GATES, ON_CPU, describe
+from ortc.verdicts import ACCURACY_GATES, describe, plain_gate
 
 ATTEMPTS = 6
 """Mixes that are judged, at most."""
@@ -36,7 +36,7 @@ def can_be_refined(entry: Tried) -> bool:
 
 def _is_inexact(verdict: Verdict) -> bool:
     """Of a verdict that failed; of any other, whether it is about accuracy."""
-    return verdict.gate.removesuffix(ON_CPU) in ACCURACY_GATES
+    return plain_gate(verdict.gate) in ACCURACY_GATES
 
 
 def closeness(entry: Tried) -> float:
@@ -149,7 +149,7 @@ def _label(base: Tried, blocks: tuple[str, ...], exclude: tuple[str, ...]) -> st
 def _limits(judged: Iterable[tuple[Verdict, ...]]) -> dict[str, float]:
     """Of each gate that has a least value; what is no number has no cosine, and others of its kind say the limit."""
     return {
-        verdict.gate.removesuffix(ON_CPU): float(verdict.limit.removeprefix(">= "))
+        plain_gate(verdict.gate): float(verdict.limit.removeprefix(">= "))
         for verdicts in judged
         for verdict in verdicts
         if _is_inexact(verdict) and verdict.limit.startswith(">= ")
@@ -167,5 +167,5 @@ def _accuracy(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
                 continue
             # What overflows has no accuracy, and JSON no number for that.
             if math.isfinite(observed):
-                found[verdict.gate.removesuffix(ON_CPU)] = observed
+                found[plain_gate(verdict.gate)] = observed
     return found

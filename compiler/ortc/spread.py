@@ -23,6 +23,8 @@ MIN_RANKED = 10
 """Fewest rows whose order is compared."""
 MAX_RANKED = 4096
 """Most rows whose values are kept to be ranked."""
+AT_ONCE = 2**22
+"""Elements up to which all samples of a run are added at once; logits over a vocabulary have many more."""
 RESOLUTION = 0.05
 """Share of the mean absolute deviation below which an error moves no rank: values that are all but tied have none."""
 CONSTANT = 1e-6
@@ -145,6 +147,15 @@ class Spread:
 
     def add(self, expected: Array, actual: Array, mask: Array | None) -> None:
         """Add what one run gave, of equal shapes and finite at the same places, see `ortc.compare.compare`."""
+        if expected.ndim < 2 or expected.size <= AT_ONCE:
+            self._add(expected, actual, mask)
+            return
+        parts = mask is not None and mask.shape == expected.shape[:2]
+        for row in range(expected.shape[0]):
+            one = slice(row, row + 1)
+            self._add(expected[one], actual[one], mask[one] if parts and mask is not None else mask)
+
+    def _add(self, expected: Array, actual: Array, mask: Array | None) -> None:
         if not expected.size:
             return
         left, right, keep = _rows(expected, actual, mask)

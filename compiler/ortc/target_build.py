@@ -10,6 +10,7 @@ from ortc.context import Context
 from ortc.cpu_check import check_on_cpu
 from ortc.errors import StageError
 from ortc.finish import prepack, tune
+from ortc.instruction_sets import missing_verdicts
 from ortc.mix import MIXED, mix_of
 from ortc.model_build import ModelBuild
 from ortc.plan import Shape, TargetPlan, TuningPlan, digest
@@ -44,6 +45,7 @@ from ortc.verdicts import (
     failure_code,
     foreseen_verdicts,
     parity,
+    plain_gate,
 )
 
 QUICK_STARTS = 3
@@ -334,7 +336,7 @@ class TargetBuilder:
         if not self.builder.runnable:
             return None
         made = [entry for entry in self.failed if entry.key and entry.failed is not None]
-        budgets = [entry for entry in made if entry.failed is not None and entry.failed.gate not in WRONG]
+        budgets = [entry for entry in made if entry.failed is not None and plain_gate(entry.failed.gate) not in WRONG]
         for entry in sorted(budgets, key=lambda entry: entry.made.graph.bytes):
             judged = entry if entry.check is not None else self.builder.judge(replace(entry, verdicts=()))
             if self.builder.is_right(judged):
@@ -372,7 +374,7 @@ class TargetBuilder:
         foreseen = () if self.builder.runnable else foreseen_verdicts(self.target, made.graph.placement)
         known = {verdict.gate for verdict in foreseen}
         unmeasured = (verdict for verdict in self._unmeasured() if verdict.gate not in known)
-        verdicts = (*winner.verdicts, *unmeasured, *foreseen, *timed)
+        verdicts = (*winner.verdicts, *missing_verdicts(self.builder, winner), *unmeasured, *foreseen, *timed)
         selected = Decision(
             variant=chosen.name,
             graph_level=made.level,

@@ -167,6 +167,12 @@ def _verdicts(check: Check, teacher: Teacher, platform: str, metric: float | Non
         held, where = entry.max_abs <= teacher.max_abs, f"output `{entry.output}` at {case}"
         limit = f"<= {teacher.max_abs:.3g}"
         yield verdict("max_abs", held=held, observed=f"{entry.max_abs:.3g}", limit=limit, where=where)
+    single = next(((case, entry) for case, entry in every if entry.values == 1), None)
+    if single is not None and teacher.cosine is not None and teacher.max_abs is None:
+        where = f"output `{single[1].output}` at {single[0]}"
+        observed, limit = "one value a sample, whose cosine is its sign", "limited by `max_abs` besides"
+        yield verdict("cosine", held=False, observed=observed, limit=limit, where=where)
+        return
     if every and teacher.cosine is not None:
         found = [(entry.cosine, case, entry.output) for case, entry in every if entry.cosine is not None]
         # Integers have no direction: they are equal, or judged by `top1_agreement`.

@@ -18,6 +18,7 @@ from ortc.context import Context
 from ortc.crew import Loaded
 from ortc.disk import DiskFullError
 from ortc.errors import NotApplicable, StageError
+from ortc.instruction_sets import check_on_avx2
 from ortc.makers import Makers
 from ortc.model_build import CHECK_PINS, ModelBuild
 from ortc.plan import TargetPlan, TuningPlan, VariantPlan, digest
@@ -284,7 +285,8 @@ class VariantBuilder:
             *entry.verdicts,
             *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
         )
-        return Tried(made=entry.made, key=entry.key, check=check, verdicts=verdicts, lowered=None)
+        found = Tried(made=entry.made, key=entry.key, check=check, verdicts=verdicts, lowered=None)
+        return found if only else check_on_avx2(self, found)
 
     def _check(self, entry: Tried, only: str | None) -> Check:
         made = entry.made

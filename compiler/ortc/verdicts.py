@@ -11,9 +11,16 @@ from ortc.report import Verdict
 EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
 ON_CPU = " on CPU"
 """Ends the name of a gate that was judged on the CPU provider, for a target that this host cannot run."""
+ON_AVX2 = " on AVX2"
+"""Ends the name of a gate that was judged on an emulated processor without VNNI."""
 EMBEDDING_GATES = ("cosine_mean", "cosine_min", "rank_correlation")
 _ANSWERS = ("outputs", "max_abs", "cosine", "relative_error", "nrmse", "spearman", "top1_agreement", "metric")
 ACCURACY_GATES = frozenset({*_ANSWERS, *EMBEDDING_GATES, *(f"teacher {gate}" for gate in _ANSWERS)})
+
+
+def plain_gate(gate: str) -> str:
+    """The name of a gate, wherever it was judged."""
+    return gate.removesuffix(ON_CPU).removesuffix(ON_AVX2)
 
 
 def against(value: float, limit: float, digits: int = 5) -> str:
@@ -64,7 +71,7 @@ def parity(verdicts: tuple[Verdict, ...]) -> str | None:
 
 def failure_code(gates: set[str]) -> int:
     """Exit code when no variant passes, from the gates that they failed."""
-    gates = {gate.removesuffix(ON_CPU) for gate in gates}
+    gates = {plain_gate(gate) for gate in gates}
     if gates <= {"runs", "applies"}:
         return EXIT_STAGE
     # Where one variant is right and only too large or too hungry, the budget is what stands in the way.

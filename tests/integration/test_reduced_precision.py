@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.builds import Build, Compiler
 
+from ortc.host import gpus
+
 pytestmark = pytest.mark.integration
 
 WIDTH, SAMPLES = 32, 96
 OFFSET = 1000.0
 """In one channel of every sample: beside it, a scale for the whole tensor leaves nothing of the others."""
-OPTIONS = ("--variant", "int8-dynamic", "--search", "none")
+OPTIONS = ("-t", "cpu", "--variant", "int8-dynamic", "--search", "none")
+HALF = ("-t", "server-gpu", "--variant", "fp16", "--search", "none")
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -52,7 +55,10 @@ def write(
         "model": {"source": "onnx", "path": f"{name}.onnx"},
         "export": {"opset": 17, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 8}}},
         "accuracy": {"samples": f"{name}.npz"},
-        "targets": {"cpu": {"precision": "int8", "latency_budget": {"p99": "60s"}}},
+        "targets": {
+            "cpu": {"precision": "int8", "latency_budget": {"p99": "60s"}},
+            "server-gpu": {"precision": "fp16", "unmeasured": "allow"},
+        },
     }
     path = root / f"{name}.yaml"
     path.write_text(json.dumps(spec, indent=1), "utf-8")
@@ -136,3 +142,30 @@ def test_weights_that_integers_make_larger_lose(ortc: Compiler, tmp_path: Path) 
     assert decision["outcome"] == "rejected"
     assert decision["reason"].startswith("weights is ")
     assert decision["reason"].endswith("the weights of fp32")
+
+
+@pytest.mark.skipif(bool(gpus()), reason="checked on the CPU provider where there is no GPU")
+def test_half_precision_keeps_scales_and_the_floors_of_norms(ortc: Compiler, tmp_path: Path) -> None:
+    """A factor that float16 does not hold, and a norm that a tiny number keeps away from zero."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["hidden"], name="hidden"),
+        helper.make_node("ReduceL2", ["hidden"], ["length"], name="length", axes=[1], keepdims=1),
+        helper.make_node("Max", ["length", "epsilon"], ["norm"], name="norm"),
+        helper.make_node("Div", ["hidden", "norm"], ["unit"], name="unit"),
+        helper.make_node("Mul", ["unit", "scale"], ["y"], name="scaled"),
+    ]
+    weights = {
+        "weight": random(WIDTH, WIDTH, seed=1),
+        "epsilon": np.array(1e-8, np.float32),
+        "scale": np.array(1e5, np.float32),
+    }
+    x = random(SAMPLES, WIDTH)
+    x[3] = 0
+    path = write(tmp_path, "scaled", nodes, weights, {"x": x}, output=(TensorProto.FLOAT, [WIDTH]))
+    built = ortc.build(path, *HALF, output=tmp_path / "dist").succeeded()
+    found = verdicts(built, "scaled")
+    for gate in ("cosine", "relative_error", "nrmse"):
+        assert found[f"{gate} on CPU"]["outcome"] == "pass"
+    assert float(found["relative_error on CPU"]["observed"]) < 0.01
+    manifest = json.loads((built.bundle("scaled", "server-gpu") / "manifest.json").read_text("utf-8"))
+    assert all(golden["tolerance"]["outputs"]["y"]["max_abs"] < 1e5 for golden in manifest["golden"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ortc import spread
 from ortc.spread import MIN_RANKED, OutputError, Spread, Spreads
 
 RANDOM = np.random.default_rng(7)
@@ -16,10 +17,10 @@ RANDOM = np.random.default_rng(7)
 
 def errors(*pairs: Any, mask: Any = None) -> OutputError:
     """Of runs, each what was expected and what was found."""
-    spread = Spread("y")
+    collected = Spread("y")
     for expected, actual in pairs:
-        spread.add(np.asarray(expected), np.asarray(actual), mask)
-    found = spread.result()
+        collected.add(np.asarray(expected), np.asarray(actual), mask)
+    found = collected.result()
     assert found is not None
     return found
 
@@ -121,6 +122,19 @@ def test_few_rows_have_no_ranks_and_many_are_bounded() -> None:
     assert errors((few, few)).spearman is None
     many = normal(10_000, 1)
     assert errors((many, many)).spearman == 1.0
+
+
+def test_large_outputs_are_added_sample_by_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = normal(4, 6, 8)
+    y = x + 0.1 * normal(4, 6, 8)
+    mask = np.ones((4, 6), np.int64)
+    mask[1, 3:] = 0
+    whole = errors((x, y), mask=mask)
+    monkeypatch.setattr(spread, "AT_ONCE", 10)
+    parts = errors((x, y), mask=mask)
+    assert parts.rows == whole.rows == 21
+    assert parts.nrmse == pytest.approx(whole.nrmse)
+    assert parts.scale == pytest.approx(whole.scale)
 
 
 def test_half_precision_answers() -> None:

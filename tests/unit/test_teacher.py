@@ -80,3 +80,17 @@ def test_a_broken_limit_is_a_matter_of_accuracy() -> None:
 def test_some_limit_is_needed() -> None:
     with pytest.raises(ValidationError, match="give at least one of `max_abs`, `cosine`"):
         Teacher.model_validate({"model": MODEL})
+
+
+def test_a_cosine_alone_says_nothing_of_one_value() -> None:
+    found = check(difference(), difference(values=1, cosine=1.0, max_abs=9.0))
+    verdict = judge(found, cosine=0.9)["teacher cosine"]
+    assert (verdict.outcome, verdict.observed) == ("fail", "one value a sample, whose cosine is its sign")
+    assert judge(found, cosine=0.9, max_abs=10.0)["teacher cosine"].outcome == "pass"
+
+
+def test_integers_are_the_teachers_or_agree_as_far_as_the_spec_says() -> None:
+    found = check(difference(), difference(cosine=None, max_abs=1.0, top1=0.9, labels=10))
+    assert judge(found, cosine=0.9)["teacher outputs"].outcome == "fail"
+    assert judge(found, top1_agreement=0.8)["teacher top1_agreement"].outcome == "pass"
+    assert judge(found, top1_agreement=0.95)["teacher top1_agreement"].outcome == "fail"
