@@ -31,6 +31,18 @@ def read_arrays(path: Path) -> Arrays:
     raise ValueError("a single array, and no .npz file with names")
 
 
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays of an .npz file by name; what the arrays hold is not read."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            with archive.open(name) as member:
+                version = np.lib.format.read_magic(member)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shapes[name.removesuffix(".npy")] = read(member)[0]
+    return shapes
+
+
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays to an .npz file; equal arrays give equal bytes.
 

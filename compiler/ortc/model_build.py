@@ -15,6 +15,7 @@ from ortc.accuracy import accuracy_verdicts
 from ortc.arrays import Array, write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.closure import code_of
+from ortc.confirm import confirmed
 from ortc.context import Context, T, error_data, is_deterministic
 from ortc.errors import AccuracyError, StageError
 from ortc.matrix import without_largest
@@ -87,6 +88,7 @@ def build_model(context: Context) -> ModelBuild:
             factory = _factory(exported, plan, samples)
             inputs = reference_inputs(context, samples_sha256)
             cases = _reference_cases(context, exported, factory, inputs)
+            exported = confirmed(exported, cases)
             cases = with_teacher(context, exported, cases, teacher_inputs(context, inputs))
             material = Material(
                 plan=plan,

@@ -139,3 +139,20 @@ def test_a_declared_input_with_a_default_stays_an_input(tmp_path: Path) -> None:
 def test_before_ir_4_initializers_are_no_inputs(tmp_path: Path) -> None:
     exported = imported(scaled(opset=8, ir_version=3), tmp_path, 9)
     assert ([tensor.name for tensor in exported.inputs], exported.inputs_left_out) == (["x"], ())
+
+
+@pytest.mark.parametrize("declared", [[7, 9], ["batch", 2, 2], ["other", "batch"], [None, None], None])
+def test_declared_output_shapes_are_not_believed(declared: Any, tmp_path: Path) -> None:
+    made = scaled()
+    made.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, declared))
+    inner = onnx.helper.make_tensor_value_info("product", onnx.TensorProto.FLOAT, [3, 3])
+    made.graph.value_info.append(inner)
+    assert imported(made, tmp_path, 17).outputs[0].shape == ("batch", 2)
+
+
+def test_the_rank_of_an_output_that_nothing_follows_for_is_the_declared_one(tmp_path: Path) -> None:
+    made = model([node("Reshape", "x shape", "y")], LINEAR | {"shape": ["rank"]}, {"y": [1, 2, 4]})
+    made.graph.input[1].type.tensor_type.elem_type = onnx.TensorProto.INT64
+    made.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 3
+    exported = imported(made, tmp_path, 17)
+    assert exported.outputs[0].shape == (None, None, None)

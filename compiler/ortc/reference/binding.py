@@ -136,9 +136,7 @@ def _by_position(parameters: tuple[Parameter, ...], names: tuple[str, ...]) -> B
             help=_HELP,
         )
     taken = ", ".join(entry.name for entry in positional[: len(names)]) or f"*{_starred(parameters)}"
-    note = (
-        f"inputs are passed by position, as forward() has no parameters of their names: {', '.join(names)} to {taken}"
-    )
+    note = f"forward() has no parameters of the inputs' names, so that they are passed in order: {', '.join(names)} to "
     return Binding(IN_ORDER.call, notes=(note + taken,), left_out=_optional(positional[len(names) :]))
 
 

@@ -131,6 +131,32 @@ def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[
             )
 
 
+def infer_shapes(model: ir.Model) -> None:
+    """Replace declared shapes by those that follow from the inputs: what writers of files declare need not be so.
+
+    An output whose rank does not follow keeps its declared rank, with unknown dimensions.
+    """
+    import onnx_ir as ir
+    from onnx_ir.passes.common import ShapeInferencePass
+
+    ranks = {value: None if value.shape is None else len(value.shape) for value in model.graph.outputs}
+    given = set(model.graph.inputs)
+    for value in (*(output for node in nodes(model) for output in node.outputs), *_inner_inputs(model)):
+        if value not in given:
+            value.shape = None
+    # An operator that inference does not know must not keep the others from it.
+    ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for value, rank in ranks.items():
+        if value.shape is None and rank is not None:
+            value.shape = ir.Shape([None] * rank)
+
+
+def _inner_inputs(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in graphs(model):
+        if graph is not model.graph:
+            yield from graph.inputs
+
+
 def strip(model: ir.Model) -> None:
     """Remove what differs between machines and serves nobody: stack traces, paths, doc strings."""
     import onnx_ir as ir

@@ -19,6 +19,7 @@ from ortc.stages.graph import (
     check_file,
     count_operators,
     differently_defined,
+    infer_shapes,
     name_dimensions,
     output_info,
     strip,
@@ -52,6 +53,7 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     strip(model)
     model.ir_version = plan.ir_version
     name_dimensions(model, inputs, plan.axes)
+    infer_shapes(model)
     gelu(model)
     write(model, output)
     check_file(output / MODEL_FILE, "ONNX source")
