@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ortc.digests import sha256_file
 from ortc.disk import full, is_full, temporary
 from ortc.errors import StageError
+from ortc.external_data import copy, data_file, load_graph, locations, refuse_pointer
 from ortc.model_files import package_directories, refuse, unwanted, visible
 from ortc.plan import Frozen, SourcePlan
 from ortc.repository import ADAPTER, Repository, of_directories
@@ -97,38 +98,34 @@ def _local(name: str, declared: str | None, root: Path, work: Path) -> Fetched:
     if not path.is_file():
         raise StageError(f"`{name}` does not exist", help=f"paths of a spec resolve against its root, {root}")
     _check_suffix(name)
+    refuse_pointer(path, name)
+    if path.suffix == ".onnx":
+        return _graph(path, name, declared, root, work)
     found = sha256_file(path)
     if declared is not None and found != declared:
         raise StageError(f"`{name}` was refused: {_difference(declared, found, path, root)}")
-    files = [FetchedFile(name=path.name, sha256=found, origin=f"path:{name}")]
     _link(path, work, path.name)
-    if path.suffix == ".onnx":
-        for extra in _external_data(path):
-            files.append(FetchedFile(name=extra.name, sha256=sha256_file(extra), origin=f"path:{name}"))
-            _link(extra, work, extra.name)
+    return Fetched(directory=work, files=(FetchedFile(name=path.name, sha256=found, origin=f"path:{name}"),))
+
+
+def _graph(path: Path, name: str, declared: str | None, root: Path, work: Path) -> Fetched:
+    """Copies of an ONNX file and its external data: readers refuse data through links, and copies do not change.
+
+    Raises:
+        StageError: the file is not the declared one, or its data is not where it may be.
+    """
+    own = work / path.name
+    found = copy(path, own)
+    if declared is not None and found != declared:
+        raise StageError(f"`{name}` was refused: {_difference(declared, found, path, root)}")
+    files = [FetchedFile(name=path.name, sha256=found, origin=f"path:{name}")]
+    for location in locations(load_graph(own)):
+        extra, target = data_file(path, location), work / location
+        if target.exists():
+            continue  # two spellings of one file, or the graph itself
+        refuse_pointer(extra, location)
+        files.append(FetchedFile(name=location, sha256=copy(extra, target), origin=f"path:{name}"))
     return Fetched(directory=work, files=tuple(files))
-
-
-def _external_data(path: Path) -> Iterator[Path]:
-    """Files beside an ONNX graph that hold its weights."""
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except DecodeError as error:
-        raise StageError(f"`{path.name}` is no ONNX file: {error}") from error
-    names = {
-        entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    for name in sorted(names):
-        if "/" in name or not (path.parent / name).is_file():
-            raise StageError(f"`{path.name}` keeps weights in `{name}`, which is not beside it")
-        yield path.parent / name
 
 
 def _huggingface(source: HuggingFaceSource, root: Path, store: Store, work: Path) -> Fetched:
@@ -180,6 +177,7 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
         if not path.is_file():
             raise StageError(f"`{source.path}` has no `{name}`")
         _check_suffix(name)
+        refuse_pointer(path, f"{source.path}/{name}")
         found = sha256_file(path)
         if (declared := source.files.get(name)) is not None and found != declared:
             raise StageError(f"`{source.path}/{name}` was refused: {_difference(declared, found, path, root)}")

@@ -158,7 +158,7 @@ class OnnxSource(Model):
 
     source: Literal["onnx"] = Field(description="Where the model comes from.")
     path: RelativePath = Field(
-        description="The .onnx file; external data lies beside it. May hold `${env:NAME}`.",
+        description="The .onnx file; external data is beside it or below its directory. May hold `${env:NAME}`.",
         json_schema_extra=_FROM_ENVIRONMENT,
     )
     sha256: Sha256 | None = Field(default=None, description="Digest of the .onnx file.")

@@ -155,3 +155,22 @@ def test_a_file_of_a_newer_opset_than_the_runtime_reads(ortc: Compiler, write_sp
     assert "use `opset: 26`" in built.failed(3)
     spec = onnx_spec(tmp_path, write_spec, made, opset=26)
     ortc.build(spec, *PLAIN, output=tmp_path / "dist", cwd=tmp_path).succeeded()
+
+
+def test_external_data_builds(ortc: Compiler, write_spec: WriteSpec, tmp_path: Path) -> None:
+    """Weights in a subdirectory, and an output shape that is not so, ship as one graph and as the shape that is."""
+    weights = RANDOM.random((4, 3), np.float32)
+    made = model([node("MatMul", "x w", "y")], _SMALL, {"y": [1, 7]}, {"w": weights})
+    spec = onnx_spec(tmp_path, write_spec, made)
+    (tmp_path / "weights").mkdir()
+    path = tmp_path / "file.onnx"
+    onnx.save(made, path, save_as_external_data=True, location="weights/w.bin", size_threshold=0)
+    built = ortc.build(spec, *PLAIN, output=tmp_path / "dist", cwd=tmp_path).succeeded()
+    bundle = built.bundle("small", "cpu")
+    assert sorted(file.name for file in (bundle / "model").iterdir()) == ["model.onnx"]
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    assert manifest["outputs"][0]["shape"] == ["batch", 3]
+    assert [file["name"] for file in manifest["provenance"]["files"]] == ["file.onnx", "weights/w.bin"]
+    golden = bundle / "golden"
+    inputs, outputs = (read_arrays(golden / f"0.{kind}.npz") for kind in ("inputs", "outputs"))
+    np.testing.assert_allclose(outputs["y"], inputs["x"] @ weights, rtol=1e-5)

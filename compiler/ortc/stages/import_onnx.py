@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.errors import StageError
+from ortc.external_data import load_attributes, load_graph
 from ortc.onnx_header import DEFAULTS_IR
 from ortc.plan import ExportPlan, InputPlan
 from ortc.spec import LEAST_OPSET
@@ -40,12 +41,13 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     Raises:
         StageError: the graph cannot be converted to the opset, or its inputs do not fit the declared ones.
     """
-    import onnx_ir as ir
-    from onnx_ir.passes.common import InlinePass
+    from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
-    model = ir.load(path)
+    model = _load(path)
     left_out = _drop_defaults(model, plan)
     InlinePass()(model)
+    # Weights are found among initializers, by quantization and by everything else.
+    LiftConstantsToInitializersPass()(model)
     model, conversion = _convert(model, plan)
     inputs = plan.inputs or _declared_inputs(model, plan)
     _order_inputs(model, inputs)
@@ -69,6 +71,17 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
         conversion=conversion,
         inputs_left_out=left_out,
     )
+
+
+def _load(path: Path) -> ir.Model:
+    """The model of a file; initializers that are kept in other files are read when they are needed."""
+    import onnx_ir as ir
+
+    proto = load_graph(path)
+    load_attributes(proto, path.parent)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
 
 
 def _drop_defaults(model: ir.Model, plan: ExportPlan) -> tuple[str, ...]:
