@@ -2,20 +2,22 @@
 
     python runtime/server.py --host 0.0.0.0 --port 8080
 
-Every file is hashed and every golden case run before the socket opens. Routes, NAME being the bundle's name:
+The socket opens first; the server is ready once every file is hashed and every golden case run. Routes, NAME being the
+bundle's name:
 
     GET  /v2                       server metadata
     GET  /v2/health/live           200 while the process answers
-    GET  /v2/health/ready          200 while requests are served, 503 from SIGTERM on
+    GET  /v2/health/ready          200 while requests are served, 503 before, and from SIGTERM on
     GET  /v2/models/NAME           the interface; /v2/models/NAME/ready; both also under /versions/VERSION
     POST /v2/models/NAME/infer     {"inputs": [{"name", "shape", "datatype", "data"}], "outputs": [{"name"}], "id"}
     GET  /metrics                  Prometheus
     GET  /openapi.json             this interface, with the model's inputs
 
 With --repository DIRECTORY, bundles below it for the same target are served too, each loaded when it is first asked
-for, and /v2/repository/index, /v2/repository/models/NAME/load and .../unload answer.
+for, and /v2/repository/index, /v2/repository/models/NAME/load and .../unload answer to who has the admin token.
 
-The log is one JSON object a line on stderr. SIGTERM: not ready, running requests end, exit 0. Exit codes otherwise:
+The log is one JSON object per line on stderr. SIGTERM and SIGHUP: not ready, running requests end, exit 0. Exit codes
+otherwise:
 those of loader.py; 12 for a bundle that is not fit to serve, 14 for a model beyond --model-memory-bytes or
 --device-memory-bytes. Needs the packages of requirements.txt.
 """
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +35,10 @@ from typing import TYPE_CHECKING
 if __name__ == "__main__":
     # As in loader.py: no threads for BLAS, which nothing here uses.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # The kernel throws signals away that the first process of a container takes no notice of. Until the server can
+    # drain there is nothing to drain.
+    for _number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(_number, lambda *_: os._exit(0))
 
 from loader import BundleError, RuntimeVersionError, failure
 
@@ -83,7 +90,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--allow-unfit", action="store_true", help="serve a bundle that is marked unfit to serve")
     add("--nan", choices=("raise", "allow"), default="raise", help="raise: refuse NaN where the golden cases have none")
     number("--max-body-bytes", int, 1, 16 * 2**20, "of one request; default 16 MiB")
-    number("--max-buffered-bytes", int, 1, 256 * 2**20, "of all requests under way; default 256 MiB")
+    number(
+        "--max-buffered-bytes",
+        int,
+        1,
+        None,
+        "of all requests and unread answers; default 256 MiB, or half of what the container has left",
+    )
+    number("--max-connections", int, 1, 1024, "of each protocol; default 1024, or what descriptors and memory allow")
     number("--request-seconds", float, 0.001, 30.0, "from the head of a request to its answer; default 30")
     number("--queue-size", int, 0, 128, "requests that may wait for a run before others get 429; default 128")
     number(
@@ -94,7 +108,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     number("--drain-seconds", float, 0, 30.0, "longest wait for running requests; default 30")
     number("--shutdown-delay-seconds", float, 0, 0.0, "serve on after SIGTERM, not ready, for as long; default 0")
     add("--repository", metavar="DIRECTORY", help="serve other bundles below it, too; allows to load and unload")
-    add("--preload", action="append", default=[], metavar="NAME", help="of the repository, before the socket opens")
+    add("--preload", action="append", default=[], metavar="NAME", help="of the repository, before the server is ready")
+    add(
+        "--admin-token-file", metavar="FILE", help="the token that lists, loads and unloads models; or ORTC_ADMIN_TOKEN"
+    )
     number("--model-memory-bytes", int, 1, None, "all models together; the one used last is evicted last")
     number(
         "--device-memory-bytes", int, 1, None, "the same of the GPU's memory; default: what is free there at the start"
@@ -106,6 +123,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _options(arguments: argparse.Namespace) -> Options:
     from serving.app import Limits
+    from serving.guard import Guard
     from serving.models import Settings
     from serving.process import Options
 
@@ -124,13 +142,20 @@ def _options(arguments: argparse.Namespace) -> Options:
             batch_delay=arguments.max_queue_delay_us / 1e6,
             slow_seconds=None if arguments.slow_run_ms is None else arguments.slow_run_ms / 1000,
         ),
-        limits=Limits(arguments.max_body_bytes, arguments.max_buffered_bytes, arguments.request_seconds),
+        limits=Limits(
+            arguments.max_body_bytes,
+            arguments.max_buffered_bytes or Limits.all_body_bytes,
+            arguments.request_seconds,
+            arguments.max_connections,
+            fixed=arguments.max_buffered_bytes is not None,
+        ),
         drain_seconds=arguments.drain_seconds,
         shutdown_delay=arguments.shutdown_delay_seconds,
         repository=None if arguments.repository is None else Path(arguments.repository),
         preload=tuple(arguments.preload),
         model_memory=arguments.model_memory_bytes,
         device_memory=arguments.device_memory_bytes,
+        guard=Guard.of(arguments.host, arguments.admin_token_file),
         log_requests=arguments.log_requests,
         trace=arguments.trace,
     )

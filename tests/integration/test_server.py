@@ -44,8 +44,9 @@ def answer_to(ids: Any, mask: Any) -> Any:
     return table()[np.asarray(ids)] * np.asarray(mask)[:, :, None].astype(np.float32)
 
 
-def test_what_was_loaded_is_logged_before_the_socket_opens(server: Running) -> None:
-    loaded, serving = server.events
+def test_what_was_loaded_is_logged_before_it_is_served(server: Running) -> None:
+    listening, loaded, serving = server.events
+    assert (listening["event"], listening["url"]) == ("listening", serving["url"])
     assert loaded["event"] == "loaded"
     assert loaded["golden"][0]["max_abs"] == 0
     assert serving["url"] == f"http://127.0.0.1:{server.port}"
@@ -278,19 +279,41 @@ def test_a_body_that_does_not_arrive_is_refused(server_bundle: Path) -> None:
         running.stop()
 
 
-def test_all_bodies_together_are_bounded(server_bundle: Path) -> None:
+def announced(length: int) -> bytes:
+    """The head of a request whose body has so many bytes."""
+    return b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (LINEAR.encode(), length)
+
+
+def test_only_bytes_that_arrived_count(server_bundle: Path) -> None:
+    """Forty clients announce ten times the bound: a real request has room."""
     content, headers = rows()
-    half = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{" % LINEAR.encode()
-    # The slow client has until the end of the test, however long that takes.
-    with serve(server_bundle, "--request-seconds", "1000", "--max-buffered-bytes", "1000") as running:
-        with socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as slow:
-            slow.sendall(half)
-            status, found = 200, dict[str, str]()
-            while status == 200:  # until the server has read the head of the slow request
+    with serve(server_bundle, "--max-buffered-bytes", "4096") as running, contextlib.ExitStack() as stack:
+        for _ in range(40):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS))
+            silent.sendall(announced(4000) + b"{")
+        for _ in range(20):
+            assert running.exchange("POST", LINEAR, content, headers)[0] == 200
+        running.process.kill()
+
+
+def test_a_body_that_does_not_go_on_makes_room(server_bundle: Path) -> None:
+    content, headers = rows()
+    arguments = ("--request-seconds", "1000", "--max-buffered-bytes", "1000")
+    with (
+        serve(server_bundle, *arguments) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as slow,
+    ):
+        slow.sendall(announced(900) + b" " * 899)
+        statuses = set[int]()
+        with slow.makefile("rb") as answer:
+            reader = threading.Thread(target=lambda: statuses.add(int(answer.readline().split()[1])))
+            reader.start()
+            while reader.is_alive():
                 status, found, _ = running.exchange("POST", LINEAR, content, headers)
-            assert (status, found["retry-after"]) == (503, "1")
-        while running.exchange("POST", LINEAR, content, headers)[0] != 200:
-            pass
+                assert status == 200 or (status, found["retry-after"]) == (503, "1")
+            reader.join()
+        assert statuses == {408}
+        assert running.exchange("POST", LINEAR, content, headers)[0] == 200
         running.stop()
 
 
@@ -421,6 +444,7 @@ def serve_unfit(bundle: Path) -> Iterator[int]:
     with start(bundle, "--allow-unfit") as process:
         try:
             assert process.stderr is not None
+            assert json.loads(process.stderr.readline())["event"] == "listening"
             assert process.stderr.readline().startswith("warning: ")
             assert json.loads(process.stderr.readline())["fit_to_serve"] is False
             yield int(json.loads(process.stderr.readline())["url"].rpartition(":")[2])

@@ -40,6 +40,10 @@ class Running:
         place: str = self.events[-1]["grpc"]
         return place
 
+    @property
+    def grpc_port(self) -> int:
+        return int(self.grpc.rpartition(":")[2])
+
     def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, Any]:
         status, _, content = self.exchange(method, path, body, headers)
         return status, json.loads(content)

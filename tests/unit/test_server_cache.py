@@ -13,6 +13,7 @@ import pytest
 from tests.support import bundles
 
 cache_module = bundles.runtime_module("serving.cache")
+catalogue = bundles.runtime_module("serving.catalogue")
 models = bundles.runtime_module("serving.models")
 loader = bundles.runtime_module("loader")
 SECONDS = 60
@@ -35,21 +36,23 @@ class Store:
     def __init__(self, sizes: dict[str, int] | None = None) -> None:
         self.opened: list[Thing] = []
         self.sizes = sizes or {}
-        self.failing: set[str] = set()
+        self.failing: set[str] = set()  # names, or names and versions
+        self.tried = 0
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, known: cache_module.Known) -> Thing:
+    def __call__(self, known: catalogue.Known) -> Thing:
         assert self.gate.wait(SECONDS)
-        if known.name in self.failing:
+        self.tried += 1
+        if {known.name, f"{known.name}:{known.version}"} & self.failing:
             raise loader.GoldenError("wrong answers")
         size = self.sizes.get(known.name, 10)
         self.opened.append(Thing(known.name, known.version, size, known.device_bytes))
         return self.opened[-1]
 
 
-def known(name: str, version: str = "1", size: int = 1) -> cache_module.Known:
-    return cache_module.Known(name, version, Path("/nowhere"), size)
+def known(name: str, version: str = "1", size: int = 1) -> catalogue.Known:
+    return catalogue.Known(name, version, Path("/nowhere"), size)
 
 
 def made(store: Store, *names: str, budget: int | None = None) -> cache_module.ModelCache:
@@ -61,7 +64,7 @@ def made(store: Store, *names: str, budget: int | None = None) -> cache_module.M
 def test_versions_are_ordered_as_people_do() -> None:
     ordered = ["0.9", "1.0.0-alpha", "1.0.0-rc.1", "1.0.0-rc.2", "1.0.0", "1.0.0.1", "1.0.2", "1.0.10", "2", "10"]
     shuffled = ordered[::-1]
-    assert sorted(shuffled, key=cache_module.version_key) == ordered
+    assert sorted(shuffled, key=catalogue.version_key) == ordered
 
 
 def test_a_thing_is_opened_once_however_many_ask() -> None:
@@ -145,7 +148,136 @@ def test_a_new_version_takes_over_when_it_is_loaded_and_not_before() -> None:
     assert cache.lease("a").loaded.version == "1"
     cache.load("a", newest=True)
     assert cache.lease("a").loaded.version == "2"
-    assert cache.lease("a", "1").loaded.version == "1"
+    assert cache.lease("a", "1") is None  # to be loaded again
+
+
+def test_a_version_that_was_never_loaded_takes_over_from_no_loaded_one() -> None:
+    """A corrupt newer bundle appears, and the repository is listed: the model that works goes on."""
+    store = Store()
+    store.failing.add("a:2")
+    cache = made(store, "a:1")
+    cache.load("a", for_request=True)
+    cache.learn([known("a", "1"), known("a", "2")])
+    assert cache.lease("a").loaded.version == "1"
+    with pytest.raises(loader.GoldenError):
+        cache.load("a", newest=True)
+    assert cache.lease("a").loaded.version == "1"
+    store.failing.clear()
+    cache.load("a", newest=True)
+    assert cache.lease("a").loaded.version == "2"
+
+
+def test_a_loaded_model_outlives_the_directory_that_it_came_from() -> None:
+    cache = made(Store(), "a:1", "b:1")
+    cache.load("a", newest=True)
+    cache.learn([])
+    assert cache.lease("a").loaded.version == "1"
+    with pytest.raises(cache_module.UnknownModelError):
+        cache.lease("b")
+
+
+def test_an_older_version_leaves_when_a_newer_one_takes_over() -> None:
+    store = Store()
+    cache = made(store, "a:1", "a:2", "b:1")
+    cache.load("b")
+    cache.load("a", "1")
+    lease = cache.lease("a")
+    cache.load("a", newest=True)
+    assert [thing.closed for thing in store.opened] == [0, 0, 0]  # a request still runs on it
+    cache.release(lease)
+    assert [(thing.name, thing.version, thing.closed) for thing in store.opened] == [
+        ("b", "1", 0), ("a", "1", 1), ("a", "2", 0)
+    ]  # fmt: skip
+
+
+def test_an_older_version_that_requests_name_stays_until_it_is_unloaded() -> None:
+    store = Store()
+    cache = made(store, "a:1", "a:2")
+    cache.load("a", "1")
+    cache.release(cache.lease("a", "1"))
+    cache.load("a", newest=True)
+    assert [thing.closed for thing in store.opened] == [0, 0]
+    cache.unload("a", "1")
+    assert [thing.closed for thing in store.opened] == [1, 0]
+    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+        cache.lease("a", "1")
+    assert cache.lease("a").loaded.version == "2"
+
+
+def test_the_version_that_is_unloaded_is_no_longer_the_one_for_all() -> None:
+    store = Store()
+    cache = made(store, "a:1", "a:2")
+    cache.load("a", "1")
+    cache.lease("a", "1")
+    cache.load("a", newest=True)
+    cache.unload("a", "2")
+    assert cache.lease("a").loaded.version == "1"
+    cache.unload("a", "1")
+    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+        cache.lease("a")
+    with pytest.raises(cache_module.UnknownModelError):
+        cache.unload("a", "3")
+    cache.load("a", newest=True)
+    assert cache.lease("a").loaded.version == "2"
+
+
+def test_a_model_that_is_unloaded_while_it_is_loaded_is_not_kept() -> None:
+    store = Store()
+    store.gate.clear()
+    cache = made(store, "a")
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(cache.load, "a")
+        while cache.states()[0].state != "LOADING":
+            time.sleep(0.001)
+        cache.unload("a")
+        store.gate.set()
+        loading.result(SECONDS)
+    assert store.opened[0].closed == 1
+    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+        cache.lease("a")
+
+
+def test_requests_do_not_repeat_a_load_that_failed_at_once() -> None:
+    now = [0.0]
+    store = Store()
+    store.failing.add("a")
+    cache = cache_module.ModelCache(store, clock=lambda: now[0])
+    cache.learn([known("a")])
+    pauses = []
+    for _ in range(12):
+        with pytest.raises(loader.GoldenError):
+            cache.load("a", for_request=True)
+        tried = store.tried
+        for _ in range(10):
+            with pytest.raises(cache_module.FailedBeforeError, match="wrong answers") as caught:
+                cache.load("a", for_request=True)
+        assert store.tried == tried
+        pauses.append(caught.value.seconds)
+        now[0] += caught.value.seconds
+    assert pauses == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
+    store.failing.clear()
+    cache.load("a")  # by hand: at once
+    assert cache.lease("a") is not None
+
+
+def test_a_bundle_that_was_replaced_is_tried_at_once() -> None:
+    store = Store()
+    store.failing.add("a")
+    cache = made(store, "a")
+    with pytest.raises(loader.GoldenError):
+        cache.load("a", for_request=True)
+    store.failing.clear()
+    cache.learn([known("a")])
+    with pytest.raises(cache_module.FailedBeforeError):
+        cache.load("a", for_request=True)
+    cache.learn([catalogue.Known("a", "1", Path("/nowhere"), 1, stamp=(1, 2, 3))])
+    cache.load("a", for_request=True)
+
+
+def test_only_models_that_are_there_are_labels_of_metrics() -> None:
+    cache = made(Store(), "a:1", "a:2")
+    found = [cache.labels(*asked) for asked in (("a", None), ("a", "1"), ("a", "9"), ("x" * 5000, "1"))]
+    assert found == [("a", "2"), ("a", "1"), ("a", ""), ("", "")]
 
 
 def test_the_version_that_took_over_stays_the_one_when_it_is_evicted() -> None:
@@ -210,7 +342,7 @@ def test_bundles_are_found_by_their_target(tmp_path: Path) -> None:
     write("endless", model={"bytes": math.inf})
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep/manifest.json").write_text("[" * 100_000)
-    found = cache_module.find_bundles(tmp_path, "cpu")
+    found = catalogue.find_bundles(tmp_path, "cpu")
     assert {key: bundle.path.relative_to(tmp_path).as_posix() for key, bundle in found.items()} == {
         ("a", "1"): "a/1/cpu",
         ("a", "2"): "a/2/cpu",
@@ -221,7 +353,7 @@ def test_bundles_are_found_by_their_target(tmp_path: Path) -> None:
 def on_device(store: Store, sizes: dict[str, int], **budgets: int) -> cache_module.ModelCache:
     """Models that take so much of a device, in the order that they are loaded in; 10 bytes of the host each."""
     cache = cache_module.ModelCache(store, **budgets)
-    cache.learn([cache_module.Known(name, "1", Path("/nowhere"), 1, size) for name, size in sizes.items()])
+    cache.learn([catalogue.Known(name, "1", Path("/nowhere"), 1, size) for name, size in sizes.items()])
     return cache
 
 
@@ -337,7 +469,7 @@ def test_a_model_that_fails_to_close_leaves_all_the_same(monkeypatch: pytest.Mon
 def test_a_limit_above_the_budget_is_no_need(budget: int | None, taken: int) -> None:
     store = Store()
     cache = cache_module.ModelCache(store, device_budget=budget)
-    cache.learn([cache_module.Known("a", "1", Path("/nowhere"), 1, 500, True)])
+    cache.learn([catalogue.Known("a", "1", Path("/nowhere"), 1, 500, True)])
     cache.load("a")
     assert cache.states()[0].device_bytes == taken
 
@@ -384,7 +516,7 @@ def test_what_a_bundle_takes_of_a_device(
     bundles.write_json(root / "measurements/untimed.json", {"numbers": None})
     (root / "measurements/torn.json").write_text("{")
     (root / "measurements/deep.json").write_text("[" * 100_000)
-    assert cache_module.device_need(root, 1234) == need
+    assert catalogue.device_need(root, 1234) == need
 
 
 @pytest.mark.parametrize(("left", "taken"), [(0, 100), (40, 60), (None, 5)])
@@ -397,7 +529,7 @@ def test_what_a_model_took_is_by_how_much_less_is_free(
     monkeypatch.setattr(models, "gpu_of", lambda _: 0)
     monkeypatch.setattr(models.nvml, "free_bytes", lambda _: next(told))
     opener = models.Opener(bundles.runtime_module("serving.metrics").Metrics(), models.Settings())
-    served = opener(cache_module.Known("linear", "1", root, 1, 5))
+    served = opener(catalogue.Known("linear", "1", root, 1, 5))
     try:
         assert served.device_bytes == taken
     finally:

@@ -226,7 +226,7 @@ def test_what_must_not_be_batched_is_refused(tmp_path: Path, change: dict[str, A
 
 
 def test_answers_do_not_wait_for_acknowledgements() -> None:
-    listener = bundles.runtime_module("serving.process")._listen("127.0.0.1", 0)
+    listener = bundles.runtime_module("serving.sockets").listen("127.0.0.1", 0)
     with listener:
         # By this asyncio decides whether it turns Nagle's algorithm off.
         assert listener.proto == socket.IPPROTO_TCP

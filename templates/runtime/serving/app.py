@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,15 @@ from typing import TypeVar
 from loader import Arrays, BundleError, InputError, NumericsError
 
 from serving import logs
-from serving.cache import BudgetError, Lease, ModelCache, UnknownModelError
+from serving.cache import BudgetError, FailedBeforeError, Lease, ModelCache, UnknownModelError
+from serving.connection import Connection
+from serving.errors import RefusedError
+from serving.memory import Hold, Memory
 from serving.metrics import Metrics
 from serving.models import Served
-from serving.protocol import RefusedError, Request
+from serving.protocol import Request
+from serving.sockets import Connections
+from serving.threads import in_thread
 from serving.tracing import Span, Tracing
 
 REQUEST_ID = re.compile(rb"[!-~]{1,128}")
@@ -28,11 +33,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may cost: bytes of its body, of all bodies at once, and seconds until its answer."""
+    """What a request may cost: bytes of its body, of all bodies and answers at once, and seconds until its answer."""
 
     body_bytes: int = 16 * 2**20
     all_body_bytes: int = 256 * 2**20
     seconds: float = 30.0
+    connections: int = 1024
+    fixed: bool = False  # whether `all_body_bytes` holds in a container with less memory, too
 
 
 @dataclass(eq=False, slots=True)
@@ -47,10 +54,18 @@ class Call:
     span: Span | None = None
     lease: Lease[Served] | None = None
     receiving: bool = False  # it is the client that is waited for
+    deadline: asyncio.Timeout | None = None
+    too_slow: bool = False
     status: int = 200
     kind: str = ""
     problem: str = ""
     retry_after: int | None = None
+
+    def give_up(self) -> None:
+        """Stop waiting for the client: its request is too slow for what it holds."""
+        if self.deadline is not None and not self.deadline.expired():
+            self.too_slow = True
+            self.deadline.reschedule(0)
 
     def refuse(self, status: int, kind: str, problem: str, retry_after: int | None = None) -> None:
         """It is answered with an error."""
@@ -65,19 +80,20 @@ class Application:
         cache: ModelCache[Served],
         metrics: Metrics,
         limits: Limits,
+        connections: Connections[Connection],
         *,
         log_requests: bool = False,
         tracing: Tracing | None = None,
     ) -> None:
-        self.cache, self.metrics, self.limits = cache, metrics, limits
-        self.draining = False
+        self.cache, self.metrics, self.limits, self.connections = cache, metrics, limits, connections
+        self.memory = Memory(limits.all_body_bytes)
+        self.starting, self.draining = True, False
         self.in_flight = 0
         self._refusing = False
         self._aborting = False
         self._drained = asyncio.Event()
         self._log_requests = log_requests
         self._tracing = tracing
-        self._body_bytes = 0
         self._deadlines: set[asyncio.Timeout] = set()
         self._prefix, self._count = os.urandom(6).hex(), 0
 
@@ -107,7 +123,9 @@ class Application:
                 self._drained.set()
 
     def admit(self) -> None:
-        """Raise RefusedError once no more work is taken."""
+        """Raise RefusedError before work is taken, and once no more is."""
+        if self.starting:
+            raise RefusedError(503, "starting", "the models are being loaded; try again later", 1)
         if self._refusing:
             raise RefusedError(503, "draining", "the server is shutting down", 1)
 
@@ -122,7 +140,8 @@ class Application:
                 await asyncio.wait_for(self._drained.wait(), seconds)
         self._aborting = True
         for deadline in self._deadlines:
-            deadline.reschedule(0)
+            if not deadline.expired():
+                deadline.reschedule(0)
 
     def request_id(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
         """The client's X-Request-Id, or a new one."""
@@ -140,6 +159,7 @@ class Application:
         left = False
         try:
             async with asyncio.timeout(call.seconds) as deadline:
+                call.deadline = deadline
                 with self._bounded(deadline):
                     return await work()
         except RefusedError as error:
@@ -150,6 +170,8 @@ class Application:
             limit = f"{call.seconds:g} seconds"
             if self._aborting:
                 call.refuse(503, "draining", "the server is shutting down", 1)
+            elif call.too_slow:
+                call.refuse(408, "slow-body", "the body arrived too slowly for its size")
             elif call.receiving:
                 call.refuse(408, "slow-body", f"the body did not arrive within {limit}")
             else:
@@ -162,11 +184,26 @@ class Application:
             logs.failed("request-failed", error, request_id=call.id, model=call.name)
             call.refuse(500, "internal", "internal error")
         finally:
+            call.deadline = None
             # Before the client can know the answer, and ask for the metrics.
             self._count_in(call)
             if left:
                 self.ended(call)
         return None
+
+    async def attempt_plain(self, call: Call, work: Callable[[], Awaitable[T]]) -> T:
+        """What `work` gives within the time of a call that is no inference.
+
+        Raises:
+            RefusedError: 408, its message did not arrive in time.
+        """
+        try:
+            async with asyncio.timeout(call.seconds) as call.deadline:
+                return await work()
+        except TimeoutError as error:
+            raise RefusedError(408, "slow-body", "the message did not arrive in time") from error
+        finally:
+            call.deadline = None
 
     def ended(self, call: Call) -> None:
         """The answer was sent."""
@@ -183,8 +220,8 @@ class Application:
 
     def _count_in(self, call: Call) -> None:
         if call.lease is None:
-            if call.status != 200:
-                self.metrics.errors.labels("", "", call.kind).inc()
+            # A client's own name for a model is no label: there would be no end of them.
+            self.metrics.count(self.cache.labels(call.name, call.version), call.kind if call.status != 200 else "")
             return
         metrics = call.lease.loaded.metrics
         metrics.requests.inc()
@@ -209,7 +246,10 @@ class Application:
             if lease is not None:
                 return lease
             try:
-                await in_thread(lambda: self.cache.load(name, version))
+                await in_thread(lambda: self.cache.load(name, version, for_request=True))
+            except FailedBeforeError as error:
+                seconds = math.ceil(error.seconds)
+                raise RefusedError(503, "load-failed", "the model could not be loaded", seconds) from error
             except BudgetError as error:
                 raise RefusedError(
                     503, "memory-budget", "the model does not fit into the memory of the server"
@@ -218,24 +258,7 @@ class Application:
                 if isinstance(error, UnknownModelError):
                     raise
                 logs.write("error", "load-failed", model=name, code=error.code, error=str(error))
-                raise RefusedError(503, "load-failed", "the model could not be loaded", 30) from error
-
-    @contextlib.contextmanager
-    def reserved(self, size: int) -> Iterator[None]:
-        """Count the bytes of a body until its answer is made.
-
-        Raises:
-            RefusedError: 413, it is too large; 503, all bodies together are.
-        """
-        if size > self.limits.body_bytes:
-            raise RefusedError(413, "too-large", f"the body may have {self.limits.body_bytes} bytes at most")
-        if self._body_bytes + size > self.limits.all_body_bytes:
-            raise RefusedError(503, "busy", "too many large requests are under way; try again later", 1)
-        self._body_bytes += size
-        try:
-            yield
-        finally:
-            self._body_bytes -= size
+                raise RefusedError(503, "load-failed", "the model could not be loaded", 1) from error
 
     @contextlib.contextmanager
     def _bounded(self, deadline: asyncio.Timeout) -> Iterator[None]:
@@ -246,18 +269,43 @@ class Application:
         finally:
             self._deadlines.discard(deadline)
 
-    async def run(self, served: Served, request: Request) -> Arrays:
-        """The answer; cancelled, its run is ended too.
+    async def decoded(self, served: Served, held: Hold, decode: Callable[[], Request], *, objects: int) -> Request:
+        """A request that was checked against the model; made in a thread where it is large.
+
+        Args:
+            served: The model.
+            held: The memory of the request.
+            decode: Makes the request.
+            objects: Bytes that decoding takes meanwhile, 0 for few.
 
         Raises:
-            RefusedError: The request does not fit the model, or the queue is full.
+            RefusedError: 400, the request does not fit the model; 503, its objects do not fit into memory.
         """
+
+        def work() -> Request:
+            request = decode()
+            try:
+                served.model.check(request.inputs)
+                served.model.output_names(request.outputs)
+            except InputError as error:
+                raise RefusedError(400, "input", str(error)) from error
+            return request
+
+        if not objects:
+            return work()
+        self.memory.take(held, objects)
         try:
-            served.model.check(request.inputs)
-            names = served.model.output_names(request.outputs)
-        except InputError as error:
-            raise RefusedError(400, "input", str(error)) from error
-        job = served.scheduler.submit(request.inputs, names)
+            return await in_thread(work)
+        finally:
+            self.memory.give_back(held, objects)
+
+    async def run(self, served: Served, request: Request) -> Arrays:
+        """The answer to a request that was checked; cancelled, its run is ended too.
+
+        Raises:
+            RefusedError: The model refuses the values, or the queue is full.
+        """
+        job = served.scheduler.submit(request.inputs, served.model.output_names(request.outputs))
         try:
             return await job.answer
         except InputError as error:
@@ -271,25 +319,3 @@ class Application:
         finally:
             if not job.answer.done() or job.answer.cancelled():
                 served.scheduler.abandon(job)
-
-
-async def in_thread(work: Callable[[], None]) -> None:
-    """Await work that blocks, in a thread that does not keep the process from ending."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[None] = loop.create_future()
-
-    def settle(error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result(None) if error is None else done.set_exception(error)
-
-    def body() -> None:
-        problem: BaseException | None = None
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-            problem = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
-            loop.call_soon_threadsafe(settle, problem)
-
-    threading.Thread(target=body, daemon=True).start()
-    await done

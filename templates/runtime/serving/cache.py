@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
-from loader import CUDA, TENSORRT, BundleError
+from loader import BundleError
+
+from serving.catalogue import Key, Known, version_key
 
 PATIENCE_SECONDS = 30.0  # as long as a request may take by default
-DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
-NO_LIMIT = 2**64 - 1  # gpu_mem_limit as ONNX Runtime has it by default
-# What reading JSON that anybody may have written ends with: it is not what was expected, of a size that no number has
-# (1e999), or nested without end.
-UNEXPECTED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
-Key = tuple[str, str]  # name, version
+BACK_OFF_SECONDS, MOST_BACK_OFF_SECONDS = 1.0, 300.0  # after a load that failed; twice as long after each more
 
 
 class UnknownModelError(BundleError):
@@ -37,6 +31,25 @@ class BudgetError(BundleError):
     code, exit_code = "memory-budget", 14
 
 
+class FailedBeforeError(BundleError):
+    """Loading failed a short while ago, and is not tried again before `seconds` have passed."""
+
+    code: ClassVar[str] = "load-failed"
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A load that failed: how many in a row, why, and until when requests do not cause another."""
+
+    count: int
+    message: str
+    until: float
+
+
 class Loaded(Protocol):
     """A model that can be served, and the bytes of memory that it takes, on the host and on the device."""
 
@@ -48,22 +61,6 @@ class Loaded(Protocol):
 
 
 T = TypeVar("T", bound=Loaded)
-
-
-@dataclass(frozen=True)
-class Known:
-    """A bundle on disk. `bytes` is the size of its graph, which loading it takes at the least.
-
-    `device_bytes` is what it takes of a device: as it was measured, or else at the least; or, where `ceiling`, the most
-    that its session lets it take.
-    """
-
-    name: str
-    version: str
-    path: Path
-    bytes: int
-    device_bytes: int = 0
-    ceiling: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,81 +85,15 @@ class Need:
 
 @dataclass(eq=False)
 class Lease(Generic[T]):
-    """A loaded model and how many use it. One that is retired is closed by the last who used it."""
+    """A loaded model and how many use it. One that is retired is closed by the last who used it.
+
+    `named` is whether a request asked for it by its version.
+    """
 
     loaded: T
     users: int = 0
     retired: bool = False
-
-
-def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
-    """Orders versions: numbers by value, words before the end of a version, numbers after (1.0-rc.1 < 1.0 < 1.0.1)."""
-    parts = re.split(r"[.+_-]", version)
-    return (*((2, int(p), "") if p.isdecimal() and p.isascii() else (0, 0, p) for p in parts), (1, 0, ""))
-
-
-def known_bundle(path: Path, manifest: Mapping[str, Any]) -> Known:
-    """What is known of a bundle before it is loaded; one of UNEXPECTED where it says too little."""
-    weights = int(manifest["model"]["bytes"])
-    return Known(str(manifest["name"]), str(manifest["version"]), path, weights, *device_need(path, weights))
-
-
-def device_need(path: Path, weights: int) -> tuple[int, bool]:
-    """Bytes of device memory that a bundle takes, and whether that is only the most that it may.
-
-    The most that an attached measurement saw in use, on whatever GPU. Without one, for a GPU, `gpu_mem_limit` where its
-    session says it, and else its weights, which it takes at the least.
-    """
-    measured = []
-    for file in sorted((path / "measurements").glob("*.json")):
-        try:
-            peak = json.loads(file.read_bytes())["numbers"]["peak_device_bytes"]
-            if math.isfinite(peak) and peak > 0:
-                measured.append(int(peak))
-        except UNEXPECTED:
-            continue  # nothing was timed there, or there was no GPU
-    if measured:
-        return max(measured), False
-    on_gpu = _on_gpu(path)
-    if not on_gpu:
-        return 0, False
-    limits = [int(options.get("gpu_mem_limit", 0)) for options in on_gpu]
-    limit = max((limit for limit in limits if limit < NO_LIMIT), default=0)
-    return max(limit, weights), limit > weights
-
-
-def gpu_of(path: Path) -> int | None:
-    """Which GPU a bundle runs on, as CUDA counts those that a process may use; None for none."""
-    return next((int(options.get("device_id", 0)) for options in _on_gpu(path)), None)
-
-
-def _on_gpu(path: Path) -> list[dict[str, str]]:
-    """The options of NVIDIA's providers in session.json."""
-    try:
-        providers = json.loads((path / "session.json").read_bytes())["providers"]
-        found = [dict(provider["options"]) for provider in providers if provider["name"] in (CUDA, TENSORRT)]
-        for options in found:
-            for name in ("gpu_mem_limit", "device_id"):
-                int(options.get(name, 0))
-    except UNEXPECTED:
-        return []  # loading it says what is wrong
-    return found
-
-
-def find_bundles(root: Path, target: str) -> dict[Key, Known]:
-    """The bundles below `root` that were built for `target`; what is no bundle is passed over."""
-    found: dict[Key, Known] = {}
-    for depth in range(DEPTH + 1):
-        for path in sorted(root.glob("/".join(["*"] * depth + ["manifest.json"]))):
-            try:
-                manifest = json.loads(path.read_bytes())
-                known = known_bundle(path.parent, manifest)
-                fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
-            except UNEXPECTED:
-                continue  # another program's manifest.json, or one that is being written
-            if fits:
-                found[known.name, known.version] = known
-    return found
+    named: bool = False
 
 
 class ModelCache(Generic[T]):
@@ -176,6 +107,7 @@ class ModelCache(Generic[T]):
         device_budget: int | None = None,
         on_evict: Callable[[], None] | None = None,
         patience: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Nothing is loaded yet.
 
@@ -185,8 +117,9 @@ class ModelCache(Generic[T]):
             device_budget: The same of the device's memory, and models that still answer their last requests count.
             on_evict: Called for every model that makes room.
             patience: Seconds to wait until evicted models have left the device.
+            clock: Seconds, for the pauses after loads that failed.
         """
-        self._opener, self._on_evict, self._patience = opener, on_evict, patience
+        self._opener, self._on_evict, self._patience, self._clock = opener, on_evict, patience, clock
         self.budget, self.device_budget = budget, device_budget
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
@@ -196,22 +129,47 @@ class ModelCache(Generic[T]):
         self._loaded: OrderedDict[Key, Lease[T]] = OrderedDict()  # the one used last comes last
         self._loading: dict[Key, Future[None]] = {}
         self._current: dict[str, str] = {}  # the version that requests without one get
-        self._withdrawn: set[str] = set()
-        self._failures: dict[Key, str] = {}
+        self._withdrawn: set[str | Key] = set()  # models, and single versions
+        self._failures: dict[Key, Failure] = {}
 
     def learn(self, bundles: Iterable[Known]) -> None:
-        """From now on these are the bundles that can be loaded, besides those that are."""
+        """From now on these are the bundles that can be loaded, besides those that are.
+
+        A bundle whose files were replaced may be loaded at once, whatever became of it before.
+        """
         with self._lock:
-            self._known = {key: known for key, known in self._known.items() if key in self._loaded}
-            self._known.update({(bundle.name, bundle.version): bundle for bundle in bundles})
+            found = {(bundle.name, bundle.version): bundle for bundle in bundles}
+            self._failures = {
+                key: failure for key, failure in self._failures.items() if found.get(key) == self._known.get(key)
+            }
+            self._known = {key: known for key, known in self._known.items() if key in self._loaded} | found
 
     def _resolve(self, name: str, version: str | None) -> Key:
-        versions = [known for owner, known in self._known if owner == name]
-        if version is None and versions:
-            version = self._current.get(name) or max(versions, key=version_key)
+        if version is None:
+            version = self._latest(name)
         if version is None or (name, version) not in self._known:
             raise UnknownModelError("there is no such model, or no such version of it")
         return name, version
+
+    def _latest(self, name: str) -> str | None:
+        """The version for requests that name none: a bundle that was never loaded takes over from no loaded one."""
+        versions = [known for owner, known in self._known if owner == name]
+        current = self._current.get(name)
+        if current in versions:
+            return current
+        offered = [version for version in versions if (name, version) not in self._withdrawn]
+        if versions and not offered:
+            raise UnknownModelError("the model was unloaded")
+        loaded = [version for version in offered if (name, version) in self._loaded]
+        return max(loaded or offered, key=version_key, default=None)
+
+    def labels(self, name: str, version: str | None) -> Key:
+        """Name and version for metrics: empty where the cache has no such model, however clients call it."""
+        with self._lock:
+            try:
+                return self._resolve(name, version)
+            except UnknownModelError:
+                return name if any(owner == name for owner, _ in self._known) else "", ""
 
     def lease(self, name: str, version: str | None = None) -> Lease[T] | None:
         """The model, to be given back by `release`; None when it is to be loaded first.
@@ -221,13 +179,17 @@ class ModelCache(Generic[T]):
         """
         with self._lock:
             key = self._resolve(name, version)
+            if self._is_withdrawn(key):
+                raise UnknownModelError("the model was unloaded")
             found = self._loaded.get(key)
             if found is not None:
                 self._loaded.move_to_end(key)
                 found.users += 1
-            elif name in self._withdrawn:
-                raise UnknownModelError("the model was unloaded")
+                found.named |= version is not None
             return found
+
+    def _is_withdrawn(self, key: Key) -> bool:
+        return key in self._withdrawn or key[0] in self._withdrawn
 
     def release(self, lease: Lease[T]) -> None:
         """Give a lease back."""
@@ -237,12 +199,14 @@ class ModelCache(Generic[T]):
         if last:
             self._close(lease)
 
-    def load(self, name: str, version: str | None = None, *, newest: bool = False) -> None:
+    def load(self, name: str, version: str | None = None, *, newest: bool = False, for_request: bool = False) -> None:
         """Load a version, unless it is or another thread does: then wait for that.
 
-        `newest` takes the highest version there is, and makes it the one for requests that name none.
+        `newest` takes the highest version there is, and makes it the one for requests that name none; other versions
+        leave, but for those that requests asked for by version. `for_request` loads nothing that failed a while ago.
 
         Raises:
+            FailedBeforeError: It failed before, and it is too early to try again.
             BundleError: It cannot be loaded; whatever was loaded before still is, but for what was evicted for it.
         """
         with self._lock:
@@ -252,6 +216,8 @@ class ModelCache(Generic[T]):
             key = self._resolve(name, version)
             flight, mine = self._loading.get(key), False
             if key not in self._loaded and flight is None:
+                if for_request:
+                    self._refuse_early(key)
                 flight, mine = Future(), True
                 self._loading[key] = flight
         if mine and flight is not None:
@@ -259,7 +225,7 @@ class ModelCache(Generic[T]):
                 self._load(key)
             except BaseException as error:
                 with self._lock:
-                    self._failures[key] = str(error)
+                    self._failures[key] = self._failure(key, error)
                     del self._loading[key]
                 flight.set_exception(error)
                 raise
@@ -269,10 +235,37 @@ class ModelCache(Generic[T]):
             flight.set_result(None)
         elif flight is not None:
             flight.result()
-        if newest:
-            with self._lock:
+        self._take_over(key, newest=newest, unnamed=version is None)
+
+    def _refuse_early(self, key: Key) -> None:
+        failure = self._failures.get(key)
+        if failure is not None and (seconds := failure.until - self._clock()) > 0:
+            raise FailedBeforeError(failure.message, seconds)
+
+    def _failure(self, key: Key, error: BaseException) -> Failure:
+        before = self._failures.get(key)
+        count = 1 if before is None else before.count + 1
+        pause = min(BACK_OFF_SECONDS * 2.0 ** min(count - 1, 30), MOST_BACK_OFF_SECONDS)
+        return Failure(count, str(error), self._clock() + pause)
+
+    def _take_over(self, key: Key, *, newest: bool, unnamed: bool) -> None:
+        """Turn to a version that was loaded; let go of those that it replaces, or of itself if it was unloaded."""
+        name = key[0]
+        with self._lock:
+            if newest:
                 self._current[name] = key[1]
-                self._withdrawn.discard(name)
+                self._withdrawn -= {name, key}
+                leaving = [
+                    other
+                    for other, lease in self._loaded.items()
+                    if other[0] == name and other != key and not lease.named
+                ]
+            else:
+                leaving = [key] if self._is_withdrawn(key) else []
+                if unnamed and not leaving:
+                    self._current.setdefault(name, key[1])
+        for other in leaving:
+            self._retire(other)
 
     def _load(self, key: Key) -> None:
         known = self._known[key]
@@ -365,17 +358,20 @@ class ModelCache(Generic[T]):
                 self._leaving.remove(lease)
                 self._freed.notify_all()
 
-    def unload(self, name: str) -> None:
-        """Retire every version of a model; requests that run on one still end there.
+    def unload(self, name: str, version: str | None = None) -> None:
+        """Retire a version of a model, or all of them; requests that run on one still end there.
 
         Raises:
-            UnknownModelError: There is no such model.
+            UnknownModelError: There is no such model, or no such version of it.
         """
         with self._lock:
-            self._resolve(name, None)
-            self._withdrawn.add(name)
-            self._current.pop(name, None)
-            keys = [key for key in self._loaded if key[0] == name]
+            keys = [key for key in self._known if key[0] == name and version in (None, key[1])]
+            if not keys:
+                raise UnknownModelError("there is no such model, or no such version of it")
+            self._withdrawn.add(name if version is None else (name, version))
+            if version in (None, self._current.get(name)):
+                self._current.pop(name, None)
+            keys = [key for key in keys if key in self._loaded]
         for key in keys:
             self._retire(key)
 

@@ -1,15 +1,29 @@
-"""Uvicorn's HTTP connection, with bounds on the head of a request, and refusals as JSON."""
+"""Uvicorn's HTTP connection, with bounds on heads, pipelines and unread answers, and refusals as JSON."""
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
+import struct
+import termios
+from collections.abc import Callable
 from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving import logs
+from serving.memory import SLOWEST_SECONDS, STEP_BYTES, Hold
+from serving.sockets import Connections
+
 MOST_HEAD_BYTES = 65536
 HEAD_SECONDS = 30.0
+SLICE_BYTES = 8192  # that are parsed at once: so many requests of one connection may wait for an answer
+READ_BYTES, BODY_READ_BYTES = 16384, 65536  # that one read takes, of heads and of large bodies
+
+
+class HeadTooLargeError(Exception):
+    """Ends the parsing of a head."""
 
 
 class _Joined:
@@ -18,12 +32,14 @@ class _Joined:
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport, self._loop = transport, loop
         self._head: bytes | None = None
+        self.written = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
         """Hold a head back until the body, which uvicorn writes in the same step of the loop, or the next step."""
+        self.written += len(data)
         if self._head is not None:
             head, self._head = self._head, None
             self._transport.writelines((head, data))
@@ -38,6 +54,19 @@ class _Joined:
         self._flush()
         self._transport.close()
 
+    def read_at_most(self, size: int) -> None:
+        """Take so many bytes in one read."""
+        self._transport.max_size = size  # type: ignore[attr-defined]
+
+    def unsent(self) -> int:
+        """Bytes that the client did not take yet, in this process and in the kernel."""
+        waiting = self._transport.get_write_buffer_size()
+        socket = self._transport.get_extra_info("socket")
+        if socket is None or socket.fileno() < 0:
+            return waiting
+        (queued,) = struct.unpack("i", fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+        return waiting + int(queued)
+
     def _flush(self) -> None:
         if self._head is not None:
             head, self._head = self._head, None
@@ -45,50 +74,162 @@ class _Joined:
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn waits for the end of a head for ever, however long it grows; here it may take neither."""
+    """One client. Uvicorn waits for its head and its reading for ever, however much that takes; here both are bounded.
 
-    _head_bytes = 0
-    _in_head = True
+    `left` is called when the client is gone, `hold` is what its answer holds until it is read.
+    """
+
+    _transport: _Joined
     _timer: asyncio.TimerHandle | None = None
+    _in_head = True  # bytes count as those of a head
+    _begun = False  # a head has begun, and not ended
+    _raw_bytes = _field_bytes = 0  # of the head: what was read, and what its fields hold
+    _too_large = False
+    _unparsed = b""
+    _taken = 0  # bytes of answers that the client took when it last made progress
+    _since = 0.0
+    _all_taken = True
+    left: Callable[[], None] | None = None
+    hold: Hold | None = None
+
+    def __init__(self, registry: Connections[Connection], **options: Any) -> None:
+        """One of the connections in `registry`; the options are uvicorn's."""
+        super().__init__(**options)
+        self._registry = registry
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; it has until the timer to say what it wants."""
-        super().connection_made(cast(asyncio.Transport, _Joined(transport, self.loop)))
-        self._wait_for_head()
+        self._transport = _Joined(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._transport))
+        # With anything left unsent uvicorn waits before it writes more.
+        transport.set_write_buffer_limits(high=0)
+        self._transport.read_at_most(READ_BYTES)
+        if self._registry.admit(self):
+            self._wait_for_head()
+        else:
+            self._refuse("503 Service Unavailable", "too many connections; try again later", "retry-after: 1\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._stop_waiting()
+        self._unparsed = b""
+        self._registry.forget(self)
         super().connection_lost(exc)
+        if self.left is not None:
+            self.left()
+
+    def abort(self) -> None:
+        """Close at once; what was not sent is lost."""
+        self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """More of a head or a body."""
-        began_in_head = self._in_head
-        super().data_received(data)
-        if not self._in_head:
-            self._head_bytes = 0
-            return
-        # A read that ended one request and began the next is not counted: it is one read, and bounded.
-        self._head_bytes += len(data) if began_in_head else 0
-        if self._head_bytes > MOST_HEAD_BYTES and not self.transport.is_closing():
-            self._refuse("431 Request Header Fields Too Large", f"a head may have {MOST_HEAD_BYTES} bytes at most")
-        elif self._timer is None:
+        self._unparsed = self._unparsed + data if self._unparsed else data
+        self._parse()
+
+    def _parse(self) -> None:
+        """Parse what arrived, a slice at a time, until a request waits for the answer to another."""
+        while self._unparsed and not self.pipeline and not self.transport.is_closing():
+            size = min(SLICE_BYTES, MOST_HEAD_BYTES - self._raw_bytes) if self._in_head else SLICE_BYTES
+            piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            began_in_head = self._in_head
+            super().data_received(piece)
+            if self._in_head and began_in_head:
+                self._raw_bytes += len(piece)
+                if self._raw_bytes >= MOST_HEAD_BYTES and not self.transport.is_closing():
+                    self._refuse_head()
+        if self._begun and self._timer is None and not self.transport.is_closing():
             self._wait_for_head()
+        if self.pipeline:
+            self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
-        self._in_head = True
+        self._in_head = self._begun = True
+        self._raw_bytes = self._field_bytes = 0
         super().on_message_begin()
+        self.scope["extensions"] = {"ortc.connection": {"": self}}
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head."""
+        self._count(len(name) + len(value) + 4)
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._field_bytes += size
+        if self._field_bytes > MOST_HEAD_BYTES:
+            self._too_large = True
+            raise HeadTooLargeError
 
     def on_headers_complete(self) -> None:
         """The head is whole."""
-        self._in_head = False
+        self._in_head = self._begun = False
         self._stop_waiting()
+        self._registry.work(self)
+        self._transport.read_at_most(BODY_READ_BYTES)
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The body is whole."""
+        self._in_head, self._raw_bytes = True, 0
+        self._registry.received(self)
+        self._transport.read_at_most(READ_BYTES)
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The answer is written; the next request may be parsed."""
+        self._rest()
+        super().on_response_complete()
+        if self.pipeline:
+            self.flow.pause_reading()
+        elif self._unparsed:
+            self._parse()
+
+    def resume_writing(self) -> None:
+        """The client took what was written."""
+        super().resume_writing()
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is under way, and nothing waits to be read: the connection may make room for another."""
+        if self.cycle is not None and self.cycle.response_complete and not self.pipeline and not self.flow.write_paused:
+            self._registry.rest(self)
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP."""
-        self._refuse("400 Bad Request", "this is not HTTP/1.1 as RFC 9112 has it")
+        if self._too_large:
+            self._refuse_head()
+        else:
+            self._refuse("400 Bad Request", "this is not HTTP/1.1 as RFC 9112 has it")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore the wish for another protocol, and what was sent in it."""
+        self._unparsed = b""
+
+    def sweep(self, now: float) -> None:
+        """Close the connection if its client does not read."""
+        written = self._transport.written
+        if self._all_taken and self._taken == written:
+            return
+        unsent = self._transport.unsent()
+        taken = written - unsent
+        if self._all_taken or not unsent or taken >= self._taken + STEP_BYTES:
+            self._taken, self._since, self._all_taken = taken, now, not unsent
+            if self.hold is not None:
+                self.hold.restart()
+        elif now - self._since > SLOWEST_SECONDS:
+            logs.write("warning", "unread-answer", unsent_bytes=unsent)
+            self.abort()
+
+    async def sent(self) -> None:
+        """Wait until nothing of an answer is left in this process, or the client is gone."""
+        if self.flow.write_paused:
+            await self.flow.drain()
 
     def _wait_for_head(self) -> None:
         self._timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
@@ -98,8 +239,12 @@ class Connection(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _refuse(self, status: str, message: str) -> None:
+    def _refuse_head(self) -> None:
+        self._refuse("431 Request Header Fields Too Large", f"a head may have {MOST_HEAD_BYTES} bytes at most")
+
+    def _refuse(self, status: str, message: str, more: str = "") -> None:
+        self._registry.refused()
         body = json.dumps({"error": message}).encode()
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ import numpy as np
 from loader import Model, inside, read_npz
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 from serving import logs
 from serving.scheduler import Batch
@@ -125,6 +128,20 @@ class Metrics:
         self.loads = make(Counter, "ortc_model_loads", "Loads of models by outcome", ("outcome",))
         self.evictions = make(Counter, "ortc_model_evictions", "Models that made room for others", ())
 
+    def watch(self, connections: Callable[[], int], refusals: Callable[[], int], buffered: Callable[[], int]) -> None:
+        """Read these numbers of the process when the metrics are asked for."""
+        make = Gauge("ortc_connections", "Open HTTP connections", registry=self.registry)
+        make.set_function(connections)
+        make = Gauge("ortc_buffered_bytes", "Bytes of requests and answers that are held", registry=self.registry)
+        make.set_function(buffered)
+        self.registry.register(_Totals(refusals))
+
+    def count(self, labels: tuple[str, str], kind: str) -> None:
+        """Count a request that reached no model; `kind` is of its error, empty for none."""
+        self.requests.labels(*labels).inc()
+        if kind:
+            self.errors.labels(*labels, kind).inc()
+
     def text(self) -> bytes:
         """The exposition."""
         return generate_latest(self.registry)
@@ -134,6 +151,20 @@ class Metrics:
         gauges = (metric for metric in self._all if isinstance(metric, Gauge) and metric._labelnames[:2] == LABELS)
         for metric in gauges:
             metric.remove_by_labels({"model": name, "version": version})
+
+
+class _Totals(Collector):
+    """Counters that other modules count."""
+
+    def __init__(self, refusals: Callable[[], int]) -> None:
+        self._refusals = refusals
+
+    def collect(self) -> list[CounterMetricFamily]:
+        """The counters as they are now."""
+        return [
+            CounterMetricFamily("ortc_connection_refusals", "Refused HTTP connections", value=self._refusals()),
+            CounterMetricFamily("ortc_log_lines_dropped", "Log lines that nobody read", value=logs.dropped_lines()),
+        ]
 
 
 class ModelMetrics:

@@ -10,7 +10,8 @@ from typing import ClassVar
 import nvml
 from loader import BundleError, Model
 
-from serving.cache import Known, gpu_of
+from serving.bounds import Capacity
+from serving.catalogue import Known, gpu_of
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
 
@@ -45,6 +46,7 @@ class Served:
         """Raise UsageError when the settings ask for batches that the bundle does not allow."""
         batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
         self.model, self.bytes, self.device_bytes = model, memory_bytes, device_bytes
+        self.capacity = Capacity.of(model.inputs, model.axes)
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, model, memory_bytes, settings.slow_seconds)
         metrics.device_memory.labels(model.name, model.version).set(device_bytes)

@@ -17,16 +17,21 @@ from typing import TYPE_CHECKING
 
 import nvml
 import uvicorn
-from loader import Model, UsageError, read_manifest
+from loader import BundleError, Model, UsageError, read_manifest
 
 from serving import logs
 from serving.app import Application, Limits
-from serving.cache import Known, ModelCache, device_need, find_bundles, gpu_of
+from serving.cache import ModelCache
+from serving.catalogue import Known, device_need, find_bundles, gpu_of, stamp_of
 from serving.connection import Connection
+from serving.guard import Guard
+from serving.memory import container_limit
 from serving.metrics import Metrics
-from serving.models import Opener, Served, Settings
+from serving.models import Opener, Served, Settings, rss_bytes
 from serving.repository import Repository
 from serving.routes import Routes
+from serving.sockets import BACKLOG, KERNEL_BYTES, Acceptor, Connections, listen, most_connections
+from serving.threads import in_thread
 from serving.tracing import Tracing
 from serving.web import Web
 
@@ -34,7 +39,10 @@ if TYPE_CHECKING:
     from serving.rpc import RpcServer
 
 KEEP_ALIVE_SECONDS = 75  # longer than load balancers hold idle connections, so that it is they who close them
-BACKLOG = 1024
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+SWEEP_SECONDS = 0.5
+LEAST_MEMORY, LEAST_CONNECTIONS = 8 * 2**20, 128  # however little the container has left
+CONNECTION_BYTES = 4 * KERNEL_BYTES  # what the kernel may hold of one: twice its buffers, in both directions
 REFUSING_SECONDS = 0.5  # of gRPC, before its connections close
 LAST_SECONDS = 2.0  # for connections to close, and then for runs to end, once draining is over
 
@@ -55,51 +63,119 @@ class Options:
     preload: tuple[str, ...]
     model_memory: int | None
     device_memory: int | None
+    guard: Guard
     log_requests: bool
     trace: bool
 
 
 class Server(uvicorn.Server):
-    """Drains before it ends, and takes signals as the wish to."""
+    """Listens, loads meanwhile, drains before it ends, and takes signals as the wish to end.
+
+    `failure` is why it ended before it was ready.
+    """
 
     def __init__(
-        self, config: uvicorn.Config, application: Application, repository: Repository, options: Options
+        self,
+        config: uvicorn.Config,
+        application: Application,
+        repository: Repository,
+        options: Options,
+        load: Callable[[], Callable[[], None] | None],
     ) -> None:
-        """The application is the one of the configuration."""
+        """The application is the one of the configuration; `load` loads the models and returns how to look for more."""
         super().__init__(config)
-        self._application, self._repository, self._options = application, repository, options
+        self._application, self._repository, self._options, self._load = application, repository, options, load
+        self._connections: Connections[Connection] = application.connections
         self._rpc: RpcServer | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._draining: asyncio.Task[None] | None = None
+        self._wanted_to_end = False
+        self.loading = True
+        self.failure: BaseException | None = None
+        # From here on a signal waits for the event loop; before, it ended the program.
+        for number in SIGNALS:
+            signal.signal(number, self.handle_exit)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """Uvicorn's own would raise the signal again at the end: the exit code is to be 0."""
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.handle_exit)
+        """Do nothing: uvicorn's own would raise the signal again at the end, and the exit code is to be 0."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Say that it serves, once it does and signals are heard."""
-        await super().startup(sockets)
-        also: dict[str, str] = {}
-        if self._options.grpc_port is not None:
-            from serving.rpc import RpcServer
+        """Listen, and load in the meantime."""
+        self._loop = asyncio.get_running_loop()
+        await self.lifespan.startup()
 
-            self._rpc = RpcServer(self._application, self._repository)
-            port = await self._rpc.start(self._options.host, self._options.grpc_port)
-            also["grpc"] = _place(self._options.host, port)
+        def make() -> Connection:
+            return Connection(
+                self._connections, config=self.config, server_state=self.server_state, app_state={}, _loop=self._loop
+            )
+
+        self.servers = [Acceptor(listener, make, self._connections.evict) for listener in sockets or ()]  # type: ignore[misc]
+        self.started = True
+        places: dict[str, str] = {}
         for listener in sockets or ():
             host, port = listener.getsockname()[:2]
-            logs.write("info", "serving", url=f"http://{_place(host, port)}", **also)
+            places["url"] = f"http://{_place(host, port)}"
+        try:
+            if self._options.grpc_port is not None:
+                from serving.rpc import RpcServer
+
+                self._rpc = RpcServer(self._application, self._repository)
+                port = await self._rpc.start(self._options.host, self._options.grpc_port)
+                places["grpc"] = _place(self._options.host, port)
+        except UsageError as error:
+            self.failure, self.should_exit = error, True
+            return
+        logs.write("info", "listening", **places)
+        self._tasks = [self._loop.create_task(work) for work in (self._become_ready(places), self._sweep())]
+        if self._wanted_to_end:
+            self._drain()
+
+    async def _become_ready(self, places: dict[str, str]) -> None:
+        try:
+            self._repository.rescan = await in_thread(self._load)
+        except BundleError as error:
+            self.failure = error
+        except Exception as error:  # noqa: BLE001 - raised again by the main thread
+            self.failure = error
+        self.loading = False
+        if self.failure is not None:
+            self.should_exit = True
+            return
+        # What is there by now stays: the collector need not look through it again and again while requests wait.
+        gc.collect()
+        gc.freeze()
+        self._adapt()
+        self._application.starting = False
+        if self._draining is None:
+            logs.write("info", "serving", **places)
+
+    def _adapt(self) -> None:
+        """Keep requests and connections within what the container has left, where the options do not say otherwise."""
+        limit = container_limit()
+        if limit is None:
+            return
+        left = max(0, limit - rss_bytes())
+        if not self._options.limits.fixed:
+            self._application.memory.limit = min(self._application.memory.limit, max(left // 2, LEAST_MEMORY))
+        self._connections.limit = min(self._connections.limit, max(left // 4 // CONNECTION_BYTES, LEAST_CONNECTIONS))
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._connections.sweep()
+            self._application.memory.sweep()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains; a second SIGINT ends at once."""
         if self._draining is not None and sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
-        elif self._loop is not None:
+        elif self._loop is not None and self._tasks:
             self._loop.call_soon_threadsafe(self._drain)
+        else:
+            self._wanted_to_end = True
 
     def _drain(self) -> None:
         if self._draining is None:
@@ -107,6 +183,9 @@ class Server(uvicorn.Server):
 
     async def _end(self) -> None:
         logs.write("info", "draining", in_flight=self._application.in_flight)
+        if self.loading:
+            self.should_exit = True
+            return
         await self._application.drain(self._options.shutdown_delay, self._options.drain_seconds)
         if self._rpc is not None:
             # What has arrived when the server stops, and was not looked at yet, is cancelled, which clients do not try
@@ -121,7 +200,7 @@ def _place(host: str, port: int) -> str:
 
 
 def serve(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code.
+    """Serve until SIGTERM, SIGINT or SIGHUP; returns the exit code.
 
     Raises:
         BundleError: The bundle, or one to be preloaded, is not to be served, or the options do not fit it.
@@ -131,23 +210,18 @@ def serve(options: Options) -> int:
         _check_grpc()
     tracing = Tracing() if options.trace else None
     metrics = Metrics()
-    budgets = {"host": options.model_memory, "device": _device_memory(options)}
-    for kind, budget in budgets.items():
-        if budget is not None:
-            metrics.budget.labels(kind).set(budget)
     cache: ModelCache[Served] = ModelCache(
         Opener(metrics, options.settings),
-        budget=budgets["host"],
-        device_budget=budgets["device"],
+        budget=options.model_memory,
         on_evict=metrics.evictions.inc,
     )
-    rescan = _load(options, cache)
-    # What is there by now stays: the collector need not look through it again and again while requests wait.
-    gc.collect()
-    gc.freeze()
-    listener = _listen(options.host, options.port)
-    application = Application(cache, metrics, options.limits, log_requests=options.log_requests, tracing=tracing)
-    repository = Repository(application, rescan)
+    protocols = 1 if options.grpc_port is None else 2
+    connections: Connections[Connection] = Connections(most_connections(options.limits.connections, protocols))
+    application = Application(
+        cache, metrics, options.limits, connections, log_requests=options.log_requests, tracing=tracing
+    )
+    metrics.watch(lambda: len(connections), lambda: connections.refusals, lambda: application.memory.taken)
+    repository = Repository(application, changes=options.repository is not None, guard=options.guard)
     config = uvicorn.Config(
         Web(application, Routes(application, repository).starlette()),
         http=Connection,
@@ -163,8 +237,12 @@ def serve(options: Options) -> int:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(LAST_SECONDS),
     )
-    Server(config, application, repository, options).run(sockets=[listener])
-    return _end(cache, tracing)
+    listener = listen(options.host, options.port)
+    server = Server(config, application, repository, options, lambda: _load(options, cache, metrics))
+    server.run(sockets=[listener])
+    if server.failure is not None:
+        raise server.failure
+    return _end(cache, tracing, loading=server.loading)
 
 
 def _device_memory(options: Options) -> int | None:
@@ -183,27 +261,16 @@ def _check_grpc() -> None:
         raise UsageError(f"--grpc-port needs the packages of requirements-grpc.txt: {error}. Install them.") from error
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    # Not create_server(): asyncio turns Nagle's algorithm off only where the protocol is named. With it an answer of
-    # several parts would wait for the client's delayed acknowledgement of the first: 40 ms.
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    return listener
-
-
-def _load(options: Options, cache: ModelCache[Served]) -> Callable[[], None] | None:
+def _load(options: Options, cache: ModelCache[Served], metrics: Metrics) -> Callable[[], None] | None:
     """Load the bundle and what is to be preloaded; returns how to look for other bundles."""
+    cache.device_budget = _device_memory(options)
+    for kind, budget in (("host", cache.budget), ("device", cache.device_budget)):
+        if budget is not None:
+            metrics.budget.labels(kind).set(budget)
     manifest = read_manifest(options.bundle, "none")  # loading it verifies
     name, version, target = (str(manifest.get(key)) for key in ("name", "version", "target"))
     weights = int(manifest.get("model", {}).get("bytes", 0))
-    own = Known(name, version, options.bundle, weights, *device_need(options.bundle, weights))
+    own = Known(name, version, options.bundle, weights, *device_need(options.bundle, weights), stamp_of(options.bundle))
     cache.learn([own])
     cache.load(name, newest=True)
     for served in cache.leased():
@@ -229,7 +296,7 @@ def _report(model: Model) -> None:
     logs.write("info", "loaded", **model.info(), golden=list(model.golden))
 
 
-def _end(cache: ModelCache[Served], tracing: Tracing | None) -> int:
+def _end(cache: ModelCache[Served], tracing: Tracing | None, *, loading: bool) -> int:
     models = cache.leased()
     for served in models:
         served.scheduler.close(terminate=True)
@@ -239,8 +306,8 @@ def _end(cache: ModelCache[Served], tracing: Tracing | None) -> int:
         tracing.close()
     logs.write("info", "ended")
     sys.stdout.flush()
-    sys.stderr.flush()
-    if any(served.scheduler.busy for served in models):
-        # A run that does not look at its `terminate` would be cut while the interpreter is taken down around it.
+    logs.close()
+    if loading or any(served.scheduler.busy for served in models):
+        # A load or a run that does not end would be cut while the interpreter is taken down around it.
         os._exit(0)
     return 0

@@ -13,6 +13,10 @@ import orjson
 from loader import Arrays, Model, Tensor
 from numpy.typing import NDArray
 
+from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
+from serving.errors import RefusedError, bad
+from serving.json_tensors import MOST_AXES, from_json
+
 DATATYPES = {
     "BOOL": "bool",
     "FP16": "float16",
@@ -25,16 +29,8 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
 HEAD_LENGTH = b"inference-header-content-length"
-MOST_AXES = 32
+MOST_OUTPUTS = 1024  # that a request may name
 LONGEST_ID = 1024  # characters; it is sent back
-
-
-class RefusedError(Exception):
-    """An answer that is not 200. The message goes to the client; `kind` is for metrics and logs."""
-
-    def __init__(self, status: int, kind: str, message: str, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.status, self.kind, self.retry_after = status, kind, retry_after
 
 
 @dataclass(frozen=True)
@@ -47,18 +43,16 @@ class Request:
     id: str | None
 
 
-def bad(message: str, status: int = 400) -> RefusedError:
-    """The client's mistake."""
-    return RefusedError(status, "request", message)
-
-
 # --- requests ------------------------------------------------------------------------------------------------------
 
 
-def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> Request:
+def decode(
+    body: bytes | bytearray, head_length: str | None, tensors: Sequence[Tensor], capacity: Capacity | None = None
+) -> Request:
     """An inference request; `head_length` is the header Inference-Header-Content-Length, where there is one.
 
-    Binary tensors are views of `body`, and read-only.
+    Binary tensors are views of `body`. `capacity` is the most that the model's inputs hold: of a text that has more
+    nothing is made.
 
     Raises:
         RefusedError: 400, with what to send instead.
@@ -68,6 +62,8 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
         if not re.fullmatch("[0-9]{1,18}", head_length) or int(head_length) > len(body):
             raise bad("Inference-Header-Content-Length is not a number of bytes within the body")
         end = int(head_length)
+    if capacity is not None and (problem := capacity.refuse_json(body, end)):
+        raise bad(problem)
     try:
         request = orjson.loads(memoryview(body)[:end])
     except orjson.JSONDecodeError as error:
@@ -78,18 +74,21 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
     if identifier is not None and (not isinstance(identifier, str) or len(identifier) > LONGEST_ID):
         raise bad(f"id is not a string of at most {LONGEST_ID} characters")
     dtypes = {tensor.name: tensor.dtype for tensor in tensors}
+    if len(request["inputs"]) > len(tensors) + SLACK:
+        raise bad(f"inputs has {len(request['inputs'])} entries, the model takes {len(tensors)}")
     arrays: Arrays = {}
     for entry in request["inputs"]:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise bad("every input needs a name")
+        if not isinstance(entry, dict) or not is_name(entry.get("name")):
+            raise bad(f"every input needs a name of at most {LONGEST_NAME} characters")
         name = entry["name"]
+        what = f"input {quoted(name)}"
         if name in arrays:
-            raise bad(f"input {name!r} is given twice")
-        what = f"input {name!r}"
+            raise bad(f"{what} is given twice")
         dtype, shape = interface(entry.get("datatype"), entry.get("shape"), what, dtypes.get(name))
+        check_capacity(capacity, name, shape, what)
         size = _parameters(entry, what).get("binary_data_size")
         if size is None:
-            arrays[name] = _from_json(entry.get("data"), shape, dtype, what)
+            arrays[name] = from_json(entry.get("data"), shape, dtype, NAMES[dtype], what)
         else:
             _check_size(size, shape, dtype, what)
             arrays[name] = from_bytes(body, end, shape, dtype, what)
@@ -98,6 +97,17 @@ def decode(body: bytes, head_length: str | None, tensors: Sequence[Tensor]) -> R
         raise bad(f"the body has {len(body) - end} bytes more than its JSON part and its binary tensors")
     names, binary = _outputs(request)
     return Request(arrays, names, binary, identifier)
+
+
+def is_name(name: object) -> bool:
+    """Whether it is a string that can be a name."""
+    return isinstance(name, str) and len(name) <= LONGEST_NAME
+
+
+def check_capacity(capacity: Capacity | None, name: str, shape: Sequence[int], what: str) -> None:
+    """Raise RefusedError where an input says that it holds far more values than the model takes."""
+    if capacity is not None and (problem := capacity.refuse_values(name, math.prod(shape))):
+        raise bad(f"{what}: {problem}")
 
 
 def _parameters(entry: Mapping[str, Any], what: str) -> Mapping[str, Any]:
@@ -143,7 +153,7 @@ def _check_size(size: object, shape: list[int], dtype: np.dtype[Any], what: str)
         raise bad(f"{what}: binary_data_size is not {expected}, the bytes of shape {shape}")
 
 
-def from_bytes(body: bytes, start: int, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
+def from_bytes(body: bytes | bytearray, start: int, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
     """The tensor whose bytes begin at `start`; a view wherever it can be one.
 
     Raises:
@@ -162,40 +172,6 @@ def from_bytes(body: bytes, start: int, shape: list[int], dtype: np.dtype[Any], 
     return array if array.flags.aligned else array.copy()
 
 
-def _from_json(data: object, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
-    if not isinstance(data, list):
-        raise bad(f"{what}: data is not a list of values, and there is no parameter binary_data_size")
-    try:
-        found = np.array(data)
-        # numpy makes floats of integers that lie on both sides of 2**63.
-        if dtype == np.uint64 and found.dtype.kind == "f" and all(type(v) is int for v in np.array(data, object).flat):
-            found = np.array(data, dtype)
-    except OverflowError as error:
-        raise bad(f"{what}: data holds values outside {NAMES[dtype]}") from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise bad(f"{what}: data is neither flat nor a regular nesting of lists") from error
-    # Integers may be sent for floating-point values; nothing else changes its kind. An empty list has no kind.
-    kinds = {"b": "b", "i": "iu", "u": "iu", "f": "fiu"}[dtype.kind]
-    if found.size and found.dtype.kind not in kinds:
-        raise bad(f"{what}: data holds values that are not {NAMES[dtype]}")
-    if found.size != math.prod(shape) or (found.ndim != 1 and list(found.shape) != shape):
-        raise bad(f"{what}: shape is {shape}, data has shape {list(found.shape)}")
-    check_range(found, dtype, what)
-    with np.errstate(over="ignore"):
-        array = found.astype(dtype).reshape(shape)
-    if dtype.kind == "f" and not np.isfinite(array).all():
-        raise bad(f"{what}: data holds values too large for {NAMES[dtype]}")
-    return array
-
-
-def check_range(found: NDArray[Any], dtype: np.dtype[Any], what: str) -> None:
-    """Raise RefusedError when there are whole numbers that the dtype does not have."""
-    if dtype.kind in "iu" and found.size:
-        limits = np.iinfo(dtype)
-        if int(found.min()) < limits.min or int(found.max()) > limits.max:
-            raise bad(f"{what}: data holds values outside {NAMES[dtype]}: {limits.min} to {limits.max}")
-
-
 def check_outputs(names: list[str]) -> list[str]:
     """The same names; raises RefusedError when one is there twice."""
     if len(set(names)) < len(names):
@@ -208,12 +184,16 @@ def _outputs(request: Mapping[str, Any]) -> tuple[list[str] | None, frozenset[st
     asked = request.get("outputs")
     if asked is None or asked == []:
         return None, None if every else frozenset()
-    if not isinstance(asked, list) or not all(isinstance(o, dict) and isinstance(o.get("name"), str) for o in asked):
+    if (
+        not isinstance(asked, list)
+        or len(asked) > MOST_OUTPUTS
+        or not all(isinstance(o, dict) and is_name(o.get("name")) for o in asked)
+    ):
         raise bad('outputs is not a list of {"name"}; leave it out for all outputs')
     names = check_outputs([output["name"] for output in asked])
     binary = set()
     for output in asked:
-        what = f"output {output['name']!r}"
+        what = f"output {quoted(output['name'])}"
         if _flag(_parameters(output, what), "binary_data", what, every):
             binary.add(output["name"])
     return names, frozenset(binary)

@@ -7,29 +7,29 @@ from typing import Any
 
 from loader import BundleError
 
-from serving import logs
-from serving.app import Application, in_thread
+from serving import VERSION, logs
+from serving.app import Application
 from serving.cache import State, UnknownModelError
-from serving.protocol import RefusedError
+from serving.errors import RefusedError
+from serving.guard import Guard
+from serving.threads import in_thread
 
 
 class Repository:
-    """The models of an application. `rescan` looks for bundles anew; None: they are what they are."""
+    """The models of an application. `rescan` looks for bundles anew; None: they are what they are, or not there yet.
 
-    def __init__(self, application: Application, rescan: Callable[[], None] | None) -> None:
-        self._application, self._cache, self._rescan = application, application.cache, rescan
+    `changes` is whether models can be loaded and unloaded, `guard` by whom.
+    """
 
-    @property
-    def changes(self) -> bool:
-        """Whether models can be loaded and unloaded."""
-        return self._rescan is not None
+    def __init__(self, application: Application, *, changes: bool, guard: Guard) -> None:
+        self._application, self._cache = application, application.cache
+        self.changes, self.guard = changes, guard
+        self.rescan: Callable[[], None] | None = None
 
     def metadata(self) -> dict[str, Any]:
         """What this server is."""
-        models = self._cache.leased()
-        version = models[0].model.manifest["provenance"].get("tools", {}).get("ortc", "") if models else ""
         extensions = ["binary_tensor_data", *(["model_repository"] if self.changes else [])]
-        return {"name": "ortc", "version": version, "extensions": extensions}
+        return {"name": "ortc", "version": VERSION, "extensions": extensions}
 
     def is_ready(self, name: str, version: str | None) -> bool:
         """Whether requests for a model are served without loading it first.
@@ -37,6 +37,8 @@ class Repository:
         Raises:
             UnknownModelError: There is no such model.
         """
+        if self._application.starting:
+            return False
         lease = self._cache.lease(name, version)
         if lease is not None:
             self._cache.release(lease)
@@ -44,8 +46,8 @@ class Repository:
 
     async def index(self, ready: bool) -> list[State]:
         """Every model and version that is there, or those that are ready."""
-        if self._rescan is not None:
-            await in_thread(self._rescan)
+        if self.rescan is not None:
+            await in_thread(self.rescan)
         return [state for state in self._cache.states() if not ready or state.state == "READY"]
 
     async def load(self, name: str) -> None:
@@ -55,10 +57,12 @@ class Repository:
             UnknownModelError: There is no such model.
             RefusedError: 400, it cannot be loaded.
         """
+        if self._application.starting:
+            raise RefusedError(503, "starting", "the models are being loaded; try again later", 1)
 
         def work() -> None:
-            if self._rescan is not None:
-                self._rescan()
+            if self.rescan is not None:
+                self.rescan()
             self._cache.load(name, newest=True)
 
         try:
@@ -70,10 +74,10 @@ class Repository:
             message = f"the model cannot be loaded ({error.code}); the log says why"
             raise RefusedError(400, "load-failed", message) from error
 
-    def unload(self, name: str) -> None:
-        """Unload every version of a model, once its requests have ended.
+    async def unload(self, name: str, version: str | None = None) -> None:
+        """Unload a version of a model, or all of them, once their requests have ended.
 
         Raises:
-            UnknownModelError: There is no such model.
+            UnknownModelError: There is no such model, or no such version.
         """
-        self._cache.unload(name)
+        await in_thread(lambda: self._cache.unload(name, version))

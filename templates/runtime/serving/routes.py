@@ -14,9 +14,10 @@ from starlette.routing import Route
 
 from serving.app import Application
 from serving.cache import State, UnknownModelError
+from serving.errors import RefusedError
 from serving.metrics import CONTENT_TYPE
 from serving.openapi import document
-from serving.protocol import RefusedError, metadata
+from serving.protocol import metadata
 from serving.repository import Repository
 
 MOST_BYTES = 65536
@@ -46,10 +47,12 @@ class Routes:
                 Route(f"{prefix}/infer", self.not_found, methods=["POST"]),
             ]
         if self._repository.changes:
+            unload = "/v2/repository/models/{name}/versions/{version}/unload"
             routes += [
                 Route("/v2/repository/index", self.index, methods=["POST"]),
                 Route("/v2/repository/models/{name}/load", self.load, methods=["POST"]),
                 Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
+                Route(unload, self.unload, methods=["POST"]),
             ]
         handlers: dict[Any, Any] = {
             HTTPException: self._refused,
@@ -79,8 +82,12 @@ class Routes:
         return self._answer(request, {"error": str(error)}, 404)
 
     async def _not_now(self, request: Request, error: RefusedError) -> Response:
-        retry = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-        return self._answer(request, {"error": str(error)}, error.status, retry)
+        more = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+        if error.status == 401:
+            more["www-authenticate"] = "Bearer"
+        if error.status in (401, 403):
+            more["connection"] = "close"  # with whatever is still to come
+        return self._answer(request, {"error": str(error)}, error.status, more)
 
     async def _failed(self, request: Request, error: Exception) -> Response:
         return self._answer(request, {"error": "internal error"}, 500)
@@ -99,12 +106,13 @@ class Routes:
 
     async def ready(self, request: Request) -> Response:
         """Requests are served."""
-        ready = not self._application.draining
+        ready = not self._application.draining and not self._application.starting
         return self._answer(request, {"ready": ready}, 200 if ready else 503)
 
     async def model(self, request: Request) -> Response:
         """The interface of a model, which is loaded for it where it is not."""
         name, version = request.path_params["name"], request.path_params.get("version")
+        self._application.admit()
         lease = await self._application.leased(name, version)
         try:
             return self._answer(request, metadata(lease.loaded.model, self._cache.versions(name)))
@@ -146,8 +154,17 @@ class Routes:
             raise HTTPException(400, "the body is not a JSON object")
         return found
 
+    def _guard(self, request: Request) -> None:
+        """Refuse who may not change models, before the body is read."""
+        headers = dict[str, str]()
+        for name, value in request.headers.items():
+            # Two of one name are no clear statement: joined, they are right in no comparison.
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        self._repository.guard.check(request.client.host if request.client is not None else "", headers)
+
     async def index(self, request: Request) -> Response:
         """Every model and version that is there."""
+        self._guard(request)
         ready = (await self._body(request)).get("ready", False)
         if not isinstance(ready, bool):
             raise HTTPException(400, "ready is neither true nor false")
@@ -155,15 +172,22 @@ class Routes:
 
     async def load(self, request: Request) -> Response:
         """Load the newest version of a model; requests that name no version then get it."""
+        self._guard(request)
         if (await self._body(request)).get("parameters"):
             raise HTTPException(400, "parameters are not supported: a bundle is loaded as it is")
         await self._repository.load(request.path_params["name"])
         return self._answer(request, {})
 
     async def unload(self, request: Request) -> Response:
-        """Unload every version of a model, once its requests have ended."""
-        await self._body(request)
-        self._repository.unload(request.path_params["name"])
+        """Unload a version of a model, or all of them, once their requests have ended."""
+        self._guard(request)
+        parameters = (await self._body(request)).get("parameters") or {}
+        version = request.path_params.get("version")
+        if isinstance(parameters, dict) and version is None:
+            version = parameters.get("version")
+        if not isinstance(parameters, dict) or not isinstance(version, str | None):
+            raise HTTPException(400, "parameters is not an object, or its version is not a string")
+        await self._repository.unload(request.path_params["name"], version)
         return self._answer(request, {})
 
 

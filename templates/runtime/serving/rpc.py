@@ -8,22 +8,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 from loader import UsageError
 
+from serving import logs
 from serving.app import Application, Call
+from serving.arrivals import Arrivals
+from serving.bounds import refuse_fields
 from serving.cache import UnknownModelError
+from serving.errors import RefusedError, bad
+from serving.memory import SLOWEST_SECONDS, Hold
 from serving.messages import HEALTH, HEALTH_SERVICE, INFERENCE, SERVICE, make
-from serving.protocol import RefusedError, bad, metadata
+from serving.protocol import metadata
 from serving.repository import Repository
 from serving.rpc_tensors import decode, describe, encode, fill
 
 STATE = ("name", "version", "state", "reason")
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
     404: grpc.StatusCode.NOT_FOUND,
     408: grpc.StatusCode.DEADLINE_EXCEEDED,
     413: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -33,6 +41,9 @@ CODES = {
     503: grpc.StatusCode.UNAVAILABLE,
 }
 MOST_CALLS = 1024  # at once; what is beyond is told RESOURCE_EXHAUSTED
+MOST_STREAMS = 256  # of one connection at once
+HANDSHAKE_MS, IDLE_MS = 2000, 60000  # for a connection to begin, and without a call
+LARGE_BYTES, OBJECT_FACTOR = 65536, 8  # typed contents above are decoded in a thread; their objects take so much more
 SMALL = 65536  # bytes of any message but an inference request
 SERVING, NOT_SERVING, UNKNOWN_SERVICE = 1, 2, 3
 Answer = Callable[[Any], Awaitable[Any]]
@@ -46,14 +57,17 @@ class RpcServer:
         limits = application.limits
         self._messages = {**make("inference", INFERENCE), **make("grpc.health.v1", HEALTH)}
         self._request, self._response = (self._messages[f"ModelInfer{kind}"] for kind in ("Request", "Response"))
-        # A message says how long it is only while it arrives: so many may arrive at once as there is room for the
-        # longest of each, and each counts with its own length from then on.
-        self._arriving = asyncio.Semaphore(max(1, limits.all_body_bytes // limits.body_bytes))
+        self._arrivals = Arrivals(application.memory, limits.body_bytes)
         self._server = grpc.aio.server(
             options=(
                 ("grpc.max_receive_message_length", limits.body_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),
+                ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+                ("grpc.max_connection_idle_ms", IDLE_MS),
+                ("grpc.max_concurrent_streams", MOST_STREAMS),
+                ("grpc.max_allowed_incoming_connections", application.connections.limit),
+                ("grpc.max_metadata_size", 16384),
             ),
             maximum_concurrent_rpcs=MOST_CALLS,
         )
@@ -91,9 +105,13 @@ class RpcServer:
                 "RepositoryModelLoad": self._load,
                 "RepositoryModelUnload": self._unload,
             }
-        inference = {name: self._plain(self._messages[f"{name}Request"], answer) for name, answer in answers.items()}
-        # To the client it is a call of one request. Taken as a stream, its bytes are read when there is room for them.
-        inference["ModelInfer"] = grpc.stream_unary_rpc_method_handler(self._infer)
+        inference = {
+            name: self._plain(self._messages[f"{name}Request"], answer, guarded=name.startswith("Repository"))
+            for name, answer in answers.items()
+        }
+        # To the client it is a call of one request and one answer. Taken as streams, its bytes are read and written
+        # under the eyes of the server.
+        inference["ModelInfer"] = grpc.stream_stream_rpc_method_handler(self._infer)
         health = {"Check": self._plain(self._messages["HealthCheckRequest"], self._check)}
         return (
             grpc.method_handlers_generic_handler(SERVICE, inference),
@@ -102,64 +120,97 @@ class RpcServer:
 
     # --- inference -------------------------------------------------------------------------------------------------
 
-    async def _infer(self, _: Any, context: Any) -> bytes:
+    async def _infer(self, _: Any, context: Any) -> None:
         application = self._application
-        headers = _headers(context)
-        call = application.call("", None, headers, context.time_remaining())
-
-        async def work() -> bytes:
-            application.admit()
-            async with self._arriving:
-                call.receiving = True
-                content = await context.read()
-                call.receiving = False
-            if content is grpc.aio.EOF:
-                raise bad("there is no ModelInferRequest")
-            with application.reserved(len(content)):
-                message = _parsed(self._request, content)
-                call.name, call.version = message.model_name, message.model_version or None
-                served = await application.lease(call)
-                request = decode(message, served.model.inputs)
-                answer = await application.run(served, request)
-                response: bytes = encode(self._response(), served.model, answer, request).SerializeToString()
-                return response
-
-        with application.counted():
-            answer = await application.attempt(call, work)
-            context.set_trailing_metadata(_trailer(call))
+        call = application.call("", None, _headers(context), context.time_remaining())
+        with application.counted(), application.memory.hold() as held:
             try:
-                if answer is None:
-                    timeout = call.kind == "timeout"
-                    code = grpc.StatusCode.DEADLINE_EXCEEDED if timeout else CODES[call.status]
-                    await context.abort(code, call.problem)
+                answer = await application.attempt(call, lambda: self._answer(call, context, held))
+                if answer is not None:
+                    await self._send(context, held, answer)
+                    context.set_trailing_metadata(_trailer(call))
+                    return
+                context.set_trailing_metadata(_trailer(call))
+                timeout = call.kind == "timeout"
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if timeout else CODES[call.status]
+                await context.abort(code, call.problem)
             finally:
                 application.ended(call)
-        return answer or b""
+
+    async def _answer(self, call: Call, context: Any, held: Hold) -> bytes:
+        application = self._application
+        application.admit()
+        content = await self._read(call, context, self._request)
+        # Values that came in five bytes or less are objects for as long as they become an array.
+        application.memory.take(held, len(content))
+        if problem := refuse_fields(content):
+            raise bad(problem)
+        message = _parsed(self._request, content)
+        call.name, call.version = message.model_name, message.model_version or None
+        served = await application.lease(call)
+        typed = len(content) if len(content) > LARGE_BYTES and not message.raw_input_contents else 0
+        request = await application.decoded(
+            served, held, lambda: decode(message, served.model.inputs, served.capacity), objects=OBJECT_FACTOR * typed
+        )
+        answer = await application.run(served, request)
+        response: bytes = encode(self._response(), served.model, answer, request).SerializeToString()
+        application.memory.give_back(held)
+        application.memory.take(held, len(response))
+        return response
+
+    async def _read(self, call: Call, context: Any, kind: Any) -> bytes:
+        """The message of a call, which takes its place among those that have not arrived yet."""
+        call.receiving = True
+        with self._arrivals.waiting(call):
+            content = await context.read()
+        call.receiving = False
+        if content is grpc.aio.EOF:
+            raise bad(f"there is no {kind.DESCRIPTOR.name}")
+        return bytes(content)
+
+    async def _send(self, context: Any, held: Hold, answer: bytes) -> None:
+        """Send an answer; a client that does not read it loses it."""
+        held.restart()
+        try:
+            async with asyncio.timeout(SLOWEST_SECONDS) as deadline:
+                held.evict = lambda: None if deadline.expired() else deadline.reschedule(0)
+                await context.write(answer)
+        except TimeoutError:
+            logs.write("warning", "unread-answer", unsent_bytes=len(answer))
+            await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the answer was not read in time")
+        finally:
+            held.evict = None
 
     # --- everything else -------------------------------------------------------------------------------------------
 
-    def _plain(self, kind: Any, answer: Answer) -> Any:
+    def _plain(self, kind: Any, answer: Answer, *, guarded: bool = False) -> Any:
         """A handler that parses a short request, and says refusals in gRPC's codes."""
 
-        async def handle(content: bytes, context: Any) -> bytes:
+        async def handle(_: Any, context: Any) -> None:
+            call = self._application.call("", None, ())
             try:
+                content = await self._application.attempt_plain(call, lambda: self._read(call, context, kind))
                 if len(content) > SMALL:
                     raise RefusedError(413, "too-large", f"this message may have {SMALL} bytes at most")
-                response: bytes = (await answer(_parsed(kind, content))).SerializeToString()
-                return response
+                if guarded:
+                    self._repository.guard.check(_peer(context), _metadata_of(context))
+                response = (await answer(_parsed(kind, content))).SerializeToString()
             except RefusedError as error:
                 await context.abort(CODES[error.status], str(error))
             except UnknownModelError as error:
                 await context.abort(grpc.StatusCode.NOT_FOUND, str(error))
-            raise AssertionError("abort() raises")
+            async with asyncio.timeout(SLOWEST_SECONDS):
+                await context.write(response)
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        return grpc.stream_stream_rpc_method_handler(handle)
 
     async def _live(self, _: Any) -> Any:
         return self._messages["ServerLiveResponse"](live=True)
 
     async def _ready(self, _: Any) -> Any:
-        return self._messages["ServerReadyResponse"](ready=not self._application.draining)
+        return self._messages["ServerReadyResponse"](
+            ready=not (self._application.draining or self._application.starting)
+        )
 
     async def _metadata(self, _: Any) -> Any:
         return describe(self._messages["ServerMetadataResponse"](), self._repository.metadata())
@@ -170,6 +221,7 @@ class RpcServer:
 
     async def _model_metadata(self, request: Any) -> Any:
         cache = self._application.cache
+        self._application.admit()
         lease = await self._application.leased(request.name, request.version or None)
         try:
             document = metadata(lease.loaded.model, cache.versions(request.name))
@@ -191,11 +243,12 @@ class RpcServer:
         return self._messages["RepositoryModelLoadResponse"]()
 
     async def _unload(self, request: Any) -> Any:
-        self._repository.unload(request.model_name)
+        version = request.parameters["version"].string_param if "version" in request.parameters else None
+        await self._repository.unload(request.model_name, version)
         return self._messages["RepositoryModelUnloadResponse"]()
 
     async def _check(self, request: Any) -> Any:
-        status = NOT_SERVING if self._application.draining else SERVING
+        status = NOT_SERVING if self._application.draining or self._application.starting else SERVING
         known = request.service in ("", SERVICE)
         return self._messages["HealthCheckResponse"](status=status if known else UNKNOWN_SERVICE)
 
@@ -205,6 +258,21 @@ def _parsed(kind: Any, content: bytes) -> Any:
         return kind.FromString(content)
     except DecodeError as error:
         raise bad(f"the message is not a {kind.DESCRIPTOR.name}") from error
+
+
+def _peer(context: Any) -> str:
+    """The address of a client, of `ipv4:ADDRESS:PORT` or `ipv6:[ADDRESS]:PORT`; empty where it has none."""
+    kind, _, place = unquote(context.peer()).partition(":")
+    return place.rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else ""
+
+
+def _metadata_of(context: Any) -> dict[str, str]:
+    """The metadata of a call; a page in a browser cannot make one, so that it stands for its own host."""
+    found = {"host": "localhost"}
+    for name, value in _headers(context):
+        key, text = name.decode("latin-1"), value.decode("latin-1")
+        found[key] = f"{found[key]}, {text}" if key in found and key != "host" else text
+    return found
 
 
 def _headers(context: Any) -> Sequence[tuple[bytes, bytes]]:

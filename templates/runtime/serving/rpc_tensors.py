@@ -10,15 +10,19 @@ import numpy as np
 from loader import Arrays, Model, Tensor
 from numpy.typing import NDArray
 
+from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
+from serving.errors import bad
+from serving.json_tensors import MOST_AXES, check_range
 from serving.protocol import (
     LONGEST_ID,
+    MOST_OUTPUTS,
     NAMES,
     Request,
-    bad,
+    check_capacity,
     check_outputs,
-    check_range,
     from_bytes,
     interface,
+    is_name,
     refuse_unsupported,
 )
 
@@ -34,8 +38,10 @@ CONTENTS = {
 }
 
 
-def decode(message: Any, tensors: Sequence[Tensor]) -> Request:
+def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = None) -> Request:
     """A ModelInferRequest; `binary` of the request says whether its tensors came as bytes.
+
+    `capacity` is the most that the model's inputs hold: nothing is made of more.
 
     Raises:
         RefusedError: 400, with what to send instead.
@@ -45,14 +51,21 @@ def decode(message: Any, tensors: Sequence[Tensor]) -> Request:
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise bad(f"raw_input_contents has {len(raw)} entries for {len(message.inputs)} inputs; send one for each")
+    if len(message.inputs) > len(tensors) + SLACK or len(message.outputs) > MOST_OUTPUTS:
+        raise bad(f"there are {len(message.inputs)} inputs and {len(message.outputs)} outputs, more than any model has")
     dtypes = {tensor.name: tensor.dtype for tensor in tensors}
     arrays: Arrays = {}
     for index, entry in enumerate(message.inputs):
-        what = f"input {entry.name!r}"
+        what = f"input {quoted(entry.name)}"
+        if not is_name(entry.name) or len(entry.shape) > MOST_AXES:
+            raise bad(
+                f"{what}: its name has more than {LONGEST_NAME} characters, or its shape more than {MOST_AXES} axes"
+            )
         if entry.name in arrays:
             raise bad(f"{what} is given twice")
         refuse_unsupported(entry.parameters, what)
         dtype, shape = interface(entry.datatype, list(entry.shape), what, dtypes.get(entry.name))
+        check_capacity(capacity, entry.name, shape, what)
         if raw:
             if entry.HasField("contents"):
                 raise bad(f"{what} has contents beside raw_input_contents; send one of them")
@@ -63,7 +76,9 @@ def decode(message: Any, tensors: Sequence[Tensor]) -> Request:
         else:
             arrays[entry.name] = _from_contents(entry, shape, dtype, what)
     for output in message.outputs:
-        refuse_unsupported(output.parameters, f"output {output.name!r}")
+        if not is_name(output.name):
+            raise bad(f"the name of an output has more than {LONGEST_NAME} characters")
+        refuse_unsupported(output.parameters, f"output {quoted(output.name)}")
     names = check_outputs([output.name for output in message.outputs])
     return Request(arrays, names or None, None if raw else frozenset(), message.id or None)
 
@@ -80,7 +95,7 @@ def _from_contents(entry: Any, shape: list[int], dtype: np.dtype[Any], what: str
         raise bad(f"{what}: shape is {shape}, {field} has {len(values)} values")
     wide = {"b": np.bool_, "i": np.int64, "u": np.uint64, "f": dtype.type}[dtype.kind]
     array: NDArray[Any] = np.array(values, wide)
-    check_range(array, dtype, what)
+    check_range(array, dtype, NAMES[dtype], what)
     return array.astype(dtype, copy=False).reshape(shape)
 
 

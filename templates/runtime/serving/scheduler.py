@@ -16,7 +16,7 @@ import numpy as np
 from loader import Arrays, InputError, Model, NumericsError, SessionError, UsageError
 
 from serving import logs
-from serving.protocol import RefusedError
+from serving.errors import RefusedError
 
 INLINE_SECONDS = 0.0003  # a thread takes about as long to wake up, and to wake the loop up again
 MOST_SHAPES = 1000  # whose times are remembered

@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.app import Application, Call
-from serving.protocol import BINARY_TYPE, HEAD_LENGTH, JSON_TYPE, RefusedError, bad, decode, encode
+from serving.bounds import json_bytes
+from serving.connection import Connection
+from serving.errors import RefusedError, bad
+from serving.memory import Hold, Memory
+from serving.protocol import BINARY_TYPE, HEAD_LENGTH, JSON_TYPE, decode, encode
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -19,6 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 SMALL_BODY = 65536  # is read and thrown away where it is not wanted; a connection with more to come is closed
+LARGE_BYTES = 65536  # of JSON, and above 1 MiB of anything: decoded in a thread
 LINGER_SECONDS = 2.0
 SHORT_LINGER_SECONDS = 0.2  # while the server ends
 
@@ -51,28 +56,55 @@ class Web:
             await self._routes(scope, receive, send)
             return
         call = self._application.call(found[1], found[2], scope["headers"])
-        with self._application.counted():
-            await self._infer(call, scope["headers"], receive, send)
+        connection: Connection = scope["extensions"]["ortc.connection"][""]
+        task = asyncio.current_task()
+        with self._application.counted(), self._application.memory.hold() as held:
+            # What was asked for by a client that left is not to be run, nor kept.
+            connection.left = None if task is None else lambda: _cancel(task)
+            try:
+                await self._infer(call, scope["headers"], receive, send, held)
+                held.evict = connection.abort
+                connection.hold = held
+                await connection.sent()
+            except (DisconnectedError, asyncio.CancelledError):
+                if not connection.transport.is_closing():
+                    raise
+            finally:
+                connection.left = connection.hold = None
 
-    async def _infer(self, call: Call, given: list[tuple[bytes, bytes]], receive: Receive, send: Send) -> None:
-        application = self._application
-        body = _Body(receive, application.limits.body_bytes)
+    async def _infer(
+        self, call: Call, given: list[tuple[bytes, bytes]], receive: Receive, send: Send, held: Hold
+    ) -> None:
+        application, memory = self._application, self._application.memory
+        body = _Body(receive, application.limits.body_bytes, memory, held)
 
         async def work() -> tuple[bytes, int | None]:
             body.head = head = _head(given)
             application.admit()
             served = await application.lease(call)
-            with application.reserved(application.limits.body_bytes if head.length is None else head.length):
-                call.receiving = True
-                content = await body.read()
-                call.receiving = False
-                request = decode(content, head.tensors_at, served.model.inputs)
-                return encode(served.model, await application.run(served, request), request)
+            if head.length is not None and head.length > application.limits.body_bytes:
+                raise body.too_large()
+            call.receiving, held.evict = True, call.give_up
+            held.restart()
+            content = await body.read()
+            call.receiving, held.evict = False, None
+            end = _json_end(content, head.tensors_at)
+            if problem := served.capacity.refuse_size(end):
+                raise bad(problem)
+            large = end > LARGE_BYTES or len(content) > 16 * LARGE_BYTES
+            request = await application.decoded(
+                served,
+                held,
+                lambda: decode(content, head.tensors_at, served.model.inputs, served.capacity),
+                objects=1 + json_bytes(content, end) if large else 0,
+            )
+            answer, head_length = encode(served.model, await application.run(served, request), request)
+            memory.give_back(held)
+            memory.take(held, len(answer))
+            held.restart()
+            return answer, head_length
 
-        try:
-            answer = await application.attempt(call, work)
-        except DisconnectedError:
-            return
+        answer = await application.attempt(call, work)
         content, head_length = answer or (json.dumps({"error": call.problem}).encode(), None)
         headers = [
             (b"content-type", JSON_TYPE if head_length is None else BINARY_TYPE),
@@ -83,8 +115,21 @@ class Web:
             headers.append((HEAD_LENGTH, str(head_length).encode()))
         if call.retry_after is not None:
             headers.append((b"retry-after", str(call.retry_after).encode()))
-        await body.respond(send, call.status, headers, content, close=application.draining)
-        application.ended(call)
+        try:
+            await body.respond(send, call.status, headers, content, close=application.draining)
+        finally:
+            application.ended(call)
+
+
+def _json_end(content: bytes | bytearray, tensors_at: str | None) -> int:
+    """Where the JSON part of a body ends, as far as the header says it."""
+    if tensors_at is None or not re.fullmatch("[0-9]{1,18}", tensors_at):
+        return len(content)
+    return min(int(tensors_at), len(content))
+
+
+def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
 
 
 def _head(headers: list[tuple[bytes, bytes]]) -> _Head:
@@ -110,8 +155,8 @@ def _head(headers: list[tuple[bytes, bytes]]) -> _Head:
 class _Body:
     """The body of a request: read whole within bounds, or left where it is."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
-        self._receive, self._most = receive, most
+    def __init__(self, receive: Receive, most: int, memory: Memory, held: Hold) -> None:
+        self._receive, self._most, self._memory, self._held = receive, most, memory, held
         self.head: _Head | None = None
         self.complete = False
 
@@ -123,22 +168,32 @@ class _Body:
         part: bytes = message.get("body", b"")
         return part
 
-    async def read(self) -> bytes:
-        """All of it.
+    async def read(self) -> bytes | bytearray:
+        """All of it; only bytes that arrived count.
 
         Raises:
-            RefusedError: 413, a chunked body is longer than allowed.
+            RefusedError: 413, a chunked body is longer than allowed; 503, all requests together hold too much.
             DisconnectedError: The client left.
         """
-        first = await self._part()
+        first = await self._counted_part()
         if self.complete and len(first) <= self._most:
             return first
         whole = bytearray(first)
         while len(whole) <= self._most:
             if self.complete:
-                return bytes(whole)
-            whole += await self._part()
-        raise RefusedError(413, "too-large", f"the body may have {self._most} bytes at most")
+                return whole
+            whole += await self._counted_part()
+        raise self.too_large()
+
+    def too_large(self) -> RefusedError:
+        """The refusal of a body above the limit."""
+        return RefusedError(413, "too-large", f"the body may have {self._most} bytes at most")
+
+    async def _counted_part(self) -> bytes:
+        part = await self._part()
+        self._memory.take(self._held, len(part))
+        self._held.progress(len(part))
+        return part
 
     async def respond(
         self, send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes, *, close: bool

@@ -1,0 +1,121 @@
+"""Bundles on disk: what is known of them before they are loaded."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loader import CUDA, TENSORRT
+
+DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
+NO_LIMIT = 2**64 - 1  # gpu_mem_limit as ONNX Runtime has it by default
+# What reading JSON that anybody may have written ends with: it is not what was expected, of a size that no number has
+# (1e999), or nested without end.
+UNEXPECTED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+Key = tuple[str, str]  # name, version
+
+
+@dataclass(frozen=True)
+class Known:
+    """A bundle on disk. `bytes` is the size of its graph, which loading it takes at the least.
+
+    `device_bytes` is what it takes of a device: as it was measured, or else at the least; or, where `ceiling`, the most
+    that its session lets it take. `stamp` differs where the files of the bundle were replaced.
+    """
+
+    name: str
+    version: str
+    path: Path
+    bytes: int
+    device_bytes: int = 0
+    ceiling: bool = False
+    stamp: tuple[int, ...] = ()
+
+
+def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
+    """Orders versions: numbers by value, words before the end of a version, numbers after (1.0-rc.1 < 1.0 < 1.0.1)."""
+    parts = re.split(r"[.+_-]", version)
+    return (*((2, int(p), "") if p.isdecimal() and p.isascii() else (0, 0, p) for p in parts), (1, 0, ""))
+
+
+def known_bundle(path: Path, manifest: Mapping[str, Any]) -> Known:
+    """What is known of a bundle before it is loaded; one of UNEXPECTED where it says too little."""
+    weights = int(manifest["model"]["bytes"])
+    name, version = str(manifest["name"]), str(manifest["version"])
+    return Known(name, version, path, weights, *device_need(path, weights), stamp_of(path))
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Inodes, sizes and times of change of the files that say what a bundle is: these differ once it was replaced."""
+    found = list[int]()
+    for name in ("manifest.json", "SHA256SUMS", "session.json"):
+        try:
+            status = (path / name).stat()
+        except OSError:
+            found += (0, 0, 0)
+        else:
+            found += (status.st_ino, status.st_size, status.st_ctime_ns)
+    return tuple(found)
+
+
+def device_need(path: Path, weights: int) -> tuple[int, bool]:
+    """Bytes of device memory that a bundle takes, and whether that is only the most that it may.
+
+    The most that an attached measurement saw in use, on whatever GPU. Without one, for a GPU, `gpu_mem_limit` where its
+    session says it, and else its weights, which it takes at the least.
+    """
+    measured = []
+    for file in sorted((path / "measurements").glob("*.json")):
+        try:
+            peak = json.loads(file.read_bytes())["numbers"]["peak_device_bytes"]
+            if math.isfinite(peak) and peak > 0:
+                measured.append(int(peak))
+        except UNEXPECTED:
+            continue  # nothing was timed there, or there was no GPU
+    if measured:
+        return max(measured), False
+    on_gpu = _on_gpu(path)
+    if not on_gpu:
+        return 0, False
+    limits = [int(options.get("gpu_mem_limit", 0)) for options in on_gpu]
+    limit = max((limit for limit in limits if limit < NO_LIMIT), default=0)
+    return max(limit, weights), limit > weights
+
+
+def gpu_of(path: Path) -> int | None:
+    """Which GPU a bundle runs on, as CUDA counts those that a process may use; None for none."""
+    return next((int(options.get("device_id", 0)) for options in _on_gpu(path)), None)
+
+
+def _on_gpu(path: Path) -> list[dict[str, str]]:
+    """The options of NVIDIA's providers in session.json."""
+    try:
+        providers = json.loads((path / "session.json").read_bytes())["providers"]
+        found = [dict(provider["options"]) for provider in providers if provider["name"] in (CUDA, TENSORRT)]
+        for options in found:
+            for name in ("gpu_mem_limit", "device_id"):
+                int(options.get(name, 0))
+    except UNEXPECTED:
+        return []  # loading it says what is wrong
+    return found
+
+
+def find_bundles(root: Path, target: str) -> dict[Key, Known]:
+    """The bundles below `root` that were built for `target`; what is no bundle is passed over."""
+    found: dict[Key, Known] = {}
+    for depth in range(DEPTH + 1):
+        for path in sorted(root.glob("/".join(["*"] * depth + ["manifest.json"]))):
+            try:
+                manifest = json.loads(path.read_bytes())
+                known = known_bundle(path.parent, manifest)
+                fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
+            except UNEXPECTED:
+                continue  # another program's manifest.json, or one that is being written
+            if fits:
+                found[known.name, known.version] = known
+    return found
