@@ -9,6 +9,7 @@ from typing import Any
 from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
 from ortc.fetch import HUB_PATTERNS
+from ortc.inspection_inputs import left_out
 from ortc.model_files import CODE_HELP
 from ortc.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
 
@@ -187,6 +188,8 @@ def _huggingface(
         )
     kind = _input_kind(config)
     notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
+    if without := left_out(config, _architecture(config)):
+        notes["dynamic_axes"] += f"\nLeft out, unless `inputs` declares them: {', '.join(without)}."
     return Draft(
         about=about,
         name=spec_name(name.rpartition("/")[2]),

@@ -218,7 +218,8 @@ def _reference_cases(
     """Inputs of every case and what the reference gives for them."""
 
     def named() -> NamedInputs:
-        return [(str(case), factory().case(case)) for case in context.plan.cases] + factory().real()
+        cases = (*context.plan.cases, *factory().padded(context.plan.cases))
+        return [(str(case), factory().case(case)) for case in cases] + factory().real()
 
     return _references(context, exported, f"{len(context.plan.cases)} shapes", inputs, named)
 

@@ -15,6 +15,7 @@ from ortc.arrays import Array, Arrays, read_arrays
 from ortc.errors import StageError
 from ortc.image_files import image_files
 from ortc.plan import AxisPlan, InputPlan
+from ortc.samples import PIXEL_MASK
 from ortc.worker import Worker
 
 if TYPE_CHECKING:
@@ -59,10 +60,17 @@ def load_images(
     picked = sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), MAX_IMAGES))})
     chosen = [files[index] for index in picked]
     if model_directory is not None and (model_directory / PROCESSOR).is_file():
-        return _processed(directory, chosen, model_directory)
-    layout = _layout(inputs, axes)
-    rows = [layout.array(open_image(path, directory, layout.channels)) for path in chosen]
-    return {layout.tensor.name: np.stack(rows)}
+        arrays = dict(_processed(directory, chosen, model_directory))
+    else:
+        layout = _layout(tuple(tensor for tensor in inputs if tensor.name != PIXEL_MASK), axes)
+        rows = [layout.array(open_image(path, directory, layout.channels)) for path in chosen]
+        arrays = {layout.tensor.name: np.stack(rows)}
+    for tensor in inputs:
+        if tensor.name == PIXEL_MASK and PIXEL_MASK not in arrays and "pixel_values" in arrays:
+            # Images that were brought to one size are whole.
+            count, _, *sides = arrays["pixel_values"].shape
+            arrays[PIXEL_MASK] = np.ones((count, *sides), dtype=tensor.dtype)
+    return arrays
 
 
 def _processed(directory: Path, files: Sequence[Path], model_directory: Path) -> Arrays:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from ortc.errors import StageError
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
 
 MASK = "attention_mask"
+PIXEL_MASK = "pixel_mask"
+BOXES = "bbox"
+"""Boxes of tokens on a page: left, top, right and bottom along the last axis."""
 SAMPLES = "samples"
 """Begins the names of cases that are real samples."""
 MAX_SAMPLES = 128
@@ -51,9 +54,18 @@ def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
     if dtype.kind == "f":
         if tensor.range is None:
             return generator.standard_normal(shape).astype(dtype)
-        return generator.uniform(*tensor.range, shape).astype(dtype)
+        return _ordered(tensor, generator.uniform(*tensor.range, shape).astype(dtype))
     low, high = (0, 1) if tensor.range is None else (int(tensor.range[0]), int(tensor.range[1]))
-    return generator.integers(low, high, size=shape, endpoint=True).astype(dtype)
+    return _ordered(tensor, generator.integers(low, high, size=shape, endpoint=True).astype(dtype))
+
+
+def _ordered(tensor: InputPlan, values: Array) -> Array:
+    """Boxes whose left is at most their right, and whose top is at most their bottom: models refuse others."""
+    if tensor.name != BOXES or values.shape[-1] != 4:
+        return values
+    corners = values.reshape(*values.shape[:-1], 2, 2)
+    ordered: Array = np.sort(corners, axis=-2).reshape(values.shape)
+    return ordered
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,7 @@ class InputFactory:
         self.samples = samples
         self._calibration = calibration
         self.mask = next((tensor for tensor in inputs if tensor.name == MASK and len(tensor.shape) == 2), None)
+        self.pixel_mask = next((t for t in inputs if t.name == PIXEL_MASK and len(t.shape) == 3), None)
         if samples.texts and (not inputs or inputs[0].name != "input_ids"):
             raise StageError("samples are text, but the model's first input is not `input_ids`")
         if samples.arrays and (missing := [t.name for t in inputs if t.name not in samples.arrays]):
@@ -135,7 +148,27 @@ class InputFactory:
         }
         if self.mask is not None and case.padded:
             feeds[MASK] = _mask(lengths, feeds[MASK].shape[-1], feeds[MASK].dtype)
+        if self.pixel_mask is not None and case.padded:
+            feeds[PIXEL_MASK] = _pixel_mask(feeds[PIXEL_MASK].shape, feeds[PIXEL_MASK].dtype)
         return feeds
+
+    def padded(self, cases: Sequence[CasePlan]) -> list[CasePlan]:
+        """Padded cases of masks that a plan did not know of: inputs that were derived after it was made.
+
+        Args:
+            cases: of the plan.
+        """
+        if any(case.padded for case in cases) or (self.mask is None and self.pixel_mask is None):
+            return []
+        return [case.model_copy(update={"padded": True}) for case in cases if self._has_room(case)]
+
+    def _has_room(self, case: CasePlan) -> bool:
+        """Whether a row of a mask can be shorter than the mask."""
+        sizes = case.shape.as_dict()
+        masks = [tensor for tensor in (self.mask, self.pixel_mask) if tensor is not None]
+        return any(
+            (sizes[entry] if isinstance(entry, str) else entry) > 1 for mask in masks for entry in mask.shape[1:]
+        )
 
     def sensitivity(self) -> list[tuple[str, dict[str, Array]]]:
         """Inputs to find out which nodes cost accuracy, as named batches; none that anything is judged by.
@@ -275,7 +308,7 @@ class InputFactory:
             if tensor.name == MASK:
                 feeds[MASK] = _mask(lengths, width, np.dtype(tensor.dtype))
             elif tensor.name == "token_type_ids":
-                feeds[tensor.name] = np.zeros((count, width), dtype=tensor.dtype)
+                feeds[tensor.name] = np.zeros((count, width, *map(int, tensor.shape[2:])), dtype=tensor.dtype)
             else:
                 feeds[tensor.name] = synthetic(tensor, sizes, f"{tensor.name}/text")
         return feeds
@@ -318,6 +351,17 @@ class InputFactory:
                 f"samples for `{tensor.name}` have shape {list(array.shape)}, declared {list(tensor.shape)}"
             )
         return array
+
+
+def _pixel_mask(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Images of a batch at several sizes, in the upper left corner; of several, the first is whole."""
+    rows, height, width = shape
+    mask = np.ones(shape, dtype=dtype)
+    for row in range(rows):
+        if rows == 1 or row:
+            mask[row, max(1, height - 1 - row * height // (rows + 2)) :] = 0
+            mask[row, :, max(1, width - 1 - (row + 1) * width // (rows + 2)) :] = 0
+    return mask
 
 
 def _mask(lengths: list[int], width: int, dtype: np.dtype[Any]) -> Array:

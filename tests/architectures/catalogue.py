@@ -117,9 +117,9 @@ def speech(name: str, task: str = "ctc", **config: Any) -> Architecture:
     return Architecture(name, "audio", {"model_type": model_type, **SPEECH, **config}, task, AUDIO_AXES)
 
 
-def staged(name: str, *, axes: Json | None = None, **config: Any) -> Architecture:
-    """A classifier of images whose stages have sizes of their own."""
-    return vision(name, axes=axes, bare=True, **{"num_labels": 5, **config})
+def staged(name: str, task: str = "image-classification", *, axes: Json | None = None, **config: Any) -> Architecture:
+    """A model of images whose stages have sizes of their own."""
+    return vision(name, task, axes=axes, bare=True, **{"num_labels": 5, **config})
 
 
 TWO_STAGES: Json = {"depths": [1, 1], "hidden_sizes": [8, 16]}
@@ -154,6 +154,17 @@ FREE_SIZES: Json = {
     **BATCH,
     "height": {"min": 32, "typical": 64, "max": 96, "multiple_of": 32},
     "width": {"min": 32, "typical": 64, "max": 128, "multiple_of": 32},
+}
+
+LAYOUT: Json = {"input_size": 32, "patch_size": 16, "coordinate_size": 4, "shape_size": 8}
+DETECTOR: Json = {
+    **SEQUENCE_TO_SEQUENCE,
+    "num_queries": 5,
+    "num_labels": 4,
+    "use_timm_backbone": False,
+    "use_pretrained_backbone": False,
+    "backbone": None,
+    "backbone_config": {"model_type": "resnet", "embedding_size": 8, **TWO_STAGES, "layer_type": "basic"},
 }
 
 ARCHITECTURES: tuple[Architecture, ...] = (
@@ -205,6 +216,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     text("megatron-bert"),
     text("esm", "fill-mask", pad_token_id=1, mask_token_id=5, position_embedding_type="rotary"),
     text("layoutlm", "token-classification", num_labels=4),
+    text("lilt", "token-classification", num_labels=4, channel_shrink_ratio=4, hidden_size=48),
+    text("layoutlmv3", "token-classification", num_labels=4, **LAYOUT),
+    text("markuplm", "token-classification", num_labels=4, max_depth=5, xpath_unit_hidden_size=8),
+    text("tapas"),
     Architecture(
         "xlnet",
         "text",
@@ -252,6 +267,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         depths=[1, 1, 1],
     ),
     vision("yolos", "object-detection", num_detection_tokens=5, use_mid_position_embeddings=False, image_size=[32, 48]),
+    staged("detr", "object-detection", axes=FREE_SIZES, **DETECTOR),
     vision(
         "dpt",
         "depth-estimation",
@@ -276,6 +292,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         },
     ),
     speech("wav2vec2"),
+    speech("wav2vec2-layer", model_type="wav2vec2", feat_extract_norm="layer", do_stable_layer_norm=True),
     speech("hubert", "audio-classification"),
     speech("wavlm", "audio-classification"),
     speech("unispeech-sat", num_codevectors_per_group=20),

@@ -41,7 +41,7 @@ def found(tmp_path_factory: pytest.TempPathFactory, make_cache: Callable[[Path],
     ("name", "exporter", "inputs"),
     [
         # What dynamo cannot, TorchScript can.
-        ("xlnet", "torchscript", {"input_ids", "attention_mask"}),
+        ("xlnet", "torchscript", {"input_ids", "attention_mask", "token_type_ids"}),
         # Two modalities, found by trial.
         ("clip", "dynamo", {"input_ids", "attention_mask", "pixel_values"}),
         # Features before frames, likewise.

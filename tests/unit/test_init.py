@@ -567,3 +567,24 @@ def test_code_of_a_repository_is_not_drafted(tmp_path: Path, capsys: pytest.Capt
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert "brings code of its own" in said
     assert "source: pytorch" in said
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"architectures": ["BertModel"], "model_type": "bert", "type_vocab_size": 2}, "position_ids, inputs_embeds"),
+        (
+            {"architectures": ["BertModel"], "model_type": "bert", "type_vocab_size": 1},
+            "token_type_ids, position_ids, inputs_embeds",
+        ),
+        ({"architectures": ["LayoutLMModel"], "model_type": "layoutlm", "type_vocab_size": 2}, "position_ids"),
+        (
+            {"architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", "feat_extract_norm": "group"},
+            "attention_mask",
+        ),
+    ],
+)
+def test_inputs_that_are_left_out_are_named(tmp_path: Path, config: dict[str, Any], named: str) -> None:
+    directory(tmp_path / "model", {"vocab_size": 9, **config})
+    written("model")
+    assert f"Left out, unless `inputs` declares them: {named}" in Path("specs/out.yaml").read_text("utf-8")

@@ -400,3 +400,46 @@ def test_calibration_without_samples_is_seeded_and_not_what_cases_are_made_of() 
     assert [a["pixels"].tobytes() for a in found] == [a["pixels"].tobytes() for a in factory.calibration()]
     cases, _ = shape_matrix((BATCH_AXIS,), None)
     assert not rows_of(found, "pixels") & rows_of([factory.case(entry) for entry in cases], "pixels")
+
+
+def test_boxes_are_boxes() -> None:
+    boxes = InputPlan(name="bbox", dtype="int64", shape=("batch", "sequence", 4), range=(0, 1023))
+    found = synthetic(boxes, {"batch": 4, "sequence": 32}, "x")
+    left, top, right, bottom = (found[..., index] for index in range(4))
+    assert (left <= right).all()
+    assert (top <= bottom).all()
+    assert found.min() < 100
+    assert found.max() > 900
+    shares = synthetic(
+        boxes.model_copy(update={"dtype": "float32", "range": (0.0, 1.0)}), {"batch": 2, "sequence": 8}, "x"
+    )
+    assert (shares[..., 0] <= shares[..., 2]).all()
+
+
+PIXEL_MASK = InputPlan(name="pixel_mask", dtype="int64", shape=("batch", 8, 6), range=(0, 1), fill=1)
+IMAGE = InputPlan(name="pixel_values", dtype="float32", shape=("batch", 3, 8, 6))
+WAVE = InputPlan(name="input_values", dtype="float32", shape=("batch", "sequence"))
+
+
+def test_masks_that_a_plan_did_not_know_of_have_padded_cases() -> None:
+    plain, _ = shape_matrix(AXES, None)
+    for inputs in ((IMAGE, PIXEL_MASK), (WAVE, ATTENTION)):
+        factory = InputFactory(inputs, AXES, Samples())
+        padded = factory.padded(plain)
+        assert padded
+        assert all(case.padded for case in padded)
+        for found in padded:
+            mask = factory.case(found)[inputs[1].name]
+            assert (mask[0] == 1).all() or len(mask) == 1
+            assert all((row == 0).any() and (row == 1).any() for row in mask[1:] if row.size > 2)
+            assert (factory.case(found.model_copy(update={"padded": False}))[inputs[1].name] == 1).all()
+    # Text is padded by the plan, and images without a mask are not padded at all.
+    known, _ = shape_matrix(AXES, "sequence")
+    assert InputFactory(TEXT, AXES, Samples()).padded(known) == []
+    assert InputFactory((IMAGE,), AXES, Samples()).padded(plain) == []
+
+
+def test_token_types_of_several_columns() -> None:
+    columns = InputPlan(name="token_type_ids", dtype="int64", shape=("batch", "sequence", 7))
+    found = InputFactory((IDS, ATTENTION, columns), AXES, TEXTS).case(case(batch=2, sequence=8))
+    assert found["token_type_ids"].shape == (2, 8, 7)

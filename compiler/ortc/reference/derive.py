@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ortc.errors import StageError
 from ortc.plan import ExportPlan, InputPlan
+from ortc.repository import PROCESSORS, Repository
+from ortc.samples import BOXES, MASK, PIXEL_MASK
 
 MAX_CANDIDATES = 12
 CHOICES = 2
@@ -25,20 +28,55 @@ _IMAGE = 224
 _UNICODE = 0x10FFFF
 _PARTS = ("vision_config", "backbone_config", "encoder_config", "encoder", "audio_config", "text_config")
 """Where a configuration of several models keeps those, in the order in which they are asked."""
-_FURTHER = ("pixel_values", "input_features", "bbox", "is_longer", "decoder_input_ids")
+_FURTHER = ("pixel_values", "input_features", "is_longer", "decoder_input_ids")
 """Inputs that some models need beside their main one."""
+_SEGMENTS = {"xlnet": 3}
+"""Greatest token type of architectures that compare types and have no table of them."""
+OPTIONAL_MASKS = ("attention_mask", "pixel_mask")
+"""Masks that some architectures accept and do not read; a trial tells."""
 
 
 Option = tuple[InputPlan, ...]
 
 
-def candidates(model: Any, task: str, export: ExportPlan) -> Iterator[tuple[InputPlan, ...]]:
+@dataclass(frozen=True)
+class Processing:
+    """What a repository's tokenizer and processors say of a model's inputs; None where they say nothing."""
+
+    model_input_names: frozenset[str] = frozenset()
+    return_attention_mask: bool | None = None
+
+
+def processing(repository: Repository) -> Processing:
+    """Read what the configurations of a repository's tokenizer and processors say of inputs."""
+    names: set[str] = set()
+    masked: bool | None = None
+    for file in ("tokenizer_config.json", *PROCESSORS):
+        for config in _configurations(repository.mapping(file)):
+            declared = config.get("model_input_names")
+            names |= {str(name) for name in declared} if isinstance(declared, list) else set()
+            if isinstance(config.get("return_attention_mask"), bool) and file in PROCESSORS:
+                masked = config["return_attention_mask"]
+    return Processing(frozenset(names), masked)
+
+
+def _configurations(value: Any) -> Iterator[Mapping[str, Any]]:
+    """A processor's configuration, and those of its parts."""
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _configurations(item)
+
+
+def candidates(
+    model: Any, task: str, export: ExportPlan, said: Processing | None = None
+) -> Iterator[tuple[InputPlan, ...]]:
     """Inputs that the model may take, over the canonical axis names; the fewest first.
 
     Raises:
         StageError: an axis that the model's kind of input needs is not declared, or the kind is not known.
     """
-    derivation = _Derivation(model, task, export)
+    derivation = _Derivation(model, task, export, said or Processing())
     accepted = inspect.signature(model.forward).parameters
     further = [name for name in accepted if name in _FURTHER and name != model.main_input_name]
     chosen = [[name for name in further if accepted[name].default is inspect.Parameter.empty]]
@@ -54,10 +92,18 @@ def candidates(model: Any, task: str, export: ExportPlan) -> Iterator[tuple[Inpu
     yield from itertools.islice(found, MAX_CANDIDATES)
 
 
+def left_out(model: Any, inputs: Option) -> tuple[str, ...]:
+    """Name the tensors that a model's forward() accepts and that are no inputs, in the order of its signature."""
+    given = {tensor.name for tensor in inputs}
+    accepted = inspect.signature(model.forward).parameters.items()
+    return tuple(name for name, parameter in accepted if name not in given and "Tensor" in str(parameter.annotation))
+
+
 class _Derivation:
     """What one model's configuration says of its inputs."""
 
-    def __init__(self, model: Any, task: str, export: ExportPlan) -> None:
+    def __init__(self, model: Any, task: str, export: ExportPlan, said: Processing) -> None:
+        self.said = said
         self.model = model
         self.config = model.config
         self.task = task
@@ -84,9 +130,6 @@ class _Derivation:
             case "decoder_input_ids":
                 shape = (self._axis("batch", 1), self._axis("decoder_sequence", DECODER_TOKENS))
                 return [(InputPlan(name=name, dtype="int64", shape=shape, range=(0, self._vocabulary() - 1)),)]
-            case "bbox":
-                # Corners of a token's box on the page: left <= right and top <= bottom, or models refuse them.
-                return [(InputPlan(name=name, dtype="int64", shape=(*self._tokens(), 4), range=(0, 0)),)]
             case "is_longer":
                 return [(InputPlan(name=name, dtype="bool", shape=(self._axis("batch", 1), 1), fill=0),)]
         raise StageError(
@@ -128,10 +171,52 @@ class _Derivation:
         inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=(0, self._vocabulary() - 1))]
         if "attention_mask" in self.accepted:
             inputs.append(InputPlan(name="attention_mask", dtype="int64", shape=shape, range=(0, 1), fill=1))
-        types = getattr(self.config.get_text_config(), "type_vocab_size", 0) or 0
-        if "token_type_ids" in self.accepted and isinstance(types, int) and types > 1:
-            inputs.append(InputPlan(name="token_type_ids", dtype="int64", shape=shape, range=(0, types - 1)))
+        inputs += [*self._types(shape), *self._boxes(shape), *self._paths(shape), *self._languages(shape)]
         return tuple(inputs)
+
+    def _types(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
+        """Token types: of a table, of several (one for each column of types), or compared without one."""
+        name, config = "token_type_ids", self.config.get_text_config()
+        if name not in self.accepted:
+            return
+        tables = getattr(config, "type_vocab_sizes", None)
+        if isinstance(tables, list | tuple) and tables:
+            # One range for all columns would refuse the types of the largest: only the model knows each column's.
+            yield InputPlan(name=name, dtype="int64", shape=(*shape, len(tables)))
+            return
+        types = getattr(config, "type_vocab_size", None)
+        most = types - 1 if isinstance(types, int) else _SEGMENTS.get(str(getattr(config, "model_type", None)), 0)
+        if types is None and name in self.said.model_input_names:
+            most = max(most, 1)
+        if most > 0:
+            yield InputPlan(name=name, dtype="int64", shape=shape, range=(0, most))
+
+    def _boxes(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
+        """The box of each token on its page."""
+        if BOXES not in self.accepted:
+            return
+        sizes = self._setting("max_2d_position_embeddings")
+        if isinstance(sizes, int) and self._setting("bbox_scale") is None:
+            yield InputPlan(name=BOXES, dtype="int64", shape=(*shape, 4), range=(0, sizes - 1))
+        else:
+            # Shares of the page's sides.
+            yield InputPlan(name=BOXES, dtype="float32", shape=(*shape, 4), range=(0.0, 1.0))
+
+    def _paths(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
+        """The path of each token in its HTML document: tags and subscripts."""
+        for name, table in (
+            ("xpath_tags_seq", "max_xpath_tag_unit_embeddings"),
+            ("xpath_subs_seq", "max_xpath_subs_unit_embeddings"),
+        ):
+            if name in self.accepted and isinstance(size := self._setting(table), int):
+                depth = int(self._setting("max_depth"))
+                yield InputPlan(name=name, dtype="int64", shape=(*shape, depth), range=(0, size - 1))
+
+    def _languages(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
+        """The language of each token, where the model has an embedding of languages."""
+        count = self._setting("n_langs")
+        if "langs" in self.accepted and isinstance(count, int) and count > 1 and self._setting("use_lang_emb"):
+            yield InputPlan(name="langs", dtype="int64", shape=shape, range=(0, count - 1))
 
     def _pixels(self, name: str) -> Option:
         size = self._setting("image_size", "input_size", "crop_size") or _IMAGE
@@ -140,7 +225,12 @@ class _Derivation:
         frames = self._setting("num_frames", "frames_per_clip")
         if frames is not None:
             shape = (self._axis("frames", int(frames)), *shape)
-        return (InputPlan(name=name, dtype="float32", shape=(self._axis("batch", 1), *shape)),)
+        batch = self._axis("batch", 1)
+        pixels = InputPlan(name=name, dtype="float32", shape=(batch, *shape))
+        if PIXEL_MASK not in self.accepted or frames is not None:
+            return (pixels,)
+        # Images of a batch differ in size, and are padded to the largest.
+        return (pixels, _mask(PIXEL_MASK, (batch, *shape[1:])))
 
     def _channels(self) -> int:
         import torch
@@ -159,7 +249,12 @@ class _Derivation:
             shape = (batch, self._axis("frames", int(self._setting("max_length") or 1024)), int(bins))
             return (InputPlan(name=name, dtype="float32", shape=shape),)
         samples = self._needed("samples", name)
-        return (InputPlan(name=name, dtype="float32", shape=(batch, samples)),)
+        wave = InputPlan(name=name, dtype="float32", shape=(batch, samples))
+        # A first layer that normalizes over the whole wave is trained on waves that are padded without a mask.
+        masked = self.said.return_attention_mask
+        if masked is None:
+            masked = self._setting("feat_extract_norm") != "group"
+        return (wave, _mask(MASK, (batch, samples))) if masked and MASK in self.accepted else (wave,)
 
     def _spectrogram(self) -> list[Option]:
         batch, name = self._axis("batch", 1), "input_features"
@@ -179,7 +274,9 @@ class _Derivation:
             shapes.reverse()
         if (side := self._setting("spec_size")) is not None:
             shapes.append((batch, 1, int(side), bins))
-        return [(InputPlan(name=name, dtype="float32", shape=shape),) for shape in shapes]
+        sound = [InputPlan(name=name, dtype="float32", shape=shape) for shape in shapes]
+        masked = MASK in self.accepted and self.said.return_attention_mask is not False
+        return [(tensor, _mask(MASK, (batch, frames))) if masked else (tensor,) for tensor in sound]
 
     def _convolves(self, features: int) -> bool:
         """Whether the first convolution goes along time with a channel for each feature."""
@@ -193,6 +290,10 @@ class _Derivation:
         length, channels = self._setting("context_length"), self._setting("num_input_channels", "input_size")
         shape = (self._axis("batch", 1), int(length or 1), int(channels or 1))
         return (InputPlan(name="past_values", dtype="float32", shape=shape),)
+
+
+def _mask(name: str, shape: tuple[str | int, ...]) -> InputPlan:
+    return InputPlan(name=name, dtype="int64", shape=shape, range=(0, 1), fill=1)
 
 
 def _sides(size: Any) -> tuple[int, int]:

@@ -21,8 +21,8 @@ from ortc.reference.checkpoint import (
     refuse_missing,
     refuse_needed,
 )
-from ortc.reference.derive import candidates
-from ortc.reference.model import ForwardError, Reference, finish
+from ortc.reference.derive import OPTIONAL_MASKS, Processing, candidates, left_out, processing
+from ortc.reference.model import ForwardError, Reference, example_inputs, finish
 from ortc.repository import of_directories
 from ortc.spec import HuggingFaceSource
 
@@ -95,12 +95,16 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
             config.use_cache = False
     _check_positions(model.config, export)
     if export.inputs is None:
-        reference = _derived(model, source.task, export)
+        reference = _derived(model, source.task, export, processing(repository))
     else:
         _check_inputs(model, export.inputs)
         reference = _finish(model, export.inputs, export)
     refuse_needed(reference, model, missing, export)
-    return replace(reference, parts_left_out=(*other_head(written, model), *left))
+    return replace(
+        reference,
+        parts_left_out=(*other_head(written, model), *left),
+        inputs_left_out=left_out(model, reference.inputs),
+    )
 
 
 def _loaded(
@@ -161,18 +165,43 @@ def _pretrained(auto: Any, config: Any, directory: Path) -> tuple[Any, Mapping[s
     return model, report
 
 
-def _derived(model: Any, task: str, export: ExportPlan) -> Reference:
+def _derived(model: Any, task: str, export: ExportPlan, said: Processing) -> Reference:
     """The model with the first of the inputs that it may take with which it runs.
 
     Raises:
         StageError: it runs with none of them, or an axis that it needs is not declared.
     """
-    *others, last = candidates(model, task, export)
+    *others, last = candidates(model, task, export, said)
     for inputs in others:
         with contextlib.suppress(ForwardError):
-            return _finish(model, inputs, export)
+            return _needed(model, inputs, export)
     # Of several ways to call a model, the last has all that it could need: its failure tells the most.
-    return _finish(model, last, export)
+    return _needed(model, last, export)
+
+
+def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan) -> Reference:
+    """The model with those of the inputs that it reads: a mask of sound or of images changes no answer of some.
+
+    Raises:
+        StageError: it does not run with them.
+    """
+    import torch
+
+    reference = _finish(model, inputs, export)
+    if inputs[0].name == "input_ids" or not any(tensor.name in OPTIONAL_MASKS for tensor in inputs):
+        return reference
+    arguments = example_inputs(inputs, export)
+    expected = reference.module(*arguments)
+    unread = set()
+    for index, tensor in enumerate(inputs):
+        if tensor.name in OPTIONAL_MASKS:
+            shorter = arguments[index].clone()
+            shorter[..., -(-shorter.shape[-1] // 2) :] = 0
+            found = reference.module(*arguments[:index], shorter, *arguments[index + 1 :])
+            if all(torch.equal(left, right) for left, right in zip(expected, found, strict=True)):
+                unread.add(tensor.name)
+    read = tuple(tensor for tensor in inputs if tensor.name not in unread)
+    return _finish(model, read, export) if unread else reference
 
 
 def _check_inputs(model: Any, inputs: tuple[InputPlan, ...]) -> None:
