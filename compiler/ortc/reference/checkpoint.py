@@ -195,7 +195,9 @@ def refuse_missing(missing: Collection[str]) -> tuple[str, ...]:
         StageError: a weight is missing that every output may depend on.
     """
     if any(not _IDLE.search(key) for key in missing):
-        raise _missing(sorted(missing), "check `model.task`: the head must be the one that was trained")
+        # The first is shown: one that is certainly needed.
+        ordered = sorted(missing, key=lambda key: (_IDLE.search(key) is not None, key))
+        raise _missing(ordered, "check `model.task`: the head must be the one that was trained")
     return tuple(sorted(missing))
 
 
