@@ -35,9 +35,10 @@ def pooled(outputs: Arrays, declared: Embeddings, mask: Array | None) -> Array:
 
 
 def _pool(hidden: Array, pooling: Pooling, mask: Array | None) -> Array:
-    if pooling == "cls":
-        return np.asarray(hidden[:, 0])
     keep = np.ones(hidden.shape[:2]) if mask is None or mask.shape != hidden.shape[:2] else mask.astype(np.float64)
+    if pooling == "cls":
+        # The first that the mask leaves: some tokenizers pad on the left.
+        return np.asarray(hidden[np.arange(len(hidden)), (keep > 0).argmax(axis=1)])
     if pooling == "max":
         return np.asarray(np.where(keep[:, :, np.newaxis] > 0, hidden, -np.inf).max(axis=1))
     weights = keep[:, :, np.newaxis]

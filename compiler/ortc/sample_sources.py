@@ -17,6 +17,7 @@ from ortc.errors import OrtcError, StageError
 from ortc.image_files import image_files
 from ortc.plan import AxisPlan, InputPlan, digest
 from ortc.sample_images import load_images, pillow_version
+from ortc.sample_text import frame, padding, read_tokenizer
 from ortc.samples import Samples
 from ortc.spec import SamplesFunction
 
@@ -167,30 +168,21 @@ def read_samples(path: Path, model_directory: Path | None) -> Samples:
             f"samples are text (`{path.name}`), but the model's files have no tokenizer.json",
             help="list tokenizer.json in `model.files`, or give samples as .npz with an array an input",
         )
-    from tokenizers import Tokenizer
-
     try:
         lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise StageError(f"samples `{path.name}` are not UTF-8: byte {error.start}") from error
     if not lines:
         raise StageError(f"samples `{path.name}` are empty")
-    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    tokenizer = read_tokenizer(tokenizer_file)
+    pads = padding(tokenizer, tokenizer_file.parent)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    # Special tokens around an empty text tell what the model's template puts before and after.
-    frame = tokenizer.encode("").ids
-    half = (len(frame) + 1) // 2
     texts = tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(lines, add_special_tokens=False))
     if not any(texts):
         raise StageError(f"samples `{path.name}` have no text that the tokenizer knows")
-    pad = next((tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>") if tokenizer.token_to_id(name)), 0)
-    return Samples(
-        texts=tuple(text for text in texts if text),
-        prefix=tuple(frame[:half]),
-        suffix=tuple(frame[half:]),
-        pad=pad or 0,
-    )
+    around = frame(tokenizer, lines, path.name)
+    return Samples(texts=tuple(text for text in texts if text), frame=around, padding=pads)
 
 
 def _load_npz(path: Path) -> Samples:

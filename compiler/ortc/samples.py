@@ -14,9 +14,11 @@ import numpy as np
 from ortc.arrays import Array
 from ortc.errors import StageError
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
+from ortc.sample_text import Frame, Padding
 
 MASK = "attention_mask"
 PIXEL_MASK = "pixel_mask"
+TYPES = "token_type_ids"
 BOXES = "bbox"
 """Boxes of tokens on a page: left, top, right and bottom along the last axis."""
 SAMPLES = "samples"
@@ -76,9 +78,8 @@ class Samples:
     """
 
     texts: tuple[tuple[int, ...], ...] = ()
-    prefix: tuple[int, ...] = ()
-    suffix: tuple[int, ...] = ()
-    pad: int = 0
+    frame: Frame = field(default_factory=Frame)
+    padding: Padding = field(default_factory=Padding)
     arrays: Mapping[str, Array] = field(default_factory=dict)
 
     def split(self) -> tuple[Samples, Samples]:
@@ -252,7 +253,9 @@ class InputFactory:
         if self.samples.texts:
             last = self.inputs[0].shape[-1]
             most = self.axes[last].max if isinstance(last, str) else last
-            return min(len(self.samples.texts[row]) + len(self.samples.prefix) + len(self.samples.suffix), most)
+            return min(
+                len(self.samples.texts[row]) + len(self.samples.frame.prefix) + len(self.samples.frame.suffix), most
+            )
         widths = [1]
         for tensor in self.inputs:
             sizes = zip(tensor.shape[1:], self.samples.arrays[tensor.name].shape[1:], strict=False)
@@ -270,7 +273,7 @@ class InputFactory:
         least, most, step = last, last, 1
         if isinstance(last, str):
             least, most, step = self.axes[last].min, self.axes[last].max, self.axes[last].multiple_of
-        frame = len(self.samples.prefix) + len(self.samples.suffix)
+        frame = len(self.samples.frame.prefix) + len(self.samples.frame.suffix)
         lengths = [min(len(self.samples.texts[row]) + frame, int(most)) for row in rows]
         width = -(-max(*lengths, int(least)) // step) * step
         return self._text({str(first): len(rows), str(last): width}, lengths, rows=rows)
@@ -300,14 +303,23 @@ class InputFactory:
         ids_input = self.inputs[0]
         count, width = (sizes[entry] if isinstance(entry, str) else entry for entry in ids_input.shape)
         lengths = lengths or [width] * count
-        ids = np.full((count, width), self.samples.pad, dtype=ids_input.dtype)
+        pads = self.samples.padding
+        places = [slice(width - length, None) if pads.left else slice(length) for length in lengths]
+        ids = np.full((count, width), pads.token, dtype=ids_input.dtype)
         for row in range(count):
-            ids[row, : lengths[row]] = self._tokens(start + row if rows is None else rows[row], lengths[row])
+            ids[row, places[row]] = self._tokens(start + row if rows is None else rows[row], lengths[row])
         feeds: dict[str, Array] = {ids_input.name: ids}
         for tensor in self.inputs[1:]:
             if tensor.name == MASK:
-                feeds[MASK] = _mask(lengths, width, np.dtype(tensor.dtype))
-            elif tensor.name == "token_type_ids":
+                mask = _mask(lengths, width, np.dtype(tensor.dtype))
+                feeds[MASK] = np.ascontiguousarray(mask[:, ::-1]) if pads.left else mask
+            elif tensor.name == TYPES and len(tensor.shape) == 2:
+                types = np.full((count, width), pads.type, dtype=tensor.dtype)
+                for row in range(count):
+                    types[row, places[row]] = self.samples.frame.types(lengths[row])
+                feeds[tensor.name] = types
+            elif tensor.name == TYPES:
+                # Types of several columns say where in a table a token stands: plain text is in none.
                 feeds[tensor.name] = np.zeros((count, width, *map(int, tensor.shape[2:])), dtype=tensor.dtype)
             else:
                 feeds[tensor.name] = synthetic(tensor, sizes, f"{tensor.name}/text")
@@ -315,7 +327,7 @@ class InputFactory:
 
     def _tokens(self, index: int, length: int) -> tuple[int, ...]:
         """Exactly `length` ids: the sample in its frame, followed by the next samples where it is too short."""
-        prefix, suffix = self.samples.prefix, self.samples.suffix
+        prefix, suffix = self.samples.frame.prefix, self.samples.frame.suffix
         room = length - len(prefix) - len(suffix)
         if room < 1:
             return (

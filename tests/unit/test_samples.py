@@ -14,6 +14,7 @@ from ortc.errors import StageError
 from ortc.matrix import shape_matrix
 from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
 from ortc.sample_sources import read_samples
+from ortc.sample_text import Frame, Padding
 from ortc.samples import (
     BATCH,
     CALIBRATION_SAMPLES,
@@ -35,7 +36,9 @@ TYPES = InputPlan(name="token_type_ids", dtype="int64", shape=("batch", "sequenc
 TEXT = (IDS, ATTENTION, TYPES)
 PIXELS = InputPlan(name="pixels", dtype="float32", shape=("batch", 2, 3))
 TEXTS = Samples(
-    texts=tuple(tuple(range(10 * i + 10, 10 * i + 10 + 3 + i)) for i in range(5)), prefix=(101,), suffix=(102,), pad=7
+    texts=tuple(tuple(range(10 * i + 10, 10 * i + 10 + 3 + i)) for i in range(5)),
+    frame=Frame((101,), (102,), (0,), 0, (0,)),
+    padding=Padding(7),
 )
 
 
@@ -142,10 +145,10 @@ def test_real_texts_keep_their_own_lengths() -> None:
 
 def test_long_texts_are_cut_and_short_ones_padded_to_the_bounds() -> None:
     axes = (BATCH_AXIS, AxisPlan(name="sequence", min=4, typical=4, max=8, multiple_of=4))
-    samples = Samples(texts=((1,), tuple(range(20))), prefix=(101,), suffix=(102,))
+    samples = Samples(texts=((1,), tuple(range(20))), frame=Frame((101,), (102,), (0,), 0, (0,)))
     (_, feeds), *_ = InputFactory(TEXT, axes, samples).real()
     assert feeds["input_ids"].tolist() == [[101, 1, 102, 0, 0, 0, 0, 0], [101, 0, 1, 2, 3, 4, 5, 102]]
-    (_, feeds), *_ = InputFactory(TEXT, axes, Samples(texts=((1,),), prefix=(101,), suffix=(102,))).real()
+    (_, feeds), *_ = InputFactory(TEXT, axes, Samples(texts=((1,),), frame=Frame((101,), (102,), (0,), 0, (0,)))).real()
     assert feeds["input_ids"].shape == (1, 4)
 
 
@@ -176,7 +179,7 @@ def test_long_samples_go_in_smaller_batches() -> None:
     """One row of these is as much work as all of a short batch, and a bundle repeats a batch at every start."""
     axes = (BATCH_AXIS, AxisPlan(name="sequence", min=1, typical=128, max=200))
     texts = tuple((1,) * length for length in (3, 100, 3, 3, 198, 500, 2, 2))
-    found = InputFactory(TEXT, axes, Samples(texts=texts, prefix=(101,), suffix=(102,))).real()
+    found = InputFactory(TEXT, axes, Samples(texts=texts, frame=Frame((101,), (102,), (0,), 0, (0,)))).real()
     assert [name for name, _ in found] == ["samples 1-2", "samples 3-4", "samples 5-5", "samples 6-6", "samples 7-8"]
     assert all(feeds["input_ids"].size <= POSITIONS for _, feeds in found)
     pixels = PIXELS.model_copy(update={"shape": ("batch", "height", 3)})
@@ -308,7 +311,9 @@ def test_text_samples(model: Path) -> None:
     (model / "lines.txt").write_text("a b\n\n  c  \n\na b c a b c\n", "utf-8")
     found = read_samples(model / "lines.txt", model)
     # Neither the tokenizer's own padding nor its truncation is the spec's.
-    assert found == Samples(texts=((10, 11), (12,), (10, 11, 12, 10, 11, 12)), prefix=(1,), suffix=(2,), pad=5)
+    assert found == Samples(
+        texts=((10, 11), (12,), (10, 11, 12, 10, 11, 12)), frame=Frame((1,), (2,), (0,), 0, (0,)), padding=Padding(5)
+    )
 
 
 def test_text_samples_that_cannot_be_used(model: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -337,11 +342,14 @@ def test_a_model_without_a_mask_has_nothing_to_pad() -> None:
 def test_samples_are_split_into_what_judges_and_what_calibrates(count: int) -> None:
     arrays: dict[str, Array] = {"a": np.arange(count), "b": np.arange(count) * 10}
     texts = tuple((number, number) for number in range(count))
-    for samples in (Samples(arrays=arrays), Samples(texts=texts, prefix=(1,), suffix=(2,), pad=3)):
+    for samples in (
+        Samples(arrays=arrays),
+        Samples(texts=texts, frame=Frame((1,), (2,), (0,), 0, (0,)), padding=Padding(3)),
+    ):
         halves = samples.split()
         assert [len(half) for half in halves] == [-(-count // 2), count // 2]
         for half in halves:
-            assert (half.prefix, half.suffix, half.pad) == (samples.prefix, samples.suffix, samples.pad)
+            assert (half.frame, half.padding) == (samples.frame, samples.padding)
             if arrays := dict(half.arrays):
                 # An input's rows stay beside those of the others.
                 assert np.array_equal(arrays["a"] * 10, arrays["b"])
