@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from ortc.digests import sha256_file
 from ortc.draft import Draft, Value, spec_name
+from ortc.errors import StageError
+from ortc.external_data import refuse_pointer
 from ortc.inspection import BATCH, OUTSIDE, InspectionError
 from ortc.onnx_header import DEFAULTS_IR
+from ortc.onnx_interface import DTYPES, element_type, unusable
 from ortc.spec import LEAST_OPSET
 
 if TYPE_CHECKING:
@@ -29,20 +32,6 @@ _ALIASES = {
     "seq": "sequence",
 }
 UNKNOWN_AXIS: dict[str, Value] = {"min": 1, "typical": 16, "max": 64}
-_DTYPES = {
-    "FLOAT": "float32",
-    "DOUBLE": "float64",
-    "FLOAT16": "float16",
-    "INT64": "int64",
-    "INT32": "int32",
-    "INT16": "int16",
-    "INT8": "int8",
-    "UINT64": "uint64",
-    "UINT32": "uint32",
-    "UINT16": "uint16",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
 
 
 def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
@@ -60,7 +49,10 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
     from google.protobuf.message import DecodeError
 
     try:
+        refuse_pointer(path, path.name)
         model = onnx.load(str(path), load_external_data=False)
+    except StageError as error:
+        raise InspectionError(f"{error.message}; {error.help}") from error
     except (DecodeError, OSError, ValueError) as error:
         raise InspectionError(f"`{path}` cannot be read as ONNX: {error}") from error
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
@@ -69,11 +61,16 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
     shipped = min(max(opset, LEAST_OPSET), max_opset)
     axes = _Axes()
     inputs = _inputs(model.graph, axes)
-    outputs = [value.name for value in model.graph.output]
+    outputs = [value.name for value in model.graph.output if unusable(value) is None]
+    others = [f"{value.name} is {what}" for value in model.graph.output if (what := unusable(value)) is not None]
+    if not outputs:
+        raise InspectionError(f"a bundle can give no output of the graph: {', '.join(others)}")
     usable = len(set(outputs)) == len(outputs) and all(
         name.isprintable() and name and "${" not in name for name in outputs
     )
     notes = {"outputs": "Outputs to keep, in this order."}
+    if others:
+        notes["outputs"] += f"\nA bundle cannot give the others: {', '.join(map(_shown, others))}."
     if place.startswith("../"):
         notes["path"] = OUTSIDE
     if axes.bounds:
@@ -123,10 +120,12 @@ class _Axes:
 def _optional(model: onnx.ModelProto) -> tuple[str, ...]:
     """Inputs that have a default value; before IR version 4 every initializer was listed as an input."""
     stored = {tensor.name for tensor in model.graph.initializer}
-    names = (value.name for value in model.graph.input if value.name in stored)
-    return (
-        tuple(name if name.isprintable() else repr(name) for name in names) if model.ir_version >= DEFAULTS_IR else ()
-    )
+    names = [value.name for value in model.graph.input if value.name in stored and model.ir_version >= DEFAULTS_IR]
+    return tuple(map(_shown, names))
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else repr(text)
 
 
 def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
@@ -146,10 +145,9 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
             continue
         if not value.name or not value.name.isprintable() or value.name in inputs:
             raise InspectionError(f"the graph has an input {value.name!r}, which a spec cannot name")
-        tensor = value.type.tensor_type
-        dtype = _DTYPES.get(_element_type(tensor.elem_type))
-        if not value.type.HasField("tensor_type") or dtype is None:
-            raise InspectionError(f"the input `{value.name}` is no tensor of numbers or booleans")
+        if (what := unusable(value)) is not None:
+            raise InspectionError(f"the input `{value.name}` is {what}, which a bundle cannot take")
+        tensor, dtype = value.type.tensor_type, DTYPES[element_type(value)]
         if not tensor.HasField("shape"):
             raise InspectionError(f"the input `{value.name}` has no shape; export the model again with shapes")
         shape: list[Value] = [_dimension(value.name, index, dim, axes) for index, dim in enumerate(tensor.shape.dim)]
@@ -159,12 +157,6 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
         elif dtype in {"int64", "int32"} and "mask" in value.name:
             inputs[value.name]["fill"] = 1
     return inputs
-
-
-def _element_type(number: int) -> str:
-    import onnx
-
-    return onnx.TensorProto.DataType.Name(number) if number in onnx.TensorProto.DataType.values() else ""
 
 
 def _dimension(tensor: str, index: int, dim: onnx.TensorShapeProto.Dimension, axes: _Axes) -> str | int:

@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 EXTERNAL_DATA_THRESHOLD = 64 * 2**20
 """Bytes of weights above which they are kept beside the graph, where they can be memory-mapped."""
 
+SEQUENCES = frozenset(
+    (
+        *("SequenceConstruct", "SequenceEmpty", "SequenceInsert", "SequenceErase", "SequenceMap", "SplitToSequence"),
+        *("Optional", "OptionalGetElement", "Identity", "If", "Loop", "Scan"),
+    )
+)
+"""Operators whose outputs may be sequences of tensors, or optional ones."""
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 PREPACKED_FILE = "prepacked.onnx"
@@ -139,6 +146,7 @@ def infer_shapes(model: ir.Model) -> None:
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 
+    untyped = [value for node in nodes(model) for value in node.outputs if value.type is None]
     ranks = {value: None if value.shape is None else len(value.shape) for value in model.graph.outputs}
     given = set(model.graph.inputs)
     for value in (*(output for node in nodes(model) for output in node.outputs), *_inner_inputs(model)):
@@ -146,6 +154,11 @@ def infer_shapes(model: ir.Model) -> None:
             value.shape = None
     # An operator that inference does not know must not keep the others from it.
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
+    for value in untyped:
+        maker = value.producer()
+        if maker is not None and maker.op_type in SEQUENCES and not value.is_graph_output():
+            # The pass takes every value for a tensor.
+            value.type, value.shape = None, None
     for value, rank in ranks.items():
         if value.shape is None and rank is not None:
             value.shape = ir.Shape([None] * rank)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ortc.errors import StageError
 from ortc.external_data import load_attributes, load_graph
 from ortc.onnx_header import DEFAULTS_IR
+from ortc.onnx_interface import keep_usable
 from ortc.plan import ExportPlan, InputPlan
 from ortc.spec import LEAST_OPSET
 from ortc.stages.gelu import gelu
@@ -43,7 +44,7 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     """
     from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
 
-    model = _load(path)
+    model = _load(path, plan)
     left_out = _drop_defaults(model, plan)
     InlinePass()(model)
     # Weights are found among initializers, by quantization and by everything else.
@@ -73,13 +74,22 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     )
 
 
-def _load(path: Path) -> ir.Model:
-    """The model of a file; initializers that are kept in other files are read when they are needed."""
+def _load(path: Path, plan: ExportPlan) -> ir.Model:
+    """The model of a file; initializers that are kept in other files are read when they are needed.
+
+    Raises:
+        StageError: the file has an input or a kept output that no bundle can have, or is not well-formed.
+    """
     import onnx_ir as ir
 
     proto = load_graph(path)
+    keep_usable(proto, plan.outputs)
     load_attributes(proto, path.parent)
-    model = ir.from_proto(proto)
+    try:
+        model = ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, KeyError) as error:
+        cause = error.__cause__ or error
+        raise StageError(f"`{path.name}` cannot be read: {str(cause).strip().splitlines()[0]}") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
