@@ -277,8 +277,9 @@ class VariantBuilder:
         accuracy = self.context.plan.accuracy
         plan = self.context.plan
         if only not in (None, SAMPLES):
-            # One case is not the samples.
-            plan = plan.model_copy(update={"accuracy": accuracy.model_copy(update={"embeddings": None})})
+            # One case is not the samples, and has no spread.
+            lenient = {"embeddings": None, "nrmse": float("inf"), "spearman": -1.0}
+            plan = plan.model_copy(update={"accuracy": accuracy.model_copy(update=lenient)})
         check = self._check(entry, only)
         verdicts = (
             *answers_verdicts(plan, self.model.metric, check, variant.precision, self.platform),

@@ -433,3 +433,20 @@ def test_bfloat16_has_the_range_of_constants() -> None:
     bfloat16(model)
     kinds = {entry.op_type: entry.outputs[0].dtype for entry in model.graph if entry.op_type != "Cast"}
     assert kinds["Mul"] == ir.DataType.BFLOAT16
+
+
+def test_weights_beyond_the_range_are_infinite_and_seen(tmp_path: Path) -> None:
+    """They were 32752: wrong by a factor, and finite."""
+    weight = W.copy()
+    weight[2, 3] = 1e6
+    model = make([node("MatMul", "x w", "y")], {"w": weight})
+    half(model)
+    found = answers(model, tmp_path)[0]
+    assert not np.isfinite(found[:, 3]).any()
+
+
+def test_a_divisor_with_tiny_numbers_divides_in_float32(tmp_path: Path) -> None:
+    divisor = np.ones(SIZE, np.float32)
+    divisor[5] = 1e-9
+    wanted, found = both([node("MatMul", "x w", "z"), node("Div", "z c", "y")], {"w": W, "c": divisor}, tmp_path)
+    np.testing.assert_allclose(found, wanted, rtol=0.05, atol=0.02)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ortc.errors import NotApplicable
 from ortc.stages.fuse import FUSED
 from ortc.stages.graph import values
-from ortc.stages.magnitudes import Range, beyond
+from ortc.stages.magnitudes import Range, beyond, masks
 from ortc.stages.sites import node_name
 from ortc.target import Rewrite
 
@@ -69,7 +69,8 @@ class Format:
 
     Numbers of masks beyond the range become half of the largest: masks are made with float32's lowest number, and a
     score added to the format's lowest would be minus infinity, a row of which has no softmax. In bfloat16, too,
-    float32's lowest rounds to minus infinity. What reads any other number beyond the range stays in float32.
+    float32's lowest rounds to minus infinity. What reads any other single number beyond the range stays in float32, and
+    weights beyond it become infinite: see `ortc.stages.magnitudes.beyond`.
     """
 
     name: str
@@ -133,6 +134,7 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
     if unknown := sorted(set(keep) - {node_name(node) for node in model.graph}):
         raise NotApplicable(f"no node is called `{unknown[0]}`, which was to stay in float32")
     nodes = _short(model, to, keep)
+    filled = masks(model, to.held)
     converter = _Converter(model, to)
     outputs = list(model.graph.outputs)
     count = 0
@@ -140,7 +142,7 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
         is_half = node in nodes
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype in (ir.DataType.FLOAT, to.dtype):
-                node.replace_input_with(index, converter.read(value, node, is_half))
+                node.replace_input_with(index, converter.read(value, node, is_half, (node, index) in filled))
         for value in node.outputs:
             if value.dtype is None and (value.uses() or value.is_graph_output()):
                 raise NotApplicable(f"the type of `{value.name}` is not known")
@@ -218,18 +220,19 @@ class _Converter:
         self.to = to
         self.made: set[ir.Value] = set()
         self._names = {value.name for value in values(model)}
-        self._forms: dict[tuple[ir.Value, bool], ir.Value] = {}
+        self._forms: dict[tuple[ir.Value, bool, bool], ir.Value] = {}
         self._weights: list[ir.Value] = []
 
-    def read(self, value: ir.Value, node: ir.Node, is_half: bool) -> ir.Value:
-        """The form of a value that an operator reads."""
+    def read(self, value: ir.Value, node: ir.Node, is_half: bool, is_mask: bool) -> ir.Value:
+        """The form of a value that an operator reads; a constant of a mask is one of its own."""
         if is_half == (value.dtype == self.to.dtype):
             return value
-        if (value, is_half) not in self._forms:
-            self._forms[value, is_half] = self._form(value, node, is_half)
-        return self._forms[value, is_half]
+        key = value, is_half, is_half and is_mask
+        if key not in self._forms:
+            self._forms[key] = self._form(value, node, is_half, is_mask)
+        return self._forms[key]
 
-    def _form(self, value: ir.Value, node: ir.Node, is_half: bool) -> ir.Value:
+    def _form(self, value: ir.Value, node: ir.Node, is_half: bool, is_mask: bool) -> ir.Value:
         import onnx_ir as ir
 
         dtype = self.to.dtype if is_half else ir.DataType.FLOAT
@@ -238,7 +241,7 @@ class _Converter:
             name = _unused(f"{value.name}_{self.to.name.lower()}", self._names)
             new = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype))
             new.const_value = ir.LazyTensor(
-                lambda: ir.tensor(_rounded(tensor.numpy(), self.to), dtype=dtype, name=name),
+                lambda: ir.tensor(_rounded(tensor.numpy(), self.to, is_mask=is_mask), dtype=dtype, name=name),
                 dtype=dtype,
                 shape=ir.Shape(tensor.shape.numpy()),
                 name=name,
@@ -310,9 +313,13 @@ def _unused(stem: str, names: set[str | None]) -> str:
     return stem
 
 
-def _rounded(array: np.ndarray, to: Format) -> np.ndarray:
-    """Numbers in a format; finite ones stay finite, of which only masks have any beyond its range."""
+def _rounded(array: np.ndarray, to: Format, *, is_mask: bool) -> np.ndarray:
+    """Numbers in a format; those of a mask stay finite, and others beyond the range become infinite."""
     import numpy as np
 
-    beyond = np.isfinite(array) & (np.abs(array) > to.largest)
-    return np.where(beyond, np.copysign(to.fill, array), array).astype(to.dtype.numpy())
+    if is_mask:
+        beyond = np.isfinite(array) & (np.abs(array) > to.largest)
+        array = np.where(beyond, np.copysign(to.fill, array), array)
+    with np.errstate(over="ignore"):
+        rounded: np.ndarray = array.astype(to.dtype.numpy())
+    return rounded

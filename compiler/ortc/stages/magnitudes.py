@@ -38,9 +38,11 @@ class Range:
 
 
 def beyond(model: ir.Model, held: Range) -> set[ir.Node]:
-    """Nodes to be kept in float32: they read constants that the format does not hold, or what comes of these.
+    """Nodes to be kept in float32: they read numbers that the format does not hold, or what comes of these.
 
-    Constants of masks are none of them: see `is_mask`.
+    These are single numbers and divisors, which scale or hold up whatever they meet. Constants of masks are none of
+    them: see `is_mask`. Weights beyond the range are not looked for: they become infinite, which the gates of accuracy
+    see, and measuring tells the nodes apart that then have to be kept.
 
     Args:
         model: whose constants are initializers, in topological order.
@@ -53,6 +55,7 @@ def beyond(model: ir.Model, held: Range) -> set[ir.Node]:
     constants: dict[tuple[ir.Value, bool], float | None] = {}
     for node in model.graph:
         own: dict[int, float] = {}
+        alone = False
         for index, value in enumerate(node.inputs):
             if value is None or not _is_constant(value):
                 continue
@@ -62,8 +65,9 @@ def beyond(model: ir.Model, held: Range) -> set[ir.Node]:
             magnitude = constants[value, divides]
             if magnitude is not None and not is_mask(value, node, index, held):
                 own[index] = magnitude
+                alone = alone or divides or _array(value).size == 1
         read = [value for value in node.inputs if value is not None]
-        if not own and not any(value in scales or value in floors for value in read):
+        if not alone and not any(value in scales or value in floors for value in read):
             continue
         found.add(node)
         if node.op_type in BOUNDED:
@@ -106,6 +110,16 @@ def _result(
     return scale, low
 
 
+def masks(model: ir.Model, held: Range) -> set[tuple[ir.Node, int]]:
+    """Inputs of nodes that read the constant of a mask with numbers beyond a format's range."""
+    return {
+        (node, index)
+        for node in model.graph
+        for index, value in enumerate(node.inputs)
+        if value is not None and _is_constant(value) and is_mask(value, node, index, held)
+    }
+
+
 def is_mask(value: ir.Value, node: ir.Node, index: int, held: Range) -> bool:
     """Whether all that a node makes of a constant is added to what a softmax reads, to leave places out of it.
 
@@ -113,7 +127,10 @@ def is_mask(value: ir.Value, node: ir.Node, index: int, held: Range) -> bool:
     subtracted, and comes by a sum or a choice (Where); a factor of anything but a mask scales, and is none.
     """
     import numpy as np
+    import onnx_ir as ir
 
+    if value.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+        return False
     array = _array(value)
     far = array[np.isfinite(array) & (np.abs(array) > held.largest)]
     if not far.size or not ((far < 0).all() or (far > 0).all()):
