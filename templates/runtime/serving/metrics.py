@@ -32,6 +32,7 @@ MEMORY = 1000
 MOST_VALUES = 65536
 LARGEST = 1e150  # of means and variances that are looked at
 SLOW_LOG_SECONDS = 1.0  # at most one line in this time
+TEXT_BURST_SECONDS, TEXT_SHARE = 0.25, 0.2  # of the event loop's time, for making the exposition
 SLOW_SECONDS = 1.0  # where the bundle promises no latency
 
 
@@ -91,6 +92,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self._all: list[Any] = []
+        self._text, self._tokens, self._made = b"", TEXT_BURST_SECONDS, time.monotonic()
 
         def make(kind: Any, name: str, text: str, labels: tuple[str, ...] = LABELS, **more: Any) -> Any:
             metric = kind(name, text, labels, registry=self.registry, **more)
@@ -143,8 +145,14 @@ class Metrics:
             self.errors.labels(*labels, kind).inc()
 
     def text(self) -> bytes:
-        """The exposition."""
-        return generate_latest(self.registry)
+        """The exposition; the last one again, where making it takes more than its share of the time."""
+        began = time.monotonic()
+        self._tokens = min(TEXT_BURST_SECONDS, self._tokens + (began - self._made) * TEXT_SHARE)
+        self._made = began
+        if self._tokens > 0:
+            self._text = generate_latest(self.registry)
+            self._tokens -= time.monotonic() - began
+        return self._text
 
     def forget(self, name: str, version: str) -> None:
         """Drop what is said about a model that is no longer loaded, but for its counts."""

@@ -15,9 +15,9 @@ from loader import UsageError
 
 from serving import logs
 
-BACKLOG = 1024
+BACKLOG = 4096
 KERNEL_BYTES = 131072  # of a connection in each direction, which the kernel doubles; answers beyond wait in the process
-AT_ONCE = 16  # connections that are accepted before requests have their turn
+AT_ONCE = 64  # connections that are accepted before requests have their turn
 SLOW_SECONDS = 1.0  # after which a body that still arrives makes room
 RESERVED = 64  # descriptors for files, pipes and what libraries open
 MOST_DESCRIPTORS = 65536
