@@ -15,6 +15,7 @@ from typing import TypeVar
 from loader import Arrays, BundleError, InputError, NumericsError
 
 from serving import logs
+from serving.bounds import SHOWN, quoted
 from serving.cache import BudgetError, FailedBeforeError, Lease, ModelCache, UnknownModelError
 from serving.connection import Connection
 from serving.errors import RefusedError
@@ -284,6 +285,9 @@ class Application:
 
         def work() -> Request:
             request = decode()
+            for name in (*request.inputs, *(request.outputs or ())):
+                if len(name) > SHOWN and name not in served.names:
+                    raise RefusedError(400, "input", f"the model has no input or output {quoted(name)}")
             try:
                 served.model.check(request.inputs)
                 served.model.output_names(request.outputs)

@@ -47,6 +47,7 @@ class Served:
         batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
         self.model, self.bytes, self.device_bytes = model, memory_bytes, device_bytes
         self.capacity = Capacity.of(model.inputs, model.axes)
+        self.names = {tensor.name for tensor in (*model.inputs, *model.outputs)}
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, model, memory_bytes, settings.slow_seconds)
         metrics.device_memory.labels(model.name, model.version).set(device_bytes)
