@@ -165,8 +165,11 @@ class Server(uvicorn.Server):
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self._connections.sweep()
-            self._application.memory.sweep()
+            try:
+                self._connections.sweep()
+                self._application.memory.sweep()
+            except Exception as error:  # noqa: BLE001 - the next sweep must come, whatever one connection does
+                logs.failed("sweep", error)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal drains; a second SIGINT ends at once."""
