@@ -114,7 +114,14 @@ class Started:
 
 
 def benchmark(
-    plan: Plan, root: Path, output: Path, store: Store, progress: Progress, batches: Sequence[int] = BATCHES
+    plan: Plan,
+    root: Path,
+    output: Path,
+    store: Store,
+    progress: Progress,
+    batches: Sequence[int] = BATCHES,
+    *,
+    remeasured: frozenset[str] = frozenset(),
 ) -> Benchmark:
     """Build what is not built yet, and race it against PyTorch.
 
@@ -127,6 +134,7 @@ def benchmark(
         store: finished actions, source files, runtime environments.
         progress: told of every stage.
         batches: sizes of the batch axis; the other axes have their typical sizes.
+        remeasured: stages of times that the bundles' builds do again; the benchmark itself is never cached.
 
     Raises:
         StageError: a stage fails.
@@ -142,6 +150,7 @@ def benchmark(
             fetched = fetch(plan.model, root, store, sources)
             teacher = fetch_teacher(plan, root, store, work)
         context = Context(plan, root, store, describe(), progress, work, stack, fetched, teacher=teacher)
+        context.remeasured = remeasured
         model = build_model(context)
         candidates, missing = _candidates(context, model, output)
         context.fresh_reference()

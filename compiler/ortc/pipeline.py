@@ -31,6 +31,8 @@ def build(
     store: Store,
     progress: Progress,
     check: Callable[[Context], None] | None = None,
+    *,
+    remeasured: frozenset[str] = frozenset(),
 ) -> BuildReport:
     """Run the plan. Bundles appear below `output` only when every target keeps every promise.
 
@@ -41,6 +43,7 @@ def build(
         store: finished actions, source files, runtime environments.
         progress: told of every stage.
         check: called before any work with the model's files at hand; may refuse.
+        remeasured: stages of times that are done again though their results are in the cache.
 
     Raises:
         StageError: the model's part fails, so that there is nothing to judge.
@@ -68,6 +71,7 @@ def build(
             stack=stack,
             fetched=fetched,
             teacher=teacher,
+            remeasured=remeasured,
         )
         if check is not None:
             check(context)

@@ -32,7 +32,7 @@ from ortc.digests import sha256_file
 from ortc.embeddings import check_embeddings, pooled
 from ortc.emulation import emulation
 from ortc.environment import environment
-from ortc.host import Host
+from ortc.host import Host, cores
 from ortc.plan import digest
 from ortc.resolve import resolve
 from ortc.sample_sources import load_samples
@@ -148,7 +148,7 @@ def _race(contenders: list[Contender], inputs: Path, rounds: int) -> dict[str, l
     with ExitStack() as stack:
         workers = {entry.name: stack.enter_context(entry.loaded())[0] for entry in contenders}
         turns = [Turn(name, worker) for name, worker in workers.items()]
-        found = interleave(turns, inputs, rounds, turn=TURN_SECONDS)
+        found = interleave(turns, inputs, rounds, threads=cores(), turn=TURN_SECONDS).contenders
     return {entry.name: [[round(value, 4) for value in turn] for turn in entry.rounds] for entry in found}
 
 

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/run.py [STEP ...] [--models bert-base] [--shapes 1x128] [--only ortc,openvino]
 
-Steps are prepare, race, start, costs, choice, edge, edge-race, serving, soak and render; without one, all of them in
-turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's
+Steps are prepare, race, start, costs, choice, edge, edge-race, serving, soak, busy and render; without one, all of them
+in turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's
 cache directory), what is measured in tests/benchmarks/data/.
 """
 
@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 
+import busy
 import render
 import serving_race
 import serving_soak
@@ -27,7 +28,7 @@ from workshop import home
 
 from ortc.host import cores, describe
 
-STEPS = ("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "soak", "render")
+STEPS = ("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "soak", "busy", "render")
 NAMES = (*OURS, EARLY, *(peer.name for peer in PEERS))
 
 
@@ -35,7 +36,7 @@ def main() -> int:
     """Run the steps asked for.
 
     Returns:
-        0; 2 when an argument names nothing known.
+        0; 1 or 7 of `busy.main`; 2 when an argument names nothing known.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(STEPS)}; default: all of them")
@@ -85,6 +86,10 @@ def main() -> int:
         serving_race.main(host, threads, arguments.rounds)
     if "soak" in steps:
         serving_soak.main(host)
+    if "busy" in steps:
+        say("busy")
+        if (code := busy.main([])) != 0:
+            return code
     if "render" in steps:
         render.main()
     return 0

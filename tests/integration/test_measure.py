@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -104,29 +105,39 @@ def timed(build: Build) -> dict[str, str]:
     return {entry["gate"]: entry["outcome"] for entry in target["verdicts"] if entry["gate"] in TIMED}
 
 
+def ran(build: Build) -> set[str]:
+    """Stages that a build did."""
+    return {entry["stage"] for entry in build.report("tiny")["stages"] if not entry["cached"]}
+
+
 def test_beside_busy_loops_no_gate_of_time_passes(project: Path, make_cache: MakeCache, tmp_path: Path) -> None:
-    compiler = Compiler(make_cache(tmp_path / "cache"), is_quiet=False)
+    """Budgets that any machine keeps; the cache has everything, and the times of a machine that is taken for quiet."""
+    cache, output = make_cache(tmp_path / "cache"), tmp_path / "dist"
+    quiet, busy = Compiler(cache), Compiler(cache, is_quiet=False)
     arguments = (project / "spec.yaml", "--search", "none")
-    # Everything but the times is in the cache: budgets that any machine keeps, and one that none does.
+    first = quiet.build(*arguments, output=output).succeeded()
+    assert timed(first) == dict.fromkeys(TIMED, "pass")
+    assert ran(quiet.build(*arguments, output=output).succeeded()) == {"fetch"}
     with busy_loops():
-        build = compiler.build(*arguments, output=tmp_path / "dist")
-        build.failed(7)
-        assert timed(build) == dict.fromkeys(TIMED, "inconclusive")
-        assert build.bundles() == []
-        flat = " ".join(build.stdout.split())
-        assert "noisy: this machine is too busy to measure; nothing about time is claimed" in flat
-        assert re.search(r"beside it ran .*python[\d.]* \(\d\.\d\d cores\)", flat), flat
-        assert "while True" not in build.stdout + (tmp_path / "dist/tiny/1.0.0.report.json").read_text("utf-8")
-        stages = {entry["stage"]: entry for entry in build.report("tiny")["stages"]}
-        assert stages["measure"]["noisy"]
-        (target,) = build.report("tiny")["targets"]
-        assert target["numbers"]["control"] == "noisy"
-        # A race that claims nothing is nobody's: the next build times again, and only that.
-        again = compiler.build(*arguments, "--set", "targets.cpu.latency_budget.p99=1us", output=tmp_path / "dist")
-        again.failed(7)
-        assert timed(again)["latency p99"] == "inconclusive"
-    ran = {entry["stage"] for entry in again.report("tiny")["stages"] if not entry["cached"]}
-    assert ran == {"fetch", "measure", "start"}
+        build = busy.build(*arguments, "--remeasure", output=tmp_path / "other")
+    build.failed(7)
+    assert ran(build) == {"fetch", "measure", "start"}
+    assert timed(build) == dict.fromkeys(TIMED, "inconclusive")
+    assert build.bundles() == []
+    text = " ".join(build.stdout.split())
+    assert "noisy: this machine is too busy to measure; nothing about time is claimed" in text
+    assert re.search(r"beside it ran .*python[\d.]* \(\d\.\d\d cores\)", text), text
+    report = build.report("tiny")
+    assert "while True" not in build.stdout + json.dumps(report)
+    assert {entry["noisy"] for entry in report["stages"] if entry["stage"] in ("measure", "start")} == {True}
+    assert report["targets"][0]["numbers"]["control"] == "noisy"
+    # What was doubted is gone, and what claims nothing was not kept: the next build times again, and only that.
+    again = quiet.build(*arguments, output=output).succeeded()
+    assert ran(again) == {"fetch", "measure", "start", "bundle"}
+    assert ran(quiet.build(*arguments, output=output).succeeded()) == {"fetch"}
+    # One stage alone, and that once.
+    starts = quiet.build(*arguments, "--remeasure", "start", output=output).succeeded()
+    assert ran(starts) == {"fetch", "start", "bundle"}
 
 
 HOLDER = """

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 from click.core import ParameterSource
 
-from ortc.cli.options import measurement_option, output_option, set_option, target_option, trust_options
+from ortc.cli.options import (
+    RemeasuringCommand,
+    measurement_option,
+    output_option,
+    remeasure_option,
+    set_option,
+    target_option,
+    trust_options,
+)
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.verify import exit_code, note
 from ortc.units import format_bytes, format_seconds
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from ortc.statistics import Interval
 
 _NOTHING = "-"
-_OF_SPECS = ("targets", "output", "overrides", "search", "variant", "batches")
+_OF_SPECS = ("targets", "output", "overrides", "search", "variant", "batches", "remeasured")
 
 
 def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -> tuple[int, ...]:
@@ -37,7 +45,7 @@ def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -
     return sizes
 
 
-@click.command
+@click.command(cls=RemeasuringCommand)
 @click.argument("what", metavar="SPEC|BUNDLE", type=click.Path(path_type=Path, exists=True))
 @target_option("Measure")
 @click.option(
@@ -52,6 +60,7 @@ def _batches(_context: click.Context, _parameter: click.Parameter, value: str) -
 @set_option()
 @search_options
 @trust_options
+@remeasure_option()
 @measurement_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the measurements as JSON.")
 @click.pass_context
@@ -64,6 +73,7 @@ def bench(
     overrides: tuple[str, ...],
     search: Search,
     variant: str | None,
+    remeasured: frozenset[str],
     measurement: Path | None,
     as_json: bool,
 ) -> int:
@@ -87,7 +97,7 @@ def bench(
     plan, root = prepare(what, overrides, targets, search=search, variant=variant)
     progress = ConsoleProgress(str(what))
     try:
-        found = benchmark(plan, root, output, Store(cache_root()), progress, batches)
+        found = benchmark(plan, root, output, Store(cache_root()), progress, batches, remeasured=remeasured)
     finally:
         progress.close()
     if as_json:

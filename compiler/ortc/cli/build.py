@@ -11,7 +11,14 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.emit import image_option, parse_kinds
-from ortc.cli.options import output_option, set_option, target_option, trust_options
+from ortc.cli.options import (
+    RemeasuringCommand,
+    output_option,
+    remeasure_option,
+    set_option,
+    target_option,
+    trust_options,
+)
 from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
@@ -29,7 +36,7 @@ if TYPE_CHECKING:
     from ortc.report import BuildReport
 
 
-@click.command
+@click.command(cls=RemeasuringCommand)
 @click.argument("specs", metavar="SPEC...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "--plan",
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 @set_option("the specs")
 @search_options
 @trust_options
+@remeasure_option()
 @click.option("--locked", is_flag=True, help="Fail when anything would differ from the ortc.lock beside the spec.")
 @click.option(
     "--register",
@@ -69,6 +77,7 @@ def build(
     overrides: tuple[str, ...],
     search: Search,
     variant: str | None,
+    remeasured: frozenset[str],
     locked: bool,
     registry_url: str | None,
     emitted: tuple[Kind, ...],
@@ -114,7 +123,7 @@ def build(
             check = None
             if locked:
                 plan, check = apply_lock(path, plan)
-            report = run(plan, root, output, store, progress, check)
+            report = run(plan, root, output, store, progress, check, remeasured=remeasured)
         except OrtcError as error:
             report_error(error)
             report = _failure(plan, error, progress)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,4 +66,44 @@ def measurement_option() -> Callable[[Command], Command]:
         metavar="FILE",
         type=click.Path(path_type=Path, dir_okay=False),
         help="Write what the bundle measures of itself here, for `ortc attach`.",
+    )
+
+
+TIMED_STAGES = ("measure", "start")
+"""Stages whose results are times: races, and starts."""
+_REMEASURE = "--remeasure"
+_ALL = "all"
+
+
+class RemeasuringCommand(click.RichCommand):
+    """A command whose `--remeasure` may go without a stage, and be followed by the command's own arguments."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give `--remeasure` the stages that it stands for where none follows."""
+        return super().parse_args(ctx, list(_with_stages(args)))
+
+
+def _with_stages(arguments: list[str]) -> Iterable[str]:
+    options = arguments.index("--") if "--" in arguments else len(arguments)
+    for index, argument in enumerate(arguments):
+        follows = arguments[index + 1] if index + 1 < options else None
+        is_bare = argument == _REMEASURE and index < options and follows not in (*TIMED_STAGES, _ALL)
+        yield f"{_REMEASURE}={_ALL}" if is_bare else argument
+
+
+def remeasure_option() -> Callable[[Command], Command]:
+    """`--remeasure [STAGE]`, several times; the command's class is RemeasuringCommand."""
+
+    def stages(_context: click.Context, _parameter: click.Parameter, value: tuple[str, ...]) -> frozenset[str]:
+        return frozenset(TIMED_STAGES if _ALL in value else value)
+
+    return click.option(
+        _REMEASURE,
+        "remeasured",
+        type=click.Choice([*TIMED_STAGES, _ALL]),
+        metavar="[STAGE]",
+        multiple=True,
+        callback=stages,
+        help="Time again in spite of the cache, and keep the new times: `measure` (races), `start`, or both when no "
+        "stage is named; may be repeated. Everything else stays cached.",
     )
