@@ -30,7 +30,7 @@ MOST_PROCESSES = 5
 LEAST_CORES = 0.05
 """Processes that used less of one core are not named."""
 NAME_LENGTH = 32
-LOCK_NAME = "ortc-measure.lock"
+LOCK_NAME, NEXT_NAME = "ortc-measure.lock", "ortc-measure-next.lock"
 LOCK_PLACES = (Path("/run/lock"), Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - opened without following links
 HELD = "ORTC_MEASURE_LOCK_HELD"
 """Set for a process whose parent holds the lock."""
@@ -236,41 +236,55 @@ def exclusive(
             finally:
                 _depth -= 1
             return
-        descriptor = _opened(say, fallback, places)
-        try:
-            _lock(descriptor, say, patience)
+        with contextlib.ExitStack() as stack:
+            following, held = _opened(say, fallback, places)
+            stack.callback(os.close, held)
+            # Who waits holds the second lock: a holder that ends and begins again at once comes after it.
+            try:
+                wait = _Wait(held, say, patience)
+                wait.lock(following)
+                wait.lock(held)
+            finally:
+                os.close(following)
             _depth = 1
             try:
                 yield
             finally:
                 _depth = 0
-        finally:
-            os.close(descriptor)
 
 
-def _opened(say: Callable[[str], None], fallback: Path, places: Sequence[Path]) -> int:
+def _opened(say: Callable[[str], None], fallback: Path, places: Sequence[Path]) -> tuple[int, int]:
     problems = []
     for place in places:
         try:
-            return open_lock(place)
+            return _both(place)
         except OSError as error:
             problems.append(f"{place / LOCK_NAME}: {error.strerror or error}")
     fallback.mkdir(parents=True, exist_ok=True)
-    descriptor = open_lock(fallback)
+    descriptors = _both(fallback)
     say(
         f"measurements of other users are not waited for: the lock is {fallback / LOCK_NAME}, "
         f"because of {'; '.join(problems)}"
     )
-    return descriptor
+    return descriptors
 
 
-def open_lock(directory: Path) -> int:
-    """Open the lock's file in a directory, and make it where it is missing.
+def _both(directory: Path) -> tuple[int, int]:
+    held = open_lock(directory)
+    try:
+        return open_lock(directory, NEXT_NAME), held
+    except OSError:
+        os.close(held)
+        raise
+
+
+def open_lock(directory: Path, name: str = LOCK_NAME) -> int:
+    """Open a lock's file in a directory, and make it where it is missing.
 
     Raises:
         OSError: the file is a link, no plain file, or may not be read.
     """
-    path = directory / LOCK_NAME
+    path = directory / name
     # Never with O_CREAT alone: kernels refuse that for files of others in shared directories. O_NONBLOCK: a pipe there
     # would be waited for.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -291,23 +305,38 @@ def open_lock(directory: Path) -> int:
     raise OSError(errno.EBUSY, "it appears and disappears")
 
 
-def _lock(descriptor: int, say: Callable[[str], None], patience: float) -> None:
-    import fcntl
+class _Wait:
+    """Waits for locks, says once for whom, and not for ever."""
 
-    deadline, told = time.monotonic() + patience, False
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if not told:
-                say(f"waiting for another measurement on this machine to end{_holder(descriptor)}")
-                told = True
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"another measurement held this machine's lock for {patience:.0f} s{_holder(descriptor)}"
-                ) from None
-        time.sleep(LOOK_SECONDS)
+    def __init__(self, held: int, say: Callable[[str], None], patience: float) -> None:
+        self._held = held
+        self._say = say
+        self._patience = patience
+        self._deadline = time.monotonic() + patience
+        self._told = False
+
+    def lock(self, descriptor: int) -> None:
+        """Take a lock.
+
+        Raises:
+            TimeoutError: it was held by others until patience ended.
+        """
+        import fcntl
+
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                holder = _holder(self._held)
+                if not self._told:
+                    self._say(f"waiting for another measurement on this machine to end{holder}")
+                    self._told = True
+                if time.monotonic() > self._deadline:
+                    raise TimeoutError(
+                        f"another measurement held this machine's lock for {self._patience:.0f} s{holder}"
+                    ) from None
+            time.sleep(LOOK_SECONDS)
 
 
 def _holder(descriptor: int, proc: Path = Path("/proc")) -> str:

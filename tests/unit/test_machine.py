@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -233,3 +234,29 @@ def test_a_process_whose_parent_holds_the_lock_does_not_wait(monkeypatch: pytest
     with machine.exclusive(print, tmp_path / "none", []):
         pass
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="flock(2)")
+def test_who_waits_comes_before_a_holder_that_begins_again(tmp_path: Path) -> None:
+    import fcntl
+
+    held, following = machine.open_lock(tmp_path), machine.open_lock(tmp_path, machine.NEXT_NAME)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    waiting, got = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with machine.exclusive(lambda _: waiting.set(), tmp_path, [tmp_path]):
+            got.set()
+
+    waiter = threading.Thread(target=wait)
+    waiter.start()
+    assert waiting.wait(60)
+    # A holder has to pass this one to begin again, and cannot.
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(following, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    fcntl.flock(held, fcntl.LOCK_UN)
+    assert got.wait(60)
+    waiter.join()
+    fcntl.flock(following, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(held)
+    os.close(following)
