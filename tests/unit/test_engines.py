@@ -322,7 +322,7 @@ class TestLoader:
         monkeypatch.setattr(engines, "machine", lambda *_: MACHINE)
         monkeypatch.setenv(engines.VARIABLE, str(tmp_path / "engines"))
         recipe = bundles.linear()
-        options = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": "/nowhere"}
+        options = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": loader.ENGINES}
         recipe.session["providers"] = [
             {"name": "TensorrtExecutionProvider", "options": options},
             {"name": "CPUExecutionProvider", "options": {}},

@@ -78,7 +78,7 @@ def test_weights_become_unsigned_only_where_signed_ones_overflow(
 @pytest.mark.parametrize(
     ("session", "message"),
     [
-        ({"session_options": {"enable_memory_pattern": True}}, "enable_memory_pattern does not exist in onnxruntime"),
+        ({"session_options": {"enable_memory_pattern": True}}, "session_options may not have 'enable_memory_pattern'"),
         ({"session_options": {"graph_optimization_level": "max"}}, "is 'max', expected one of off, basic, extended"),
         ({"session_options": {"execution_mode": 1}}, "is 1, expected one of sequential, parallel"),
         ({"session_options": {"enable_mem_pattern": "yes"}}, "incompatible function arguments"),
@@ -317,15 +317,15 @@ def test_a_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_environment_is_set_but_never_overridden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ORTC_TEST_SET", "mine")
-    monkeypatch.setenv("ORTC_TEST_UNSET", "x")
-    monkeypatch.delenv("ORTC_TEST_UNSET")
-    bundle = bundle_with(tmp_path, environment={"ORTC_TEST_SET": "theirs", "ORTC_TEST_UNSET": "theirs"})
+    monkeypatch.setenv("OMP_WAIT_POLICY", "mine")
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "x")
+    monkeypatch.delenv("CUDA_MODULE_LOADING")
+    bundle = bundle_with(tmp_path, environment={"OMP_WAIT_POLICY": "theirs", "CUDA_MODULE_LOADING": "theirs"})
     loader.Model.load(bundle).close()
     import os
 
-    assert os.environ["ORTC_TEST_SET"] == "mine"
-    assert os.environ.pop("ORTC_TEST_UNSET") == "theirs"
+    assert os.environ["OMP_WAIT_POLICY"] == "mine"
+    assert os.environ.pop("CUDA_MODULE_LOADING") == "theirs"
 
 
 def test_a_model_that_is_no_model(tmp_path: Path) -> None:
@@ -474,3 +474,99 @@ def test_without_a_driver_the_error_says_so(tmp_path: Path) -> None:
     cuda = {"name": "CUDAExecutionProvider", "options": {}}
     with pytest.raises(loader.ProvidersError, match=r"There is no NVIDIA driver here .* driver 580 or newer"):
         loader.Model.load(bundle_with(tmp_path, providers=[cuda, CPU]))
+
+
+@pytest.mark.parametrize(
+    ("session", "named"),
+    [
+        ({"session_options": {"optimized_model_filepath": "/x/out.onnx"}}, "'optimized_model_filepath'"),
+        ({"session_options": {"enable_profiling": True, "profile_file_prefix": "/x/x"}}, "'enable_profiling'"),
+        ({"session_options": {"log_severity_level": 4}}, "'log_severity_level'"),
+        ({"config_entries": {"ep.context_file_path": "/etc/passwd"}}, "'ep.context_file_path'"),
+        ({"config_entries": {"session.node_partition_config_file": "x"}}, "'session.node_partition_config_file'"),
+        ({"config_entries": {"session.load_config_from_model": "1"}}, "'session.load_config_from_model'"),
+        ({"environment": {"LD_PRELOAD": "/x/a.so"}}, "'LD_PRELOAD'"),
+        ({"environment": {"PYTHONPATH": "/x"}}, "'PYTHONPATH'"),
+        ({"environment": {"HTTPS_PROXY": "http://x"}}, "'HTTPS_PROXY'"),
+        ({"environment": {"ORTC_ENGINE_CACHE": "/x/x"}}, "'ORTC_ENGINE_CACHE'"),
+        ({"environment": {"LD_LIBRARY_PATH": "/x"}}, "'LD_LIBRARY_PATH'"),
+        (
+            {"providers": [{"name": "TensorrtExecutionProvider", "options": {"trt_extra_plugin_lib_paths": "/a.so"}}]},
+            "'trt_extra_plugin_lib_paths'",
+        ),
+        (
+            {"providers": [{"name": "TensorrtExecutionProvider", "options": {"trt_engine_cache_path": "/bundle/x"}}]},
+            "'trt_engine_cache_path'",
+        ),
+        (
+            {
+                "providers": [
+                    {"name": "TensorrtExecutionProvider", "options": {"trt_engine_decryption_lib_path": "a.so"}}
+                ]
+            },
+            "'trt_engine_decryption_lib_path'",
+        ),
+        (
+            {"providers": [{"name": "CUDAExecutionProvider", "options": {"gpu_external_alloc": "140737"}}]},
+            "'gpu_external_alloc'",
+        ),
+        (
+            {"providers": [{"name": "OpenVINOExecutionProvider", "options": {"cache_dir": "/x/x"}}]},
+            "'cache_dir'",
+        ),
+        (
+            {
+                "providers": [
+                    {
+                        "name": "OpenVINOExecutionProvider",
+                        "options": {"device_type": "CPU", "load_config": '{"CPU": {"CACHE_DIR": "/x/x"}}'},
+                    }
+                ]
+            },
+            "'CACHE_DIR'",
+        ),
+        ({"providers": [{"name": "CPUExecutionProvider", "options": {"library_path": "/a.so"}}]}, "'library_path'"),
+    ],
+)
+def test_settings_that_reach_beyond_the_computation_are_refused(
+    session: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle may lie in a repository that others write to: nothing of it is opened, and no variable is set."""
+    import os
+
+    opened: list[Any] = []
+    monkeypatch.setattr(loader, "import_runtime", lambda *_: opened.append(1))
+    before = dict(os.environ)
+    with pytest.raises(loader.FormatError) as caught:
+        loader.Model.load(bundle_with(tmp_path, **session))
+    assert named in str(caught.value)
+    assert "session.json" in str(caught.value)
+    assert not opened
+    assert dict(os.environ) == before
+
+
+def test_loaders_take_what_profiles_say() -> None:
+    """Every setting of every profile of ortc's own, with those of its variants and tunings."""
+    import yaml
+
+    profiles = sorted((Path(__file__).parents[2] / "targets").glob("*.yaml"))
+    assert profiles
+    for path in profiles:
+        profile = yaml.safe_load(path.read_text("utf-8"))
+        parts = [profile, *profile.get("engines", {}).values()]
+        for part in parts:
+            session = part.get("session", {})
+            for more in [{}, *profile["variants"], *profile.get("tuning", [])]:
+                providers = [{"options": {}, **entry} for entry in part["execution_providers"]]
+                if bool(more.get("engine")) == (part is not profile):
+                    first = providers[0]
+                    options = {**first["options"], **more.get("provider_options", {})}
+                    providers = [{**first, "options": options}, *providers[1:]]
+                loader.refuse_settings(
+                    {
+                        "session_options": {**session.get("options", {}), **more.get("options", {})},
+                        "config_entries": {**session.get("config_entries", {}), **more.get("config_entries", {})},
+                        "environment": session.get("environment", {}),
+                        "providers": providers,
+                    }
+                )
