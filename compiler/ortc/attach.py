@@ -16,6 +16,7 @@ from ortc.errors import StageError, UsageError
 from ortc.host import Host
 from ortc.intact import SUMS, verified
 from ortc.measurement import Fallback, Measurement, read_measurement
+from ortc.ownership import within_umask
 from ortc.plan import Frozen, Shape
 from ortc.publish import ATTESTATIONS, MEASUREMENTS, Staging
 from ortc.report import Numbers, Verdict
@@ -269,7 +270,7 @@ def _write(bundle: Path, staging: Path, texts: dict[str, str], signature: str, m
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
-            fresh.chmod(0o644)
+            fresh.chmod(within_umask(0o644))
             os.utime(fresh, (manifest.stamp, manifest.stamp))
         if changed and (bundle / signature).exists():
             # First: one that no longer matches would break the signatures of the whole bundle.

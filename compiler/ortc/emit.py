@@ -16,6 +16,7 @@ from ortc.bundle import InputInfo, Manifest, OutputInfo, SessionFile
 from ortc.digests import sha256_file
 from ortc.errors import StageError, UsageError
 from ortc.intact import MANIFEST, verified
+from ortc.ownership import within_umask
 from ortc.publish import MEASUREMENTS, Staging
 from ortc.registry.documents import Performance, performance
 from ortc.render import template_environment
@@ -85,7 +86,7 @@ def emit(bundle: Path, kinds: Sequence[Kind], *, image: str = IMAGE, output: Pat
                 text = kubernetes(described, image) if kind == "k8s" else kserve(described, image)
                 (staging.directory / path).write_text(text, "utf-8")
             written.append(place / path)
-        staging.directory.chmod(0o755)
+        staging.directory.chmod(within_umask(0o755))
         staging.commit()
     return tuple(written)
 

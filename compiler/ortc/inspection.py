@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ortc.digests import sha256_file
-from ortc.draft import Draft, Value, spec_name
+from ortc.draft import Draft, Value, scalar, spec_name
 from ortc.fetch import HUB_PATTERNS
 from ortc.inspection_inputs import left_out
 from ortc.model_files import CODE_HELP
 from ortc.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
+from ortc.texts import one_line
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 DEFAULT_OPSET = 20
+MOST_KEY = 1000
+"""Most characters of a key of a YAML mapping, with its quotes; YAML has 1,024 for all before the colon."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HEADS = {
     "ForMaskedLM": "fill-mask",
@@ -64,6 +67,17 @@ def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: i
     Raises:
         InspectionError: it is none of them, or not one that a spec can be written for.
     """
+    draft = _inspected(place, root, revision, max_opset)
+    for name in (*draft.inputs, *draft.axes, *(draft.outputs or ())):
+        if len(scalar(name)) > MOST_KEY or not name.isprintable():
+            raise InspectionError(
+                f"a tensor or an axis is called `{one_line(name[:80])}`, {len(name)} characters: a name in a spec is "
+                f"one printable line of at most {MOST_KEY} characters, so rename it in the model"
+            )
+    return draft
+
+
+def _inspected(place: str, root: Path, revision: str | None, max_opset: int) -> Draft:
     path = Path(place)
     opset = min(DEFAULT_OPSET, max_opset)
     if path.is_dir():

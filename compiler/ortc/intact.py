@@ -48,11 +48,13 @@ def refuse_links(bundle: Path) -> None:
     """Check that a bundle holds plain files alone: a link would publish what it leads to.
 
     Raises:
-        StageError: it holds a link, a device, a socket or a pipe.
+        StageError: it holds a link, a device, a socket or a pipe, or a name that is not one printable line.
     """
     for path in sorted(bundle.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise StageError(f"{path} is no plain file", help="replace it by one, or remove it")
+        if not path.name.isprintable():
+            raise StageError(f"{path} has a name that is not one line of printable characters", help="rename it")
 
 
 def own_files(bundle: Path, manifest: Manifest) -> tuple[FileInfo, ...]:

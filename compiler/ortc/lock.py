@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ortc.errors import StageError
 from ortc.mix import Mix, is_made_from, mixed
+from ortc.ownership import within_umask
 from ortc.plan import Frozen, Plan
 from ortc.report import BuildReport
 from ortc.target import GraphLevel
@@ -83,7 +84,7 @@ def write_lock(path: Path, name: str, entry: LockedSpec) -> None:
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     with os.fdopen(handle, "w", encoding="utf-8") as stream:
         stream.write(text)
-    Path(fresh).chmod(0o644)
+    Path(fresh).chmod(within_umask(0o644))
     Path(fresh).replace(path)
 
 

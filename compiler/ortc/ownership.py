@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -37,6 +38,12 @@ def refuse_others(directory: Path) -> None:
             raise StageError(f"refused the cache {directory}: {path} belongs to user {found.st_uid}", help=_HELP)
         if found.st_mode & stat.S_IWOTH:
             raise StageError(f"refused the cache {directory}: everybody may write to {path}", help=_HELP)
+
+
+def within_umask(mode: int) -> int:
+    """The permissions of a published file or directory without those that the user's umask takes away."""
+    found = re.search(r"^Umask:\s+([0-7]+)$", Path("/proc/self/status").read_text("utf-8"), re.MULTILINE)
+    return mode & ~int(found[1], 8) if found is not None else mode & ~0o077
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -19,6 +19,7 @@ from ortc.bundle import STAMP, FileInfo, Manifest, to_json
 from ortc.digests import sha256_file
 from ortc.disk import full, is_full
 from ortc.errors import StageError
+from ortc.ownership import within_umask
 from ortc.provenance import PROVENANCE
 
 _RENAME_EXCHANGE = 2
@@ -59,9 +60,9 @@ def seal(directory: Path, manifest: Manifest) -> Manifest:
     sums = {file.path: file.sha256 for file in files} | {"manifest.json": sha256_file(directory / "manifest.json")}
     (directory / "SHA256SUMS").write_text("".join(f"{sums[path]}  {path}\n" for path in sorted(sums)), "utf-8")
     for file in directory.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)
+        file.chmod(within_umask(0o755 if file.is_dir() else 0o644))
         os.utime(file, (manifest.stamp, manifest.stamp))
-    directory.chmod(0o755)
+    directory.chmod(within_umask(0o755))
     return manifest
 
 

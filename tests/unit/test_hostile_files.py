@@ -21,6 +21,7 @@ from ortc.fetch import _download
 from ortc.host import Host
 from ortc.intact import verified
 from ortc.packing import pack
+from ortc.publish import seal as publish_seal
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
 from ortc.registry.store import Registry
 from ortc.render import template_environment
@@ -187,6 +188,33 @@ def test_emit_empties_no_directory_that_it_did_not_make(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(mine)
     with pytest.raises(UsageError, match="was not written by `ortc emit`"):
         emit(bundle, ["k8s"], output=tmp_path / "link")
+
+
+@pytest.mark.parametrize("name", ["a\nb.json", "\x1b[2J.json", "\udcff.json", "a\u202eb.json"])
+def test_odd_names_in_bundles_are_errors_of_the_user(tmp_path: Path, name: str) -> None:
+    bundle = whole_bundle(tmp_path / "bundle")
+    (bundle / "measurements" / name).write_text("{}")
+    for use in (
+        lambda: pack(bundle, tmp_path / "packed", ["tar", "oci"]),
+        lambda: Registry(str(tmp_path / "registry")).add(bundle),
+    ):
+        with pytest.raises(StageError, match="is not one line of printable characters"):
+            use()
+
+
+def test_published_files_follow_the_umask(tmp_path: Path, registry: Registry) -> None:
+    before = os.umask(0o077)
+    try:
+        bundle = tmp_path / "mine"
+        (bundle / "model").mkdir(parents=True)
+        (bundle / "model" / "x").touch()
+        publish_seal(bundle, Manifest.model_validate_json((tmp_path / "1.0.0" / "manifest.json").read_bytes()))
+        place = registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+        emit(place, ["k8s"])
+    finally:
+        os.umask(before)
+    written = [bundle, *bundle.rglob("*"), *place.rglob("*"), place.with_name("cpu.deploy")]
+    assert not [path for path in written if path.stat().st_mode & 0o077]
 
 
 # --- registries ---

@@ -18,6 +18,7 @@ from tests.support.programs import tensor as sizes_of
 from ortc.__main__ import run
 from ortc.checks import CheckedSpec, check_spec
 from ortc.draft import render, scalar, spec_name
+from ortc.errors import SpecError
 from ortc.inspection import InspectionError, inspect
 from ortc.parse import parse
 from ortc.source import SourceFile
@@ -189,9 +190,11 @@ def test_hub_with_a_commit() -> None:
 
 
 def test_hub_without_a_commit_advises_one(capsys: pytest.CaptureFixture[str]) -> None:
-    checked = written("google-bert/bert-base-uncased")
-    assert [diagnostic.code for diagnostic in checked.warnings] == ["ORTC306"]
-    assert "warning[ORTC306]" in capsys.readouterr().err
+    assert run(["init", "google-bert/bert-base-uncased", "-o", "specs/out.yaml"]) == 0
+    with pytest.raises(SpecError) as caught:
+        check_spec("specs/out.yaml")
+    assert [diagnostic.code for diagnostic in caught.value.diagnostics] == ["ORTC331"]
+    assert "error[ORTC331]" in capsys.readouterr().err
     assert "put the 40 digits of a commit here" in Path("specs/out.yaml").read_text("utf-8")
 
 
@@ -588,3 +591,19 @@ def test_inputs_that_are_left_out_are_named(tmp_path: Path, config: dict[str, An
     directory(tmp_path / "model", {"vocab_size": 9, **config})
     written("model")
     assert f"Left out, unless `inputs` declares them: {named}" in Path("specs/out.yaml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", ["x" * 1001, "é" * 1024, "x" * 5000, '"' * 600])
+def test_names_that_no_spec_can_hold_are_refused(tmp_path: Path, name: str) -> None:
+    """YAML takes no key of more than 1,024 characters, so the draft would not parse."""
+    document_ = document({name: sizes_of(LONG, symbol("s0"))}, {"s0": (1, 8)})
+    archive(tmp_path / "m.pt2", document_)
+    with pytest.raises(InspectionError, match="one printable line of at most 1000 characters"):
+        inspect("m.pt2", tmp_path)
+
+
+def test_long_names_that_a_spec_can_hold(tmp_path: Path) -> None:
+    archive(tmp_path / "m.pt2", document({"x" * 900: sizes_of(LONG, symbol("s0"))}, {"s0": (1, 8)}))
+    text = render(inspect("m.pt2", tmp_path), ("cpu",), "spec.schema.json")
+    assert "x" * 900 in text
+    parse(SourceFile("spec.yaml", text))

@@ -103,11 +103,13 @@ def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ..
             help="add `revision:` with the 40 digits of a commit of the repository",
         )
     elif model.id is not None and model.revision is not None and not _COMMIT.fullmatch(model.revision):
+        weights = model.weights == "random" or any(name.endswith(".safetensors") for name in model.files)
+        pinned = bool(model.files) and weights
         yield Diagnostic(
-            rules.REVISION_MOVES,
+            rules.REVISION_MOVES if pinned else rules.REVISION_UNPINNED,
             f"the revision {quoted(model.revision)} is not a commit, and can move",
             document.locate((*at, "revision")),
-            help="use the 40 digits of the commit",
+            help="use the 40 digits of the commit" + ("" if pinned else ", or give the digest of each file in `files`"),
         )
     for name in model.files:
         if name.endswith(PICKLES):

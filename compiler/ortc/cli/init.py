@@ -13,9 +13,11 @@ from ortc.cli.options import trust_options
 from ortc.cli.report import use_color, write
 from ortc.diagnostics import render_text
 from ortc.draft import render
+from ortc.errors import SpecError
 from ortc.inspection import InspectionError, inspect
 from ortc.jsonschema import schema_text
 from ortc.load import load_profile
+from ortc.rules.sources import REVISION_UNPINNED
 
 _SCHEMA = "spec.schema.json"
 
@@ -54,9 +56,15 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(render(draft, targets, reference), "utf-8")
     fresh.replace(path)
-    checked = check_spec(path)
-    if checked.warnings:
-        write(render_text(checked.warnings, color=use_color()) + "\n")
+    try:
+        found = check_spec(path).warnings
+    except SpecError as error:
+        # The commit of a repository is for the user to fill in.
+        if any(entry.severity == "error" and entry.rule is not REVISION_UNPINNED for entry in error.diagnostics):
+            raise
+        found = error.diagnostics
+    if found:
+        write(render_text(found, color=use_color()) + "\n")
     sys.stdout.write(f"wrote {path}\n")
 
 

@@ -13,6 +13,7 @@ from ortc.digests import sha256_file
 from ortc.disk import room
 from ortc.errors import StageError, UsageError
 from ortc.intact import MANIFEST, companion_files, own_files, verified
+from ortc.ownership import within_umask
 from ortc.plan import Frozen
 from ortc.publish import MEASUREMENTS, Staging
 from ortc.records import KeptFile
@@ -214,7 +215,7 @@ class Registry(Catalogue):
                 f"`{file.path}` {what} the registry {self.storage.name} ({blob(file.sha256)})",
                 help="`ortc registry add --repair` of the same bundle puts it there again",
             )
-        place.chmod(file.mode)
+        place.chmod(within_umask(file.mode))
         os.utime(place, (stamp, stamp))
 
     def prepare(self) -> None:

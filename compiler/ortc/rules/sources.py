@@ -56,10 +56,22 @@ REVISION_MOVES = Rule(
     "revision-moves",
     "The revision is a branch or a tag, not a commit.",
     "A branch is another model tomorrow, and a tag can be moved. The 40 digits of a commit always name the same bytes.",
-    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  revision: main\n",
+    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  revision: main\n  files:\n"
+    "    config.json: 953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41\n"
+    "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
     good="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n"
     "  revision: 86b5e0934494bd15c9632b12f734a8a67f723594\n",
     severity="warning",
+)
+REVISION_UNPINNED = Rule(
+    "ORTC331",
+    "revision-unpinned",
+    "The revision is a branch or a tag, and no digest says which files are meant.",
+    "Whoever may push to the repository would decide what is built. Either the commit or the digests in `files` say "
+    "which model is meant; `files` has to name the weights, too.",
+    bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  revision: main\n",
+    good="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n"
+    "  revision: 86b5e0934494bd15c9632b12f734a8a67f723594\n",
 )
 REVISION_MISSING = Rule(
     "ORTC307",
@@ -245,4 +257,5 @@ RULES = (
     REPOSITORY_CODE,
     REPOSITORY_PARTS,
     ENTRYPOINT_INSTALLED,
+    REVISION_UNPINNED,
 )
