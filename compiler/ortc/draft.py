@@ -13,7 +13,9 @@ _MAX_NAME = 63
 _TARGETS = """\
 A promise that is not kept fails the build: {latency_budget: {p99: 50ms}, size_budget: 200MB}.
 `precision: auto` takes the fastest variant that keeps the cosine. `unmeasured: allow` where the machine that builds
-lacks the target's hardware. `ortc targets` lists the profiles."""
+lacks the target's hardware. `ortc targets` lists the profiles.
+`objective: balanced`: another runtime or a lower precision must save `must_save: 10%` of the latency budget, or of the
+simpler variant's time where there is no budget; `latency` takes the fastest whatever it costs."""
 
 Scalar = str | int | float | bool
 Value = Scalar | list["Value"] | dict[str, "Value"]
@@ -72,7 +74,7 @@ def render(draft: Draft, targets: tuple[str, ...], schema: str) -> str:
         lines += _entry("outputs", list(draft.outputs), 2)
     lines += _accuracy(draft)
     lines += ["targets:", *_comment(_TARGETS, 2)]
-    lines += [f"  {scalar(name)}: {{}}" for name in targets]
+    lines += [f"  {scalar(name)}: {{objective: balanced}}" for name in targets]
     return "\n".join(lines) + "\n"
 
 

@@ -27,7 +27,7 @@ from ortc.verdicts import describe
 
 TUNING_ROUNDS, TUNING_RUNS = 10, 8
 TUNING_GAIN = 1.02
-"""A tuning must be this many times faster than the plain session, or it is noise."""
+"""A tuning must be clearly more than this many times faster than the plain session, or it is noise."""
 PACKING_GAIN = 1.05
 """A start with packed weights must be this many times faster to be worth their disk."""
 
@@ -61,7 +61,7 @@ def tune(builder: VariantBuilder, entry: Tried, race: Racer, *, quick: bool) -> 
             return contenders["plain"], BUSY
     best = max(gains, key=lambda name: gains[name].value)
     gain = gains[best]
-    if gain.value < TUNING_GAIN or gain.low is None or gain.low <= 1:
+    if gain.low is None or gain.low <= TUNING_GAIN:
         return contenders["plain"], None
     return contenders[best], f"session `{best}`"
 

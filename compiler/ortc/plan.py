@@ -241,6 +241,9 @@ class TargetPlan(Frozen):
     requires_gpu: bool
     precision: Precision
     objective: Objective
+    must_save: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Under `balanced`, the share of the latency budget that another runtime or precision must save."
+    )
     variants: tuple[VariantPlan, ...]
     left_out: tuple[LeftOut, ...]
     tuning: tuple[TuningPlan, ...]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ortc.compare import Difference
+from ortc.footprint import Footprint
 from ortc.host import Host
 from ortc.kernels import Forecast
 from ortc.mix import Mix
@@ -152,11 +153,14 @@ class Verdict(Frozen):
 
 
 class Decision(Frozen):
-    """What became of one variant, and why: bytes of its graph, median milliseconds, times slower than the winner."""
+    """What became of one variant, and why: bytes of its graph, median milliseconds, times slower than the winner.
+
+    `tied`: races do not tell it and the winner apart, and it costs more besides. Such a variant was not verified.
+    """
 
     variant: str
     graph_level: str | None
-    outcome: Literal["selected", "rejected", "left out"]
+    outcome: Literal["selected", "tied", "rejected", "left out"]
     reason: str
     bytes: int | None = None
     p50_ms: float | None = None
@@ -263,6 +267,10 @@ class TargetReport(Frozen):
     numbers: Numbers | None = None
     verdicts: tuple[Verdict, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    tied: tuple[str, ...] = Field(
+        default=(), description="Variants that are as fast as the one that ships, as far as races tell, and cost more."
+    )
+    footprint: Footprint | None = Field(default=None, description="What the variant that ships takes besides time.")
     elsewhere: tuple[Elsewhere, ...] = ()
     trades: tuple[Trade, ...] = ()
     calibration_requests: int | None = Field(

@@ -26,8 +26,8 @@ from ortc.plan import (
     TuningPlan,
     VariantPlan,
 )
-from ortc.spec import Accuracy, HuggingFaceSource, Platform, Precision, Spec, Target
-from ortc.target import Engine, Runtime, TargetProfile, Variant
+from ortc.spec import Accuracy, HuggingFaceSource, Objective, Platform, Precision, Spec, Target
+from ortc.target import Engine, Runtime, TargetProfile, Tuning, Variant
 from ortc.versions import ir_version_for_opset, pins, runtime
 
 ATTENTION_MASK = "attention_mask"
@@ -35,6 +35,8 @@ ATTENTION_MASK = "attention_mask"
 
 NRMSE, SPEARMAN = 0.3, 0.9
 """Limits that a spec does not say, unless it allows less of its cosine."""
+MUST_SAVE = 0.1
+"""Share of the latency budget that a variant must save under `balanced`, where the spec says none."""
 
 _PERCENTILES: tuple[Literal["p50", "p90", "p99"], ...] = ("p50", "p90", "p99")
 
@@ -170,6 +172,7 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
         requires_gpu=profile.requires_gpu,
         precision=precision,
         objective=target.objective,
+        must_save=MUST_SAVE if target.must_save is None else target.must_save,
         variants=tuple(variants),
         left_out=tuple(left_out),
         tuning=tuple(
@@ -181,7 +184,7 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
                 config_entries=entry.config_entries,
             )
             for entry in profile.tuning
-            if target.objective in entry.objectives and (search == "full" or (search == "quick" and entry.quick))
+            if _is_tuned_for(target.objective, entry) and (search == "full" or (search == "quick" and entry.quick))
         ),
         graph_levels=profile.graph_levels,
         measure_at=Shape(sizes=tuple((axis.name, at.get(axis.name, axis.typical)) for axis in axes)),
@@ -193,6 +196,11 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
             base_image=profile.image.base_image, python=profile.image.python, template=profile.image.template
         ),
     )
+
+
+def _is_tuned_for(objective: Objective, tuning: Tuning) -> bool:
+    """Whether session settings are tried for an objective; `balanced` races for latency."""
+    return objective in tuning.objectives or (objective == "balanced" and "latency" in tuning.objectives)
 
 
 def engine_of(profile: TargetProfile, variant: Variant) -> Engine:

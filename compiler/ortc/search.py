@@ -2,62 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from ortc.choice import Choice, Chooser, Racer, Ranking, name_of, pays
 from ortc.plan import TargetPlan, VariantPlan
-from ortc.report import Contender, Decision, Race
-from ortc.statistics import Interval, median, ratio_of_rounds
+from ortc.report import Contender, Decision
+from ortc.statistics import median, ratio_of_rounds
 from ortc.target_bundle import Tried
+from ortc.units import format_bytes
 from ortc.verdicts import describe
 
 FIRST_ROUNDS, FIRST_RUNS = 4, 2
 SECOND_ROUNDS, SECOND_RUNS = 10, 5
 QUICK_ROUNDS = 6
 """Instead of SECOND_ROUNDS in a quick search."""
-DUEL_ROUNDS = (8, 12)
-"""Of a variant that seems faster than a simpler one, and is not clearly so; the second where the first do not tell."""
 KEPT = 1.35
 """A variant that took this many times as long as the fastest in the first, cheap rounds is not raced again."""
 EXACT_KEPT = 2.0
 """The fastest fp32 variant is raced again up to here; what is so much faster pays by the first rounds alone."""
-MUST_PAY = 1.03
-"""How many times faster a reduced precision must be than fp32 to be worth its error, and another runtime than the
-profile's own to be worth its size, start and memory."""
 
-Racer = Callable[[Sequence[Tried], int, int], Race]
 Verifier = Callable[[Tried], Tried]
-Rejecter = Callable[[Tried, str, "Ranking"], None]
-
-
-@dataclass
-class Ranking:
-    """Variants from the best to the worst by the target's objective, with what is known of their speed."""
-
-    order: list[Tried]
-    races: list[Race] = field(default_factory=list)
-
-    def ratio(self, slow: str, fast: str) -> Interval | None:
-        """How many times faster one variant is than another, by the last race that had both."""
-        for race in reversed(self.races):
-            found = {contender.name: contender for contender in race.contenders}
-            if slow in found and fast in found:
-                return ratio_of_rounds(found[slow].rounds, found[fast].rounds)
-        return None
-
-    def milliseconds(self, name: str) -> float | None:
-        """Median of a variant in the last race that it was in."""
-        for race in reversed(self.races):
-            for contender in race.contenders:
-                if contender.name == name:
-                    return median(contender.samples())
-        return None
-
-
-def name_of(entry: Tried) -> str:
-    """The variant's name, by which races and decisions know it."""
-    return entry.made.variant.name
+Rejecter = Callable[[Tried, str, Ranking], None]
 
 
 def make_all(
@@ -132,16 +98,24 @@ def _least_slowness(contenders: Sequence[Contender]) -> dict[str, float]:
 
 
 class Survivor(NamedTuple):
-    """A variant that is right and worth its error, the ranking it was found by, and whether it is the last one left."""
+    """A variant that is right, and how it was chosen.
+
+    Attributes:
+        entry: the variant.
+        ranking: what is known of the speed of those that were raced.
+        choice: what it was chosen from: those that are as fast, those that do not pay, whether another is faster.
+        last: whether none is left behind it.
+    """
 
     entry: Tried
     ranking: Ranking
+    choice: Choice
     last: bool
 
 
 def survivors(
     entries: Sequence[Tried],
-    target: TargetPlan,
+    chooser: Chooser,
     race: Racer,
     verify: Verifier,
     reject: Rejecter,
@@ -151,7 +125,7 @@ def survivors(
 
     Args:
         entries: made variants.
-        target: whose objective ranks them.
+        chooser: of the target whose objective ranks them.
         race: times variants against each other.
         verify: judges a variant at every case, and may lower its graph level.
         reject: told of each that does not pass, with the reason.
@@ -159,10 +133,13 @@ def survivors(
     """
     if not entries:
         return
+    target = chooser.target
     ranking = rank(entries, target, race, rounds)
     queue = list(ranking.order)
     while queue:
-        made = queue.pop(0)
+        choice = chooser.choose(queue, ranking)
+        made = choice.entry
+        queue.remove(made)
         entry = verify(made)
         if entry.failed is not None:
             reject(entry, describe(entry.failed), ranking)
@@ -170,85 +147,14 @@ def survivors(
         if _is_lowered(made, entry) and queue and target.objective != "size":
             # At another level it is another graph: its place has to be found again, once.
             ranking = rank([entry, *queue], target, race, rounds)
-            if name_of(ranking.order[0]) != name_of(entry):
-                queue = list(ranking.order)
-                continue
-        if target.objective != "size":
-            simpler = [other for other in queue if is_simpler(other, entry, target)]
-            if (better := _not_worth_it(entry, simpler, queue, ranking, race, verify)) is not None:
-                reject(entry, f"does not pay: not clearly faster than {name_of(better)}", ranking)
-                continue
-        yield Survivor(entry, ranking, last=not queue)
+            queue = list(ranking.order)
+            continue
+        yield Survivor(entry, ranking, choice, last=not queue)
 
 
 def _is_lowered(made: Tried, verified: Tried) -> bool:
     """Whether verifying, and not an earlier look, lowered the graph level."""
     return verified.lowered is not None and made.lowered is None
-
-
-def is_simpler(one: Tried, other: Tried, target: TargetPlan) -> bool:
-    """Whether a variant costs less in another way than time: in accuracy, or by the profile's own runtime.
-
-    The first variant of a profile is on its own runtime. Another one adds its packages to image, start and memory.
-    """
-    own = target.variants[0].runtime.package
-
-    def price(entry: Tried) -> tuple[bool, bool]:
-        variant = entry.made.variant
-        return variant.precision != "fp32", variant.runtime.package != own
-
-    return price(one) != price(other) and all(a <= b for a, b in zip(price(one), price(other), strict=True))
-
-
-def _not_worth_it(
-    entry: Tried, simpler: list[Tried], queue: list[Tried], ranking: Ranking, race: Racer, verify: Verifier
-) -> Tried | None:
-    """The simpler variant that is right and about as fast; None when the entry pays.
-
-    Variants that had to be verified for that are replaced in the queue.
-    """
-    beaten = False
-    for other in simpler:
-        if pays(ranking, entry, other):
-            continue
-        if (gain := ranking.ratio(name_of(other), name_of(entry))) is not None and gain.value >= MUST_PAY:
-            if beaten:
-                # It comes behind the one that lost the duel.
-                continue
-            # Faster, it seems, in too few rounds to be sure: a duel settles it.
-            if pays(_duel(entry, other, race), entry, other):
-                beaten = True
-                continue
-        checked = queue[queue.index(other)] = verify(other)
-        if checked.failed is not None:
-            continue
-        if _is_lowered(other, checked):
-            # What was raced is not what is right.
-            again = Ranking([entry, checked], [race([entry, checked], SECOND_ROUNDS, SECOND_RUNS)])
-            if pays(again, entry, checked):
-                continue
-        return checked
-    return None
-
-
-def _duel(entry: Tried, simpler: Tried, race: Racer) -> Ranking:
-    """More rounds of two variants, until they tell whether one pays or there were enough."""
-    rounds: dict[str, tuple[tuple[float, ...], ...]] = {name_of(entry): (), name_of(simpler): ()}
-    for more in DUEL_ROUNDS:
-        latest = race([entry, simpler], more, SECOND_RUNS)
-        rounds = {contender.name: rounds[contender.name] + contender.rounds for contender in latest.contenders}
-        contenders = tuple(Contender(name=name, rounds=values) for name, values in rounds.items())
-        duel = Ranking([entry, simpler], [latest.model_copy(update={"contenders": contenders})])
-        gain = duel.ratio(name_of(simpler), name_of(entry))
-        if pays(duel, entry, simpler) or (gain is not None and gain.high is not None and gain.high < MUST_PAY):
-            break
-    return duel
-
-
-def pays(ranking: Ranking, entry: Tried, simpler: Tried) -> bool:
-    """Whether a variant is clearly faster than a simpler one."""
-    gain = ranking.ratio(name_of(simpler), name_of(entry))
-    return gain is not None and gain.value >= MUST_PAY and (gain.low is None or gain.low > 1)
 
 
 def leads(one: Tried, other: Tried, ranking: Ranking, objective: str) -> bool:
@@ -271,6 +177,51 @@ def lost(ranking: Ranking, entry: Tried, winner: Tried, objective: str) -> Decis
     """Why a variant that was not looked at further lost to the one that ships."""
     reason = f"larger than {name_of(winner)}" if objective == "size" else f"slower than {name_of(winner)}"
     return rejected(entry, reason, ranking, name_of(winner))
+
+
+def drawn(ranking: Ranking, entry: Tried, winner: Tried, chooser: Chooser) -> Decision:
+    """Why a variant that is as fast as the one that ships does not: it costs more besides."""
+    price, least = chooser.price(entry), chooser.price(winner)
+    what = (
+        f"its runtime takes {format_bytes(price[0])} beside {format_bytes(least[0])}",
+        f"{entry.made.variant.precision} is less exact than {winner.made.variant.precision}",
+        f"its model takes {format_bytes(price[2])} beside {format_bytes(least[2])}",
+        "it comes later in the profile",
+    )
+    why = next((text for text, one, other in zip(what, price, least, strict=True) if one > other), "it was not faster")
+    decision = rejected(entry, f"as fast as {name_of(winner)}, and {why}", ranking, name_of(winner))
+    return decision.model_copy(update={"outcome": "tied"})
+
+
+def decisions_of(survivor: Survivor, chooser: Chooser, known: Mapping[str, Decision]) -> dict[str, Decision]:
+    """Decide on every variant that was raced and does not ship, but for those that are decided on already."""
+    entry, ranking, choice, _ = survivor
+    found = {name_of(other): rejected(other, reason, ranking) for other, reason in choice.turned_down}
+    tied = {name_of(other) for other in choice.tied}
+    for other in ranking.order:
+        if (name := name_of(other)) not in known and name not in found and name != name_of(entry):
+            found[name] = (
+                drawn(ranking, other, entry, chooser)
+                if name in tied
+                else lost(ranking, other, entry, chooser.target.objective)
+            )
+    return {name: decision for name, decision in found.items() if name not in known}
+
+
+def reason_of(choice: Choice, target: TargetPlan) -> str:
+    """Say why the variant that ships does."""
+    if len(target.variants) == 1:
+        return "the only variant that was tried"
+    best = {
+        "size": "smallest that passes",
+        "latency": "fastest that passes",
+        "balanced": "fastest that passes and pays",
+        "throughput": "most requests per second that passes",
+    }
+    reason = best[target.objective]
+    if choice.tied:
+        reason += f", tied with {', '.join(name_of(other) for other in choice.tied)}"
+    return f"{reason}, and costs less" if choice.tied and choice.behind else reason
 
 
 def rejected(entry: Tried, reason: str, ranking: Ranking | None = None, winner: str | None = None) -> Decision:

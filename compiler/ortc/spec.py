@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.config import JsonDict
 
 from ortc.texts import Label, Line
-from ortc.units import Duration, Size
+from ortc.units import Duration, Share, Size
 
 APIVERSION_PATTERN = "ortc/v1alpha1"
 
@@ -17,7 +17,7 @@ DType = Literal[
     "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"
 ]
 Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
-Objective = Literal["latency", "throughput", "size"]
+Objective = Literal["latency", "balanced", "throughput", "size"]
 Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
 Platform = Literal["linux/amd64", "linux/arm64"]
@@ -437,6 +437,12 @@ class Target(Model):
     )
     precision: Precision | None = Field(default=None, description="The profile's default when not given.")
     objective: Objective = Field(default="latency", description="What the variants that keep every promise compete in.")
+    must_save: Share | None = Field(
+        default=None,
+        description="Under `objective: balanced`, the least share of the latency budget that a variant must save to "
+        "cost another runtime or a lower precision than a simpler one; 10% when not given. The smallest limit of the "
+        "budget counts; without a budget, the simpler variant's own median.",
+    )
     latency_budget: LatencyBudget | None = Field(default=None, description="Most time a request may take.")
     size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
     download_budget: Size | None = Field(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ortc.choice import Choice, Chooser, Ranking, name_of
 from ortc.context import Context
 from ortc.cpu_check import check_on_cpu
 from ortc.errors import StageError
@@ -19,13 +20,14 @@ from ortc.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade,
 from ortc.search import (
     QUICK_ROUNDS,
     SECOND_ROUNDS,
-    Ranking,
+    Survivor,
     better_of,
+    decisions_of,
     leads,
     lost,
     make_all,
-    name_of,
     rank,
+    reason_of,
     rejected,
     survivors,
 )
@@ -34,7 +36,7 @@ from ortc.stages.optimize import DISABLED_OPTIMIZERS
 from ortc.stages.select import start_verdict, time_verdicts
 from ortc.statistics import Interval, ratio_of_rounds
 from ortc.target_bundle import TargetBuild, Tried
-from ortc.timing import race, reference_start, start
+from ortc.timing import footprint_of, race, reference_start, start
 from ortc.variant_build import VariantBuilder
 from ortc.verdicts import (
     ACCURACY_GATES,
@@ -46,6 +48,7 @@ from ortc.verdicts import (
     foreseen_verdicts,
     parity,
     plain_gate,
+    unmeasured_verdicts,
 )
 
 QUICK_STARTS = 3
@@ -83,6 +86,8 @@ class TargetBuilder:
         self.trades: list[Trade] = []
         self.brief = context.plan.search != "full"
         self._race = partial(race, self.builder)
+        # Each of these races starts processes of its own: one process keeps its luck as long as it lives.
+        self.chooser = Chooser(target, self._race, self.builder.environment_bytes)
 
     def build(self) -> TargetBuild:
         """Search, then judge what was found."""
@@ -114,19 +119,17 @@ class TargetBuilder:
         self.builder.makers.close()
         rounds = QUICK_ROUNDS if self.brief else SECOND_ROUNDS
         racer = partial(self._race, loaded=self.builder.loaded)
-        for entry, ranking, last in survivors(ready, self.target, racer, self._verified, self._turn_down, rounds):
+        for survivor in survivors(ready, self.chooser, racer, self._verified, self._turn_down, rounds):
             self.builder.loaded.close()
-            refined = self._refined(entry, ranking)
-            found = None if refined is None else self._finish(*refined, last=False)
-            found = found or self._finish(entry, ranking, last=last)
+            refined = self._refined(survivor.entry, survivor.ranking)
+            found = None if refined is None else self._finish(refined)
+            found = found or self._finish(survivor)
             if found is not None:
                 return found
         refined = self._refined(None, None)
-        return (
-            self._nothing_passed() if refined is None else self._finish(*refined, last=True) or self._nothing_passed()
-        )
+        return self._nothing_passed() if refined is None else self._finish(refined) or self._nothing_passed()
 
-    def _refined(self, entry: Tried | None, ranking: Ranking | None) -> tuple[Tried, Ranking] | None:
+    def _refined(self, entry: Tried | None, ranking: Ranking | None) -> Survivor | None:
         """What is better than a variant that passes, once its worst nodes are kept in higher precision; None for no.
 
         One variant is refined: of those that would have been better, were they right, the one closest to it. A quick
@@ -141,12 +144,14 @@ class TargetBuilder:
             return None
         base = max(better, key=closeness)
         refined = self._mix(base, self.builder.judge)
-        if refined is None or entry is None:
-            return None if refined is None else (refined, Ranking([refined]))
+        if refined is None:
+            return None
+        if entry is None:
+            return Survivor(refined, Ranking([refined]), Choice(refined), last=True)
         both = rank([entry, refined], self.target, self._race)
         if better_of(both, refined, entry, self.target):
             others = [] if ranking is None else [other for other in ranking.order if name_of(other) != name_of(entry)]
-            return refined, Ranking([refined, entry, *others], both.races)
+            return Survivor(refined, Ranking([refined, entry, *others], both.races), Choice(refined), last=False)
         self.decisions[name_of(refined)] = lost(both, refined, entry, self.target.objective)
         return None
 
@@ -227,8 +232,9 @@ class TargetBuilder:
                 return Tried(checked.made, checked.key, checked.check, (*checked.verdicts, verdict), checked.lowered)
         return checked
 
-    def _finish(self, entry: Tried, ranking: Ranking, *, last: bool) -> TargetBuild | None:
+    def _finish(self, survivor: Survivor) -> TargetBuild | None:
         """Tune and measure what is right; None when it breaks a budget that another variant may keep."""
+        entry, ranking, choice, last = survivor
         entry, tuned = tune(self.builder, entry, self._race, quick=self.brief)
         entry, packed = prepack(self.builder, entry, self._verified)
         # Before the race, which goes on with the process that started here.
@@ -245,17 +251,12 @@ class TargetBuilder:
         if self.builder.promised:
             verdicts = time_verdicts(measured, self.target.budgets, self.target.measure_at, self.builder.platform)
         broken = next((verdict for verdict in verdicts if verdict.outcome == "fail"), None)
-        if broken is not None and self.target.objective == "size" and not last:
+        if broken is not None and (self.target.objective == "size" or choice.behind) and not last:
             self._reject(entry, describe(broken), ranking)
             self.failed.append(replace(entry, verdicts=(*entry.verdicts, *verdicts)))
             return None
-        for other in ranking.order:
-            if name_of(other) not in self.decisions and name_of(other) != name_of(entry):
-                self.decisions[name_of(other)] = lost(ranking, other, entry, self.target.objective)
-        reason = "the only variant that was tried"
-        if len(self.target.variants) > 1:
-            best = {"size": "smallest", "latency": "fastest", "throughput": "most requests per second"}
-            reason = f"{best[self.target.objective]} that passes"
+        self.decisions |= decisions_of(survivor, self.chooser, self.decisions)
+        reason = reason_of(choice, self.target)
         if self.context.plan.variant == f"{name_of(entry)}{MIXED}":
             reason = "right as a whole: no node has to be kept in higher precision"
         notes = [reason, *filter(None, (tuned, packed, entry.lowered))]
@@ -310,27 +311,6 @@ class TargetBuilder:
     def _reject(self, entry: Tried, reason: str, ranking: Ranking | None = None) -> None:
         self.decisions[name_of(entry)] = rejected(entry, reason, ranking)
 
-    def _unmeasured(self) -> tuple[Verdict, ...]:
-        """What this host cannot say: every platform that it is not, and every gate on a missing GPU."""
-        budgets, platform = self.target.budgets, self.builder.platform
-        gates = [f"latency {name}" for name, _ in (budgets.latency.percentiles if budgets.latency else ())]
-        optional = {
-            "start": budgets.start,
-            "memory": budgets.memory,
-            "speed-up": budgets.min_speedup,
-            "cpu_nodes": budgets.max_cpu_nodes,
-            "memcpy_nodes": budgets.max_memcpy_nodes,
-        }
-        gates += [gate for gate, limit in optional.items() if limit is not None]
-        missing = [p for p in self.target.platforms if p != platform or not self.builder.runnable]
-        absent = self.target.requires_gpu and not self.builder.runnable
-        why = "no GPU on this host" if absent else f"this host is {platform}"
-        return tuple(
-            Verdict(gate=gate, platform=platform, outcome="unmeasured", observed=why, limit="measured on the target")
-            for platform in missing
-            for gate in ("parity", *gates)
-        )
-
     def _smallest_right(self) -> Decision | None:
         """The smallest variant that only its budgets stand against: what the spec could have instead."""
         if not self.builder.runnable:
@@ -373,7 +353,8 @@ class TargetBuilder:
         chosen, made = winner.made.variant, winner.made
         foreseen = () if self.builder.runnable else foreseen_verdicts(self.target, made.graph.placement)
         known = {verdict.gate for verdict in foreseen}
-        unmeasured = (verdict for verdict in self._unmeasured() if verdict.gate not in known)
+        absent = unmeasured_verdicts(self.target, self.builder.platform, self.builder.runnable)
+        unmeasured = (verdict for verdict in absent if verdict.gate not in known)
         verdicts = (*winner.verdicts, *missing_verdicts(self.builder, winner), *unmeasured, *foreseen, *timed)
         selected = Decision(
             variant=chosen.name,
@@ -406,6 +387,8 @@ class TargetBuilder:
                 "numbers": measured,
                 "verdicts": verdicts,
                 "decisions": (selected, *self.decisions.values()),
+                "tied": tuple(name for name, entry in self.decisions.items() if entry.outcome == "tied"),
+                "footprint": footprint_of(self.builder, winner, measured),
                 "elsewhere": elsewhere,
                 "trades": tuple(self.trades),
                 "calibration_requests": self.builder.calibrated or None,

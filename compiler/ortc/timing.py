@@ -10,17 +10,19 @@ from typing import Any, Literal
 
 from ortc.arrays import write_arrays
 from ortc.candidate import assemble
+from ortc.choice import name_of
 from ortc.closure import code_of
 from ortc.crew import Loaded
+from ortc.footprint import Footprint
 from ortc.host import cores
 from ortc.machine import ControlClock, Watch, control_worker, exclusive
 from ortc.noise import race_noise, starts_noise
 from ortc.plan import CasePlan, Shape
 from ortc.publish import seal
-from ortc.report import Race, Starts
-from ortc.search import name_of
+from ortc.report import Numbers, Race, Starts
 from ortc.stages import measure
 from ortc.stages.turns import REST_SECONDS
+from ortc.stages.verify import loader_bytes
 from ortc.target_bundle import Tried
 from ortc.variant_build import VariantBuilder
 
@@ -168,3 +170,17 @@ def _is_quiet_race(result: dict[str, Any]) -> bool:
 
 def _is_quiet_start(result: dict[str, Any]) -> bool:
     return not starts_noise(Starts.model_validate(result))
+
+
+def footprint_of(builder: VariantBuilder, entry: Tried, measured: Numbers | None) -> Footprint:
+    """What a variant takes besides time: known of its runtime's wheels, measured of the rest."""
+    made, wheels = entry.made, loader_bytes(entry.made.variant, builder.target)
+    packages = builder.installed(made)
+    return Footprint(
+        environment_bytes=None if packages is None else packages.unpacked,
+        image_bytes=None if packages is None else packages.kept + made.graph.bytes,
+        download_bytes=made.graph.bytes + max(wheels.values()),
+        model_bytes=made.graph.bytes,
+        memory_bytes=None if measured is None else measured.peak_rss_bytes,
+        start_seconds=None if measured is None else measured.start_seconds.value,
+    )

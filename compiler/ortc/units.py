@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them in a spec: `8ms`, `1.5s`, `50MB`, `1GiB`."""
+"""Durations, sizes and shares as people write them in a spec: `8ms`, `1.5s`, `50MB`, `1GiB`, `10%`."""
 
 import re
 from typing import Annotated
@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 
 _NUMBER = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-zµ]+)")
+_SHARE = re.compile(r"(?P<value>\d+(?:\.\d+)?)\s*%", re.ASCII)
 _SECONDS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0}
 _MOST = 2.0**63
 _BYTES = {
@@ -42,6 +43,20 @@ def parse_size(value: object) -> int:
     return round(_parse(value, _BYTES, "size", "50MB"))
 
 
+def parse_share(value: object) -> float:
+    """A share like `5%`, between 0 and 1.
+
+    Raises:
+        QuantityError: not a string of a number from 0 to below 100 and `%`.
+    """
+    match = _SHARE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise QuantityError("expected a share in percent, like `10%`")
+    if (share := float(match["value"]) / 100) >= 1:
+        raise QuantityError("a share must be less than 100%")
+    return share
+
+
 def _parse(value: object, units: dict[str, float] | dict[str, int], kind: str, example: str) -> float:
     known = ", ".join(unit for unit in units if unit not in {"µs", "KB"})
     if not isinstance(value, str) or (match := _NUMBER.fullmatch(value.strip())) is None:
@@ -71,6 +86,14 @@ Size = Annotated[
     ),
 ]
 """Bytes, written with a unit."""
+
+
+Share = Annotated[
+    float,
+    BeforeValidator(parse_share),
+    WithJsonSchema({"type": "string", "pattern": r"^\s*\d{1,2}(\.\d+)?\s*%\s*$", "examples": ["10%"]}),
+]
+"""A share between 0 and 1, written in percent."""
 
 
 def format_bytes(count: int) -> str:

@@ -135,6 +135,7 @@ def _target(target: TargetPlan) -> Target:
         # The profile's, which is the plan's: a variant that was asked for by name may be of another.
         precision=None,
         objective=target.objective,
+        must_save=target.must_save if target.objective == "balanced" else None,
         latency_budget=latency,
         size_budget=target.budgets.size,
         download_budget=target.budgets.download,

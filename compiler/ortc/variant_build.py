@@ -18,6 +18,7 @@ from ortc.context import Context
 from ortc.crew import Loaded
 from ortc.disk import DiskFullError
 from ortc.errors import NotApplicable, StageError
+from ortc.footprint import Installed, installed
 from ortc.instruction_sets import check_on_avx2
 from ortc.makers import Makers
 from ortc.model_build import CHECK_PINS, ModelBuild
@@ -78,6 +79,16 @@ class VariantBuilder:
         if interpreter is None:
             raise StageError(f"{self.platform} without the target's hardware cannot run {made.variant.name}")
         return interpreter
+
+    def installed(self, made: Made) -> Installed | None:
+        """Bytes of the packages that a variant runs on; None where this host cannot run the target."""
+        interpreter = self.interpreter(made.variant)
+        return None if interpreter is None else installed(interpreter, made.session.providers[0].name)
+
+    def environment_bytes(self, entry: Tried) -> int:
+        """Bytes of a variant's unpacked packages; 0 where this host cannot run the target."""
+        packages = self.installed(entry.made)
+        return 0 if packages is None else packages.unpacked
 
     def key(self, entry: Tried) -> dict[str, Any]:
         """What decides how a made variant runs here, for cache keys."""

@@ -61,6 +61,33 @@ def foreseen_verdicts(target: TargetPlan, placement: Forecast | None) -> tuple[V
     )
 
 
+def unmeasured_verdicts(target: TargetPlan, platform: str, runnable: bool) -> tuple[Verdict, ...]:
+    """List what a host cannot say: every platform that it is not, and every gate on a missing GPU.
+
+    Args:
+        target: whose gates.
+        platform: of the host.
+        runnable: whether the host can run the target.
+    """
+    budgets = target.budgets
+    gates = [f"latency {name}" for name, _ in (budgets.latency.percentiles if budgets.latency else ())]
+    optional = {
+        "start": budgets.start,
+        "memory": budgets.memory,
+        "speed-up": budgets.min_speedup,
+        "cpu_nodes": budgets.max_cpu_nodes,
+        "memcpy_nodes": budgets.max_memcpy_nodes,
+    }
+    gates += [gate for gate, limit in optional.items() if limit is not None]
+    missing = [name for name in target.platforms if name != platform or not runnable]
+    why = "no GPU on this host" if target.requires_gpu and not runnable else f"this host is {platform}"
+    return tuple(
+        Verdict(gate=gate, platform=name, outcome="unmeasured", observed=why, limit="measured on the target")
+        for name in missing
+        for gate in ("parity", *gates)
+    )
+
+
 def parity(verdicts: tuple[Verdict, ...]) -> str | None:
     """The accuracy that a variant is shown with."""
     found = next(

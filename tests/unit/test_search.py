@@ -10,22 +10,19 @@ import pytest
 from tests.support.plans import target, variant
 
 from ortc.candidate import Made
+from ortc.choice import MUST_PAY, SETTLING_ROUNDS, Chooser, Ranking, is_simpler, name_of, pays
 from ortc.host import Host
 from ortc.report import Contender, Race, Verdict
 from ortc.search import (
-    DUEL_ROUNDS,
     FIRST_ROUNDS,
     KEPT,
-    MUST_PAY,
     SECOND_ROUNDS,
-    Ranking,
     Survivor,
-    is_simpler,
+    decisions_of,
     lost,
     make_all,
-    name_of,
-    pays,
     rank,
+    reason_of,
     survivors,
 )
 from ortc.stages.variant_graph import VariantGraph
@@ -137,11 +134,14 @@ def on_another_runtime(entry: Tried, name: str) -> Tried:
 @pytest.mark.parametrize("own", [FP32, INT8], ids=["fp32", "int8"])
 def test_another_runtime_must_pay(own: Tried, speedup: float, wins: bool) -> None:
     other = on_another_runtime(own, "elsewhere")
-    judge = Judge()
-    found = next(search(judge, Races(**{name_of(own): 10 * speedup, "elsewhere": 10.0}), own, other))
+    found = next(search(Judge(), Races(**{name_of(own): 10 * speedup, "elsewhere": 10.0}), own, other))
     assert name_of(found.entry) == ("elsewhere" if wins else name_of(own))
-    reason = f"does not pay: not clearly faster than {name_of(own)}"
-    assert judge.rejected == ({} if wins else {"elsewhere": reason})
+    assert [name_of(entry) for entry in found.choice.tied] == ([] if wins else ["elsewhere"])
+    decision = decisions_of(found, chooser(), {})[name_of(own) if wins else "elsewhere"]
+    assert decision.outcome == ("rejected" if wins else "tied")
+    if not wins:
+        assert decision.reason == f"as fast as {name_of(own)}, and its runtime takes 355.0 MB beside 128.0 MB"
+        assert reason_of(found.choice, target()) == "fastest that passes, tied with elsewhere, and costs less"
 
 
 def test_what_is_cheaper_in_one_way_and_dearer_in_another_is_not_simpler() -> None:
@@ -155,6 +155,7 @@ def test_what_is_cheaper_in_one_way_and_dearer_in_another_is_not_simpler() -> No
     judge = Judge(wrong=["fp32"])
     found = next(search(judge, Races(fp32=10.0, fp32_elsewhere=9.9), FP32, exact_elsewhere))
     assert name_of(found.entry) == "fp32-elsewhere"
+    assert judge.rejected.keys() == {"fp32"}
 
 
 def test_a_gain_within_the_noise_does_not_pay() -> None:
@@ -213,8 +214,15 @@ class Judge:
         assert ranking.order
 
 
+RUNTIMES = {"onnxruntime": 128_000_000, "onnxruntime-openvino": 355_000_000}
+
+
+def chooser(settle: Races | None = None, **changes: object) -> Chooser:
+    return Chooser(target(**changes), settle or Races(), lambda entry: RUNTIMES[entry.made.variant.runtime.package])
+
+
 def search(judge: Judge, races: Races, *entries: Tried, **changes: object) -> Iterator[Survivor]:
-    return survivors(entries, target(**changes), races, judge.verify, judge.reject)
+    return survivors(entries, chooser(races, **changes), races, judge.verify, judge.reject)
 
 
 def test_no_more_is_verified_than_is_asked_for() -> None:
@@ -222,7 +230,7 @@ def test_no_more_is_verified_than_is_asked_for() -> None:
     found = search(judge, Races(fp32=30, int8=12, int8_smooth=10), FP32, INT8, OTHER)
     assert name_of(next(found).entry) == "int8-smooth"
     assert judge.verified == ["int8-smooth"]
-    assert [(name_of(entry), last) for entry, _, last in found] == [("int8", False), ("fp32", True)]
+    assert [(name_of(one.entry), one.last) for one in found] == [("int8", False), ("fp32", True)]
 
 
 def test_what_is_wrong_gives_way_to_the_next_with_its_verdict() -> None:
@@ -237,14 +245,12 @@ def test_what_is_wrong_gives_way_to_the_next_with_its_verdict() -> None:
 
 def test_a_reduced_precision_that_does_not_pay_gives_way_to_an_exact_one_that_is_right() -> None:
     races = Races(fp32=10.1, fp32_other=10.2, int8=10)
-    other = tried("fp32-other", "fp32")
-    judge = Judge()
-    assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "fp32"
-    assert judge.rejected == {"int8": "does not pay: not clearly faster than fp32"}
+    other = tried("fp32-other", "fp32", 101)
+    found = next(search(Judge(), races, INT8, FP32, other))
+    assert name_of(found.entry) == "fp32"
+    assert {name_of(entry) for entry in found.choice.tied} == {"int8", "fp32-other"}
     # An exact variant that is wrong is nothing to be as fast as.
-    judge = Judge(wrong=["fp32"])
-    assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "fp32-other"
-    assert judge.rejected["int8"] == "does not pay: not clearly faster than fp32-other"
+    assert name_of(next(search(Judge(wrong=["fp32"]), races, INT8, FP32, other)).entry) == "fp32-other"
     judge = Judge(wrong=["fp32", "fp32-other"])
     assert name_of(next(search(judge, races, INT8, FP32, other)).entry) == "int8"
     # Where size is the objective, bytes are the gain.
@@ -257,34 +263,20 @@ def test_a_gain_that_is_not_clear_is_settled_by_more_rounds(settled: float, winn
         """Something else takes the processor now and then, until the last race."""
 
         def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
-            if rounds in DUEL_ROUNDS:
+            if rounds in SETTLING_ROUNDS[1:]:
                 self.milliseconds["int8"] = settled
             return super().__call__(entries, rounds, runs)
 
-    judge, races = Judge(), Disturbed(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
-    assert name_of(next(search(judge, races, FP32, INT8)).entry) == winner
-    assert races.run[-1] == ({"fp32", "int8"}, DUEL_ROUNDS[0])
-    # Of several that might be as fast, the fastest stands for those behind it.
-    races = Disturbed(fp32=10.0, fp32_other=10.5, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
-    assert name_of(next(search(Judge(), races, tried("fp32-other", "fp32"), FP32, INT8)).entry) == winner
-    assert [names for names, rounds in races.run if rounds in DUEL_ROUNDS] == [{"fp32", "int8"}]
-    # What nobody takes for faster is not raced again.
-    races = Disturbed(fp32=10.0, int8=9.9)
-    assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == "fp32"
-    assert races.run[-1][1] not in DUEL_ROUNDS
-
-
-@pytest.mark.parametrize(("then", "winner"), [(8.0, "int8"), (11.0, "fp32")])
-def test_a_duel_goes_on_until_it_tells(then: float, winner: str) -> None:
-    class Calmer(Races):
-        def __call__(self, entries: Sequence[Tried], rounds: int, runs: int) -> Race:
-            if rounds == DUEL_ROUNDS[1]:
-                self.milliseconds["int8"] = then
-            return super().__call__(entries, rounds, runs)
-
-    races = Calmer(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
+    races = Disturbed(fp32=10.0, int8=[8.0, 8.0, 8.0, 14.0, 14.0])
     assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == winner
-    assert [rounds for _, rounds in races.run[-2:]] == list(DUEL_ROUNDS)
+    assert ({"fp32", "int8"}, SETTLING_ROUNDS[1]) in races.run
+
+
+@pytest.mark.parametrize(("speedup", "confirmed"), [(1.1, True), (1.5, False)])
+def test_a_small_gain_is_confirmed_by_other_processes(speedup: float, confirmed: bool) -> None:
+    races = Races(fp32=10.0 * speedup, int8=10.0)
+    assert name_of(next(search(Judge(), races, FP32, INT8)).entry) == "int8"
+    assert [rounds for _, rounds in races.run if rounds in SETTLING_ROUNDS] == ([8] if confirmed else [])
 
 
 class Slowed(Races):
@@ -335,5 +327,5 @@ def test_races_that_contradict_each_other_end() -> None:
             return super().__call__(entries, rounds, runs)
 
     judge, races = Judge(lowered=["int8", "int8-smooth"]), Flipping()
-    assert {name_of(entry) for entry, *_ in search(judge, races, INT8, OTHER)} == {"int8", "int8-smooth"}
-    assert len(races.run) <= 6
+    assert {name_of(found.entry) for found in search(judge, races, INT8, OTHER)} == {"int8", "int8-smooth"}
+    assert len(races.run) <= 12

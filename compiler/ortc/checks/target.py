@@ -102,6 +102,13 @@ def _target(loaded: LoadedSpec, name: str, profile: TargetProfile) -> Iterator[D
                 document.locate(("targets", name, "platforms", index)),
                 help=f"use `{meant}`" if meant else f"it serves {listed(profile.platforms, 'and')}",
             )
+    if target.must_save is not None and target.objective != "balanced":
+        yield Diagnostic(
+            rules.MUST_SAVE,
+            f"`must_save` on the target `{name}`, whose objective is `{target.objective}`",
+            document.locate(("targets", name, "must_save"), key=True),
+            help="write `objective: balanced`, or remove it",
+        )
     only_cpu = all(provider.name == CPU for provider in profile.execution_providers)
     for budget in ("max_cpu_nodes", "max_memcpy_nodes"):
         if getattr(target, budget) is not None and only_cpu:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ortc.footprint import Footprint
 from ortc.kernels import counted, own_operators
 from ortc.mix import IN
 from ortc.noise import beside
@@ -131,6 +132,8 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         lines.append(Text(f"  calibrated on {target.calibration_requests} requests; what judges is none of them"))
     if target.error:
         lines.append(Text(f"  {target.error}", style="red"))
+    if target.footprint is not None:
+        lines.append(Text(f"  footprint: {_footprint(target.footprint)}"))
     if target.numbers is not None:
         numbers = target.numbers
         start = format_seconds(numbers.start_seconds.value)
@@ -164,6 +167,21 @@ def _noise(numbers: Numbers) -> Iterator[Text]:
     for line in found:
         yield Text(f"    {line}", style="yellow")
     yield Text(f"    {beside(numbers.load)}", style="yellow")
+
+
+def _footprint(footprint: Footprint) -> str:
+    """What the variant that ships takes besides time, in at most 100 columns."""
+    parts = {
+        "environment": footprint.environment_bytes,
+        "image": footprint.image_bytes,
+        "download": footprint.download_bytes,
+        "model": footprint.model_bytes,
+        "memory": footprint.memory_bytes,
+    }
+    found = [f"{name} {format_bytes(size)}" for name, size in parts.items() if size is not None]
+    if footprint.start_seconds is not None:
+        found.append(f"start {format_seconds(footprint.start_seconds)}")
+    return ", ".join(found)
 
 
 def _graph(target: TargetReport) -> Iterator[Text]:

@@ -227,6 +227,17 @@ DOWNLOAD_IMPOSSIBLE = Rule(
     good="targets:\n  edge: {platforms: [linux/arm64], download_budget: 65MB}\n",
 )
 
+MUST_SAVE = Rule(
+    "ORTC234",
+    "must-save-without-balanced",
+    "`must_save` is given to a target whose objective is not `balanced`.",
+    "`must_save` is the share of the latency budget that a variant must save to cost another runtime or a lower "
+    "precision. Only `objective: balanced` weighs the two. Under `latency` the fastest variant ships, and under `size` "
+    "the smallest.",
+    bad="targets:\n  cpu: {objective: latency, must_save: 10%}\n",
+    good="targets:\n  cpu: {objective: balanced, must_save: 10%}\n",
+)
+
 RULES = (
     UNKNOWN_TARGET,
     PROFILE_NAME,
@@ -252,4 +263,5 @@ RULES = (
     SIZE_UNLIKELY,
     PLACEMENT,
     DOWNLOAD_IMPOSSIBLE,
+    MUST_SAVE,
 )
