@@ -14,7 +14,7 @@ from ortc.errors import StageError, UsageError
 from ortc.host import Host
 from ortc.machine import HELD_ELSEWHERE, Say, exclusive
 from ortc.plan import Frozen, PositiveSize, Shape, digest
-from ortc.report import Contender, Control, Load, Numbers, Race, Starts
+from ortc.report import Contender, Control, Load, Numbers, Race, Soak, Starts
 from ortc.spec import Name, Sha256, Version
 from ortc.stages import measure
 from ortc.stages.verify import CPU
@@ -76,6 +76,7 @@ class Measurement(Frozen):
     starts: tuple[Positive, ...]
     peak_rss_bytes: Annotated[int, Field(ge=1)]
     peak_device_bytes: Annotated[int, Field(ge=0)] | None = None
+    soak: Soak | None = None
     copies: dict[Label, Annotated[int, Field(ge=1)]] | None = None
     fallback: Fallback | None = None
     wall_seconds: tuple[Positive, ...] = ()
@@ -109,7 +110,9 @@ class Measurement(Frozen):
         starts = Starts(seconds=self.starts, peak_rss_bytes=self.peak_rss_bytes, control=self.start_control)
         found = measure.numbers(race, race.contenders[0].name, starts, self.peak_rss_bytes)
         # The peak of starts alone is not in the file.
-        return found.model_copy(update={"peak_device_bytes": self.peak_device_bytes, "start_peak_rss_bytes": None})
+        return found.model_copy(
+            update={"peak_device_bytes": self.peak_device_bytes, "start_peak_rss_bytes": None, "soak": self.soak}
+        )
 
     @property
     def gpu_mem_limit(self) -> int | None:

@@ -42,6 +42,22 @@ class EmbeddingCheck(Frozen):
     rank_correlation: float | None
 
 
+class Soak(Frozen):
+    """Many distinct shapes, run by one process: what runtimes keep for every shape that they have seen.
+
+    `shapes` were run of all that there are (`of`). `end` says why no more were: resident memory was flat (`plateau`),
+    there were no more (`all`), the time was over (`time`; then the growth is continued over the rest), or no axis is
+    dynamic (`fixed`). `grown_bytes` is how much more is resident than after the first, largest shape.
+    """
+
+    shapes: int
+    of: int
+    seconds: float
+    end: Literal["plateau", "all", "time", "fixed"]
+    grown_bytes: int
+    peak_rss_bytes: int
+
+
 class Check(Frozen):
     """What one variant did at one graph level, in the runtime that ships.
 
@@ -62,6 +78,7 @@ class Check(Frozen):
     shape_nodes: int = 0
     memcpy_nodes: int | None = None
     peak_rss_bytes: int = 0
+    soak: Soak | None = None
     metric: float | None = None
     embeddings: EmbeddingCheck | None = None
 
@@ -232,6 +249,7 @@ class Numbers(Frozen):
     start_seconds: Interval
     peak_rss_bytes: int
     peak_device_bytes: int | None = None
+    soak: Soak | None = None
     start_peak_rss_bytes: int | None = None
     eager_start_seconds: float | None = None
     eager_peak_rss_bytes: int | None = None

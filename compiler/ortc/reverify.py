@@ -19,7 +19,7 @@ from ortc.plan import BudgetPlan, Frozen, LatencyPlan, Shape
 from ortc.report import Numbers, Race, Verdict
 from ortc.stages import measure
 from ortc.stages.select import time_verdicts
-from ortc.stages.verify import CPU, download_verdicts, most, placement_verdicts
+from ortc.stages.verify import CPU, download_verdicts, most, placement_verdicts, soak
 from ortc.store import Store
 from ortc.units import format_bytes
 from ortc.worker import Worker, WorkerError
@@ -202,7 +202,12 @@ def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host, sa
             say=say,
         )
     starts = measure.start_times(interpreter, bundle, manifest.promises.at, say=say)
-    return measure.numbers(race, manifest.variant.name, starts, starts.peak_rss_bytes), race
+    with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+        worker.call("load", bundle=str(bundle), verify="none", selftest=True, warmup=True)
+        soaked = soak(worker)
+    peak = max(starts.peak_rss_bytes, 0 if soaked is None else soaked.peak_rss_bytes)
+    found = measure.numbers(race, manifest.variant.name, starts, peak)
+    return found.model_copy(update={"soak": soaked}), race
 
 
 def request_of(bundle: Path, manifest: Manifest) -> dict[str, Any]:

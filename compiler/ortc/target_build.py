@@ -247,6 +247,7 @@ class TargetBuilder:
         starts = start(self.builder, entry, QUICK_STARTS if self.brief else measure.START_RUNS)
         peak = max(starts.peak_rss_bytes, entry.check.peak_rss_bytes if entry.check is not None else 0)
         measured = measure.numbers(outcome, name_of(entry), starts, peak, crowd, eager)
+        measured = measured.model_copy(update={"soak": None if entry.check is None else entry.check.soak})
         verdicts: tuple[Verdict, ...] = ()
         if self.builder.promised:
             verdicts = time_verdicts(measured, self.target.budgets, self.target.measure_at, self.builder.platform)

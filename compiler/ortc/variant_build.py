@@ -313,6 +313,7 @@ class VariantBuilder:
             "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
             "only": only,
             "copies": copies,
+            "soaks": only is None,
             "code": code_of("verify"),
         }
 
@@ -326,7 +327,9 @@ class VariantBuilder:
             factory, bundle = self.model.factory(), self.bundle(made)
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
             loaded = self.loaded if only not in (None, SAMPLES) else None
-            check = check_bundle(interpreter, bundle, cases, factory, function, loaded, embeddings, copies=copies)
+            check = check_bundle(
+                interpreter, bundle, cases, factory, function, loaded, embeddings, copies=copies, soaks=only is None
+            )
             return check.model_dump(mode="json")
 
         name = f"{self.target.name}: {made.variant.name} at {made.level}"

@@ -190,6 +190,7 @@ def _note(text: str) -> None:
 def _taken(bundle: Path, control: Control) -> dict[str, Any]:
     sums, manifest = (hashlib.sha256(_bytes(bundle / name)).hexdigest() for name in ("SHA256SUMS", "manifest.json"))
     failed: str | None = None
+    soaked: dict[str, Any] | None = None
     rounds: list[loader.Turn] = []
     starts: list[float] = []
     device, watch = DevicePeak(), machine.Watch()
@@ -204,10 +205,11 @@ def _taken(bundle: Path, control: Control) -> dict[str, Any]:
             failed = str(error)
         else:
             rounds = in_rounds(model, at, control, watch)
+            soaked = loader.soak(model)
         device.look()
         info = model.info()
     controlled = control.taken()
-    peak = int(info["peak_rss_bytes"])
+    peak = max(int(info["peak_rss_bytes"]), soaked["peak_rss_bytes"] if soaked else 0)
     copies = None if failed or info["providers"] == [loader.CPU] else loader.count_copies(bundle)
     for _ in range(0 if failed else STARTS):
         time.sleep(REST_SECONDS)
@@ -240,6 +242,7 @@ def _taken(bundle: Path, control: Control) -> dict[str, Any]:
         "load": watch.load(),
         "peak_rss_bytes": peak,
         "peak_device_bytes": device.bytes,
+        "soak": soaked,
         "copies": copies,
     }
     return {**document, "sha256": digest(document)}

@@ -22,6 +22,7 @@ from tests.support.builds import ROOT, Compiler, answer, loader, refusal
 from ortc import host
 from ortc.image import PARTS, TOOLS
 from ortc.stages.shapes import shape_nodes
+from ortc.worker import Worker
 
 pytestmark = pytest.mark.integration
 
@@ -170,6 +171,9 @@ def test_a_build_for_openvino(openvino_python: Path, ortc: Compiler, tmp_path: P
     again = subprocess.run(command, env=ortc.environment(), cwd=root, capture_output=True, text=True, check=True)
     judged = {verdict["gate"]: verdict["outcome"] for verdict in json.loads(again.stdout)["verdicts"]}
     assert judged == {"self-test": "pass", "cpu_nodes": "pass", "memcpy_nodes": "pass"}
+    numbers = result.report("linear")["targets"][0]["numbers"]
+    assert (numbers["soak"]["shapes"], numbers["soak"]["of"], numbers["soak"]["end"]) == (8, 8, "all")
+    assert numbers["peak_rss_bytes"] >= numbers["soak"]["peak_rss_bytes"]
     info = answer(loader(openvino_python, result.bundle("linear", "vino"), "selftest"))
     assert info["placement"].keys() == {OPENVINO}
     assert info["threads"]["intra_op"] == host.cores()
@@ -261,6 +265,29 @@ def test_what_computes_shapes_is_told_apart(
     else:
         besides = "" if rename else " besides 1 that compute shapes"
         assert f"{5 if rename else 4} of 8 nodes run on the CPU{besides}, " in refusal(done, "placement")
+
+
+def soaked(python: Path, bundle: Path) -> dict[str, Any]:
+    with Worker.for_bundle("soak", python, bundle) as worker:
+        worker.call("load", bundle=str(bundle))
+        return dict(worker.call("soak", seconds=60.0))
+
+
+def test_memory_is_promised_for_many_shapes_and_bounded(openvino_python: Path, tmp_path: Path) -> None:
+    """OpenVINO keeps kernels of every shape; of a cache without a bound, the growth goes into the promise."""
+    recipe = wide()
+    recipe.manifest["axes"] = [{"name": "batch", "min": 1, "typical": 1, "max": 1024, "multiple_of": 1}]
+    unbounded = bundles.on_openvino(recipe.write(tmp_path / "unbounded"))
+    bounded = bundles.on_openvino(
+        recipe.write(tmp_path / "bounded"), load_config=json.dumps({"CPU": {"CPU_RUNTIME_CACHE_CAPACITY": "32"}})
+    )
+    bundles.edit_json(bounded / "session.json", environment={"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"})
+    bundles.seal(bounded)
+    free, held = soaked(openvino_python, unbounded), soaked(openvino_python, bounded)
+    assert held["end"] == "plateau"
+    assert held["shapes"] >= 128
+    assert free["grown_bytes"] > 2 * held["grown_bytes"]
+    assert free["peak_rss_bytes"] > held["peak_rss_bytes"] + 30 * 10**6
 
 
 def test_bf16_is_what_the_session_file_says(openvino_python: Path, tmp_path: Path) -> None:

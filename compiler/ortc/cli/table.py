@@ -13,7 +13,7 @@ from ortc.footprint import Footprint
 from ortc.kernels import counted, own_operators
 from ortc.mix import IN
 from ortc.noise import beside
-from ortc.report import BuildReport, Decision, Numbers, TargetReport, Trade, Verdict
+from ortc.report import BuildReport, Decision, Numbers, Soak, TargetReport, Trade, Verdict
 from ortc.statistics import Interval
 from ortc.units import format_bytes, format_seconds
 
@@ -146,7 +146,8 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
             Text(
                 f"  start to first answer {start}"
                 + (f" in {memory}" if memory else "")
-                + f", at most {format_bytes(numbers.peak_rss_bytes)} at any shape, {numbers.p99_ms.samples} samples"
+                + f", at most {format_bytes(numbers.peak_rss_bytes)} at any shape{_soaked(numbers.soak)}"
+                + f", {numbers.p99_ms.samples} samples"
                 + (f", {numbers.requests_per_second.value:.1f} requests/s" if numbers.requests_per_second else "")
             )
         )
@@ -182,6 +183,11 @@ def _footprint(footprint: Footprint) -> str:
     if footprint.start_seconds is not None:
         found.append(f"start {format_seconds(footprint.start_seconds)}")
     return ", ".join(found)
+
+
+def _soaked(soak: Soak | None) -> str:
+    """By how many shapes the memory is known, where there is more than one."""
+    return "" if soak is None or soak.end == "fixed" else f" ({soak.shapes} of {soak.of} were run)"
 
 
 def _graph(target: TargetReport) -> Iterator[Text]:

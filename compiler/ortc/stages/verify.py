@@ -13,7 +13,7 @@ from ortc.compare import compare
 from ortc.crew import Loaded
 from ortc.embeddings import check_embeddings, pooled
 from ortc.plan import AccuracyPlan, BudgetPlan, Frozen, TargetPlan, VariantPlan
-from ortc.report import CaseResult, Check, Verdict
+from ortc.report import CaseResult, Check, Soak, Verdict
 from ortc.samples import MASK, SAMPLES, InputFactory
 from ortc.spec import Embeddings
 from ortc.spread import Spreads
@@ -45,6 +45,7 @@ def check_bundle(
     embeddings: Embeddings | None = None,
     *,
     copies: bool = False,
+    soaks: bool = False,
 ) -> Check:
     """Load a candidate bundle once and run every case on that one session.
 
@@ -57,6 +58,7 @@ def check_bundle(
         loaded: processes that the one started here joins, for what comes next.
         embeddings: what to compare of the samples' embeddings, or None.
         copies: count those between host and device, in a second session.
+        soaks: run many distinct shapes, so that the peak of memory is one for all of them.
     """
     try:
         with (
@@ -66,6 +68,7 @@ def check_bundle(
             ran = run_cases(worker, cases, embeddings)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")
+            soaked = soak(worker) if soaks else None
             left = info["fallback"]
             return Check(
                 cases=ran.cases,
@@ -76,12 +79,27 @@ def check_bundle(
                 cpu_nodes=int(left["nodes"]),
                 shape_nodes=int(left["shape_nodes"]),
                 memcpy_nodes=_copies(worker, cases[0]) if copies else None,
-                peak_rss_bytes=int(info["peak_rss_bytes"]),
+                peak_rss_bytes=max(int(info["peak_rss_bytes"]), 0 if soaked is None else soaked.peak_rss_bytes),
+                soak=soaked,
                 metric=None if metric is None else metric(worker.run),
                 embeddings=ran.embeddings,
             )
     except WorkerError as error:
         return Check(error="; ".join([error.message, *error.details[-2:]]))
+
+
+def soak(worker: Worker) -> Soak | None:
+    """Let a loaded model run many distinct shapes; None where its loader is from before there were soaks.
+
+    Raises:
+        WorkerError: a shape does not run.
+    """
+    try:
+        return Soak.model_validate(worker.call("soak"))
+    except WorkerError as error:
+        if error.code == "usage":
+            return None
+        raise
 
 
 def _copies(worker: Worker, case: ReferenceCase) -> int:

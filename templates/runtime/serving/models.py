@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import nvml
 from loader import BundleError, Model
 
 from serving.bounds import Capacity
-from serving.catalogue import Known, gpu_of
+from serving.catalogue import UNEXPECTED, Known, gpu_of
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
 
@@ -95,7 +96,7 @@ class Opener:
         try:
             model = open_model(known.path, self.settings)
             # What another model left free is taken first, and does not show: weights take their size at the least.
-            taken = max(rss_bytes() - before, int(model.manifest["model"]["bytes"]))
+            taken = max(rss_bytes() - before, int(model.manifest["model"]["bytes"])) + growth_bytes(known.path)
             device_taken = known.device_bytes
             left = None if gpu is None else nvml.free_bytes(gpu)
             if free is not None and left is not None:
@@ -106,6 +107,18 @@ class Opener:
             raise
         self.metrics.loads.labels("success").inc()
         return served
+
+
+def growth_bytes(path: Path) -> int:
+    """Return how much more memory a bundle takes once it has run many shapes, by the most that was measured."""
+    found = [0]
+    for file in sorted((path / "measurements").glob("*.json")):
+        try:
+            grown = json.loads(file.read_bytes())["numbers"]["soak"]["grown_bytes"]
+            found.append(int(grown))
+        except UNEXPECTED:
+            continue  # nothing was measured there, or by an older compiler
+    return max(found)
 
 
 def rss_bytes() -> int:
