@@ -21,6 +21,7 @@ SETTINGS = frozenset(
         "ORTC_DEBIAN_MIRROR",
         "ORTC_ENGINE_CACHE",
         "ORTC_KEY_PASSWORD",
+        "ORTC_MEASURE_LOCK_HELD",
         "ORTC_REGISTRY",
     }
 )

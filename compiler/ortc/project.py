@@ -117,6 +117,11 @@ def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
         raise StageError(f"the module `{name}` has no `{attribute}`") from error
     if not trusted and not _is_of_project(module, root):
         raise untrusted(name, f"the module `{name}` of the entry point `{entrypoint}`")
+    if not callable(value):
+        raise StageError(
+            f"`{entrypoint}` is a value of the type `{type(value).__name__}`, and not a function",
+            help="an entry point names a function of the project, as `module:function`",
+        )
     owner = _owner(value)
     if not (trusted or is_trusted(owner) or _is_of_project(sys.modules.get(owner), root)):
         raise untrusted(owner, f"`{entrypoint}` is a function of `{owner}`, which")

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ortc.arrays import read_arrays, write_arrays
 from ortc.bundle import Manifest
 from ortc.emulation import emulation
@@ -37,6 +39,9 @@ class Reverified(Frozen):
     race: Race | None
 
 
+MAX_DETAILS = 10
+
+
 def read_bundle(bundle: Path) -> Manifest:
     """The manifest of a bundle.
 
@@ -47,8 +52,16 @@ def read_bundle(bundle: Path) -> Manifest:
         return Manifest.model_validate_json((bundle / "manifest.json").read_bytes())
     except FileNotFoundError as error:
         raise StageError(f"{bundle} is no bundle: it has no manifest.json") from error
-    except ValueError as error:
-        raise StageError(f"{bundle}/manifest.json is not of a format that this ortc reads: {error}") from error
+    except ValidationError as error:
+        wrong = [
+            f"`{'.'.join(map(str, item['loc'])) or 'the document'}`: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise StageError(
+            f"{bundle}/manifest.json is not of a format that this ortc reads: {wrong[0]}",
+            details=tuple(wrong[1:MAX_DETAILS]),
+            help="get the bundle again, or take the ortc that made it",
+        ) from error
 
 
 def reverify(

@@ -140,7 +140,7 @@ OPENVINO_PROPERTIES = frozenset(
 ENVIRONMENT = frozenset(
     """
     ORT_DISABLE_TELEMETRY OMP_NUM_THREADS OMP_WAIT_POLICY CUDA_MODULE_LOADING NVIDIA_TF32_OVERRIDE MALLOC_ARENA_MAX
-    MALLOC_TRIM_THRESHOLD_ MALLOC_MMAP_THRESHOLD_
+    MALLOC_TRIM_THRESHOLD_ MALLOC_MMAP_THRESHOLD_ ONEDNN_PRIMITIVE_CACHE_CAPACITY
     """.split()  # noqa: SIM905
 )
 ENGINES = "/tmp/ortc-engines"  # noqa: S108  # the one place that session.json may name
@@ -883,9 +883,9 @@ def compare(
     # Of one value the cosine is its sign, and the difference says more.
     if least is not None and (values > 1 or allowed is None) and not result["cosine"] >= least:
         return result, f"the worst sample's cosine is {result['cosine']:.6f}, allowed {least:.6f}"
-    most = tolerance.get("relative_error")
-    if most is not None and values > FEW and not (far := worst_relative_error(x, y)) <= most:
-        return result, f"the worst sample's relative error is {far:.6f}, allowed {most:.6f}"
+    relative = tolerance.get("relative_error")
+    if relative is not None and values > FEW and not (far := worst_relative_error(x, y)) <= relative:
+        return result, f"the worst sample's relative error is {far:.6f}, allowed {relative:.6f}"
     return result, None
 
 

@@ -10,8 +10,8 @@ from ortc.diagnostics import render_text, to_json
 from ortc.errors import SpecError
 from ortc.read import MAX_BYTES, MAX_LINES
 
-MOST_SECONDS = 2.0
-"""Twice what is promised, for slow machines; without the bounds some of these took 40 s."""
+MOST_SECONDS = 6.0
+"""Processor time on a machine that does other work, too; without the bounds some of these took 40 s."""
 
 ROOM = MAX_BYTES - 64
 BERT = (Path(__file__).parents[2] / "specs" / "bert.yaml").read_text("utf-8")

@@ -281,7 +281,7 @@ def test_samples_of_a_function(module: str, tmp_path: Path) -> None:
         ("nothing", "the samples `MODULE:nothing` are empty"),
         ("fails", "the samples `MODULE:fails` fail: KeyError: 'column'"),
         ("demanding", "the samples `MODULE:demanding` fail: TypeError"),
-        ("number", "the samples `MODULE:number` fail: TypeError"),
+        ("number", "`MODULE:number` is a value of the type `int`, and not a function"),
         ("missing", "the module `MODULE` has no `missing`"),
     ],
 )
