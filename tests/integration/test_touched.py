@@ -1,6 +1,6 @@
 """Which stages run again when a module of the compiler changes: compared with `tests/golden/touched.txt`.
 
-Rewrite the table with `pytest tests/golden --update-golden`, and read the difference.
+Rewrite the table with `pytest tests/integration/test_touched.py --update-golden`, and read the difference.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ortc import closure
 from ortc.closure import ACTIONS, action_modules, code_of
 from ortc.diff.stages import foresee
 
-TABLE = Path(__file__).parent / "touched.txt"
+TABLE = Path(__file__).parents[1] / "golden" / "touched.txt"
 HEAD = """\
 Which actions run again when one module changes, of a build of specs/digits.yaml and of any other.
 
