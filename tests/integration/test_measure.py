@@ -124,7 +124,7 @@ def test_beside_busy_loops_no_gate_of_time_passes(project: Path, make_cache: Mak
     assert timed(build) == dict.fromkeys(TIMED, "inconclusive")
     assert build.bundles() == []
     text = " ".join(build.stdout.split())
-    assert "noisy: this machine is too busy to measure; nothing about time is claimed" in text
+    assert "noisy: this machine is too busy to measure" in text
     assert re.search(r"beside it ran .*python[\d.]* \(\d\.\d\d cores\)", text), text
     report = build.report("tiny")
     assert "while True" not in build.stdout + json.dumps(report)

@@ -109,7 +109,7 @@ def bench(
 
 def show(found: Benchmark) -> None:
     """Print one table a batch size."""
-    from ortc.cli.table import console
+    from ortc.cli.table import console, noisy
     from ortc.noise import beside
 
     out = console()
@@ -123,7 +123,7 @@ def show(found: Benchmark) -> None:
         out.print(f"\n{at.shape}: {at.rounds} interleaved rounds", style="bold", markup=False)
         out.print(_table(at))
         if at.noise:
-            out.print("  noisy: this machine is too busy to measure; nothing about time is claimed", style="yellow")
+            out.print(f"  {noisy({'latency and speed-up': at.noise})}", style="yellow")
             for line in (*at.noise, beside(at.load)):
                 out.print(f"    {line}", markup=False, soft_wrap=True)
         for row in at.rows:
@@ -170,6 +170,7 @@ def _ratio(speedup: Interval) -> str:
 
 
 def _bench_bundle(bundle: Path, as_json: bool, measurement: Path | None) -> int:
+    from ortc.cli.table import noisy
     from ortc.noise import beside
     from ortc.reverify import reverify
     from ortc.store import Store, cache_root
@@ -185,7 +186,7 @@ def _bench_bundle(bundle: Path, as_json: bool, measurement: Path | None) -> int:
         sys.stdout.write(f"  start  {format_seconds(numbers.start_seconds.value)} to the first answer\n")
         sys.stdout.write(f"  memory {format_bytes(numbers.peak_rss_bytes)} at most\n")
         if noise := (*numbers.noise, *numbers.start_noise):
-            sys.stdout.write("  noisy: this machine is too busy to measure; nothing about time is claimed\n")
+            sys.stdout.write(f"  {noisy({'latency': numbers.noise, 'start': numbers.start_noise})}\n")
             for line in (*dict.fromkeys(noise), beside(numbers.load)):
                 sys.stdout.write(f"    {line}\n")
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,6 +15,7 @@ from ortc.mix import IN
 from ortc.noise import beside
 from ortc.report import BuildReport, Decision, Numbers, Soak, TargetReport, Trade, Verdict
 from ortc.statistics import Interval
+from ortc.suggest import joined
 from ortc.units import format_bytes, format_seconds
 
 _WIDTH = 160
@@ -161,13 +162,24 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
 
 def _noise(numbers: Numbers) -> Iterator[Text]:
     """Why times claim nothing, and what ran beside them."""
-    found = dict.fromkeys((*numbers.noise, *numbers.speedup_noise, *numbers.rate_noise, *numbers.start_noise))
-    if not found:
+    kinds = {
+        "latency": numbers.noise,
+        "speed-up": numbers.speedup_noise,
+        "requests per second": numbers.rate_noise,
+        "start": numbers.start_noise,
+    }
+    if not any(kinds.values()):
         return
-    yield Text("  noisy: this machine is too busy to measure; nothing about time is claimed", style="yellow")
-    for line in found:
+    yield Text(f"  {noisy(kinds)}", style="yellow")
+    for line in dict.fromkeys(line for lines in kinds.values() for line in lines):
         yield Text(f"    {line}", style="yellow")
     yield Text(f"    {beside(numbers.load)}", style="yellow")
+
+
+def noisy(kinds: Mapping[str, Sequence[str]]) -> str:
+    """Name the measurements that claim nothing, from the reasons against each kind."""
+    found = joined([kind for kind, reasons in kinds.items() if reasons], "and")
+    return f"noisy: this machine is too busy to measure {found}; the times shown for that are no evidence"
 
 
 def _footprint(footprint: Footprint) -> str:
