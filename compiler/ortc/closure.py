@@ -33,7 +33,7 @@ DRIVER = frozenset(
         *("context", "store", "records", "blobs", "remote", "places", "secrets", "progress", "pipeline", "workplace"),
         *("fetch", "environment", "disk", "lock", "predict", "closure", "digests", "entrypoint", "resources"),
         *("model_build", "variant_build", "target_build", "target_bundle", "finish", "timing", "search", "refine"),
-        *("choice", "footprint"),
+        *("choice", "footprint", "observation", "opened"),
         *("teacher", "task_metric", "cpu_check", "instruction_sets", "sensitivity", "original"),
     )
 )

@@ -20,11 +20,13 @@ from ortc.errors import StageError
 from ortc.fetch import Fetched
 from ortc.host import Host, cores, numeric_variables
 from ortc.lock import Ingredients
+from ortc.observation import built, check_built, observed
+from ortc.opened import Recorder, latest
 from ortc.plan import Plan, SourcePlan, digest
 from ortc.progress import Progress
 from ortc.records import action_key
 from ortc.sample_sources import samples_digest
-from ortc.spec import OnnxSource, PyTorchSource
+from ortc.spec import Metric, OnnxSource, PyTorchSource
 from ortc.store import Entry, Store
 from ortc.versions import pins
 from ortc.worker import Worker, WorkerError
@@ -56,9 +58,12 @@ class Context:
     teacher: Fetched | None = None
     remeasured: frozenset[str] = frozenset()
     """Stages that measure again in spite of the cache, each action once."""
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    expected: dict[str, str] | None = None
     _measured: dict[str, Entry] = field(default_factory=dict)
     """What this build measured of those, and on a busy machine: the cache has none of it."""
     _reference: Worker | None = None
+    _opened: dict[str, Any] | None = None
     _is_timed: bool = False
 
     @property
@@ -70,6 +75,16 @@ class Context:
         """Everything that decides what the model computes, for cache keys."""
         return source_key(self.plan.model, self.fetched, self)
 
+    def metric_inputs(self, declared: Metric) -> dict[str, Any]:
+        """What the task metric of the reference depends on, besides what it reads."""
+        return {
+            "model": self.model_key(),
+            "interface": self.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
+            "metric": declared.entrypoint,
+            "module": entrypoint_digest(declared.entrypoint, self.root),
+            "code": code_of("metric"),
+        }
+
     def ingredients(self) -> Ingredients:
         """What this build is made of, for ortc.lock."""
         samples = self.plan.accuracy.samples
@@ -80,12 +95,39 @@ class Context:
         entrypoints += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
         taught = {} if self.teacher is None else self.teacher.digests()
         code = [whole_code(), templates_digest(), *(entrypoint_digest(entry, self.root) for entry in entrypoints)]
+        states, data = observed(self, None if metric is None else self.metric_inputs(metric))
         return Ingredients(
+            states=states,
+            data=data,
             files={**self.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
             samples_sha256=None if samples is None else samples_digest(samples, self.root),
             code_sha256=digest(code),
             tools=self.tools,
         )
+
+    def observe(self, source: PyTorchSource, fetched: Fetched) -> dict[str, Any] | None:
+        """Run the entry point of a model: digests of all parts of the module that it builds, and what it read.
+
+        Returns:
+            None in a dry run, which runs nothing of the user's.
+
+        Raises:
+            StageError: it fails.
+        """
+        if fetched is self.fetched:
+            parts = self.reference().call("state")["parts"]
+            return {"parts": parts, "opened": self._opened}
+        with Worker.for_reference() as worker:
+            return worker.call(
+                "build",
+                model=source.model_dump(mode="json"),
+                directory=str(fetched.directory),
+                root=str(self.root),
+            )
+
+    def recorder(self) -> Recorder:
+        """Record what a function of the spec reads in this process, besides the model's files and the cache."""
+        return Recorder(self.store.root, self.work, self.fetched.directory)
 
     def run(
         self,
@@ -117,11 +159,21 @@ class Context:
                 step.cached = True
         return entry
 
+    def run_recorded(
+        self, stage: str, subject: str, inputs: dict[str, Any], action: Any
+    ) -> tuple[dict[str, Any], Entry]:
+        """Run a cacheable action whose result has `opened`, what a function of the spec read; again if that changed."""
+        while True:
+            inputs, _ = latest(self.store, stage, inputs)
+            entry = self.run(stage, subject, inputs, action)
+            if entry.pending or entry.found != "remote" or latest(self.store, stage, inputs)[0] == inputs:
+                return inputs, entry
+
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
         """Do steps that do not depend on each other."""
         return at_once(steps)
 
-    def reference(self) -> Worker:
+    def reference(self, *, timed: bool = False) -> Worker:
         """The process that has the model in PyTorch.
 
         Raises:
@@ -133,6 +185,9 @@ class Context:
             with ExitStack() as starting:
                 starting.enter_context(worker)
                 self.load_reference(worker)
+                source = self.plan.model
+                if isinstance(source, PyTorchSource) and self.expected is not None and not timed:
+                    check_built(self.expected, worker.call("state")["parts"], source.entrypoint)
                 self.stack.push(starting.pop_all())
             self._reference = worker
         return self._reference
@@ -147,7 +202,7 @@ class Context:
         """
         if not self._is_timed:
             self.fresh_reference()
-        worker = self.reference()
+        worker = self.reference(timed=True)
         self._is_timed = True
         return worker
 
@@ -157,7 +212,7 @@ class Context:
         Raises:
             StageError: the model cannot be loaded.
         """
-        worker.call(
+        loaded = worker.call(
             "load",
             model=self.plan.model.model_dump(mode="json"),
             export=self.plan.export.model_dump(mode="json"),
@@ -165,6 +220,7 @@ class Context:
             root=str(self.root),
             threads=cores(),
         )
+        self._opened = loaded["opened"]
 
     def fresh_reference(self) -> None:
         """End the reference process; the next use starts another."""
@@ -198,6 +254,7 @@ def source_key(source: SourcePlan, fetched: Fetched, context: Context) -> dict[s
     }
     if isinstance(source, PyTorchSource):
         key["module"] = entrypoint_digest(source.entrypoint, context.root)
+        key["state"] = built(context, source, fetched)
     return key
 
 

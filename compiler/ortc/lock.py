@@ -7,8 +7,12 @@ import os
 import tempfile
 from pathlib import Path
 
+from pydantic import Field
+
+from ortc.digests import sha256_file
 from ortc.errors import StageError
 from ortc.mix import Mix, is_made_from, mixed
+from ortc.opened import located
 from ortc.ownership import within_umask
 from ortc.plan import Frozen, Plan
 from ortc.report import BuildReport
@@ -19,12 +23,17 @@ LOCK_FILE = "ortc.lock"
 
 
 class Ingredients(Frozen):
-    """What a build is made of: digests of the model's files, of samples and code, versions of tools."""
+    """What a build is made of: digests of the model's files, of samples and code, versions of tools.
+
+    `states` are digests of the modules that entry points build, `data` those of files that functions of the spec read.
+    """
 
     files: dict[str, str]
     samples_sha256: str | None
     code_sha256: str
     tools: dict[str, str]
+    states: dict[str, str] = Field(default_factory=dict)
+    data: dict[str, str] = Field(default_factory=dict)
 
 
 class LockedTarget(Frozen):
@@ -76,9 +85,26 @@ def read_lock(path: Path) -> Lock:
         ) from error
 
 
-def write_lock(path: Path, name: str, entry: LockedSpec) -> None:
-    """Put a spec's entry into a lock, and leave the others."""
+def write_lock(path: Path, name: str, entry: LockedSpec, *, replace: bool = False) -> None:
+    """Put a spec's entry into a lock, and leave the others.
+
+    Args:
+        path: of the lock.
+        name: of the spec.
+        entry: what the spec is made of now.
+        replace: an entry of the same version that has other content.
+
+    Raises:
+        StageError: there is such an entry, and it may not be replaced.
+    """
     lock = read_lock(path)
+    before = lock.specs.get(name)
+    if before is not None and before.version == entry.version and before != entry and not replace:
+        raise StageError(
+            f"{path.name} has {name} {entry.version} with other content; a version keeps its content",
+            help=f"raise `version` in the spec, or replace {entry.version} with `ortc lock --replace`",
+            details=_different(before, entry),
+        )
     specs = dict(sorted({**lock.specs, name: entry}.items()))
     text = json.dumps(Lock(specs=specs).model_dump(mode="json"), indent=2) + "\n"
     handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
@@ -86,6 +112,15 @@ def write_lock(path: Path, name: str, entry: LockedSpec) -> None:
         stream.write(text)
     Path(fresh).chmod(within_umask(0o644))
     Path(fresh).replace(path)
+
+
+def _different(before: LockedSpec, now: LockedSpec) -> tuple[str, ...]:
+    """The fields, and the ingredients, in which two entries of a version differ."""
+    old, new = before.model_dump(mode="json"), now.model_dump(mode="json")
+    fields = [name for name in new if name != "ingredients" and old[name] != new[name]]
+    parts, others = old["ingredients"], new["ingredients"]
+    fields += [f"ingredients.{name}" for name in others if parts[name] != others[name]]
+    return tuple(f"differs: {name}" for name in fields)
 
 
 def locked(plan: Plan, report: BuildReport, ingredients: Ingredients) -> LockedSpec:
@@ -152,7 +187,13 @@ def restrict(plan: Plan, entry: LockedSpec) -> Plan:
     return plan.model_copy(update={"targets": tuple(targets)})
 
 
-def check_locked(before: Ingredients, now: Ingredients) -> None:
+def _tools(tools: dict[str, str]) -> dict[str, str]:
+    """Versions that decide a build: `2.13.0` for `2.13.0+cpu`, and of Python two numbers."""
+    releases = {name: version.partition("+")[0] for name, version in tools.items()}
+    return {name: ".".join(v.split(".")[:2]) if name == "python" else v for name, v in releases.items()}
+
+
+def check_locked(before: Ingredients, now: Ingredients, root: Path) -> None:
     """Refuse ingredients that are not the locked ones, before any work is done with them.
 
     Raises:
@@ -160,9 +201,19 @@ def check_locked(before: Ingredients, now: Ingredients) -> None:
     """
     changed = [
         f"{what} {name}: locked {old.get(name)}, found {new.get(name)}"
-        for what, old, new in (("file", before.files, now.files), ("tool", before.tools, now.tools))
+        for what, old, new in (("file", before.files, now.files), ("tool", _tools(before.tools), _tools(now.tools)))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
+    ]
+    for name, sha256 in before.data.items():
+        place = located(name, root)
+        found = sha256_file(place) if place.is_file() else "nothing"
+        if found != sha256:
+            changed.append(f"file {name}, which a function of the spec reads: locked {sha256}, found {found}")
+    changed += [
+        f"the {name} that its entry point builds, such as its weights: locked {state}, found {now.states.get(name)}"
+        for name, state in sorted(before.states.items())
+        if state != now.states.get(name)
     ]
     if before.samples_sha256 != now.samples_sha256:
         changed.append(f"samples: locked {before.samples_sha256}, found {now.samples_sha256}")

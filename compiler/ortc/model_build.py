@@ -19,10 +19,11 @@ from ortc.confirm import confirmed
 from ortc.context import Context, T, error_data, is_deterministic
 from ortc.errors import AccuracyError, StageError
 from ortc.matrix import without_largest
+from ortc.observation import keep_samples, samples_key_of
 from ortc.original import import_error, run_original, serve_original
 from ortc.plan import Plan, ProviderPlan, VariantPlan, digest
 from ortc.report import Check
-from ortc.sample_sources import load_samples, samples_key
+from ortc.sample_sources import load_samples
 from ortc.samples import InputFactory, Samples
 from ortc.spec import OnnxSource
 from ortc.stages.graph import DATA_FILE, MODEL_FILE, Exported
@@ -151,9 +152,12 @@ def _samples(context: Context) -> tuple[str | None, Callable[[Exported], Samples
         return None, lambda _: Samples()
 
     def load(exported: Exported) -> Samples:
-        return load_samples(declared, root, context.fetched.directory, exported.inputs, context.plan.export.axes)
+        with context.recorder() as recorder:
+            found = load_samples(declared, root, context.fetched.directory, exported.inputs, context.plan.export.axes)
+            keep_samples(context, recorder.opened())
+        return found
 
-    return samples_key(declared, root), load
+    return samples_key_of(context), load
 
 
 def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:

@@ -15,16 +15,16 @@ from ortc.context import Context, T
 from ortc.cpu_check import is_checked
 from ortc.environment import is_made
 from ortc.errors import OrtcError
-from ortc.fetch import fetch
+from ortc.fetch import Fetched, fetch
 from ortc.host import describe
 from ortc.model_build import ModelBuild, build_model, reference_inputs
+from ortc.observation import samples_key_of
 from ortc.pipeline import bundle_subject, is_published
 from ortc.plan import Frozen, Plan, TargetPlan
 from ortc.progress import Progress
-from ortc.sample_sources import samples_key
+from ortc.spec import PyTorchSource
 from ortc.store import Entry, Store
 from ortc.target_build import TargetBuilder
-from ortc.task_metric import metric_inputs
 from ortc.teacher import fetch_teacher
 from ortc.versions import pins
 
@@ -72,6 +72,9 @@ class _Foreseeing(Context):
         if stage in _FORESEEABLE:
             return Entry(key="", result={}, found="nowhere", pending=True)
         raise _Missing(stage)
+
+    def observe(self, source: PyTorchSource, fetched: Fetched) -> None:
+        """Nothing: a dry run runs nothing of the user's."""
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
         """All steps, though one's result is missing."""
@@ -156,11 +159,10 @@ def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output:
 def _downstream(context: _Foreseeing, missing: str) -> None:
     """All that comes after the export. What does not depend on it is looked up all the same."""
     plan = context.plan
-    samples = plan.accuracy.samples
-    key = None if samples is None else samples_key(samples, context.root)
-    context.run("reference", f"{len(plan.cases)} shapes", reference_inputs(context, key), None)
+    inputs = reference_inputs(context, samples_key_of(context))
+    context.run("reference", f"{len(plan.cases)} shapes", inputs, None)
     if (metric := plan.accuracy.metric) is not None and context.has_reference:
-        context.run("metric", metric.entrypoint, metric_inputs(context, metric), None)
+        context.run_recorded("metric", metric.entrypoint, context.metric_inputs(metric), None)
     if plan.model.teacher is not None:
         _later(context, "teacher", plan.name, missing)
     _later(context, "shape matrix", plan.name, missing)

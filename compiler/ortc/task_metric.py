@@ -10,13 +10,10 @@ from typing import Any
 
 from ortc.accuracy import accuracy_verdicts
 from ortc.arrays import Arrays
-from ortc.closure import code_of
 from ortc.context import Context
-from ortc.entrypoint import entrypoint_digest
 from ortc.errors import OrtcError, StageError
 from ortc.plan import Plan, digest
 from ortc.report import Check, Verdict
-from ortc.spec import Metric as MetricPlan
 from ortc.stages.graph import Exported
 from ortc.teacher import running_teacher, teacher_key, teacher_verdicts
 
@@ -32,17 +29,6 @@ class Metric:
     code: str
     reference: float
     teacher: float | None = None
-
-
-def metric_inputs(context: Context, declared: MetricPlan) -> dict[str, Any]:
-    """What the task metric of the reference depends on."""
-    return {
-        "model": context.model_key(),
-        "interface": context.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
-        "metric": declared.entrypoint,
-        "module": entrypoint_digest(declared.entrypoint, context.root),
-        "code": code_of("metric"),
-    }
 
 
 def task_metric(context: Context, exported: Exported) -> Metric | None:
@@ -72,8 +58,14 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
         except Exception as error:
             raise StageError(f"the metric `{declared.entrypoint}` fails: {type(error).__name__}: {error}") from error
 
-    inputs = metric_inputs(context, declared)
-    entry = context.run("metric", declared.entrypoint, inputs, lambda _: {"value": metric(context.reference().run)})
+    def of_the_reference(_: Path) -> dict[str, Any]:
+        worker = context.reference()
+        with context.recorder() as recorder:
+            return {"value": metric(worker.run), "opened": recorder.opened().model_dump(mode="json")}
+
+    inputs, entry = context.run_recorded(
+        "metric", declared.entrypoint, context.metric_inputs(declared), of_the_reference
+    )
     value, taught = float(entry.result.get("value", 0.0)), None
     if context.plan.model.teacher is not None and context.plan.model.teacher.max_drop is not None:
 
@@ -84,7 +76,8 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
         asked = {**inputs, "model": teacher_key(context)}
         found = context.run("metric", f"teacher: {declared.entrypoint}", asked, of_the_teacher)
         taught = float(found.result.get("value", 0.0))
-    return Metric(metric, digest({name: inputs[name] for name in ("metric", "module", "code")}), value, taught)
+    code = digest({name: part for name, part in inputs.items() if name not in ("model", "interface")})
+    return Metric(metric, code, value, taught)
 
 
 def answers_verdicts(

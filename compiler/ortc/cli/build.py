@@ -196,7 +196,7 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
         raise StageError(
             f"{LOCK_FILE} beside {spec} has no entry for `{plan.name}`", help=f"write it: `ortc lock {spec}`"
         )
-    return restrict(plan, entry), lambda context: check_locked(entry.ingredients, context.ingredients())
+    return restrict(plan, entry), lambda context: check_locked(entry.ingredients, context.ingredients(), context.root)
 
 
 def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildReport:

@@ -15,7 +15,6 @@ from ortc.cli.progress import ConsoleProgress
 
 if TYPE_CHECKING:
     from ortc.context import Context
-    from ortc.lock import Ingredients
     from ortc.plan import Search
 
 
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 @search_options
 @trust_options
 @cache_url
-def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_url: str | None) -> int:
+@click.option("--replace", is_flag=True, help="Replace the entry of the same version, though its content differs.")
+def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_url: str | None, *, replace: bool) -> int:
     """Build a spec and write ortc.lock beside it: digests of everything that went in, the variants that won, and the
     nodes that they keep in higher precision.
 
@@ -35,14 +35,11 @@ def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_ur
     from ortc.pipeline import build
 
     plan, root = prepare(spec, (), (), search=search, variant=variant)
-    seen: list[Ingredients] = []
-
-    def keep(context: Context) -> None:
-        seen.append(context.ingredients())
+    seen: list[Context] = []
 
     progress = ConsoleProgress(str(spec))
     try:
-        report = build(plan, root, output, open_store(cache_url), progress, keep)
+        report = build(plan, root, output, open_store(cache_url), progress, seen.append)
     finally:
         progress.close()
     if report.exit_code:
@@ -51,7 +48,7 @@ def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_ur
         show([report])
         return report.exit_code
     place = lock_path(spec)
-    write_lock(place, plan.name, locked(plan, report, seen[0]))
+    write_lock(place, plan.name, locked(plan, report, seen[0].ingredients()), replace=replace)
     for target in report.targets:
         sys.stdout.write(f"{target.target}: {target.variant} at {target.graph_level}\n")
     sys.stdout.write(f"locked in {place}\n")

@@ -76,6 +76,9 @@ class _Recording(Context):
         # Of the shape matrix nothing is read: it says what `pending` does.
         return Entry(key, self._result(stage, inputs, key), found="here", pending=stage == "shape matrix")
 
+    def observe(self, source: PyTorchSource, fetched: Fetched) -> None:
+        """Nothing: a comparison runs nothing of the user's."""
+
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
         """One after the other: what is recorded has an order."""
         return [step() for step in steps]

@@ -20,6 +20,7 @@ from ortc.arrays import read_arrays, write_arrays
 from ortc.errors import StageError
 from ortc.jsonlines import serve
 from ortc.plan import ExportPlan, ModelPlan
+from ortc.spec import PyTorchSource
 
 if TYPE_CHECKING:
     from ortc.reference.model import Reference, Tensors
@@ -36,6 +37,8 @@ class Server:
         self.load_seconds = 0.0
         self.operations: dict[str, Callable[[Json], Json]] = {
             "load": self.load,
+            "build": self.build,
+            "state": self.state,
             "export": self.export,
             "compile": self.compile,
             "run": self.run,
@@ -44,16 +47,19 @@ class Server:
         }
 
     def load(self, request: Json) -> Json:
-        """{model, export, directory, root, threads} -> interface and sizes."""
+        """{model, export, directory, root, threads} -> interface, sizes, and the files that its entry point opened."""
         import torch
 
+        from ortc.opened import Recorder
         from ortc.reference.model import load
 
         torch.set_num_threads(int(request["threads"]))
         begin = time.perf_counter()
         source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_json(json.dumps(request["model"]))
         self.export_plan = ExportPlan.model_validate(request["export"])
-        self.reference = load(source, Path(request["directory"]), Path(request["root"]), self.export_plan)
+        directory = Path(request["directory"])
+        with Recorder(directory) as recorder:
+            self.reference = load(source, directory, Path(request["root"]), self.export_plan)
         self.load_seconds = time.perf_counter() - begin
         return {
             "inputs": [tensor.model_dump(mode="json") for tensor in self.reference.inputs],
@@ -61,7 +67,30 @@ class Server:
             "parameters": self.reference.parameters,
             "weight_bytes": self.reference.weight_bytes,
             "notes": list(self.reference.notes),
+            "opened": recorder.opened().model_dump(mode="json") if source.source == "pytorch" else None,
         }
+
+    def build(self, request: Json) -> Json:
+        """{model, directory, root} -> {"parts", "opened"} of the module of an entry point, which is not kept."""
+        import torch
+
+        from ortc.opened import Recorder
+        from ortc.reference.custom import build_module
+        from ortc.reference.state import module_state
+
+        torch.manual_seed(0)
+        source = PyTorchSource.model_validate(request["model"])
+        directory = Path(request["directory"])
+        with Recorder(directory) as recorder:
+            module = build_module(source, directory, Path(request["root"]))
+        return {"parts": module_state(module), "opened": recorder.opened().model_dump(mode="json")}
+
+    def state(self, request: Json) -> Json:
+        """{} -> {"parts": …}, digests of all that the module computes with."""
+        from ortc.reference.state import module_state
+
+        reference, _ = self._loaded()
+        return {"parts": module_state(reference.module)}
 
     def export(self, request: Json) -> Json:
         """{exporter, output} -> what was written, see ortc.stages.export."""

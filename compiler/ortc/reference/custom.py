@@ -31,10 +31,19 @@ def load_module(source: PyTorchSource, directory: Path, root: Path, export: Expo
     Raises:
         StageError: the entry point fails, does not give a module, or the weights do not fit it.
     """
-    import torch
-
     if export.inputs is None:
         raise StageError("a pytorch source needs `export.inputs`", help="declare name, dtype and shape of each input")
+    return finish(build_module(source, directory, root), export.inputs, export)
+
+
+def build_module(source: PyTorchSource, directory: Path, root: Path) -> torch.nn.Module:
+    """The module of an entry point with its weights.
+
+    Raises:
+        StageError: the entry point fails, does not give a module, or the weights do not fit it.
+    """
+    import torch
+
     module = resolve_entrypoint(source.entrypoint, root)(**source.args)
     if not isinstance(module, torch.nn.Module):
         raise StageError(f"`{source.entrypoint}` gives {type(module).__name__}, not a torch.nn.Module")
@@ -48,7 +57,7 @@ def load_module(source: PyTorchSource, directory: Path, root: Path, export: Expo
                 help="the entry point and its `args` must build the module that was trained",
                 details=(*(f"missing: {key}" for key in missing), *(f"unknown: {key}" for key in unexpected))[:20],
             )
-    return finish(module, export.inputs, export)
+    return module
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
