@@ -32,7 +32,8 @@ SEEN = frozenset(
 )
 """Packages whose compiled modules open files through Python, or whose own way of opening them is recorded."""
 _IGNORED = ("ORTC_", "PYTHON", "PYTEST_", "LC_")
-_FIRST = -1
+_OF_THE_SHELL = frozenset({"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES", "LANG"})
+_LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
 _IMPORTING = "<frozen importlib"
 
 
@@ -112,7 +113,7 @@ class Recorder:
 
     def variable(self, name: str) -> None:
         """A variable was read."""
-        if not name.startswith(_IGNORED):
+        if not name.startswith(_IGNORED) and name not in _OF_THE_SHELL:
             self._variables.add(name)
 
     def opened(self) -> Opened:
@@ -138,9 +139,17 @@ class Recorder:
         temporary = f"{os.path.realpath(tempfile.gettempdir())}{os.sep}ortc-"
         if real.startswith((*self._without, temporary, "/proc/", "/sys/", "/dev/", "/etc/")):
             return None
-        if real.startswith(self._own) and not real.startswith(self._packages):
-            return None
-        return path
+        if real.startswith(self._packages):
+            return path if self._counts(real) else None
+        return None if real.startswith(self._own) else path
+
+    def _counts(self, path: str) -> bool:
+        """Whether a file of an installed package is recorded: of the code of known ones, the file with the version."""
+        inside = next(path.removeprefix(place) for place in self._packages if path.startswith(place))
+        package, _, rest = inside.partition(os.sep)
+        if package.endswith(".dist-info"):
+            return False
+        return package not in SEEN or rest == "__init__.py" or not rest.endswith((".py", ".so"))
 
     def _wrap_native(self) -> None:
         """Tell of files that compiled code opens by itself."""
@@ -187,7 +196,7 @@ def _hear(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 class _Environment(os._Environ):  # type: ignore[type-arg]
-    """The environment of this process, which tells what is read by code that is not the standard library's."""
+    """The environment of this process, which tells what code reads that is not of an installed library."""
 
     def __getitem__(self, name: Any) -> Any:
         if _RECORDERS:
@@ -201,7 +210,7 @@ class _Environment(os._Environ):  # type: ignore[type-arg]
 
 
 _PASSING = (os.__file__, "<frozen os>", "<frozen _collections_abc>", sys.modules["_collections_abc"].__file__ or "<")
-_STANDARD = (f"{Path(__file__).parent}{os.sep}", "<frozen ")
+_STANDARD = (f"{Path(__file__).parent}{os.sep}", "<frozen ", *(sysconfig.get_path(name) for name in _LIBRARIES))
 
 
 def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
