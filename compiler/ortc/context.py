@@ -263,6 +263,11 @@ def error_data(error: StageError) -> dict[str, Any]:
     return {"message": error.message, "help": error.help, "details": list(error.details)}
 
 
+def is_of_the_model(error: StageError) -> bool:
+    """Whether no exporter could do better: the model does what no graph can."""
+    return isinstance(error, WorkerError) and error.code == "NotRepeatableError"
+
+
 def is_deterministic(error: StageError) -> bool:
     """Whether the same inputs would fail again: not so for a process that died or hung, or a disk that was full."""
     if isinstance(error, DiskFullError):

@@ -16,7 +16,7 @@ from ortc.arrays import Array, write_arrays
 from ortc.candidate import Made, Material, assemble
 from ortc.closure import code_of
 from ortc.confirm import confirmed
-from ortc.context import Context, T, error_data, is_deterministic
+from ortc.context import Context, T, error_data, is_deterministic, is_of_the_model
 from ortc.errors import AccuracyError, StageError
 from ortc.matrix import without_largest
 from ortc.observation import keep_samples, samples_key_of
@@ -179,7 +179,7 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:
         try:
             return {"exported": worker.call("export", exporter=exporter, output=str(output))}
         except StageError as error:
-            if not is_deterministic(error):
+            if not is_deterministic(error) or is_of_the_model(error):
                 raise
             return {"error": error_data(error)}
 

@@ -35,6 +35,7 @@ class Server:
         self.reference: Reference | None = None
         self.export_plan: ExportPlan | None = None
         self.load_seconds = 0.0
+        self.is_repeatable = False
         self.operations: dict[str, Callable[[Json], Json]] = {
             "load": self.load,
             "build": self.build,
@@ -93,10 +94,19 @@ class Server:
         return {"parts": module_state(reference.module)}
 
     def export(self, request: Json) -> Json:
-        """{exporter, output} -> what was written, see ortc.stages.export."""
+        """{exporter, output} -> what was written, see ortc.stages.export.
+
+        Raises:
+            NotRepeatableError: the model has a state, or draws random numbers, which no graph does.
+        """
+        from ortc.reference.model import example_inputs
+        from ortc.reference.repeatable import check_repeatable
         from ortc.stages.export import export
 
         reference, plan = self._loaded()
+        if not self.is_repeatable:
+            check_repeatable(reference.module, example_inputs(reference.inputs, plan), reference.outputs)
+            self.is_repeatable = True
         return export(reference, plan, request["exporter"], Path(request["output"])).model_dump(mode="json")
 
     def compile(self, request: Json) -> Json:
