@@ -7,6 +7,7 @@ audit events while it runs, kept beside the result, and compared before that res
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import os
 import sys
@@ -34,7 +35,10 @@ SEEN = frozenset(
 _IGNORED = ("ORTC_", "PYTHON", "PYTEST_", "LC_")
 _OF_THE_SHELL = frozenset({"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES", "LANG"})
 _LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
-_IMPORTING = "<frozen importlib"
+_IMPORTING = ("<frozen importlib", f"{Path(importlib.__file__).parent}{os.sep}")
+"""Code that looks for modules and for versions of packages: it lists all directories that modules come from."""
+_OWN_NAMES = frozenset({"__pycache__", "ortc.lock"})
+"""What Python and ortc write beside a user's files."""
 
 
 class Opened(Frozen):
@@ -232,7 +236,7 @@ def _file(path: str) -> str | None:
 
 def _listing(path: str) -> str | None:
     try:
-        return digest(sorted({entry.name for entry in Path(path).iterdir()} - {"__pycache__"}))
+        return digest(sorted({entry.name for entry in Path(path).iterdir()} - _OWN_NAMES))
     except OSError:
         return None
 

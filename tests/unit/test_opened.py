@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from ortc.errors import StageError
-from ortc.lock import Ingredients, LockedSpec, check_locked, read_lock, write_lock
+from ortc.lock import LOCK_FILE, Ingredients, LockedSpec, check_locked, read_lock, write_lock
 from ortc.opened import INSTALLED, Opened, Recorder, latest, located, portable_name
 from ortc.store import Store
 
@@ -99,6 +100,21 @@ def test_code_that_is_imported_is_recorded_as_source(tmp_path: Path, monkeypatch
         assert list(recorder.opened().files) == [str(tmp_path / "lazily_imported_module.py")]
         assert recorder.opened().directories == {}
         monkeypatch.delitem(sys.modules, "lazily_imported_module")
+
+
+def test_who_asks_for_a_version_of_a_package_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with Recorder() as recorder:
+        with pytest.raises(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version("package-that-nobody-has")
+        assert not list(importlib.metadata.entry_points(group="group-that-nobody-has"))
+    assert str(tmp_path) not in recorder.opened().directories
+
+
+def test_the_lock_that_ortc_writes_changes_no_listing(tmp_path: Path) -> None:
+    opened = read(tmp_path)
+    (tmp_path / LOCK_FILE).write_text("{}")
+    assert opened.now() == opened
 
 
 def test_safetensors_opens_files_by_itself(tmp_path: Path) -> None:
