@@ -81,7 +81,9 @@ class Recorder:
     def __init__(self, *without: Path) -> None:
         own = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
         self._own = tuple(f"{os.path.realpath(place)}{os.sep}" for place in own)
-        self._without = tuple(f"{os.path.realpath(place)}{os.sep}" for place in without)
+        self._without = tuple(
+            f"{place}{os.sep}" for given in without for place in {_absolute(given), os.path.realpath(given)}
+        )
         packages = [os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
         self._packages = tuple(f"{place}{os.sep}" for place in packages)
         self._files: set[str] = set()
@@ -139,9 +141,12 @@ class Recorder:
                 path = importlib.util.source_from_cache(path)
             except ValueError:
                 return None
-        real = os.path.realpath(path)
+        real, within = os.path.realpath(path), f"{path}{os.sep}"
         temporary = f"{os.path.realpath(tempfile.gettempdir())}{os.sep}ortc-"
-        if real.startswith((*self._without, temporary, "/proc/", "/sys/", "/dev/", "/etc/")):
+        # A path among the model's files may be a link that ortc set to a file elsewhere, whose digest is known.
+        if within.startswith(self._without) or f"{real}{os.sep}".startswith(self._without):
+            return None
+        if real.startswith((temporary, "/proc/", "/sys/", "/dev/", "/etc/")):
             return None
         if real.startswith(self._packages):
             return path if self._counts(real) else None

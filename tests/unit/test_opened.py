@@ -82,12 +82,16 @@ def test_variables_are_recorded_as_digests(monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_the_function_wrote_itself_and_what_is_known_otherwise_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "known").mkdir()
     (tmp_path / "known" / "weights").write_text("1")
+    (tmp_path / "elsewhere").write_text("1")
+    (tmp_path / "known" / "link").symlink_to(tmp_path / "elsewhere")
     with Recorder(tmp_path / "known") as recorder:
         (tmp_path / "cache").write_text("1")
         (tmp_path / "cache").read_text()
         (tmp_path / "known" / "weights").read_text()
+        (tmp_path / "known" / "link").read_text()
+        list((tmp_path / "known").iterdir())
         importlib.import_module("colorsys")
-    assert recorder.opened().files == {}
+    assert recorder.opened() == Opened()
 
 
 def test_code_that_is_imported_is_recorded_as_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
