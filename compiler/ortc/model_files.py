@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -51,10 +53,21 @@ def package_directories(place: str) -> Iterator[Path]:
 
 
 def _hub_snapshot(source: HuggingFaceSource) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+    """The directory of a revision in the hub's local cache, by the layout of huggingface_hub, which loads slowly."""
+    place = _hub_cache() / f"models--{str(source.id).replace('/', '--')}"
+    revision = source.revision or "main"
+    with contextlib.suppress(OSError, UnicodeError):
+        revision = (place / "refs" / revision).read_text("utf-8").strip()
+    snapshot = place / "snapshots" / revision
+    return snapshot if snapshot.is_dir() else None
 
-    found = try_to_load_from_cache(str(source.id), "config.json", revision=source.revision)
-    return Path(found).parent if isinstance(found, str) else None
+
+def _hub_cache() -> Path:
+    """`$HF_HUB_CACHE`, else `hub` in `$HF_HOME`, else in `huggingface` of the user's cache directory."""
+    if (cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")) is not None:
+        return Path(cache).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{base}/huggingface").expanduser() / "hub"
 
 
 def visible(source: HuggingFaceSource, root: Path) -> Repository:

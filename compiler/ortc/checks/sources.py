@@ -13,7 +13,6 @@ from ortc.load import LoadedSpec
 from ortc.permissions import is_trusted
 from ortc.plan import SourcePlan
 from ortc.project import in_project, module_file
-from ortc.reference.huggingface import GENERATION, TASKS
 from ortc.rules import sources as rules
 from ortc.source import Span
 from ortc.spec import (
@@ -27,6 +26,7 @@ from ortc.spec import (
     is_mirror_url,
 )
 from ortc.suggest import closest, listed
+from ortc.tasks import GENERATION, TASKS
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 """Suffixes of files that run code when they are read."""

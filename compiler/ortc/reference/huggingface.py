@@ -25,45 +25,10 @@ from ortc.reference.derive import OPTIONAL_MASKS, Processing, candidates, left_o
 from ortc.reference.model import ForwardError, Reference, example_inputs, finish
 from ortc.repository import of_directories
 from ortc.spec import HuggingFaceSource
+from ortc.tasks import TASKS
 
 if TYPE_CHECKING:
     import torch
-
-TASKS = {
-    "feature-extraction": "AutoModel",
-    "text-encoding": "AutoModelForTextEncoding",
-    "causal-lm": "AutoModelForCausalLM",
-    "fill-mask": "AutoModelForMaskedLM",
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "question-answering": "AutoModelForQuestionAnswering",
-    "multiple-choice": "AutoModelForMultipleChoice",
-    "image-classification": "AutoModelForImageClassification",
-    "object-detection": "AutoModelForObjectDetection",
-    "semantic-segmentation": "AutoModelForSemanticSegmentation",
-    "image-feature-extraction": "AutoModel",
-    "image-segmentation": "AutoModelForUniversalSegmentation",
-    "depth-estimation": "AutoModelForDepthEstimation",
-    "video-classification": "AutoModelForVideoClassification",
-    "zero-shot-image-classification": "AutoModelForZeroShotImageClassification",
-    "audio-classification": "AutoModelForAudioClassification",
-    "ctc": "AutoModelForCTC",
-}
-"""Task of a spec to the Auto class of transformers that loads its head."""
-
-GENERATION = frozenset(
-    {
-        "automatic-speech-recognition",
-        "image-text-to-text",
-        "image-to-text",
-        "speech-seq2seq",
-        "summarization",
-        "text-generation",
-        "text2text-generation",
-        "translation",
-    }
-)
-"""Tasks, as transformers calls them, that are a loop around a model and not one forward pass."""
 
 
 def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Reference:
