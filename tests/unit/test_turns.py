@@ -106,3 +106,14 @@ def test_the_control_runs_before_every_turn() -> None:
     entries = [Turn("a", Clockwork(repeat(50.0))), Turn("b", Clockwork(repeat(50.0)))]
     take_turns(entries, NO_INPUTS, 3, lambda: told.append("look"), lambda: told.append("control"))
     assert told == ["look", "control"] * 6
+
+
+def test_runs_that_wait_for_a_core_do_not_multiply_the_time_of_a_turn() -> None:
+    def busy() -> Iterator[float]:
+        # One run of ten is quick, as beside other work.
+        while True:
+            yield 0.1
+            yield from repeat(40.0, 9)
+
+    (found,) = take_turns([Turn("eager", Clockwork(busy()), 3)], NO_INPUTS, 6, nothing, nothing)
+    assert max(found.wall_seconds) <= 3 * TURN_SECONDS

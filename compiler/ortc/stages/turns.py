@@ -56,23 +56,28 @@ class Interleaved(NamedTuple):
 
 @dataclass
 class _Contestant:
-    """A contender under way: the shortest run seen so far, in seconds, and what was measured of it."""
+    """A contender under way: its shortest run so far and its latest runs' mean, in seconds, and its turns."""
 
     turn: Turn
     fastest: float
+    mean: float
     timed: list[Timed] = field(default_factory=list)
 
     def take(self, inputs: Path, seconds: float) -> None:
         """Warm up, and count runs until they lasted `seconds`."""
-        least, warmup = self.turn.runs, counted_runs(self.fastest, WARM_SECONDS, 1)
+        least, warmup = self.turn.runs, counted_runs(self.mean, WARM_SECONDS, 1)
         done: list[Timed] = []
         left = seconds
         while not done or left > 0:
-            runs = counted_runs(self.fastest, left, least)
-            done.append(self.turn.worker.turn(inputs, runs=runs, warmup=warmup, clients=self.turn.clients))
+            # The mean and not the shortest run: beside other work one run may take a hundred times the other.
+            runs = counted_runs(self.mean, left, least)
+            timed = self.turn.worker.turn(inputs, runs=runs, warmup=warmup, clients=self.turn.clients)
+            done.append(timed)
+            seconds_each = [max(value, MIN_MILLISECONDS) / 1000 for value in timed.latencies_ms]
+            self.fastest = min(self.fastest, *seconds_each)
+            self.mean = sum(seconds_each) / len(seconds_each)
             # A duration that was found in a bad moment is too long for this one, and the runs end too early.
-            self.fastest = min(self.fastest, *(max(value, MIN_MILLISECONDS) / 1000 for value in done[-1].latencies_ms))
-            left, least, warmup = left - done[-1].wall_seconds, 1, 0
+            left, least, warmup = left - timed.wall_seconds, 1, 0
         self.timed.append(joined(done))
 
     def contender(self) -> Contender:
@@ -136,8 +141,8 @@ def interleave(
 ) -> Interleaved:
     """Let loaded workers take turns on one request.
 
-    A turn is a rest, the control workload, uncounted runs, and counted runs. Their number follows from the shortest run
-    of the contender so far: they fill the minimum time of a turn, which is the same for all contenders.
+    A turn is a rest, the control workload, uncounted runs, and counted runs. Their number follows from the mean of the
+    contender's latest runs: they fill the minimum time of a turn, which is the same for all contenders.
 
     Args:
         turns: the contenders.
@@ -166,7 +171,7 @@ def take_turns(
     seconds: float = math.inf,
 ) -> tuple[Contender, ...]:
     """The turns of `interleave`; `look` is called before the rest of each, and `before` after it."""
-    contestants = [_Contestant(entry, _duration(entry, inputs)) for entry in turns]
+    contestants = [_Contestant(entry, *_durations(entry, inputs)) for entry in turns]
     minimum = turn_seconds(turns, [entry.fastest for entry in contestants], turn)
     begin = time.monotonic()
     for number in range(rounds):
@@ -182,13 +187,14 @@ def take_turns(
     return tuple(contestant.contender() for contestant in contestants)
 
 
-def _duration(turn: Turn, inputs: Path) -> float:
-    """Seconds of the shortest of a few runs, after one that warms up."""
+def _durations(turn: Turn, inputs: Path) -> tuple[float, float]:
+    """Seconds of the shortest of a few runs, and their mean, after one that warms up."""
     time.sleep(REST_SECONDS)
     begin = time.monotonic()
-    fastest = min(turn.worker.bench(inputs, runs=1, warmup=1))
+    found = list(turn.worker.bench(inputs, runs=1, warmup=1))
     for _ in range(PROBE_RUNS - 1):
         if time.monotonic() - begin > PROBE_SECONDS:
             break
-        fastest = min(fastest, *turn.worker.bench(inputs, runs=3, warmup=0))
-    return max(fastest, MIN_MILLISECONDS) / 1000
+        found += turn.worker.bench(inputs, runs=3, warmup=0)
+    seconds = [max(value, MIN_MILLISECONDS) / 1000 for value in found]
+    return min(seconds), sum(seconds) / len(seconds)
