@@ -251,25 +251,30 @@ def _taken(bundle: Path, control: Control) -> dict[str, Any]:
 def in_rounds(model: loader.Model, at: Mapping[str, int], control: Control, watch: machine.Watch) -> list[loader.Turn]:
     """Turns of requests of a shape: a rest, the control workload, uncounted runs, and counted runs.
 
-    The counted runs are as many as fill `TURN_SECONDS`, by the shortest run so far, and at least `LEAST_RUNS`.
+    The counted runs are as many as fill `TURN_SECONDS`, by the mean of the latest runs, and at least `LEAST_RUNS`. The
+    shortest run would promise too many: beside other work one run may take a hundred times the other.
     """
     inputs = model.example(at)
-    fastest = min(loader.measure(model, inputs, 3, 1)) / 1000
+    mean = _mean_seconds(loader.measure(model, inputs, 3, 1))
     turns = []
     for _ in range(ROUNDS):
         watch.look()
         time.sleep(REST_SECONDS)
         control.take()
-        warmup = max(1, math.ceil(WARM_SECONDS / fastest))
-        turn = loader.measure_turn(model, inputs, max(LEAST_RUNS, math.ceil(TURN_SECONDS / fastest)), warmup)
+        warmup = max(1, math.ceil(WARM_SECONDS / mean))
+        turn = loader.measure_turn(model, inputs, max(LEAST_RUNS, math.ceil(TURN_SECONDS / mean)), warmup)
         while turn.wall_seconds < TURN_SECONDS:
             # The duration was found in a moment when the machine was slower.
-            fastest = min(turn.latencies_ms) / 1000
-            more = math.ceil((TURN_SECONDS - turn.wall_seconds) / fastest)
+            more = math.ceil((TURN_SECONDS - turn.wall_seconds) / _mean_seconds(turn.latencies_ms))
             turn = joined(turn, loader.measure_turn(model, inputs, more, 0))
-        fastest = min(fastest, min(turn.latencies_ms) / 1000)
+        mean = _mean_seconds(turn.latencies_ms)
         turns.append(turn)
     return turns
+
+
+def _mean_seconds(latencies_ms: Sequence[float]) -> float:
+    # A clock has a resolution: no run takes less than a microsecond.
+    return max(sum(latencies_ms) / len(latencies_ms) / 1000, 1e-6)
 
 
 def joined(one: loader.Turn, other: loader.Turn) -> loader.Turn:
