@@ -14,7 +14,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,15 +75,22 @@ class InProcess(Context):
 
     worst: float | None = None
 
-    def run(self, stage: str, subject: str, inputs: dict[str, Any], action: Any) -> Entry:
+    def run(
+        self,
+        stage: str,
+        subject: str,
+        inputs: dict[str, Any],
+        action: Any,
+        is_final: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> Entry:
         """Run a stage, and keep what the check of the exported graph says."""
-        entry = super().run(stage, subject, inputs, action)
+        entry = super().run(stage, subject, inputs, action, is_final)
         if stage == "shape matrix":
             cases = Check.model_validate(entry.result).cases
             self.worst = max((found.max_abs for case in cases for found in case.differences), default=None)
         return entry
 
-    def reference(self) -> Worker:
+    def reference(self, *, timed: bool = False) -> Worker:
         """The model in PyTorch."""
         if self._reference is None:
             self._reference = self.stack.enter_context(Here())
