@@ -1,7 +1,7 @@
 """Noise: what says that a measurement is not one of a quiet machine. Pure functions over samples.
 
-Bounds were measured on two cores. Without other load the control workload gets 0.98 of its cores, and its turns vary by
-a tenth; beside four busy loops it gets 0.2 to 0.4. docs/measuring.md explains every rule.
+On two idle cores the median turn of the control workload got 0.97 of them; beside four busy loops turns
+got 0.22 to 0.35. Bounds of modes, drift and starts were set on synthetic rounds. docs/measuring.md explains all.
 """
 
 from __future__ import annotations
