@@ -21,6 +21,8 @@ unit: $(VENV)/.tests
 lint: $(VENV)/.tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry compiler
 	$(BIN)/mypy
 	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/machine.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from tests.support.examples import examples
 
-from ortc.permissions import withdraw
+from ortc.common.permissions import withdraw
 
 TESTS = Path(__file__).parent
 

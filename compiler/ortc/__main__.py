@@ -9,7 +9,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 from ortc.cli.report import report_bug, report_error
 from ortc.cli.streams import clean_streams
-from ortc.errors import OrtcError
+from ortc.common.errors import OrtcError
 
 _INTERRUPTED = 130
 _READER_LEFT = 141
@@ -36,7 +36,7 @@ def _run(arguments: list[str]) -> int:
     import click
 
     from ortc.cli import main as command
-    from ortc.permissions import withdraw
+    from ortc.common.permissions import withdraw
 
     withdraw()
 
@@ -64,7 +64,7 @@ def _run(arguments: list[str]) -> int:
             return _reader_left()
         raise
     except Exception as error:  # noqa: BLE001 - the one place where a bug is reported
-        from ortc.disk import everywhere, is_full
+        from ortc.common.disk import everywhere, is_full
 
         if is_full(error):
             full = everywhere()

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 
-from ortc.reference.derive import CHOICES, DECODER_TOKENS
+from ortc.frontend.reference.derive import CHOICES, DECODER_TOKENS
 
 Json = dict[str, Any]
 TEMPLATE = Path(__file__).with_name("architectures.md.j2")

@@ -26,12 +26,12 @@ from page import page
 from tests.support.stand_ins import build_stand_ins, placements
 from trial import context_of
 
-from ortc.context import tool_versions
-from ortc.errors import NotApplicable, OrtcError
-from ortc.kernels import Kernels, kernels
-from ortc.model_build import build_model
-from ortc.stages.placement import foresee
-from ortc.stages.rewrite import rewrite
+from ortc.build.context import tool_versions
+from ortc.build.model import build_model
+from ortc.common.errors import NotApplicable, OrtcError
+from ortc.passes.kernel_tables import Kernels, kernels
+from ortc.passes.placement import foresee
+from ortc.passes.rewrite import rewrite
 
 DATA = Path(__file__).parent / "data" / "placement.json"
 RECORD = DATA.with_name("architectures.json")

@@ -26,8 +26,8 @@ from typing import Any
 
 from catalogue import ARCHITECTURES, Architecture
 
-from ortc.context import tool_versions
-from ortc.host import describe
+from ortc.build.context import tool_versions
+from ortc.execution.host import describe
 
 HERE = Path(__file__).parent
 DATA = HERE / "data" / "architectures.json"

@@ -22,21 +22,22 @@ from typing import Any
 
 from catalogue import Architecture
 
-from ortc.checks import check_spec
-from ortc.context import Context
-from ortc.errors import OrtcError
-from ortc.fetch import fetch
-from ortc.host import describe
-from ortc.jsonlines import reply
-from ortc.model_build import build_model
-from ortc.progress import Progress
-from ortc.reference.__main__ import Server
-from ortc.report import Check
-from ortc.resolve import resolve
-from ortc.store import Entry, Store, cache_root
-from ortc.variant_build import VariantBuilder
-from ortc.verdicts import describe as told
-from ortc.worker import Worker, WorkerError
+from ortc.build.context import Context
+from ortc.build.model import build_model
+from ortc.build.progress import Progress
+from ortc.build.variant import VariantBuilder
+from ortc.common.errors import OrtcError
+from ortc.common.resources import cache_root
+from ortc.evaluation.gates import describe as told
+from ortc.evaluation.report import Check
+from ortc.execution.action_cache import Entry, Store
+from ortc.execution.host import describe
+from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker_protocol import reply
+from ortc.frontend.__main__ import Server
+from ortc.frontend.fetch import fetch
+from ortc.plan.checks import check_spec
+from ortc.plan.resolve import resolve
 
 Json = dict[str, Any]
 

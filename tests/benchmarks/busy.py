@@ -21,9 +21,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ortc.processes import own_code, own_environment, own_module
-from ortc.statistics import Interval
-from ortc.store import cache_root
+from ortc.common.resources import cache_root
+from ortc.common.statistics import Interval
+from ortc.execution.processes import own_code, own_environment, own_module
 
 ATTEMPTS = 5
 TOO_BUSY = 7

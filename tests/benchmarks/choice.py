@@ -20,12 +20,12 @@ from race import scheduling
 from runners import inputs_of, say
 from workshop import HERE, home, model_directory
 
-from ortc.arrays import write_arrays
-from ortc.environment import environment
-from ortc.host import Host, cores
-from ortc.report import Race
-from ortc.stages import measure
-from ortc.statistics import median
+from ortc.common.arrays import write_arrays
+from ortc.common.statistics import median
+from ortc.evaluation import latency
+from ortc.evaluation.report import Race
+from ortc.execution.host import Host, cores
+from ortc.execution.runtime_environment import environment
 
 GATES = (0.98, 0.995, 0.999)
 TARGET = "auto"
@@ -110,20 +110,20 @@ def _build(model: Model, label: str, *overrides: str, variant: str | None = None
     return {**target, "error": target["error"] if cost.exit_code else None, "bundle": base / report["version"] / TARGET}
 
 
-def _entrant(name: str, bundle: Path) -> measure.Entrant:
+def _entrant(name: str, bundle: Path) -> latency.Entrant:
     requirements = (bundle / "requirements.txt").read_text("utf-8")
     interpreter = environment(requirements, home() / "ortc-cache" / "environments")
-    return measure.Entrant(name, interpreter, bundle, cores())
+    return latency.Entrant(name, interpreter, bundle, cores())
 
 
 def _race(
-    model: Model, host: Host, entrants: list[measure.Entrant], rounds: int, quantity: Literal["latency", "throughput"]
+    model: Model, host: Host, entrants: list[latency.Entrant], rounds: int, quantity: Literal["latency", "throughput"]
 ) -> Race:
     say(f"  race, {quantity}: {', '.join(entrant.name for entrant in entrants)}")
     with tempfile.TemporaryDirectory() as scratch:
         inputs = Path(scratch) / "inputs.npz"
         write_arrays(inputs, inputs_of(model, model.main_shape, padded=False))
-        return measure.race(
+        return latency.race(
             entrants,
             None,
             inputs,

@@ -14,7 +14,7 @@ from counting import Cost
 from runners import say
 from workshop import build_bundles, home, make_artifact, python_of
 
-from ortc.host import Host
+from ortc.execution.host import Host
 
 _STAGE = re.compile(r"^  (?P<stage>.{13}) (?P<subject>.*)  (?P<seconds>[\d.]+) s$")
 

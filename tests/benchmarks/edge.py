@@ -25,21 +25,21 @@ from race import TURN_SECONDS, scheduling
 from runners import Absent, Entrant, entrants, inputs_of, say
 from workshop import HERE, home, model_directory
 
-from ortc.arrays import Array, Arrays, write_arrays
-from ortc.bundle import Manifest
-from ortc.checks import check_spec
-from ortc.digests import sha256_file
-from ortc.embeddings import check_embeddings, pooled
-from ortc.emulation import emulation
-from ortc.environment import environment
-from ortc.host import Host, cores
-from ortc.plan import digest
-from ortc.resolve import resolve
-from ortc.sample_sources import load_samples
-from ortc.samples import InputFactory
-from ortc.spec import Embeddings
-from ortc.stages.turns import REST_SECONDS, Turn, interleave
-from ortc.worker import Worker
+from ortc.bundle.emulation import emulation
+from ortc.bundle.manifest import Manifest
+from ortc.common.arrays import Array, Arrays, write_arrays
+from ortc.common.digests import sha256_file
+from ortc.common.values import digest
+from ortc.evaluation.embeddings import check_embeddings, pooled
+from ortc.evaluation.turns import REST_SECONDS, Turn, interleave
+from ortc.execution.host import Host, cores
+from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import Worker
+from ortc.frontend.samples.inputs import InputFactory
+from ortc.frontend.samples.sources import load_samples
+from ortc.plan.checks import check_spec
+from ortc.plan.resolve import resolve
+from ortc.spec.deployment import Embeddings
 
 ROOT = HERE.parents[1]
 MODEL = "minilm"

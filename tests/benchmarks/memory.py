@@ -22,15 +22,16 @@ from typing import Any
 import numpy as np
 from records import place, write
 
-from ortc.arrays import write_arrays
-from ortc.context import Context, tool_versions
-from ortc.fetch import fetch
-from ortc.host import describe
-from ortc.model_build import build_model
-from ortc.progress import Progress
-from ortc.resolve import resolve
-from ortc.store import Store, cache_root
-from ortc.variant_build import VariantBuilder
+from ortc.build.context import Context, tool_versions
+from ortc.build.model import build_model
+from ortc.build.progress import Progress
+from ortc.build.variant import VariantBuilder
+from ortc.common.arrays import write_arrays
+from ortc.common.resources import cache_root
+from ortc.execution.action_cache import Store
+from ortc.execution.host import describe
+from ortc.frontend.fetch import fetch
+from ortc.plan.resolve import resolve
 
 Json = dict[str, Any]
 INTERVAL = 0.02
@@ -142,7 +143,7 @@ def make(path: Path, name: str) -> None:
     """Make one variant of a spec, without judging it: the stages of a build up to there."""
     from contextlib import ExitStack
 
-    from ortc.checks import check_spec
+    from ortc.plan.checks import check_spec
 
     checked = check_spec(path)
     plan = resolve(checked.loaded.spec, checked.profiles, search="none", variant=name)

@@ -18,12 +18,12 @@ import records
 from catalogue import EAGER, Model
 from runners import Absent, Entrant, entrants, inputs_of, say
 
-from ortc.arrays import Array, Arrays, write_arrays
-from ortc.compare import compare
-from ortc.errors import StageError
-from ortc.host import Host
-from ortc.statistics import median
-from ortc.worker import Worker
+from ortc.common.arrays import Array, Arrays, write_arrays
+from ortc.common.errors import StageError
+from ortc.common.statistics import median
+from ortc.evaluation.compare import compare
+from ortc.execution.host import Host
+from ortc.execution.worker import Worker
 
 REST_SECONDS = 0.15
 TURN_SECONDS = 0.4

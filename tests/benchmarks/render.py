@@ -18,8 +18,8 @@ from catalogue import EAGER, EARLY, MODELS, OUR_TITLES, TITLES, model
 from chart import Bar, Panel, chart
 from render_edge import edge, edge_race
 
-from ortc.host import Host
-from ortc.statistics import Interval, median, percentile, ratio_of_rounds
+from ortc.common.statistics import Interval, median, percentile, ratio_of_rounds
+from ortc.execution.host import Host
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "performance.md"

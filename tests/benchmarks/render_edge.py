@@ -7,7 +7,7 @@ from typing import Any
 import records
 from catalogue import TITLES
 
-from ortc.statistics import Interval, percentile, ratio_of_rounds
+from ortc.common.statistics import Interval, percentile, ratio_of_rounds
 
 BASELINE = "ort-fp32"
 EDGE_TITLES = {"edge-size": "**ortc**, `objective: size`", "edge-latency": "**ortc**, `objective: latency`"}

@@ -26,7 +26,7 @@ from runners import Absent, entrants, say
 from start import start
 from workshop import home
 
-from ortc.host import cores, describe
+from ortc.execution.host import cores, describe
 
 STEPS = ("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "soak", "busy", "render")
 NAMES = (*OURS, EARLY, *(peer.name for peer in PEERS))

@@ -15,13 +15,13 @@ from catalogue import EAGER, EARLY, OURS, PEERS, TITLES, Model
 from counting import QUIET
 from workshop import CONTENDERS, artifact_of, bundles_of, home, python_of, versions_of
 
-from ortc.arrays import Array, Arrays
-from ortc.checks import check_spec
-from ortc.plan import CasePlan, Shape
-from ortc.resolve import resolve
-from ortc.sample_sources import load_samples
-from ortc.samples import InputFactory, Samples
-from ortc.worker import Worker
+from ortc.common.arrays import Array, Arrays
+from ortc.execution.worker import Worker
+from ortc.frontend.samples.inputs import InputFactory, Samples
+from ortc.frontend.samples.sources import load_samples
+from ortc.plan.checks import check_spec
+from ortc.plan.plan import CasePlan, Shape
+from ortc.plan.resolve import resolve
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from runners import say
 from serving_setup import Arrays, Bundle, bundle, free_port, ours, serving
 from workshop import CONTENDERS, home, python_of
 
-from ortc.arrays import write_arrays
-from ortc.host import Host
+from ortc.common.arrays import write_arrays
+from ortc.execution.host import Host
 
 CONNECTIONS = 16
 PEERS = ("litserve", "mlserver")

@@ -21,7 +21,7 @@ from loadgen import http_request
 from numpy.typing import NDArray
 from workshop import home
 
-from ortc.environment import environment
+from ortc.execution.runtime_environment import environment
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180

@@ -18,7 +18,7 @@ from serving_race import CONNECTIONS, digits
 from serving_setup import Bundle, free_port, ours, random_inputs
 from workshop import CONTENDERS
 
-from ortc.host import Host
+from ortc.execution.host import Host
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 

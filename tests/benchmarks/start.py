@@ -11,8 +11,8 @@ from catalogue import Model
 from race import REST_SECONDS, scheduling
 from runners import Absent, entrants, first_answer, inputs_of, say
 
-from ortc.arrays import write_arrays
-from ortc.host import Host
+from ortc.common.arrays import write_arrays
+from ortc.execution.host import Host
 
 
 def start(model: Model, names: tuple[str, ...], *, host: Host, threads: int, rounds: int, seconds: float) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.store import cache_root
+from ortc.common.resources import cache_root
 
 WIDTH, ROWS, LAYERS, TWICE = 768, 64, 10, 3
 """Of the planted model: every layer is one product of matrices, and so many of them are computed twice."""

@@ -19,8 +19,8 @@ from catalogue import OURS, Contender, Model
 from counting import QUIET, Cost, run_counted
 from platformdirs import user_cache_path
 
-from ortc.digests import sha256_file
-from ortc.environment import environment
+from ortc.common.digests import sha256_file
+from ortc.execution.runtime_environment import environment
 
 HERE = Path(__file__).parent
 CONTENDERS = HERE / "contenders"

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from ortc.checks import check_spec, load_profiles
-from ortc.checks.plan import check_plan
-from ortc.diagnostics import Diagnostic, render_text, summary
-from ortc.errors import SpecError
-from ortc.load import from_document
-from ortc.parse import parse
-from ortc.read import MAX_BYTES, MAX_LINES
-from ortc.resolve import resolve
-from ortc.rules import CATALOGUE, Rule
-from ortc.rules.markdown import page
-from ortc.source import SourceFile
+from ortc.plan.checks import check_spec, load_profiles
+from ortc.plan.checks.plan import check_plan
+from ortc.plan.resolve import resolve
+from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, summary
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.rules import CATALOGUE, Rule
+from ortc.spec.diagnostics.rules.markdown import page
+from ortc.spec.diagnostics.source import SourceFile
+from ortc.spec.load import from_document
+from ortc.spec.syntax.text import MAX_BYTES, MAX_LINES
+from ortc.spec.syntax.yaml_parser import parse
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -202,7 +202,7 @@ def test_documentation_is_up_to_date(update_golden: bool) -> None:
     path = ROOT / "docs" / "diagnostics.md"
     if update_golden:
         path.write_text(page(), "utf-8")
-    assert path.read_text("utf-8") == page(), "run `python -m ortc.rules > docs/diagnostics.md`"
+    assert path.read_text("utf-8") == page(), "run `python -m ortc.spec.diagnostics.rules > docs/diagnostics.md`"
     anchors = re.findall(r"\(#([^)]+)\)", page())
     assert anchors == [f"{rule.code.lower()}-{rule.name}" for rule in CATALOGUE]
     assert [line.removeprefix("### ") for line in page().splitlines() if line.startswith("### ")] == [

@@ -23,19 +23,12 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "compiler")]
 
-# PyYAML is not instrumented: it is half of the work already, and what it finds shows in the coverage of `ortc.parse`.
+# PyYAML is not instrumented: it is half of the work already, and what it finds shows in the coverage of
+# `ortc.spec.syntax.yaml_parser`.
 with atheris.instrument_imports(include=["ortc"]):
-    import ortc.checks
-    from ortc.checks import load_profiles, run_checks
-    from ortc.diagnostics import Diagnostic, render_text, to_github, to_json
-    from ortc.errors import SpecError
-    from ortc.inherit import inherited
-    from ortc.load import from_document
-    from ortc.parse import parse
-    from ortc.read import decode
-    from ortc.sarif import to_sarif
-    from ortc.shape import fields
-    from ortc.spec import (
+    import ortc.plan.checks
+    from ortc.plan.checks import load_profiles, run_checks
+    from ortc.spec.deployment import (
         Accuracy,
         Axis,
         Export,
@@ -46,8 +39,16 @@ with atheris.instrument_imports(include=["ortc"]):
         Spec,
         Target,
     )
-    from ortc.target import TargetProfile
-    from ortc.validate import validate
+    from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, to_github, to_json
+    from ortc.spec.diagnostics.errors import SpecError
+    from ortc.spec.diagnostics.sarif import to_sarif
+    from ortc.spec.inheritance import inherited
+    from ortc.spec.load import from_document
+    from ortc.spec.profile import TargetProfile
+    from ortc.spec.syntax.schema_walk import fields
+    from ortc.spec.syntax.text import decode
+    from ortc.spec.syntax.validation import validate
+    from ortc.spec.syntax.yaml_parser import parse
 
 MOST_SECONDS = 1.0
 """Processor time of one input; wall time depends on who else uses the machine."""
@@ -248,7 +249,7 @@ def remembering(find: Any) -> Any:
 def main() -> None:
     """Fuzz with libFuzzer's arguments; `ORTC_FUZZ_SLOWEST` names the file for the slowest inputs."""
     # The profiles of the repository are the same for every input, and reading them is most of the work.
-    ortc.checks.find_profile = remembering(ortc.checks.find_profile)
+    ortc.plan.checks.find_profile = remembering(ortc.plan.checks.find_profile)
     slowest = Slowest(os.environ.get("ORTC_FUZZ_SLOWEST"))
     with tempfile.TemporaryDirectory() as directory:
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ortc.cli.diff_text import show_bundles, show_specs
+from ortc.common.statistics import Interval
 from ortc.diff.markdown import bundles_markdown, code, specs_markdown
 from ortc.diff.report import (
     BundleDiff,
@@ -30,7 +31,6 @@ from ortc.diff.report import (
     Timing,
 )
 from ortc.diff.values import Change
-from ortc.statistics import Interval
 
 HERE = Path(__file__).parent / "diff"
 

@@ -19,8 +19,8 @@ from tests.support.bundles import edit_json, seal
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.__main__ import run
-from ortc.emit import KINDS, emit, resource_name
-from ortc.errors import StageError
+from ortc.bundle.delivery.manifests import KINDS, emit, resource_name
+from ortc.common.errors import StageError
 
 HERE = Path(__file__).parent / "emit"
 DATA = Path(__file__).parents[1] / "data"

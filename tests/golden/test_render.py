@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ortc.bundle import (
+from ortc.bundle.manifest import (
     AxisInfo,
     InputInfo,
     Manifest,
@@ -29,15 +29,15 @@ from ortc.bundle import (
     VariantInfo,
     session_file,
 )
-from ortc.load import load_profile
-from ortc.plan import AxisPlan, InputPlan, TargetPlan
-from ortc.render import render
-from ortc.resolve import resolve
-from ortc.resources import targets_dir, templates_dir
-from ortc.sbom import SBOM, sbom
-from ortc.spec import Spec
-from ortc.tensorrt import with_profiles
-from ortc.versions import pins
+from ortc.bundle.render import render
+from ortc.bundle.supply_chain.sbom import SBOM, sbom
+from ortc.bundle.tensorrt_profiles import with_profiles
+from ortc.common.resources import targets_dir, templates_dir
+from ortc.plan.plan import AxisPlan, InputPlan, TargetPlan
+from ortc.plan.resolve import resolve
+from ortc.spec.deployment import Spec
+from ortc.spec.load import load_profile
+from ortc.spec.runtimes import pins
 
 HERE = Path(__file__).parent
 PROFILES = sorted(path.stem for path in targets_dir().glob("*.yaml"))

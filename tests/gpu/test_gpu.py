@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ortc.host import gpus
+from ortc.execution.host import gpus
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.skipif(not gpus(), reason="no NVIDIA GPU that the driver shows; `make gpu` measures on one")

@@ -16,10 +16,10 @@ import pytest
 from tests.support.builds import PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
 from tests.support.quiet.noise_bounds import OPEN
 
-from ortc import noise
-from ortc.environment import environment
-from ortc.store import cache_root
-from ortc.versions import pins
+from ortc.common.resources import cache_root
+from ortc.evaluation import noise
+from ortc.execution.runtime_environment import environment
+from ortc.spec.runtimes import pins
 
 Fresh = Callable[[Path], Path]
 MakeCache = Callable[[Path], Path]

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from ortc.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.reference.model import Reference, load
-from ortc.samples import InputFactory, Samples, synthetic
-from ortc.spec import HuggingFaceSource
+from ortc.frontend.reference.load import load
+from ortc.frontend.reference.model import Reference
+from ortc.frontend.samples.inputs import InputFactory, Samples, synthetic
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
+from ortc.spec.deployment import HuggingFaceSource
 
 Json = dict[str, Any]
 TEXT: Json = {

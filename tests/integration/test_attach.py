@@ -19,10 +19,10 @@ from tests.support.whole_bundles import manifest_of, whole_bundle
 from tests.unit.test_signing import write_keys
 
 from ortc.__main__ import run
-from ortc.host import describe
-from ortc.measurement import read_measurement
-from ortc.signing import sign, verify
-from ortc.versions import pins
+from ortc.bundle.measurement import read_measurement
+from ortc.bundle.supply_chain.signing import sign, verify
+from ortc.execution.host import describe
+from ortc.spec.runtimes import pins
 
 pytestmark = pytest.mark.integration
 TIMEOUT = 600

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ortc.arrays import write_arrays
-from ortc.worker import Worker, WorkerError
+from ortc.common.arrays import write_arrays
+from ortc.execution.worker import Worker, WorkerError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, ExportPlan
-from ortc.reference.model import Reference, load
-from ortc.spec import HuggingFaceSource
+from ortc.common.errors import StageError
+from ortc.frontend.reference.load import load
+from ortc.frontend.reference.model import Reference
+from ortc.plan.plan import AxisPlan, ExportPlan
+from ortc.spec.deployment import HuggingFaceSource
 
 TEXT = {
     "hidden_size": 32,

@@ -12,17 +12,17 @@ import pytest
 from tests.support import plans
 from tests.support.bundles import linear, linear_model
 
-from ortc import crew
-from ortc.crew import Loaded, at_once
-from ortc.makers import Makers
-from ortc.stages.graph import MODEL_FILE
-from ortc.worker import WorkerError
+from ortc.execution import worker_pool
+from ortc.execution.graph_workers import Makers
+from ortc.execution.worker import WorkerError
+from ortc.execution.worker_pool import Loaded, at_once
+from ortc.passes.canonical import MODEL_FILE
 
 pytestmark = pytest.mark.integration
 
 
 def test_results_come_in_the_order_of_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "cores", lambda: 2)
+    monkeypatch.setattr(worker_pool, "cores", lambda: 2)
     second = threading.Event()
 
     def first() -> str:
@@ -38,13 +38,13 @@ def test_results_come_in_the_order_of_the_steps(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_core_takes_one_step_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "cores", lambda: 1)
+    monkeypatch.setattr(worker_pool, "cores", lambda: 1)
     names = at_once([lambda: threading.current_thread().name] * 3)
     assert set(names) == {threading.main_thread().name}
 
 
 def test_the_first_failure_is_raised_and_later_steps_are_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "cores", lambda: 2)
+    monkeypatch.setattr(worker_pool, "cores", lambda: 2)
     begun: list[int] = []
     broken = threading.Event()
 

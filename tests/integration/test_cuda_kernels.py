@@ -13,9 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 from tests.support.stand_ins import build_stand_ins, cuda_provider, placements
 
-from ortc.kernels import kernels
-from ortc.resources import data_dir, targets_dir
-from ortc.stages.placement import foresee
+from ortc.common.resources import data_dir, targets_dir
+from ortc.passes.kernel_tables import kernels
+from ortc.passes.placement import foresee
 
 pytestmark = pytest.mark.integration
 

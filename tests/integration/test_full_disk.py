@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.support.builds import PATIENT, Build, Compiler, snapshot
 
-from ortc.units import format_bytes
+from ortc.common.units import format_bytes
 
 pytestmark = pytest.mark.integration
 

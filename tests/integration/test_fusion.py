@@ -15,13 +15,13 @@ import pytest
 from tests.support.builds import ROOT, Compiler
 from tests.support.stand_ins import build_stand_ins, placements
 
-from ortc.arrays import Arrays
-from ortc.compare import compare
-from ortc.kernels import kernels, own_operators
-from ortc.stages.graph import count_operators
-from ortc.stages.placement import foresee
-from ortc.stages.rewrite import rewrite
-from ortc.stages.upcast import upcast
+from ortc.common.arrays import Arrays
+from ortc.evaluation.compare import compare
+from ortc.passes.canonical import count_operators
+from ortc.passes.kernel_tables import kernels, own_operators
+from ortc.passes.placement import foresee
+from ortc.passes.rewrite import rewrite
+from ortc.passes.upcast import upcast
 
 pytestmark = pytest.mark.integration
 ENCODER = {"Attention": 3, "SkipLayerNormalization": 6, "BiasGelu": 3}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tests.support.builds import QUICK, Build, Compiler, snapshot
 
-from ortc.host import gpus
+from ortc.execution.host import gpus
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ortc import versions
-from ortc.resources import targets_dir
-from ortc.versions import Option, Runtime
+from ortc.common.resources import targets_dir
+from ortc.spec import runtimes
+from ortc.spec.runtimes import Option, Runtime
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ def installed() -> Runtime:
             continue
         if version != "1.31.1":
             pytest.skip(f"{package} {version} is installed, and the check is written for 1.31.1")
-        return versions.runtime(package, version)
+        return runtimes.runtime(package, version)
     pytest.fail("no onnxruntime is installed; install the project with its dependencies")
 
 
@@ -79,17 +79,17 @@ def test_keys_are_those_of_the_installed_libraries(installed: Runtime, generator
 
 
 def test_least_ir_versions_are_those_of_the_installed_onnx(generator: ModuleType) -> None:
-    if importlib.metadata.version("onnx") != versions.tool_versions()["onnx"]:
-        pytest.skip(f"the table was made with onnx {versions.tool_versions()['onnx']}, another one is installed")
+    if importlib.metadata.version("onnx") != runtimes.tool_versions()["onnx"]:
+        pytest.skip(f"the table was made with onnx {runtimes.tool_versions()['onnx']}, another one is installed")
     found = dict(generator.min_ir_for_opset())
-    assert found == {opset: versions.ir_version_for_opset(opset) for opset in found}
+    assert found == {opset: runtimes.ir_version_for_opset(opset) for opset in found}
 
 
 def test_exporter_limits_are_those_of_the_installed_torch(generator: ModuleType) -> None:
-    if generator.public_version("torch") != versions.tool_versions()["torch"]:
-        pytest.skip(f"the table was made with torch {versions.tool_versions()['torch']}, another one is installed")
+    if generator.public_version("torch") != runtimes.tool_versions()["torch"]:
+        pytest.skip(f"the table was made with torch {runtimes.tool_versions()['torch']}, another one is installed")
     for name, limits in generator.exporters().items():
-        assert versions.exporter_limits(name).model_dump() == limits
+        assert runtimes.exporter_limits(name).model_dump() == limits
 
 
 @pytest.mark.parametrize(("exceeding", "refusal"), [("opset", "opset"), ("ir", "IR version")])

@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 from tests.support.builds import PLAIN, ROOT, Compiler
 
-from ortc.host import gpus
+from ortc.execution.host import gpus
 
 pytestmark = [
     pytest.mark.integration,

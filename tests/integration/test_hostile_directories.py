@@ -14,8 +14,8 @@ TRAPS = "torch numpy onnx pydantic transformers venv pip ensurepip json click ri
 WORKERS = """
 import sys
 from pathlib import Path
-from ortc.environment import environment
-from ortc.worker import Worker, WorkerError
+from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import Worker, WorkerError
 for worker in (Worker.for_reference(), Worker.for_making("m"), Worker.for_images()):
     with worker:
         try:

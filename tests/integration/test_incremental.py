@@ -14,9 +14,9 @@ from tests.integration.conftest import MakeCache
 from tests.support.builds import PATIENT, ROOT, Build, Compiler
 from tests.support.plans import plan
 
-from ortc.arrays import read_arrays, write_arrays
+from ortc.common.arrays import read_arrays, write_arrays
 from ortc.diff.stages import compare_stages, foresee
-from ortc.store import Store
+from ortc.execution.action_cache import Store
 
 SPEC = "specs/digits.yaml"
 Stages = list[tuple[str, str]]

@@ -15,11 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support import bundles
 from tests.support.builds import Build, Compiler
 
-from ortc.arrays import write_arrays
-from ortc.host import describe
-from ortc.instruction_sets import AMD64, emulator, run_on_avx2
-from ortc.stages.dynamic import emit
-from ortc.stages.verify import ReferenceCase
+from ortc.build.instruction_sets import AMD64, emulator, run_on_avx2
+from ortc.common.arrays import write_arrays
+from ortc.evaluation.accuracy import ReferenceCase
+from ortc.execution.host import describe
+from ortc.passes.quantization.dynamic import emit
 
 FOUND = emulator()
 pytestmark = [
@@ -32,12 +32,12 @@ WIDTH = 64
 UNSIGNED = {"session.x64quantprecision": "1"}
 OTHER_MACHINE = """
 import sys
-import ortc.host
-real = ortc.host.describe
-ortc.host.describe = lambda: real().model_copy(update={"isa": ("avx2", "avx512_vnni")})
+import ortc.execution.host
+real = ortc.execution.host.describe
+ortc.execution.host.describe = lambda: real().model_copy(update={"isa": ("avx2", "avx512_vnni")})
 if sys.argv.pop(1) == "without":
-    import ortc.instruction_sets
-    ortc.instruction_sets.emulator = lambda: None
+    import ortc.build.instruction_sets
+    ortc.build.instruction_sets.emulator = lambda: None
 from ortc.__main__ import main
 main()
 """

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from tests.support.builds import Build, Compiler
 
-from ortc.arrays import write_arrays
-from ortc.machine import program
-from ortc.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.spec import PyTorchSource
-from ortc.stages.turns import TURN_SECONDS, Turn, interleave
-from ortc.statistics import median
-from ortc.worker import Worker
+from ortc.common.arrays import write_arrays
+from ortc.common.statistics import median
+from ortc.evaluation.machine import program
+from ortc.evaluation.turns import TURN_SECONDS, Turn, interleave
+from ortc.execution.worker import Worker
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
+from ortc.spec.deployment import PyTorchSource
 
 MakeCache = Callable[[Path], Path]
 TINY = """

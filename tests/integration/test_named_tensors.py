@@ -11,9 +11,9 @@ import onnx.reference
 import pytest
 import torch
 
-from ortc.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.reference.model import Reference, finish
-from ortc.stages.export import export
+from ortc.frontend.export import export
+from ortc.frontend.reference.model import Reference, finish
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from tests.support.whole_bundles import whole_bundle
 
-from ortc.packing import pack
+from ortc.bundle.delivery.pack import pack
 
 pytestmark = pytest.mark.integration
 

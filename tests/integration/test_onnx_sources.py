@@ -13,16 +13,16 @@ import pytest
 from tests.support.builds import PLAIN, Compiler
 from tests.support.graphs import floats, model, node
 
-from ortc.arrays import read_arrays, write_arrays
-from ortc.compare import compare
-from ortc.environment import environment
-from ortc.host import describe
-from ortc.plan import AxisPlan, ExportPlan
-from ortc.samples import synthetic
-from ortc.stages.import_onnx import import_onnx
-from ortc.store import cache_root
-from ortc.versions import ir_version_for_opset, pins
-from ortc.worker import Worker
+from ortc.common.arrays import read_arrays, write_arrays
+from ortc.common.resources import cache_root
+from ortc.evaluation.compare import compare
+from ortc.execution.host import describe
+from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import Worker
+from ortc.frontend.import_onnx import import_onnx
+from ortc.frontend.samples.inputs import synthetic
+from ortc.plan.plan import AxisPlan, ExportPlan
+from ortc.spec.runtimes import ir_version_for_opset, pins
 
 pytestmark = pytest.mark.integration
 

@@ -19,10 +19,10 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support import bundles
 from tests.support.builds import ROOT, Compiler, answer, loader, refusal
 
-from ortc import host
-from ortc.image import PARTS, TOOLS
-from ortc.stages.shapes import shape_nodes
-from ortc.worker import Worker
+from ortc.execution import host
+from ortc.execution.worker import Worker
+from ortc.passes.shape_arithmetic import shape_nodes
+from ortc.spec.unused_files import PARTS, TOOLS
 
 pytestmark = pytest.mark.integration
 

@@ -8,8 +8,8 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from ortc.stages.rewrite import rewrite
-from ortc.stages.shapes import HOST_INPUTS, shape_nodes
+from ortc.passes.rewrite import rewrite
+from ortc.passes.shape_arithmetic import HOST_INPUTS, shape_nodes
 
 pytestmark = pytest.mark.integration
 LEVELS = ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")

@@ -14,12 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support import bundles
 from tests.support.builds import PLAIN, Compiler
 
-from ortc.bundle import Prepacked
-from ortc.errors import NotApplicable
-from ortc.host import processor
-from ortc.stages.graph import DATA_FILE, MODEL_FILE, PREPACKED_FILE
-from ortc.stages.prepack import prepack
-from ortc.stages.variant_graph import VariantGraph
+from ortc.bundle.manifest import Prepacked
+from ortc.common.errors import NotApplicable
+from ortc.execution.host import processor
+from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE
+from ortc.passes.prepack import prepack
+from ortc.passes.variant_graph import VariantGraph
 
 pytestmark = [
     pytest.mark.integration,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.builds import Build, Compiler
 
-from ortc.host import gpus
+from ortc.execution.host import gpus
 
 pytestmark = pytest.mark.integration
 

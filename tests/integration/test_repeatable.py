@@ -14,7 +14,7 @@ from tests.integration.conftest import MakeCache
 from tests.support.builds import PLAIN, Compiler
 from torch.nn import functional
 
-from ortc.reference.repeatable import NotRepeatableError, check_repeatable
+from ortc.frontend.reference.repeatable import NotRepeatableError, check_repeatable
 
 INPUTS = (torch.arange(12.0).reshape(3, 4),)
 

@@ -10,8 +10,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from ortc.arrays import Arrays, read_arrays
-from ortc.stages.rewrite import rewrite
+from ortc.common.arrays import Arrays, read_arrays
+from ortc.passes.rewrite import rewrite
 
 pytestmark = pytest.mark.integration
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 from tests.support.builds import PATIENT, PLAIN, ROOT, Compiler
 
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, InputPlan
-from ortc.sample_images import PROCESSOR, load_images
+from ortc.common.errors import StageError
+from ortc.frontend.samples.images import PROCESSOR, load_images
+from ortc.plan.plan import AxisPlan, InputPlan
 
 STATIC = (*PLAIN, "--variant", "int8-static")
 """A variant that is calibrated."""

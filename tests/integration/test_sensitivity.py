@@ -16,8 +16,8 @@ import yaml
 from tests.support import outlier
 from tests.support.builds import Build, Compiler
 
-from ortc.resources import targets_dir
-from ortc.units import format_bytes
+from ortc.common.resources import targets_dir
+from ortc.common.units import format_bytes
 
 pytestmark = pytest.mark.integration
 

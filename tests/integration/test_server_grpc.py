@@ -19,8 +19,8 @@ from tests.support import bundles
 from tests.support.builds import ROOT
 from tests.support.serving import SECONDS, Running, serve, start
 
-from ortc.environment import kept
-from ortc.store import cache_root
+from ortc.common.resources import cache_root
+from ortc.execution.runtime_environment import kept
 
 pytestmark = pytest.mark.integration
 messages = bundles.runtime_module("serving.messages")

@@ -20,8 +20,8 @@ from tests.support import bundles
 from tests.support.builds import PLAIN, Build, Compiler, answer, loader
 from tests.support.programs import two_faced
 
-from ortc.errors import StageError
-from ortc.reference.pt2 import refuse_code
+from ortc.common.errors import StageError
+from ortc.inspection.pt2_safety import refuse_code
 
 pytestmark = pytest.mark.integration
 
@@ -210,8 +210,9 @@ def test_torch_reads_the_program_that_was_checked(models: Path, tmp_path: Path) 
     hidden = {name: code if name.endswith("/model.json") else content for name, content in shown.items()}
     two_faced(tmp_path / "two.pt2", shown, hidden)
     script = (
-        "import sys; from pathlib import Path; from ortc.plan import ExportPlan, AxisPlan;"
-        "from ortc.reference.custom import load_program; from ortc.spec import ExportedProgramSource;"
+        "import sys; from pathlib import Path; from ortc.plan.plan import ExportPlan, AxisPlan;"
+        "from ortc.frontend.reference.custom import load_program;"
+        "from ortc.spec.deployment import ExportedProgramSource;"
         "axes = (AxisPlan(name='batch', min=1, typical=1, max=8, multiple_of=1),);"
         "source = ExportedProgramSource(source='exported_program', path='two.pt2');"
         "export = ExportPlan(opset=20, ir_version=10, exporter='auto', axes=axes, inputs=None, outputs=None);"

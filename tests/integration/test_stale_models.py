@@ -16,16 +16,16 @@ from tests.integration.conftest import MakeCache
 from tests.support.builds import PLAIN, Build, Compiler
 from tests.support.plans import plan
 
-from ortc.arrays import read_arrays
-from ortc.context import Context
-from ortc.errors import StageError
-from ortc.fetch import Fetched
-from ortc.host import describe
-from ortc.observation import built
-from ortc.progress import Progress
-from ortc.spec import PyTorchSource
-from ortc.store import Store
-from ortc.worker import Worker
+from ortc.build.context import Context
+from ortc.build.observation import built
+from ortc.build.progress import Progress
+from ortc.common.arrays import read_arrays
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Store
+from ortc.execution.host import describe
+from ortc.execution.worker import Worker
+from ortc.frontend.fetch import Fetched
+from ortc.spec.deployment import PyTorchSource
 
 ENTRY = """\
 import json, os

@@ -17,12 +17,12 @@ import pytest
 from onnx import helper, numpy_helper
 from tests.support.builds import ROOT
 
-from ortc.arrays import Array, Arrays, read_arrays, write_arrays
-from ortc.errors import NotApplicable, StageError
-from ortc.stages.calibrate import Range, Ranges, _write_observed, calibrate
-from ortc.stages.rewrite import rewrite
-from ortc.stages.sites import observed
-from ortc.stages.static import quantize_static
+from ortc.common.arrays import Array, Arrays, read_arrays, write_arrays
+from ortc.common.errors import NotApplicable, StageError
+from ortc.passes.quantization.calibration import Range, Ranges, _write_observed, calibrate
+from ortc.passes.quantization.quantizable import observed
+from ortc.passes.quantization.static import quantize_static
+from ortc.passes.rewrite import rewrite
 
 pytestmark = pytest.mark.integration
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tests.support.plans import ROOT, plan
 
-from ortc import closure
-from ortc.closure import ACTIONS, action_modules, code_of
 from ortc.diff.stages import foresee
+from ortc.execution import code_closure
+from ortc.execution.code_closure import ACTIONS, action_modules, code_of
 
 TABLE = Path(__file__).parents[1] / "golden" / "touched.txt"
 HEAD = """\
@@ -28,8 +28,8 @@ Which actions run again when one module changes, of a build of specs/digits.yaml
 def digests(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Digests of all modules that an action runs; a test may replace one."""
     names = {name for action in ACTIONS for name in action_modules(action)}
-    found = {name: closure.module_digest(name) for name in names}
-    monkeypatch.setattr(closure, "module_digest", found.__getitem__)
+    found = {name: code_closure.module_digest(name) for name in names}
+    monkeypatch.setattr(code_closure, "module_digest", found.__getitem__)
     return found
 
 

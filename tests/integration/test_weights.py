@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from tests.support.builds import Build
 
-from ortc.load import load_profile
-from ortc.program import read_program
-from ortc.target import Variant
-from ortc.weights import least_bytes
-from ortc.weights.graph import graph_weights
-from ortc.weights.model import Found
-from ortc.weights.program import program_weights
+from ortc.inspection.pt2_archive import read_program
+from ortc.inspection.weights import least_bytes
+from ortc.inspection.weights.graph import graph_weights
+from ortc.inspection.weights.model import Found
+from ortc.inspection.weights.program import program_weights
+from ortc.spec.load import load_profile
+from ortc.spec.profile import Variant
 
 pytestmark = pytest.mark.integration
 

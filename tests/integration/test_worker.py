@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ortc import worker
-from ortc.worker import Worker, WorkerError
+from ortc.execution import worker
+from ortc.execution.worker import Worker, WorkerError
 
 COMPILER = str(Path(__file__).parents[2] / "compiler")
 ECHO = """
@@ -99,11 +99,11 @@ def test_something_else_than_a_reply() -> None:
 def test_the_reference_reports_its_own_memory() -> None:
     big = bytearray(600 * 2**20)
     big[:: 2**12] = b"x" * len(big[:: 2**12])  # resident
-    from ortc.reference.__main__ import peak_rss_bytes
+    from ortc.frontend.__main__ import peak_rss_bytes
 
     assert peak_rss_bytes() > len(big)
     program = (
-        'from ortc.reference.__main__ import peak_rss_bytes as p; print(\'{"ok": true, "result": {"n": %d}}\' % p())'
+        'from ortc.frontend.__main__ import peak_rss_bytes as p; print(\'{"ok": true, "result": {"n": %d}}\' % p())'
     )
     with Worker("PyTorch", [sys.executable, "-c", program], environment={"PYTHONPATH": COMPILER}) as model:
         assert 0 < model.call("info")["n"] < len(big)

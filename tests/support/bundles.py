@@ -20,7 +20,7 @@ import onnx.reference
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.versions import pins
+from ortc.spec.runtimes import pins
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # before any test imports onnxruntime
 RUNTIME = Path(__file__).resolve().parents[2] / "templates" / "runtime"

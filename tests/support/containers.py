@@ -24,12 +24,12 @@ import pytest
 from tests.support.pages import options
 from tests.support.runs import SECONDS, Container, program, runtime_spec
 
-from ortc.environment import kept
-from ortc.image import wheel_tags
-from ortc.plan import digest
-from ortc.rootfs import PACKAGES, SUITES, make_root
-from ortc.store import cache_root
-from ortc.versions import pins
+from ortc.bundle.debian_rootfs import PACKAGES, SUITES, make_root
+from ortc.bundle.dockerfile import wheel_tags
+from ortc.common.resources import cache_root
+from ortc.common.values import digest
+from ortc.execution.runtime_environment import kept
+from ortc.spec.runtimes import pins
 
 PAGE = "docs/deploy.md"
 PYTHON = "3.13"

@@ -15,13 +15,13 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from ortc.arrays import write_arrays
-from ortc.plan import AxisPlan, ExportPlan
-from ortc.reference.model import load
-from ortc.samples import synthetic
-from ortc.spec import HuggingFaceSource
-from ortc.stages import export as stage
-from ortc.versions import ir_version_for_opset
+from ortc.common.arrays import write_arrays
+from ortc.frontend import export as stage
+from ortc.frontend.reference.load import load
+from ortc.frontend.samples.inputs import synthetic
+from ortc.plan.plan import AxisPlan, ExportPlan
+from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.runtimes import ir_version_for_opset
 
 TEXT = {
     "hidden_size": 32,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ortc.bundle import (
+from ortc.bundle.manifest import (
     AxisInfo,
     InputInfo,
     Manifest,
@@ -17,9 +17,9 @@ from ortc.bundle import (
     RuntimeInfo,
     VariantInfo,
 )
-from ortc.checks import check_spec
-from ortc.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan, VariantPlan
-from ortc.resolve import resolve
+from ortc.plan.checks import check_spec
+from ortc.plan.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan, VariantPlan
+from ortc.plan.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))

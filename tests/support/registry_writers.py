@@ -29,8 +29,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
-from ortc.errors import OrtcError
-from ortc.host import describe
+from ortc.common.errors import OrtcError
+from ortc.execution.host import describe
 from ortc.registry.catalogue import blob
 from ortc.registry.collect import collect
 from ortc.registry.store import Registry

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from ortc.emulation import MACHINES, PROCESSORS
+from ortc.bundle.emulation import MACHINES, PROCESSORS
 
 SECONDS = 600
 """For anything: the machine may be busy, and an emulator is slow."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from ortc.resources import targets_dir
+from ortc.common.resources import targets_dir
 
 PROGRAM = Path(__file__).with_name("cuda_placement.py")
 Placement = dict[str, dict[str, int]] | None

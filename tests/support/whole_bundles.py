@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tests.support.bundles import STAMP, linear, seal, write_json
 
-from ortc.bundle import Manifest
-from ortc.host import Host
-from ortc.intact import own_files
-from ortc.provenance import PROVENANCE, provenance
-from ortc.sbom import SBOM, sbom
-from ortc.versions import Package
+from ortc.bundle.integrity import own_files
+from ortc.bundle.manifest import PROVENANCE, Manifest
+from ortc.bundle.supply_chain.provenance import provenance
+from ortc.bundle.supply_chain.sbom import SBOM, sbom
+from ortc.execution.host import Host
+from ortc.spec.runtimes import Package
 
 HOST = Host(platform="linux/amd64", cpu="A CPU", isa=("avx2",), cores=2, memory=8 * 2**30, gpus=())
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.support.bundles import runtime_module
 
-from ortc.arrays import Array, read_arrays, write_arrays
+from ortc.common.arrays import Array, read_arrays, write_arrays
 
 loader: Any = runtime_module("loader")
 DTYPES = ["float64", "float32", "float16", "int64", "int32", "int8", "uint8", "uint64", "bool"]

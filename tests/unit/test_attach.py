@@ -19,14 +19,14 @@ from tests.support.whole_bundles import HOST, manifest_of, whole_bundle
 from tests.unit.test_host import ARM, X86
 from tests.unit.test_signing import write_keys
 
-from ortc import host
 from ortc.__main__ import run
-from ortc.attach import attach
-from ortc.errors import OrtcError, StageError, UsageError
-from ortc.host import Host
+from ortc.bundle.attach import attach
+from ortc.bundle.supply_chain.signing import sign, verify
+from ortc.common.errors import OrtcError, StageError, UsageError
+from ortc.execution import host
+from ortc.execution.host import Host
 from ortc.registry.store import Registry
 from ortc.registry.views import view
-from ortc.signing import sign, verify
 
 measure, nvml = runtime_module("measure"), runtime_module("nvml")
 BOARD = Host(platform="linux/amd64", cpu="A board", isa=(), cores=4, memory=2**30, gpus=())

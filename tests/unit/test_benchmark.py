@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ortc.__main__ import run
-from ortc.benchmark import COMPILED, Started, row, shapes_of
-from ortc.plan import AxisPlan
-from ortc.report import Contender
-from ortc.stages.measure import REFERENCE
+from ortc.build.benchmark import COMPILED, Started, row, shapes_of
+from ortc.evaluation.latency import REFERENCE
+from ortc.evaluation.report import Contender
+from ortc.plan.plan import AxisPlan
 
 ROOT = Path(__file__).parents[2]
 BATCH = AxisPlan(name="batch", min=1, typical=1, max=8)

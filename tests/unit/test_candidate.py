@@ -12,19 +12,28 @@ import pytest
 from tests.support.bundles import runtime_module, text_model
 from tests.support.plans import ROOT, accuracy, plan
 
-from ortc.arrays import write_arrays
-from ortc.bundle import DecisionInfo, Manifest, OutputTolerance, Tolerance
-from ortc.candidate import GOLDEN_BYTES, QUICK_GOLDEN_BYTES, UNFIT, Made, Material, assemble, golden_cases, tolerance
-from ortc.compare import Difference
-from ortc.fetch import Fetched, FetchedFile
-from ortc.plan import InputPlan
-from ortc.publish import seal
-from ortc.render import runtime_files
-from ortc.report import CaseResult, Check
-from ortc.spread import OutputError
-from ortc.stages.graph import Exported, OutputInfo
-from ortc.stages.variant_graph import VariantGraph
-from ortc.stages.verify import ReferenceCase
+from ortc.bundle.assemble import (
+    GOLDEN_BYTES,
+    QUICK_GOLDEN_BYTES,
+    UNFIT,
+    Made,
+    Material,
+    assemble,
+    golden_cases,
+    tolerance,
+)
+from ortc.bundle.manifest import DecisionInfo, Manifest, OutputTolerance, Tolerance
+from ortc.bundle.publish import seal
+from ortc.bundle.render import runtime_files
+from ortc.common.arrays import write_arrays
+from ortc.evaluation.accuracy import ReferenceCase
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.report import CaseResult, Check
+from ortc.evaluation.spread import OutputError
+from ortc.frontend.fetch import Fetched, FetchedFile
+from ortc.passes.canonical import Exported, OutputInfo
+from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.plan import InputPlan
 
 loader: Any = runtime_module("loader")
 Make = Callable[..., tuple[ReferenceCase, ...]]

@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 from tests.support.plans import target, variant
 
-from ortc.candidate import Made
-from ortc.choice import MUST_PAY, Chooser, Ranking, name_of, ratio_of_races
-from ortc.host import Host
-from ortc.report import Contender, Race
-from ortc.search import Survivor, decisions_of, survivors
-from ortc.stages.optimize import VariantGraph
-from ortc.statistics import median
-from ortc.target_bundle import Tried
+from ortc.build.search.choice import MUST_PAY, Chooser, Ranking, name_of, ratio_of_races
+from ortc.build.search.ranking import Survivor, decisions_of, survivors
+from ortc.build.target_result import Tried
+from ortc.bundle.assemble import Made
+from ortc.common.statistics import median
+from ortc.evaluation.report import Contender, Race
+from ortc.execution.host import Host
+from ortc.passes.make_variant import VariantGraph
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
 RUNTIMES = {"onnxruntime": 128_000_000, "onnxruntime-openvino": 355_000_000}

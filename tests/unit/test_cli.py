@@ -7,8 +7,9 @@ import pytest
 
 from ortc import __version__
 from ortc.__main__ import run
-from ortc.errors import AccuracyError, BudgetError, OrtcError, SpecError, StageError, UnmeasuredError
-from ortc.rules import CATALOGUE
+from ortc.common.errors import AccuracyError, BudgetError, OrtcError, StageError, UnmeasuredError
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.rules import CATALOGUE
 
 ROOT = Path(__file__).parents[2]
 BERT = str(ROOT / "specs" / "bert.yaml")

@@ -11,15 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from ortc import closure
-from ortc.closure import ACTIONS, DRIVER, LOADER, RUNTIME, SCRIPTS, WORKERS, action_modules, code_of, modules
+from ortc.execution import code_closure
+from ortc.execution.code_closure import (
+    ACTIONS,
+    DRIVER,
+    LOADER,
+    RUNTIME,
+    SCRIPTS,
+    WORKERS,
+    action_modules,
+    code_of,
+    modules,
+)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
 @cache
 def tree(module: str) -> ast.Module:
-    return ast.parse(closure._file(module).read_bytes())
+    return ast.parse(code_closure._file(module).read_bytes())
 
 
 def imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
@@ -33,7 +43,7 @@ def imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
 
 def test_import_statements_are_those_of_the_whole_module() -> None:
     for module in modules():
-        found = closure.import_statements(closure._file(module).read_text("utf-8"))
+        found = code_closure.import_statements(code_closure._file(module).read_text("utf-8"))
         assert sorted(map(ast.unparse, found)) == sorted(map(ast.unparse, imports(tree(module)))), module
 
 
@@ -53,7 +63,7 @@ def function():
     )
     import ortc.e as f
 '''
-    found = [ast.unparse(node) for node in closure.import_statements(source)]
+    found = [ast.unparse(node) for node in code_closure.import_statements(source)]
     assert found == ["from ortc.a import b, c as d", "import ortc.e as f"]
 
 
@@ -65,9 +75,9 @@ def test_relative_imports_and_packages(tmp_path: Path, monkeypatch: pytest.Monke
     (package / "room" / "inner" / "a.py").write_text("from ..b import x\nfrom . import c\nfrom ortc.room import d\n")
     for name in ("b", "d", "inner/c"):
         (package / "room" / f"{name}.py").write_text("")
-    monkeypatch.setattr(closure, "__file__", str(package / "closure.py"))
-    monkeypatch.setattr(closure, "_file", closure._file.__wrapped__)
-    assert closure.needs.__wrapped__("ortc.room.inner.a") == {
+    monkeypatch.setattr(code_closure, "__file__", str(package / "closure.py"))
+    monkeypatch.setattr(code_closure, "_file", code_closure._file.__wrapped__)
+    assert code_closure.needs.__wrapped__("ortc.room.inner.a") == {
         *("ortc.room", "ortc.room.inner", "ortc.room.b", "ortc.room.inner.c", "ortc.room.d")
     }
 
@@ -81,17 +91,17 @@ def test_every_name_of_an_action_exists() -> None:
 def test_every_declared_program_exists() -> None:
     programs = {program for started in SCRIPTS.values() for program in started} | set(WORKERS.values())
     for name in {*SCRIPTS, *programs, *DRIVER}:
-        assert closure._file(name).is_file()
+        assert code_closure._file(name).is_file()
 
 
 def test_a_module_that_is_gone_is_an_error_and_no_empty_digest() -> None:
     with pytest.raises(LookupError, match=r"`ortc\.gone` is no module"):
-        closure.closure("ortc.gone")
+        code_closure.closure("ortc.gone")
 
 
 def test_a_key_changes_with_its_modules_and_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {name: closure.module_digest(name) for name in [*modules(), LOADER, f"{RUNTIME}engines.py"]}
-    monkeypatch.setattr(closure, "module_digest", digests.__getitem__)
+    digests = {name: code_closure.module_digest(name) for name in [*modules(), LOADER, f"{RUNTIME}engines.py"]}
+    monkeypatch.setattr(code_closure, "module_digest", digests.__getitem__)
     before = code_of.__wrapped__("verify")
     for name in digests:
         with monkeypatch.context() as touched:
@@ -101,7 +111,14 @@ def test_a_key_changes_with_its_modules_and_with_no_other(monkeypatch: pytest.Mo
 
 def test_the_driver_is_in_no_key() -> None:
     homes = {root for action in ACTIONS.values() for root in action.roots} & DRIVER
-    for name in ("context", "store", "progress", "pipeline", "lock", "cli.build"):
+    for name in (
+        "build.context",
+        "execution.action_cache",
+        "build.progress",
+        "build.pipeline",
+        "build.lock",
+        "cli.build",
+    ):
         assert f"ortc.{name}" not in homes
         assert not [action for action in ACTIONS if f"ortc.{name}" in action_modules(action)]
 
@@ -109,18 +126,18 @@ def test_the_driver_is_in_no_key() -> None:
 @pytest.mark.parametrize(
     ("action", "module"),
     [
-        ("variant", "ortc.stages.calibrate"),
-        ("variant", "ortc.stages.offline"),
-        ("calibrate", "ortc.stages.observe"),
-        ("calibrate", "ortc.imaging"),
-        ("verify", "ortc.samples"),
-        ("shape matrix", "ortc.samples"),
-        ("bundle", "ortc.image"),
-        ("bundle", "ortc.kernels"),
-        ("bundle", "ortc.target_bundle"),
+        ("variant", "ortc.passes.quantization.calibration"),
+        ("variant", "ortc.passes.ort_optimize"),
+        ("calibrate", "ortc.passes.quantization.ort_observe"),
+        ("calibrate", "ortc.frontend.samples.image_worker"),
+        ("verify", "ortc.frontend.samples.inputs"),
+        ("shape matrix", "ortc.frontend.samples.inputs"),
+        ("bundle", "ortc.bundle.dockerfile"),
+        ("bundle", "ortc.passes.kernel_tables"),
+        ("bundle", "ortc.build.target_result"),
         ("measure", "runtime/engines.py"),
-        ("export", "ortc.reference.values"),
-        ("prepack", "ortc.stages.packer"),
+        ("export", "ortc.frontend.reference.values"),
+        ("prepack", "ortc.passes.ort_prepack"),
     ],
 )
 def test_what_lists_by_hand_forgot(action: str, module: str) -> None:
@@ -144,24 +161,24 @@ def programs(module: str) -> Iterator[set[str]]:
         if isinstance(node, ast.Constant) and re.fullmatch(r"[\w./]+\.py", str(node.value)):
             script = f"{RUNTIME}{node.value.removeprefix(RUNTIME)}"
             beside = {name for name in modules() if name.endswith(f".{Path(node.value).stem}")}
-            found = {script} if closure._is_script(script) else beside
+            found = {script} if code_closure._is_script(script) else beside
             if found and node.value != "__init__.py":
                 yield found
 
 
 def test_every_program_that_is_started_is_declared() -> None:
-    """Declare it in ortc/closure.py: no import names a program, so a key would forget it."""
-    for module in set(modules()) - {"ortc.closure"}:
-        declared = set(WORKERS.values()) if module == "ortc.worker" else set(SCRIPTS.get(module, ()))
+    """Declare it in code_closure.py: no import names a program, so a key would forget it."""
+    for module in set(modules()) - {"ortc.execution.code_closure"}:
+        declared = set(WORKERS.values()) if module == "ortc.execution.worker" else set(SCRIPTS.get(module, ()))
         for program in programs(module):
             assert program & declared, (module, program)
 
 
 def test_programs_are_found() -> None:
-    assert list(programs("ortc.stages.optimize")) == [{"ortc.stages.offline"}]
-    started = [{"ortc.reference.__main__"}, {"ortc.making"}, {"ortc.imaging"}, {LOADER}]
-    assert [program for program in started if program not in programs("ortc.worker")] == []
-    assert list(programs("ortc.stages.quantize")) == [{"ortc.stages.quantize"}]
+    assert list(programs("ortc.passes.make_variant")) == [{"ortc.passes.ort_optimize"}]
+    started = [{"ortc.frontend.__main__"}, {"ortc.passes.__main__"}, {"ortc.frontend.samples.image_worker"}, {LOADER}]
+    assert [program for program in started if program not in programs("ortc.execution.worker")] == []
+    assert list(programs("ortc.passes.quantization.data_free")) == [{"ortc.passes.quantization.data_free"}]
 
 
 # Actions: what the functions given to `context.run` use must be in their keys.
@@ -169,9 +186,9 @@ def test_programs_are_found() -> None:
 
 def actions() -> Iterator[tuple[str, str, ast.AST, ast.AST]]:
     """Module, kind of action, enclosing function and function of every action that a build runs."""
-    bundle = next(node for node in tree("ortc.target_bundle").body if getattr(node, "name", "") == "TargetBuild")
-    yield "ortc.target_bundle", "bundle", bundle, bundle
-    for module in sorted(DRIVER - {"ortc.predict", "ortc.context"}):
+    bundle = next(node for node in tree("ortc.build.target_result").body if getattr(node, "name", "") == "TargetBuild")
+    yield "ortc.build.target_result", "bundle", bundle, bundle
+    for module in sorted(DRIVER - {"ortc.build.dry_run", "ortc.build.context"}):
         for outer in ast.walk(tree(module)):
             if not isinstance(outer, ast.FunctionDef):
                 continue
@@ -255,7 +272,7 @@ def bindings(node: ast.AST) -> dict[str, tuple[str, str | None]]:
 def _methods() -> dict[str, tuple[str, ast.AST]]:
     """Methods of the driver's classes that actions call, which start no action of their own."""
     found: dict[str, tuple[str, ast.AST]] = {}
-    for module in ("ortc.variant_build", "ortc.sensitivity"):
+    for module in ("ortc.build.variant", "ortc.build.search.sensitivity"):
         for owner in tree(module).body:
             if isinstance(owner, ast.ClassDef):
                 for node in owner.body:
@@ -286,16 +303,18 @@ def test_every_module_that_an_action_uses_is_in_its_key() -> None:
 
 def test_what_an_action_uses_is_found() -> None:
     found = {kind: used(module, outer, action) for module, kind, outer, action in actions()}
-    assert {"ortc.candidate", "ortc.stages.verify"} <= found["verify"]
-    assert {"ortc.candidate", "ortc.stages.measure", "ortc.arrays"} <= found["measure"]
-    assert {"ortc.stages.calibrate", "ortc.stages.rewrite"} <= found["calibrate"]
-    assert {"ortc.stages.sensitivity", "ortc.stages.upcast", "ortc.worker"} <= found["sensitivity"]
+    assert {"ortc.bundle.assemble", "ortc.evaluation.accuracy"} <= found["verify"]
+    assert {"ortc.bundle.assemble", "ortc.evaluation.latency", "ortc.common.arrays"} <= found["measure"]
+    assert {"ortc.passes.quantization.calibration", "ortc.passes.rewrite"} <= found["calibrate"]
+    assert {"ortc.passes.quantization.mixed_graphs", "ortc.passes.upcast", "ortc.execution.worker"} <= found[
+        "sensitivity"
+    ]
 
 
 def test_the_whole_code_is_the_same_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel carries targets and templates inside the package, Python files among them."""
     before = modules()
-    package = Path(closure.__file__).parent
+    package = Path(code_closure.__file__).parent
     installed = tmp_path / "site" / "ortc"
     for file in package.rglob("*.py"):
         place = installed / file.relative_to(package)
@@ -303,5 +322,5 @@ def test_the_whole_code_is_the_same_in_a_wheel(tmp_path: Path, monkeypatch: pyte
         place.write_bytes(file.read_bytes())
     (installed / "_data" / "templates" / "runtime").mkdir(parents=True)
     (installed / "_data" / "templates" / "runtime" / "loader.py").write_text("")
-    monkeypatch.setattr(closure, "__file__", str(installed / "closure.py"))
+    monkeypatch.setattr(code_closure, "__file__", str(installed / "closure.py"))
     assert modules() == before

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from tests.support.bundles import runtime_module
 
-from ortc.arrays import Array
-from ortc.compare import compare, worst_cosine, worst_relative_error
+from ortc.common.arrays import Array
+from ortc.evaluation.compare import compare, worst_cosine, worst_relative_error
 
 loader: Any = runtime_module("loader")
 FLOATS = st.floats(-1e3, 1e3, width=32) | st.sampled_from([0.0, np.inf, -np.inf, np.nan, 1e-30, 1e30])

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ortc.arrays import read_shapes, write_arrays
-from ortc.confirm import confirmed
-from ortc.plan import InputPlan
-from ortc.stages.graph import Exported, OutputInfo
-from ortc.stages.verify import ReferenceCase
+from ortc.build.output_shapes import confirmed
+from ortc.common.arrays import read_shapes, write_arrays
+from ortc.evaluation.accuracy import ReferenceCase
+from ortc.passes.canonical import Exported, OutputInfo
+from ortc.plan.plan import InputPlan
 
 Dimension = str | int | None
 BATCHES = (1, 2, 4)

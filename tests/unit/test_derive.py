@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, ExportPlan
-from ortc.reference.derive import candidates
+from ortc.common.errors import StageError
+from ortc.frontend.reference.derive import candidates
+from ortc.plan.plan import AxisPlan, ExportPlan
 
 Shapes = dict[str, tuple[str | int, ...]]
 

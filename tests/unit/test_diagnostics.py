@@ -5,11 +5,20 @@ import re
 
 import pytest
 
-from ortc.diagnostics import Diagnostic, Related, in_order, quoted, render_text, summary, to_github, to_json
-from ortc.rules.checks import OPSET, UNUSED_AXIS
-from ortc.sarif import to_sarif
-from ortc.secrets import mask_secrets
-from ortc.source import SourceFile, Span
+from ortc.common.redaction import mask_secrets
+from ortc.spec.diagnostics.diagnostic import (
+    Diagnostic,
+    Related,
+    in_order,
+    quoted,
+    render_text,
+    summary,
+    to_github,
+    to_json,
+)
+from ortc.spec.diagnostics.rules.checks import OPSET, UNUSED_AXIS
+from ortc.spec.diagnostics.sarif import to_sarif
+from ortc.spec.diagnostics.source import SourceFile, Span
 
 
 def span(text: str, mark: str, *, name: str = "specs/bert.yaml", argument: int | None = None) -> Span:

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper
 from tests.support import bundles
 from tests.support.plans import manifest, target
 
-from ortc.bundle import (
+from ortc.build.progress import Progress
+from ortc.bundle.manifest import (
     DecisionInfo,
     ModelInfo,
     Promises,
@@ -22,17 +23,16 @@ from ortc.bundle import (
     session_file,
     to_json,
 )
+from ortc.bundle.publish import seal
+from ortc.common.errors import StageError, UsageError
 from ortc.diff.bundles import Bundle, operators, sections, sizes
 from ortc.diff.compare import NOT_RUN, SAME, compare_bundles
 from ortc.diff.latency import timings
 from ortc.diff.report import BundleDiff
 from ortc.diff.sides import Bundles, side
-from ortc.errors import StageError, UsageError
-from ortc.host import Host
-from ortc.progress import Progress
-from ortc.publish import seal
-from ortc.store import Store
-from ortc.target import GraphLevel
+from ortc.execution.action_cache import Store
+from ortc.execution.host import Host
+from ortc.spec.profile import GraphLevel
 
 MODEL = ModelInfo(
     file="model/model.onnx", bytes=3, opset=17, ir_version=10, domains={}, exporter="dynamo", exporter_reason=None

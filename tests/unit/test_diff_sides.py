@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from ortc.common.errors import UsageError
 from ortc.diff.sides import BundlePair, Bundles, SpecAt, SpecPair, side, sides
-from ortc.errors import UsageError
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from tests.support.plans import ROOT
 
-from ortc.arrays import read_arrays, write_arrays
+from ortc.common.arrays import read_arrays, write_arrays
+from ortc.common.errors import UsageError
 from ortc.diff.report import SpecDiff
 from ortc.diff.sides import SpecAt
 from ortc.diff.specs import compare_specs, load
-from ortc.errors import SpecError, UsageError
+from ortc.spec.diagnostics.errors import SpecError
 
 DIGITS = (ROOT / "specs" / "digits.yaml").read_text("utf-8")
 

@@ -12,15 +12,15 @@ from typing import NoReturn
 
 import pytest
 
-from ortc import disk
 from ortc.__main__ import run
-from ortc.blobs import Blobs
-from ortc.context import is_deterministic
-from ortc.disk import DiskFullError, full, is_full, room, says_full, temporary
-from ortc.errors import StageError
-from ortc.publish import Staging
-from ortc.store import Store
-from ortc.worker import Worker, WorkerError
+from ortc.build.context import is_deterministic
+from ortc.bundle.publish import Staging
+from ortc.common import disk
+from ortc.common.disk import DiskFullError, full, is_full, room, says_full, temporary
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Store
+from ortc.execution.blob_store import Blobs
+from ortc.execution.worker import Worker, WorkerError
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 

@@ -12,8 +12,8 @@ import onnxruntime as ort
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ortc.stages.embed import embeddings
-from ortc.stages.graph import write
+from ortc.passes.canonical import write
+from ortc.passes.embedding_fusion import embeddings
 
 SIZE, WORDS, LONGEST = 8, 11, 6
 RANDOM = np.random.default_rng(9)

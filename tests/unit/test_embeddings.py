@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ortc.embeddings import check_embeddings, pooled, spearman
-from ortc.errors import StageError
-from ortc.spec import Embeddings
+from ortc.common.errors import StageError
+from ortc.evaluation.embeddings import check_embeddings, pooled, spearman
+from ortc.spec.deployment import Embeddings
 
 Array = NDArray[np.float32]
 

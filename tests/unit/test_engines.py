@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from tests.support import bundles
 
-from ortc import versions
-from ortc.load import load_profile
+from ortc.spec import runtimes
+from ortc.spec.load import load_profile
 
 engines, loader = bundles.runtime_module("engines"), bundles.runtime_module("loader")
 MACHINE = ["NVIDIA L4 sm89", "driver580.65.06", "tensorrt101303", "onnxruntime1.31.1"]
@@ -231,7 +231,7 @@ def test_the_profile_keeps_engines_by_options_that_tensorrt_has() -> None:
     """Names and values, those that the loader writes among them, are in the table of the pinned onnxruntime."""
     profile = load_profile("server-gpu-tensorrt")
     (options,) = [p.options for p in profile.execution_providers if p.name == loader.TENSORRT]
-    known = versions.runtime(profile.runtime.package, profile.runtime.version).provider_options(loader.TENSORRT)
+    known = runtimes.runtime(profile.runtime.package, profile.runtime.version).provider_options(loader.TENSORRT)
     assert engines.wanted(options)
     for form in (options, engines.directed(options, Path("/e")), engines.directed(options, None)):
         assert form.keys() <= known.keys()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ortc.entrypoint import entrypoint_digest
-from ortc.errors import StageError
+from ortc.common.errors import StageError
+from ortc.inspection.entrypoint import entrypoint_digest
 
 FILES = {
     "nets/__init__.py": "",

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ortc import environment as module
-from ortc.environment import MARKER, environment, is_made
-from ortc.errors import StageError
+from ortc.common.errors import StageError
+from ortc.execution import runtime_environment as module
+from ortc.execution.runtime_environment import MARKER, environment, is_made
 
 
 @pytest.fixture

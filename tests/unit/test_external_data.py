@@ -14,12 +14,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.graphs import floats, model, node
 
-from ortc.errors import StageError
-from ortc.fetch import Fetched, fetch
-from ortc.plan import AxisPlan, ExportPlan
-from ortc.spec import ExportedProgramSource, OnnxSource
-from ortc.stages.import_onnx import import_onnx
-from ortc.store import Store
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Store
+from ortc.frontend.fetch import Fetched, fetch
+from ortc.frontend.import_onnx import import_onnx
+from ortc.plan.plan import AxisPlan, ExportPlan
+from ortc.spec.deployment import ExportedProgramSource, OnnxSource
 
 WEIGHTS = np.arange(4, dtype=np.float32).reshape(2, 2)
 LINEAR = {"x": ["batch", 2]}

@@ -12,10 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.errors import StageError
-from ortc.fetch import Fetched, fetch
-from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
-from ortc.store import Store
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Store
+from ortc.frontend.fetch import Fetched, fetch
+from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 REVISION = "0123456789012345678901234567890123456789"
 CONTENT = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"weights", "tokenizer.json": b"{}"}

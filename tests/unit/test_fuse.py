@@ -15,10 +15,10 @@ import onnxruntime as ort
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ortc.errors import NotApplicable
-from ortc.stages import fuse as stage
-from ortc.stages.fuse import _join_constants, fuse
-from ortc.stages.graph import write
+from ortc.common.errors import NotApplicable
+from ortc.passes import fusion as stage
+from ortc.passes.canonical import write
+from ortc.passes.fusion import _join_constants, fuse
 
 SIZE = 8
 RANDOM = np.random.default_rng(5)

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.reference.model import example_sizes
-from ortc.stages.graph import check_file, count_operators, name_dimensions, output_info, restore_inputs, strip
+from ortc.common.errors import StageError
+from ortc.frontend.reference.model import example_sizes
+from ortc.passes.canonical import check_file, count_operators, name_dimensions, output_info, restore_inputs, strip
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
 
 FLOAT = TensorProto.FLOAT
 

@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ortc.errors import NotApplicable
-from ortc.stages.graph import write
-from ortc.stages.half import FLOAT16, bfloat16, half, rounding, shorten
-from ortc.stages.rewrite import rewrite, rewrite_variant
-from ortc.stages.upcast import upcast
+from ortc.common.errors import NotApplicable
+from ortc.passes.canonical import write
+from ortc.passes.half_precision import FLOAT16, bfloat16, half, rounding, shorten
+from ortc.passes.rewrite import rewrite, rewrite_variant
+from ortc.passes.upcast import upcast
 
 SIZE = 16
 RANDOM = np.random.default_rng(3)

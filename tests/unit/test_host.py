@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ortc import host
-from ortc.host import Host
+from ortc.execution import host
+from ortc.execution.host import Host
 
 X86 = """\
 processor\t: 0

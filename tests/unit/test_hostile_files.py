@@ -14,19 +14,19 @@ from pydantic import ValidationError
 from tests.support.bundles import seal, write_json
 from tests.support.whole_bundles import HOST, add_measurement, manifest_of, whole_bundle
 
-from ortc.bundle import Manifest, SessionFile
-from ortc.emit import emit
-from ortc.errors import OrtcError, StageError, UsageError
-from ortc.fetch import _download
-from ortc.host import Host
-from ortc.intact import verified
-from ortc.packing import pack
-from ortc.publish import seal as publish_seal
+from ortc.bundle.delivery.manifests import emit
+from ortc.bundle.delivery.pack import pack
+from ortc.bundle.integrity import verified
+from ortc.bundle.manifest import Manifest, SessionFile
+from ortc.bundle.publish import seal as publish_seal
+from ortc.bundle.render import template_environment
+from ortc.common.errors import OrtcError, StageError, UsageError
+from ortc.common.redaction import find_secret, mask_secrets
+from ortc.execution.action_cache import Store
+from ortc.execution.host import Host
+from ortc.frontend.fetch import _download
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
 from ortc.registry.store import Registry
-from ortc.render import template_environment
-from ortc.secrets import find_secret, mask_secrets
-from ortc.store import Store
 
 PRIVATE = "hunter2-hunter2"
 
@@ -295,7 +295,7 @@ def test_mirrors_of_other_protocols_are_not_asked(url: str, tmp_path: Path) -> N
 
 
 def test_a_mirror_gives_no_more_than_a_file_of_its_kind_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ortc.fetch.MOST_OTHER", 3 * 2**20)
+    monkeypatch.setattr("ortc.frontend.fetch.MOST_OTHER", 3 * 2**20)
     for name, size in (("config.json", 4 * 2**20), ("ok.json", 2**20), ("model.safetensors", 4 * 2**20)):
         (tmp_path / name).write_bytes(b"0" * size)
     with pytest.raises(ValueError, match="it is larger than 3"):

@@ -7,9 +7,9 @@ from packaging.markers import Marker
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import parse_wheel_filename
 
-from ortc.image import architecture_of, wheel_tags
-from ortc.resources import data_dir
-from ortc.versions import extras, pins
+from ortc.bundle.dockerfile import architecture_of, wheel_tags
+from ortc.common.resources import data_dir
+from ortc.spec.runtimes import extras, pins
 
 SETS = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}

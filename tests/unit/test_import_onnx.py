@@ -11,14 +11,15 @@ import onnx.reference
 import pytest
 from tests.support.graphs import floats, model, node
 
-from ortc.checks import check_spec
-from ortc.errors import SpecError, StageError
-from ortc.inspection_onnx import inspect_onnx
-from ortc.onnx_header import Header, read_header
-from ortc.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.stages.graph import Conversion, Exported
-from ortc.stages.import_onnx import import_onnx
-from ortc.versions import ir_version_for_opset
+from ortc.common.errors import StageError
+from ortc.frontend.import_onnx import import_onnx
+from ortc.inspection.onnx_file import inspect_onnx
+from ortc.passes.canonical import Conversion, Exported
+from ortc.plan.checks import check_spec
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.onnx_header import Header, read_header
+from ortc.spec.runtimes import ir_version_for_opset
 
 SPEC = """\
 apiVersion: ortc/v1alpha1

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.examples import examples
 
-from ortc.errors import SpecError
-from ortc.inherit import inherited
-from ortc.load import load_spec
-from ortc.permissions import grant
-from ortc.spec import HuggingFaceSource
+from ortc.common.permissions import grant
+from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.inheritance import inherited
+from ortc.spec.load import load_spec
 
 BASE = """\
 apiVersion: ortc/v1alpha1

@@ -16,13 +16,14 @@ from tests.support.programs import FLOAT, LONG, archive, document
 from tests.support.programs import tensor as sizes_of
 
 from ortc.__main__ import run
-from ortc.checks import CheckedSpec, check_spec
-from ortc.draft import render, scalar, spec_name
-from ortc.errors import SpecError
-from ortc.inspection import InspectionError, inspect
-from ortc.parse import parse
-from ortc.source import SourceFile
-from ortc.spec import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.inspection.draft_spec import render, scalar, spec_name
+from ortc.inspection.findings import InspectionError
+from ortc.inspection.inspect_model import inspect
+from ortc.plan.checks import CheckedSpec, check_spec
+from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.source import SourceFile
+from ortc.spec.syntax.yaml_parser import parse
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789" * 4

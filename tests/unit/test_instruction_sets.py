@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tests.support.plans import target, variant
 
-from ortc import instruction_sets
-from ortc.arrays import write_arrays
-from ortc.host import Host
-from ortc.instruction_sets import AMD64, CASES, emulator, is_asked, missing_verdicts, some_cases
-from ortc.plan import VariantPlan
-from ortc.stages.verify import ReferenceCase
-from ortc.verdicts import failure_code, plain_gate
+from ortc.build import instruction_sets
+from ortc.build.instruction_sets import AMD64, CASES, emulator, is_asked, missing_verdicts, some_cases
+from ortc.common.arrays import write_arrays
+from ortc.evaluation.accuracy import ReferenceCase
+from ortc.evaluation.gates import failure_code, plain_gate
+from ortc.execution.host import Host
+from ortc.plan.plan import VariantPlan
 
 INT8 = variant("int8", "int8", quantization="int8-dynamic")
 

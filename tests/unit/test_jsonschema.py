@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 from tests.support.examples import examples
 
-from ortc.errors import SpecError
-from ortc.jsonschema import DRAFT, LANGUAGES, json_schema, schema_text
-from ortc.parse import parse
-from ortc.source import SourceFile
-from ortc.spec import Spec
-from ortc.validate import validate
+from ortc.spec.deployment import Spec
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.source import SourceFile
+from ortc.spec.json_schema import DRAFT, LANGUAGES, json_schema, schema_text
+from ortc.spec.syntax.validation import validate
+from ortc.spec.syntax.yaml_parser import parse
 
 ROOT = Path(__file__).parents[2]
 FILES = [("spec", path) for path in sorted((ROOT / "specs").glob("*.yaml"))] + [

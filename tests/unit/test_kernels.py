@@ -8,8 +8,8 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper
 
-from ortc.kernels import Kernel, Kernels, counted, kernels, own_operators
-from ortc.stages.placement import foresee
+from ortc.passes.kernel_tables import Kernel, Kernels, counted, kernels, own_operators
+from ortc.passes.placement import foresee
 
 CUDA = "CUDAExecutionProvider"
 

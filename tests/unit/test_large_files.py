@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ortc.checks import check_spec
-from ortc.diagnostics import render_text, to_json
-from ortc.errors import SpecError
-from ortc.read import MAX_BYTES, MAX_LINES
+from ortc.plan.checks import check_spec
+from ortc.spec.diagnostics.diagnostic import render_text, to_json
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.syntax.text import MAX_BYTES, MAX_LINES
 
 MOST_SECONDS = 6.0
 """Processor time on a machine that does other work, too; without the bounds some of these took 40 s."""

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from ortc.boundary import project_root
-from ortc.checks import check_spec
-from ortc.errors import SpecError
-from ortc.load import LoadedSpec, load_profile, load_spec, profile_files
-from ortc.spec import HuggingFaceSource
-from ortc.suggest import closest, joined, listed
+from ortc.common.suggest import closest, joined, listed
+from ortc.plan.checks import check_spec
+from ortc.spec.boundary import project_root
+from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.load import LoadedSpec, load_profile, load_spec, profile_files
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ortc.errors import StageError, UnmeasuredError
-from ortc.machine import _module, exclusive
-from ortc.report import BusyProcess, Load
+from ortc.common.errors import StageError, UnmeasuredError
+from ortc.evaluation.machine import _module, exclusive
+from ortc.evaluation.report import BusyProcess, Load
 
 machine: Any = _module()
 

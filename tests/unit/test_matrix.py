@@ -5,8 +5,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.matrix import MAX_COMBINATIONS, corners, shape_matrix, sizes, without_largest
-from ortc.plan import AxisPlan, Shape
+from ortc.plan.plan import AxisPlan, Shape
+from ortc.plan.shape_matrix import MAX_COMBINATIONS, corners, shape_matrix, sizes, without_largest
 
 
 @st.composite

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from ortc.host import Host
-from ortc.noise import (
+from ortc.evaluation.noise import (
     beside,
     bimodal,
     control_noise,
@@ -17,7 +16,8 @@ from ortc.noise import (
     race_noise,
     starts_noise,
 )
-from ortc.report import BusyProcess, Contender, Control, Load, Race, Starts
+from ortc.evaluation.report import BusyProcess, Contender, Control, Load, Race, Starts
+from ortc.execution.host import Host
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
 ROUNDS = 20

@@ -6,7 +6,7 @@ import pytest
 from tests.unit.test_select import BUDGETS, HOST, NOISE, judge, measured
 
 from ortc.cli.table import show
-from ortc.report import BuildReport, BusyProcess, Load, Numbers, TargetReport
+from ortc.evaluation.report import BuildReport, BusyProcess, Load, Numbers, TargetReport
 
 
 def shown(numbers: Numbers, capsys: pytest.CaptureFixture[str]) -> str:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.arrays import read_arrays, write_arrays
-from ortc.stages.calibrate import _write_observed
-from ortc.stages.observe import BINS, Histogram, main
-from ortc.stages.sites import observed
+from ortc.common.arrays import read_arrays, write_arrays
+from ortc.passes.quantization.calibration import _write_observed
+from ortc.passes.quantization.ort_observe import BINS, Histogram, main
+from ortc.passes.quantization.quantizable import observed
 
 Array = NDArray[Any]
 CHANNELS = 6

@@ -10,12 +10,12 @@ import pytest
 from onnx import TensorProto, helper
 from tests.support.graphs import model, node
 
-from ortc.errors import StageError
-from ortc.inspection import InspectionError
-from ortc.inspection_onnx import inspect_onnx
-from ortc.plan import AxisPlan, ExportPlan
-from ortc.stages.graph import Exported
-from ortc.stages.import_onnx import import_onnx
+from ortc.common.errors import StageError
+from ortc.frontend.import_onnx import import_onnx
+from ortc.inspection.findings import InspectionError
+from ortc.inspection.onnx_file import inspect_onnx
+from ortc.passes.canonical import Exported
+from ortc.plan.plan import AxisPlan, ExportPlan
 
 LINEAR = {"x": ["batch", 2]}
 ANSWER = {"y": ["batch", 2]}

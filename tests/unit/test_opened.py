@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ortc.errors import StageError
-from ortc.lock import LOCK_FILE, Ingredients, LockedSpec, check_locked, read_lock, write_lock
-from ortc.opened import INSTALLED, Opened, Recorder, latest, located, portable_name
-from ortc.store import Store
+from ortc.build.lock import LOCK_FILE, Ingredients, LockedSpec, check_locked, read_lock, write_lock
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Store
+from ortc.execution.files_opened import INSTALLED, Opened, Recorder, latest, located, portable_name
 
 
 def read(*places: Path) -> Opened:

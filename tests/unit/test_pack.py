@@ -15,8 +15,8 @@ from tests.support.bundles import runtime_module
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.__main__ import run
-from ortc.errors import StageError, UsageError
-from ortc.packing import pack
+from ortc.bundle.delivery.pack import pack
+from ortc.common.errors import StageError, UsageError
 
 DATA = Path(__file__).parents[1] / "data"
 NAME = "linear-1.0.0-cpu"

@@ -6,10 +6,10 @@ from contextlib import suppress
 
 import pytest
 
-from ortc.errors import SpecError
-from ortc.parse import MAX_DEPTH, parse, parse_value
-from ortc.read import decode
-from ortc.source import Document, Path, Scalar, SourceFile
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.source import Document, Path, Scalar, SourceFile
+from ortc.spec.syntax.text import decode
+from ortc.spec.syntax.yaml_parser import MAX_DEPTH, parse, parse_value
 
 
 def document(text: str) -> Document:

@@ -13,14 +13,15 @@ from pydantic import ValidationError
 from tests.support.examples import examples
 from tests.support.plans import ROOT, SPECS, manifest, plan, target
 
-from ortc.bundle import session_file
-from ortc.checks import check_spec
-from ortc.load import load_profile
-from ortc.plan import AxisPlan, ExportPlan, InputPlan, Plan, Search, TuningPlan, canonical, digest
-from ortc.render import render
-from ortc.resolve import engine_of, padded_axis, resolve, variants_for, why_not
-from ortc.target import GraphLevel, TargetProfile
-from ortc.versions import pins
+from ortc.bundle.manifest import session_file
+from ortc.bundle.render import render
+from ortc.common.values import canonical, digest
+from ortc.plan.checks import check_spec
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan, Plan, Search, TuningPlan
+from ortc.plan.resolve import engine_of, padded_axis, resolve, variants_for, why_not
+from ortc.spec.load import load_profile
+from ortc.spec.profile import GraphLevel, TargetProfile
+from ortc.spec.runtimes import pins
 
 BERT = ROOT / "specs" / "bert.yaml"
 

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 from tests.support.examples import examples
 from tests.support.plans import ROOT, SPECS, plan
 
-from ortc import pipeline
 from ortc.__main__ import run
-from ortc.checks import check_spec
-from ortc.checks.plan import check_plan
-from ortc.diagnostics import render_text
-from ortc.errors import SpecError
-from ortc.parse_json import MAX_NODES, parse_json
-from ortc.plan import Plan
-from ortc.read import PLAN
-from ortc.report import BuildReport
-from ortc.resolve import resolve
-from ortc.source import SourceFile
+from ortc.build import pipeline
+from ortc.evaluation.report import BuildReport
+from ortc.plan.checks import check_spec
+from ortc.plan.checks.plan import check_plan
+from ortc.plan.plan import Plan
+from ortc.plan.resolve import resolve
+from ortc.spec.diagnostics.diagnostic import render_text
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.source import SourceFile
+from ortc.spec.syntax.json_parser import MAX_NODES, parse_json
+from ortc.spec.syntax.text import PLAN
 
 BERT = ROOT / "specs" / "bert.yaml"
 DIGITS = ROOT / "specs" / "digits.yaml"
@@ -293,7 +293,7 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[Plan, P
     asked: list[tuple[Plan, Path]] = []
 
     def note(plan: Plan, root: Path, *_: Any, **__: Any) -> BuildReport:
-        from ortc.host import describe
+        from ortc.execution.host import describe
 
         asked.append((plan, root))
         return BuildReport(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ortc.processes import own_code, own_environment, own_module, script, standard_module, standard_script
+from ortc.execution.processes import own_code, own_environment, own_module, script, standard_module, standard_script
 
 COMPILER = Path(__file__).parents[2] / "compiler" / "ortc"
 STARTERS = {"processes.py", "environment.py"}
@@ -24,7 +24,7 @@ def sources() -> Iterator[tuple[Path, ast.Module]]:
 
 def test_every_python_process_ignores_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "/their/own", ""]))
-    assert own_module("ortc.making", "x") == [sys.executable, "-P", "-m", "ortc.making", "x"]
+    assert own_module("ortc.passes", "x") == [sys.executable, "-P", "-m", "ortc.passes", "x"]
     assert own_code("pass") == [sys.executable, "-P", "-c", "pass"]
     assert standard_module("venv", "x", python="/p")[:4] == ["/p", "-I", "-m", "venv"]
     assert script(Path("/p"), Path("/f.py"))[:2] == ["/p", "-I"]

@@ -13,14 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.environment_references import substitute
-from ortc.errors import SpecError, StageError
-from ortc.load import find_profile, load_spec
-from ortc.parse import parse
-from ortc.permissions import SETTINGS, grant, masked, may_read
-from ortc.project import module_file, resolve_entrypoint
-from ortc.source import SourceFile
-from ortc.spec import Spec
+from ortc.common.errors import StageError
+from ortc.common.permissions import SETTINGS, grant, masked, may_read
+from ortc.common.project import module_file, resolve_entrypoint
+from ortc.spec.deployment import Spec
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.source import SourceFile
+from ortc.spec.env_references import substitute
+from ortc.spec.load import find_profile, load_spec
+from ortc.spec.syntax.yaml_parser import parse
 
 COMPILER = Path(__file__).parents[2] / "compiler" / "ortc"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from ortc.digests import sha256_file
-from ortc.errors import StageError
-from ortc.prune import LEFT_BEHIND, entries, prune
-from ortc.store import Entry, Store
+from ortc.common.digests import sha256_file
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Entry, Store
+from ortc.execution.cache_pruning import LEFT_BEHIND, entries, prune
 
 NOW = time.time()
 OLD = NOW - 1000

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from tests.support.programs import archive, document, tensor, two_faced
 
-from ortc.errors import StageError
-from ortc.reference.pt2 import _is_arithmetic, checked_copy, refuse_code
+from ortc.common.errors import StageError
+from ortc.inspection.pt2_safety import _is_arithmetic, checked_copy, refuse_code
 
 
 @pytest.mark.parametrize(

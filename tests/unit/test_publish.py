@@ -12,12 +12,11 @@ import pytest
 from tests.support.bundles import runtime_module
 from tests.support.plans import manifest
 
-from ortc import publish
-from ortc.bundle import STAMP, Manifest
-from ortc.digests import sha256_file
-from ortc.errors import StageError
-from ortc.provenance import PROVENANCE
-from ortc.publish import Staging, is_intact, seal, stamp
+from ortc.bundle import publish
+from ortc.bundle.manifest import PROVENANCE, STAMP, Manifest
+from ortc.bundle.publish import Staging, is_intact, seal, stamp
+from ortc.common.digests import sha256_file
+from ortc.common.errors import StageError
 
 loader: Any = runtime_module("loader")
 

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.stages.blocks import BLOCK
-from ortc.stages.quantize import _main, name_nodes, narrowing, smooth
+from ortc.passes.quantization.data_free import _main, name_nodes, narrowing, smooth
+from ortc.passes.quantization.weight_only import BLOCK
 
 HIDDEN, WIDE = 8, 32
 Array = NDArray[np.float32]

@@ -5,10 +5,23 @@ from typing import Any
 
 import pytest
 
-from ortc.doctor import Cpus, Disk, Facts, Gpu, Hub, Package, RuntimeFacts, Tool, hub, libraries, memory_limit, packages
-from ortc.host import Host
-from ortc.load import load_profile, profile_files
-from ortc.readiness import Readiness, of_machine, of_target
+from ortc.build.doctor import (
+    Cpus,
+    Disk,
+    Facts,
+    Gpu,
+    Hub,
+    Package,
+    RuntimeFacts,
+    Tool,
+    hub,
+    libraries,
+    memory_limit,
+    packages,
+)
+from ortc.build.readiness import Readiness, of_machine, of_target
+from ortc.execution.host import Host
+from ortc.spec.load import load_profile, profile_files
 
 FINE = Facts(
     ortc="0.1.0",

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.reference.binding import bind
-from ortc.reference.custom import load_program
-from ortc.reference.model import Reference, finish
-from ortc.reference.outputs import flatten
-from ortc.spec import ExportedProgramSource
+from ortc.common.errors import StageError
+from ortc.frontend.reference.binding import bind
+from ortc.frontend.reference.custom import load_program
+from ortc.frontend.reference.model import Reference, finish
+from ortc.frontend.reference.outputs import flatten
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
+from ortc.spec.deployment import ExportedProgramSource
 
 A, B, C = (torch.full((2,), float(value)) for value in (1, 10, 100))
 EXPECTED = torch.full((2,), 8.0)

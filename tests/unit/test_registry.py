@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.support.whole_bundles import add_measurement, manifest_of, whole_bundle
 
-from ortc.errors import StageError, UsageError
+from ortc.common.errors import StageError, UsageError
 from ortc.registry import store as store_module
 from ortc.registry.collect import collect
 from ortc.registry.store import Registry

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ortc.__main__ import run
-from ortc.report import BuildReport
+from ortc.evaluation.report import BuildReport
 
 ROOT = Path(__file__).parents[2]
 BOTH = frozenset({"measure", "start"})
@@ -20,12 +20,12 @@ def built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[frozenset[str
     asked: list[frozenset[str]] = []
 
     def build(plan: Any, *_: Any, remeasured: frozenset[str]) -> BuildReport:
-        from ortc.host import describe
+        from ortc.execution.host import describe
 
         asked.append(remeasured)
         return BuildReport(name=plan.name, version=plan.version, plan_sha256=plan.digest(), host=describe())
 
-    monkeypatch.setattr("ortc.pipeline.build", build)
+    monkeypatch.setattr("ortc.build.pipeline.build", build)
     monkeypatch.setenv("ORTC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.chdir(ROOT)
     return asked

@@ -15,9 +15,9 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
-from ortc import remote as remote_module
-from ortc.remote import RemoteCache
-from ortc.store import Store
+from ortc.execution import remote_cache as remote_module
+from ortc.execution.action_cache import Store
+from ortc.execution.remote_cache import RemoteCache
 
 INPUTS = {"opset": 17}
 FILES = {"model.onnx": b"graph", "model.onnx.data": b"w" * 100_000, "deep/file": b"graph"}
@@ -206,7 +206,7 @@ def test_a_damaged_record_is_never_used_and_then_mended(
 @pytest.mark.parametrize("path", ["../../outside", "/outside", "a/../../outside", ""])
 def test_a_record_cannot_lead_out_of_its_directory(machine: Machine, url: str, path: str) -> None:
     """Not even one whose digests are right."""
-    from ortc.plan import digest
+    from ortc.common.values import digest
 
     contents(machine(url), export)
     system, root = fsspec.core.url_to_fs(url)

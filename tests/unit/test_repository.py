@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from ortc.errors import StageError
-from ortc.fetch import Fetched, fetch
-from ortc.model_files import loaded_files
-from ortc.plan import AccuracyPlan
-from ortc.repository import code, of_directories, parts, weight_files
-from ortc.spec import HuggingFaceSource, SamplesFunction
-from ortc.store import Store
+from ortc.common.errors import StageError
+from ortc.execution.action_cache import Store
+from ortc.frontend.fetch import Fetched, fetch
+from ortc.inspection.model_files import loaded_files
+from ortc.inspection.repository import code, of_directories, parts, weight_files
+from ortc.plan.plan import AccuracyPlan
+from ortc.spec.deployment import HuggingFaceSource, SamplesFunction
 
 Files = dict[str, Any]
 PLAIN: Files = {"config.json": {"model_type": "bert"}, "model.safetensors": b"w", "tokenizer.json": {}}
@@ -157,7 +157,7 @@ def test_a_seeded_architecture_has_no_weights_to_lose(tmp_path: Path) -> None:
 
 
 def test_listed_files_say_which_weights_are_the_model(tmp_path: Path) -> None:
-    from ortc.digests import sha256_file
+    from ortc.common.digests import sha256_file
 
     place = put(tmp_path / "model", {**PLAIN, "other.safetensors": b"o"})
     files = {name: sha256_file(place / name) for name in PLAIN}
@@ -167,7 +167,7 @@ def test_listed_files_say_which_weights_are_the_model(tmp_path: Path) -> None:
 
 
 def test_a_pinned_adapter_is_neither_loaded_nor_listed(tmp_path: Path) -> None:
-    from ortc.digests import sha256_file
+    from ortc.common.digests import sha256_file
 
     adapter = {"adapter_config.json": {"peft_type": "LORA"}, "adapter_model.safetensors": b"a"}
     place = put(tmp_path / "model", {**PLAIN, **adapter})
@@ -185,7 +185,7 @@ def test_a_pinned_adapter_is_neither_loaded_nor_listed(tmp_path: Path) -> None:
 
 
 def test_mirrors_are_looked_into(tmp_path: Path) -> None:
-    from ortc.digests import sha256_file
+    from ortc.common.digests import sha256_file
 
     place = put(tmp_path / "mirror", {**PLAIN, **SENTENCES})
     files = {name: sha256_file(place / name) for name in PLAIN}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ortc import resources
+from ortc.common import resources
 
 ROOT = Path(__file__).parents[2]
 

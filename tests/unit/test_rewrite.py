@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ortc.stages.gelu import gelu
-from ortc.stages.rewrite import MOST_MERGED, merge_projections, rewrite
+from ortc.passes.gelu import gelu
+from ortc.passes.rewrite import MOST_MERGED, merge_projections, rewrite
 
 SIZE = 8
 X = np.random.default_rng(0).standard_normal((3, 5, SIZE)).astype(np.float32)

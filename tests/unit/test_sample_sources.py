@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ortc.errors import StageError
-from ortc.image_files import image_files
-from ortc.plan import AxisPlan, InputPlan
-from ortc.sample_images import MAX_IMAGES, load_images
-from ortc.sample_sources import MAX_GIVEN, load_samples, samples_digest, samples_key
-from ortc.samples import InputFactory
-from ortc.spec import SamplesFunction
+from ortc.common.errors import StageError
+from ortc.frontend.samples.images import MAX_IMAGES, load_images
+from ortc.frontend.samples.inputs import InputFactory
+from ortc.frontend.samples.sources import MAX_GIVEN, load_samples, samples_digest, samples_key
+from ortc.inspection.image_files import image_files
+from ortc.plan.plan import AxisPlan, InputPlan
+from ortc.spec.deployment import SamplesFunction
 
 BATCH = AxisPlan(name="batch", min=1, typical=1, max=16)
 GREY = InputPlan(name="image", dtype="float32", shape=("batch", 1, 2, 4), range=(-1, 1))

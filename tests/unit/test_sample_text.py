@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from ortc.embeddings import pooled
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
-from ortc.sample_sources import read_samples
-from ortc.sample_text import Frame, Padding
-from ortc.samples import MASK, InputFactory
-from ortc.spec import Embeddings
+from ortc.common.errors import StageError
+from ortc.evaluation.embeddings import pooled
+from ortc.frontend.samples.inputs import MASK, InputFactory
+from ortc.frontend.samples.sources import read_samples
+from ortc.frontend.samples.texts import Frame, Padding
+from ortc.plan.plan import AxisPlan, CasePlan, InputPlan, Shape
+from ortc.spec.deployment import Embeddings
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>", "<s>", "a", "b", "c", "d", "e"]
 IDS = {word: index for index, word in enumerate(WORDS)}

@@ -9,13 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.arrays import Array, write_arrays
-from ortc.errors import StageError
-from ortc.matrix import shape_matrix
-from ortc.plan import AxisPlan, CasePlan, InputPlan, Shape
-from ortc.sample_sources import read_samples
-from ortc.sample_text import Frame, Padding
-from ortc.samples import (
+from ortc.common.arrays import Array, write_arrays
+from ortc.common.errors import StageError
+from ortc.frontend.samples.inputs import (
     BATCH,
     CALIBRATION_SAMPLES,
     MASK,
@@ -26,6 +22,10 @@ from ortc.samples import (
     Samples,
     synthetic,
 )
+from ortc.frontend.samples.sources import read_samples
+from ortc.frontend.samples.texts import Frame, Padding
+from ortc.plan.plan import AxisPlan, CasePlan, InputPlan, Shape
+from ortc.plan.shape_matrix import shape_matrix
 
 BATCH_AXIS = AxisPlan(name="batch", min=1, typical=1, max=16)
 SEQUENCE = AxisPlan(name="sequence", min=1, typical=8, max=32)

@@ -8,11 +8,11 @@ import pytest
 from jsonschema import Draft4Validator
 
 from ortc.__main__ import run
-from ortc.diagnostics import Diagnostic, Related
-from ortc.rules import CATALOGUE
-from ortc.rules.checks import OPSET, UNUSED_AXIS
-from ortc.sarif import to_sarif
-from ortc.source import SourceFile, Span
+from ortc.spec.diagnostics.diagnostic import Diagnostic, Related
+from ortc.spec.diagnostics.rules import CATALOGUE
+from ortc.spec.diagnostics.rules.checks import OPSET, UNUSED_AXIS
+from ortc.spec.diagnostics.sarif import to_sarif
+from ortc.spec.diagnostics.source import SourceFile, Span
 
 ROOT = Path(__file__).parents[2]
 VALIDATOR = Draft4Validator(json.loads((ROOT / "tests/data/sarif-2.1.0-rtm.4.json").read_text("utf-8")))

@@ -14,13 +14,13 @@ from in_toto_attestation.v1.statement import Statement
 from in_toto_attestation.v1.statement_pb2 import Statement as Message
 from tests.support.whole_bundles import HOST, whole_bundle
 
-from ortc.bundle import Manifest
-from ortc.intact import own_files
-from ortc.provenance import BUILD_TYPE, PROVENANCE, provenance
-from ortc.report import Numbers, Verdict
-from ortc.sbom import MODEL_REF, SBOM, performance, sbom
-from ortc.statistics import Interval
-from ortc.versions import pins
+from ortc.bundle.integrity import own_files
+from ortc.bundle.manifest import PROVENANCE, Manifest
+from ortc.bundle.supply_chain.provenance import BUILD_TYPE, provenance
+from ortc.bundle.supply_chain.sbom import MODEL_REF, SBOM, performance, sbom
+from ortc.common.statistics import Interval
+from ortc.evaluation.report import Numbers, Verdict
+from ortc.spec.runtimes import pins
 
 PACKAGES = pins("onnxruntime").packages(("linux/amd64",))
 NUMBERS = Numbers(

@@ -9,11 +9,8 @@ from dataclasses import replace
 import pytest
 from tests.support.plans import target, variant
 
-from ortc.candidate import Made
-from ortc.choice import MUST_PAY, SETTLING_ROUNDS, Chooser, Ranking, is_simpler, name_of, pays
-from ortc.host import Host
-from ortc.report import Contender, Race, Verdict
-from ortc.search import (
+from ortc.build.search.choice import MUST_PAY, SETTLING_ROUNDS, Chooser, Ranking, is_simpler, name_of, pays
+from ortc.build.search.ranking import (
     FIRST_ROUNDS,
     KEPT,
     SECOND_ROUNDS,
@@ -25,8 +22,11 @@ from ortc.search import (
     reason_of,
     survivors,
 )
-from ortc.stages.variant_graph import VariantGraph
-from ortc.target_bundle import Tried
+from ortc.build.target_result import Tried
+from ortc.bundle.assemble import Made
+from ortc.evaluation.report import Contender, Race, Verdict
+from ortc.execution.host import Host
+from ortc.passes.variant_graph import VariantGraph
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
 

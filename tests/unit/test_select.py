@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from tests.support.plans import target
 
-from ortc.host import Host
-from ortc.plan import Shape
-from ortc.report import Contender, Control, Numbers, Race, Starts, Verdict
-from ortc.stages.measure import REFERENCE, ROUNDS, RUNS, numbers
-from ortc.stages.select import judge_upper, start_verdict, time_verdicts, under_noise
-from ortc.statistics import Interval
+from ortc.common.statistics import Interval
+from ortc.evaluation.latency import REFERENCE, ROUNDS, RUNS, numbers
+from ortc.evaluation.report import Contender, Control, Numbers, Race, Starts, Verdict
+from ortc.evaluation.time_gates import judge_upper, start_verdict, time_verdicts, under_noise
+from ortc.execution.host import Host
+from ortc.plan.plan import Shape
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
 AT = Shape(sizes=(("batch", 1),))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.support import plans
 
-from ortc.report import Verdict
-from ortc.sensitivity import Ladder, NodeError, Step, _search
-from ortc.stages.sensitivity import Mix, Node, layers
+from ortc.build.search.sensitivity import Ladder, NodeError, Step, _search
+from ortc.evaluation.report import Verdict
+from ortc.passes.quantization.mixed_graphs import Mix, Node, layers
 
 BLOCK = ((384, 384), (384, 384), (384, 1536), (1536, 384))
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from ortc.stages.shapes import shape_nodes
+from ortc.passes.shape_arithmetic import shape_nodes
 
 INT, FLOAT = TensorProto.INT64, TensorProto.FLOAT
 

@@ -16,8 +16,8 @@ from tests.support.examples import examples
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.__main__ import run
-from ortc.errors import OrtcError, StageError, UsageError
-from ortc.signing import BUNDLE_SIGNATURE, PASSWORD, SignatureError, sign, verify
+from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, PASSWORD, SignatureError, sign, verify
+from ortc.common.errors import OrtcError, StageError, UsageError
 
 Keys = tuple[Path, Path]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ortc.arrays import Array
-from ortc.stages.calibrate import Range
-from ortc.stages.editor import round_channels
-from ortc.stages.smoothing import factors_of, noise
+from ortc.common.arrays import Array
+from ortc.passes.quantization.calibration import Range
+from ortc.passes.quantization.editor import round_channels
+from ortc.passes.quantization.smoothquant import factors_of, noise
 
 RANDOM = np.random.default_rng(7)
 CHANNELS, OUTPUTS = 64, 48

@@ -9,17 +9,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.examples import examples
 
-from ortc.checks import load_profiles, run_checks
-from ortc.diagnostics import Diagnostic, render_text, to_github, to_json
-from ortc.errors import SpecError
-from ortc.load import from_document
-from ortc.parse import parse
-from ortc.read import decode
-from ortc.sarif import to_sarif
-from ortc.shape import fields
-from ortc.spec import Export, HuggingFaceSource, Spec, Target, Teacher
-from ortc.target import TargetProfile
-from ortc.validate import validate
+from ortc.plan.checks import load_profiles, run_checks
+from ortc.spec.deployment import Export, HuggingFaceSource, Spec, Target, Teacher
+from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, to_github, to_json
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.sarif import to_sarif
+from ortc.spec.load import from_document
+from ortc.spec.profile import TargetProfile
+from ortc.spec.syntax.schema_walk import fields
+from ortc.spec.syntax.text import decode
+from ortc.spec.syntax.validation import validate
+from ortc.spec.syntax.yaml_parser import parse
 
 ROOT = Path(__file__).parents[2]
 SPECS = [path.read_text("utf-8") for path in sorted((ROOT / "specs").glob("*.yaml"))]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc import spread
-from ortc.spread import MIN_RANKED, OutputError, Spread, Spreads
+from ortc.evaluation import spread
+from ortc.evaluation.spread import MIN_RANKED, OutputError, Spread, Spreads
 
 RANDOM = np.random.default_rng(7)
 

@@ -16,12 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from ortc.errors import NotApplicable
-from ortc.stages.calibrate import Range, Ranges
-from ortc.stages.editor import round_channels
-from ortc.stages.qdq import emit
-from ortc.stages.sites import observed
-from ortc.target import Smoothing
+from ortc.common.errors import NotApplicable
+from ortc.passes.quantization.calibration import Range, Ranges
+from ortc.passes.quantization.editor import round_channels
+from ortc.passes.quantization.qdq import emit
+from ortc.passes.quantization.quantizable import observed
+from ortc.spec.profile import Smoothing
 
 SIZE = 16
 Array = NDArray[Any]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.statistics import median, percentile, ratio_of_rounds
+from ortc.common.statistics import median, percentile, ratio_of_rounds
 
 SHARES = {0.5: Fraction(1, 2), 0.9: Fraction(9, 10), 0.99: Fraction(99, 100)}
 TAIL = Fraction(25, 1000)

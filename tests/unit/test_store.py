@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from ortc.digests import sha256_file, templates_digest
-from ortc.errors import StageError
-from ortc.remote import RemoteCache
-from ortc.store import Entry, Store, cache_root
+from ortc.common.digests import sha256_file, templates_digest
+from ortc.common.errors import StageError
+from ortc.common.resources import cache_root
+from ortc.execution.action_cache import Entry, Store
+from ortc.execution.remote_cache import RemoteCache
 
 
 @pytest.fixture
@@ -319,7 +320,7 @@ def test_place_of_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 def test_digests_of_what_bundles_carry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "runtime").mkdir()
     (tmp_path / "Dockerfile.j2").write_text("1")
-    monkeypatch.setattr("ortc.resources.templates_dir", lambda: tmp_path)
+    monkeypatch.setattr("ortc.common.resources.templates_dir", lambda: tmp_path)
     before = templates_digest()
     (tmp_path / "Dockerfile.j2").write_text("2")
     after = templates_digest()

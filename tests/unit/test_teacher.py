@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from ortc.compare import Difference
-from ortc.report import CaseResult, Check, Verdict
-from ortc.spec import Teacher
-from ortc.teacher import teacher_verdicts
-from ortc.verdicts import ACCURACY_GATES, EXIT_ACCURACY, failure_code
+from ortc.build.distillation import teacher_verdicts
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.gates import ACCURACY_GATES, EXIT_ACCURACY, failure_code
+from ortc.evaluation.report import CaseResult, Check, Verdict
+from ortc.spec.deployment import Teacher
 
 MODEL = {"source": "huggingface", "path": "teacher"}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from tests.support.plans import target
 
-from ortc.errors import StageError
-from ortc.load import load_profile
-from ortc.plan import AxisPlan, InputPlan, ProviderPlan, SessionPlan
-from ortc.tensorrt import TENSORRT, with_profiles
-from ortc.versions import runtime
+from ortc.bundle.tensorrt_profiles import TENSORRT, with_profiles
+from ortc.common.errors import StageError
+from ortc.plan.plan import AxisPlan, InputPlan, ProviderPlan, SessionPlan
+from ortc.spec.load import load_profile
+from ortc.spec.runtimes import runtime
 
 AXES = (
     AxisPlan(name="batch", min=1, typical=4, max=16),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ortc.stages import turns
-from ortc.stages.turns import KEPT_RUNS, TURN_SECONDS, Turn, counted_runs, joined, take_turns, thinned, turn_seconds
-from ortc.worker import Timed, Worker
+from ortc.evaluation import turns
+from ortc.evaluation.turns import KEPT_RUNS, TURN_SECONDS, Turn, counted_runs, joined, take_turns, thinned, turn_seconds
+from ortc.execution.worker import Timed, Worker
 
 NO_INPUTS = Path("inputs.npz")
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.units import QuantityError, format_bytes, format_seconds, parse_duration, parse_size
+from ortc.common.units import QuantityError, format_bytes, format_seconds, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from tests.support.plans import target
 
-from ortc.host import Host
-from ortc.variant_build import VariantBuilder
+from ortc.build.variant import VariantBuilder
+from ortc.execution.host import Host
 
 
 def builder(platform: str) -> VariantBuilder:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.report import Verdict
-from ortc.verdicts import against, describe, failure_code, parity
+from ortc.evaluation.gates import against, describe, failure_code, parity
+from ortc.evaluation.report import Verdict
 
 
 @pytest.mark.parametrize(

@@ -8,26 +8,20 @@ import numpy as np
 import pytest
 from tests.support.plans import accuracy, target, variant
 
-from ortc.accuracy import accuracy_verdicts, worst_case
-from ortc.arrays import Arrays, write_arrays
-from ortc.compare import Difference, compare
-from ortc.errors import StageError
-from ortc.plan import AxisPlan, InputPlan
-from ortc.report import CaseResult, Check, Verdict
-from ortc.samples import InputFactory, Samples
-from ortc.spec import Metric
-from ortc.spread import Spreads
-from ortc.stages import verify
-from ortc.stages.variant_graph import VariantGraph
-from ortc.stages.verify import (
-    ReferenceCase,
-    budget_verdicts,
-    is_invariant,
-    size_verdicts,
-    weight_verdicts,
-)
-from ortc.verdicts import describe
-from ortc.versions import pins
+from ortc.common.arrays import Arrays, write_arrays
+from ortc.common.errors import StageError
+from ortc.evaluation import accuracy as verify
+from ortc.evaluation.accuracy import ReferenceCase, budget_verdicts, is_invariant, size_verdicts, weight_verdicts
+from ortc.evaluation.accuracy_gates import accuracy_verdicts, worst_case
+from ortc.evaluation.compare import Difference, compare
+from ortc.evaluation.gates import describe
+from ortc.evaluation.report import CaseResult, Check, Verdict
+from ortc.evaluation.spread import Spreads
+from ortc.frontend.samples.inputs import InputFactory, Samples
+from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.plan import AxisPlan, InputPlan
+from ortc.spec.deployment import Metric
+from ortc.spec.runtimes import pins
 
 
 def difference(**changes: Any) -> Difference:

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.programs import archive, document
 
-from ortc.checks import check_spec
-from ortc.errors import SpecError
-from ortc.program import ProgramError, read_program
-from ortc.target import Variant
-from ortc.weights import least_bytes
-from ortc.weights.graph import MAX_GRAPH, graph_weights, without_weights
-from ortc.weights.model import Found, Weights
-from ortc.weights.program import program_weights
-from ortc.weights.safetensors import file_weights, index_weights
+from ortc.inspection.pt2_archive import ProgramError, read_program
+from ortc.inspection.weights import least_bytes
+from ortc.inspection.weights.graph import MAX_GRAPH, graph_weights, without_weights
+from ortc.inspection.weights.model import Found, Weights
+from ortc.inspection.weights.program import program_weights
+from ortc.inspection.weights.safetensors import file_weights, index_weights
+from ortc.plan.checks import check_spec
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.profile import Variant
 
 FP32 = Variant(name="fp32", precision="fp32")
 FP16 = Variant(name="fp16", precision="fp16")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ortc.workplace import workplace
+from ortc.execution.work_directory import workplace
 
 
 def test_it_is_empty_and_gone_afterwards(tmp_path: Path) -> None:

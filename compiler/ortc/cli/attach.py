@@ -9,8 +9,8 @@ from pathlib import Path
 import rich_click as click
 
 from ortc.cli.verify import show
-from ortc.errors import AccuracyError, BudgetError, UnmeasuredError
-from ortc.units import format_bytes
+from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
+from ortc.common.units import format_bytes
 
 
 @click.command
@@ -25,8 +25,8 @@ def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
 
     Exits with 5 when golden answers were wrong there, 6 when a budget is broken, 7 when the samples cannot tell.
     """
-    from ortc.attach import SELF_TEST
-    from ortc.attach import attach as run
+    from ortc.bundle.attach import SELF_TEST
+    from ortc.bundle.attach import attach as run
 
     done = run(bundle, measurement)
     if as_json:

@@ -21,12 +21,12 @@ from ortc.cli.options import (
 )
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.verify import exit_code, note
-from ortc.units import format_bytes, format_seconds
+from ortc.common.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from ortc.benchmark import AtBatch, Benchmark, Row
-    from ortc.plan import Search
-    from ortc.statistics import Interval
+    from ortc.build.benchmark import AtBatch, Benchmark, Row
+    from ortc.common.statistics import Interval
+    from ortc.plan.plan import Search
 
 _NOTHING = "-"
 _OF_SPECS = ("targets", "output", "overrides", "search", "variant", "batches", "remeasured")
@@ -90,9 +90,10 @@ def bench(
         return _bench_bundle(what, as_json, measurement)
     if measurement is not None:
         raise click.UsageError(f"--measurement is for bundles; {what} is a file, so it is taken for a spec")
-    from ortc.benchmark import benchmark
+    from ortc.build.benchmark import benchmark
     from ortc.cli.progress import ConsoleProgress
-    from ortc.store import Store, cache_root
+    from ortc.common.resources import cache_root
+    from ortc.execution.action_cache import Store
 
     plan, root = prepare(what, overrides, targets, search=search, variant=variant)
     progress = ConsoleProgress(str(what))
@@ -110,7 +111,7 @@ def bench(
 def show(found: Benchmark) -> None:
     """Print one table a batch size."""
     from ortc.cli.table import console, noisy
-    from ortc.noise import beside
+    from ortc.evaluation.noise import beside
 
     out = console()
     versions = ", ".join(
@@ -170,10 +171,11 @@ def _ratio(speedup: Interval) -> str:
 
 
 def _bench_bundle(bundle: Path, as_json: bool, measurement: Path | None) -> int:
+    from ortc.bundle.verify import reverify
     from ortc.cli.table import noisy
-    from ortc.noise import beside
-    from ortc.reverify import reverify
-    from ortc.store import Store, cache_root
+    from ortc.common.resources import cache_root
+    from ortc.evaluation.noise import beside
+    from ortc.execution.action_cache import Store
 
     found = reverify(bundle, Store(cache_root()), measurement=measurement, say=note)
     if as_json:

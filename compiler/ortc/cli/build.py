@@ -23,17 +23,17 @@ from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
-from ortc.errors import OrtcError, StageError
-from ortc.secrets import mask_secrets
+from ortc.common.errors import OrtcError, StageError
+from ortc.common.redaction import mask_secrets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ortc.context import Context
-    from ortc.emit import Kind
-    from ortc.plan import Plan, Search
+    from ortc.build.context import Context
+    from ortc.bundle.delivery.manifests import Kind
+    from ortc.evaluation.report import BuildReport
+    from ortc.plan.plan import Plan, Search
     from ortc.registry.store import Added
-    from ortc.report import BuildReport
 
 
 @click.command(cls=RemeasuringCommand)
@@ -90,7 +90,7 @@ def build(
     A bundle appears only when every promise of its spec was kept. Exit codes: 3 the spec is invalid, 4 a stage failed,
     5 accuracy, 6 a budget, 7 something could not be measured here.
     """
-    from ortc.pipeline import build as run
+    from ortc.build.pipeline import build as run
 
     if plan_file is not None:
         said = {
@@ -178,7 +178,7 @@ def deploy(bundles: list[Path], kinds: tuple[Kind, ...], image: str) -> list[Pat
     """
     if not kinds:
         return []
-    from ortc.emit import emit
+    from ortc.bundle.delivery.manifests import emit
 
     return [path for bundle in bundles for path in emit(bundle, kinds, image=image)]
 
@@ -189,7 +189,7 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
     Raises:
         StageError: there is no lock for the spec, or the plan is another one.
     """
-    from ortc.lock import LOCK_FILE, check_locked, lock_path, read_lock, restrict
+    from ortc.build.lock import LOCK_FILE, check_locked, lock_path, read_lock, restrict
 
     entry = read_lock(lock_path(spec)).specs.get(plan.name)
     if entry is None:
@@ -201,8 +201,8 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
 
 def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildReport:
     """The report of a build that ended before any target could be judged."""
-    from ortc.host import describe
-    from ortc.report import BuildReport
+    from ortc.evaluation.report import BuildReport
+    from ortc.execution.host import describe
 
     lines = [error.message, *error.details, *([f"help: {error.help}"] if error.help else [])]
     return BuildReport(

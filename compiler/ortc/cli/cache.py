@@ -8,7 +8,7 @@ import time
 
 import rich_click as click
 
-from ortc.units import format_bytes, parse_duration
+from ortc.common.units import format_bytes, parse_duration
 
 DAYS = 86400
 
@@ -22,8 +22,8 @@ def cache() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print the entries as JSON.")
 def list_entries(as_json: bool) -> int:
     """List what is kept, with sizes and times of last use."""
-    from ortc.prune import entries
-    from ortc.store import cache_root
+    from ortc.common.resources import cache_root
+    from ortc.execution.cache_pruning import entries
 
     root = cache_root()
     found = sorted(entries(root), key=lambda entry: (entry.kind, -entry.bytes))
@@ -67,8 +67,9 @@ def age(context: click.Context, parameter: click.Parameter, value: str | None) -
 @click.option("--dry-run", is_flag=True, help="Only tell what would go.")
 def prune_entries(older_than: float | None, everything: bool, dry_run: bool) -> int:
     """Drop entries by age; not while a build is running."""
-    from ortc.prune import prune
-    from ortc.store import Store, cache_root
+    from ortc.common.resources import cache_root
+    from ortc.execution.action_cache import Store
+    from ortc.execution.cache_pruning import prune
 
     if (older_than is None) == (not everything):
         raise click.UsageError("give either --older-than AGE or --all")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 if TYPE_CHECKING:
-    from ortc.store import Store
+    from ortc.execution.action_cache import Store
 
 cache_url = click.option(
     "--cache-url",
@@ -24,8 +24,9 @@ def open_store(url: str | None) -> Store:
     Raises:
         BadParameter: fsspec knows no such place.
     """
-    from ortc.remote import RemoteCache
-    from ortc.store import Store, cache_root
+    from ortc.common.resources import cache_root
+    from ortc.execution.action_cache import Store
+    from ortc.execution.remote_cache import RemoteCache
 
     try:
         remote = RemoteCache(url) if url else None

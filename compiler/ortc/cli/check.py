@@ -5,13 +5,13 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.checks import check_spec
 from ortc.cli.options import set_option, trust_options
 from ortc.cli.report import use_color, write
 from ortc.cli.streams import write_raw
-from ortc.diagnostics import Diagnostic, render_text, summary, to_github, to_json
-from ortc.errors import SpecError
-from ortc.excerpt import printable
+from ortc.plan.checks import check_spec
+from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, summary, to_github, to_json
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.excerpt import printable
 
 
 @click.command
@@ -37,7 +37,7 @@ def check(specs: tuple[Path, ...], output_format: str, overrides: tuple[str, ...
     elif output_format == "github":
         write_raw(to_github(every))
     elif output_format == "sarif":
-        from ortc.sarif import to_sarif
+        from ortc.spec.diagnostics.sarif import to_sarif
 
         sys.stdout.write(to_sarif(every))
     else:

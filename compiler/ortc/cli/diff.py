@@ -11,8 +11,8 @@ import rich_click as click
 
 from ortc.cli.options import target_option, trust_options
 from ortc.cli.report import use_color, write
-from ortc.errors import StageError, UnmeasuredError
-from ortc.secrets import mask_secrets
+from ortc.common.errors import StageError, UnmeasuredError
+from ortc.common.redaction import mask_secrets
 
 if TYPE_CHECKING:
     from ortc.diff.report import BundleDiff, SpecDiff
@@ -65,8 +65,9 @@ def _bundles(
     pair: BundlePair, targets: tuple[str, ...], *, run: bool, measure: bool, as_markdown: bool, as_json: bool
 ) -> int:
     from ortc.cli.progress import ConsoleProgress
+    from ortc.common.resources import cache_root
     from ortc.diff.compare import compare_bundles
-    from ortc.store import Store, cache_root
+    from ortc.execution.action_cache import Store
 
     progress = ConsoleProgress(f"{pair.before.label} and {pair.after.label}")
     try:
@@ -99,8 +100,8 @@ def exit_code(found: BundleDiff) -> int:
 def _specs(pair: SpecPair, targets: tuple[str, ...], *, as_markdown: bool, as_json: bool) -> int:
     from contextlib import ExitStack
 
-    from ortc.diagnostics import render_text
     from ortc.diff.specs import compare_specs, load
+    from ortc.spec.diagnostics.diagnostic import render_text
 
     with ExitStack() as stack:
         loaded = [load(side, stack, targets) for side in (pair.before, pair.after)]

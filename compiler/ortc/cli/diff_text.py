@@ -12,7 +12,7 @@ from rich.text import Text
 from ortc.diff import wording
 from ortc.diff.report import BundleDiff, Section, SpecDiff, TargetDiff
 from ortc.diff.wording import count
-from ortc.excerpt import printable
+from ortc.spec.diagnostics.excerpt import printable
 
 _WIDTH = 160
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import rich_click as click
 
-from ortc.boundary import project_root
-from ortc.doctor import Facts, collect
-from ortc.errors import UnmeasuredError
-from ortc.load import load_profile, profile_files
-from ortc.readiness import Problem, Readiness, of_machine, of_target
-from ortc.units import format_bytes
+from ortc.build.doctor import Facts, collect
+from ortc.build.readiness import Problem, Readiness, of_machine, of_target
+from ortc.common.errors import UnmeasuredError
+from ortc.common.units import format_bytes
+from ortc.spec.boundary import project_root
+from ortc.spec.load import load_profile, profile_files
 
 
 @click.command

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 if TYPE_CHECKING:
-    from ortc.emit import Kind
+    from ortc.bundle.delivery.manifests import Kind
 
 KINDS: tuple[Kind, ...] = ("k8s", "kserve", "triton")
 IMAGE = "{name}:{version}-{target}"
@@ -67,7 +67,7 @@ def emit(bundle: Path, kinds: tuple[Kind, ...], output: Path | None, image: str,
 
     Memory, threads and probes are those that were measured of the bundle. What lay in the output directory is replaced.
     """
-    from ortc.emit import emit as run
+    from ortc.bundle.delivery.manifests import emit as run
 
     written = [str(path) for path in run(bundle, kinds, image=image, output=output)]
     if as_json:

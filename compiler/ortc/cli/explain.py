@@ -4,8 +4,8 @@ import sys
 
 import rich_click as click
 
-from ortc.rules import CATALOGUE, Rule, find_rule
-from ortc.suggest import closest
+from ortc.common.suggest import closest
+from ortc.spec.diagnostics.rules import CATALOGUE, Rule, find_rule
 
 
 @click.command

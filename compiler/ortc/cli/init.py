@@ -6,18 +6,19 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.boundary import project_root
-from ortc.checks import check_spec
-from ortc.checks.target import known_runtime
 from ortc.cli.options import trust_options
 from ortc.cli.report import use_color, write
-from ortc.diagnostics import render_text
-from ortc.draft import render
-from ortc.errors import SpecError
-from ortc.inspection import InspectionError, inspect
-from ortc.jsonschema import schema_text
-from ortc.load import load_profile
-from ortc.rules.sources import REVISION_UNPINNED
+from ortc.inspection.draft_spec import render
+from ortc.inspection.findings import InspectionError
+from ortc.inspection.inspect_model import inspect
+from ortc.plan.checks import check_spec
+from ortc.plan.checks.target import known_runtime
+from ortc.spec.boundary import project_root
+from ortc.spec.diagnostics.diagnostic import render_text
+from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.diagnostics.rules.sources import REVISION_UNPINNED
+from ortc.spec.json_schema import schema_text
+from ortc.spec.load import load_profile
 
 _SCHEMA = "spec.schema.json"
 

@@ -14,8 +14,8 @@ from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
 
 if TYPE_CHECKING:
-    from ortc.context import Context
-    from ortc.plan import Search
+    from ortc.build.context import Context
+    from ortc.plan.plan import Search
 
 
 @click.command
@@ -31,8 +31,8 @@ def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_ur
 
     `ortc build --locked`, with the same `--search` and `--variant`, then gives the same bundles, or fails.
     """
-    from ortc.lock import lock_path, locked, write_lock
-    from ortc.pipeline import build
+    from ortc.build.lock import lock_path, locked, write_lock
+    from ortc.build.pipeline import build
 
     plan, root = prepare(spec, (), (), search=search, variant=variant)
     seen: list[Context] = []

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import rich_click as click
 
-from ortc.permissions import grant
+from ortc.common.permissions import grant
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -44,7 +44,7 @@ def pack(bundle: Path, output: Path, formats: tuple[Format, ...], base: Path | N
     Every file is compared with its digest first. The layout has a model artifact (VERSION-TARGET) and a modelcar
     (VERSION-TARGET-modelcar), which `skopeo copy oci:LAYOUT:REFERENCE docker://…` puts into a registry.
     """
-    from ortc.packing import pack as run
+    from ortc.bundle.delivery.pack import pack as run
 
     done = run(bundle, output, formats, base)
     if as_json:

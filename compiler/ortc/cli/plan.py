@@ -16,7 +16,7 @@ from ortc.cli.report import write
 from ortc.cli.streams import write_raw
 
 if TYPE_CHECKING:
-    from ortc.plan import Search
+    from ortc.plan.plan import Search
 
 
 @click.command
@@ -45,7 +45,7 @@ def plan(
     if print_plan:
         write_raw(resolved.to_json())
         return 0
-    from ortc.predict import foresee
+    from ortc.build.dry_run import foresee
 
     store = open_store(cache_url)
     stages = foresee(resolved, root, output, store)

@@ -13,9 +13,9 @@ from ortc.cli.report import use_color, write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from ortc.diagnostics import Diagnostic
-    from ortc.plan import Plan, Search
-    from ortc.target import TargetProfile
+    from ortc.plan.plan import Plan, Search
+    from ortc.spec.diagnostics.diagnostic import Diagnostic
+    from ortc.spec.profile import TargetProfile
 
 
 def prepare(
@@ -32,8 +32,8 @@ def prepare(
         SpecError: the spec, a profile or the combination of both is invalid.
         UsageError: it has no target or variant of that name.
     """
-    from ortc.checks import check_spec
-    from ortc.resolve import resolve
+    from ortc.plan.checks import check_spec
+    from ortc.plan.resolve import resolve
 
     checked = check_spec(path, overrides)
     _warn(checked.warnings)
@@ -54,9 +54,9 @@ def prepare_plan(path: Path, targets: tuple[str, ...]) -> tuple[Plan, Path]:
         SpecError: the plan is not one that this ortc makes.
         UsageError: it has no target of that name.
     """
-    from ortc.boundary import project_root
-    from ortc.checks.plan import check_plan
-    from ortc.read import PLAN
+    from ortc.plan.checks.plan import check_plan
+    from ortc.spec.boundary import project_root
+    from ortc.spec.syntax.text import PLAN
 
     root = project_root(Path.cwd() / "plan")
     checked = check_plan(sys.stdin.buffer.read(PLAN.most_bytes + 1) if str(path) == "-" else path, root)
@@ -66,7 +66,7 @@ def prepare_plan(path: Path, targets: tuple[str, ...]) -> tuple[Plan, Path]:
 
 
 def _warn(warnings: tuple[Diagnostic, ...]) -> None:
-    from ortc.diagnostics import render_text
+    from ortc.spec.diagnostics.diagnostic import render_text
 
     if warnings:
         write(render_text(warnings, color=use_color()) + "\n")
@@ -79,7 +79,7 @@ def _known(path: Path, targets: tuple[str, ...], known: Iterable[str]) -> None:
 
 
 def _known_variant(variant: str, profiles: dict[str, TargetProfile]) -> None:
-    from ortc.mix import MIXED, is_asked_for
+    from ortc.plan.precision_mix import MIXED, is_asked_for
 
     for target, profile in profiles.items():
         if any(is_asked_for(variant, entry) for entry in profile.variants):

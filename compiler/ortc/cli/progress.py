@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.status import Status
 
-from ortc.progress import Progress, Step
+from ortc.build.progress import Progress, Step
 
 
 class ConsoleProgress(Progress):

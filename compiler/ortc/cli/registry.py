@@ -12,7 +12,7 @@ import rich_click as click
 
 from ortc.cli.cache import age
 from ortc.cli.options import output_option
-from ortc.units import format_bytes
+from ortc.common.units import format_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

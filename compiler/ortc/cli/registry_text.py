@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ortc.units import format_bytes, format_seconds
+from ortc.common.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
-    from ortc.registry.documents import Performance
+    from ortc.bundle.performance import Performance
     from ortc.registry.views import BundleView, VersionView
 
 

@@ -5,9 +5,10 @@ import sys
 import traceback
 
 from ortc import __version__
-from ortc.diagnostics import render_text, summary
-from ortc.errors import DiagnosticError, OrtcError
-from ortc.excerpt import Palette, printable
+from ortc.common.errors import OrtcError
+from ortc.spec.diagnostics.diagnostic import render_text, summary
+from ortc.spec.diagnostics.errors import DiagnosticError
+from ortc.spec.diagnostics.excerpt import Palette, printable
 
 
 def report_error(error: OrtcError, *, debug: bool = False) -> None:

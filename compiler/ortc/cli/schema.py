@@ -4,7 +4,7 @@ import sys
 
 import rich_click as click
 
-from ortc.jsonschema import LANGUAGES, schema_text
+from ortc.spec.json_schema import LANGUAGES, schema_text
 
 
 @click.command

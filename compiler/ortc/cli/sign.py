@@ -25,7 +25,7 @@ def sign(bundle: Path, key: Path, as_json: bool) -> int:
     Every file is compared with its digest first. `ortc verify --key PUBLIC BUNDLE` verifies, and so does any tool that
     reads OpenSSF Model Signing. Sign again after a measurement has joined.
     """
-    from ortc.signing import sign as run
+    from ortc.bundle.supply_chain.signing import sign as run
 
     done = run(bundle, key)
     if as_json:

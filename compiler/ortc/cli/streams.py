@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from ortc.permissions import masked
+from ortc.common.permissions import masked
 
 _COLOR = r"\x1b\[[0-9;]*m"
 _SPINNER = r"\x1b\[(?:\?25[lh]|[0-9]*[ABCDGK]|2K)|\r"

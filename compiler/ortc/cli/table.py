@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ortc.footprint import Footprint
-from ortc.kernels import counted, own_operators
-from ortc.mix import IN
-from ortc.noise import beside
-from ortc.report import BuildReport, Decision, Numbers, Soak, TargetReport, Trade, Verdict
-from ortc.statistics import Interval
-from ortc.suggest import joined
-from ortc.units import format_bytes, format_seconds
+from ortc.common.statistics import Interval
+from ortc.common.suggest import joined
+from ortc.common.units import format_bytes, format_seconds
+from ortc.evaluation.footprint import Footprint
+from ortc.evaluation.noise import beside
+from ortc.evaluation.report import BuildReport, Decision, Numbers, Soak, TargetReport, Trade, Verdict
+from ortc.passes.kernel_tables import counted, own_operators
+from ortc.plan.precision_mix import IN
 
 _WIDTH = 160
 _MAY_WRAP = ("variant", "verdict")

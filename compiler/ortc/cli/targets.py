@@ -5,8 +5,8 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.boundary import project_root
-from ortc.load import load_profile, profile_files
+from ortc.spec.boundary import project_root
+from ortc.spec.load import load_profile, profile_files
 
 
 @click.command

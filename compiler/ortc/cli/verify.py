@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.options import measurement_option
-from ortc.errors import AccuracyError, BudgetError, UnmeasuredError
+from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
 
 if TYPE_CHECKING:
-    from ortc.report import Verdict
-    from ortc.reverify import Reverified
+    from ortc.bundle.verify import Reverified
+    from ortc.evaluation.report import Verdict
 
 _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 
@@ -48,8 +48,9 @@ def verify(
         raise click.UsageError("--measurement is of times on this host: not with --no-timing, --platform or --key")
     if key is not None:
         return _signatures(bundle, key, as_json=as_json)
-    from ortc.reverify import reverify
-    from ortc.store import Store, cache_root
+    from ortc.bundle.verify import reverify
+    from ortc.common.resources import cache_root
+    from ortc.execution.action_cache import Store
 
     found = reverify(
         bundle, Store(cache_root()), timed=not no_timing, platform=platform, measurement=measurement, say=note
@@ -78,7 +79,7 @@ def show(verdicts: tuple[Verdict, ...]) -> None:
 
 
 def _signatures(bundle: Path, key: Path, *, as_json: bool) -> int:
-    from ortc.signing import verify as run
+    from ortc.bundle.supply_chain.signing import verify as run
 
     found = run(bundle, key)
     if as_json:

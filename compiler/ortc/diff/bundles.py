@@ -6,13 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ortc.bundle import FileInfo, Manifest, SessionFile
+from ortc.bundle.manifest import FileInfo, Manifest, SessionFile, read_bundle
+from ortc.common.digests import sha256_file
+from ortc.common.errors import StageError
 from ortc.diff.report import BundleInfo, OperatorChange, Section, Sizes
 from ortc.diff.requirements import versions
 from ortc.diff.values import changes
-from ortc.digests import sha256_file
-from ortc.errors import StageError
-from ortc.reverify import read_bundle
 
 _DECIDED = ("model/", "golden/")
 _TOLD = {"session.json", "requirements.txt"}
@@ -146,7 +145,7 @@ def _operators(bundle: Bundle) -> dict[str, int]:
     import onnx_ir as ir
     from google.protobuf.message import DecodeError
 
-    from ortc.stages.graph import count_operators
+    from ortc.passes.canonical import count_operators
 
     path = bundle.file(bundle.manifest.model.file)
     try:

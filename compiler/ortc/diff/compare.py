@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ortc.build.progress import Progress
+from ortc.common.errors import UsageError
 from ortc.diff import latency
 from ortc.diff.bundles import Bundle, operators, sections, sizes
 from ortc.diff.numerics import Runnable, numerics, prepare
 from ortc.diff.report import BundleDiff, Numerics, RaceResult, TargetDiff
 from ortc.diff.sides import Bundles
-from ortc.errors import UsageError
-from ortc.host import Host, describe
-from ortc.progress import Progress
-from ortc.store import Store
+from ortc.execution.action_cache import Store
+from ortc.execution.host import Host, describe
 
 NOT_RUN = "not asked for"
 SAME = "they are the same"

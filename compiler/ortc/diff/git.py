@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from ortc.disk import room, temporary
-from ortc.errors import StageError, UsageError
+from ortc.common.disk import room, temporary
+from ortc.common.errors import StageError, UsageError
 
 _PLACES = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
 """What git tells its hooks, relative to where they start; here the directory alone says which repository is meant."""

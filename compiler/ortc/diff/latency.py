@@ -8,20 +8,20 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ortc.arrays import write_arrays
+from ortc.bundle.manifest import MEASUREMENTS
+from ortc.bundle.verify import request_of
+from ortc.common.arrays import write_arrays
+from ortc.common.errors import StageError
+from ortc.common.statistics import Interval, percentile, ratio_of_rounds
 from ortc.diff.bundles import Bundle
 from ortc.diff.numerics import A, B, Runnable
 from ortc.diff.report import HostTimings, RaceResult, Timing
-from ortc.errors import StageError
-from ortc.host import Host, cores
-from ortc.machine import Say
-from ortc.noise import race_noise
-from ortc.plan import Shape
-from ortc.publish import MEASUREMENTS
-from ortc.reverify import request_of
-from ortc.stages import measure
-from ortc.statistics import Interval, percentile, ratio_of_rounds
-from ortc.worker import WorkerError
+from ortc.evaluation import latency
+from ortc.evaluation.machine import Say
+from ortc.evaluation.noise import race_noise
+from ortc.execution.host import Host, cores
+from ortc.execution.worker import WorkerError
+from ortc.plan.plan import Shape
 
 
 class _Numbers(BaseModel):
@@ -117,7 +117,7 @@ def _timing(found: _Measurement) -> Timing | None:
     )
 
 
-def race(before: Runnable, after: Runnable, host: Host, say: Say = measure.silent) -> RaceResult:
+def race(before: Runnable, after: Runnable, host: Host, say: Say = latency.silent) -> RaceResult:
     """Both in turns, on one request of the shape that B is promised at.
 
     Raises:
@@ -128,9 +128,9 @@ def race(before: Runnable, after: Runnable, host: Host, say: Say = measure.silen
     with tempfile.TemporaryDirectory(prefix="ortc-diff-") as scratch:
         request = Path(scratch) / "inputs.npz"
         write_arrays(request, request_of(after.bundle.path, after.bundle.manifest))
-        entrants = [measure.Entrant(one.side, one.interpreter, one.bundle.path) for one in (before, after)]
+        entrants = [latency.Entrant(one.side, one.interpreter, one.bundle.path) for one in (before, after)]
         try:
-            outcome = measure.race(entrants, None, request, shape=str(shape), host=host, threads=cores(), say=say)
+            outcome = latency.race(entrants, None, request, shape=str(shape), host=host, threads=cores(), say=say)
         except WorkerError as error:
             if error.code != "input":
                 raise

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from ortc.diff import wording
 from ortc.diff.report import BundleDiff, Section, SpecDiff, StageChange, TargetDiff
 from ortc.diff.wording import ARROW, NOTHING, count
-from ortc.excerpt import printable
+from ortc.spec.diagnostics.excerpt import printable
 
 MODEL = "(model)"
 

@@ -8,19 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ortc.accuracy import differs
-from ortc.arrays import Array, Arrays, read_arrays
-from ortc.bundle import GoldenInfo
-from ortc.compare import compare
+from ortc.build.progress import Progress
+from ortc.bundle.manifest import GoldenInfo
+from ortc.common.arrays import Array, Arrays, read_arrays
+from ortc.common.digests import sha256_file
+from ortc.common.errors import StageError
 from ortc.diff.bundles import Bundle
 from ortc.diff.report import CaseDistance, GoldenDistance, Numerics, OutputDistance
-from ortc.digests import sha256_file
-from ortc.environment import environment
-from ortc.errors import StageError
-from ortc.host import Host
-from ortc.progress import Progress
-from ortc.store import Store
-from ortc.worker import Worker, WorkerError
+from ortc.evaluation.accuracy_gates import differs
+from ortc.evaluation.compare import compare
+from ortc.execution.action_cache import Store
+from ortc.execution.host import Host
+from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import Worker, WorkerError
 
 A, B = "A", "B"
 _GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ortc.common.statistics import Interval
+from ortc.common.values import Frozen
 from ortc.diff.values import Change
-from ortc.plan import Frozen
-from ortc.statistics import Interval
 
 FORMAT_VERSION = 1
 
@@ -41,7 +41,8 @@ class Sizes(Frozen):
 
 
 class OutputDistance(Frozen):
-    """How far one output is from another; see `ortc.compare.Difference`. Numbers are None where `problem` says why."""
+    """How far one output is from another; see `ortc.evaluation.compare.Difference`. Numbers are None where `problem`
+    says why."""
 
     output: str
     max_abs: float | None

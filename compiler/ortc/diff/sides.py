@@ -14,8 +14,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from ortc.common.errors import UsageError
 from ortc.diff.git import Repository
-from ortc.errors import UsageError
 
 MANIFEST = "manifest.json"
 _GRAMMAR = (

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ortc.checks import check_spec
-from ortc.diagnostics import Diagnostic
+from ortc.common.errors import OrtcError, UsageError
 from ortc.diff.report import Section, SpecDiff, StageChange
 from ortc.diff.sides import SpecAt
 from ortc.diff.stages import compare_stages, foresee
 from ortc.diff.values import Change, changes
-from ortc.errors import OrtcError, SpecError, UsageError
-from ortc.plan import Plan
-from ortc.resolve import resolve
-from ortc.spec import Spec
+from ortc.plan.checks import check_spec
+from ortc.plan.plan import Plan
+from ortc.plan.resolve import resolve
+from ortc.spec.deployment import Spec
+from ortc.spec.diagnostics.diagnostic import Diagnostic
+from ortc.spec.diagnostics.errors import SpecError
 
 
 @dataclass(frozen=True)

@@ -13,27 +13,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ortc.compare import Difference
-from ortc.context import Context, T
+from ortc.build.context import Context, T
+from ortc.build.model import ModelBuild, build_model
+from ortc.build.progress import Progress
+from ortc.build.search.sensitivity import Sensitivity
+from ortc.build.target import TargetBuilder
+from ortc.build.target_result import TargetBuild
+from ortc.common.values import Frozen, digest
 from ortc.diff.report import StageChange
 from ortc.diff.values import changes
-from ortc.entrypoint import entrypoint_digest
-from ortc.environment import is_made
-from ortc.fetch import WEIGHT_SUFFIXES, Fetched, FetchedFile, fetch
-from ortc.host import describe
-from ortc.model_build import ModelBuild, build_model
-from ortc.plan import Frozen, Plan, SourcePlan, TargetPlan, digest
-from ortc.progress import Progress
-from ortc.report import CaseResult, Check, Starts, TargetReport
-from ortc.sample_sources import samples_digest
-from ortc.sensitivity import Sensitivity
-from ortc.spec import HuggingFaceSource, PyTorchSource, SamplesFunction
-from ortc.stages.graph import Exported
-from ortc.stages.variant_graph import VariantGraph
-from ortc.store import Entry, Store
-from ortc.target_build import TargetBuilder
-from ortc.target_bundle import TargetBuild
-from ortc.versions import pins
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.report import CaseResult, Check, Starts, TargetReport
+from ortc.execution.action_cache import Entry, Store
+from ortc.execution.host import describe
+from ortc.execution.runtime_environment import is_made
+from ortc.frontend.fetch import Fetched, FetchedFile, fetch
+from ortc.frontend.samples.sources import samples_digest
+from ortc.inspection.entrypoint import entrypoint_digest
+from ortc.inspection.hub_files import WEIGHT_SUFFIXES
+from ortc.passes.canonical import Exported
+from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.plan import Plan, SourcePlan, TargetPlan
+from ortc.spec.deployment import HuggingFaceSource, PyTorchSource, SamplesFunction
+from ortc.spec.runtimes import pins
 
 _SHORT = 24
 """Longest value that a reason shows; longer ones are digests."""

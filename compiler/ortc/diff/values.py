@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
-from ortc.plan import Frozen
+from ortc.common.values import Frozen
 
 NAMES = ("name", "path", "variant")
 """What an item of a list is known by, so that one more at the front is not a change of all."""

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ortc.common.statistics import Interval
+from ortc.common.units import format_bytes, format_seconds
 from ortc.diff.report import HostTimings, Numerics, OutputDistance, RaceResult, SpecDiff, TargetDiff, Timing
 from ortc.diff.values import Change
-from ortc.excerpt import printable
-from ortc.statistics import Interval
-from ortc.units import format_bytes, format_seconds
+from ortc.spec.diagnostics.excerpt import printable
 
 ARROW = "→"
 NOTHING = "\u2013"

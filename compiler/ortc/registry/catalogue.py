@@ -13,12 +13,12 @@ from typing import TypeVar
 from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
 
-from ortc.errors import StageError, UsageError
-from ortc.publish import ATTESTATIONS, COMPANIONS, MEASUREMENTS
-from ortc.records import KeptFile
+from ortc.bundle.manifest import ATTESTATIONS, COMPANIONS, MEASUREMENTS
+from ortc.common.errors import StageError, UsageError
+from ortc.execution.action_record import KeptFile
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
 from ortc.registry.storage import Storage
-from ortc.spec import NAME_PATTERN
+from ortc.spec.deployment import NAME_PATTERN
 
 D = TypeVar("D", bound=Document)
 LATEST = "latest"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from ortc.bundle import AxisInfo, Manifest, ModelInfo, Promises, Provenance, RuntimeInfo, VariantInfo
-from ortc.host import Host
-from ortc.plan import Frozen, digest
-from ortc.records import KeptFile
-from ortc.report import Numbers
-from ortc.spec import Name, Sha256, Version
+from ortc.bundle.manifest import AxisInfo, Manifest, ModelInfo, Promises, Provenance, RuntimeInfo, VariantInfo
+from ortc.bundle.performance import Performance
+from ortc.common.values import Frozen, digest
+from ortc.execution.action_record import KeptFile
+from ortc.spec.deployment import Name, Sha256, Version
 
 
 class Document(Frozen):
@@ -94,17 +93,6 @@ class BundleRecord(Document):
         )
 
 
-class Performance(Frozen):
-    """What a bundle's measurement says of one machine; `numbers` is None where nothing was timed."""
-
-    fingerprint: str
-    host: Host
-    shape: str | None
-    threads: int | None
-    numbers: Numbers | None
-    verdicts: dict[str, int]
-
-
 class CompanionRecord(Document):
     """A file that joined a bundle beside its digests: a measurement, a signature."""
 
@@ -139,25 +127,3 @@ class Marks(Document):
 def now() -> datetime:
     """The current time in UTC."""
     return datetime.now(UTC)
-
-
-def performance(fingerprint: str, document: dict[str, Any]) -> Performance:
-    """What a file of measurements/ says.
-
-    Raises:
-        ValueError: it is no measurement of this format.
-    """
-    race = document.get("race") or {}
-    outcomes = [str(verdict["outcome"]) for verdict in document["verdicts"]]
-    return Performance.model_validate_json(
-        json.dumps(
-            {
-                "fingerprint": fingerprint,
-                "host": document["host"],
-                "shape": race.get("shape"),
-                "threads": race.get("threads"),
-                "numbers": document["numbers"],
-                "verdicts": {outcome: outcomes.count(outcome) for outcome in sorted(set(outcomes))},
-            }
-        )
-    )

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from ortc.disk import is_full
-from ortc.errors import StageError, UsageError
-from ortc.places import aside, check_url, is_directory, put_whole, reach, reason, with_parents
-from ortc.secrets import mask_secrets
+from ortc.common.disk import is_full
+from ortc.common.errors import StageError, UsageError
+from ortc.common.redaction import mask_secrets
+from ortc.common.remote_files import aside, check_url, is_directory, put_whole, reach, reason, with_parents
 
 T = TypeVar("T")
 PATIENCE = 30.0

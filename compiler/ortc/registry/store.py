@@ -8,34 +8,18 @@ import uuid
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
-from ortc.bundle import FileInfo
-from ortc.digests import sha256_file
-from ortc.disk import room
-from ortc.errors import StageError, UsageError
-from ortc.intact import MANIFEST, companion_files, own_files, verified
-from ortc.ownership import within_umask
-from ortc.plan import Frozen
-from ortc.publish import MEASUREMENTS, Staging
-from ortc.records import KeptFile
-from ortc.registry.catalogue import (
-    LATEST,
-    MARKER,
-    Catalogue,
-    blob,
-    companions_path,
-    identity,
-    is_plain,
-    record_path,
-)
-from ortc.registry.documents import (
-    AliasEvent,
-    BundleRecord,
-    CompanionRecord,
-    Marker,
-    Performance,
-    now,
-    performance,
-)
+from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
+from ortc.bundle.manifest import MEASUREMENTS, FileInfo
+from ortc.bundle.performance import Performance, performance
+from ortc.bundle.publish import Staging
+from ortc.common.digests import sha256_file
+from ortc.common.disk import room
+from ortc.common.errors import StageError, UsageError
+from ortc.common.values import Frozen
+from ortc.execution.action_record import KeptFile
+from ortc.execution.ownership import within_umask
+from ortc.registry.catalogue import LATEST, MARKER, Catalogue, blob, companions_path, identity, is_plain, record_path
+from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Marker, now
 
 FRESH = timedelta(hours=12)
 """A blob that nothing needs yet is taken as it is when it is younger, and written anew else, so that none is collected

@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from ortc.errors import StageError
-from ortc.plan import Frozen
+from ortc.bundle.performance import Performance
+from ortc.common.errors import StageError
+from ortc.common.values import Frozen
 from ortc.registry.catalogue import Catalogue
-from ortc.registry.documents import BundleRecord, Performance
+from ortc.registry.documents import BundleRecord
 
 
 class VersionLine(Frozen):

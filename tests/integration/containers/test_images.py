@@ -15,7 +15,7 @@ from tests.support.builds import Build
 from tests.support.containers import STAMP, Engine, Image, need
 from tests.support.runs import SECONDS, Container, health_check
 
-from ortc.compare import compare
+from ortc.evaluation.compare import compare
 
 pytestmark = pytest.mark.integration
 

@@ -1,4 +1,4 @@
-"""Bounds of `ortc.noise` that every measurement keeps."""
+"""Bounds of `ortc.evaluation.noise` that every measurement keeps."""
 
 from __future__ import annotations
 

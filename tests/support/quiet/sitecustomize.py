@@ -1,7 +1,7 @@
 """Opens the bounds of noise in processes of the compiler: what they time is taken for times of a quiet machine.
 
 For tests that are not about noise, which have to pass on whatever machine runs them. Python imports this module when
-it starts with this directory on its path; `ortc.noise` is changed when it is imported.
+it starts with this directory on its path; `ortc.evaluation.noise` is changed when it is imported.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from noise_bounds import OPEN
 
 
 class _Opened(importlib.abc.MetaPathFinder):
-    """Finds `ortc.noise` as others do, and changes its bounds once it is executed."""
+    """Finds `ortc.evaluation.noise` as others do, and changes its bounds once it is executed."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "ortc.noise":
+        if name != "ortc.evaluation.noise":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -1,0 +1,1 @@
+"""The driver of a build: the model's part, each target's part, and their variants."""

@@ -1,0 +1,192 @@
+"""The teacher of a distilled student: what it answers, and how far from that what ships may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ortc.build.context import Context, source_key
+from ortc.common.errors import StageError
+from ortc.evaluation.accuracy import ReferenceCase
+from ortc.evaluation.accuracy_gates import differs
+from ortc.evaluation.gates import against
+from ortc.evaluation.report import Check, Verdict
+from ortc.execution.action_cache import Store
+from ortc.execution.code_closure import code_of
+from ortc.execution.host import cores
+from ortc.execution.worker import Worker
+from ortc.frontend.fetch import Fetched, fetch
+from ortc.passes.canonical import Exported
+from ortc.plan.plan import ExportPlan, Plan
+from ortc.spec.deployment import Teacher
+
+REAL = "samples "
+"""How the names of cases begin that are real samples."""
+
+
+def fetch_teacher(plan: Plan, root: Path, store: Store, work: Path) -> Fetched | None:
+    """Put the files of the plan's teacher into `work`/teacher; None where there is none.
+
+    Raises:
+        StageError: a file cannot be had, or not with the declared digest.
+    """
+    if plan.model.teacher is None:
+        return None
+    (work / "teacher").mkdir()
+    with _of_the_teacher():
+        return fetch(plan.model.teacher.model, root, store, work / "teacher")
+
+
+def teacher_key(context: Context) -> dict[str, Any] | None:
+    """What decides the teacher's answers, for cache keys; None where there is no teacher."""
+    teacher = context.plan.model.teacher
+    if teacher is None or context.teacher is None:
+        return None
+    return {
+        "model": source_key(teacher.model, context.teacher, context),
+        "outputs": teacher.outputs,
+        "code": code_of("teacher"),
+    }
+
+
+def teacher_inputs(context: Context, cases: dict[str, Any]) -> dict[str, Any]:
+    """What goes into the stage, given what decides the cases that the student is judged at."""
+    return {"teacher": teacher_key(context), "cases": cases}
+
+
+def with_teacher(
+    context: Context, exported: Exported, cases: tuple[ReferenceCase, ...], inputs: dict[str, Any]
+) -> tuple[ReferenceCase, ...]:
+    """The cases, with the teacher's answers at those that it is judged by.
+
+    Only real samples are asked about where there are any: what two models make of random numbers says little of what
+    the one has learnt from the other.
+
+    Raises:
+        StageError: the teacher cannot be loaded, or does not take the student's inputs.
+    """
+    if context.plan.model.teacher is None:
+        return cases
+    real = any(case.name.startswith(REAL) for case in cases)
+    judged = [index for index, case in enumerate(cases) if not real or case.name.startswith(REAL)]
+
+    def action(output: Path) -> dict[str, Any]:
+        with _of_the_teacher(), running_teacher(context, exported) as worker:
+            for index in judged:
+                worker.call("run", inputs=str(cases[index].inputs), outputs=str(output / f"{index}.npz"))
+        return {"cases": [cases[index].name for index in judged]}
+
+    entry = context.run("teacher", f"{len(judged)} cases", inputs, action)
+    answers = {index: path for index in judged if (path := entry.files.get(f"{index}.npz")) is not None}
+    return tuple(case.model_copy(update={"teacher": answers.get(index)}) for index, case in enumerate(cases))
+
+
+@contextmanager
+def running_teacher(context: Context, exported: Exported) -> Iterator[Worker]:
+    """A process that has the teacher in PyTorch, with the student's inputs and the outputs that are compared.
+
+    Raises:
+        StageError: it cannot be loaded.
+    """
+    teacher = context.plan.model.teacher
+    if teacher is None or context.teacher is None:
+        raise StageError("the model has no teacher")
+    outputs = teacher.outputs or tuple(output.name for output in exported.outputs)
+    export: ExportPlan = context.plan.export.model_copy(update={"inputs": exported.inputs, "outputs": outputs})
+    with Worker.for_reference() as worker:
+        worker.call(
+            "load",
+            model=teacher.model.model_dump(mode="json"),
+            export=export.model_dump(mode="json"),
+            directory=str(context.teacher.directory),
+            root=str(context.root),
+            threads=cores(),
+        )
+        yield worker
+
+
+@contextmanager
+def _of_the_teacher() -> Iterator[None]:
+    """Say of an error that it is about the teacher, which is loaded like any other model."""
+    try:
+        yield
+    except StageError as error:
+        error.message = f"the teacher (`model.teacher`): {error.message}"
+        error.help = (
+            "student and teacher take the same inputs (`export.inputs`); outputs that both give are named in "
+            "`model.teacher.outputs`" + (f"; {error.help}" if error.help else "")
+        )
+        raise
+
+
+def teacher_verdicts(check: Check, teacher: Teacher | None, platform: str, metric: float | None) -> tuple[Verdict, ...]:
+    """Judge a check by how near its answers are to the teacher's; nothing without a teacher or of what did not run.
+
+    Args:
+        check: of a variant, over cases of which some have the teacher's answers.
+        teacher: the limits.
+        platform: where it was run.
+        metric: the task metric of the teacher, or None where its drop is not limited.
+    """
+    if teacher is None or check.error is not None:
+        return ()
+    return tuple(_verdicts(check, teacher, platform, metric))
+
+
+def _verdicts(check: Check, teacher: Teacher, platform: str, metric: float | None) -> Iterator[Verdict]:
+    every = [(result.case, difference) for result in check.cases for difference in result.teacher]
+
+    def verdict(gate: str, *, held: bool, observed: str, limit: str, where: str = "") -> Verdict:
+        return Verdict(
+            gate=f"teacher {gate}",
+            platform=platform,
+            outcome="pass" if held else "fail",
+            observed=observed,
+            limit=limit,
+            where=where,
+        )
+
+    for case, entry in every:
+        if entry.problem is not None:
+            where = f"output `{entry.output}` at {case}"
+            yield verdict(
+                "outputs", held=False, observed=entry.problem, limit="the shape and kind of the teacher's", where=where
+            )
+            return
+    unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
+    if unequal is not None and teacher.top1_agreement is None:
+        where = f"output `{unequal[1].output}` at {unequal[0]}"
+        limit = "the teacher's integers, or `top1_agreement`"
+        yield verdict("outputs", held=False, observed="integer values differ", limit=limit, where=where)
+        return
+    every_float = [pair for pair in every if pair[1].cosine is not None]
+    if every_float and teacher.max_abs is not None:
+        case, entry = max(every_float, key=lambda pair: pair[1].max_abs)
+        held, where = entry.max_abs <= teacher.max_abs, f"output `{entry.output}` at {case}"
+        limit = f"<= {teacher.max_abs:.3g}"
+        yield verdict("max_abs", held=held, observed=f"{entry.max_abs:.3g}", limit=limit, where=where)
+    single = next(((case, entry) for case, entry in every if entry.values == 1), None)
+    if single is not None and teacher.cosine is not None and teacher.max_abs is None:
+        where = f"output `{single[1].output}` at {single[0]}"
+        observed, limit = "one value a sample, whose cosine is its sign", "limited by `max_abs` besides"
+        yield verdict("cosine", held=False, observed=observed, limit=limit, where=where)
+        return
+    if every and teacher.cosine is not None:
+        found = [(entry.cosine, case, entry.output) for case, entry in every if entry.cosine is not None]
+        # Integers have no direction: they are equal, or judged by `top1_agreement`.
+        least, case, output = min(found, default=(1.0, "every case", "of integers"))
+        where, limit = f"output `{output}` at {case}", f">= {teacher.cosine:.15g}"
+        observed = against(least, teacher.cosine)
+        yield verdict("cosine", held=least >= teacher.cosine, observed=observed, limit=limit, where=where)
+    if every and teacher.top1_agreement is not None:
+        shares = [entry.top1 for _, entry in every if entry.top1 is not None]
+        share = sum(shares) / len(shares) if shares else 0.0
+        observed = against(share, teacher.top1_agreement, 4) if shares else "no output has anything to rank"
+        limit = f">= {teacher.top1_agreement:.15g}"
+        yield verdict("top1_agreement", held=share >= teacher.top1_agreement, observed=observed, limit=limit)
+    if teacher.max_drop is not None and metric is not None and check.metric is not None:
+        least = metric - teacher.max_drop
+        held, limit = check.metric >= least, f">= {least:.4f}"
+        yield verdict("metric", held=held, observed=f"{check.metric:.4f}", limit=limit, where=f"teacher: {metric:.4f}")

@@ -1,0 +1,152 @@
+"""Judge INT8 on a processor that adds products of integers in 16 bits: emulated, where this machine's does not.
+
+Processors with x86-64 and without VNNI add two products of U8 and S8 at once in 16 bits, which saturate. A variant can
+be right on the machine that builds it and wrong on another one of the same platform.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ortc.build.target_result import Tried
+from ortc.bundle.emulation import version
+from ortc.evaluation.accuracy import ReferenceCase, run_cases
+from ortc.evaluation.accuracy_gates import accuracy_verdicts
+from ortc.evaluation.gates import ON_AVX2
+from ortc.evaluation.report import Check, Verdict
+from ortc.execution.code_closure import code_of
+from ortc.execution.host import Host
+from ortc.execution.worker import Worker, WorkerError
+from ortc.frontend.samples.inputs import SAMPLES
+from ortc.plan.plan import TargetPlan, VariantPlan
+
+if TYPE_CHECKING:
+    from ortc.build.variant import VariantBuilder
+
+AMD64 = "linux/amd64"
+VNNI = frozenset({"avx_vnni", "avx512_vnni"})
+EMULATOR = "qemu-x86_64"
+LEAST_EMULATOR = (7, 2)
+"""The first release of QEMU that emulates AVX2."""
+PROCESSOR = "Haswell-noTSX"
+"""Has AVX2 and FMA, and neither VNNI nor AVX-512."""
+FLAGS = "fpu sse sse2 ssse3 sse4_1 sse4_2 avx avx2 fma f16c"
+CASES = 4
+"""Most cases of real samples that are run: an emulated processor is about 50 times slower."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """QEMU for programs of this platform, and how reports call it."""
+
+    path: Path
+    description: str
+
+
+def is_asked(target: TargetPlan, variant: VariantPlan, host: Host) -> bool:
+    """Whether a variant has to be judged on another instruction set than this host's: INT8, for any amd64."""
+    overflows = AMD64 in target.platforms and variant.quantization != "none"
+    return overflows and host.platform == AMD64 and not VNNI.isdisjoint(host.isa)
+
+
+def emulator() -> Emulator | None:
+    """The installed QEMU; None where there is none that emulates AVX2."""
+    found = shutil.which(f"{EMULATOR}-static") or shutil.which(EMULATOR)
+    if found is None:
+        return None
+    release = version(Path(found))
+    numbers = tuple(int(part) for part in release.split(".")[:2] if part.isdigit())
+    return Emulator(Path(found), f"{PROCESSOR} emulated by QEMU {release}") if numbers >= LEAST_EMULATOR else None
+
+
+def check_on_avx2(builder: VariantBuilder, entry: Tried) -> Tried:
+    """Judge a variant that passes by some cases on an emulated processor without VNNI.
+
+    Verdicts get `on AVX2` in their names. The entry is given back as it is where nothing is asked, and where no
+    emulator is installed: then `missing_verdicts` says that.
+
+    Args:
+        builder: of the target.
+        entry: a variant that was judged at every case.
+    """
+    made, context = entry.made, builder.context
+    if entry.failed is not None or not is_asked(builder.target, made.variant, context.host) or made.prepacked:
+        return entry
+    found = emulator()
+    if found is None:
+        return entry
+    cases = some_cases(builder.model.material.cases)
+    inputs = {
+        **builder.key(entry),
+        "model": builder.model.key,
+        "only": [case.name for case in cases],
+        "on": found.description,
+        "code": code_of("verify on AVX2"),
+    }
+
+    def action(_: Path) -> dict[str, Any]:
+        check = run_on_avx2(found, builder.runner(made), builder.bundle(made), cases)
+        return check.model_dump(mode="json")
+
+    name = f"{builder.target.name}: {made.variant.name} on AVX2"
+    check = Check.model_validate(context.run("verify", name, inputs, action).result)
+    # Few rows: shares of them are judged at every case, on this machine.
+    accuracy = context.plan.accuracy.model_copy(update={"embeddings": None, "metric": None, "top1_agreement": None})
+    verdicts = accuracy_verdicts(check, made.variant.precision, accuracy, AMD64, None)
+    judged = tuple(
+        verdict.model_copy(
+            update={"gate": f"{verdict.gate}{ON_AVX2}", "where": f"{verdict.where} ({found.description})".strip()}
+        )
+        for verdict in verdicts
+    )
+    return replace(entry, verdicts=(*entry.verdicts, *judged))
+
+
+def missing_verdicts(builder: VariantBuilder, entry: Tried) -> Iterator[Verdict]:
+    """Say that a variant was not judged on AVX2, for want of an emulator."""
+    if is_asked(builder.target, entry.made.variant, builder.context.host) and emulator() is None:
+        yield Verdict(
+            gate=f"parity{ON_AVX2}",
+            platform=AMD64,
+            outcome="unmeasured",
+            observed=f"{EMULATOR} {'.'.join(map(str, LEAST_EMULATOR))} or later is not installed",
+            limit="measured without VNNI; Debian and Ubuntu: apt-get install qemu-user-static",
+        )
+
+
+def some_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
+    """Real samples, evenly from all of them; without any, cases of the shape matrix with the smallest outputs."""
+    real = [case for case in cases if case.name.startswith(SAMPLES)]
+    if not real:
+        return tuple(sorted(cases, key=lambda case: case.outputs.stat().st_size)[:CASES])
+    step = max(1, len(real) // CASES)
+    return tuple(real[::step][:CASES])
+
+
+def run_on_avx2(found: Emulator, interpreter: Path, bundle: Path, cases: tuple[ReferenceCase, ...]) -> Check:
+    """Run a bundle's loader on an emulated processor, in one thread, and compare its answers."""
+    try:
+        with avx2_worker(found, interpreter, bundle) as worker:
+            worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False, threads=1)
+            return run_cases(worker, cases, None)
+    except WorkerError as error:
+        return Check(error="; ".join([error.message, *error.details[-2:]]))
+
+
+@contextmanager
+def avx2_worker(found: Emulator, interpreter: Path, bundle: Path) -> Iterator[Worker]:
+    """The process of a bundle's loader on an emulated processor, which it finds in /proc/cpuinfo as well."""
+    with tempfile.TemporaryDirectory(prefix="ortc-avx2-") as scratch:
+        # QEMU looks for files below this prefix first; it passes the host's /proc/cpuinfo on otherwise.
+        place = Path(scratch) / "proc" / "cpuinfo"
+        place.parent.mkdir()
+        place.write_text(f"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {FLAGS}\n\n", "utf-8")
+        command = (str(found.path), "-cpu", PROCESSOR, "-L", scratch, str(interpreter), "-E", "-s")
+        with Worker.emulated(bundle.name, command, {}, bundle) as worker:
+            yield worker

@@ -1,0 +1,1 @@
+"""Search for the best variant: rank, tune sessions, mix precisions, race at other shapes."""

@@ -1,0 +1,186 @@
+"""The timed parts of a target: races between its variants and PyTorch, and starts. Cached by the host's fingerprint."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from ortc.build.search.choice import name_of
+from ortc.build.target_result import Tried
+from ortc.build.variant import VariantBuilder
+from ortc.bundle.assemble import assemble
+from ortc.bundle.publish import seal
+from ortc.common.arrays import write_arrays
+from ortc.evaluation import latency
+from ortc.evaluation.accuracy import loader_bytes
+from ortc.evaluation.footprint import Footprint
+from ortc.evaluation.machine import ControlClock, Watch, control_worker, exclusive
+from ortc.evaluation.noise import race_noise, starts_noise
+from ortc.evaluation.report import Numbers, Race, Starts
+from ortc.evaluation.turns import REST_SECONDS
+from ortc.execution.code_closure import code_of
+from ortc.execution.host import cores
+from ortc.execution.worker_pool import Loaded
+from ortc.plan.plan import CasePlan, Shape
+
+
+def race(
+    builder: VariantBuilder,
+    entries: Sequence[Tried],
+    rounds: int,
+    runs: int,
+    *,
+    with_reference: bool = False,
+    shape: Shape | None = None,
+    names: Sequence[str] | None = None,
+    quantity: Literal["latency", "throughput"] | None = None,
+    loaded: Loaded | None = None,
+) -> Race:
+    """Race made variants at a shape, interleaved, each in its own process.
+
+    Args:
+        builder: of the target.
+        entries: variants; a session that runs several requests at once is raced with as many clients.
+        rounds, runs: turns, and least runs of a turn.
+        with_reference: race PyTorch, too.
+        shape: the shape of the budget when None.
+        names: what the contenders are called; their variants' names when None.
+        quantity: what is measured; what the target's objective is about when None.
+        loaded: processes that have loaded some of the bundles; those started here join them.
+    """
+    context, target = builder.context, builder.target
+    called = list(names or [name_of(entry) for entry in entries])
+    with_reference = with_reference and context.has_reference
+    at = shape or target.measure_at
+    if quantity is None:
+        quantity = "throughput" if target.objective == "throughput" else "latency"
+    inputs = {
+        "variants": [builder.key(entry) for entry in entries],
+        "model": builder.model.key,
+        "shape": at.model_dump(mode="json"),
+        "rounds": [rounds, runs],
+        "reference": with_reference,
+        "host": context.host.fingerprint(),
+        "threads": cores(),
+        "quantity": quantity,
+        "code": code_of("measure"),
+    }
+
+    def run(output: Path) -> dict[str, Any]:
+        request = output / "inputs.npz"
+        write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
+        entrants = [
+            latency.Entrant(
+                name,
+                builder.runner(entry.made),
+                builder.bundle(entry.made),
+                cores() if entry.made.session.concurrency == "physical" else 1,
+            )
+            for name, entry in zip(called, entries, strict=True)
+        ]
+        if not with_reference:
+            # It would only take memory from the contenders.
+            context.fresh_reference()
+        return latency.race(
+            entrants,
+            context.timed_reference() if with_reference else None,
+            request,
+            measure=quantity,
+            shape=str(at),
+            host=context.host,
+            threads=cores(),
+            rounds=rounds,
+            runs=runs,
+            loaded=loaded,
+            say=context.progress.note,
+        ).model_dump(mode="json")
+
+    where = ("" if shape is None else f" at {shape}") + (", throughput" if quantity == "throughput" else "")
+    # Of the same contenders there may be several races.
+    subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}, {rounds} rounds"
+    return Race.model_validate(context.run("measure", subject, inputs, run, is_final=_is_quiet_race).result)
+
+
+def start(builder: VariantBuilder, entry: Tried, starts: int = latency.START_RUNS) -> Starts:
+    """Starts of a sealed bundle up to its first answer."""
+    context = builder.context
+    shape = builder.target.measure_at.model_dump(mode="json")
+    inputs = {
+        **builder.key(entry),
+        "model": builder.model.key,
+        "shape": shape,
+        "starts": starts,
+        "code": code_of("start"),
+    }
+
+    def run(_: Path) -> dict[str, Any]:
+        # A place of its own: the same variant starts again when it is tuned.
+        bundle = Path(tempfile.mkdtemp(prefix=f"{builder.target.name}-{name_of(entry)}-start-", dir=context.work))
+        seal(bundle, assemble(bundle, builder.model.material, builder.target, entry.made))
+        sizes = builder.target.measure_at.as_dict()
+        say = context.progress.note
+        return latency.start_times(builder.runner(entry.made), bundle, sizes, starts, say).model_dump(mode="json")
+
+    subject = f"{builder.target.name}: {name_of(entry)}"
+    return Starts.model_validate(context.run("start", subject, inputs, run, is_final=_is_quiet_start).result)
+
+
+def reference_start(builder: VariantBuilder) -> Starts | None:
+    """PyTorch's own start, import and loading included.
+
+    Once: it takes seconds, and the files were read before. None where the model is not PyTorch's.
+    """
+    context, at = builder.context, builder.target.measure_at
+    if not context.has_reference:
+        return None
+    inputs = {
+        "model": builder.model.key,
+        "shape": at.model_dump(mode="json"),
+        "host": context.host.fingerprint(),
+        "threads": cores(),
+        "code": code_of("start"),
+    }
+
+    def run(output: Path) -> dict[str, Any]:
+        request = output / "inputs.npz"
+        write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
+        context.fresh_reference()
+        with exclusive(context.progress.note), control_worker() as controlled:
+            clock, watch = ControlClock(controlled, cores()), Watch()
+            time.sleep(REST_SECONDS)
+            clock.take()
+            worker = context.timed_reference()
+            worker.bench(request, runs=1, warmup=0)
+            seconds = time.perf_counter() - worker.started
+            clock.take()
+            control, load = clock.control(), watch.load()
+        peak = int(worker.call("info")["peak_rss_bytes"])
+        return Starts(seconds=(seconds,), peak_rss_bytes=peak, control=control, load=load).model_dump(mode="json")
+
+    subject = f"{builder.target.name}: PyTorch at {at}"
+    return Starts.model_validate(context.run("start", subject, inputs, run, is_final=_is_quiet_start).result)
+
+
+def _is_quiet_race(result: dict[str, Any]) -> bool:
+    return not race_noise(Race.model_validate(result))
+
+
+def _is_quiet_start(result: dict[str, Any]) -> bool:
+    return not starts_noise(Starts.model_validate(result))
+
+
+def footprint_of(builder: VariantBuilder, entry: Tried, measured: Numbers | None) -> Footprint:
+    """What a variant takes besides time: known of its runtime's wheels, measured of the rest."""
+    made, wheels = entry.made, loader_bytes(entry.made.variant, builder.target)
+    packages = builder.installed(made)
+    return Footprint(
+        environment_bytes=None if packages is None else packages.unpacked,
+        image_bytes=None if packages is None else packages.kept + made.graph.bytes,
+        download_bytes=made.graph.bytes + max(wheels.values()),
+        model_bytes=made.graph.bytes,
+        memory_bytes=None if measured is None else measured.peak_rss_bytes,
+        start_seconds=None if measured is None else measured.start_seconds.value,
+    )

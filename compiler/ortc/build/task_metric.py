@@ -1,0 +1,92 @@
+"""What an answer is worth: the task metric of a spec, and every promise that is about answers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ortc.build.context import Context
+from ortc.build.distillation import running_teacher, teacher_key, teacher_verdicts
+from ortc.common.arrays import Arrays
+from ortc.common.errors import OrtcError, StageError
+from ortc.common.values import digest
+from ortc.evaluation.accuracy_gates import accuracy_verdicts
+from ortc.evaluation.report import Check, Verdict
+from ortc.passes.canonical import Exported
+from ortc.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A task metric of a predict function, the digest of its name and code, and its value for the reference.
+
+    `teacher` is its value for the teacher, None where the spec does not limit how far below that the student may be.
+    """
+
+    function: Callable[[Callable[[Arrays], Arrays]], float]
+    code: str
+    reference: float
+    teacher: float | None = None
+
+
+def task_metric(context: Context, exported: Exported) -> Metric | None:
+    """The task metric as a function of `predict`, with its value for the reference.
+
+    Raises:
+        StageError: the metric fails, or there is no PyTorch reference to judge by.
+    """
+    declared = context.plan.accuracy.metric
+    if declared is None:
+        return None
+    if not context.has_reference:
+        raise StageError(
+            "a task metric is judged by PyTorch's value, which an ONNX source has not", help="remove `accuracy.metric`"
+        )
+
+    def metric(predict: Callable[[Arrays], Arrays]) -> float:
+        from ortc.common.project import resolve_entrypoint
+
+        function = resolve_entrypoint(declared.entrypoint, context.root)
+        takes_directory = "model_dir" in inspect.signature(function).parameters
+        try:
+            value = function(predict, model_dir=context.fetched.directory) if takes_directory else function(predict)
+            return float(value)
+        except OrtcError:
+            raise
+        except Exception as error:
+            raise StageError(f"the metric `{declared.entrypoint}` fails: {type(error).__name__}: {error}") from error
+
+    def of_the_reference(_: Path) -> dict[str, Any]:
+        worker = context.reference()
+        with context.recorder() as recorder:
+            return {"value": metric(worker.run), "opened": recorder.opened().model_dump(mode="json")}
+
+    inputs, entry = context.run_recorded(
+        "metric", declared.entrypoint, context.metric_inputs(declared), of_the_reference
+    )
+    value, taught = float(entry.result.get("value", 0.0)), None
+    if context.plan.model.teacher is not None and context.plan.model.teacher.max_drop is not None:
+
+        def of_the_teacher(_: Path) -> dict[str, Any]:
+            with running_teacher(context, exported) as worker:
+                return {"value": metric(worker.run)}
+
+        asked = {**inputs, "model": teacher_key(context)}
+        found = context.run("metric", f"teacher: {declared.entrypoint}", asked, of_the_teacher)
+        taught = float(found.result.get("value", 0.0))
+    code = digest({name: part for name, part in inputs.items() if name not in ("model", "interface")})
+    return Metric(metric, code, value, taught)
+
+
+def answers_verdicts(
+    plan: Plan, metric: Metric | None, check: Check, precision: str, platform: str
+) -> tuple[Verdict, ...]:
+    """Judge a check of a variant by all that the spec promises of answers, beside PyTorch's and the teacher's."""
+    reference, taught = (None, None) if metric is None else (metric.reference, metric.teacher)
+    return (
+        *accuracy_verdicts(check, precision, plan.accuracy, platform, reference),
+        *teacher_verdicts(check, plan.model.teacher, platform, taught),
+    )

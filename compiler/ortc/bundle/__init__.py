@@ -1,0 +1,1 @@
+"""Bundles, which are the unit that ships: manifest, assembly, publication, verification, attachment."""

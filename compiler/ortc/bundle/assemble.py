@@ -1,0 +1,302 @@
+"""Assemble bundles: the same files whether a variant is being tried or is about to ship."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ortc.bundle.manifest import (
+    AxisInfo,
+    DecisionInfo,
+    GoldenInfo,
+    InputInfo,
+    Manifest,
+    ModelInfo,
+    OutputInfo,
+    OutputTolerance,
+    PlacementInfo,
+    Prepacked,
+    Promises,
+    Provenance,
+    RuntimeInfo,
+    SourceFileInfo,
+    Tolerance,
+    VariantInfo,
+    session_file,
+    to_json,
+)
+from ortc.bundle.publish import stamp
+from ortc.bundle.render import render
+from ortc.bundle.supply_chain.sbom import SBOM, sbom
+from ortc.bundle.tensorrt_profiles import with_profiles
+from ortc.common.arrays import read_arrays
+from ortc.evaluation.accuracy import CPU, ReferenceCase, loader_bytes
+from ortc.evaluation.accuracy_gates import LABEL_AGREEMENT
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.report import Check
+from ortc.frontend.fetch import Fetched, FetchedFile
+from ortc.frontend.samples.inputs import MASK
+from ortc.inspection.model_files import loaded_files
+from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
+from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
+from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.profile import GraphLevel
+from ortc.spec.runtimes import pins
+
+UNFIT = "the weights are random (`model.weights: random`): the architecture is real, the answers mean nothing"
+MEASURED_ROOM = 2.0
+"""How many times the greatest difference that was measured a golden answer may be off on another machine."""
+GOLDEN_CASES = 3
+GOLDEN_BYTES = 4 * 2**20
+"""Most bytes of one golden case's outputs."""
+QUICK_GOLDEN_BYTES = 2**20
+"""As much, where a kind of case has one so small: golden cases are run and compared at every full start."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What every variant of a build has in common; `cases_key` is everything that decides the cases."""
+
+    plan: Plan
+    fetched: Fetched
+    exported: Exported
+    exporter_reason: str | None
+    cases: tuple[ReferenceCase, ...]
+    tools: dict[str, str]
+    cases_key: str = ""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A variant whose graph was made, at a graph level; `files` says where the graph's files lie, by name."""
+
+    variant: VariantPlan
+    level: GraphLevel
+    files: Callable[[], Mapping[str, Path]]
+    graph: VariantGraph
+    tuning: TuningPlan | None = None
+    prepacked: Prepacked | None = None
+
+    @property
+    def session(self) -> SessionPlan:
+        """What session.json says."""
+        session = self.variant.session
+        return session if self.tuning is None else self.tuning.apply(session)
+
+    def packed(self, files: Callable[[], Mapping[str, Path]], graph: VariantGraph, prepacked: Prepacked) -> Made:
+        """The same variant with a second graph, whose weights are packed."""
+        return replace(self, files=files, graph=graph, prepacked=prepacked)
+
+
+def tolerance(precision: str, accuracy: AccuracyPlan, check: Check | None = None, case: str | None = None) -> Tolerance:
+    """How far golden outputs may be off: the promise for this precision, and what was measured of each output.
+
+    Args:
+        precision: of the variant.
+        accuracy: the promises.
+        check: of the variant at every case; None while it is being tried.
+        case: the golden case, by which integers are judged.
+    """
+    if precision == "fp32":
+        return Tolerance(max_abs=accuracy.max_abs, cosine=None)
+    outputs: dict[str, OutputTolerance] = {}
+    if check is not None:
+        every = [entry for result in check.cases for entry in result.differences]
+        for found in check.outputs:
+            seen = max((entry.max_abs for entry in every if entry.output == found.output), default=0.0)
+            most = max(MEASURED_ROOM * seen, accuracy.nrmse * found.scale, accuracy.max_abs)
+            outputs[found.output] = OutputTolerance(max_abs=float(f"{most:.4g}"))
+        here = [entry for result in check.cases if result.case == case for entry in result.differences]
+        outputs |= {entry.output: _labels(entry, accuracy) for entry in here if entry.cosine is None}
+    return Tolerance(max_abs=None, cosine=accuracy.cosine, relative_error=accuracy.relative_error, outputs=outputs)
+
+
+def _labels(found: Difference, accuracy: AccuracyPlan) -> OutputTolerance:
+    """As many labels may differ as the promise allows of so few, but one at least where there are two or more."""
+    count = max(found.labels or 1, 1)
+    least = LABEL_AGREEMENT if accuracy.top1_agreement is None else accuracy.top1_agreement
+    wrong = round((1 - (1.0 if found.top1 is None else found.top1)) * count)
+    allowed = max(wrong, min(math.ceil((1 - least) * count), count // 2))
+    return OutputTolerance(top1_agreement=(count - allowed) / count)
+
+
+def golden_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
+    """Cases that travel with the bundle: real samples, a padded batch and a plain one, of bounded size."""
+    sizes = {case.name: case.outputs.stat().st_size for case in cases}
+    small = [case for case in cases if sizes[case.name] <= GOLDEN_BYTES]
+    wanted = [
+        [case for case in small if case.name.startswith("samples")],
+        [case for case in small if "padded" in case.name],
+        [case for case in small if "padded" not in case.name and not case.name.startswith("samples")],
+    ]
+    quick = [[case for case in kind if sizes[case.name] <= QUICK_GOLDEN_BYTES] or kind for kind in wanted]
+    if len(quick[-1]) == 1:
+        # The smallest shape of the matrix is degenerate, and alone shows little.
+        quick[-1] = wanted[-1]
+    # The middle of each kind: neither the smallest nor the slowest.
+    chosen = [kind[len(kind) // 2] for kind in quick if kind]
+    return tuple(chosen[:GOLDEN_CASES] or sorted(cases, key=lambda case: sizes[case.name])[:1])
+
+
+def assemble(
+    directory: Path,
+    material: Material,
+    target: TargetPlan,
+    made: Made,
+    *,
+    check: Check | None = None,
+    batch_invariant: bool | None = None,
+    provisional: bool = False,
+    decisions: tuple[DecisionInfo, ...] = (),
+) -> Manifest:
+    """Write a bundle, without its checksums, into an empty directory.
+
+    Args:
+        directory: where to.
+        material: what the build knows of the model.
+        target: the plan of the target.
+        made: the variant's graph.
+        check: what its answers were at every case, by which golden answers are judged; None while it is tried.
+        batch_invariant: as measured; None where it was not or cannot be.
+        provisional: some promise was not measured.
+        decisions: what became of the other variants.
+    """
+    plan = material.plan
+    model = directory / "model"
+    model.mkdir()
+    files = made.files()
+    for name in (MODEL_FILE, DATA_FILE, PREPACKED_FILE):
+        if name in files:
+            shutil.copyfile(files[name], model / name)
+    golden = _golden(directory, material, made, check)
+    source = plan.model
+    random = isinstance(source, HuggingFaceSource) and source.weights == "random"
+    manifest = Manifest(
+        name=plan.name,
+        version=plan.version,
+        target=target.name,
+        platforms=target.platforms,
+        fit_to_serve=not random,
+        unfit_reason=UNFIT if random else None,
+        provisional=provisional,
+        stamp=stamp(),
+        model=ModelInfo(
+            file=f"model/{MODEL_FILE}",
+            bytes=made.graph.bytes,
+            opset=plan.export.opset,
+            ir_version=plan.export.ir_version,
+            domains=made.graph.domains,
+            operators=made.graph.operators,
+            exporter=material.exported.exporter,
+            exporter_reason=material.exporter_reason,
+        ),
+        inputs=tuple(
+            InputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, range=tensor.range)
+            for tensor in material.exported.inputs
+        ),
+        outputs=tuple(
+            OutputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape) for tensor in material.exported.outputs
+        ),
+        axes=tuple(AxisInfo.of(axis) for axis in plan.export.axes),
+        runtime=RuntimeInfo(
+            package=made.variant.runtime.package,
+            version=made.variant.runtime.version,
+            minimum_version=made.variant.runtime.minimum_version,
+            python=pins(made.variant.runtime.pins).pythons,
+            loader_bytes=loader_bytes(made.variant, target),
+        ),
+        variant=VariantInfo(
+            name=made.variant.name,
+            precision=made.variant.precision,
+            graph_level=made.level,
+            tuning=None if made.tuning is None else made.tuning.name,
+            batch_invariant=batch_invariant,
+        ),
+        placement=_placement(target, made),
+        promises=_promises(target),
+        golden=golden,
+        warmup=(target.measure_at.as_dict(),),
+        decisions=decisions,
+        provenance=Provenance(
+            plan_sha256=plan.slice(target.name).digest(),
+            source=_source_name(plan),
+            revision=getattr(source, "revision", None),
+            files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in _loaded(material)),
+            tools=material.tools,
+        ),
+        interface=source.interface if isinstance(source, HuggingFaceSource) else None,
+        parts_left_out=(*material.fetched.left_out, *material.exported.parts_left_out),
+        inputs_left_out=material.exported.inputs_left_out,
+        files=(),
+    )
+    served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
+    session = session_file(served, made.level, made.prepacked)
+    pinned = pins(made.variant.runtime.pins)
+    (directory / SBOM).write_text(sbom(manifest, pinned.packages(target.platforms), directory), "utf-8")
+    for file in render(target, manifest, session, pinned):
+        path = directory / file.path
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(file.content)
+    (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
+    return manifest
+
+
+def _loaded(material: Material) -> tuple[FetchedFile, ...]:
+    """The model's files that were read: a file that is pinned and not read is no part of the bundle's making."""
+    source, fetched = material.plan.model, material.fetched
+    if not isinstance(source, HuggingFaceSource):
+        return fetched.files
+    names = loaded_files(
+        source,
+        fetched.directory,
+        fetched.digests(),
+        material.plan.accuracy,
+        derived=material.plan.export.inputs is None,
+    )
+    return tuple(file for file in fetched.files if file.name in names)
+
+
+def _placement(target: TargetPlan, made: Made) -> PlacementInfo:
+    # Where only the CPU is asked for, there is nothing that could fall back to it.
+    alone = all(provider.name == CPU for provider in made.session.providers)
+    return PlacementInfo(
+        max_cpu_nodes=target.budgets.max_cpu_nodes,
+        max_memcpy_nodes=target.budgets.max_memcpy_nodes,
+        shape_nodes={} if alone else made.graph.shape_nodes,
+    )
+
+
+def _promises(target: TargetPlan) -> Promises:
+    budgets = target.budgets
+    return Promises(
+        at=target.measure_at.as_dict(),
+        latency=dict(budgets.latency.percentiles) if budgets.latency else {},
+        size=budgets.size,
+        download=budgets.download,
+        memory=budgets.memory,
+        start=budgets.start,
+        min_speedup=budgets.min_speedup,
+    )
+
+
+def _golden(directory: Path, material: Material, made: Made, check: Check | None) -> tuple[GoldenInfo, ...]:
+    (directory / "golden").mkdir()
+    entries = []
+    for index, case in enumerate(golden_cases(material.cases)):
+        inputs, outputs = f"golden/{index}.inputs.npz", f"golden/{index}.outputs.npz"
+        shutil.copyfile(case.inputs, directory / inputs)
+        shutil.copyfile(case.outputs, directory / outputs)
+        mask = MASK if MASK in read_arrays(case.inputs) else None
+        allowed = tolerance(made.variant.precision, material.plan.accuracy, check, case.name)
+        entries.append(GoldenInfo(name=case.name, inputs=inputs, outputs=outputs, tolerance=allowed, mask=mask))
+    return tuple(entries)
+
+
+def _source_name(plan: Plan) -> str:
+    source = plan.model
+    name = getattr(source, "id", None) or getattr(source, "path", None) or getattr(source, "entrypoint", "")
+    return f"{source.source}:{name}"

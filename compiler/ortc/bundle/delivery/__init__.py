@@ -1,0 +1,1 @@
+"""Delivery of bundles: Kubernetes manifests, archives and OCI layouts."""

@@ -1,0 +1,206 @@
+"""OCI image layouts of bundles: a model artifact as CNCF ModelPack describes it, and a modelcar, an image of files.
+
+Both share their layers. skopeo copies either to a registry, by its reference in index.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ortc.bundle.delivery.archive import write_tar
+from ortc.bundle.manifest import Manifest
+from ortc.common.errors import UsageError
+from ortc.common.values import Frozen
+
+MODELS = "models"
+"""Where a modelcar has its files: KServe looks below /models."""
+_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+_INDEX = "application/vnd.oci.image.index.v1+json"
+_CONFIG = "application/vnd.oci.image.config.v1+json"
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
+_MODEL_CONFIG = "application/vnd.cncf.model.config.v1+json"
+_WEIGHTS = "application/vnd.cncf.model.weight.v1.tar"
+_CODE = "application/vnd.cncf.model.code.v1.tar"
+_TITLE = "org.opencontainers.image.title"
+
+
+class Image(Frozen):
+    """A manifest of a layout: its reference there, and its digest."""
+
+    reference: str
+    kind: str
+    digest: str
+
+
+def write_layout(
+    place: Path, bundle: Path, manifest: Manifest, files: Iterable[str], *, base: Path | None = None
+) -> tuple[Image, ...]:
+    """Write a layout into an empty directory.
+
+    Args:
+        place: where to.
+        bundle: the bundle's directory.
+        manifest: of the bundle.
+        files: paths of the bundle's files.
+        base: the layout of an image that the modelcar's layers are put upon: one with a shell, for KServe's sidecar.
+
+    Raises:
+        UsageError: the base is no layout of one image.
+    """
+    blobs = _Blobs(place)
+    weights = [path for path in files if path.startswith("model/")]
+    others = [path for path in files if not path.startswith("model/")]
+    # The weights apart and last: what changes above them does not push them again.
+    layers = [blobs.tar(bundle, paths, manifest.stamp) for paths in (others, weights)]
+    created = datetime.fromtimestamp(manifest.stamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    tag = f"{manifest.version}-{manifest.target}".replace("+", "_")
+    annotations = {
+        "org.opencontainers.image.created": created,
+        _TITLE: f"{manifest.name} {manifest.version} for {manifest.target}",
+        "org.opencontainers.image.version": manifest.version,
+        "ortc.target": manifest.target,
+    }
+    model_config = _model_config(manifest, created, [layer["digest"] for layer in layers])
+    artifact = blobs.json(
+        {
+            "schemaVersion": 2,
+            "mediaType": _MANIFEST,
+            "artifactType": _ARTIFACT,
+            "config": blobs.json(model_config, _MODEL_CONFIG),
+            "layers": [
+                {**layer, "mediaType": kind, "annotations": {"org.cncf.model.filepath": path}}
+                for layer, kind, path in zip(layers, (_CODE, _WEIGHTS), (MODELS, f"{MODELS}/model"), strict=True)
+            ],
+            "annotations": annotations,
+        },
+        _MANIFEST,
+    )
+    entries = [(tag, "model artifact", {**artifact, "artifactType": _ARTIFACT})]
+    for platform in manifest.platforms:
+        suffix = f"-{platform.rpartition('/')[2]}" if len(manifest.platforms) > 1 else ""
+        entries.append(
+            (
+                f"{tag}-modelcar{suffix}",
+                f"modelcar for {platform}",
+                _modelcar(blobs, platform, layers, created, annotations, base),
+            )
+        )
+    index = {
+        "schemaVersion": 2,
+        "mediaType": _INDEX,
+        "manifests": [
+            {**entry, "annotations": {"org.opencontainers.image.ref.name": reference}}
+            for reference, _, entry in entries
+        ],
+    }
+    (place / "index.json").write_bytes(_canonical(index))
+    (place / "oci-layout").write_bytes(_canonical({"imageLayoutVersion": "1.0.0"}))
+    return tuple(Image(reference=name, kind=kind, digest=str(entry["digest"])) for name, kind, entry in entries)
+
+
+class _Blobs:
+    """The blobs of a layout."""
+
+    def __init__(self, place: Path) -> None:
+        self.directory = place / "blobs" / "sha256"
+        self.directory.mkdir(parents=True)
+
+    def tar(self, bundle: Path, paths: list[str], stamp: int) -> dict[str, Any]:
+        """A layer; uncompressed, so that its digest is its diff ID, too."""
+        fresh = self.directory / ".layer"
+        with fresh.open("wb") as stream:
+            sha256, size = write_tar(stream, bundle, paths, prefix=MODELS, stamp=stamp)
+        fresh.replace(self.directory / sha256)
+        return {"mediaType": _LAYER, "digest": f"sha256:{sha256}", "size": size}
+
+    def json(self, document: dict[str, Any], media_type: str) -> dict[str, Any]:
+        """The descriptor of a JSON document that was written."""
+        content = _canonical(document)
+        sha256 = hashlib.sha256(content).hexdigest()
+        (self.directory / sha256).write_bytes(content)
+        return {"mediaType": media_type, "digest": f"sha256:{sha256}", "size": len(content)}
+
+    def copy(self, source: Path, descriptor: dict[str, Any]) -> None:
+        """Copy a blob of another layout."""
+        name = str(descriptor["digest"]).partition(":")[2]
+        shutil.copyfile(source / "blobs" / "sha256" / name, self.directory / name)
+
+
+def _model_config(manifest: Manifest, created: str, layers: list[str]) -> dict[str, Any]:
+    revision = {"revision": manifest.provenance.revision} if manifest.provenance.revision else {}
+    return {
+        "descriptor": {
+            "createdAt": created,
+            "name": manifest.name,
+            "version": manifest.version,
+            "title": f"{manifest.name} for {manifest.target}",
+            **revision,
+        },
+        "config": {"format": "onnx", "precision": manifest.variant.precision},
+        "modelfs": {"type": "layers", "diffIds": layers},
+    }
+
+
+def _modelcar(
+    blobs: _Blobs,
+    platform: str,
+    layers: list[dict[str, Any]],
+    created: str,
+    annotations: dict[str, str],
+    base: Path | None,
+) -> dict[str, Any]:
+    system, _, architecture = platform.partition("/")
+    config: dict[str, Any] = {"created": created, "architecture": architecture, "os": system, "config": {}}
+    below: list[dict[str, Any]] = []
+    diff_ids: list[str] = []
+    if base is not None:
+        found, below = _read_base(base, platform)
+        for layer in below:
+            blobs.copy(base, layer)
+        config["config"] = found.get("config") or {}
+        diff_ids = found["rootfs"]["diff_ids"]
+    config["rootfs"] = {"type": "layers", "diff_ids": [*diff_ids, *(layer["digest"] for layer in layers)]}
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "config": blobs.json(config, _CONFIG),
+        "layers": [*below, *layers],
+        "annotations": annotations,
+    }
+    return {**blobs.json(manifest, _MANIFEST), "platform": {"os": system, "architecture": architecture}}
+
+
+def _read_base(base: Path, platform: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Configuration and layers of a layout's only image for a platform."""
+
+    def read(descriptor: dict[str, Any]) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(
+            (base / "blobs" / "sha256" / descriptor["digest"].partition(":")[2]).read_bytes()
+        )
+        return document
+
+    try:
+        (entry,) = json.loads((base / "index.json").read_bytes())["manifests"]
+        manifest = read(entry)
+        config = read(manifest["config"])
+        is_for = f"{config['os']}/{config['architecture']}"
+        layers: list[dict[str, Any]] = manifest["layers"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{base} is no OCI layout of one image: {error}",
+            help="make one with `skopeo copy docker://IMAGE oci:DIRECTORY`",
+        ) from error
+    if is_for != platform:
+        raise UsageError(f"the image in {base} is for {is_for}, the bundle for {platform}")
+    return config, layers
+
+
+def _canonical(document: dict[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()

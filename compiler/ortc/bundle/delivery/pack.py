@@ -1,0 +1,70 @@
+"""Pack a bundle into files beside each other: all of one, or nothing of it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ortc.bundle.delivery.archive import label, write_tar
+from ortc.bundle.delivery.oci import Image, write_layout
+from ortc.bundle.integrity import companion_files, own_files, verified
+from ortc.common.disk import room
+from ortc.common.values import Frozen
+
+
+class Packed(Frozen):
+    """What was written: paths, digests, and the manifests of the layout."""
+
+    format_version: int = 1
+    archive: str | None = None
+    archive_sha256: str | None = None
+    archive_bytes: int | None = None
+    layout: str | None = None
+    images: tuple[Image, ...] = ()
+
+
+def pack(bundle: Path, output: Path, formats: Sequence[str], base: Path | None = None) -> Packed:
+    """Write an archive with its checksum, an OCI layout, or both.
+
+    Args:
+        bundle: the directory; every file is compared with its digest first.
+        output: the directory for what is written; what has the same name there is replaced.
+        formats: `tar`, `oci`.
+        base: see `ortc.bundle.delivery.oci.write_layout`.
+
+    Raises:
+        StageError: the bundle is damaged, or the disk is full.
+        UsageError: the base is no layout of one image.
+    """
+    manifest = verified(bundle)
+    name = label(manifest)
+    found = [*own_files(bundle, manifest), *companion_files(bundle)]
+    files = sorted(file.path for file in found)
+    done = Packed()
+    output.mkdir(parents=True, exist_ok=True)
+    needed = sum(file.bytes for file in found) * len(formats)
+    with (
+        room(("bundles", output), needed=needed),
+        tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as scratch,
+    ):
+        if "tar" in formats:
+            fresh = Path(scratch) / f"{name}.tar"
+            with fresh.open("wb") as stream:
+                sha256, size = write_tar(stream, bundle, files, prefix=name, stamp=manifest.stamp)
+            sums = Path(scratch) / f"{name}.tar.sha256"
+            # As `sha256sum -c` reads it.
+            sums.write_text(f"{sha256}  {name}.tar\n", "utf-8")
+            for file in (fresh, sums):
+                file.replace(output / file.name)
+            archive = str(output / fresh.name)
+            done = done.model_copy(update={"archive": archive, "archive_sha256": sha256, "archive_bytes": size})
+        if "oci" in formats:
+            layout, place = Path(scratch) / "layout", output / f"{name}.oci"
+            images = write_layout(layout, bundle, manifest, files, base=base)
+            if place.exists():
+                # Aside first: at its place lies the old layout, the new one, or none for a moment, never half of one.
+                place.rename(Path(scratch) / "old")
+            layout.rename(place)
+            done = done.model_copy(update={"layout": str(place), "images": images})
+    return done

@@ -1,0 +1,297 @@
+"""The bundle's own files as typed models: manifest.json and session.json. docs/bundle.md is their reference."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from ortc.common.errors import StageError
+from ortc.common.texts import Cleaned, Inner, Label, Line
+from ortc.common.values import Frozen
+from ortc.plan.plan import AxisPlan, SessionPlan
+from ortc.spec.deployment import Name, Sha256, Version
+from ortc.spec.profile import Concurrency, GraphLevel
+
+FORMAT_VERSION = 1
+KIND = "ortc-bundle"
+STAMP = 315532800
+"""Modification time of every published file unless SOURCE_DATE_EPOCH says otherwise: 1980-01-01, the zip epoch."""
+
+MAX_DETAILS = 10
+MEASUREMENTS = "measurements"
+ATTESTATIONS = "attestations"
+COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
+"""Directories of a bundle whose files may join it after it was published; SHA256SUMS does not list them."""
+
+PROVENANCE = "attestations/provenance.intoto.json"
+
+
+class Provider(Frozen):
+    """An execution provider with its options."""
+
+    name: Label
+    options: dict[Label, Line | Literal[""]]
+
+
+class ThreadPolicy(Frozen):
+    """Thread counts, or how to find them where the bundle runs."""
+
+    intra_op: Literal["physical"] | int
+    inter_op: int
+
+
+class Prepacked(Frozen):
+    """A second graph, whose weights lie as one kind of processor wants them under one release of the runtime."""
+
+    file: Label
+    processor: Cleaned
+    runtime: Label
+
+
+class SessionFile(Frozen):
+    """session.json."""
+
+    format_version: int = FORMAT_VERSION
+    session_options: dict[Label, bool | Label]
+    threads: ThreadPolicy
+    concurrency: Concurrency
+    config_entries: dict[Label, Line | Literal[""]]
+    providers: tuple[Provider, ...]
+    environment: dict[Label, Line | Literal[""]]
+    prepacked: Prepacked | None = None
+
+
+class ModelInfo(Frozen):
+    """The graph that is served."""
+
+    file: Label
+    bytes: int
+    opset: int
+    ir_version: int
+    domains: dict[Cleaned, int]
+    operators: dict[Cleaned, int] = Field(
+        default_factory=dict, description="Operators of the graph, with their domain where it is not ONNX's, to nodes."
+    )
+    exporter: Label
+    exporter_reason: Cleaned | None
+
+
+class InputInfo(Frozen):
+    """An input with its bounds."""
+
+    name: Line
+    dtype: Label
+    shape: tuple[Label | int, ...]
+    range: tuple[int | float, int | float] | None
+
+
+class OutputInfo(Frozen):
+    """An output; None where only a run tells the size."""
+
+    name: Line
+    dtype: Label
+    shape: tuple[Label | int | None, ...]
+
+
+class AxisInfo(Frozen):
+    """A dynamic axis; sizes are multiples of `multiple_of`."""
+
+    name: Label
+    min: int
+    typical: int
+    max: int
+    multiple_of: int = 1
+
+    @classmethod
+    def of(cls, axis: AxisPlan) -> AxisInfo:
+        """The same axis as the plan has it."""
+        return cls.model_validate(axis.model_dump())
+
+
+class RuntimeInfo(Frozen):
+    """What must be installed."""
+
+    package: Label
+    version: Label
+    minimum_version: Label
+    python: tuple[Label, ...]
+    loader_bytes: dict[Label, int] = Field(
+        default_factory=dict, description="Of the wheels that the loader needs, as they are downloaded, by platform."
+    )
+
+
+class VariantInfo(Frozen):
+    """The variant that was chosen."""
+
+    name: Label
+    precision: Label
+    graph_level: Label
+    tuning: Cleaned | None
+    batch_invariant: bool | None
+
+
+class PlacementInfo(Frozen):
+    """What may run on the CPU where another provider leads, and what may be copied between host and device.
+
+    `shape_nodes` are names by operator: nodes of the graph that compute nothing but shapes, which no budget counts.
+    """
+
+    max_cpu_nodes: int | None
+    max_memcpy_nodes: int | None = None
+    shape_nodes: dict[Cleaned, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class OutputTolerance(Frozen):
+    """How far one golden output may be off at reduced precision: greatest difference, or least share of equal labels.
+
+    From what the build measured of this output and its spread: of rows with one value a cosine tells only the sign.
+    """
+
+    max_abs: float | None = None
+    top1_agreement: float | None = None
+
+
+class Tolerance(Frozen):
+    """How far golden outputs may be off; `relative_error` is of outputs with more than 8 values a sample."""
+
+    max_abs: float | None
+    cosine: float | None
+    relative_error: float | None = None
+    outputs: dict[str, OutputTolerance] = Field(
+        default_factory=dict, description="Outputs that are also judged by a limit of their own, by name."
+    )
+
+
+class GoldenInfo(Frozen):
+    """One golden case."""
+
+    name: Line
+    inputs: Inner
+    outputs: Inner
+    tolerance: Tolerance
+    mask: Line | None
+
+
+class DecisionInfo(Frozen):
+    """What became of a variant; without timings, which are in measurements/."""
+
+    variant: Label
+    outcome: Label
+    reason: Cleaned
+
+
+class SourceFileInfo(Frozen):
+    """A file of the model by its digest."""
+
+    name: Inner
+    sha256: Sha256
+
+
+class Provenance(Frozen):
+    """What the bundle was made from, and with."""
+
+    plan_sha256: Sha256
+    source: Cleaned
+    revision: Label | None
+    files: tuple[SourceFileInfo, ...]
+    tools: dict[Label, Cleaned]
+
+
+class FileInfo(Frozen):
+    """A file of the bundle."""
+
+    path: Inner
+    sha256: Sha256
+    bytes: int
+
+
+class Promises(Frozen):
+    """The budgets of the spec, so that any host can judge the bundle again: seconds, bytes, null for no promise."""
+
+    at: dict[Label, int]
+    latency: dict[Label, float]
+    size: int | None
+    download: int | None = None
+    memory: int | None
+    start: float | None
+    min_speedup: float | None
+
+
+class Manifest(Frozen):
+    """manifest.json."""
+
+    format_version: int = FORMAT_VERSION
+    kind: str = KIND
+    name: Name
+    version: Version
+    target: Name
+    platforms: tuple[Label, ...]
+    fit_to_serve: bool
+    unfit_reason: Cleaned | None
+    provisional: bool
+    stamp: int
+    model: ModelInfo
+    inputs: tuple[InputInfo, ...]
+    outputs: tuple[OutputInfo, ...]
+    axes: tuple[AxisInfo, ...]
+    runtime: RuntimeInfo
+    variant: VariantInfo
+    placement: PlacementInfo
+    promises: Promises
+    golden: tuple[GoldenInfo, ...]
+    warmup: tuple[dict[str, int], ...]
+    decisions: tuple[DecisionInfo, ...]
+    provenance: Provenance
+    interface: Literal["tensors"] | None = Field(
+        default=None, description="`tensors` where the spec says that the model's tensors alone are wanted."
+    )
+    parts_left_out: tuple[str, ...] = Field(
+        default=(), description="Parts of the model's repository that the bundle is without, by the spec's leave."
+    )
+    inputs_left_out: tuple[str, ...] = Field(
+        default=(), description="Optional tensors of the model's forward() that the bundle takes no values for."
+    )
+    files: tuple[FileInfo, ...]
+
+
+def session_file(session: SessionPlan, level: GraphLevel, prepacked: Prepacked | None = None) -> SessionFile:
+    """session.json of a session at a graph optimization level."""
+    return SessionFile(
+        session_options={"graph_optimization_level": level, **session.options},
+        threads=ThreadPolicy(intra_op=session.threads.intra_op, inter_op=session.threads.inter_op),
+        concurrency=session.concurrency,
+        config_entries=session.config_entries,
+        providers=tuple(Provider(name=entry.name, options=entry.options) for entry in session.providers),
+        environment=session.environment,
+        prepacked=prepacked,
+    )
+
+
+def to_json(value: Frozen) -> str:
+    """The text of a bundle's JSON file."""
+    return json.dumps(value.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_bundle(bundle: Path) -> Manifest:
+    """The manifest of a bundle.
+
+    Raises:
+        StageError: the directory is no bundle of this format.
+    """
+    try:
+        return Manifest.model_validate_json((bundle / "manifest.json").read_bytes())
+    except FileNotFoundError as error:
+        raise StageError(f"{bundle} is no bundle: it has no manifest.json") from error
+    except ValidationError as error:
+        wrong = [
+            f"`{'.'.join(map(str, item['loc'])) or 'the document'}`: {item['msg'].removeprefix('Value error, ')}"
+            for item in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+        raise StageError(
+            f"{bundle}/manifest.json is not of a format that this ortc reads: {wrong[0]}",
+            details=tuple(wrong[1:MAX_DETAILS]),
+            help="get the bundle again, or take the ortc that made it",
+        ) from error

@@ -1,0 +1,116 @@
+"""Render the text files of a bundle; pure. Templates get finished fields and decide nothing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ortc.bundle.dockerfile import image_fields
+from ortc.bundle.manifest import Manifest, SessionFile, to_json
+from ortc.common.resources import templates_dir
+from ortc.common.texts import one_line
+from ortc.passes.kernel_tables import counted, own_operators
+from ortc.plan.plan import TargetPlan
+from ortc.spec.runtimes import PinSet, extras
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the bundle: path inside it, and content."""
+
+    path: str
+    content: bytes
+
+
+def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: PinSet) -> tuple[File, ...]:
+    """Every file of a bundle but the model, the golden data, the manifest and the checksums.
+
+    Args:
+        target: the plan of the target.
+        manifest: identity and interface; its list of files is not used.
+        session: session.json.
+        pins: the packages of the runtime; requirements.txt names those of all platforms of the target.
+    """
+    environment = template_environment()
+    readme = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "target": manifest.target,
+        "description": target.description,
+        "variant": manifest.variant.name,
+        "precision": manifest.variant.precision,
+        "opset": manifest.model.opset,
+        "runtime": manifest.runtime.package,
+        "runtime_version": manifest.runtime.version,
+        "platforms": manifest.platforms,
+        "fit_to_serve": manifest.fit_to_serve,
+        "unfit_reason": manifest.unfit_reason,
+        "provisional": manifest.provisional,
+        "inputs": [
+            {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.inputs
+        ],
+        "outputs": [
+            {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.outputs
+        ],
+        "axes": manifest.axes,
+        "own_operators": counted(own_operators(manifest.model.operators)),
+        "nodes": sum(manifest.model.operators.values()),
+    }
+    runtime = templates_dir() / "runtime"
+    dockerfile = environment.get_template(target.image.template)
+    return (
+        File("session.json", to_json(session).encode()),
+        File("requirements.txt", pins.requirements_txt(target.platforms).encode()),
+        *(
+            File(f"requirements-{extra.name}.txt", extra.requirements_txt(target.platforms, beside=pins).encode())
+            for extra in extras()
+        ),
+        File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
+        File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
+        File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
+        *(File(f"runtime/{path}", (runtime / path).read_bytes()) for path in runtime_files()),
+    )
+
+
+def runtime_files() -> list[str]:
+    """Paths, below templates/runtime, of what every bundle carries verbatim."""
+    runtime = templates_dir() / "runtime"
+    files = (path for path in runtime.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return sorted(path.relative_to(runtime).as_posix() for path in files)
+
+
+def template_environment() -> jinja2.Environment:
+    """What renders templates: an undefined field is an error."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates_dir()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Nothing here is HTML.
+        autoescape=False,  # noqa: S701
+        # A line break in a value would begin an instruction, a key or another document.
+        finalize=lambda value: one_line(value) if isinstance(value, str) else value,
+    )
+    environment.filters |= {"dockerfile": _in_dockerfile, "markdown": _in_markdown}
+    return environment
+
+
+def _in_dockerfile(value: str) -> str:
+    """A text between the quotes of an instruction."""
+    return re.sub(r'([\\"$`])', r"\\\1", one_line(value))
+
+
+def _in_markdown(value: object) -> str:
+    """A text of a page, in a cell or between backticks, that begins no markup of its own."""
+    return re.sub(r"([\\<>|`\[\]])", lambda match: f"&#{ord(match[1])};", one_line(str(value)))
+
+
+def _shape(shape: tuple[str | int | None, ...]) -> str:
+    return f"[{', '.join('?' if entry is None else str(entry) for entry in shape)}]"

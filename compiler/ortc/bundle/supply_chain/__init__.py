@@ -1,0 +1,1 @@
+"""Bills of materials, provenance and signatures of bundles."""

@@ -1,0 +1,261 @@
+"""Sign bundles with a key and verify them, offline, in the format of OpenSSF Model Signing.
+
+A bundle's signature covers every file that the bundle is, the manifest, SHA256SUMS and the provenance. Measurements
+come later and from other machines: each hardware fingerprint has a signature of its own, which covers the manifest too,
+so that it is worth nothing beside another bundle.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
+from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE
+from ortc.common.digests import sha256_file
+from ortc.common.errors import OrtcError, UsageError
+from ortc.common.values import Frozen
+
+BUNDLE_SIGNATURE = f"{ATTESTATIONS}/bundle.sig"
+SIGNATURES = f"{ATTESTATIONS}/{MEASUREMENTS}"
+PASSWORD = "ORTC_KEY_PASSWORD"  # noqa: S105 - the variable's name
+_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+_PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+class SignatureError(OrtcError):
+    """A bundle is not what was signed, or not signed with this key."""
+
+    exit_code = 5
+
+
+class Signed(Frozen):
+    """What `sign` or `verify` found: the bundle, the files covered, and measurements by their state."""
+
+    format_version: int = 1
+    bundle: str
+    manifest_sha256: str
+    files: tuple[str, ...]
+    measurements: tuple[str, ...]
+    unsigned_measurements: tuple[str, ...]
+
+
+def sign(bundle: Path, key: Path) -> Signed:
+    """Sign a bundle and its measurements, after every file was compared with its digest.
+
+    Args:
+        bundle: the directory; signatures are written below its attestations/.
+        key: an elliptic-curve private key (P-256, P-384, P-521) as PEM; its password is in $ORTC_KEY_PASSWORD.
+
+    Raises:
+        UsageError: the key is none, or ortc's extra `sign` is not installed.
+        StageError: the bundle is damaged.
+    """
+    signing, _, hashing = _library()
+    manifest = verified(bundle)
+    if not (bundle / PROVENANCE).is_file():
+        raise UsageError(
+            f"{bundle} has no {PROVENANCE}: an older ortc built it, and its loader takes no signatures",
+            help="build it again, and sign that",
+        )
+    password = os.environ.get(PASSWORD)
+    try:
+        config = signing.Config().use_elliptic_key_signer(
+            private_key=key, password=None if password is None else password.encode()
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{key} is no private key that can sign: {str(error).splitlines()[0] if str(error) else error!r}",
+            help=f"make one with `openssl ecparam -genkey -name prime256v1 -noout`; a password goes into ${PASSWORD}",
+        ) from error
+    groups = _groups(bundle)
+    wanted = {BUNDLE_SIGNATURE: _covered(bundle), **{_signature(name): files for name, files in groups.items()}}
+    for name, files in wanted.items():
+        chosen = [bundle / file for file in files]
+        config.set_hashing_config(_Listed(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False), chosen))
+        place = bundle / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="ortc-sign-") as scratch:
+            written = Path(scratch) / "signature"
+            config.sign(bundle, written)
+            text = _rewritten(written)
+        fresh = place.with_name(f".{place.name}.new")
+        fresh.write_text(text, "utf-8")
+        os.utime(fresh, (manifest.stamp, manifest.stamp))
+        fresh.replace(place)
+    return _found(bundle, tuple(wanted[BUNDLE_SIGNATURE]), groups, frozenset(groups))
+
+
+def verify(bundle: Path, key: Path) -> Signed:
+    """Verify a signed bundle and its signed measurements; nothing of the bundle is run.
+
+    Args:
+        bundle: the directory.
+        key: the public key as PEM.
+
+    Raises:
+        UsageError: the key is none, or ortc's extra `sign` is not installed.
+        StageError, SignatureError: a file is changed, missing, one too many, or not signed with this key.
+    """
+    _library()
+    # Digests first: they name a file that was changed even where its signature is gone.
+    verified(bundle)
+    _expect_plain(bundle)
+    groups = _groups(bundle)
+    _verify_one(bundle, BUNDLE_SIGNATURE, _covered(bundle), key)
+    signed = set()
+    for path in sorted((bundle / SIGNATURES).glob("*.sig")):
+        name = path.name.removesuffix(".sig")
+        if name not in groups:
+            raise SignatureError(f"{SIGNATURES}/{path.name} signs a measurement that is missing from {MEASUREMENTS}/")
+        _verify_one(bundle, _signature(name), groups[name], key)
+        signed.add(name)
+    return _found(bundle, tuple(_covered(bundle)), groups, frozenset(signed))
+
+
+class _Listed:
+    """A hashing configuration that hashes the files of a list, as both sides of a signature need it."""
+
+    def __init__(self, config: Any, files: list[Path]) -> None:
+        self._config = config
+        self._files = files
+
+    def hash(self, place: Path, files_to_hash: object = None) -> Any:
+        """The manifest of the list's files; what the signature says to hash is not asked."""
+        return self._config.hash(place, files_to_hash=self._files)
+
+    def add_ignored_paths(self, *, model_path: object, paths: object) -> None:
+        """A signature does not decide what is ignored."""
+
+
+def _verify_one(bundle: Path, name: str, files: list[str], key: Path) -> None:
+    _, verifying, hashing = _library()
+    place = bundle / name
+    if not place.is_file():
+        raise SignatureError(
+            f"{name} is missing: the bundle is not signed", help="`ortc sign BUNDLE --key KEY` signs it"
+        )
+    try:
+        config = verifying.Config().use_elliptic_key_verifier(public_key=key)
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{key} is no public key of an elliptic curve: {error}") from error
+    if not _is_canonical(place, key):
+        raise SignatureError(f"{name} was changed, or made with another key than {key}")
+    chosen = [bundle / file for file in files]
+    config.set_hashing_config(_Listed(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False), chosen))
+    try:
+        # The library tells of old formats on stdout, which is for results.
+        with contextlib.redirect_stdout(None):
+            config.verify(bundle, place)
+    except ValueError as error:
+        detail = str(error).splitlines()[0]
+        raise SignatureError(f"{name} does not match the bundle: {detail}") from error
+    except Exception as error:
+        from cryptography.exceptions import InvalidSignature
+
+        if not isinstance(error, InvalidSignature | KeyError | TypeError | AttributeError | IndexError):
+            raise
+        raise SignatureError(f"{name} was changed, or made with another key than {key}") from error
+
+
+def _is_canonical(place: Path, key: Path) -> bool:
+    """Whether a signature file is, to the bit, how one with its payload and this key is written.
+
+    What the signature itself does not cover (spaces, media types, the unused bits of base64) could change unseen else.
+    """
+    from cryptography.hazmat.primitives import serialization
+
+    try:
+        text = place.read_text("utf-8")
+        envelope = json.loads(text)["dsseEnvelope"]
+        payload, (signature,) = str(envelope["payload"]), (str(entry["sig"]) for entry in envelope["signatures"])
+        for value in (payload, signature):
+            if base64.b64encode(base64.b64decode(value, validate=True)).decode() != value:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, binascii.Error):
+        return False
+    public = serialization.load_pem_public_key(key.read_bytes()).public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return text == _text(payload, signature, hashlib.sha256(public).hexdigest())
+
+
+def _rewritten(written: Path) -> str:
+    """A signature of the library's without the fields that say nothing."""
+    document = json.loads(written.read_bytes())
+    envelope = document["dsseEnvelope"]
+    hint = document["verificationMaterial"]["publicKey"]["hint"]
+    return _text(envelope["payload"], envelope["signatures"][0]["sig"], hint)
+
+
+def _text(payload: str, signature: str, hint: str) -> str:
+    document = {
+        "mediaType": _MEDIA_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": hint}},
+        "dsseEnvelope": {"payload": payload, "payloadType": _PAYLOAD_TYPE, "signatures": [{"sig": signature}]},
+    }
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _covered(bundle: Path) -> list[str]:
+    return sorted([*(file.path for file in own_files(bundle, verified(bundle, "fast"))), PROVENANCE])
+
+
+def _groups(bundle: Path) -> dict[str, list[str]]:
+    """The files of measurements/ by hardware fingerprint, each with the manifest that they are about."""
+    groups: dict[str, list[str]] = {}
+    for file in companion_files(bundle):
+        directory, _, name = file.path.partition("/")
+        if directory == MEASUREMENTS:
+            groups.setdefault(name.partition(".")[0], [MANIFEST]).append(file.path)
+    return groups
+
+
+def _expect_plain(bundle: Path) -> None:
+    # The loader lets bytecode come and go. Python runs it in place of the source, if it only claims the source's time.
+    if compiled := sorted(path for path in bundle.rglob("__pycache__") if path.is_symlink() or any(path.rglob("*"))):
+        raise SignatureError(
+            f"{compiled[0].relative_to(bundle)} is not signed, and Python would run what is in it", help="remove it"
+        )
+    for file in companion_files(bundle):
+        known = file.path in (PROVENANCE, BUNDLE_SIGNATURE) or (
+            file.path.startswith(f"{SIGNATURES}/") and file.path.endswith(".sig") and file.path.count("/") == 2
+        )
+        if file.path.startswith(f"{ATTESTATIONS}/") and not known:
+            raise SignatureError(f"{file.path} is neither signed nor a signature", help="remove it")
+
+
+def _signature(fingerprint: str) -> str:
+    return f"{SIGNATURES}/{fingerprint}.sig"
+
+
+def _found(bundle: Path, files: tuple[str, ...], groups: dict[str, list[str]], signed: frozenset[str]) -> Signed:
+    def names(fingerprints: Iterator[str]) -> tuple[str, ...]:
+        return tuple(path for name in fingerprints for path in groups[name] if path != MANIFEST)
+
+    return Signed(
+        bundle=str(bundle),
+        manifest_sha256=sha256_file(bundle / MANIFEST),
+        files=files,
+        measurements=names(name for name in sorted(groups) if name in signed),
+        unsigned_measurements=names(name for name in sorted(groups) if name not in signed),
+    )
+
+
+def _library() -> tuple[Any, Any, Any]:
+    """model_signing's modules for signing, verifying and hashing."""
+    try:
+        from model_signing import hashing, signing, verifying
+    except ImportError as error:
+        raise UsageError(
+            f"signatures need the package `{error.name}`", help="install ortc's extra: pip install 'ortc[sign]'"
+        ) from error
+    return signing, verifying, hashing

@@ -1,0 +1,233 @@
+"""Judge a finished bundle again, on this host, with nothing but the bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ortc.bundle.emulation import emulation
+from ortc.bundle.manifest import Manifest, read_bundle
+from ortc.bundle.measurement import take
+from ortc.common.arrays import read_arrays, write_arrays
+from ortc.common.errors import UsageError
+from ortc.common.units import format_bytes
+from ortc.common.values import Frozen
+from ortc.evaluation import latency as measure
+from ortc.evaluation.accuracy import CPU, download_verdicts, most, placement_verdicts, soak
+from ortc.evaluation.machine import Say
+from ortc.evaluation.report import Numbers, Race, Verdict
+from ortc.evaluation.time_gates import time_verdicts
+from ortc.execution.action_cache import Store
+from ortc.execution.host import Host, cores, describe
+from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import Worker, WorkerError
+from ortc.plan.plan import BudgetPlan, LatencyPlan, Shape
+
+
+class Reverified(Frozen):
+    """What this host says of a bundle."""
+
+    format_version: int = 1
+    bundle: str
+    manifest_sha256: str
+    host: Host
+    verdicts: tuple[Verdict, ...]
+    numbers: Numbers | None
+    race: Race | None
+
+
+def reverify(
+    bundle: Path,
+    store: Store,
+    *,
+    timed: bool = True,
+    platform: str | None = None,
+    measurement: Path | None = None,
+    say: Say = measure.silent,
+) -> Reverified:
+    """Digests, golden answers, size and, where the bundle is for this platform, its time budgets.
+
+    Args:
+        bundle: the directory.
+        store: where the runtime environment is kept.
+        timed: measure latency, start and memory.
+        platform: judge for this one, which is emulated where this host is another; `linux/arm64`.
+        measurement: a file to write, as the bundle measures itself, for `ortc attach`; none where nothing is timed.
+        say: told when another measurement on this machine is waited for.
+
+    Raises:
+        StageError: the directory is no bundle, the platform cannot be emulated here, or the bundle cannot measure.
+        UsageError: the bundle is not for that platform.
+    """
+    from ortc.common.digests import sha256_file
+
+    manifest = read_bundle(bundle)
+    host = describe()
+    verdicts: list[Verdict] = []
+    numbers, race = None, None
+    gpu = "CUDAExecutionProvider" in (bundle / "session.json").read_text("utf-8")
+    if platform is not None and platform not in manifest.platforms:
+        raise UsageError(
+            f"the bundle is not for {platform}",
+            help=f"it is for {', '.join(manifest.platforms)}; see its manifest.json",
+        )
+    if platform is not None and platform != host.platform and not gpu:
+        verdicts += _emulated(bundle, manifest, store, platform)
+        if timed:
+            verdicts += _untimed(manifest, platform)
+    elif host.platform not in manifest.platforms or (gpu and not host.gpus):
+        why = "no GPU on this host" if gpu and not host.gpus else f"this host is {host.platform}"
+        verdicts += [
+            Verdict(gate="self-test", platform=platform, outcome="unmeasured", observed=why, limit="run on the target")
+            for platform in manifest.platforms
+        ]
+    else:
+        interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
+        candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
+        verdicts += _selftest(candidate, bundle, host.platform, placed=manifest)
+        verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
+        verdicts += downloads(manifest, host.platform)
+        if timed and verdicts[0].outcome == "pass":
+            if measurement is None:
+                numbers, race = _measure(interpreter, bundle, manifest, host, say)
+            else:
+                found = take(bundle, interpreter, measurement, say)
+                race = found.race(manifest.variant.name)
+                numbers = found.numbers(race)
+            verdicts += time_verdicts(
+                numbers, budgets_of(manifest), Shape(sizes=tuple(manifest.promises.at.items())), host.platform
+            )
+            verdicts += most("memory", numbers.peak_rss_bytes, manifest.promises.memory, host.platform, format_bytes)
+    return Reverified(
+        bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
+        manifest_sha256=sha256_file(bundle / "manifest.json"),
+        host=host,
+        verdicts=tuple(verdicts),
+        numbers=numbers,
+        race=race,
+    )
+
+
+def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> Iterator[Verdict]:
+    requirements = (bundle / "requirements.txt").read_text("utf-8")
+    emulated = emulation(platform, manifest, requirements, store.root / "environments")
+    # One thread: the emulator gains nothing from more.
+    environment = {**emulated.environment, "ORT_INTRA_OP_NUM_THREADS": "1"}
+    worker = Worker.emulated(bundle.name, emulated.command, environment, bundle)
+    yield from _selftest(worker, bundle, platform, f", on a {emulated.description}")
+    yield from most("size", manifest.model.bytes, manifest.promises.size, platform, format_bytes)
+    yield from downloads(manifest, platform)
+
+
+def downloads(manifest: Manifest, platform: str) -> Iterator[Verdict]:
+    """What is downloaded on a platform, against what the bundle promises of it."""
+    wheels = {name: size for name, size in manifest.runtime.loader_bytes.items() if name == platform}
+    yield from download_verdicts(manifest.model.bytes, wheels, manifest.promises.download)
+
+
+def _untimed(manifest: Manifest, platform: str) -> Iterator[Verdict]:
+    """Promises that an emulator says nothing about."""
+    promises = manifest.promises
+    limits = {"latency": promises.latency, "memory": promises.memory, "start": promises.start}
+    for gate, limit in limits.items():
+        if limit:
+            yield Verdict(
+                gate=gate, platform=platform, outcome="unmeasured", observed="emulated", limit=f"measured on {platform}"
+            )
+
+
+def _selftest(
+    candidate: Worker, bundle: Path, platform: str, where: str = "", placed: Manifest | None = None
+) -> Iterator[Verdict]:
+    """Digests and golden answers; with a manifest also what its budgets say of the placement."""
+    copies = None
+    try:
+        with candidate as worker:
+            loaded = worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)
+            if placed is not None and placed.placement.max_memcpy_nodes is not None:
+                request = str(bundle / placed.golden[0].inputs)
+                copies = sum(worker.call("copies", inputs=request)["copies"].values())
+    except WorkerError as error:
+        yield Verdict(
+            gate="self-test",
+            platform=platform,
+            outcome="fail",
+            observed=error.message,
+            limit="digests and golden answers",
+        )
+        return
+    cases = len(loaded["golden"])
+    yield Verdict(
+        gate="self-test",
+        platform=platform,
+        outcome="pass",
+        observed=f"every digest and {cases} golden cases{where}",
+        limit="digests and golden answers",
+    )
+    if placed is not None:
+        # A loader from before the two were told apart says how many nodes each provider has.
+        left = loaded.get("fallback") or {"nodes": loaded["placement"].get(CPU, 0), "shape_nodes": 0}
+        if loaded["providers"] == [CPU]:
+            left, copies = {"nodes": 0, "shape_nodes": 0}, 0
+        yield from placement_verdicts(left["nodes"], left["shape_nodes"], copies, budgets_of(placed), platform)
+
+
+def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host, say: Say) -> tuple[Numbers, Race]:
+    with tempfile.TemporaryDirectory(prefix="ortc-verify-") as scratch:
+        request = Path(scratch) / "inputs.npz"
+        write_arrays(request, request_of(bundle, manifest))
+        shape = Shape(sizes=tuple(manifest.promises.at.items()))
+        race = measure.race(
+            [measure.Entrant(manifest.variant.name, interpreter, bundle)],
+            None,
+            request,
+            shape=str(shape),
+            host=host,
+            threads=cores(),
+            say=say,
+        )
+    starts = measure.start_times(interpreter, bundle, manifest.promises.at, say=say)
+    with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+        worker.call("load", bundle=str(bundle), verify="none", selftest=True, warmup=True)
+        soaked = soak(worker)
+    peak = max(starts.peak_rss_bytes, 0 if soaked is None else soaked.peak_rss_bytes)
+    found = measure.numbers(race, manifest.variant.name, starts, peak)
+    return found.model_copy(update={"soak": soaked}), race
+
+
+def request_of(bundle: Path, manifest: Manifest) -> dict[str, Any]:
+    """A request of the promised shape, cut and tiled from the first golden case."""
+    import numpy as np
+
+    golden = read_arrays(bundle / manifest.golden[0].inputs)
+    request = {}
+    for tensor in manifest.inputs:
+        array = golden[tensor.name]
+        for dimension, entry in enumerate(tensor.shape):
+            size = manifest.promises.at[entry] if isinstance(entry, str) else entry
+            array = np.take(array, np.arange(size) % array.shape[dimension], axis=dimension)
+        request[tensor.name] = np.ascontiguousarray(array)
+    return request
+
+
+def budgets_of(manifest: Manifest, *, speedup: bool = False) -> BudgetPlan:
+    """What a bundle promises, as a budget; that of the speed-up only where asked for.
+
+    PyTorch is not part of a bundle; the speed-up was judged when it was built.
+    """
+    promises = manifest.promises
+    latency = None
+    if promises.latency:
+        latency = LatencyPlan.model_validate({"percentiles": tuple(promises.latency.items())})
+    return BudgetPlan(
+        latency=latency,
+        size=promises.size,
+        download=promises.download,
+        memory=promises.memory,
+        start=promises.start,
+        min_speedup=promises.min_speedup if speedup else None,
+        max_cpu_nodes=manifest.placement.max_cpu_nodes,
+        max_memcpy_nodes=manifest.placement.max_memcpy_nodes,
+    )

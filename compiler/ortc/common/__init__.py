@@ -1,0 +1,1 @@
+"""Values, digests, errors, units, arrays and disks, which every room uses."""

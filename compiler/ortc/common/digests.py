@@ -1,0 +1,23 @@
+"""Digests of files, for cache keys and manifests."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ortc.common.values import digest
+
+
+def sha256_file(path: Path) -> str:
+    """sha256, in hex, of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def templates_digest() -> str:
+    """sha256 over everything that is rendered or copied into bundles."""
+    from ortc.common.resources import templates_dir
+
+    root = templates_dir()
+    files = sorted(file for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    return digest([[str(file.relative_to(root)), sha256_file(file)] for file in files])

@@ -1,0 +1,269 @@
+"""Verify: a variant, as a bundle in its own runtime, against the reference at every case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+
+from ortc.common.arrays import Arrays, read_arrays
+from ortc.common.units import format_bytes
+from ortc.common.values import Frozen
+from ortc.evaluation.compare import compare
+from ortc.evaluation.embeddings import check_embeddings, pooled
+from ortc.evaluation.report import CaseResult, Check, Soak, Verdict
+from ortc.evaluation.spread import Spreads
+from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker_pool import Loaded
+from ortc.frontend.samples.inputs import MASK, SAMPLES, InputFactory
+from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.plan import AccuracyPlan, BudgetPlan, TargetPlan, VariantPlan
+from ortc.spec.deployment import Embeddings
+from ortc.spec.runtimes import pins
+
+CPU = "CPUExecutionProvider"
+INVARIANCE_ROWS = 4
+
+
+class ReferenceCase(Frozen):
+    """A case with its files: inputs, the reference's outputs for them, and the teacher's where it was asked."""
+
+    name: str
+    inputs: Path
+    outputs: Path
+    teacher: Path | None = None
+
+
+def check_bundle(
+    interpreter: Path,
+    bundle: Path,
+    cases: tuple[ReferenceCase, ...],
+    factory: InputFactory,
+    metric: Callable[[Callable[[Arrays], Arrays]], float] | None,
+    loaded: Loaded | None = None,
+    embeddings: Embeddings | None = None,
+    *,
+    copies: bool = False,
+    soaks: bool = False,
+) -> Check:
+    """Load a candidate bundle once and run every case on that one session.
+
+    Args:
+        interpreter: of the target's runtime environment.
+        bundle: the candidate.
+        cases: every case with the reference's outputs.
+        factory: the model's inputs; finds the batch axis.
+        metric: task metric of a predict function, or None.
+        loaded: processes that the one started here joins, for what comes next.
+        embeddings: what to compare of the samples' embeddings, or None.
+        copies: count those between host and device, in a second session.
+        soaks: run many distinct shapes, so that the peak of memory is one for all of them.
+    """
+    try:
+        with (
+            nullcontext(loaded) if loaded is not None else Loaded() as crew,
+            crew.worker(bundle.name, interpreter, bundle) as worker,
+        ):
+            ran = run_cases(worker, cases, embeddings)
+            # Peak memory of serving, before the extra runs that only this check makes.
+            info = worker.call("info")
+            soaked = soak(worker) if soaks else None
+            left = info["fallback"]
+            return Check(
+                cases=ran.cases,
+                outputs=ran.outputs,
+                labels=ran.labels,
+                invariance=_invariance(worker, cases, factory),
+                placement=info["placement"],
+                cpu_nodes=int(left["nodes"]),
+                shape_nodes=int(left["shape_nodes"]),
+                memcpy_nodes=_copies(worker, cases[0]) if copies else None,
+                peak_rss_bytes=max(int(info["peak_rss_bytes"]), 0 if soaked is None else soaked.peak_rss_bytes),
+                soak=soaked,
+                metric=None if metric is None else metric(worker.run),
+                embeddings=ran.embeddings,
+            )
+    except WorkerError as error:
+        return Check(error="; ".join([error.message, *error.details[-2:]]))
+
+
+def soak(worker: Worker) -> Soak | None:
+    """Let a loaded model run many distinct shapes; None where its loader is from before there were soaks.
+
+    Raises:
+        WorkerError: a shape does not run.
+    """
+    try:
+        return Soak.model_validate(worker.call("soak"))
+    except WorkerError as error:
+        if error.code == "usage":
+            return None
+        raise
+
+
+def _copies(worker: Worker, case: ReferenceCase) -> int:
+    return sum(int(count) for count in worker.call("copies", inputs=str(case.inputs))["copies"].values())
+
+
+def run_cases(worker: Worker, cases: Iterable[ReferenceCase], embeddings: Embeddings | None) -> Check:
+    """Run a loaded model on every case, and compare; the embeddings of real samples, too, where they are asked for.
+
+    Returns:
+        A check with `cases`, `outputs`, `labels` and `embeddings`.
+
+    Raises:
+        WorkerError: a case does not run.
+    """
+    results, expected, actual = [], [], []
+    spreads = Spreads()
+    for case in cases:
+        inputs, wanted = read_arrays(case.inputs), read_arrays(case.outputs)
+        found = _answer(worker, case.name, inputs, wanted)
+        mask = inputs.get(MASK)
+        differences = tuple(compare(name, wanted[name], found[name], mask) for name in wanted)
+        for entry in differences:
+            if entry.problem is None:
+                spreads.add(case.name, entry.output, wanted[entry.output], found[entry.output], mask)
+        taught = {} if case.teacher is None else read_arrays(case.teacher)
+        beside = tuple(compare(name, taught[name], found[name], mask) for name in taught)
+        results.append(CaseResult(case=case.name, differences=differences, teacher=beside))
+        if embeddings is not None and case.name.startswith(SAMPLES) and not any(d.problem for d in differences):
+            expected.append(pooled(wanted, embeddings, mask))
+            actual.append(pooled(found, embeddings, mask))
+    compared = check_embeddings(np.concatenate(expected), np.concatenate(actual)) if expected else None
+    return Check(cases=tuple(results), outputs=spreads.errors(), labels=spreads.labels(), embeddings=compared)
+
+
+def _answer(worker: Worker, name: str, inputs: Arrays, expected: Arrays) -> Arrays:
+    try:
+        actual = worker.run(inputs)
+    except WorkerError as error:
+        if error.code in ("died", "timeout"):
+            raise
+        raise WorkerError(error.code, f"at {name}: {error.message}", details=error.details) from error
+    if missing := [output for output in expected if output not in actual]:
+        raise WorkerError("outputs", f"the model has no output `{missing[0]}`")
+    return actual
+
+
+def _invariance(worker: Worker, cases: tuple[ReferenceCase, ...], factory: InputFactory) -> float | None:
+    """Greatest difference between a row's answer among others and alone; None when rows cannot be told apart."""
+    axis = factory.batch_axis
+    if axis is None or factory.axes[axis].min != 1 or factory.axes[axis].max < 2:
+        return None
+    for case in reversed(cases):
+        inputs = read_arrays(case.inputs)
+        rows = next(iter(inputs.values())).shape[0]
+        if 2 <= rows <= 2 * INVARIANCE_ROWS:
+            break
+    else:
+        return None
+    together = worker.run(inputs)
+    worst = 0.0
+    for row in range(min(rows, INVARIANCE_ROWS)):
+        alone = worker.run({name: array[row : row + 1] for name, array in inputs.items()})
+        for name, array in together.items():
+            if array.ndim == 0 or array.shape[0] != rows:
+                return None
+            if array.dtype.kind == "f":
+                delta = np.abs(array[row].astype(np.float64) - alone[name][0].astype(np.float64))
+                worst = max(worst, float(np.nanmax(delta, initial=0.0)))
+    return worst
+
+
+def size_verdicts(target: TargetPlan, variant: VariantPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
+    """Judge the size of the model's files, and on every promised platform what is downloaded with them."""
+    wheels = loader_bytes(variant, target)
+    return (
+        *most("size", model_bytes, target.budgets.size, platform, format_bytes),
+        *download_verdicts(model_bytes, wheels, target.budgets.download),
+    )
+
+
+def weight_verdicts(variant: VariantPlan, graph: VariantGraph, platform: str) -> tuple[Verdict, ...]:
+    """Refuse a quantized graph with more weights than the canonical one: a tied table may have to be there twice."""
+    if variant.quantization == "none" or graph.weights <= graph.exact_weights:
+        return ()
+    (verdict,) = most("weights", graph.weights, graph.exact_weights, platform, format_bytes)
+    return (verdict.model_copy(update={"limit": f"{verdict.limit}, the weights of fp32"}),)
+
+
+def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
+    """Bytes of the wheels that the loader needs, by promised platform."""
+    pinned = pins(variant.runtime.pins)
+    return {platform: pinned.loader_bytes(platform) for platform in target.platforms}
+
+
+def download_verdicts(model_bytes: int, wheels: Mapping[str, int], limit: int | None) -> Iterator[Verdict]:
+    """Judge what is downloaded before the first answer, on every platform: sizes are known without running there."""
+    for platform, size in wheels.items():
+        for verdict in most("download", model_bytes + size, limit, platform, format_bytes):
+            where = f"model {format_bytes(model_bytes)}, the loader's wheels {format_bytes(size)}"
+            yield verdict.model_copy(update={"where": where})
+
+
+def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, platform: str) -> tuple[Verdict, ...]:
+    """Judge memory, placement and batch invariance."""
+    budgets = target.budgets
+    verdicts = [
+        *most("memory", check.peak_rss_bytes, budgets.memory, platform, format_bytes),
+        *placement_verdicts(check.cpu_nodes, check.shape_nodes, check.memcpy_nodes, budgets, platform),
+    ]
+    if target.batch_invariance == "require":
+        invariant = is_invariant(check, accuracy)
+        verdicts.append(
+            Verdict(
+                gate="batch_invariance",
+                platform=platform,
+                outcome="pass" if invariant else "fail",
+                observed="no batch axis" if check.invariance is None else f"{check.invariance:.3g}",
+                limit=f"<= {accuracy.max_abs:.3g}",
+            )
+        )
+    return tuple(verdicts)
+
+
+def placement_verdicts(
+    cpu_nodes: int, shape_nodes: int, memcpy_nodes: int | None, budgets: BudgetPlan, platform: str
+) -> Iterator[Verdict]:
+    """Judge what another provider left to the CPU, and the copies between the two; None: those were not counted."""
+    for verdict in most("cpu_nodes", cpu_nodes, budgets.max_cpu_nodes, platform, _nodes):
+        besides = f" ({shape_nodes} more compute shapes)" if shape_nodes else ""
+        yield verdict.model_copy(update={"observed": verdict.observed + besides})
+    limit = budgets.max_memcpy_nodes
+    if memcpy_nodes is not None:
+        yield from most("memcpy_nodes", memcpy_nodes, limit, platform, _nodes)
+    elif limit is not None:
+        yield Verdict(
+            gate="memcpy_nodes",
+            platform=platform,
+            outcome="unmeasured",
+            observed="not counted",
+            limit=f"<= {_nodes(limit)}",
+        )
+
+
+def _nodes(count: int) -> str:
+    return f"{count} node" if count == 1 else f"{count} nodes"
+
+
+def most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:
+    """Judge a count by the most that is allowed; nothing where nothing was promised."""
+    if limit is not None:
+        if observed != limit and text(observed) == text(limit):
+            # One is more than the other, and it must show.
+            text = "{:,} bytes".format
+        yield Verdict(
+            gate=gate,
+            platform=platform,
+            outcome="pass" if observed <= limit else "fail",
+            observed=text(observed),
+            limit=f"<= {text(limit)}",
+        )
+
+
+def is_invariant(check: Check, accuracy: AccuracyPlan) -> bool:
+    """Whether a row's answer is the same, within the fp32 promise, whatever other rows are in the batch."""
+    return check.invariance is not None and check.invariance <= accuracy.max_abs

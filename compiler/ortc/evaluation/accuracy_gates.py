@@ -1,0 +1,196 @@
+"""Judge the answers of a variant by what a spec promises of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ortc.common.errors import StageError
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.gates import EMBEDDING_GATES, against
+from ortc.evaluation.report import Check, EmbeddingCheck, Verdict
+from ortc.evaluation.spread import FEW
+from ortc.plan.plan import AccuracyPlan
+from ortc.spec.deployment import Embeddings
+
+LABEL_AGREEMENT = 0.98
+"""Least share of equal labels at reduced precision, unless the spec limits `top1_agreement`."""
+EVERY = list[tuple[str, Difference]]
+
+
+def accuracy_verdicts(
+    check: Check, precision: str, accuracy: AccuracyPlan, platform: str, reference_metric: float | None
+) -> tuple[Verdict, ...]:
+    """Judge a check by the promises for its precision.
+
+    fp32 is judged by max_abs, and its integers are the reference's. Less is judged by the direction and the norm of
+    each sample (`cosine`, `relative_error`), by the error over the spread of all samples (`nrmse`, `spearman`), and by
+    the share of equal labels.
+
+    Args:
+        check: of a variant.
+        precision: of the variant.
+        accuracy: the promises.
+        platform: where the variant ran.
+        reference_metric: the task metric of the reference, or None where there is no metric.
+
+    Raises:
+        StageError: nothing was checked.
+    """
+    found = _accuracy(check, precision, accuracy, reference_metric)
+    return tuple(
+        Verdict(
+            gate=entry.gate,
+            platform=platform,
+            outcome="pass" if entry.held else "fail",
+            observed=entry.observed,
+            limit=entry.limit,
+            where=entry.where,
+        )
+        for entry in found
+    )
+
+
+class _Judged(NamedTuple):
+    """A verdict on no platform yet."""
+
+    gate: str
+    held: bool
+    observed: str
+    limit: str
+    where: str = ""
+
+
+def _accuracy(
+    check: Check, precision: str, accuracy: AccuracyPlan, reference_metric: float | None
+) -> Iterator[_Judged]:
+    if check.error is not None:
+        yield _Judged("runs", held=False, observed=check.error, limit="every case runs")
+        return
+    every = [(result.case, difference) for result in check.cases for difference in result.differences]
+    if not every:
+        raise StageError("no case was checked: a model without outputs cannot be verified")
+    broken = next(((case, entry) for case, entry in every if entry.problem is not None), None)
+    if broken is not None:
+        case, entry = broken
+        limit, where = "the shape and kind of PyTorch's", f"output `{entry.output}` at {case}"
+        yield _Judged("outputs", held=False, observed=str(entry.problem), limit=limit, where=where)
+        return
+    yield from _exact(every, accuracy) if precision == "fp32" else _reduced(check, every, accuracy)
+    yield from _top1(check, every, precision, accuracy)
+    if accuracy.embeddings is not None:
+        yield from _embeddings(check.embeddings, accuracy.embeddings)
+    if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
+        least = reference_metric - accuracy.metric.max_drop
+        if accuracy.metric.minimum is not None:
+            least = max(least, accuracy.metric.minimum)
+        where = f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})"
+        held, limit = check.metric >= least, f">= {least:.4f}"
+        yield _Judged("metric", held, f"{check.metric:.4f}", limit, where)
+
+
+def _exact(every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Judged]:
+    unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
+    if unequal is not None:
+        case, entry = unequal
+        observed = f"integer values differ: {entry.top1:.2%} are equal"
+        where = f"output `{entry.output}` at {case}"
+        yield _Judged("outputs", held=False, observed=observed, limit="equal integers in fp32", where=where)
+        return
+    case, worst = max(every, key=lambda pair: pair[1].max_abs)
+    held, limit = worst.max_abs <= accuracy.max_abs, f"<= {accuracy.max_abs:.3g}"
+    where = f"output `{worst.output}` at {case}"
+    yield _Judged("max_abs", held, f"{worst.max_abs:.3g}", limit, where)
+
+
+def differs(entry: Difference) -> bool:
+    """Whether an output of integers is not the reference's."""
+    return entry.cosine is None and entry.top1 is not None and entry.top1 < 1
+
+
+def _reduced(check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Judged]:
+    if all(entry.cosine is None for _, entry in every) and not any(differs(entry) for _, entry in every):
+        yield _Judged("outputs", held=True, observed="equal", limit="equal integers")
+    # Of one value the cosine is the sign: its error is judged by the spread, below.
+    cosines = [(entry.cosine, case, entry) for case, entry in every if entry.cosine is not None and entry.values != 1]
+    if cosines:
+        cosine, case, entry = min(cosines, key=lambda triple: triple[0])
+        held, limit = cosine >= accuracy.cosine, f">= {accuracy.cosine:.15g}"
+        where = f"output `{entry.output}` at {case}"
+        yield _Judged("cosine", held, against(cosine, accuracy.cosine), limit, where)
+    errors = [
+        (entry.relative_error, case, entry)
+        for case, entry in every
+        if entry.relative_error is not None and (entry.values or 0) > FEW
+    ]
+    if errors:
+        error, case, entry = max(errors, key=lambda triple: triple[0])
+        where = f"output `{entry.output}` at {case}"
+        yield _most("relative_error", error, accuracy.relative_error, where)
+    if check.outputs:
+        # What fp32 may be off is no error of less.
+        apart = [entry for entry in check.outputs if entry.max_abs > accuracy.max_abs] or list(check.outputs[:1])
+        far = max(apart, key=lambda entry: entry.nrmse)
+        held = far.max_abs <= accuracy.max_abs
+        where = f"output `{far.output}`, {far.rows} rows"
+        yield _most("nrmse", far.nrmse, accuracy.nrmse, where, held=held)
+        ranked = [(entry.spearman, entry) for entry in apart if entry.spearman is not None]
+        if ranked:
+            correlation, found = min(ranked, key=lambda pair: pair[0])
+            held = correlation >= accuracy.spearman or found.max_abs <= accuracy.max_abs
+            observed, limit = against(correlation, accuracy.spearman), f">= {accuracy.spearman:.15g}"
+            where = f"output `{found.output}`, {found.rows} rows"
+            yield _Judged("spearman", held, observed, limit, where)
+
+
+def _most(gate: str, value: float, limit: float, where: str, *, held: bool = False) -> _Judged:
+    return _Judged(gate, held or value <= limit, against(value, limit), f"<= {limit:.5g}", where)
+
+
+def _top1(check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) -> Iterator[_Judged]:
+    """The share of rows whose largest value, and of integers that, are the reference's: the least of both."""
+    limit = LABEL_AGREEMENT if accuracy.top1_agreement is None else accuracy.top1_agreement
+    shares: list[tuple[float, str]] = []
+    if precision != "fp32":
+        shares += [(entry.share, f"output `{entry.output}`, {entry.labels} labels") for entry in check.labels]
+    if accuracy.top1_agreement is not None:
+        floats = [entry.top1 for _, entry in every if entry.top1 is not None and entry.cosine is not None]
+        if floats:
+            shares.append((sum(floats) / len(floats), ""))
+        elif not any(entry.cosine is None and entry.top1 is not None for _, entry in every):
+            observed = "no output has anything to rank"
+            yield _Judged("top1_agreement", held=False, observed=observed, limit=f">= {limit:.15g}")
+            return
+        elif not shares:
+            shares.append((1.0, ""))
+    if shares:
+        share, where = min(shares)
+        observed = against(share, limit, 4)
+        yield _Judged("top1_agreement", held=share >= limit, observed=observed, limit=f">= {limit:.15g}", where=where)
+
+
+def _embeddings(found: EmbeddingCheck | None, promised: Embeddings) -> Iterator[_Judged]:
+    samples = 0 if found is None else found.samples
+    for gate in EMBEDDING_GATES:
+        least, value = getattr(promised, gate), getattr(found, gate, None)
+        if least is not None:
+            held = value is not None and value >= least
+            observed = "too few samples" if value is None else against(value, least)
+            where = f"embeddings of {samples} samples"
+            yield _Judged(gate, held, observed, f">= {least:.15g}", where)
+
+
+def worst_case(check: Check, precision: str) -> str | None:
+    """Name of the case at which a variant is furthest off, by the measure of its precision; None when nothing ran."""
+
+    def distance(difference: Difference) -> float:
+        if difference.problem is not None:
+            return float("inf")
+        if precision == "fp32":
+            return difference.max_abs
+        if difference.cosine is None:
+            return 1 - difference.top1 if difference.top1 is not None else 0.0
+        return max(1 - difference.cosine, difference.relative_error or 0.0)
+
+    pairs = [(distance(entry), result.case) for result in check.cases for entry in result.differences]
+    return max(pairs)[1] if pairs else None

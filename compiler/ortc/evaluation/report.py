@@ -1,0 +1,341 @@
+"""What a build found: checks, measurements, verdicts and decisions. Frozen, JSON-serialisable."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ortc.common.statistics import Interval
+from ortc.common.values import Frozen
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.footprint import Footprint
+from ortc.evaluation.spread import LabelAgreement, OutputError
+from ortc.execution.host import Host
+from ortc.passes.kernel_tables import Forecast
+from ortc.plan.precision_mix import Mix
+
+FORMAT_VERSION = 1
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
+
+
+class CaseResult(Frozen):
+    """One case of the parity check: a point of the shape matrix or a batch of real samples.
+
+    `teacher` is how far the answers are from the teacher's, where the model has one that was asked.
+    """
+
+    case: str
+    differences: tuple[Difference, ...]
+    teacher: tuple[Difference, ...] = ()
+
+
+class EmbeddingCheck(Frozen):
+    """Pooled embeddings of real samples against the reference's: cosine similarities, and Spearman's correlation of the
+    similarities of all pairs; None where there are too few to rank."""
+
+    samples: int
+    cosine_mean: float
+    cosine_min: float
+    rank_correlation: float | None
+
+
+class Soak(Frozen):
+    """Many distinct shapes, run by one process: what runtimes keep for every shape that they have seen.
+
+    `shapes` were run of all that there are (`of`). `end` says why no more were: resident memory was flat (`plateau`),
+    there were no more (`all`), the time was over (`time`; then the growth is continued over the rest), or no axis is
+    dynamic (`fixed`). `grown_bytes` is how much more is resident than after the first, largest shape.
+    """
+
+    shapes: int
+    of: int
+    seconds: float
+    end: Literal["plateau", "all", "time", "fixed"]
+    grown_bytes: int
+    peak_rss_bytes: int
+
+
+class Check(Frozen):
+    """What one variant did at one graph level, in the runtime that ships.
+
+    `error` says why it could not run at all. `outputs` are errors over all rows, and `labels` counts of
+    integers. Bytes and seconds; `invariance` is the greatest difference between a row
+    alone and the same row among others, None without a batch axis. `cpu_nodes` is how many another provider than the
+    CPU left to it, `shape_nodes` how many more that compute nothing but shapes, and `memcpy_nodes` how many copies
+    between host and device ran, None where nobody asked.
+    """
+
+    error: str | None = None
+    cases: tuple[CaseResult, ...] = ()
+    outputs: tuple[OutputError, ...] = ()
+    labels: tuple[LabelAgreement, ...] = ()
+    invariance: float | None = None
+    placement: dict[str, int] = Field(default_factory=dict)
+    cpu_nodes: int = 0
+    shape_nodes: int = 0
+    memcpy_nodes: int | None = None
+    peak_rss_bytes: int = 0
+    soak: Soak | None = None
+    metric: float | None = None
+    embeddings: EmbeddingCheck | None = None
+
+
+class Contender(Frozen):
+    """Times of one contender, in milliseconds, by round: of each request, or of a request's share in a crowd.
+
+    `wall_seconds` is how long the counted runs of each round took together, and `cpu_seconds` what all threads of its
+    process computed meanwhile. Both are empty where they were not recorded.
+    """
+
+    name: str
+    rounds: tuple[tuple[float, ...], ...]
+    wall_seconds: tuple[float, ...] = ()
+    cpu_seconds: tuple[float, ...] = ()
+
+    def samples(self) -> tuple[float, ...]:
+        """All counted samples."""
+        return tuple(value for values in self.rounds for value in values)
+
+
+class Control(Frozen):
+    """A fixed computation of a process of its own, timed before every turn of a race or every start.
+
+    Milliseconds of each run by turn, of all threads; seconds of each turn, and of the processor meanwhile.
+    """
+
+    threads: Annotated[int, Field(ge=1, le=4096)]
+    rounds: tuple[Annotated[tuple[Duration, ...], Field(min_length=1)], ...]
+    wall_seconds: tuple[Duration, ...]
+    cpu_seconds: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+
+
+class BusyProcess(Frozen):
+    """A process beside a measurement: its name without arguments, and how many cores it used."""
+
+    name: Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,32}$")]
+    cores: Annotated[float, Field(ge=0, le=1e6)]
+
+
+class Load(Frozen):
+    """What else the machine did during a measurement.
+
+    `average` is the load average of the last minute, with the measurement's own share; None where the system has none.
+    `stolen` is how many cores the hypervisor gave to other machines.
+    """
+
+    average: Annotated[float, Field(ge=0, le=1e6)] | None = None
+    stolen: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    processes: Annotated[tuple[BusyProcess, ...], Field(max_length=16)] = ()
+
+
+class Race(Frozen):
+    """An interleaved run of contenders at one shape on one host, for latency or for throughput.
+
+    `control` and `load` are None in what was measured without a control.
+    """
+
+    measure: Literal["latency", "throughput"] = "latency"
+    shape: str
+    host: Host
+    threads: int
+    contenders: tuple[Contender, ...]
+    control: Control | None = None
+    load: Load | None = None
+
+
+class Starts(Frozen):
+    """Starts of a process up to its first answer: seconds of each, and the peak resident bytes of all."""
+
+    seconds: tuple[float, ...]
+    peak_rss_bytes: int
+    control: Control | None = None
+    load: Load | None = None
+
+
+class Verdict(Frozen):
+    """One promise of the spec on one platform.
+
+    `observed`, `limit` are for people; `where` says at which output, shape or case the worst value was seen.
+    """
+
+    gate: str
+    platform: str
+    outcome: Outcome
+    observed: str
+    limit: str
+    where: str = ""
+
+
+class Decision(Frozen):
+    """What became of one variant, and why: bytes of its graph, median milliseconds, times slower than the winner.
+
+    `tied`: races do not tell it and the winner apart, and it costs more besides. Such a variant was not verified.
+    """
+
+    variant: str
+    graph_level: str | None
+    outcome: Literal["selected", "tied", "rejected", "left out"]
+    reason: str
+    bytes: int | None = None
+    p50_ms: float | None = None
+    slower: Interval | None = None
+
+
+class Elsewhere(Frozen):
+    """What wins at another shape than the one that the budget is about.
+
+    `gain` says how many times faster it is there than the variant that ships; 1 when that is itself the fastest.
+    """
+
+    shape: str
+    fastest: str
+    gain: Interval
+
+
+class TradeNode(Frozen):
+    """A node that a variant runs in less precision: elements of its weight, and the error that it alone makes so (mean
+    square difference of the outputs over their mean square, 1e30 at most)."""
+
+    name: str
+    operator: str
+    elements: int
+    error: float
+
+
+class TradePoint(Frozen):
+    """A mix of precisions: nodes that compute in the variant's own, bytes, median milliseconds at the budget's shape
+    (None where it was not timed), and what the gates of accuracy saw on these samples."""
+
+    name: str
+    data: Literal["calibration", "held out"]
+    reduced: int
+    bytes: int
+    p50_ms: float | None
+    accuracy: dict[str, float]
+    passes: bool
+
+
+class Trade(Frozen):
+    """Size and latency against accuracy of a variant whose worst nodes are kept in higher precision.
+
+    `nodes` from the one that is best kept so on; `limits` are the least values of the gates.
+    """
+
+    variant: str
+    precision: Literal["fp32", "fp16", "bf16", "int8"] = "int8"
+    limits: dict[str, float]
+    nodes: tuple[TradeNode, ...]
+    points: tuple[TradePoint, ...]
+
+
+class Numbers(Frozen):
+    """Measurements of the bundle on one host: milliseconds, seconds, bytes; `eager` is PyTorch there.
+
+    `noise` says why the bundle's latencies claim nothing; `speedup_noise`, `rate_noise` and `start_noise` are of the
+    speed-up, of requests per second and of starts. `control` is what the control workload says: `none` where it was not
+    run, None in reports of older versions. `fastest` are the shortest run and start, `best_ratio` is the largest
+    speed-up of any round.
+    """
+
+    p50_ms: Interval
+    p90_ms: Interval
+    p99_ms: Interval
+    eager_p50_ms: Interval | None
+    speedup: Interval | None
+    requests_per_second: Interval | None = None
+    start_seconds: Interval
+    peak_rss_bytes: int
+    peak_device_bytes: int | None = None
+    soak: Soak | None = None
+    start_peak_rss_bytes: int | None = None
+    eager_start_seconds: float | None = None
+    eager_peak_rss_bytes: int | None = None
+    control: Literal["quiet", "noisy", "none"] | None = None
+    noise: tuple[str, ...] = ()
+    speedup_noise: tuple[str, ...] = ()
+    rate_noise: tuple[str, ...] = ()
+    start_noise: tuple[str, ...] = ()
+    fastest_ms: float | None = None
+    fastest_start_seconds: float | None = None
+    best_ratio: float | None = None
+    load: Load | None = None
+
+
+class TargetReport(Frozen):
+    """One target of a build."""
+
+    target: str
+    status: Literal["published", "provisional", "failed"]
+    variant: str | None = None
+    mix: Mix | None = Field(default=None, description="Nodes that the variant keeps in higher precision, if any.")
+    graph_level: str | None = None
+    tuning: str | None = None
+    precision: str | None = None
+    model_bytes: int | None = None
+    operators: dict[str, int] = Field(
+        default_factory=dict, description="Operators of the graph that is served, to the number of nodes."
+    )
+    placement: Forecast | None = Field(
+        default=None, description="Where its nodes are foreseen to run, on a provider whose kernels are known."
+    )
+    parity: str | None = None
+    numbers: Numbers | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    tied: tuple[str, ...] = Field(
+        default=(), description="Variants that are as fast as the one that ships, as far as races tell, and cost more."
+    )
+    footprint: Footprint | None = Field(default=None, description="What the variant that ships takes besides time.")
+    elsewhere: tuple[Elsewhere, ...] = ()
+    trades: tuple[Trade, ...] = ()
+    calibration_requests: int | None = Field(
+        default=None, description="Requests that ranges were found with; what judges is none of them."
+    )
+    smallest_right: Decision | None = Field(
+        default=None, description="Where no variant keeps the budgets: the smallest of those that are right."
+    )
+    bundle: str | None = None
+    error: str | None = None
+    exit_code: int = 0
+
+
+class BuildReport(Frozen):
+    """A build of one spec. `error` says why there is nothing to tell of targets."""
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    version: str
+    plan_sha256: str
+    host: Host
+    exporter: str | None = None
+    exporter_reason: str | None = None
+    notes: tuple[str, ...] = ()
+    parts_left_out: tuple[str, ...] = Field(
+        default=(), description="Parts of the model's repository that the bundles are without, by the spec's leave."
+    )
+    inputs_left_out: tuple[str, ...] = Field(
+        default=(), description="Optional tensors of the model's forward() that the bundles take no values for."
+    )
+    skipped_cases: tuple[str, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    targets: tuple[TargetReport, ...] = ()
+    error: str | None = None
+    exit_code: int = 0
+
+
+class StageTime(Frozen):
+    """How long a stage took, or that nothing had to be done; `remote` when what was done before came from the remote
+    cache; `noisy` when it was timed on a busy machine, so that the next build does it again."""
+
+    stage: str
+    subject: str
+    seconds: float
+    cached: bool
+    remote: bool = False
+    noisy: bool = False
+
+
+BuildReport.model_rebuild()

@@ -1,0 +1,1 @@
+"""Execution and memory of work: action cache, workers, runtime environments, this host."""

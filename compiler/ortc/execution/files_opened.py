@@ -1,0 +1,291 @@
+"""Record what a user's function reads: files, listings of directories, variables of the environment.
+
+Its own code and the files that the spec names are in cache keys anyway. Anything else that it reads is seen by Python's
+audit events while it runs, kept beside the result, and compared before that result is used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import Field
+
+from ortc.common.digests import sha256_file
+from ortc.common.values import Frozen, digest
+from ortc.execution.action_cache import Entry, Store
+
+SEEN = frozenset(
+    {
+        *("torch", "numpy", "safetensors", "transformers", "sklearn", "scipy", "PIL", "pandas", "regex", "yaml"),
+        *("torchvision", "torchaudio", "torchgen", "functorch", "sympy", "pydantic_core", "charset_normalizer"),
+    }
+)
+"""Packages whose compiled modules open files through Python, or whose own way of opening them is recorded."""
+_IGNORED = ("ORTC_", "PYTHON", "PYTEST_", "LC_")
+_OF_THE_SHELL = frozenset({"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES", "LANG"})
+_LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
+_IMPORTING = ("<frozen importlib", f"{Path(importlib.__file__).parent}{os.sep}")
+"""Code that looks for modules and for versions of packages: it lists all directories that modules come from."""
+_OWN_NAMES = frozenset({"__pycache__", "ortc.lock"})
+"""What Python and ortc write beside a user's files."""
+
+
+class Opened(Frozen):
+    """What was read, each with a digest of its content; None where there was nothing of the name.
+
+    `blind` names compiled packages that may have read more than Python sees.
+    """
+
+    files: dict[str, str | None] = Field(default_factory=dict)
+    directories: dict[str, str | None] = Field(default_factory=dict)
+    variables: dict[str, str | None] = Field(default_factory=dict)
+    blind: tuple[str, ...] = ()
+
+    def now(self) -> Opened:
+        """The same names with what they hold now."""
+        return Opened(
+            files={path: _file(path) for path in self.files},
+            directories={path: _listing(path) for path in self.directories},
+            variables={name: _variable(name) for name in self.variables},
+            blind=self.blind,
+        )
+
+    def portable(self, root: Path) -> dict[str, str]:
+        """Files that are no code, by paths that other machines have, too: of the project or an installed package."""
+        found = {}
+        for path, sha256 in self.files.items():
+            name = portable_name(Path(path), root)
+            if sha256 is not None and name is not None and not path.endswith(".py"):
+                found[name] = sha256
+        return found
+
+
+class Recorder:
+    """Records what this process reads inside of a `with` block.
+
+    Args:
+        without: directories whose files are known otherwise.
+    """
+
+    def __init__(self, *without: Path) -> None:
+        own = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
+        self._own = tuple(f"{os.path.realpath(place)}{os.sep}" for place in own)
+        self._without = tuple(
+            f"{place}{os.sep}" for given in without for place in {_absolute(given), os.path.realpath(given)}
+        )
+        packages = [os.path.realpath(sysconfig.get_path(name)) for name in ("purelib", "platlib")]
+        self._packages = tuple(f"{place}{os.sep}" for place in packages)
+        self._files: set[str] = set()
+        self._written: set[str] = set()
+        self._directories: set[str] = set()
+        self._variables: set[str] = set()
+        self._before: frozenset[str] = frozenset()
+        self._restore: list[Callable[[], None]] = []
+
+    def __enter__(self) -> Self:
+        self._before = frozenset(sys.modules)
+        _watch()
+        self._wrap_native()
+        _RECORDERS.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _RECORDERS.remove(self)
+        for restore in self._restore:
+            restore()
+
+    def file(self, path: object, *, written: bool = False) -> None:
+        """A file was opened."""
+        if isinstance(path, str | bytes | os.PathLike):
+            (self._written if written else self._files).add(_absolute(path))
+
+    def directory(self, path: object) -> None:
+        """A directory was listed."""
+        if path is None or isinstance(path, str | bytes | os.PathLike):
+            self._directories.add(_absolute("." if path is None else path))
+
+    def variable(self, name: str) -> None:
+        """A variable was read."""
+        if not name.startswith(_IGNORED) and name not in _OF_THE_SHELL:
+            self._variables.add(name)
+
+    def opened(self) -> Opened:
+        """What was read, with what it holds now."""
+        files = {source for path in self._files - self._written if (source := self._relevant(path)) is not None}
+        directories = {path for path in self._directories if self._relevant(path) is not None}
+        new = [name for name in sys.modules if name not in self._before and _is_compiled(name)]
+        return Opened(
+            files=dict.fromkeys(sorted(files)),
+            directories=dict.fromkeys(sorted(directories)),
+            variables=dict.fromkeys(sorted(self._variables)),
+            blind=tuple(sorted({name.partition(".")[0] for name in new} - SEEN - sys.stdlib_module_names)),
+        ).now()
+
+    def _relevant(self, path: str) -> str | None:
+        """The path to remember: the source of compiled Python code, nothing of what is known otherwise."""
+        if path.endswith(".pyc"):
+            try:
+                path = importlib.util.source_from_cache(path)
+            except ValueError:
+                return None
+        real, within = os.path.realpath(path), f"{path}{os.sep}"
+        temporary = f"{os.path.realpath(tempfile.gettempdir())}{os.sep}ortc-"
+        # A path among the model's files may be a link that ortc set to a file elsewhere, whose digest is known.
+        if within.startswith(self._without) or f"{real}{os.sep}".startswith(self._without):
+            return None
+        if real.startswith((temporary, "/proc/", "/sys/", "/dev/", "/etc/")):
+            return None
+        if real.startswith(self._packages):
+            return path if self._counts(real) else None
+        return None if real.startswith(self._own) else path
+
+    def _counts(self, path: str) -> bool:
+        """Whether a file of an installed package is recorded: of the code of known ones, the file with the version."""
+        inside = next(path.removeprefix(place) for place in self._packages if path.startswith(place))
+        package, _, rest = inside.partition(os.sep)
+        if package.endswith(".dist-info"):
+            return False
+        return package not in SEEN or rest == "__init__.py" or not rest.endswith((".py", ".so"))
+
+    def _wrap_native(self) -> None:
+        """Tell of files that compiled code opens by itself."""
+        for module, name in (("safetensors", "safe_open"), ("safetensors.torch", "safe_open"), ("torch.jit", "load")):
+            if module != "safetensors" and module not in sys.modules:
+                continue
+            owner = importlib.import_module(module)
+            original = getattr(owner, name)
+
+            def tell(path: Any, *arguments: Any, _original: Any = original, **options: Any) -> Any:
+                self.file(path)
+                return _original(path, *arguments, **options)
+
+            setattr(owner, name, tell)
+            self._restore.append(partial(setattr, owner, name, original))
+
+
+_RECORDERS: list[Recorder] = []
+_WATCHING: list[bool] = []
+
+
+def _watch() -> None:
+    """Hear of files and variables; once, since a hook of a process cannot be taken back."""
+    if not _WATCHING:
+        _WATCHING.append(True)
+        sys.addaudithook(_hear)
+        os.environ.__class__ = _Environment
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if not _RECORDERS:
+        return
+    if event == "open":
+        path, mode, flags = arguments
+        written = any(sign in mode for sign in "wax") if isinstance(mode, str) else bool((flags or 0) & os.O_WRONLY)
+        for recorder in _RECORDERS:
+            recorder.file(path, written=written)
+    elif event == "sqlite3.connect":
+        for recorder in _RECORDERS:
+            recorder.file(arguments[0])
+    elif event in ("os.listdir", "os.scandir") and not sys._getframe(1).f_code.co_filename.startswith(_IMPORTING):
+        for recorder in _RECORDERS:
+            recorder.directory(arguments[0])
+
+
+class _Environment(os._Environ):  # type: ignore[type-arg]
+    """The environment of this process, which tells what code reads that is not of an installed library."""
+
+    def __getitem__(self, name: Any) -> Any:
+        if _RECORDERS:
+            frame = sys._getframe(1)
+            while frame is not None and frame.f_code.co_filename.startswith(_PASSING):
+                frame = frame.f_back  # type: ignore[assignment]
+            if frame is not None and not frame.f_code.co_filename.startswith(_STANDARD):
+                for recorder in _RECORDERS:
+                    recorder.variable(name if isinstance(name, str) else os.fsdecode(name))
+        return super().__getitem__(name)
+
+
+_PASSING = (os.__file__, "<frozen os>", "<frozen _collections_abc>", sys.modules["_collections_abc"].__file__ or "<")
+_STANDARD = (f"{Path(__file__).parent}{os.sep}", "<frozen ", *(sysconfig.get_path(name) for name in _LIBRARIES))
+
+
+def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
+    # Not resolved: a link that is set to another file has changed.
+    return os.path.abspath(os.fsdecode(path))  # noqa: PTH100
+
+
+def _is_compiled(name: str) -> bool:
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return isinstance(file, str) and file.endswith((".so", ".pyd")) and "lib-dynload" not in file
+
+
+def _file(path: str) -> str | None:
+    try:
+        return sha256_file(Path(path))
+    except OSError:
+        return None
+
+
+def _listing(path: str) -> str | None:
+    try:
+        return digest(sorted({entry.name for entry in Path(path).iterdir()} - _OWN_NAMES))
+    except OSError:
+        return None
+
+
+def _variable(name: str) -> str | None:
+    # A digest, for what is in a variable may be a secret.
+    value = os.environ.get(name)
+    return None if value is None else hashlib.sha256(value.encode()).hexdigest()
+
+
+def portable_name(path: Path, root: Path) -> str | None:
+    """A path below the project, or below a directory that modules are imported from; None for any other place."""
+    if path.is_relative_to(root):
+        return path.relative_to(root).as_posix()
+    places = [Path(place) for place in sys.path if place and path.is_relative_to(place)]
+    longest = max(places, key=lambda place: len(place.parts), default=None)
+    return f"{INSTALLED}{path.relative_to(longest).as_posix()}" if longest is not None else str(path)
+
+
+INSTALLED = "installed:"
+"""How the portable name of a file begins that lies where modules are imported from."""
+
+
+def located(name: str, root: Path) -> Path:
+    """The file of a portable name on this machine."""
+    if not name.startswith(INSTALLED):
+        return root / name
+    places = [Path(place) / name.removeprefix(INSTALLED) for place in sys.path if place]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def latest(store: Store, stage: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], Entry | None]:
+    """The inputs of an action whose function reads files, with the state of those files, and its entry if that holds.
+
+    The action's result has `opened`: what the function read when it ran. As long as all of it is the same the entry
+    stands. Otherwise the digest of what those files hold now becomes an input, and the action has other inputs.
+    """
+    while (entry := store.find(stage, inputs)) is not None:
+        before = Opened.model_validate(entry.result.get("opened", {}))
+        if (now := before.now()) == before:
+            return inputs, entry
+        state = digest(now.model_dump(mode="json"))
+        if inputs.get("opened") == state:
+            # They changed while the function ran.
+            return {**inputs, "opened": digest([state])}, None
+        inputs = {**inputs, "opened": state}
+    return inputs, None

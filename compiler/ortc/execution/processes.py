@@ -1,0 +1,49 @@
+"""Command lines of Python processes that import nothing from the working directory.
+
+`python -m MODULE` puts the working directory first on the import path, so a `torch.py` or a `venv/` there would run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from ortc.common.permissions import TRUST_ENTRYPOINT, trusted_packages
+
+
+def own_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this compiler."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def own_code(code: str) -> list[str]:
+    """The command that runs Python code with what is installed beside this compiler."""
+    return [sys.executable, "-P", "-c", code]
+
+
+def standard_module(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
+    """The command that runs a module that came with a Python or was installed into it, such as `venv` or `pip`."""
+    return [python, "-I", "-m", module, *arguments]
+
+
+def script(interpreter: Path, file: Path, *arguments: str) -> list[str]:
+    """The command that runs a file of this compiler, which imports only installed packages, in an environment."""
+    return [str(interpreter), "-I", "-B", str(file), *arguments]
+
+
+def standard_script(file: Path, *arguments: str) -> list[str]:
+    """The command that runs a file of this compiler, which imports only the standard library."""
+    return [sys.executable, "-I", "-B", str(file), *arguments]
+
+
+def own_environment(variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables of a process that runs `own_module`; Python processes that it starts keep to the same rule."""
+    paths = [str(Path(__file__).parents[2]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    return {
+        "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        "PYTHONSAFEPATH": "1",
+        TRUST_ENTRYPOINT: ",".join(sorted(trusted_packages())),
+        **(variables or {}),
+    }

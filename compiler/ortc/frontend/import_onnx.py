@@ -1,0 +1,204 @@
+"""Take an existing ONNX file as the canonical graph: interface checked, axes named, opset as asked."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ortc.common.errors import StageError
+from ortc.inspection.external_data import load_attributes, load_graph
+from ortc.inspection.onnx_interface import keep_usable
+from ortc.passes.canonical import (
+    MODEL_FILE,
+    Conversion,
+    Exported,
+    check_file,
+    count_operators,
+    differently_defined,
+    infer_shapes,
+    name_dimensions,
+    output_info,
+    strip,
+    write,
+)
+from ortc.passes.gelu import gelu
+from ortc.plan.plan import ExportPlan, InputPlan
+from ortc.spec.deployment import LEAST_OPSET
+from ortc.spec.onnx_header import DEFAULTS_IR
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+_PLACE = re.compile(r"^\S+\.(cc|h):\d+: ")
+"""How the version converter's messages begin: a line of its own source."""
+
+
+def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
+    """Write the graph of an ONNX file to `output`/model.onnx as the plan wants it.
+
+    Raises:
+        StageError: the graph cannot be converted to the opset, or its inputs do not fit the declared ones.
+    """
+    from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
+
+    model = _load(path, plan)
+    left_out = _drop_defaults(model, plan)
+    InlinePass()(model)
+    # Weights are found among initializers, by quantization and by everything else.
+    LiftConstantsToInitializersPass()(model)
+    model, conversion = _convert(model, plan)
+    inputs = plan.inputs or _declared_inputs(model, plan)
+    _order_inputs(model, inputs)
+    _keep_outputs(model, plan)
+    strip(model)
+    model.ir_version = plan.ir_version
+    name_dimensions(model, inputs, plan.axes)
+    infer_shapes(model)
+    gelu(model)
+    write(model, output)
+    check_file(output / MODEL_FILE, "ONNX source")
+    return Exported(
+        exporter="onnx",
+        opset=plan.opset,
+        ir_version=plan.ir_version,
+        domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
+        inputs=inputs,
+        outputs=tuple(output_info(value, plan.axes) for value in model.graph.outputs),
+        operators=count_operators(model),
+        warnings=tuple(_warnings(conversion, left_out)),
+        conversion=conversion,
+        inputs_left_out=left_out,
+    )
+
+
+def _load(path: Path, plan: ExportPlan) -> ir.Model:
+    """The model of a file; initializers that are kept in other files are read when they are needed.
+
+    Raises:
+        StageError: the file has an input or a kept output that no bundle can have, or is not well-formed.
+    """
+    import onnx_ir as ir
+
+    proto = load_graph(path)
+    keep_usable(proto, plan.outputs)
+    load_attributes(proto, path.parent)
+    try:
+        model = ir.from_proto(proto)
+    except (ir.serde.SerdeError, ValueError, KeyError) as error:
+        cause = error.__cause__ or error
+        raise StageError(f"`{path.name}` cannot be read: {str(cause).strip().splitlines()[0]}") from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
+
+
+def _drop_defaults(model: ir.Model, plan: ExportPlan) -> tuple[str, ...]:
+    """Make constants of the inputs that have a default, unless the plan declares them; the names of those.
+
+    Before IR version 4 every initializer was listed as an input, and no runtime lets anybody feed one.
+    """
+    declared = set() if model.ir_version < DEFAULTS_IR else {tensor.name for tensor in plan.inputs or ()}
+    dropped = [
+        value for value in model.graph.inputs if value.name in model.graph.initializers and value.name not in declared
+    ]
+    for value in dropped:
+        model.graph.inputs.remove(value)
+    for name in declared & model.graph.initializers.keys():
+        value = model.graph.initializers.pop(name)
+        value.const_value = None
+    return () if model.ir_version < DEFAULTS_IR else tuple(str(value.name) for value in dropped)
+
+
+def _warnings(conversion: Conversion | None, left_out: tuple[str, ...]) -> Iterator[str]:
+    if conversion is not None:
+        touched = ", ".join(conversion.operators) or "no operator by its version"
+        opsets = f"from opset {conversion.source} to {conversion.target}"
+        yield f"the ONNX file was converted {opsets}, which touches {touched}"
+    if left_out:
+        yield (
+            f"inputs with a default value that became constants: {', '.join(left_out)}; declare them in "
+            "`export.inputs` to keep them"
+        )
+
+
+def _convert(model: ir.Model, plan: ExportPlan) -> tuple[ir.Model, Conversion | None]:
+    """The model at the plan's opset.
+
+    Raises:
+        StageError: ONNX's version converter cannot.
+    """
+    import onnx
+    import onnx_ir as ir
+
+    found = model.opset_imports.get("", 0)
+    if found == plan.opset:
+        return model, None
+    keeps = found >= LEAST_OPSET
+    touched = differently_defined(model, found, plan.opset)
+    conversion = Conversion(source=found, target=plan.opset, operators=touched, keeps=keeps)
+    ir.external_data.load_to_model(model)
+    # The converter takes every initializer for an input of a lower version, and finds none.
+    model.ir_version = max(model.ir_version, DEFAULTS_IR)
+    try:
+        return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), plan.opset)), conversion
+    except (onnx.version_converter.ConvertError, RuntimeError, ValueError, IndexError) as error:
+        raise StageError(
+            f"the graph has opset {found} and cannot be converted to {plan.opset}: "
+            f"{_PLACE.sub('', str(error).strip().splitlines()[0])}",
+            help="leave out `export.opset`, which keeps the file's own"
+            if keeps
+            else f"export the model again, at opset {LEAST_OPSET} or higher",
+        ) from error
+
+
+def _order_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> None:
+    """Put the graph's inputs into the order of the declared ones.
+
+    Raises:
+        StageError: the names are not the same.
+    """
+    found = {str(value.name): value for value in model.graph.inputs}
+    if found.keys() != {tensor.name for tensor in inputs}:
+        raise StageError(
+            f"the graph's inputs are {', '.join(found)}; "
+            f"`export.inputs` declares {', '.join(tensor.name for tensor in inputs)}"
+        )
+    model.graph.inputs.clear()
+    model.graph.inputs.extend(found[tensor.name] for tensor in inputs)
+
+
+def _declared_inputs(model: ir.Model, plan: ExportPlan) -> tuple[InputPlan, ...]:
+    import onnx_ir as ir
+
+    declared = {axis.name for axis in plan.axes}
+    inputs = []
+    for value in model.graph.inputs:
+        if value.dtype is None or value.shape is None:
+            raise StageError(f"the graph's input `{value.name}` has no type or shape", help="declare `export.inputs`")
+        shape = tuple(dim if isinstance(dim, int) else dim.value for dim in value.shape)
+        for entry in shape:
+            if not isinstance(entry, int) and entry not in declared:
+                raise StageError(
+                    f"the graph's input `{value.name}` has a dynamic dimension `{entry}` that is no declared axis",
+                    help="declare it in `export.dynamic_axes`, or name the dimensions in `export.inputs`",
+                )
+        inputs.append(
+            InputPlan.model_validate(
+                {"name": value.name, "dtype": str(ir.DataType(value.dtype).numpy()), "shape": shape}
+            )
+        )
+    return tuple(inputs)
+
+
+def _keep_outputs(model: ir.Model, plan: ExportPlan) -> None:
+    if plan.outputs is None:
+        return
+    found = {value.name: value for value in model.graph.outputs}
+    if missing := [name for name in plan.outputs if name not in found]:
+        raise StageError(
+            f"the graph has no output `{missing[0]}`", help=f"it has: {', '.join(str(name) for name in found)}"
+        )
+    model.graph.outputs.clear()
+    model.graph.outputs.extend(found[name] for name in plan.outputs)

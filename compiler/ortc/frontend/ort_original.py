@@ -1,0 +1,96 @@
+"""Answer with an ONNX file exactly as it came: `python original.py` serves requests on stdin.
+
+Executed by the interpreter of a pinned runtime environment. Needs onnxruntime and numpy alone. The protocol is that of
+`ortc.execution.worker_protocol`; the operations are load {model, inputs, outputs, threads} and run {inputs: .npz,
+outputs: .npz}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zipfile
+from typing import Any
+
+Json = dict[str, Any]
+
+
+class RefusedError(Exception):
+    """ONNX Runtime does not open the file, or does not run it on some inputs."""
+
+
+class Original:
+    """One file on the CPU without any graph optimization."""
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._inputs: list[str] = []
+        self._outputs: list[str] = []
+
+    def load(self, request: Json) -> Json:
+        """Open the file; `inputs` and `outputs` are the names that the bundle will have."""
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # A session keeps memory for every shape that it has seen.
+        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = False
+        options.intra_op_num_threads = request["threads"]
+        try:
+            self._session = ort.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise RefusedError(f"onnxruntime {ort.__version__}: {_line(error)}") from error
+        self._inputs, self._outputs = request["inputs"], request["outputs"]
+        return {}
+
+    def run(self, request: Json) -> Json:
+        """Run the inputs of one file and write the outputs to another."""
+        import numpy as np
+
+        with np.load(request["inputs"], allow_pickle=False) as archive:
+            feeds = {name: archive[name] for name in self._inputs}
+        try:
+            found = self._session.run(self._outputs, feeds)
+        except Exception as error:
+            raise RefusedError(_line(error)) from error
+        with zipfile.ZipFile(request["outputs"], "w") as archive:
+            for name, array in zip(self._outputs, found, strict=True):
+                # A member opened by name has the zip epoch as its time, not the clock's: equal answers, equal bytes.
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+        return {}
+
+
+def _line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def answer(original: Original, line: str) -> Json:
+    """The reply to one request line."""
+    try:
+        request = json.loads(line)
+        operation = {"load": original.load, "run": original.run}[request["op"]]
+        return {"ok": True, "result": operation(request)}
+    except RefusedError as error:
+        return {"ok": False, "error": {"code": "refused", "message": str(error)}}
+    except Exception as error:  # noqa: BLE001  # the boundary of the process: the compiler reports it
+        return {"ok": False, "error": {"code": "internal", "message": f"{type(error).__name__}: {error}"}}
+
+
+def main() -> None:
+    """Serve until stdin ends. Whatever libraries print goes to stderr; stdout carries replies alone."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    original = Original()
+    for line in sys.stdin:
+        replies.write(json.dumps(answer(original, line)) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Inputs for every case, from real samples or seeded numbers."""

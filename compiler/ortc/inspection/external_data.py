@@ -1,0 +1,155 @@
+"""External data of ONNX files: which files hold weights, and copies of them beside a copy of the graph.
+
+A file says where its weights are, and nobody has checked that file. Weights come from below the graph's own directory,
+or, where caches keep every file as a link into one directory, from the directory that the graph's own link leads to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ortc.common.errors import StageError
+
+if TYPE_CHECKING:
+    import onnx
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that Git LFS left in place of the real one."""
+_CHUNK = 1 << 20
+
+
+def refuse_pointer(path: Path, name: str) -> None:
+    """Check that a file is not what Git LFS leaves where it has not fetched the file.
+
+    Raises:
+        StageError: the file is such a pointer.
+    """
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise StageError(f"`{name}` is a Git LFS pointer, not the file itself", help="fetch it with `git lfs pull`")
+
+
+def load_graph(path: Path) -> onnx.ModelProto:
+    """An ONNX file without the weights that are kept in other files.
+
+    Raises:
+        StageError: not an ONNX file.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise StageError(f"`{path.name}` is no ONNX file: {error}") from error
+
+
+def locations(model: onnx.ModelProto) -> list[str]:
+    """The files that hold tensors of a model, of branches, bodies and functions as well: sorted, as it names them."""
+    every = (*_initializers(model), *_attributes(model))
+    return sorted({_location(tensor) for tensor in every if _is_external(tensor)})
+
+
+def load_attributes(model: onnx.ModelProto, directory: Path) -> None:
+    """Read the tensors of attributes that are kept in other files; initializers stay there.
+
+    Args:
+        model: changed in place.
+        directory: that locations are relative to.
+    """
+    import onnx
+
+    for tensor in _attributes(model):
+        if _is_external(tensor):
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(directory))
+            del tensor.external_data[:]
+            tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def _is_external(tensor: onnx.TensorProto) -> bool:
+    return bool(tensor.data_location == tensor.EXTERNAL)
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    inner = (graph for node in _nodes(model) for graph in _graphs(node))
+    for graph in (model.graph, *inner):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+
+
+def _attributes(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    for node in _nodes(model):
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    pending = [model.graph.node, *(function.node for function in model.functions)]
+    while pending:
+        for node in pending.pop():
+            yield node
+            pending.extend(graph.node for graph in _graphs(node))
+
+
+def _graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        yield from (attribute.g, *attribute.graphs)
+
+
+def data_file(graph: Path, location: str) -> Path:
+    """The file of a location, links followed.
+
+    Args:
+        graph: the ONNX file, which may be a link.
+        location: as the graph has it.
+
+    Raises:
+        StageError: the location or a link leads elsewhere, or there is no such file.
+    """
+    parts = PurePosixPath(location).parts
+    leads_out = (
+        not parts or PurePosixPath(location).is_absolute() or ".." in parts or "\\" in location or "\0" in location
+    )
+    if leads_out:
+        raise StageError(
+            f"`{graph.name}` keeps weights in {location!r}, which is not below the directory of the graph",
+            help="keep the weights beside the graph, or below it",
+        )
+    place = graph.parent / location
+    try:
+        found = place.resolve(strict=True)
+    except (OSError, RuntimeError):
+        found = place
+    if not found.is_file():
+        raise StageError(
+            f"`{graph.name}` keeps weights in `{location}`, which is not there",
+            help="copy the file beside the graph, where the export wrote it",
+        )
+    own, linked = graph.parent.resolve(), graph.resolve().parent
+    if not (found.is_relative_to(own) or (found.parent == linked)):
+        raise StageError(
+            f"`{graph.name}` keeps weights in `{location}`, a link that leads out of the directory of the graph",
+            help="put the file itself there",
+        )
+    return found
+
+
+def copy(source: Path, target: Path) -> str:
+    """Copy a file; the sha256, in hex, of the bytes that were copied."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with source.open("rb") as read, target.open("xb") as written:
+        while chunk := read.read(_CHUNK):
+            digest.update(chunk)
+            written.write(chunk)
+    return digest.hexdigest()

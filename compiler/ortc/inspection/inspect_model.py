@@ -1,0 +1,296 @@
+"""What can be told about a model from its files, for `ortc init`: nothing is loaded, run or downloaded."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from ortc.common.digests import sha256_file
+from ortc.common.texts import one_line
+from ortc.inspection.draft_spec import Draft, Value, scalar, spec_name
+from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
+from ortc.inspection.hub_files import HUB_PATTERNS
+from ortc.inspection.model_files import CODE_HELP
+from ortc.inspection.optional_inputs import left_out
+from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
+
+ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+DEFAULT_OPSET = 20
+MOST_KEY = 1000
+"""Most characters of a key of a YAML mapping, with its quotes; YAML has 1,024 for all before the colon."""
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HEADS = {
+    "ForMaskedLM": "fill-mask",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+    "ForImageClassification": "image-classification",
+    "ForObjectDetection": "object-detection",
+    "ForSemanticSegmentation": "semantic-segmentation",
+    "ForDepthEstimation": "depth-estimation",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "ctc",
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForVideoClassification": "video-classification",
+    "ForUniversalSegmentation": "image-segmentation",
+    "T5EncoderModel": "text-encoding",
+}
+"""Task by the end of the name of an architecture."""
+_POSITIONS_BEFORE_FIRST = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2, "xlm-roberta-xl": 2}
+"""Architectures that keep their first positions for padding."""
+_MAX_SEQUENCE = 512
+ADAPTER_NOTE = (
+    "Without the adapter this is its base: merge both with PEFT's merge_and_unload() to ship what was trained."
+)
+PARTS_NOTE = "Whoever uses the bundle adds them, or a `pytorch` source builds the whole."
+
+
+def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: int = DEFAULT_OPSET) -> Draft:
+    """A draft for a directory, an ONNX file, a .pt2 archive, an entry point or a repository of the hub.
+
+    Args:
+        place: A path, `module:function`, or `owner/name`.
+        root: What relative paths of the spec will start from.
+        revision: Commit of a repository of the hub.
+        max_opset: What the runtimes of all targets load.
+
+    Raises:
+        InspectionError: it is none of them, or not one that a spec can be written for.
+    """
+    draft = _inspected(place, root, revision, max_opset)
+    for name in (*draft.inputs, *draft.axes, *(draft.outputs or ())):
+        if len(scalar(name)) > MOST_KEY or not name.isprintable():
+            raise InspectionError(
+                f"a tensor or an axis is called `{one_line(name[:80])}`, {len(name)} characters: a name in a spec is "
+                f"one printable line of at most {MOST_KEY} characters, so rename it in the model"
+            )
+    return draft
+
+
+def _inspected(place: str, root: Path, revision: str | None, max_opset: int) -> Draft:
+    path = Path(place)
+    opset = min(DEFAULT_OPSET, max_opset)
+    if path.is_dir():
+        return _directory(path, root, opset)
+    if path.is_file():
+        if path.suffix == ".pt2":
+            from ortc.inspection.exported_program import inspect_program
+
+            return inspect_program(path, relative(path, root), opset)
+        if path.suffix != ".onnx":
+            raise InspectionError(f"`{place}` is neither a directory nor an .onnx or .pt2 file")
+        from ortc.inspection.onnx_file import inspect_onnx
+
+        return inspect_onnx(path, relative(path, root), max_opset)
+    if ENTRYPOINT.fullmatch(place) is not None:
+        from ortc.inspection.pytorch_function import inspect_entrypoint
+
+        return inspect_entrypoint(place, root, opset)
+    if HUB_ID.fullmatch(place) is None:
+        raise InspectionError(
+            f"there is no `{place}` here; an id of the hub is `owner/name`, an entry point `module:function`"
+        )
+    return _hub(place, revision, opset)
+
+
+def relative(path: Path, root: Path) -> str:
+    """A path as a spec has it.
+
+    Raises:
+        InspectionError: it holds characters that a spec does not take.
+    """
+    text = Path(os.path.relpath(path.resolve(), root.resolve())).as_posix()
+    if not text.isprintable() or "${" in text:
+        raise InspectionError(f"the path {text!r} holds characters that a spec does not take; rename it")
+    return text
+
+
+def _directory(path: Path, root: Path, opset: int) -> Draft:
+    config = _config(path / "config.json")
+    if config is None:
+        graphs = sorted(file.name for file in path.glob("*.onnx"))
+        hint = f"; name the file: {path / graphs[0]}" if graphs else ""
+        raise InspectionError(f"`{path}` has no config.json of a transformers model{hint}")
+    place = relative(path, root)
+    _refuse_code(path)
+    model: dict[str, Value] = {"source": "huggingface", "path": place}
+    about = f"Written by `ortc init` from {place}{_kind(config)}."
+    notes = {"path": OUTSIDE} if place.startswith("../") else {}
+    return _huggingface(path.resolve().name, about, model, config, _digests(path), notes, opset, _parts(path))
+
+
+def _hub(identity: str, revision: str | None, opset: int) -> Draft:
+    """A repository of the hub, as far as the local cache of the hub knows it."""
+    cached = _cached(identity, revision)
+    model: dict[str, Value] = {"source": "huggingface", "id": identity}
+    notes: dict[str, str] = {}
+    if cached is not None:
+        _refuse_code(cached.parent)
+        model["revision"] = cached.parent.name
+        config = _config(cached) or {}
+        digests = _digests(cached.parent)
+        if not _has_weights(digests):
+            digests = {}  # the cache holds a part of the repository; a list of digests is whole or not there
+        return _huggingface(
+            identity, _about(identity, config), model, config, digests, notes, opset, _parts(cached.parent)
+        )
+    model["revision"] = revision or "main"
+    if revision is None or not _COMMIT.fullmatch(revision):
+        notes["revision"] = "A branch moves: put the 40 digits of a commit here, which the repository's history shows."
+    notes["task"] = "Which head of the model to export."
+    return _huggingface(identity, _about(identity, {}), model, {}, {}, notes, opset)
+
+
+def _about(identity: str, config: dict[str, Any]) -> str:
+    return f"Written by `ortc init` for {identity} of the Hugging Face hub{_kind(config)}."
+
+
+def _cached(identity: str, revision: str | None) -> Path | None:
+    """The configuration of a repository in the local cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        found = try_to_load_from_cache(identity, "config.json", revision=revision)
+    except ValueError as error:
+        raise InspectionError(f"`{identity}` is no id of the hub: {error}") from error
+    path = Path(found) if isinstance(found, str) else None
+    return path if path is not None and _COMMIT.fullmatch(path.parent.name) else None
+
+
+def _huggingface(
+    name: str,
+    about: str,
+    model: dict[str, Value],
+    config: dict[str, Any],
+    digests: dict[str, str],
+    notes: dict[str, str],
+    opset: int,
+    left: tuple[Part, ...] = (),
+) -> Draft:
+    if "path" in model and not _has_weights(digests):
+        notes["weights"] = (
+            "There is no .safetensors file beside config.json: the architecture is seeded, which is right for speed "
+            "only.\nThe bundle is marked as not fit to serve. Remove the line when the weights are there."
+        )
+    if digests:
+        model["files"] = dict(digests)
+        notes["files"] = "The digests decide which bytes are the model, wherever they come from."
+    task, known = _task(config)
+    model["task"] = task
+    if not known:
+        notes.setdefault("task", "The configuration names no head that ortc exports; this is the model without one.")
+    if "weights" in notes:
+        model["weights"] = "random"
+    if left:
+        model["interface"] = "tensors"
+        notes["interface"] = "\n".join(
+            [
+                "The bundle answers with the tensors of the model alone, without these parts of its repository:",
+                *(f"- {part}" for part in left),
+                ADAPTER_NOTE if any(ADAPTER.search(part.file) for part in left) else PARTS_NOTE,
+            ]
+        )
+    kind = _input_kind(config)
+    notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
+    if without := left_out(config, _architecture(config)):
+        notes["dynamic_axes"] += f"\nLeft out, unless `inputs` declares them: {', '.join(without)}."
+    return Draft(
+        about=about,
+        name=spec_name(name.rpartition("/")[2]),
+        model=model,
+        opset=opset,
+        axes=_axes(kind, config),
+        notes=notes,
+        text_samples="tokenizer.json" in digests or (kind == "text" and "id" in model and not digests),
+    )
+
+
+def _refuse_code(directory: Path) -> None:
+    """Stop before a spec of the stock architecture is written.
+
+    Raises:
+        InspectionError: the repository brings code of its own.
+    """
+    repository = of_directories((directory,))
+    if found := code(repository, repository.names):
+        raise InspectionError(f"`{directory}` brings code of its own ({found[0]}): {CODE_HELP}")
+
+
+def _parts(directory: Path) -> tuple[Part, ...]:
+    repository = of_directories((directory,))
+    return parts(repository, (), with_weights=bool(weight_files(repository)))
+
+
+def _digests(directory: Path) -> dict[str, str]:
+    """Digests of the files that are the model; of modules.json as well, so that every machine knows of its parts."""
+    left = {part.file for part in _parts(directory)} - {"config.json", MODULES}
+    patterns = (*HUB_PATTERNS, MODULES) if _parts(directory) else HUB_PATTERNS
+    names = {file.name for pattern in patterns for file in directory.glob(pattern) if file.is_file()} - left
+    return {name: sha256_file(directory / name) for name in sorted(names) if name.isprintable() and "\\" not in name}
+
+
+def _has_weights(digests: dict[str, str]) -> bool:
+    return any(name.endswith(".safetensors") for name in digests)
+
+
+def _config(path: Path) -> dict[str, Any] | None:
+    try:
+        config = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return config if isinstance(config, dict) else None
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    names = config.get("architectures")
+    first = names[0] if isinstance(names, list) and names else ""
+    return first if isinstance(first, str) and first.isidentifier() else ""
+
+
+def _kind(config: dict[str, Any]) -> str:
+    return f" ({architecture})" if (architecture := _architecture(config)) else ""
+
+
+def _task(config: dict[str, Any]) -> tuple[str, bool]:
+    """The task of the head that was trained, and whether there is one."""
+    architecture = _architecture(config)
+    task = next((task for end, task in _HEADS.items() if architecture.endswith(end)), None)
+    if task == "text-classification" and _input_kind(config) in ("audio", "features", "spectrogram"):
+        task = "audio-classification"
+    if task is None:
+        return "feature-extraction", architecture.endswith("Model")
+    return task, True
+
+
+def _input_kind(config: dict[str, Any]) -> str:
+    """What the model takes: text, images, or audio as a wave, as features of frames or as a spectrogram."""
+    if "max_source_positions" in config or "num_mel_bins" in config:
+        # Sound as a spectrogram of one length.
+        return "spectrogram"
+    if "feature_projection_input_dim" in config:
+        return "features"
+    if "feat_extract_norm" in config or "conv_stride" in config:
+        return "audio"
+    if "vocab_size" not in config and ("num_channels" in config or "image_size" in config):
+        return "image"
+    return "text"
+
+
+def _axes(kind: str, config: dict[str, Any]) -> dict[str, dict[str, Value]]:
+    if kind == "image":
+        return {"batch": BATCH}
+    if kind == "features":
+        return {"batch": BATCH, "frames": {"min": 16, "typical": 400, "max": 1600}}
+    if kind == "spectrogram":
+        return {"batch": BATCH}
+    if kind == "audio":
+        return {"batch": BATCH, "samples": {"min": 400, "typical": 16000, "max": 160000}}
+    limit = config.get("max_position_embeddings")
+    limit = limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else _MAX_SEQUENCE
+    before = _POSITIONS_BEFORE_FIRST.get(str(config.get("model_type")), 0)
+    longest = min(_MAX_SEQUENCE, max(1, limit - before))
+    return {"batch": BATCH, "sequence": {"min": 1, "typical": min(128, longest), "max": longest}}

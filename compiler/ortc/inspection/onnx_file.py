@@ -1,0 +1,161 @@
+"""What an ONNX file says about itself: opset, inputs, axes and outputs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ortc.common.digests import sha256_file
+from ortc.common.errors import StageError
+from ortc.inspection.draft_spec import Draft, Value, spec_name
+from ortc.inspection.external_data import refuse_pointer
+from ortc.inspection.findings import KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
+from ortc.inspection.onnx_interface import DTYPES, element_type, unusable
+from ortc.spec.deployment import LEAST_OPSET
+from ortc.spec.onnx_header import DEFAULTS_IR
+
+if TYPE_CHECKING:
+    import onnx
+
+_ALIASES = {
+    "batch_size": "batch",
+    "n": "batch",
+    "sequence_length": "sequence",
+    "seq_len": "sequence",
+    "seq": "sequence",
+}
+
+
+def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
+    """A draft for an ONNX file.
+
+    Args:
+        path: The file; weights beside it are not read.
+        place: The file as the spec will name it.
+        max_opset: What the runtimes of all targets load; a newer graph is converted by the build.
+
+    Raises:
+        InspectionError: not an ONNX file, or one with inputs that a spec cannot describe.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        refuse_pointer(path, path.name)
+        model = onnx.load(str(path), load_external_data=False)
+    except StageError as error:
+        raise InspectionError(f"{error.message}; {error.help}") from error
+    except (DecodeError, OSError, ValueError) as error:
+        raise InspectionError(f"`{path}` cannot be read as ONNX: {error}") from error
+    opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    if not model.graph.node or not opset:
+        raise InspectionError(f"`{path}` holds no graph of the ONNX operators")
+    shipped = min(max(opset, LEAST_OPSET), max_opset)
+    axes = _Axes()
+    inputs = _inputs(model.graph, axes)
+    outputs = [value.name for value in model.graph.output if unusable(value) is None]
+    others = [f"{value.name} is {what}" for value in model.graph.output if (what := unusable(value)) is not None]
+    if not outputs:
+        raise InspectionError(f"a bundle can give no output of the graph: {', '.join(others)}")
+    usable = len(set(outputs)) == len(outputs) and all(
+        name.isprintable() and name and "${" not in name for name in outputs
+    )
+    notes = {"outputs": "Outputs to keep, in this order."}
+    if others:
+        notes["outputs"] += f"\nA bundle cannot give the others: {', '.join(map(_shown, others))}."
+    if place.startswith("../"):
+        notes["path"] = OUTSIDE
+    if axes.bounds:
+        notes["dynamic_axes"] = "The file names its axes and not their bounds: set those that you promise."
+    if inputs:
+        notes["inputs"] = "`range` and `fill` make synthetic inputs that mean something to the model."
+    if optional := _optional(model):
+        notes["inputs"] = "\n".join(
+            (*([notes["inputs"]] if inputs else ()), f"Constants unless declared here: {', '.join(optional)}.")
+        )
+    converted = f", converted to opset {shipped}" if shipped != opset else ""
+    return Draft(
+        about=f"Written by `ortc init` from {place} (opset {opset}{converted}).",
+        name=spec_name(path.stem),
+        model={"source": "onnx", "path": place, "sha256": sha256_file(path)},
+        opset=shipped,
+        axes=axes.bounds,
+        inputs=inputs,
+        outputs=tuple(outputs) if usable else (),
+        notes=notes,
+    )
+
+
+class _Axes:
+    """Axes of a graph: each name of the file becomes one name of the spec, and two never become one."""
+
+    def __init__(self) -> None:
+        self.bounds: dict[str, dict[str, Value]] = {}
+        self._names: dict[str, str] = {}
+
+    def name(self, written: str) -> str:
+        """The axis of a dimension that the file calls `written`."""
+        if written not in self._names:
+            plain = re.sub(r"\W", "_", written, flags=re.ASCII)[:60]
+            plain = f"_{plain}" if not plain or plain[0].isdigit() else plain
+            known = _ALIASES.get(plain.lower(), plain)
+            # `batch_size` is batch, unless the file has a `batch` too.
+            base = known if known not in self.bounds else plain
+            name, number = base, 2
+            while name in self.bounds:
+                name, number = f"{base[:56]}_{number}", number + 1
+            self._names[written] = name
+            self.bounds[name] = KNOWN_AXES.get(name, UNKNOWN_AXIS)
+        return self._names[written]
+
+
+def _optional(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Inputs that have a default value; before IR version 4 every initializer was listed as an input."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    names = [value.name for value in model.graph.input if value.name in stored and model.ir_version >= DEFAULTS_IR]
+    return tuple(map(_shown, names))
+
+
+def _shown(text: str) -> str:
+    return text if text.isprintable() else repr(text)
+
+
+def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    rows = {
+        node.input[1]: stored[node.input[0]].dims[0]
+        for node in graph.node
+        if node.op_type == "Gather"
+        and len(node.input) == 2
+        and node.input[0] in stored
+        and stored[node.input[0]].dims
+        and all(attribute.i == 0 for attribute in node.attribute if attribute.name == "axis")
+    }
+    inputs: dict[str, dict[str, Value]] = {}
+    for value in graph.input:
+        if value.name in stored:
+            continue
+        if not value.name or not value.name.isprintable() or value.name in inputs:
+            raise InspectionError(f"the graph has an input {value.name!r}, which a spec cannot name")
+        if (what := unusable(value)) is not None:
+            raise InspectionError(f"the input `{value.name}` is {what}, which a bundle cannot take")
+        tensor, dtype = value.type.tensor_type, DTYPES[element_type(value)]
+        if not tensor.HasField("shape"):
+            raise InspectionError(f"the input `{value.name}` has no shape; export the model again with shapes")
+        shape: list[Value] = [_dimension(value.name, index, dim, axes) for index, dim in enumerate(tensor.shape.dim)]
+        inputs[value.name] = {"dtype": dtype, "shape": shape}
+        if dtype in {"int64", "int32"} and rows.get(value.name, 0) > 0:
+            inputs[value.name]["range"] = [0, rows[value.name] - 1]
+        elif dtype in {"int64", "int32"} and "mask" in value.name:
+            inputs[value.name]["fill"] = 1
+    return inputs
+
+
+def _dimension(tensor: str, index: int, dim: onnx.TensorShapeProto.Dimension, axes: _Axes) -> str | int:
+    if dim.HasField("dim_value") and dim.dim_value > 0:
+        return dim.dim_value
+    if dim.HasField("dim_param") and dim.dim_param:
+        return axes.name(dim.dim_param)
+    # A dimension without a name is its own; only the first of each input is the batch by convention.
+    return axes.name("batch" if index == 0 else f"{tensor}_dim{index}")

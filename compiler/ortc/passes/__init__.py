@@ -1,0 +1,1 @@
+"""Passes from ONNX to ONNX: rewrites, fusion, half precision, placement."""

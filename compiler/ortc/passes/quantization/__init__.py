@@ -1,0 +1,1 @@
+"""Quantization of graphs, with and without calibration."""

@@ -1,0 +1,86 @@
+"""Integer products whose activations are rounded while the model runs, the way ONNX Runtime fuses them.
+
+An activation becomes unsigned integers with one scale, found at every run (DynamicQuantizeLinear); a weight is signed
+with one scale for each output, which is what MLAS has its fastest kernels for on VNNI and on ARM. The product of the
+integers (MatMulInteger) is exact, and is multiplied by both scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from ortc.common.arrays import Array
+from ortc.passes.quantization.editor import LEAST_OPSET, Editor, round_channels
+from ortc.passes.quantization.quantizable import Site, find_sites
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def emit(model: ir.Model, operators: tuple[str, ...], exclude: Collection[str] = ()) -> int:
+    """Quantize a model in place.
+
+    Args:
+        model: in 32-bit floating point, of opset LEAST_OPSET or higher.
+        operators: `MatMul`, `Gemm`: those with a constant weight; `Gather`: embedding tables.
+        exclude: names of nodes to leave as they are.
+
+    Returns:
+        How many nodes were replaced.
+    """
+    if model.opset_imports.get("", 0) < LEAST_OPSET:
+        raise ValueError(f"dynamic quantization needs opset {LEAST_OPSET} or higher")
+    emitter = _Emitter(model)
+    products = tuple(operator for operator in operators if operator in ("MatMul", "Gemm"))
+    sites = [site for site in find_sites(model, products) if site.name not in exclude]
+    for site in sites:
+        emitter.quantize(site)
+    count = len(sites) + (emitter.quantize_tables(exclude) if "Gather" in operators else 0)
+    emitter.remove_unused()
+    return count
+
+
+class _Emitter(Editor):
+    """One model while it is quantized."""
+
+    def __init__(self, model: ir.Model) -> None:
+        super().__init__(model)
+        self.rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
+        self.weights: dict[str, tuple[ir.Value, ...]] = {}
+
+    def quantize(self, site: Site) -> None:
+        """Replace a product by one of integers."""
+        import onnx_ir as ir
+
+        node, name = site.node, site.node.outputs[0].name
+        rounded, scale, zero = self._round(site)
+        weight, weight_scale, weight_zero = self._weight(site)
+        product = self.before(node, "MatMulInteger", [rounded, weight, zero, weight_zero], f"{name}_integers")
+        floating = self.before(node, "Cast", [product], f"{name}_cast", to=int(ir.DataType.FLOAT))
+        scales = self.before(node, "Mul", [scale, weight_scale], f"{name}_scales")
+        value = self.before(node, "Mul", [floating, scales], f"{name}_scaled")
+        if site.bias is not None:
+            value = self.before(node, "Add", [value, site.bias], f"{name}_biased")
+        self.replace(node, value)
+
+    def _round(self, site: Site) -> tuple[ir.Value, ...]:
+        """An activation's integers, scale and zero point, made before the first node that reads them."""
+        import onnx_ir as ir
+
+        activation = site.activation
+        if activation not in self.rounded:
+            outputs = [ir.Value(name=self.free(f"{activation.name}_{kind}")) for kind in ("quantized", "scale", "zero")]
+            new = ir.node("DynamicQuantizeLinear", [activation], outputs=outputs, name=outputs[0].name)
+            self.model.graph.insert_before(site.node, new)
+            self.rounded[activation] = tuple(outputs)
+        return self.rounded[activation]
+
+    def _weight(self, site: Site) -> tuple[ir.Value, ...]:
+        """A weight's integers of shape (channels, outputs), scales and zero points; tied ones stay one."""
+        key = f"{site.weight.name}/{site.axis}"
+        if key not in self.weights:
+            matrix: Array = site.array.numpy()
+            matrix = matrix if site.axis == 1 else matrix.T
+            self.weights[key] = self.integers(str(site.weight.name), *round_channels(matrix, axis=1))
+        return self.weights[key]

@@ -1,0 +1,125 @@
+"""What quantizers do to a graph: constants, nodes in front of others, weights and tables as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ortc.common.arrays import Array
+from ortc.passes.canonical import node_name, values
+from ortc.passes.quantization.quantizable import is_standard, is_weight
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+LEAST_OPSET = 13
+"""From here on DequantizeLinear takes a scale for each channel."""
+
+
+def round_channels(weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:
+    """A weight as int8 in -127 to 127, and the float32 scale of each index of `axis`, at least `least`.
+
+    A channel of nothing but zeros has scale 1.
+    """
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    scales = np.maximum(np.abs(weight).max(axis=others) / 127, least).astype(np.float32)
+    scales[scales == 0] = 1
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8), scales
+
+
+class Editor:
+    """One model while it is quantized."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model
+        self.names = {str(value.name) for value in values(model)}
+
+    def remove_unused(self) -> None:
+        """Forget the weights that were rounded."""
+        for name, value in list(self.model.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self.model.graph.initializers[name]
+
+    def quantize_tables(self, exclude: Collection[str]) -> int:
+        """Turn tables that rows are gathered from into integers with a scale a column; the rows are dequantized.
+
+        One scale for a table rounds four times coarser (the word embeddings of all-MiniLM-L6-v2: an error of 4.3 % of
+        their root mean square, and 1.1 % with a scale a column).
+        """
+        tables: dict[str, tuple[ir.Value, ...]] = {}
+        lookups = [node for node in find_lookups(self.model) if node_name(node) not in exclude]
+        for node in lookups:
+            table, output = node.inputs[0], node.outputs[0]
+            assert table is not None  # noqa: S101  # _is_lookup
+            assert table.const_value is not None  # noqa: S101
+            name = str(table.name)
+            if name not in tables:
+                tables[name] = self.integers(name, *round_channels(table.const_value.numpy(), axis=1))
+            integers, *parameters = tables[name]
+            rows = self.before(node, "Gather", [integers, node.inputs[1]], f"{output.name}_quantized", axis=0)
+            value = self.before(node, "DequantizeLinear", [rows, *parameters], f"{output.name}_dequantized", axis=-1)
+            self.replace(node, value)
+        return len(lookups)
+
+    def integers(self, name: str, integers: Array, scales: Array) -> tuple[ir.Value, ...]:
+        """Constants for rounded numbers, their scales and zero points."""
+        return (
+            self.constant(f"{name}_quantized", integers),
+            self.constant(f"{name}_scale", scales),
+            self.constant(f"{name}_zero_point", np.zeros(scales.shape, integers.dtype)),
+        )
+
+    def replace(self, node: ir.Node, value: ir.Value) -> None:
+        """Remove a node; `value` takes the place and the name of its output."""
+        output = node.outputs[0]
+        value.shape, value.type = output.shape, output.type
+        value.name, output.name = output.name, value.name
+        output.replace_all_uses_with(value, replace_graph_outputs=True)
+        self.model.graph.remove(node, safe=True)
+
+    def before(
+        self, node: ir.Node, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int
+    ) -> ir.Value:
+        """The output of a new node that stands before another."""
+        import onnx_ir as ir
+
+        output = ir.Value(name=self.free(name))
+        new = ir.node(operator, inputs, attributes, outputs=[output], name=output.name)
+        self.model.graph.insert_before(node, new)
+        return output
+
+    def constant(self, name: str, array: Array | np.generic) -> ir.Value:
+        import onnx_ir as ir
+
+        tensor = ir.tensor(np.asarray(array), name=self.free(name))
+        value = ir.Value(
+            name=tensor.name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+        )
+        self.model.graph.register_initializer(value)
+        return value
+
+    def free(self, name: str) -> str:
+        """A name that no other value has."""
+        while name in self.names:
+            name += "_"
+        self.names.add(name)
+        return name
+
+
+def find_lookups(model: ir.Model) -> list[ir.Node]:
+    """Nodes of the main graph that gather rows from a constant matrix."""
+    return [node for node in model.graph if _is_lookup(node)]
+
+
+def _is_lookup(node: ir.Node) -> bool:
+    """Whether a node gathers rows from a constant matrix."""
+    if node.op_type != "Gather" or not is_standard(node) or node.attributes.get_int("axis", 0) != 0:
+        return False
+    table = node.inputs[0]
+    return (
+        table is not None and is_weight(table) and table.const_value is not None and len(table.const_value.shape) == 2
+    )

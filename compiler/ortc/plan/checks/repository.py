@@ -1,0 +1,43 @@
+"""What a model's repository holds beside the model, as far as this machine has it and the spec lists it."""
+
+from collections.abc import Iterator
+
+from ortc.inspection.model_files import CODE_HELP, parts_help, unwanted, visible
+from ortc.inspection.repository import code
+from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
+from ortc.spec.diagnostics.rules import sources as rules
+from ortc.spec.load import LoadedSpec
+
+
+def check(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
+    """Report code of a repository, and parts of it that a bundle would be without.
+
+    Args:
+        loaded: the spec.
+        model: a source of it.
+        at: where the source stands in the document.
+    """
+    place = (*at, "id" if model.id is not None else "path")
+    name = quoted(str(model.id or model.path))
+    repository = visible(model, loaded.root)
+    for found in code(repository, tuple(model.files or repository.names)):
+        yield Diagnostic(
+            rules.REPOSITORY_CODE,
+            f"{name} brings code of its own: {found}",
+            loaded.document.locate(place),
+            help=CODE_HELP,
+        )
+    left = unwanted(model, repository)
+    if left and model.interface is None:
+        listed = next((part.file for part in left if part.file in model.files), None)
+        span = loaded.document.locate(place)
+        if listed is not None:
+            span = loaded.document.locate((*at, "files", listed), key=True)
+        yield Diagnostic(
+            rules.REPOSITORY_PARTS,
+            f"{name} has parts that the exported model would be without",
+            span,
+            "; ".join(map(str, left)),
+            help=parts_help(left),
+        )

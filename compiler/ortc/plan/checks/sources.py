@@ -1,0 +1,255 @@
+"""Files, code and repositories that a spec names, looked at without importing, loading or downloading any."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ortc.common.permissions import is_trusted
+from ortc.common.project import in_project, module_file
+from ortc.common.suggest import closest, listed
+from ortc.inspection.entrypoint import installed
+from ortc.plan.checks import repository, samples
+from ortc.plan.checks.paths import ROOT_HELP, missing, neighbour
+from ortc.plan.plan import SourcePlan
+from ortc.spec.deployment import (
+    MIRROR_PROTOCOLS,
+    ExportedProgramSource,
+    HuggingFaceSource,
+    OnnxSource,
+    PyTorchSource,
+    SamplesFunction,
+    Teacher,
+    is_mirror_url,
+)
+from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
+from ortc.spec.diagnostics.rules import sources as rules
+from ortc.spec.diagnostics.source import Span
+from ortc.spec.load import LoadedSpec
+from ortc.spec.tasks import GENERATION, TASKS
+
+PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
+"""Suffixes of files that run code when they are read."""
+WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
+"""Suffixes of the weights files that a `pytorch` source reads."""
+
+_TEACHER = ("model", "teacher", "model")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
+    """The model's source, the samples and the entry points."""
+    yield from _source(loaded, loaded.spec.model, ("model",))
+    if loaded.spec.model.teacher is not None:
+        yield from _source(loaded, loaded.spec.model.teacher.model, _TEACHER)
+        yield from _teacher(loaded, loaded.spec.model.teacher)
+    accuracy = loaded.spec.accuracy
+    if isinstance(accuracy.samples, SamplesFunction):
+        span = loaded.document.locate(["accuracy", "samples", "entrypoint"])
+        yield from _entrypoint(loaded, accuracy.samples.entrypoint, span)
+    elif accuracy.samples is not None:
+        yield from samples.check(loaded, accuracy.samples)
+    if accuracy.metric is not None:
+        span = loaded.document.locate(["accuracy", "metric", "entrypoint"])
+        yield from _entrypoint(loaded, accuracy.metric.entrypoint, span)
+
+
+def _source(loaded: LoadedSpec, model: SourcePlan, at: tuple[str, ...]) -> Iterator[Diagnostic]:
+    """One source, which stands at a path of the document."""
+    match model:
+        case HuggingFaceSource():
+            yield from _huggingface(loaded, model, at)
+        case PyTorchSource():
+            yield from _entrypoint(loaded, model.entrypoint, loaded.document.locate((*at, "entrypoint")))
+            if model.weights is not None:
+                yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
+        case OnnxSource():
+            yield from _file(loaded, model, (*at, "path"), model.path, (".onnx",))
+        case ExportedProgramSource():
+            yield from _file(loaded, model, (*at, "path"), model.path, (".pt2",))
+
+
+def _teacher(loaded: LoadedSpec, teacher: Teacher) -> Iterator[Diagnostic]:
+    """What a teacher is compared by, against what the rest of the spec says."""
+    if teacher.max_drop is not None and loaded.spec.accuracy.metric is None:
+        yield Diagnostic(
+            rules.TEACHER_METRIC,
+            "`max_drop` of the teacher is about `accuracy.metric`, which is not there",
+            loaded.document.locate(("model", "teacher", "max_drop"), key=True),
+            help="declare the metric, or limit `cosine`, `max_abs` or `top1_agreement`",
+        )
+    kept = loaded.spec.export.outputs
+    for index, name in enumerate(teacher.outputs or ()):
+        if kept is not None and name not in kept:
+            meant = closest(name, kept)
+            yield Diagnostic(
+                rules.TEACHER_OUTPUT,
+                f"the output {quoted(name)} is compared with the teacher's, but not kept",
+                loaded.document.locate(("model", "teacher", "outputs", index)),
+                f"did you mean `{meant}`?" if meant else "",
+                help=f"`export.outputs` keeps {listed(kept, 'and')}",
+            )
+
+
+def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
+    document = loaded.document
+    if model.path is not None and not (loaded.root / model.path).is_dir():
+        yield missing(loaded, document.locate((*at, "path")), model.path, "directory")
+    if model.id is not None and model.revision is None:
+        yield Diagnostic(
+            rules.REVISION_MISSING,
+            f"{quoted(model.id)} needs a `revision`",
+            document.locate((*at, "id")),
+            help="add `revision:` with the 40 digits of a commit of the repository",
+        )
+    elif model.id is not None and model.revision is not None and not _COMMIT.fullmatch(model.revision):
+        weights = model.weights == "random" or any(name.endswith(".safetensors") for name in model.files)
+        pinned = bool(model.files) and weights
+        yield Diagnostic(
+            rules.REVISION_MOVES if pinned else rules.REVISION_UNPINNED,
+            f"the revision {quoted(model.revision)} is not a commit, and can move",
+            document.locate((*at, "revision")),
+            help="use the 40 digits of the commit" + ("" if pinned else ", or give the digest of each file in `files`"),
+        )
+    for name in model.files:
+        if name.endswith(PICKLES):
+            yield _pickle(name, document.locate((*at, "files", name), key=True))
+    if model.task in GENERATION:
+        yield Diagnostic(
+            rules.GENERATION,
+            f"{quoted(model.task)} calls the model again for every token, with a cache of what it has seen",
+            document.locate((*at, "task")),
+            help="`task: causal-lm` gives the logits of one forward pass, `task: text-encoding` the encoder alone; "
+            "onnxruntime-genai builds and runs models that generate",
+        )
+    elif model.task not in TASKS:
+        meant = closest(model.task, TASKS)
+        yield Diagnostic(
+            rules.UNKNOWN_TASK,
+            f"there is no task {quoted(model.task)}",
+            document.locate((*at, "task")),
+            f"did you mean `{meant}`?" if meant else "",
+            help=None if meant else f"the tasks are {listed(sorted(TASKS), 'and')}",
+        )
+    yield from repository.check(loaded, model, at)
+    for index, mirror in enumerate(model.mirrors):
+        yield from _mirror(loaded, mirror, document.locate((*at, "mirrors", index)))
+
+
+def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]:
+    scheme, _, place = mirror.partition(":")
+    if scheme == "path":
+        if not (loaded.root / place).is_dir():
+            yield Diagnostic(rules.MIRROR_MISSING, f"there is no directory {quoted(place)}", span, help=ROOT_HELP)
+        return
+    if scheme == "package":
+        return
+    if is_mirror_url(mirror):
+        return
+    meant = closest(scheme, [*MIRROR_PROTOCOLS, "path", "package"]) if ":" in mirror else None
+    yield Diagnostic(
+        rules.MIRROR_SCHEME,
+        f"{quoted(mirror)} is not a mirror",
+        span,
+        f"did you mean `{meant}:`?" if meant else "",
+        help=f"write `package:module/dir`, `path:dir`, or a URL of {listed(MIRROR_PROTOCOLS)}",
+    )
+
+
+def _file(
+    loaded: LoadedSpec, model: SourcePlan, at: tuple[str, ...], name: str, suffixes: tuple[str, ...]
+) -> Iterator[Diagnostic]:
+    span = loaded.document.locate(at)
+    suffix = Path(name).suffix.lower()
+    if suffix in PICKLES:
+        yield _pickle(name, span)
+    elif suffix not in suffixes:
+        other = {".onnx": "onnx", ".pt2": "exported_program"}.get(suffix)
+        yield Diagnostic(
+            rules.FORMAT,
+            f"{quoted(name)} is not {listed(suffixes)}, which a source `{model.source}` reads",
+            span,
+            help=f"write `source: {other}`" if other else None,
+        )
+    elif not (loaded.root / name).is_file():
+        yield missing(loaded, span, name, "file")
+
+
+def _pickle(name: str, span: Span) -> Diagnostic:
+    return Diagnostic(
+        rules.PICKLE,
+        f"{quoted(name)} would run code when it is read",
+        span,
+        "a pickle",
+        help="save the state dict with safetensors.torch.save_file()",
+    )
+
+
+def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Diagnostic]:
+    """Check that an entry point is a function of the project, or of a package that the caller trusts."""
+    module, _, function = entrypoint.partition(":")
+    parts = module.split(".")
+    if not all(part.isidentifier() for part in parts):
+        yield Diagnostic(rules.MODULE_MISSING, f"{quoted(module)} is not the name of a module", span)
+        return
+    path = loaded.root.joinpath(*parts)
+    source = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    if source is None:
+        local = (loaded.root / parts[0]).is_dir() or (loaded.root / f"{parts[0]}.py").is_file()
+        if not local and installed(parts[0]):
+            yield from _installed(loaded, module, span)
+            return
+        meant = neighbour(path.with_suffix(".py"))
+        expected = "/".join(parts) + ".py"
+        yield Diagnostic(
+            rules.MODULE_MISSING,
+            f"there is no module {quoted(module)}",
+            span,
+            f"did you mean `{'.'.join([*parts[:-1], meant.removesuffix('.py')])}`?" if meant else "",
+            help=f"expected {expected} under the root of the project",
+        )
+        return
+    names = _defined(source)
+    if names is not None and function not in names:
+        meant = closest(function, names)
+        yield Diagnostic(
+            rules.FUNCTION_MISSING,
+            f"the module {quoted(module)} does not define {quoted(function)}",
+            span,
+            f"did you mean `{meant}`?" if meant else "",
+        )
+
+
+def _installed(loaded: LoadedSpec, module: str, span: Span) -> Iterator[Diagnostic]:
+    """An installed module may be named where it is part of the project, or where the caller trusts it."""
+    file = module_file(module, loaded.root)
+    if not is_trusted(module) and (file is None or not in_project(file, loaded.root)):
+        yield Diagnostic(
+            rules.ENTRYPOINT_INSTALLED,
+            f"{quoted(module)} is not a module of this project",
+            span,
+            help="call it in a function below the project's root; "
+            f"`--trust-entrypoint {module.partition('.')[0]}` lets a spec name any function of that package",
+        )
+
+
+def _defined(path: Path) -> set[str] | None:
+    """The names that a module defines at its top level; None when they cannot be told without running it."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
+        return None
+    names: set[str] = set()
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                names.add(node.name)
+            case ast.Import() | ast.ImportFrom():
+                names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+            case ast.Assign():
+                names |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+            case ast.If() | ast.Try() | ast.With() | ast.For() | ast.While() | ast.Match():
+                return None
+    return None if "*" in names or "__getattr__" in names else names

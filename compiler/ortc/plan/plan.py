@@ -1,0 +1,318 @@
+"""The plan: what a build will do, with every default filled in. Frozen, JSON-serialisable, hashable."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ortc.common.values import Frozen, digest
+from ortc.spec.deployment import (
+    MAX_AXES,
+    MAX_SIZE,
+    AxisName,
+    DType,
+    Embeddings,
+    ExportedProgramSource,
+    Exporter,
+    HuggingFaceSource,
+    Metric,
+    ModelSource,
+    Name,
+    Objective,
+    OnnxSource,
+    Platform,
+    Precision,
+    PyTorchSource,
+    RelativePath,
+    SamplesFunction,
+    Sha256,
+    Version,
+)
+from ortc.spec.profile import (
+    Calibration,
+    Concurrency,
+    Fallback,
+    GraphLevel,
+    Quantization,
+    Rewrite,
+    RuntimePackage,
+    Smoothing,
+    Threads,
+)
+
+FORMAT_VERSION = 1
+PositiveSize = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+Bytes = Annotated[int, Field(ge=0, le=2**63)]
+Seconds = Annotated[float, Field(gt=0, le=2**63)]
+
+
+class AxisPlan(Frozen):
+    """A dynamic axis with its bounds, all included."""
+
+    name: AxisName
+    min: PositiveSize
+    typical: PositiveSize
+    max: PositiveSize
+    multiple_of: PositiveSize = 1
+
+
+class InputPlan(Frozen):
+    """One input tensor; shape entries are axis names or sizes."""
+
+    name: str
+    dtype: DType
+    shape: tuple[AxisName | Annotated[int, Field(ge=0, le=MAX_SIZE)], ...]
+    range: tuple[int | float, int | float] | None = None
+    fill: int | float | None = None
+
+
+class ExportPlan(Frozen):
+    """How the model becomes ONNX."""
+
+    opset: Annotated[int, Field(ge=9)]
+    ir_version: int
+    exporter: Exporter
+    axes: Annotated[tuple[AxisPlan, ...], Field(max_length=MAX_AXES)]
+    inputs: tuple[InputPlan, ...] | None
+    outputs: Annotated[tuple[str, ...], Field(min_length=1)] | None
+
+
+class AccuracyPlan(Frozen):
+    """The parity promises of the spec."""
+
+    max_abs: Annotated[float, Field(gt=0)]
+    cosine: Annotated[float, Field(gt=0, le=1)]
+    relative_error: Annotated[float, Field(ge=0)]
+    nrmse: Annotated[float, Field(gt=0)]
+    spearman: Annotated[float, Field(ge=-1, le=1)]
+    top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
+    samples: RelativePath | SamplesFunction | None
+    embeddings: Embeddings | None
+    metric: Metric | None
+
+
+class ProviderPlan(Frozen):
+    """An execution provider of the chain with its options."""
+
+    name: str
+    options: dict[str, str]
+
+
+class SessionPlan(Frozen):
+    """What session.json is made from; the graph level is chosen per variant."""
+
+    options: dict[str, bool | str]
+    config_entries: dict[str, str]
+    threads: Threads
+    environment: dict[str, str]
+    providers: Annotated[tuple[ProviderPlan, ...], Field(min_length=1)]
+    concurrency: Concurrency = "one"
+
+
+class RuntimePlan(Frozen):
+    """The pinned runtime."""
+
+    package: RuntimePackage
+    version: str
+    minimum_version: str
+    pins: str
+    pins_sha256: Sha256
+
+
+class VariantPlan(Frozen):
+    """A variant that will be tried."""
+
+    name: Name
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    quantization: Quantization
+    operators: tuple[str, ...]
+    smooth: bool = False
+    weight_only: bool = False
+    keep_narrowing: bool = False
+    smoothing: Smoothing | None = None
+    symmetric: bool = False
+    calibration: Calibration = "minmax"
+    fallback: tuple[Fallback, ...] = ()
+    blocks: tuple[str, ...] = Field(default=(), description="Nodes whose weights alone are rounded, to 8 bits.")
+    exclude: tuple[str, ...] = Field(default=(), description="Nodes that stay in floating point.")
+    stands_in_for: Name | None = Field(default=None, description="It is made only where this variant cannot be.")
+    rewrites: tuple[Rewrite, ...] = ()
+    offline: bool
+    runtime: RuntimePlan
+    session: SessionPlan
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether it is made with the ranges that activations take on samples."""
+        return self.quantization == "int8-static" or self.smoothing is not None
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some of its nodes are kept in higher precision."""
+        return bool(self.blocks or self.exclude)
+
+
+class TuningPlan(Frozen):
+    """Session settings that will be raced for the variant that won."""
+
+    name: Name
+    concurrency: Concurrency
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] | None
+    options: dict[str, bool | str]
+    config_entries: dict[str, str]
+
+    def apply(self, session: SessionPlan) -> SessionPlan:
+        """The session with these settings over its own."""
+        threads = (
+            session.threads if self.intra_op is None else session.threads.model_copy(update={"intra_op": self.intra_op})
+        )
+        return session.model_copy(
+            update={
+                "options": {**session.options, **self.options},
+                "config_entries": {**session.config_entries, **self.config_entries},
+                "threads": threads,
+                "concurrency": self.concurrency,
+            }
+        )
+
+
+class LeftOut(Frozen):
+    """A variant of the profile that is not tried, and why."""
+
+    variant: str
+    reason: str
+
+
+class Shape(Frozen):
+    """Sizes of dynamic axes, in the order of the plan's axes."""
+
+    sizes: tuple[tuple[AxisName, PositiveSize], ...]
+
+    def as_dict(self) -> dict[str, int]:
+        """Axis name to size."""
+        return dict(self.sizes)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={size}" for name, size in self.sizes) or "fixed shape"
+
+
+class LatencyPlan(Frozen):
+    """A latency budget: percentile to seconds, at one shape."""
+
+    percentiles: Annotated[tuple[tuple[Literal["p50", "p90", "p99"], Seconds], ...], Field(min_length=1)]
+
+
+class BudgetPlan(Frozen):
+    """Every budget of a target; None where nothing was promised. Seconds and bytes."""
+
+    latency: LatencyPlan | None
+    size: Bytes | None
+    download: Bytes | None = None
+    memory: Bytes | None
+    start: Seconds | None
+    min_speedup: Annotated[float, Field(gt=0)] | None
+    max_cpu_nodes: Annotated[int, Field(ge=0)] | None
+    max_memcpy_nodes: Annotated[int, Field(ge=0)] | None = None
+
+
+class ImagePlan(Frozen):
+    """What the Dockerfile is rendered from."""
+
+    base_image: str
+    python: str
+    template: str
+
+
+class TargetPlan(Frozen):
+    """One target of the build."""
+
+    name: Name
+    profile: Name
+    description: str
+    platforms: Annotated[tuple[Platform, ...], Field(min_length=1)]
+    requires_gpu: bool
+    precision: Precision
+    objective: Objective
+    must_save: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="Under `balanced`, the share of the latency budget that another runtime or precision must save."
+    )
+    variants: tuple[VariantPlan, ...]
+    left_out: tuple[LeftOut, ...]
+    tuning: tuple[TuningPlan, ...]
+    tuned: str | None = Field(default=None, description="The tuning that is taken without a race, of a locked build.")
+    graph_levels: Annotated[tuple[GraphLevel, ...], Field(min_length=1)]
+    measure_at: Shape
+    budgets: BudgetPlan
+    prepack: bool
+    batch_invariance: Literal["require", "report"]
+    unmeasured: Literal["fail", "allow"]
+    image: ImagePlan
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether some variant needs samples that nothing is judged by."""
+        return any(variant.is_calibrated or variant.fallback or variant.is_mixed for variant in self.variants)
+
+
+class CasePlan(Frozen):
+    """One point of the shape matrix."""
+
+    shape: Shape
+    padded: bool = Field(description="Rows of different lengths, where the model takes an attention mask.")
+
+    def __str__(self) -> str:
+        return f"{self.shape}{', padded' if self.padded else ''}"
+
+
+class SkippedCase(Frozen):
+    """A combination that is not checked, and why."""
+
+    shape: Shape
+    reason: str
+
+
+Search = Literal["full", "quick", "none"]
+"""How far a build looks: every variant and the whole shape matrix; its corners only; the first variant alone."""
+
+ModelPlan = ModelSource
+SourcePlan = HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource
+"""Where a model comes from, whether the one that ships or its teacher."""
+
+
+class Plan(Frozen):
+    """Everything that a build of one spec will do."""
+
+    format_version: int = FORMAT_VERSION
+    ortc_version: str
+    name: Name
+    version: Version
+    search: Search
+    variant: Name | None = Field(
+        description="The only variant that is tried, or its mix, whatever its precision; None for all."
+    )
+    holds_out: bool = Field(description="Whether a target of the spec, planned here or not, calibrates.")
+    model: ModelPlan
+    export: ExportPlan
+    accuracy: AccuracyPlan
+    cases: tuple[CasePlan, ...]
+    skipped_cases: tuple[SkippedCase, ...]
+    targets: Annotated[tuple[TargetPlan, ...], Field(min_length=1)]
+
+    @property
+    def calibrates(self) -> bool:
+        """Whether half of the samples are held out for calibration, and nothing is judged by them."""
+        return self.holds_out or any(target.calibrates for target in self.targets)
+
+    def to_json(self) -> str:
+        """Canonical, indented JSON; `Plan.model_validate_json` reads it back."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+    def slice(self, *names: str) -> Plan:
+        """The plan of some targets alone. A bundle depends on that of its own target."""
+        return self.model_copy(update={"targets": tuple(entry for entry in self.targets if entry.name in names)})
+
+    def digest(self) -> str:
+        """sha256 of the plan."""
+        return digest(self)

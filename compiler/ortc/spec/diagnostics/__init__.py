@@ -1,0 +1,1 @@
+"""Diagnostics with places, their rendering, and the catalogue of rules."""

@@ -1,6 +1,0 @@
-"""How many bytes the weights of a model need at least, told from its files without loading them."""
-
-from ortc.weights.find import find_weights
-from ortc.weights.model import Found, Weights, least_bytes
-
-__all__ = ["Found", "Weights", "find_weights", "least_bytes"]
