@@ -75,7 +75,7 @@ def test_relative_imports_and_packages(tmp_path: Path, monkeypatch: pytest.Monke
     (package / "room" / "inner" / "a.py").write_text("from ..b import x\nfrom . import c\nfrom ortc.room import d\n")
     for name in ("b", "d", "inner/c"):
         (package / "room" / f"{name}.py").write_text("")
-    monkeypatch.setattr(code_closure, "__file__", str(package / "closure.py"))
+    monkeypatch.setattr(code_closure, "__file__", str(package / "execution" / "code_closure.py"))
     monkeypatch.setattr(code_closure, "_file", code_closure._file.__wrapped__)
     assert code_closure.needs.__wrapped__("ortc.room.inner.a") == {
         *("ortc.room", "ortc.room.inner", "ortc.room.b", "ortc.room.inner.c", "ortc.room.d")
@@ -314,7 +314,7 @@ def test_what_an_action_uses_is_found() -> None:
 def test_the_whole_code_is_the_same_in_a_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wheel carries targets and templates inside the package, Python files among them."""
     before = modules()
-    package = Path(code_closure.__file__).parent
+    package = Path(code_closure.__file__).parents[1]
     installed = tmp_path / "site" / "ortc"
     for file in package.rglob("*.py"):
         place = installed / file.relative_to(package)
@@ -322,5 +322,5 @@ def test_the_whole_code_is_the_same_in_a_wheel(tmp_path: Path, monkeypatch: pyte
         place.write_bytes(file.read_bytes())
     (installed / "_data" / "templates" / "runtime").mkdir(parents=True)
     (installed / "_data" / "templates" / "runtime" / "loader.py").write_text("")
-    monkeypatch.setattr(code_closure, "__file__", str(installed / "closure.py"))
+    monkeypatch.setattr(code_closure, "__file__", str(installed / "execution" / "code_closure.py"))
     assert modules() == before

@@ -13,7 +13,7 @@ import pytest
 from ortc.execution.processes import own_code, own_environment, own_module, script, standard_module, standard_script
 
 COMPILER = Path(__file__).parents[2] / "compiler" / "ortc"
-STARTERS = {"processes.py", "environment.py"}
+STARTERS = {"processes.py", "runtime_environment.py"}
 """Modules that may name this Python: one makes command lines, one makes environments of it."""
 
 

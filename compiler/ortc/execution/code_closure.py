@@ -175,6 +175,7 @@ ACTIONS: Mapping[str, Action] = {
         "bundle.assemble",
         "bundle.tradeoff_plot",
         "bundle.integrity",
+        "bundle.supply_chain.provenance",
         LOADER,
         without=frozenset(),
     ),
