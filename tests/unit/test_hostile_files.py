@@ -242,7 +242,7 @@ def test_an_old_version_is_not_served_as_a_new_one(registry: Registry, tmp_path:
     if relabelled:
         for path in (tmp_path / "registry" / "models" / "linear" / "companions" / "2.0.0@cpu").iterdir():
             path.unlink()
-    with pytest.raises(StageError, match=r"gave linear 1\.0\.0|is of linear 1\.0\.0"):
+    with pytest.raises(StageError, match=r"its version is 1\.0\.0, expected 2\.0\.0|is of linear 1\.0\.0"):
         registry.get("linear", "2.0.0", "cpu", tmp_path / "out")
     assert not (tmp_path / "out" / "linear" / "2.0.0" / "cpu").exists()
     registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
@@ -257,6 +257,22 @@ def test_companions_join_their_own_bundle_only(registry: Registry, tmp_path: Pat
     place.write_bytes(edit(place, CompanionRecord, **changes))
     with pytest.raises(StageError, match=r"somebody put it there|which is no place for what joins a bundle"):
         registry.get("linear", "2.0.0", "cpu", tmp_path / "out")
+
+
+def test_what_is_promoted_is_what_the_manifest_says(registry: Registry, tmp_path: Path) -> None:
+    bundles = tmp_path / "registry" / "models" / "linear" / "bundles"
+    old, new = bundles / "1.0.0@cpu.json", bundles / "2.0.0@cpu.json"
+    kept = new.read_bytes()
+    new.write_bytes(edit(old, BundleRecord, version="2.0.0"))
+    with pytest.raises(StageError, match=r"its version is 1\.0\.0, expected 2\.0\.0"):
+        registry.promote("linear@2.0.0", "production")
+    new.write_bytes(kept)
+    registry.add(whole_bundle(tmp_path / "unfit", version="3.0.0", fit_to_serve=False, unfit_reason="random weights"))
+    unfit = bundles / "3.0.0@cpu.json"
+    unfit.write_bytes(edit(unfit, BundleRecord, fit_to_serve=True))
+    with pytest.raises(StageError, match=r"3\.0\.0 is not fit to serve"):
+        registry.promote("linear@3.0.0", "production")
+    assert registry.alias_names("linear") == []
 
 
 def test_events_of_another_alias_are_refused(registry: Registry, tmp_path: Path) -> None:

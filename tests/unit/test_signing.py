@@ -229,6 +229,32 @@ def test_the_command_line(tmp_path: Path, keys: Keys, capsys: pytest.CaptureFixt
     assert "model/model.onnx" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("expected", ["linear@2.0.0", "other@1.0.0", "linear/edge", "other", "linear@1.0.0/edge"])
+def test_an_old_version_with_a_right_signature_is_not_another_one(
+    bundle: Path, keys: Keys, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verify", str(bundle), "--key", str(keys[1]), "--expect", expected]) == StageError.exit_code
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "is not the bundle that was asked for: its " in told.err
+    # Without a key: before the bundle's own loader runs, and before an environment is made for it.
+    assert run(["verify", str(bundle), "--expect", expected]) == StageError.exit_code
+
+
+@pytest.mark.parametrize("expected", ["linear", "linear@1.0.0", "linear/cpu", "linear@1.0.0/cpu"])
+def test_the_expected_bundle_is_accepted(
+    bundle: Path, keys: Keys, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verify", str(bundle), "--key", str(keys[1]), "--expect", expected]) == 0
+    assert "files of linear@1.0.0/cpu are as they were signed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["", "@1.0.0", "linear@", "linear/", "linear@1.0.0/", "Linear", "a b", "linear@1/c/d"])
+def test_what_names_no_bundle_is_refused(bundle: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["verify", str(bundle), "--expect", text]) == UsageError.exit_code
+    assert "expected NAME[@VERSION][/TARGET]" in capsys.readouterr().err
+
+
 def test_the_librarys_own_verification_agrees(bundle: Path, keys: Keys) -> None:
     """What others verify with, without ortc."""
     from model_signing import hashing, verifying

@@ -282,16 +282,31 @@ def read_bundle(bundle: Path) -> Manifest:
         StageError: the directory is no bundle of this format.
     """
     try:
-        return Manifest.model_validate_json((bundle / "manifest.json").read_bytes())
+        content = (bundle / "manifest.json").read_bytes()
     except FileNotFoundError as error:
         raise StageError(f"{bundle} is no bundle: it has no manifest.json") from error
+    return parse_manifest(content, f"{bundle}/manifest.json")
+
+
+def parse_manifest(content: bytes, name: str) -> Manifest:
+    """The manifest in the bytes of a file.
+
+    Args:
+        content: the file.
+        name: of the file, for messages.
+
+    Raises:
+        StageError: the bytes are no manifest of this format.
+    """
+    try:
+        return Manifest.model_validate_json(content)
     except ValidationError as error:
         wrong = [
             f"`{'.'.join(map(str, item['loc'])) or 'the document'}`: {item['msg'].removeprefix('Value error, ')}"
             for item in error.errors(include_url=False, include_context=False, include_input=False)
         ]
         raise StageError(
-            f"{bundle}/manifest.json is not of a format that this ortc reads: {wrong[0]}",
+            f"{name} is not of a format that this ortc reads: {wrong[0]}",
             details=tuple(wrong[1:MAX_DETAILS]),
             help="get the bundle again, or take the ortc that made it",
         ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.emulation import emulation
+from ortc.bundle.identity import Expected
 from ortc.bundle.manifest import Manifest, read_bundle
 from ortc.bundle.measurement import take
 from ortc.common.arrays import read_arrays, write_arrays
@@ -45,6 +46,7 @@ def reverify(
     timed: bool = True,
     platform: str | None = None,
     measurement: Path | None = None,
+    expected: Expected | None = None,
     say: Say = measure.silent,
 ) -> Reverified:
     """Digests, golden answers, size and, where the bundle is for this platform, its time budgets.
@@ -55,15 +57,19 @@ def reverify(
         timed: measure latency, start and memory.
         platform: judge for this one, which is emulated where this host is another; `linux/arm64`.
         measurement: a file to write, as the bundle measures itself, for `ortc attach`; none where nothing is timed.
+        expected: the bundle that was asked for; nothing of another one is run.
         say: told when another measurement on this machine is waited for.
 
     Raises:
-        StageError: the directory is no bundle, the platform cannot be emulated here, or the bundle cannot measure.
+        StageError: the directory is no bundle or not the expected one, the platform cannot be emulated here, or the
+            bundle cannot measure.
         UsageError: the bundle is not for that platform.
     """
     from ortc.common.digests import sha256_file
 
     manifest = read_bundle(bundle)
+    if expected is not None:
+        expected.check(manifest, bundle)
     host = describe()
     verdicts: list[Verdict] = []
     numbers, race = None, None

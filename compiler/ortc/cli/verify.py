@@ -13,6 +13,7 @@ from ortc.cli.options import measurement_option
 from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
 
 if TYPE_CHECKING:
+    from ortc.bundle.identity import Expected
     from ortc.bundle.verify import Reverified
     from ortc.evaluation.report import Verdict
 
@@ -31,29 +32,49 @@ _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Verify digests and signatures with this public key (PEM), offline; nothing of the bundle is run.",
 )
+@click.option(
+    "--expect",
+    metavar="NAME[@VERSION][/TARGET]",
+    help="Refuse a bundle with another name, version or target than this, before anything of it runs.",
+)
 @measurement_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(
-    bundle: Path, no_timing: bool, platform: str | None, key: Path | None, measurement: Path | None, as_json: bool
+    bundle: Path,
+    no_timing: bool,
+    platform: str | None,
+    key: Path | None,
+    expect: str | None,
+    measurement: Path | None,
+    as_json: bool,
 ) -> int:
     """Judge a bundle by its own promises on this host; or, with --key, by its signatures.
 
     With --platform, its own loader runs under QEMU where this host is another platform: digests and golden answers are
     judged, times are not.
 
-    Exits with 5 when digests, signatures or golden answers are wrong, 6 when a budget is broken, 7 when this host
-    cannot tell.
+    Exits with 4 when the bundle is not the expected one, 5 when digests, signatures or golden answers are wrong, 6 when
+    a budget is broken, 7 when this host cannot tell.
     """
     if measurement is not None and (no_timing or platform is not None or key is not None):
         raise click.UsageError("--measurement is of times on this host: not with --no-timing, --platform or --key")
+    from ortc.bundle.identity import Expected
+
+    expected = None if expect is None else Expected.parse(expect)
     if key is not None:
-        return _signatures(bundle, key, as_json=as_json)
+        return _signatures(bundle, key, expected, as_json=as_json)
     from ortc.bundle.verify import reverify
     from ortc.common.resources import cache_root
     from ortc.execution.action_cache import Store
 
     found = reverify(
-        bundle, Store(cache_root()), timed=not no_timing, platform=platform, measurement=measurement, say=note
+        bundle,
+        Store(cache_root()),
+        timed=not no_timing,
+        platform=platform,
+        measurement=measurement,
+        expected=expected,
+        say=note,
     )
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
@@ -78,14 +99,16 @@ def show(verdicts: tuple[Verdict, ...]) -> None:
         )
 
 
-def _signatures(bundle: Path, key: Path, *, as_json: bool) -> int:
+def _signatures(bundle: Path, key: Path, expected: Expected | None, *, as_json: bool) -> int:
     from ortc.bundle.supply_chain.signing import verify as run
 
-    found = run(bundle, key)
+    found = run(bundle, key, expected)
     if as_json:
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
         return 0
-    sys.stdout.write(f"{bundle}: {len(found.files)} files are as they were signed\n")
+    sys.stdout.write(
+        f"{bundle}: {len(found.files)} files of {found.name}@{found.version}/{found.target} are as they were signed\n"
+    )
     for path in found.measurements:
         sys.stdout.write(f"  {path}: signed\n")
     for path in found.unsigned_measurements:

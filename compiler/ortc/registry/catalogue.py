@@ -6,6 +6,7 @@ is the sum of events that have names of their own.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from typing import TypeVar
@@ -13,7 +14,8 @@ from typing import TypeVar
 from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
 
-from ortc.bundle.manifest import ATTESTATIONS, COMPANIONS, MEASUREMENTS
+from ortc.bundle.identity import Expected
+from ortc.bundle.manifest import ATTESTATIONS, COMPANIONS, MEASUREMENTS, Manifest, parse_manifest
 from ortc.common.errors import StageError, UsageError
 from ortc.execution.action_record import KeptFile
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
@@ -93,6 +95,25 @@ class Catalogue:
         if found is not None and identity(found) != (name, version, target):
             raise self._another(path, *identity(found))
         return found
+
+    def manifest(self, record: BundleRecord) -> Manifest:
+        """The manifest of a registered bundle, from its own file: a record only repeats it.
+
+        Raises:
+            StageError: the file is missing or damaged, or states another bundle than the record.
+        """
+        content = self.storage.read(blob(record.manifest_sha256))
+        if content is None or hashlib.sha256(content).hexdigest() != record.manifest_sha256:
+            what = "is missing from" if content is None else "is damaged in"
+            raise StageError(
+                f"`manifest.json` of {record.name} {record.version} for {record.target} {what} the registry "
+                f"{self.storage.name} ({blob(record.manifest_sha256)})",
+                help="`ortc registry add --repair` of the same bundle puts it there again",
+            )
+        manifest = parse_manifest(content, f"manifest.json of {record.name} {record.version} for {record.target}")
+        expected = Expected(name=record.name, version=record.version, target=record.target)
+        expected.check(manifest, f"what the registry {self.storage.name} has")
+        return manifest
 
     def companions(self, record: BundleRecord) -> list[CompanionRecord]:
         """What joined a bundle: of every path the newest, by path; no signature of a measurement that was replaced."""

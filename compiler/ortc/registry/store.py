@@ -8,6 +8,7 @@ import uuid
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
+from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
 from ortc.bundle.manifest import MEASUREMENTS, FileInfo
 from ortc.bundle.performance import Performance, performance
@@ -107,7 +108,7 @@ class Registry(Catalogue):
 
         Raises:
             UsageError: there is no such version, or the alias cannot have that name.
-            StageError: the version should not be promoted.
+            StageError: the version should not be promoted, or the registry has another bundle under its name.
         """
         name, version = self.resolve(reference)
         if alias == LATEST or alias in self.versions(name) or not is_plain(alias):
@@ -116,7 +117,8 @@ class Registry(Catalogue):
             )
         targets = self.targets(name, version)
         records = [found for target in targets if (found := self.record(name, version, target))]
-        if not unfit and (bad := [record.target for record in records if not record.fit_to_serve]):
+        manifests = [self.manifest(record) for record in records]
+        if not unfit and (bad := [manifest.target for manifest in manifests if not manifest.fit_to_serve]):
             raise StageError(
                 f"{name} {version} is not fit to serve ({', '.join(bad)}): its weights are random",
                 help="`--allow-unfit` promotes it all the same",
@@ -181,12 +183,9 @@ class Registry(Catalogue):
             for file in files:
                 self._bring(file, staging.directory / file.path, record.stamp)
             found = verified(staging.directory, "fast")
-            if (found.name, found.version, found.target) != (name, version, target):
-                raise StageError(
-                    f"the registry {self.storage.name} gave {found.name} {found.version} for {found.target} and not "
-                    f"{name} {version} for {target}",
-                    help="do not use it: somebody put another bundle under that name",
-                )
+            Expected(name=name, version=version, target=target).check(
+                found, f"what the registry {self.storage.name} has"
+            )
             staging.commit()
         return place
 

@@ -18,11 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
-from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE
+from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE, Manifest
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, UsageError
 from ortc.common.values import Frozen
+from ortc.spec.deployment import Name, Version
 
 BUNDLE_SIGNATURE = f"{ATTESTATIONS}/bundle.sig"
 SIGNATURES = f"{ATTESTATIONS}/{MEASUREMENTS}"
@@ -42,6 +44,9 @@ class Signed(Frozen):
 
     format_version: int = 1
     bundle: str
+    name: Name
+    version: Version
+    target: Name
     manifest_sha256: str
     files: tuple[str, ...]
     measurements: tuple[str, ...]
@@ -91,23 +96,27 @@ def sign(bundle: Path, key: Path) -> Signed:
         fresh.write_text(text, "utf-8")
         os.utime(fresh, (manifest.stamp, manifest.stamp))
         fresh.replace(place)
-    return _found(bundle, tuple(wanted[BUNDLE_SIGNATURE]), groups, frozenset(groups))
+    return _found(bundle, manifest, tuple(wanted[BUNDLE_SIGNATURE]), groups, frozenset(groups))
 
 
-def verify(bundle: Path, key: Path) -> Signed:
+def verify(bundle: Path, key: Path, expected: Expected | None = None) -> Signed:
     """Verify a signed bundle and its signed measurements; nothing of the bundle is run.
 
     Args:
         bundle: the directory.
         key: the public key as PEM.
+        expected: the bundle that was asked for.
 
     Raises:
         UsageError: the key is none, or ortc's extra `sign` is not installed.
-        StageError, SignatureError: a file is changed, missing, one too many, or not signed with this key.
+        StageError, SignatureError: a file is changed, missing, one too many, or not signed with this key; or the bundle
+            is another one than was asked for.
     """
     _library()
     # Digests first: they name a file that was changed even where its signature is gone.
-    verified(bundle)
+    manifest = verified(bundle)
+    if expected is not None:
+        expected.check(manifest, bundle)
     _expect_plain(bundle)
     groups = _groups(bundle)
     _verify_one(bundle, BUNDLE_SIGNATURE, _covered(bundle), key)
@@ -118,7 +127,7 @@ def verify(bundle: Path, key: Path) -> Signed:
             raise SignatureError(f"{SIGNATURES}/{path.name} signs a measurement that is missing from {MEASUREMENTS}/")
         _verify_one(bundle, _signature(name), groups[name], key)
         signed.add(name)
-    return _found(bundle, tuple(_covered(bundle)), groups, frozenset(signed))
+    return _found(bundle, manifest, tuple(_covered(bundle)), groups, frozenset(signed))
 
 
 class _Listed:
@@ -237,12 +246,17 @@ def _signature(fingerprint: str) -> str:
     return f"{SIGNATURES}/{fingerprint}.sig"
 
 
-def _found(bundle: Path, files: tuple[str, ...], groups: dict[str, list[str]], signed: frozenset[str]) -> Signed:
+def _found(
+    bundle: Path, manifest: Manifest, files: tuple[str, ...], groups: dict[str, list[str]], signed: frozenset[str]
+) -> Signed:
     def names(fingerprints: Iterator[str]) -> tuple[str, ...]:
         return tuple(path for name in fingerprints for path in groups[name] if path != MANIFEST)
 
     return Signed(
         bundle=str(bundle),
+        name=manifest.name,
+        version=manifest.version,
+        target=manifest.target,
         manifest_sha256=sha256_file(bundle / MANIFEST),
         files=files,
         measurements=names(name for name in sorted(groups) if name in signed),
