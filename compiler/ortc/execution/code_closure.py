@@ -91,6 +91,8 @@ DOCUMENTS = frozenset(
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
     f"{PACKAGE}.passes.make_variant": (f"{PACKAGE}.passes.ort_optimize",),
     f"{PACKAGE}.passes.quantization.calibration": (f"{PACKAGE}.passes.quantization.ort_observe",),
+    f"{PACKAGE}.passes.quantization.ort_observe": (f"{PACKAGE}.common.arrays",),
+    f"{PACKAGE}.frontend.ort_original": (f"{PACKAGE}.common.arrays",),
     f"{PACKAGE}.passes.prepack": (f"{PACKAGE}.passes.ort_prepack",),
     f"{PACKAGE}.passes.quantization.data_free": (f"{PACKAGE}.passes.quantization.data_free",),
     f"{PACKAGE}.passes.quantization.static": (f"{PACKAGE}.passes.quantization.static",),
