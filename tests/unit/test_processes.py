@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from ortc.execution.processes import own_code, own_environment, own_module, script, standard_module, standard_script
+from ortc.execution.worker import Worker
 
+OPTION = re.compile(r"-[mcPIEsSBuO]{1,4}|-X\w*")
 COMPILER = Path(__file__).parents[2] / "compiler" / "ortc"
 STARTERS = {"processes.py", "runtime_environment.py"}
 """Modules that may name this Python: one makes command lines, one makes environments of it."""
@@ -42,15 +45,36 @@ def test_no_other_module_makes_command_lines_of_this_python() -> None:
         if isinstance(node, ast.Attribute) and node.attr == "executable"
     }
     assert named <= STARTERS
-    flagged = {
-        path.name
-        for path, tree in sources()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.List)
-        for item in node.elts
-        if isinstance(item, ast.Constant) and item.value in ("-m", "-c", "-P")
+    # Options of git have the form `-c NAME=VALUE`.
+    assert {path.name for path, tree in sources() if flags(tree) - ({"-c"} if path.name == "git.py" else set())} == {
+        "processes.py"
     }
-    assert flagged == {"processes.py"}
+
+
+def flags(tree: ast.Module) -> set[str]:
+    """Options of Python among the words of command lines, bundled like `-Es` or not."""
+    words = (
+        item.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List | ast.Tuple)
+        for item in node.elts
+        if isinstance(item, ast.Constant) and isinstance(item.value, str)
+    )
+    return {word for word in words if OPTION.fullmatch(word)}
+
+
+@pytest.mark.parametrize("line", ['[str(python), "-E", "-s", file]', '("-IB", file)', 'run(["-c", code], ("-Xdev",))'])
+def test_command_lines_of_python_are_found(line: str) -> None:
+    assert flags(ast.parse(line))
+
+
+def test_workers_in_runtime_environments_import_what_is_installed_there() -> None:
+    """The process that answers with an ONNX file imports nothing beside its program; a bundle's loader does."""
+    original, bundle = Worker.for_original("x", Path("/p")), Worker.for_bundle("x", Path("/p"), Path("/b"))
+    for worker in (original, bundle):
+        worker._scratch.cleanup()
+    assert original._arguments == script(Path("/p"), COMPILER / "frontend" / "ort_original.py")
+    assert bundle._arguments == ["/p", "-E", "-s", "-B", "/b/runtime/loader.py", "worker"]
 
 
 def test_code_of_repositories_is_refused_in_words() -> None:

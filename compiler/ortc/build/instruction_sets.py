@@ -22,6 +22,7 @@ from ortc.evaluation.gates import ON_AVX2
 from ortc.evaluation.report import Check, Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.host import Host
+from ortc.execution.processes import emulated_python
 from ortc.execution.worker import Worker, WorkerError
 from ortc.frontend.samples.inputs import SAMPLES
 from ortc.plan.plan import TargetPlan, VariantPlan
@@ -147,6 +148,6 @@ def avx2_worker(found: Emulator, interpreter: Path, bundle: Path) -> Iterator[Wo
         place = Path(scratch) / "proc" / "cpuinfo"
         place.parent.mkdir()
         place.write_text(f"processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: {FLAGS}\n\n", "utf-8")
-        command = (str(found.path), "-cpu", PROCESSOR, "-L", scratch, str(interpreter), "-E", "-s")
+        command = emulated_python(found.path, "-cpu", PROCESSOR, root=Path(scratch), interpreter=interpreter)
         with Worker.emulated(bundle.name, command, {}, bundle) as worker:
             yield worker

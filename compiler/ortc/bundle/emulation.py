@@ -14,7 +14,7 @@ from ortc.bundle.debian_rootfs import PACKAGES, SUITES, make_root
 from ortc.bundle.manifest import Manifest
 from ortc.common.errors import StageError
 from ortc.common.values import digest
-from ortc.execution.processes import standard_module
+from ortc.execution.processes import emulated_python, standard_module
 from ortc.execution.runtime_environment import kept, run_tool
 
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
@@ -70,8 +70,7 @@ def emulation(
     processor = os.environ.get("QEMU_CPU") or PROCESSORS[platform]
     interpreter = system / "rootfs" / "usr" / "bin" / f"python{python}"
     return Emulation(
-        # The prefix is where it looks for the libraries of the other system; all else is this machine's.
-        command=(str(emulator), "-L", str(system / "rootfs"), str(interpreter), "-s"),
+        command=emulated_python(emulator, root=system / "rootfs", interpreter=interpreter, isolated=False),
         environment={"QEMU_CPU": processor, "PYTHONPATH": str(packages / "packages"), "PYTHONNOUSERSITE": "1"},
         description=f"{processor} emulated by {emulator.name} {version(emulator)}",
     )

@@ -18,6 +18,7 @@ from ortc.evaluation.accuracy import CPU
 from ortc.evaluation.machine import HELD_ELSEWHERE, Say, exclusive
 from ortc.evaluation.report import Contender, Control, Load, Numbers, Race, Soak, Starts
 from ortc.execution.host import Host
+from ortc.execution.processes import bundled_script
 from ortc.plan.plan import PositiveSize, Shape
 from ortc.spec.deployment import Name, Sha256, Version
 
@@ -234,7 +235,7 @@ def take(bundle: Path, interpreter: Path, file: Path, say: Say = latency.silent)
     program = bundle / PROGRAM
     if not program.is_file():
         raise UsageError(f"{bundle} has no {PROGRAM}: an older ortc built it", help="build the bundle again")
-    command = [str(interpreter), "-E", "-s", "-B", str(program), "--bundle", str(bundle), "--output", str(file)]
+    command = bundled_script(interpreter, program, "--bundle", str(bundle), "--output", str(file))
     with exclusive(say):
         environment = {**os.environ, HELD_ELSEWHERE: "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)

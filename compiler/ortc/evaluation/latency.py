@@ -19,6 +19,7 @@ from ortc.evaluation.noise import control_state, race_noise, starts_noise
 from ortc.evaluation.report import Numbers, Race, Starts
 from ortc.evaluation.turns import REST_SECONDS, Turn, interleave
 from ortc.execution.host import Host, cores
+from ortc.execution.processes import bundled_script
 from ortc.execution.worker import Worker
 from ortc.execution.worker_pool import Loaded
 
@@ -115,8 +116,8 @@ def start_times(
     """
     sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
     options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0", "--shape", sizes]
-    loader = str(bundle / "runtime" / "loader.py")
-    command = [str(interpreter), "-E", "-s", "-B", loader, "bench", *options]
+    loader = bundle / "runtime" / "loader.py"
+    command = bundled_script(interpreter, loader, "bench", *options)
     seconds, peak = [], 0
     with exclusive(say), control_worker() as worker:
         clock, watch = ControlClock(worker, cores()), Watch()

@@ -33,6 +33,26 @@ def script(interpreter: Path, file: Path, *arguments: str) -> list[str]:
     return [str(interpreter), "-I", "-B", str(file), *arguments]
 
 
+def bundled_script(interpreter: Path, file: Path, *arguments: str) -> list[str]:
+    """The command that runs a program of a bundle, which also imports the files beside it."""
+    return [str(interpreter), "-E", "-s", "-B", str(file), *arguments]
+
+
+def emulated_python(
+    emulator: Path, *options: str, root: Path, interpreter: Path, isolated: bool = True
+) -> tuple[str, ...]:
+    """The beginning of a command that runs a program of a bundle on an emulated processor.
+
+    Args:
+        emulator: of the processor, with its own `options`.
+        root: directory where the emulator looks for files before it looks elsewhere.
+        interpreter: the Python that it runs.
+        isolated: whether Python ignores PYTHONPATH; a system of another processor has its packages there.
+    """
+    ignored = ("-E",) if isolated else ()
+    return (str(emulator), *options, "-L", str(root), str(interpreter), *ignored, "-s", "-B")
+
+
 def standard_script(file: Path, *arguments: str) -> list[str]:
     """The command that runs a file of this compiler, which imports only the standard library."""
     return [sys.executable, "-I", "-B", str(file), *arguments]

@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple, Self
 from ortc.common.arrays import Arrays, read_arrays, write_arrays
 from ortc.common.disk import Place, full, room, says_full, temporary
 from ortc.common.errors import StageError
-from ortc.execution.processes import own_environment, own_module
+from ortc.execution.processes import bundled_script, own_environment, own_module, script
 
 Json = dict[str, Any]
 
@@ -66,7 +66,7 @@ class Worker:
     def for_bundle(cls, name: str, interpreter: Path, bundle: Path) -> Self:
         """A worker that runs a bundle's loader in its own environment."""
         loader = bundle / "runtime" / "loader.py"
-        return cls(name, [str(interpreter), "-E", "-s", str(loader), "worker"])
+        return cls(name, bundled_script(interpreter, loader, "worker"))
 
     @classmethod
     def emulated(cls, name: str, command: Sequence[str], environment: Mapping[str, str], bundle: Path) -> Self:
@@ -85,8 +85,7 @@ class Worker:
     @classmethod
     def for_original(cls, name: str, interpreter: Path) -> Self:
         """A worker that answers with an ONNX file as it came, in a runtime environment of its own."""
-        script = Path(__file__).parents[1] / "frontend" / "ort_original.py"
-        return cls(name, [str(interpreter), "-E", "-s", str(script)])
+        return cls(name, script(interpreter, Path(__file__).parents[1] / "frontend" / "ort_original.py"))
 
     @classmethod
     def for_making(cls, name: str) -> Self:
