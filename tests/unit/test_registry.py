@@ -84,6 +84,7 @@ def test_the_same_again_adds_only_what_joined_it(registry: Registry, bundle: Bun
         "target": "cpu",
         "new": False,
         "companions": (),
+        "unsigned": (),
     }
     measured = add_measurement(original, p50=2.0, cores=8)
     assert registry.add(original).companions == (f"measurements/{measured.name}",)

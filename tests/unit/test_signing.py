@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.support.bundles import runtime_module
 from tests.support.examples import examples
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.__main__ import run
+from ortc.bundle.delivery.manifests import emit
 from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, PASSWORD, SignatureError, sign, verify
 from ortc.common.errors import OrtcError, StageError, UsageError
+from ortc.execution.action_record import KeptFile
+from ortc.registry.catalogue import blob, companions_path, identity
+from ortc.registry.documents import now
+from ortc.registry.store import Registry
+from ortc.registry.views import view
 
 Keys = tuple[Path, Path]
 
@@ -220,13 +229,156 @@ def test_the_command_line(tmp_path: Path, keys: Keys, capsys: pytest.CaptureFixt
     assert run(["verify", str(bundle), "--key", str(keys[1])]) == 5
     assert "not signed" in capsys.readouterr().err
     assert run(["sign", str(bundle), "--key", str(keys[0])]) == 0
+    assert "of measurements/\n  measurements/" in capsys.readouterr().out
     assert run(["verify", str(bundle), "--key", str(keys[1]), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out.partition("\n")[2])
+    document = json.loads(capsys.readouterr().out)
     assert document["format_version"] == 1
     assert document["unsigned_measurements"] == []
     (bundle / "model" / "model.onnx").write_bytes(b"other")
     assert run(["verify", str(bundle), "--key", str(keys[1])]) == 4
     assert "model/model.onnx" in capsys.readouterr().err
+
+
+def registry_with(tmp_path: Path, *bundles: Path) -> Registry:
+    found = Registry(str(tmp_path / "registry"))
+    for bundle in bundles:
+        found.add(bundle)
+    return found
+
+
+def limits(bundle: Path, tmp_path: Path, **options: Any) -> tuple[str, list[str]]:
+    """What `ortc emit` writes for Kubernetes, and what it says."""
+    said: list[str] = []
+    (path,) = emit(bundle, ("k8s",), output=tmp_path / "emitted", say=said.append, **options)
+    return path.read_text("utf-8"), said
+
+
+def replaced(bundle: Path, **numbers: float) -> Path:
+    """Other numbers under the name of the measurement that the bundle has."""
+    (place,) = (path for path in (bundle / "measurements").iterdir() if path.suffixes == [".json"])
+    document = json.loads(place.read_bytes())
+    document["numbers"] |= numbers
+    place.write_text(json.dumps(document))
+    return place
+
+
+@pytest.mark.parametrize("with_key", [False, True])
+def test_a_forged_measurement_decides_no_deployment(bundle: Path, keys: Keys, tmp_path: Path, with_key: bool) -> None:
+    options = {"key": keys[1]} if with_key else {}
+    honest, said = limits(bundle, tmp_path, **options)
+    assert said == []
+    forged = add_measurement(bundle, p50=0.001, cores=64)
+    document = json.loads(forged.read_bytes())
+    document["numbers"]["peak_rss_bytes"] = 2**40
+    forged.write_text(json.dumps(document))
+    text, said = limits(bundle, tmp_path, **options)
+    assert text == honest
+    assert len(said) == 1
+    assert f"no signature covers measurements/{forged.name}: not used" in said[0]
+
+
+def test_a_changed_measurement_decides_no_deployment(bundle: Path, keys: Keys, tmp_path: Path) -> None:
+    """Its signature is there, and is of what was there before."""
+    place = replaced(bundle, peak_rss_bytes=1)
+    text, said = limits(bundle, tmp_path)
+    assert "not measured on its hardware" in text
+    assert place.name in said[0]
+    with pytest.raises(SignatureError, match="does not match"):
+        limits(bundle, tmp_path, key=keys[1])
+
+
+def test_a_forged_signature_passes_no_key(bundle: Path, keys: Keys, tmp_path: Path) -> None:
+    add_measurement(bundle, p50=0.001, cores=64)
+    sign(bundle, write_keys(tmp_path)[0])
+    with pytest.raises(SignatureError, match="another key"):
+        limits(bundle, tmp_path, key=keys[1])
+    with pytest.raises(SignatureError, match="another key"):
+        registry_with(tmp_path).add(bundle, key=keys[1])
+    registry = registry_with(tmp_path, bundle)
+    for use in (view, lambda *arguments: registry.promote("linear", "production", key=keys[1])):
+        with pytest.raises(SignatureError, match="another key"):
+            use(registry, "linear", keys[1])
+    with pytest.raises(SignatureError, match="another key"):
+        registry.get("linear", "1.0.0", "cpu", tmp_path / "out", keys[1])
+    assert not (tmp_path / "out" / "linear" / "1.0.0" / "cpu").exists()
+
+
+def test_a_signed_bundle_passes_the_registry_with_its_key(bundle: Path, keys: Keys, tmp_path: Path) -> None:
+    registry = registry_with(tmp_path)
+    assert registry.add(bundle, key=keys[1]).new
+    (found,) = view(registry, "linear", keys[1]).bundles
+    assert (found.signed, len(found.performance), found.unsigned) == (True, 1, ())
+    assert registry.promote("linear", "production", key=keys[1]) == "1.0.0"
+    verify(registry.get("linear", "1.0.0", "cpu", tmp_path / "out", keys[1]), keys[1])
+
+
+def test_an_unsigned_bundle_passes_no_key(keys: Keys, tmp_path: Path) -> None:
+    registry = registry_with(tmp_path, whole_bundle(tmp_path / "cpu"))
+    with pytest.raises(SignatureError, match="the bundle is not signed"):
+        registry.promote("linear", "production", key=keys[1])
+
+
+def test_a_forged_measurement_is_not_registered(bundle: Path, tmp_path: Path) -> None:
+    forged = add_measurement(bundle, p50=0.001, cores=64)
+    registry = registry_with(tmp_path)
+    added = registry.add(bundle)
+    assert added.unsigned == (f"measurements/{forged.name}",)
+    assert not [path for path in added.companions if forged.stem in path]
+    assert [entry.host.cores for entry in view(registry, "linear").bundles[0].performance] == [2]
+
+
+@pytest.mark.parametrize("under", ["another machine", "the same machine", "the same file"])
+def test_a_measurement_that_a_registrys_writer_forged_is_not_listed(
+    bundle: Path, keys: Keys, tmp_path: Path, under: str
+) -> None:
+    registry = registry_with(tmp_path, bundle)
+    record = registry.record("linear", "1.0.0", "cpu")
+    assert record is not None
+    (honest,) = (entry for entry in registry.companions(record) if entry.performance is not None)
+    forged = replaced(bundle, peak_rss_bytes=1) if under == "the same machine" else add_measurement(bundle, cores=64)
+    content = forged.read_bytes()
+    told = honest.performance.model_copy(update={"verdicts": {"fail": 9}})  # type: ignore[union-attr]
+    kept = honest.file
+    if under != "the same file":
+        sha256 = hashlib.sha256(content).hexdigest()
+        path = f"measurements/{forged.name}"
+        kept = KeptFile(path=path, sha256=sha256, bytes=len(content), mode=0o644)
+        registry.storage.put(blob(sha256), content)
+    document = honest.model_copy(update={"file": kept, "performance": told, "registered": now()})
+    registry.storage.create(f"{companions_path(*identity(record))}/ffff.json", document.content())
+    (found,) = view(registry, "linear").bundles
+    assert [entry.verdicts for entry in found.performance] == ([] if under == "the same machine" else [{"pass": 1}])
+    assert found.unsigned == (() if under == "the same file" else (kept.path,))
+    # A verdict that nobody signed neither lets a version pass nor stops it.
+    assert registry.promote("linear", "production") == "1.0.0"
+    place = registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+    assert not found.unsigned or not (place / kept.path).exists()
+    if under == "another machine":
+        verify(place, keys[1])
+
+
+def test_a_forged_measurement_is_not_compared(bundle: Path, tmp_path: Path) -> None:
+    from ortc.diff.bundles import Bundle
+    from ortc.diff.latency import timings
+
+    forged = add_measurement(bundle, p50=0.001, cores=64)
+    said: list[str] = []
+    found = timings(Bundle(bundle), Bundle(bundle), said.append)
+    assert [entry.cores for entry in found] == [2]
+    assert all(forged.name in line for line in said)
+    assert len(said) == 2
+
+
+def test_a_server_reads_no_forged_measurement(bundle: Path) -> None:
+    catalogue = runtime_module("serving.catalogue")
+    (honest,) = catalogue.measurements(bundle)
+    forged = add_measurement(bundle, p50=0.001, cores=64)
+    assert catalogue.measurements(bundle) == [honest]
+    forged.unlink()
+    replaced(bundle, peak_device_bytes=1)
+    assert catalogue.measurements(bundle) == []
+    (bundle / "attestations/bundle.sig").unlink()
+    assert len(catalogue.measurements(bundle)) == 1
 
 
 @pytest.mark.parametrize("expected", ["linear@2.0.0", "other@1.0.0", "linear/edge", "other", "linear@1.0.0/edge"])

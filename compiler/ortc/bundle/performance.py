@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import PurePosixPath
 from typing import Any
 
+from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.evaluation.report import Numbers
 from ortc.execution.host import Host
@@ -41,3 +43,19 @@ def performance(fingerprint: str, document: dict[str, Any]) -> Performance:
             }
         )
     )
+
+
+def performance_in(content: bytes, path: str) -> Performance:
+    """What a measurement says, from the bytes of its file.
+
+    Args:
+        content: the file.
+        path: of the file, for its fingerprint and for messages.
+
+    Raises:
+        StageError: it is no measurement of this format.
+    """
+    try:
+        return performance(PurePosixPath(path).stem, json.loads(content))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise StageError(f"{path} is no measurement that this ortc reads: {error}") from error

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from ortc.cli.options import key_option
+from ortc.cli.verify import note
+
 if TYPE_CHECKING:
     from ortc.bundle.delivery.manifests import Kind
 
@@ -61,15 +64,19 @@ image_option = click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Where to; by default BUNDLE.deploy."
 )
 @image_option
+@key_option("bundles that are not signed with it are refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
-def emit(bundle: Path, kinds: tuple[Kind, ...], output: Path | None, image: str, as_json: bool) -> int:
+def emit(
+    bundle: Path, kinds: tuple[Kind, ...], output: Path | None, image: str, key: Path | None, as_json: bool
+) -> int:
     """Write manifests that deploy a bundle: Kubernetes, KServe, a model repository of Triton.
 
     Memory, threads and probes are those that were measured of the bundle. What lay in the output directory is replaced.
+    Beside a signed bundle, a measurement that no signature covers is not used.
     """
     from ortc.bundle.delivery.manifests import emit as run
 
-    written = [str(path) for path in run(bundle, kinds, image=image, output=output)]
+    written = [str(path) for path in run(bundle, kinds, image=image, output=output, key=key, say=note)]
     if as_json:
         sys.stdout.write(json.dumps({"format_version": 1, "written": written}, indent=2) + "\n")
     else:

@@ -59,6 +59,16 @@ def trust_options(command: Command) -> Command:
     )(command)
 
 
+def key_option(text: str) -> Callable[[Command], Command]:
+    """`--key FILE`, a public key."""
+    return click.option(
+        "--key",
+        metavar="FILE",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        help=f"A public key (PEM): {text}",
+    )
+
+
 def measurement_option() -> Callable[[Command], Command]:
     """`--measurement FILE`."""
     return click.option(

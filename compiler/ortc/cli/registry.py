@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ortc.cli.cache import age
-from ortc.cli.options import output_option
+from ortc.cli.options import key_option, output_option
+from ortc.cli.verify import note
 from ortc.common.units import format_bytes
 
 if TYPE_CHECKING:
@@ -58,21 +59,27 @@ def registry() -> None:
 @click.option(
     "--repair", is_flag=True, help="Write files that are there already, too: for a registry that was damaged."
 )
+@key_option("bundles that are not signed with it are refused.")
 @_JSON
-def add(bundles: tuple[Path, ...], url: str, repair: bool, as_json: bool) -> int:
+def add(bundles: tuple[Path, ...], url: str, repair: bool, key: Path | None, as_json: bool) -> int:
     """Register bundles, after comparing every file with its digest.
 
     A version never changes: another bundle under the same name, version and target is refused. The same bundle again
-    adds the measurements and signatures that joined it since.
+    adds the measurements and signatures that joined it since. A measurement beside a signed bundle joins once a
+    signature covers it.
     """
+    from ortc.bundle.supply_chain.companions import left_out
+
     to = open_registry(url)
-    done = [to.add(bundle, repair=repair) for bundle in bundles]
+    done = [to.add(bundle, repair=repair, key=key) for bundle in bundles]
     if as_json:
         return _print({"added": [entry.model_dump(mode="json") for entry in done]})
     for entry in done:
         more = f", {len(entry.companions)} new beside it" if entry.companions and not entry.new else ""
         state = "registered" if entry.new else "was registered"
         sys.stdout.write(f"{entry.name}@{entry.version} for {entry.target}: {state}{more}\n")
+        if told := left_out(f"{entry.name}@{entry.version} for {entry.target}", entry.unsigned):
+            note(told)
     return 0
 
 
@@ -98,13 +105,14 @@ def list_models(name: str | None, url: str, as_json: bool) -> int:
 @registry.command
 @click.argument("reference", metavar="NAME[@VERSION|@ALIAS]")
 @at
+@key_option("bundles and measurements that are not signed with it are refused.")
 @_JSON
-def show(reference: str, url: str, as_json: bool) -> int:
+def show(reference: str, url: str, key: Path | None, as_json: bool) -> int:
     """Show a version: how it was exported, with which tools, how fast it is on which hardware, and its history."""
     from ortc.cli.registry_text import write_version
     from ortc.registry.views import view
 
-    found = view(open_registry(url), reference)
+    found = view(open_registry(url), reference, key)
     if as_json:
         return _print(found.model_dump(mode="json"))
     write_version(found)
@@ -122,6 +130,7 @@ def show(reference: str, url: str, as_json: bool) -> int:
 @click.option(
     "--allow-broken-promises", is_flag=True, help="Promote even a version that a measurement says breaks a promise."
 )
+@key_option("versions that are not signed with it are refused.")
 @_JSON
 def promote(
     reference: str,
@@ -130,11 +139,12 @@ def promote(
     allow_unfit: bool,
     allow_missing_targets: bool,
     allow_broken_promises: bool,
+    key: Path | None,
     as_json: bool,
 ) -> int:
     """Let an alias like `production` name a version."""
     version = open_registry(url).promote(
-        reference, alias, unfit=allow_unfit, fewer=allow_missing_targets, broken=allow_broken_promises
+        reference, alias, unfit=allow_unfit, fewer=allow_missing_targets, broken=allow_broken_promises, key=key
     )
     name = reference.partition("@")[0]
     if as_json:
@@ -162,12 +172,13 @@ def rollback(name: str, alias: str, url: str, as_json: bool) -> int:
 @at
 @click.option("-t", "--target", "targets", multiple=True, help="Only this target; may be repeated.")
 @output_option("Directory for bundles: OUTPUT/NAME/VERSION/TARGET.")
+@key_option("bundles that are not signed with it are refused before they appear.")
 @_JSON
-def get(reference: str, url: str, targets: tuple[str, ...], output: Path, as_json: bool) -> int:
+def get(reference: str, url: str, targets: tuple[str, ...], output: Path, key: Path | None, as_json: bool) -> int:
     """Bring a version's bundles back, compared with their digests."""
     found = open_registry(url)
     name, version = found.resolve(reference)
-    places = [found.get(name, version, target, output) for target in targets or found.targets(name, version)]
+    places = [found.get(name, version, target, output, key) for target in targets or found.targets(name, version)]
     if as_json:
         return _print({"name": name, "version": version, "bundles": [str(place) for place in places]})
     for place in places:

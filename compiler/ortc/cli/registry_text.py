@@ -51,6 +51,8 @@ def _bundle(bundle: BundleView) -> list[str]:
         f"  tools        {tools}",
         f"  manifest     sha256:{record.manifest_sha256}",
     ]
+    if bundle.unsigned:
+        lines.append(f"  not used     {', '.join(bundle.unsigned)}: no signature covers what was measured")
     for performance in bundle.performance:
         lines += _performance(performance)
     return lines

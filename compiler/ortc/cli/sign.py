@@ -32,4 +32,6 @@ def sign(bundle: Path, key: Path, as_json: bool) -> int:
         sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
     else:
         sys.stdout.write(f"{bundle}: signed {len(done.files)} files, and {len(done.measurements)} of measurements/\n")
+        # Whoever signs answers for these numbers, also for those that somebody else put there.
+        sys.stdout.write("".join(f"  {path}: signed\n" for path in done.measurements))
     return 0

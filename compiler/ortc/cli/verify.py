@@ -112,7 +112,7 @@ def _signatures(bundle: Path, key: Path, expected: Expected | None, *, as_json: 
     for path in found.measurements:
         sys.stdout.write(f"  {path}: signed\n")
     for path in found.unsigned_measurements:
-        sys.stdout.write(f"  {path}: not signed\n")
+        sys.stdout.write(f"  {path}: not signed, and not used\n")
     return 0
 
 

@@ -84,7 +84,7 @@ def _target(one: Path, other: Path, store: Store, progress: Progress, *, run: bo
         operators=operators(before, after),
         sizes=sizes(before, after),
         numerics=computed,
-        timings=latency.timings(before, after),
+        timings=latency.timings(before, after, progress.note),
         race=_race(ready, host, progress, before.manifest.target) if measure else None,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ortc.bundle.manifest import MEASUREMENTS
+from ortc.bundle.supply_chain.companions import companions
 from ortc.bundle.verify import request_of
 from ortc.common.arrays import write_arrays
 from ortc.common.errors import StageError
@@ -52,13 +52,18 @@ class _Measurement(BaseModel):
     race: _Race | None
 
 
-def timings(before: Bundle, after: Bundle) -> tuple[HostTimings, ...]:
+def timings(before: Bundle, after: Bundle, say: Say = latency.silent) -> tuple[HostTimings, ...]:
     """The measurements of both bundles, by hardware fingerprint.
+
+    Args:
+        before: one bundle.
+        after: the other bundle.
+        say: told which measurements beside a signed bundle are left out because no signature covers them.
 
     Raises:
         StageError: a file of measurements/ cannot be read.
     """
-    old, new = _measurements(before), _measurements(after)
+    old, new = _measurements(before, say), _measurements(after, say)
     found = []
     for fingerprint in sorted(old.keys() | new.keys()):
         pair = old.get(fingerprint), new.get(fingerprint)
@@ -87,12 +92,12 @@ def timings(before: Bundle, after: Bundle) -> tuple[HostTimings, ...]:
     return tuple(found)
 
 
-def _measurements(bundle: Bundle) -> dict[str, _Measurement]:
+def _measurements(bundle: Bundle, say: Say) -> dict[str, _Measurement]:
     found = {}
-    for path in sorted((bundle.path / MEASUREMENTS).glob("*.json")):
-        if path.suffixes != [".json"]:
-            # The same as a model card.
-            continue
+    usable = companions(bundle.path)
+    if (told := usable.note(str(bundle.path))) is not None:
+        say(told)
+    for path in (bundle.path / name for name in usable.measurements):
         try:
             found[path.stem] = _Measurement.model_validate(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:

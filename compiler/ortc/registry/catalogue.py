@@ -15,10 +15,12 @@ from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
 
 from ortc.bundle.identity import Expected
+from ortc.bundle.integrity import MANIFEST
 from ortc.bundle.manifest import ATTESTATIONS, COMPANIONS, MEASUREMENTS, Manifest, parse_manifest
 from ortc.common.errors import StageError, UsageError
 from ortc.execution.action_record import KeptFile
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
+from ortc.registry.signatures import covered
 from ortc.registry.storage import Storage
 from ortc.spec.deployment import NAME_PATTERN
 
@@ -102,25 +104,27 @@ class Catalogue:
         Raises:
             StageError: the file is missing or damaged, or states another bundle than the record.
         """
-        content = self.storage.read(blob(record.manifest_sha256))
-        if content is None or hashlib.sha256(content).hexdigest() != record.manifest_sha256:
-            what = "is missing from" if content is None else "is damaged in"
-            raise StageError(
-                f"`manifest.json` of {record.name} {record.version} for {record.target} {what} the registry "
-                f"{self.storage.name} ({blob(record.manifest_sha256)})",
-                help="`ortc registry add --repair` of the same bundle puts it there again",
-            )
+        content = self.content(MANIFEST, record.manifest_sha256)
         manifest = parse_manifest(content, f"manifest.json of {record.name} {record.version} for {record.target}")
         expected = Expected(name=record.name, version=record.version, target=record.target)
         expected.check(manifest, f"what the registry {self.storage.name} has")
         return manifest
 
     def companions(self, record: BundleRecord) -> list[CompanionRecord]:
+        """What joined a bundle and may be used: beside a signed bundle no measurement that no signature covers.
+
+        Raises:
+            StageError: a signature, or a measurement beside a signed bundle, is missing or damaged.
+        """
+        return covered(self.current(record), record.manifest_sha256, self.content)
+
+    def current(self, record: BundleRecord) -> list[CompanionRecord]:
         """What joined a bundle: of every path the newest, by path; no signature of a measurement that was replaced."""
         found: dict[str, CompanionRecord] = {}
         for companion in self.joined(record):
             path = companion.file.path
-            if path.startswith(f"{MEASUREMENTS}/"):
+            before = found.get(path)
+            if path.startswith(f"{MEASUREMENTS}/") and (before is None or before.file.sha256 != companion.file.sha256):
                 # It would not match, and `ortc verify --key` refuse the bundle. One for this comes after it.
                 found.pop(f"{ATTESTATIONS}/{path.partition('.')[0]}.sig", None)
             found[path] = companion
@@ -188,6 +192,21 @@ class Catalogue:
             for found in self.storage.names(directory):
                 if companion := self.find(CompanionRecord, f"{directory}/{found}"):
                     yield companion.file
+
+    def content(self, path: str, sha256: str) -> bytes:
+        """A small file of a bundle or beside it, compared with its digest.
+
+        Raises:
+            StageError: it is missing or damaged.
+        """
+        content = self.storage.read(blob(sha256))
+        if content is None or hashlib.sha256(content).hexdigest() != sha256:
+            what = "is missing from" if content is None else "is damaged in"
+            raise StageError(
+                f"`{path}` {what} the registry {self.storage.name} ({blob(sha256)})",
+                help="`ortc registry add --repair` of the same bundle puts it there again",
+            )
+        return content
 
     def _another(self, path: str, name: str, version: str, target: str) -> StageError:
         return StageError(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import uuid
 from datetime import timedelta
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ortc.bundle.identity import Expected
-from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
-from ortc.bundle.manifest import MEASUREMENTS, FileInfo
-from ortc.bundle.performance import Performance, performance
+from ortc.bundle.integrity import MANIFEST, own_files, verified
+from ortc.bundle.manifest import FileInfo
+from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.publish import Staging
+from ortc.bundle.supply_chain.companions import companions as usable_companions
+from ortc.bundle.supply_chain.companions import is_measurement
+from ortc.bundle.supply_chain.signing import verify
 from ortc.common.digests import sha256_file
 from ortc.common.disk import room
 from ortc.common.errors import StageError, UsageError
@@ -21,6 +23,7 @@ from ortc.execution.action_record import KeptFile
 from ortc.execution.ownership import within_umask
 from ortc.registry.catalogue import LATEST, MARKER, Catalogue, blob, companions_path, identity, is_plain, record_path
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Marker, now
+from ortc.registry.signatures import check_signatures
 
 FRESH = timedelta(hours=12)
 """A blob that nothing needs yet is taken as it is when it is younger, and written anew else, so that none is collected
@@ -28,35 +31,43 @@ between two steps of its registration."""
 
 
 class Added(Frozen):
-    """What registering a bundle did: `new` when its version and target were not there, companions that joined."""
+    """What registering a bundle did: `new` when its version and target were not there, companions that joined.
+
+    `unsigned` are measurements beside a signed bundle that no signature covers: they did not join.
+    """
 
     name: str
     version: str
     target: str
     new: bool
     companions: tuple[str, ...]
+    unsigned: tuple[str, ...] = ()
 
 
 class Registry(Catalogue):
     """A registry, by its URL."""
 
-    def add(self, bundle: Path, *, repair: bool = False) -> Added:
+    def add(self, bundle: Path, *, repair: bool = False, key: Path | None = None) -> Added:
         """Register a bundle, after all its files were compared with their digests.
 
-        A bundle that is there already gains the measurements and signatures that are new.
+        A bundle that is there already gains the measurements and signatures that are new. Beside a signed bundle, a
+        measurement that no signature covers stays out.
 
         Args:
             bundle: the directory.
             repair: write the files that are there already, too.
+            key: a public key as PEM: every signature is verified first.
 
         Raises:
             StageError: it is damaged, or another bundle has its name, version and target.
+            SignatureError: with a key, the bundle is not as it was signed with it.
         """
         manifest = verified(bundle)
         if manifest.version == LATEST:
             raise StageError(f"`{LATEST}` is no version that can be registered: it names the highest one")
         files = own_files(bundle, manifest)
-        companions = companion_files(bundle)
+        usable = usable_companions(bundle, key)
+        companions = usable.files
         manifest_sha256 = next(file.sha256 for file in files if file.path == MANIFEST)
         record = BundleRecord.of(manifest, manifest_sha256, [_kept(file) for file in files])
         performances = {file.path: _performance(bundle, file) for file in companions}
@@ -92,10 +103,18 @@ class Registry(Catalogue):
             target=record.target,
             new=new,
             companions=tuple(file.path for file in joined),
+            unsigned=usable.unsigned,
         )
 
     def promote(
-        self, reference: str, alias: str, *, unfit: bool = False, fewer: bool = False, broken: bool = False
+        self,
+        reference: str,
+        alias: str,
+        *,
+        unfit: bool = False,
+        fewer: bool = False,
+        broken: bool = False,
+        key: Path | None = None,
     ) -> str:
         """Let an alias name a version, and tell which.
 
@@ -105,6 +124,7 @@ class Registry(Catalogue):
             unfit: even one that is not fit to serve.
             fewer: even one that lacks a target of the version that the alias names now.
             broken: even one that a measurement says breaks a promise.
+            key: a public key as PEM: the bundles must be signed with it.
 
         Raises:
             UsageError: there is no such version, or the alias cannot have that name.
@@ -117,6 +137,9 @@ class Registry(Catalogue):
             )
         targets = self.targets(name, version)
         records = [found for target in targets if (found := self.record(name, version, target))]
+        if key is not None:
+            for record in records:
+                check_signatures(record, self.companions(record), self.content, key)
         manifests = [self.manifest(record) for record in records]
         if not unfit and (bad := [manifest.target for manifest in manifests if not manifest.fit_to_serve]):
             raise StageError(
@@ -165,12 +188,20 @@ class Registry(Catalogue):
         self._say(name, alias, "rollback", stack[-2])
         return stack[-1], stack[-2]
 
-    def get(self, name: str, version: str, target: str, output: Path) -> Path:
+    def get(self, name: str, version: str, target: str, output: Path, key: Path | None = None) -> Path:
         """Bring a bundle back to OUTPUT/NAME/VERSION/TARGET, compared with its digests; nothing half is ever there.
+
+        Args:
+            name: of the model.
+            version: of the model.
+            target: of the bundle.
+            output: the directory for bundles.
+            key: a public key as PEM: the bundle and its measurements must be signed with it.
 
         Raises:
             UsageError: it is not registered for that target.
             StageError: the registry's files are damaged or missing.
+            SignatureError: with a key, the bundle is not as it was signed with it.
         """
         record = self.record(name, version, target)
         if record is None:
@@ -186,6 +217,8 @@ class Registry(Catalogue):
             Expected(name=name, version=version, target=target).check(
                 found, f"what the registry {self.storage.name} has"
             )
+            if key is not None:
+                verify(staging.directory, key)
             staging.commit()
         return place
 
@@ -263,10 +296,4 @@ def _kept(file: FileInfo) -> KeptFile:
 
 
 def _performance(bundle: Path, file: FileInfo) -> Performance | None:
-    path = PurePosixPath(file.path)
-    if path.parts[0] != MEASUREMENTS or len(path.parts) != 2 or path.suffixes != [".json"]:
-        return None
-    try:
-        return performance(path.stem, json.loads((bundle / path).read_bytes()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StageError(f"{bundle / path} is no measurement that this ortc reads: {error}") from error
+    return performance_in((bundle / file.path).read_bytes(), file.path) if is_measurement(file.path) else None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
 from ortc.bundle.performance import Performance
+from ortc.bundle.supply_chain.companions import is_measurement
+from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE
 from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.registry.catalogue import Catalogue
 from ortc.registry.documents import BundleRecord
+from ortc.registry.signatures import check_signatures
 
 
 class VersionLine(Frozen):
@@ -28,11 +32,15 @@ class ModelListing(Frozen):
 
 
 class BundleView(Frozen):
-    """A bundle as it is registered, and its performance on every machine that measured it."""
+    """A bundle as it is registered, and its performance on every machine that measured it.
+
+    `unsigned` are measurements beside a signed bundle that no signature covers: their numbers are not used.
+    """
 
     record: BundleRecord
     performance: tuple[Performance, ...]
     signed: bool
+    unsigned: tuple[str, ...] = ()
 
 
 class HistoryLine(Frozen):
@@ -77,12 +85,18 @@ def listing(catalogue: Catalogue, name: str | None = None) -> list[ModelListing]
     return found
 
 
-def view(catalogue: Catalogue, reference: str) -> VersionView:
+def view(catalogue: Catalogue, reference: str, key: Path | None = None) -> VersionView:
     """A version with everything that is known of it.
+
+    Args:
+        catalogue: the registry.
+        reference: the version.
+        key: a public key as PEM: every bundle and measurement must be signed with it.
 
     Raises:
         UsageError: there is no such version.
         StageError: the registry is damaged.
+        SignatureError: with a key, a bundle is not as it was signed with it.
     """
     name, version = catalogue.resolve(reference)
     bundles = []
@@ -93,11 +107,16 @@ def view(catalogue: Catalogue, reference: str) -> VersionView:
                 f"{name} {version} for {target} was removed from the registry while it was read; try again"
             )
         companions = catalogue.companions(record)
+        if key is not None:
+            check_signatures(record, companions, catalogue.content, key)
+        used = {entry.file.path for entry in companions}
+        left = tuple(entry.file.path for entry in catalogue.current(record) if entry.file.path not in used)
         bundles.append(
             BundleView(
                 record=record,
                 performance=tuple(entry.performance for entry in companions if entry.performance is not None),
-                signed=any(entry.file.path == "attestations/bundle.sig" for entry in companions),
+                signed=BUNDLE_SIGNATURE in used,
+                unsigned=tuple(path for path in left if is_measurement(path)),
             )
         )
     aliases = catalogue.aliases(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import math
 import re
@@ -70,9 +72,9 @@ def device_need(path: Path, weights: int) -> tuple[int, bool]:
     session says it, and else its weights, which it takes at the least.
     """
     measured = []
-    for file in sorted((path / "measurements").glob("*.json")):
+    for content in measurements(path):
         try:
-            peak = json.loads(file.read_bytes())["numbers"]["peak_device_bytes"]
+            peak = json.loads(content)["numbers"]["peak_device_bytes"]
             if math.isfinite(peak) and peak > 0:
                 measured.append(int(peak))
         except UNEXPECTED:
@@ -85,6 +87,39 @@ def device_need(path: Path, weights: int) -> tuple[int, bool]:
     limits = [int(options.get("gpu_mem_limit", 0)) for options in on_gpu]
     limit = max((limit for limit in limits if limit < NO_LIMIT), default=0)
     return max(limit, weights), limit > weights
+
+
+def measurements(path: Path) -> list[bytes]:
+    """Return what was measured of a bundle; beside a signed one only what a signature states.
+
+    The signature itself is not verified here: `ortc verify --key` does that. A measurement that somebody put beside a
+    signed bundle later, or changed there, has none.
+    """
+    signed = (path / "attestations/bundle.sig").is_file()
+    found = []
+    try:
+        for file in sorted((path / "measurements").glob("*.json")):
+            content = file.read_bytes()
+            if not signed or _is_stated(path, file, content):
+                found.append(content)
+    except UNEXPECTED:
+        return []  # it is not there, or not to be read
+    return found
+
+
+def _is_stated(path: Path, file: Path, content: bytes) -> bool:
+    fingerprint = file.name.partition(".")[0]
+    wanted = {
+        "manifest.json": hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
+        f"measurements/{file.name}": hashlib.sha256(content).hexdigest(),
+    }
+    try:
+        signature = json.loads((path / f"attestations/measurements/{fingerprint}.sig").read_bytes())
+        statement = json.loads(base64.b64decode(signature["dsseEnvelope"]["payload"], validate=True))
+        stated = {str(entry["name"]): str(entry["digest"]) for entry in statement["predicate"]["resources"]}
+    except UNEXPECTED:
+        return False  # no signature, or none that can be read
+    return wanted.items() <= stated.items()
 
 
 def gpu_of(path: Path) -> int | None:

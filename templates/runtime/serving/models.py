@@ -12,7 +12,7 @@ import nvml
 from loader import BundleError, Model
 
 from serving.bounds import Capacity
-from serving.catalogue import UNEXPECTED, Known, gpu_of
+from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
 
@@ -112,9 +112,9 @@ class Opener:
 def growth_bytes(path: Path) -> int:
     """Return how much more memory a bundle takes once it has run many shapes, by the most that was measured."""
     found = [0]
-    for file in sorted((path / "measurements").glob("*.json")):
+    for content in measurements(path):
         try:
-            grown = json.loads(file.read_bytes())["numbers"]["soak"]["grown_bytes"]
+            grown = json.loads(content)["numbers"]["soak"]["grown_bytes"]
             found.append(int(grown))
         except UNEXPECTED:
             continue  # nothing was measured there, or by an older compiler

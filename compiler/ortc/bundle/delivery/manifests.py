@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ortc.bundle.integrity import MANIFEST, verified
-from ortc.bundle.manifest import MEASUREMENTS, InputInfo, Manifest, OutputInfo, SessionFile
-from ortc.bundle.performance import Performance, performance
+from ortc.bundle.manifest import InputInfo, Manifest, OutputInfo, SessionFile
+from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.publish import Staging
 from ortc.bundle.render import template_environment
+from ortc.bundle.supply_chain.companions import companions
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError, UsageError
 from ortc.common.units import format_bytes, format_seconds
@@ -47,12 +47,13 @@ _LEVELS = {"off": 2, "basic": -1, "extended": 1}
 
 @dataclass(frozen=True)
 class Described:
-    """A bundle, read."""
+    """A bundle, read; `left_out` says which measurements beside it are not used."""
 
     place: Path
     manifest: Manifest
     session: SessionFile
     measured: Performance | None
+    left_out: str | None
 
     @property
     def gpu(self) -> bool:
@@ -60,7 +61,15 @@ class Described:
         return any(provider.name in _GPU for provider in self.session.providers)
 
 
-def emit(bundle: Path, kinds: Sequence[Kind], *, image: str = IMAGE, output: Path | None = None) -> tuple[Path, ...]:
+def emit(
+    bundle: Path,
+    kinds: Sequence[Kind],
+    *,
+    image: str = IMAGE,
+    output: Path | None = None,
+    key: Path | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> tuple[Path, ...]:
     """Write deployment manifests beside a bundle, all or none.
 
     Args:
@@ -68,12 +77,17 @@ def emit(bundle: Path, kinds: Sequence[Kind], *, image: str = IMAGE, output: Pat
         kinds: which.
         image: the name of the bundle's container image, with `{name}`, `{version}` and `{target}`.
         output: a directory for them, which is replaced; by default TARGET.deploy beside the bundle.
+        key: a public key as PEM, with which the bundle must be signed.
+        say: told which measurements are not used because no signature covers them.
 
     Raises:
+        SignatureError: with a key, the bundle is not as it was signed with it.
         StageError: the bundle is damaged, not fit to serve, or has what Triton cannot have.
         UsageError: the output directory holds what was not emitted.
     """
-    described = describe(bundle)
+    described = describe(bundle, key)
+    if described.left_out is not None:
+        say(described.left_out)
     place = output or bundle.resolve().with_name(bundle.resolve().name + SUFFIX)
     _refuse_foreign(place)
     written: list[Path] = []
@@ -114,27 +128,27 @@ def _refuse_foreign(place: Path) -> None:
         )
 
 
-def describe(bundle: Path) -> Described:
-    """Read a bundle.
+def describe(bundle: Path, key: Path | None = None) -> Described:
+    """Read a bundle and the measurements beside it that may be used.
+
+    Args:
+        bundle: the directory.
+        key: a public key as PEM, with which the bundle must be signed.
 
     Raises:
         StageError: it is damaged, or not fit to serve.
+        SignatureError: with a key, the bundle is not as it was signed with it.
     """
     manifest = verified(bundle)
     if not manifest.fit_to_serve:
         raise StageError(f"{bundle} is not to be deployed: it is not fit to serve, {manifest.unfit_reason}")
-    found = []
-    for path in sorted((bundle / MEASUREMENTS).glob("*.json")):
-        if path.suffixes == [".json"]:
-            try:
-                found.append(performance(path.stem, json.loads(path.read_bytes())))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise StageError(f"{path} is no measurement that this ortc reads: {error}") from error
+    usable = companions(bundle, key)
+    found = [performance_in((bundle / path).read_bytes(), path) for path in usable.measurements]
     timed = [entry for entry in found if entry.numbers is not None]
     session = SessionFile.model_validate_json((bundle / "session.json").read_bytes())
     # Of several machines the one where it took the most.
     measured = max(timed, key=lambda entry: entry.numbers.peak_rss_bytes if entry.numbers else 0, default=None)
-    return Described(bundle, manifest, session, measured)
+    return Described(bundle, manifest, session, measured, usable.note(str(bundle)))
 
 
 def kubernetes(described: Described, image: str) -> str:

@@ -7,20 +7,17 @@ so that it is worth nothing beside another bundle.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
-import hashlib
-import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
 from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE, Manifest
+from ortc.bundle.supply_chain.signature_file import is_canonical, rewritten
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, UsageError
 from ortc.common.values import Frozen
@@ -29,8 +26,6 @@ from ortc.spec.deployment import Name, Version
 BUNDLE_SIGNATURE = f"{ATTESTATIONS}/bundle.sig"
 SIGNATURES = f"{ATTESTATIONS}/{MEASUREMENTS}"
 PASSWORD = "ORTC_KEY_PASSWORD"  # noqa: S105 - the variable's name
-_MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
-_PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 class SignatureError(OrtcError):
@@ -82,7 +77,7 @@ def sign(bundle: Path, key: Path) -> Signed:
             help=f"make one with `openssl ecparam -genkey -name prime256v1 -noout`; a password goes into ${PASSWORD}",
         ) from error
     groups = _groups(bundle)
-    wanted = {BUNDLE_SIGNATURE: _covered(bundle), **{_signature(name): files for name, files in groups.items()}}
+    wanted = {BUNDLE_SIGNATURE: _covered(bundle), **{signature_of(name): files for name, files in groups.items()}}
     for name, files in wanted.items():
         chosen = [bundle / file for file in files]
         config.set_hashing_config(_Listed(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False), chosen))
@@ -91,7 +86,7 @@ def sign(bundle: Path, key: Path) -> Signed:
         with tempfile.TemporaryDirectory(prefix="ortc-sign-") as scratch:
             written = Path(scratch) / "signature"
             config.sign(bundle, written)
-            text = _rewritten(written)
+            text = rewritten(written)
         fresh = place.with_name(f".{place.name}.new")
         fresh.write_text(text, "utf-8")
         os.utime(fresh, (manifest.stamp, manifest.stamp))
@@ -125,7 +120,7 @@ def verify(bundle: Path, key: Path, expected: Expected | None = None) -> Signed:
         name = path.name.removesuffix(".sig")
         if name not in groups:
             raise SignatureError(f"{SIGNATURES}/{path.name} signs a measurement that is missing from {MEASUREMENTS}/")
-        _verify_one(bundle, _signature(name), groups[name], key)
+        _verify_one(bundle, signature_of(name), groups[name], key)
         signed.add(name)
     return _found(bundle, manifest, tuple(_covered(bundle)), groups, frozenset(signed))
 
@@ -145,9 +140,51 @@ class _Listed:
         """A signature does not decide what is ignored."""
 
 
+class _Stated:
+    """A hashing configuration that takes digests as they were found before."""
+
+    def __init__(self, digests: Mapping[str, str]) -> None:
+        self._digests = digests
+
+    def hash(self, place: Path, files_to_hash: object = None) -> Any:
+        """The manifest of files with these digests."""
+        from model_signing import manifest
+        from model_signing._hashing.hashing import Digest  # the manifests of its public part hold nothing else
+
+        kind = manifest.SerializationType.from_args({"method": "files", "hash_type": "sha256", "allow_symlinks": False})
+        items = [kind.new_item(path, Digest("sha256", bytes.fromhex(value))) for path, value in self._digests.items()]
+        return manifest.Manifest(place.name, items, kind)
+
+    def add_ignored_paths(self, *, model_path: object, paths: object) -> None:
+        """A signature does not decide what is ignored."""
+
+
+def verify_stated(place: Path, name: str, digests: Mapping[str, str], key: Path) -> None:
+    """Verify that a signature is of exactly these files.
+
+    Args:
+        place: the signature's file.
+        name: of the signature in its bundle, for messages.
+        digests: SHA-256 by path; whoever calls has compared the files with them, or will.
+        key: the public key as PEM.
+
+    Raises:
+        UsageError: the key is none, or ortc's extra `sign` is not installed.
+        SignatureError: the signature is missing, damaged, of other files, or made with another key.
+    """
+    _library()
+    _verify_with(place.parent, place, name, _Stated(digests), key)
+
+
 def _verify_one(bundle: Path, name: str, files: list[str], key: Path) -> None:
-    _, verifying, hashing = _library()
-    place = bundle / name
+    _, _, hashing = _library()
+    chosen = [bundle / file for file in files]
+    listed = _Listed(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False), chosen)
+    _verify_with(bundle, bundle / name, name, listed, key)
+
+
+def _verify_with(base: Path, place: Path, name: str, hashed: _Listed | _Stated, key: Path) -> None:
+    _, verifying, _ = _library()
     if not place.is_file():
         raise SignatureError(
             f"{name} is missing: the bundle is not signed", help="`ortc sign BUNDLE --key KEY` signs it"
@@ -156,14 +193,13 @@ def _verify_one(bundle: Path, name: str, files: list[str], key: Path) -> None:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(f"{key} is no public key of an elliptic curve: {error}") from error
-    if not _is_canonical(place, key):
+    if not is_canonical(place, key):
         raise SignatureError(f"{name} was changed, or made with another key than {key}")
-    chosen = [bundle / file for file in files]
-    config.set_hashing_config(_Listed(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False), chosen))
+    config.set_hashing_config(hashed)
     try:
         # The library tells of old formats on stdout, which is for results.
         with contextlib.redirect_stdout(None):
-            config.verify(bundle, place)
+            config.verify(base, place)
     except ValueError as error:
         detail = str(error).splitlines()[0]
         raise SignatureError(f"{name} does not match the bundle: {detail}") from error
@@ -175,56 +211,21 @@ def _verify_one(bundle: Path, name: str, files: list[str], key: Path) -> None:
         raise SignatureError(f"{name} was changed, or made with another key than {key}") from error
 
 
-def _is_canonical(place: Path, key: Path) -> bool:
-    """Whether a signature file is, to the bit, how one with its payload and this key is written.
-
-    What the signature itself does not cover (spaces, media types, the unused bits of base64) could change unseen else.
-    """
-    from cryptography.hazmat.primitives import serialization
-
-    try:
-        text = place.read_text("utf-8")
-        envelope = json.loads(text)["dsseEnvelope"]
-        payload, (signature,) = str(envelope["payload"]), (str(entry["sig"]) for entry in envelope["signatures"])
-        for value in (payload, signature):
-            if base64.b64encode(base64.b64decode(value, validate=True)).decode() != value:
-                return False
-    except (OSError, ValueError, KeyError, TypeError, binascii.Error):
-        return False
-    public = serialization.load_pem_public_key(key.read_bytes()).public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
-    return text == _text(payload, signature, hashlib.sha256(public).hexdigest())
-
-
-def _rewritten(written: Path) -> str:
-    """A signature of the library's without the fields that say nothing."""
-    document = json.loads(written.read_bytes())
-    envelope = document["dsseEnvelope"]
-    hint = document["verificationMaterial"]["publicKey"]["hint"]
-    return _text(envelope["payload"], envelope["signatures"][0]["sig"], hint)
-
-
-def _text(payload: str, signature: str, hint: str) -> str:
-    document = {
-        "mediaType": _MEDIA_TYPE,
-        "verificationMaterial": {"publicKey": {"hint": hint}},
-        "dsseEnvelope": {"payload": payload, "payloadType": _PAYLOAD_TYPE, "signatures": [{"sig": signature}]},
-    }
-    return json.dumps(document, indent=1) + "\n"
-
-
 def _covered(bundle: Path) -> list[str]:
     return sorted([*(file.path for file in own_files(bundle, verified(bundle, "fast"))), PROVENANCE])
 
 
 def _groups(bundle: Path) -> dict[str, list[str]]:
+    return groups_of(file.path for file in companion_files(bundle))
+
+
+def groups_of(paths: Iterable[str]) -> dict[str, list[str]]:
     """The files of measurements/ by hardware fingerprint, each with the manifest that they are about."""
     groups: dict[str, list[str]] = {}
-    for file in companion_files(bundle):
-        directory, _, name = file.path.partition("/")
+    for path in sorted(paths):
+        directory, _, name = path.partition("/")
         if directory == MEASUREMENTS:
-            groups.setdefault(name.partition(".")[0], [MANIFEST]).append(file.path)
+            groups.setdefault(name.partition(".")[0], [MANIFEST]).append(path)
     return groups
 
 
@@ -242,7 +243,8 @@ def _expect_plain(bundle: Path) -> None:
             raise SignatureError(f"{file.path} is neither signed nor a signature", help="remove it")
 
 
-def _signature(fingerprint: str) -> str:
+def signature_of(fingerprint: str) -> str:
+    """Where the signature of a measurement belongs, below the bundle."""
     return f"{SIGNATURES}/{fingerprint}.sig"
 
 
