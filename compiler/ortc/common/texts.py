@@ -16,6 +16,12 @@ def one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
 
 
+def shown(text: str, most: int = 80) -> str:
+    """The text on one line, cut to so many characters: for names of any length in messages."""
+    plain = one_line(text[: most + 1])
+    return plain if len(plain) <= most else f"{plain[: most - 1]}…"
+
+
 def _is_line(text: str) -> str:
     if not text.isprintable():
         raise ValueError("expected one line of printable characters")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
+from ortc.common.texts import shown
 from ortc.inspection.external_data import load_attributes, load_graph
 from ortc.inspection.onnx_interface import keep_usable
 from ortc.passes.canonical import (
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _PLACE = re.compile(r"^\S+\.(cc|h):\d+: ")
 """How the version converter's messages begin: a line of its own source."""
+MOST_CAUSE = 400
+"""Most characters of another program's message, which repeats names of any length."""
 
 
 def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
@@ -83,13 +86,13 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
     import onnx_ir as ir
 
     proto = load_graph(path)
-    keep_usable(proto, plan.outputs)
+    keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
     try:
         model = ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, KeyError) as error:
         cause = error.__cause__ or error
-        raise StageError(f"`{path.name}` cannot be read: {str(cause).strip().splitlines()[0]}") from error
+        raise StageError(f"`{path.name}` cannot be read: {shown(str(cause).strip(), MOST_CAUSE)}") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
 
@@ -146,7 +149,7 @@ def _convert(model: ir.Model, plan: ExportPlan) -> tuple[ir.Model, Conversion | 
     except (onnx.version_converter.ConvertError, RuntimeError, ValueError, IndexError) as error:
         raise StageError(
             f"the graph has opset {found} and cannot be converted to {plan.opset}: "
-            f"{_PLACE.sub('', str(error).strip().splitlines()[0])}",
+            f"{shown(_PLACE.sub('', str(error).strip().splitlines()[0]), MOST_CAUSE)}",
             help="leave out `export.opset`, which keeps the file's own"
             if keeps
             else f"export the model again, at opset {LEAST_OPSET} or higher",
@@ -154,17 +157,8 @@ def _convert(model: ir.Model, plan: ExportPlan) -> tuple[ir.Model, Conversion | 
 
 
 def _order_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> None:
-    """Put the graph's inputs into the order of the declared ones.
-
-    Raises:
-        StageError: the names are not the same.
-    """
+    """Put the graph's inputs into the order of the declared ones; their names are the same."""
     found = {str(value.name): value for value in model.graph.inputs}
-    if found.keys() != {tensor.name for tensor in inputs}:
-        raise StageError(
-            f"the graph's inputs are {', '.join(found)}; "
-            f"`export.inputs` declares {', '.join(tensor.name for tensor in inputs)}"
-        )
     model.graph.inputs.clear()
     model.graph.inputs.extend(found[tensor.name] for tensor in inputs)
 
@@ -181,7 +175,8 @@ def _declared_inputs(model: ir.Model, plan: ExportPlan) -> tuple[InputPlan, ...]
         for entry in shape:
             if not isinstance(entry, int) and entry not in declared:
                 raise StageError(
-                    f"the graph's input `{value.name}` has a dynamic dimension `{entry}` that is no declared axis",
+                    f"the graph's input `{value.name}` has a dynamic dimension `{shown(str(entry))}` that is no "
+                    "declared axis",
                     help="declare it in `export.dynamic_axes`, or name the dimensions in `export.inputs`",
                 )
         inputs.append(
@@ -196,9 +191,5 @@ def _keep_outputs(model: ir.Model, plan: ExportPlan) -> None:
     if plan.outputs is None:
         return
     found = {value.name: value for value in model.graph.outputs}
-    if missing := [name for name in plan.outputs if name not in found]:
-        raise StageError(
-            f"the graph has no output `{missing[0]}`", help=f"it has: {', '.join(str(name) for name in found)}"
-        )
     model.graph.outputs.clear()
     model.graph.outputs.extend(found[name] for name in plan.outputs)

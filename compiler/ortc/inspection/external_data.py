@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
+from ortc.common.texts import shown
 
 if TYPE_CHECKING:
     import onnx
@@ -36,15 +37,43 @@ def load_graph(path: Path) -> onnx.ModelProto:
     """An ONNX file without the weights that are kept in other files.
 
     Raises:
-        StageError: not an ONNX file.
+        StageError: not an ONNX file, or one with names that are not UTF-8.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        return onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:
         raise StageError(f"`{path.name}` is no ONNX file: {error}") from error
+    if (text := _undecoded(model)) is not None:
+        raise StageError(
+            f"`{path.name}` holds a name that is not UTF-8: `{shown(text.decode('utf-8', 'surrogateescape'))}`",
+            help="export the model again, or rename what is called so",
+        )
+    return model
+
+
+def _undecoded(model: onnx.ModelProto) -> bytes | None:
+    """A text of a model that is not UTF-8, for which protobuf gives bytes; weights are passed over."""
+    pending: list[Any] = [model]
+    while pending:
+        message = pending.pop()
+        if message.DESCRIPTOR.name == "TensorProto":
+            # Its content may be gigabytes, which ListFields would copy.
+            found = [message.name, message.doc_string]
+            pending += message.external_data
+        else:
+            found = []
+            for field, value in message.ListFields():
+                values = value if field.is_repeated else [value]
+                if field.message_type is not None:
+                    pending += values
+                elif field.type == field.TYPE_STRING:
+                    found += values
+        if (wrong := next((text for text in found if isinstance(text, bytes)), None)) is not None:
+            return wrong
+    return None
 
 
 def locations(model: onnx.ModelProto) -> list[str]:

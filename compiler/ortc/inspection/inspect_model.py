@@ -7,19 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ortc.common.digests import sha256_file
-from ortc.common.texts import one_line
-from ortc.inspection.draft_spec import Draft, Value, scalar, spec_name
+from ortc.common.texts import shown
+from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
 from ortc.inspection.hub_files import HUB_PATTERNS
 from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.optional_inputs import left_out
 from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
+from ortc.inspection.tensor_names import NAME_HELP, name_problem
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 DEFAULT_OPSET = 20
-MOST_KEY = 1000
-"""Most characters of a key of a YAML mapping, with its quotes; YAML has 1,024 for all before the colon."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HEADS = {
     "ForMaskedLM": "fill-mask",
@@ -63,11 +62,8 @@ def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: i
     """
     draft = _inspected(place, root, revision, max_opset)
     for name in (*draft.inputs, *draft.axes, *(draft.outputs or ())):
-        if len(scalar(name)) > MOST_KEY or not name.isprintable():
-            raise InspectionError(
-                f"a tensor or an axis is called `{one_line(name[:80])}`, {len(name)} characters: a name in a spec is "
-                f"one printable line of at most {MOST_KEY} characters, so rename it in the model"
-            )
+        if (why := name_problem(name)) is not None:
+            raise InspectionError(f"the tensor or axis `{shown(name)}` {why}: {NAME_HELP}")
     return draft
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
-from ortc.inspection.draft_spec import Draft, Value, spec_name
-from ortc.inspection.external_data import refuse_pointer
+from ortc.common.texts import shown
+from ortc.inspection.draft_spec import Draft, spec_name
+from ortc.inspection.draft_spec import Value as Written
+from ortc.inspection.external_data import load_graph, refuse_pointer
 from ortc.inspection.findings import KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
-from ortc.inspection.onnx_interface import DTYPES, element_type, unusable
+from ortc.inspection.onnx_interface import DTYPES, Value, interface_of, problems, usable_outputs, value_of
+from ortc.inspection.tensor_names import name_problem
 from ortc.spec.deployment import LEAST_OPSET
 from ortc.spec.onnx_header import DEFAULTS_IR
 
@@ -38,32 +41,30 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
     Raises:
         InspectionError: not an ONNX file, or one with inputs that a spec cannot describe.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     try:
         refuse_pointer(path, path.name)
-        model = onnx.load(str(path), load_external_data=False)
+        model = load_graph(path)
     except StageError as error:
-        raise InspectionError(f"{error.message}; {error.help}") from error
-    except (DecodeError, OSError, ValueError) as error:
+        raise InspectionError(f"{error.message}; {error.help}" if error.help else error.message) from error
+    except (OSError, ValueError) as error:
         raise InspectionError(f"`{path}` cannot be read as ONNX: {error}") from error
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     if not model.graph.node or not opset:
         raise InspectionError(f"`{path}` holds no graph of the ONNX operators")
     shipped = min(max(opset, LEAST_OPSET), max_opset)
     axes = _Axes()
-    inputs = _inputs(model.graph, axes)
-    outputs = [value.name for value in model.graph.output if unusable(value) is None]
-    others = [f"{value.name} is {what}" for value in model.graph.output if (what := unusable(value)) is not None]
+    interface = interface_of(model)
+    outputs = usable_outputs(interface)
+    others = [f"{shown(value.name)} {what}" for value in interface.outputs if (what := _lacks(value)) is not None]
     if not outputs:
-        raise InspectionError(f"a bundle can give no output of the graph: {', '.join(others)}")
-    usable = len(set(outputs)) == len(outputs) and all(
-        name.isprintable() and name and "${" not in name for name in outputs
-    )
+        help_ = next((problem.help for problem in problems(interface, None)), "the graph has none")
+        raise InspectionError(f"a bundle can give no output of the graph: {', '.join(others)}; {help_}")
+    for problem in problems(interface, outputs):
+        raise InspectionError(f"{problem.message}; {problem.help}")
+    inputs = _inputs(model.graph, axes)
     notes = {"outputs": "Outputs to keep, in this order."}
     if others:
-        notes["outputs"] += f"\nA bundle cannot give the others: {', '.join(map(_shown, others))}."
+        notes["outputs"] += f"\nA bundle cannot give the others: {', '.join(others)}."
     if place.startswith("../"):
         notes["path"] = OUTSIDE
     if axes.bounds:
@@ -82,7 +83,8 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
         opset=shipped,
         axes=axes.bounds,
         inputs=inputs,
-        outputs=tuple(outputs) if usable else (),
+        # A spec would take `${` for a reference to a variable; without a list every output is kept.
+        outputs=() if any("${" in name for name in outputs) else tuple(outputs),
         notes=notes,
     )
 
@@ -91,7 +93,7 @@ class _Axes:
     """Axes of a graph: each name of the file becomes one name of the spec, and two never become one."""
 
     def __init__(self) -> None:
-        self.bounds: dict[str, dict[str, Value]] = {}
+        self.bounds: dict[str, dict[str, Written]] = {}
         self._names: dict[str, str] = {}
 
     def name(self, written: str) -> str:
@@ -110,18 +112,19 @@ class _Axes:
         return self._names[written]
 
 
+def _lacks(value: Value) -> str | None:
+    """Why a bundle cannot give an output, in words."""
+    return f"is {what}" if (what := value.unusable) is not None else name_problem(value.name)
+
+
 def _optional(model: onnx.ModelProto) -> tuple[str, ...]:
     """Inputs that have a default value; before IR version 4 every initializer was listed as an input."""
     stored = {tensor.name for tensor in model.graph.initializer}
     names = [value.name for value in model.graph.input if value.name in stored and model.ir_version >= DEFAULTS_IR]
-    return tuple(map(_shown, names))
+    return tuple(map(shown, names))
 
 
-def _shown(text: str) -> str:
-    return text if text.isprintable() else repr(text)
-
-
-def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
+def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]]:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     rows = {
         node.input[1]: stored[node.input[0]].dims[0]
@@ -132,18 +135,14 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Value]]:
         and stored[node.input[0]].dims
         and all(attribute.i == 0 for attribute in node.attribute if attribute.name == "axis")
     }
-    inputs: dict[str, dict[str, Value]] = {}
+    inputs: dict[str, dict[str, Written]] = {}
     for value in graph.input:
         if value.name in stored:
             continue
-        if not value.name or not value.name.isprintable() or value.name in inputs:
-            raise InspectionError(f"the graph has an input {value.name!r}, which a spec cannot name")
-        if (what := unusable(value)) is not None:
-            raise InspectionError(f"the input `{value.name}` is {what}, which a bundle cannot take")
-        tensor, dtype = value.type.tensor_type, DTYPES[element_type(value)]
+        tensor, dtype = value.type.tensor_type, DTYPES[value_of(value).element]
         if not tensor.HasField("shape"):
             raise InspectionError(f"the input `{value.name}` has no shape; export the model again with shapes")
-        shape: list[Value] = [_dimension(value.name, index, dim, axes) for index, dim in enumerate(tensor.shape.dim)]
+        shape: list[Written] = [_dimension(value.name, index, dim, axes) for index, dim in enumerate(tensor.shape.dim)]
         inputs[value.name] = {"dtype": dtype, "shape": shape}
         if dtype in {"int64", "int32"} and rows.get(value.name, 0) > 0:
             inputs[value.name]["range"] = [0, rows[value.name] - 1]

@@ -1,10 +1,19 @@
-"""Inputs and outputs of ONNX files: which of them a bundle can have, and what to do about the others."""
+"""Inputs and outputs of ONNX files: which of them a bundle can have, and what to do about the others.
+
+`ortc init`, `ortc check` and the import ask the same questions here, of a parsed model or of a file that is not parsed.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from ortc.common.errors import StageError
+from ortc.common.texts import shown
+from ortc.inspection.tensor_names import NAME_HELP, name_problem
+from ortc.spec.onnx_header import DEFAULTS_IR
 
 if TYPE_CHECKING:
     import onnx
@@ -24,8 +33,15 @@ DTYPES = {
     "BOOL": "bool",
 }
 """Types of elements that a bundle takes and gives, by ONNX's names for them."""
+ELEMENTS = (
+    *("UNDEFINED", "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING"),
+    *("BOOL", "FLOAT16", "DOUBLE", "UINT32", "UINT64", "COMPLEX64", "COMPLEX128", "BFLOAT16", "FLOAT8E4M3FN"),
+    *("FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "UINT4", "INT4", "FLOAT4E2M1", "FLOAT8E8M0", "UINT2", "INT2"),
+)
+"""ONNX's names for types of elements by their numbers: TensorProto.DataType of onnx.proto."""
 _KINDS = {
     "sequence_type": "a sequence",
+    "sequence_of_maps": "a sequence of maps",
     "map_type": "a map",
     "optional_type": "an optional value",
     "sparse_tensor_type": "a sparse tensor",
@@ -34,69 +50,175 @@ _KINDS = {
 }
 
 
-def unusable(value: onnx.ValueInfoProto) -> str | None:
-    """What an input or output is that no bundle can have, in words; None for a tensor of numbers or booleans."""
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or output; `kind` is the field of its TypeProto, and `element` ONNX's name for a tensor's type."""
+
+    name: str
+    kind: str | None
+    element: str = ""
+
+    @property
+    def unusable(self) -> str | None:
+        """What it is that no bundle can have, in words; None for a tensor of numbers or booleans."""
+        if self.kind != "tensor_type":
+            return _KINDS.get(self.kind, "a value of an unknown kind")
+        if self.element in DTYPES:
+            return None
+        return "a tensor of text" if self.element == "STRING" else f"a tensor of {self.element.lower() or 'no type'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """What a graph takes and gives; `stored` are the names of its initializers, `zipped` what ZipMap gives."""
+
+    ir_version: int
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    stored: frozenset[str]
+    zipped: frozenset[str] = frozenset()
+
+    def taken(self, declared: Sequence[str] | None) -> list[Value]:
+        """Inputs that a bundle will have: an initializer is the default of an input where the spec declares it."""
+        kept = set(declared or ()) if self.ir_version >= DEFAULTS_IR else set()
+        return [value for value in self.inputs if value.name not in self.stored or value.name in kept]
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with an input or output: with its name or its type, or that the graph does not have it."""
+
+    about: Literal["name", "type", "missing"]
+    message: str
+    help: str
+
+
+def interface_of(model: onnx.ModelProto) -> Interface:
+    """The interface of a parsed model."""
+    graph = model.graph
+    return Interface(
+        ir_version=model.ir_version,
+        inputs=tuple(value_of(value) for value in graph.input),
+        outputs=tuple(value_of(value) for value in graph.output),
+        stored=frozenset(text_of(tensor.name) for tensor in graph.initializer),
+        zipped=frozenset(text_of(name) for node in graph.node if node.op_type == "ZipMap" for name in node.output),
+    )
+
+
+def value_of(value: onnx.ValueInfoProto) -> Value:
+    """The input or output of a parsed model."""
     kind = value.type.WhichOneof("value")
     if kind == "sequence_type" and value.type.sequence_type.elem_type.HasField("map_type"):
-        return "a sequence of maps"
-    if kind != "tensor_type":
-        return _KINDS.get(kind, "a value of an unknown kind")
-    element = element_type(value)
-    if element in DTYPES:
-        return None
-    return "a tensor of text" if element == "STRING" else f"a tensor of {element.lower() or 'an unknown type'}"
+        kind = "sequence_of_maps"
+    number = value.type.tensor_type.elem_type
+    return Value(text_of(value.name), kind, ELEMENTS[number] if 0 < number < len(ELEMENTS) else "")
 
 
-def element_type(value: onnx.ValueInfoProto) -> str:
-    """ONNX's name for the type of a tensor's elements; empty for a number that onnx does not know."""
-    import onnx
-
-    number, kinds = value.type.tensor_type.elem_type, onnx.TensorProto.DataType
-    return kinds.Name(number) if number in kinds.values() else ""
+def text_of(name: str | bytes) -> str:
+    """A name of a parsed model; protobuf gives bytes for a name that is not UTF-8."""
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
 
 
-def keep_usable(model: onnx.ModelProto, outputs: tuple[str, ...] | None) -> None:
+def problems(
+    interface: Interface, outputs: Sequence[str] | None, declared: Sequence[str] | None = None
+) -> Iterator[Problem]:
+    """What keeps a graph from being a bundle's.
+
+    Args:
+        interface: of the graph.
+        outputs: that are kept; all when None.
+        declared: names in `export.inputs`; None where the file's own are taken.
+    """
+    inputs = interface.taken(declared)
+    kept = [value for value in interface.outputs if outputs is None or value.name in outputs]
+    yield from _named_twice("input", inputs)
+    yield from _named_twice("output", kept)
+    for value in inputs:
+        if (why := name_problem(value.name)) is not None:
+            yield Problem("name", f"the graph's input `{shown(value.name)}` {why}", NAME_HELP)
+        elif (what := value.unusable) is not None:
+            before = ", and do what turns text into numbers before the model" if what == "a tensor of text" else ""
+            yield Problem(
+                "type",
+                f"the graph's input `{shown(value.name)}` is {what}, which a bundle cannot take",
+                f"export the model again with tensors of numbers or booleans as inputs{before}",
+            )
+    for value in kept:
+        if (why := name_problem(value.name)) is not None:
+            yield Problem("name", f"the graph's output `{shown(value.name)}` {why}", _instead(interface, NAME_HELP))
+        elif (what := value.unusable) is not None:
+            yield Problem(
+                "type",
+                f"the graph's output `{shown(value.name)}` is {what}, which a bundle cannot give",
+                _instead(interface, _advice(interface, value)),
+            )
+    yield from _missing(interface, inputs, outputs, declared)
+
+
+def usable_outputs(interface: Interface) -> list[str]:
+    """Outputs that a bundle can give, each once."""
+    usable = (value for value in interface.outputs if value.unusable is None and name_problem(value.name) is None)
+    return list(dict.fromkeys(value.name for value in usable))
+
+
+def keep_usable(model: onnx.ModelProto, outputs: tuple[str, ...] | None, declared: Sequence[str] | None = None) -> None:
     """Check what the bundle will take and give, and remove what computes other outputs alone.
 
     Args:
         model: changed in place.
         outputs: that are kept; all when None.
+        declared: names in `export.inputs`; None where the file's own are taken.
 
     Raises:
-        StageError: an input, or an output that is kept, is no tensor of numbers or booleans.
+        StageError: an input, or an output that is kept, is no tensor of numbers or booleans, has a name that no bundle
+            can have, or is not there.
     """
     graph = model.graph
-    stored = {tensor.name for tensor in graph.initializer}
-    for value in graph.input:
-        if value.name not in stored and (what := unusable(value)) is not None:
-            raise StageError(
-                f"the graph's input `{value.name}` is {what}, which a bundle cannot take",
-                help="export the model again with tensors of numbers or booleans as inputs"
-                + (", and do what turns text into numbers before the model" if what == "a tensor of text" else ""),
-            )
+    for problem in problems(interface_of(model), outputs, declared):
+        raise StageError(problem.message, help=problem.help)
     kept = [value for value in graph.output if outputs is None or value.name in outputs]
-    for value in kept:
-        if (what := unusable(value)) is not None:
-            raise StageError(
-                f"the graph's output `{value.name}` is {what}, which a bundle cannot give", help=_advice(model, value)
-            )
-    if outputs is not None and len(kept) < len(graph.output) and {value.name for value in kept} == set(outputs):
+    if outputs is not None and len(kept) < len(graph.output):
         del graph.output[:]
         graph.output.extend(kept)
         _prune(graph)
 
 
-def _advice(model: onnx.ModelProto, value: onnx.ValueInfoProto) -> str:
-    others = [output.name for output in model.graph.output if unusable(output) is None]
-    maker = next((node.op_type for node in model.graph.node if value.name in node.output), "")
-    ways = []
-    if others:
-        ways.append(f"keep only the others: `export.outputs: [{', '.join(others)}]`")
-    if maker == "ZipMap":
-        ways.append("convert the model without ZipMap (`zipmap: False` among the converter's options)")
-    else:
-        ways.append("export the model again with tensors of numbers or booleans as outputs")
-    return "; or ".join(ways)
+def _named_twice(side: str, values: Sequence[Value]) -> Iterator[Problem]:
+    for name, count in Counter(value.name for value in values).items():
+        if count > 1:
+            yield Problem("name", f"the graph has {count} {side}s that are called `{shown(name)}`", NAME_HELP)
+
+
+def _missing(
+    interface: Interface, inputs: Sequence[Value], outputs: Sequence[str] | None, declared: Sequence[str] | None
+) -> Iterator[Problem]:
+    given = [value.name for value in interface.outputs]
+    for name in outputs or ():
+        if name not in given:
+            yield Problem("missing", f"the graph has no output `{shown(name)}`", f"it has: {_names(given)}")
+    taken = [value.name for value in inputs]
+    if declared is not None and set(taken) != set(declared):
+        yield Problem(
+            "missing",
+            f"the graph's inputs are {_names(taken)}; `export.inputs` declares {_names(declared)}",
+            "declare every input of the graph under its name, or leave out `export.inputs`",
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    first = ", ".join(shown(name) for name in names[:16]) or "none"
+    return first if len(names) <= 16 else f"{first} and {len(names) - 16} more"
+
+
+def _instead(interface: Interface, advice: str) -> str:
+    others = usable_outputs(interface)
+    return f"keep only the others: `export.outputs: [{_names(others)}]`; or {advice}" if others else advice
+
+
+def _advice(interface: Interface, value: Value) -> str:
+    if value.name in interface.zipped:
+        return "convert the model without ZipMap (`zipmap: False` among the converter's options)"
+    return "export the model again with tensors of numbers or booleans as outputs"
 
 
 def _prune(graph: onnx.GraphProto) -> None:

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
+from ortc.common.texts import shown
 from ortc.frontend.reference.binding import Binding, bind
 from ortc.frontend.reference.outputs import Flattened, flatten
+from ortc.inspection.tensor_names import check_names
 from ortc.plan.plan import ExportPlan, InputPlan
 
 if TYPE_CHECKING:
@@ -75,9 +77,11 @@ def finish(
     wanted = export.outputs or tuple(flat.tensors)
     if missing := [name for name in wanted if name not in flat.tensors]:
         raise StageError(
-            f"the model has no output `{missing[0]}`",
-            help=f"`export.outputs` can be any of: {', '.join(flat.tensors)}",
+            f"the model has no output `{shown(missing[0])}`",
+            help=f"`export.outputs` can be any of: {', '.join(map(shown, flat.tensors))}",
         )
+    check_names("input", (tensor.name for tensor in inputs))
+    check_names("output", wanted)
     parameters = list(module.parameters())
     return Reference(
         module=_keep(module, bound, wanted, export.outputs),
@@ -92,9 +96,9 @@ def finish(
 
 def _dropped(found: Flattened, wanted: Sequence[str]) -> Iterator[str]:
     if dropped := [name for name in found.tensors if name not in wanted]:
-        yield f"outputs not exported: {', '.join(dropped)}"
+        yield f"outputs not exported: {', '.join(map(shown, dropped))}"
     if found.others:
-        yield f"outputs that are no tensors, and not exported: {', '.join(found.others)}"
+        yield f"outputs that are no tensors, and not exported: {', '.join(map(shown, found.others))}"
 
 
 def _keep(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
+from ortc.common.texts import shown
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +45,7 @@ def flatten(result: Any, names: tuple[str, ...] | None) -> Flattened:
         if isinstance(value, torch.Tensor):
             if name in found:
                 raise StageError(
-                    f"forward() gives two outputs of the name `{name}`",
+                    f"forward() gives two outputs of the name `{shown(name)}`",
                     help="rename one of them: a name inside of another is joined with a point",
                 )
             found[name] = value

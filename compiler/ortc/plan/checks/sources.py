@@ -9,7 +9,7 @@ from ortc.common.permissions import is_trusted
 from ortc.common.project import in_project, module_file
 from ortc.common.suggest import closest, listed
 from ortc.inspection.entrypoint import installed
-from ortc.plan.checks import repository, samples
+from ortc.plan.checks import onnx_file, repository, samples
 from ortc.plan.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.plan.plan import SourcePlan
 from ortc.spec.deployment import (
@@ -64,7 +64,8 @@ def _source(loaded: LoadedSpec, model: SourcePlan, at: tuple[str, ...]) -> Itera
             if model.weights is not None:
                 yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
         case OnnxSource():
-            yield from _file(loaded, model, (*at, "path"), model.path, (".onnx",))
+            wrong = list(_file(loaded, model, (*at, "path"), model.path, (".onnx",)))
+            yield from wrong or onnx_file.check(loaded, model, at)
         case ExportedProgramSource():
             yield from _file(loaded, model, (*at, "path"), model.path, (".pt2",))
 

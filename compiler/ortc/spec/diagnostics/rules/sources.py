@@ -237,6 +237,39 @@ ENTRYPOINT_INSTALLED = Rule(
     good='accuracy:\n  metric: {entrypoint: "examples.bert.sts:spearman", max_drop: 0.01}\n',
 )
 
+TENSOR_TYPE = Rule(
+    "ORTC332",
+    "tensor-type",
+    "An input or output of an ONNX file is not a tensor of numbers or booleans.",
+    "A bundle takes and gives tensors of float16, float32, float64, integers and booleans. Text, bfloat16, float8, "
+    "complex numbers, sequences and maps (which ZipMap makes) have no form in requests and answers. Outputs that "
+    "`export.outputs` leaves out may be of any type.",
+    bad="model:\n  source: onnx\n  path: tests/diagnostics/onnx/text.onnx\n",
+    good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n"
+    "  dynamic_axes: {batch: {min: 1, max: 4}}\n",
+)
+TENSOR_NAME = Rule(
+    "ORTC333",
+    "tensor-name",
+    "An input or output of an ONNX file has a name that no bundle can have.",
+    "Names of inputs and outputs are in manifests, requests, logs and file names of arrays. A name is one printable "
+    "line of at most 1,000 characters, and one input or output has it. Messages show other characters written out.",
+    bad="model:\n  source: onnx\n  path: tests/diagnostics/onnx/line-break.onnx\n",
+    good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n"
+    "  dynamic_axes: {batch: {min: 1, max: 4}}\n",
+)
+TENSOR_MISSING = Rule(
+    "ORTC334",
+    "tensor-missing",
+    "`export` names other inputs or outputs than the ONNX file has.",
+    "`export.inputs` declares every input of the graph, in the order that the bundle takes them. Inputs with a default "
+    "value may be left out, and are constants then. `export.outputs` keeps outputs of the graph by their names.",
+    bad="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n"
+    "  dynamic_axes: {batch: {min: 1, max: 4}}\n  outputs: [logits]\n",
+    good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n"
+    "  dynamic_axes: {batch: {min: 1, max: 4}}\n  outputs: [y]\n",
+)
+
 RULES = (
     FILE_MISSING,
     SAMPLES_MISSING,
@@ -258,4 +291,7 @@ RULES = (
     REPOSITORY_PARTS,
     ENTRYPOINT_INSTALLED,
     REVISION_UNPINNED,
+    TENSOR_TYPE,
+    TENSOR_NAME,
+    TENSOR_MISSING,
 )
