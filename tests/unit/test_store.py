@@ -114,12 +114,15 @@ def test_a_result_that_is_not_final_is_given_and_not_kept(tmp_path: Path) -> Non
 
     entry = store.run("measure", {"x": 1}, noisy, is_final=is_final)
     assert (entry.result, entry.cached, dict(entry.files)) == ({"noise": True}, False, {})
-    assert files(store.root) == set()
+    assert {name.partition("/")[0] for name in files(store.root)} == {"latest"}
+    assert store.why_missing("measure", {"x": 1}, "") == "the last measurement was noisy"
+    assert store.why_missing("measure", {"x": 2}, "") == "never done"
     assert not remote.exists() or files(remote) == set()
     assert store.find("measure", {"x": 1}) is None
     # The next one measures again, and what is final stays, for everybody.
     quiet = store.run("measure", {"x": 1}, lambda _: {"noise": False}, is_final=is_final)
     assert store.run("measure", {"x": 1}, fail, is_final=is_final).result == {"noise": False}
+    assert store.why_missing("measure", {"x": 2}, "") == "changed: x 1 -> 2"
     other = Store(tmp_path / "other", RemoteCache(f"file://{remote}"))
     assert other.run("measure", {"x": 1}, fail, is_final=is_final).key == quiet.key
 

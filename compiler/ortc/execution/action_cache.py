@@ -26,6 +26,8 @@ from ortc.execution.remote_cache import RemoteCache
 
 Json = dict[str, Any]
 
+NOISY = "the last measurement was noisy"
+"""Why an action that was done is done again: `is_final` did not accept its result."""
 Found = Literal["here", "remote", "nowhere"]
 """Where a finished action was found; `nowhere` when it ran now."""
 
@@ -56,7 +58,8 @@ class Store:
 
         actions/KEY.json    what an action gave, and its files by digest
         blobs/AA/SHA256     the files
-        latest/             the last action of each subject, to explain why the next one is not cached
+        latest/             the last action of each subject, to explain why the next one is not cached; and the last
+                            one whose result was not kept, as the machine was not quiet
         unfinished/KEY/     where an action under way writes
         environments/       runtime environments
 
@@ -110,6 +113,7 @@ class Store:
                 with self._unfinished(key) as work:
                     result = action(work)
                     if is_final is not None and not is_final(result):
+                        _write(self._not_final(stage, subject), key.encode())
                         return Entry(key, result, "nowhere")
                     record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=self._take(work))
                     content = record.content()
@@ -205,6 +209,7 @@ class Store:
         key = record.key
         _write(self._action(key), content)
         _write(self._latest(record.stage, record.subject), key.encode())
+        self._not_final(record.stage, record.subject).unlink(missing_ok=True)
         return self._entry(key, record, found)
 
     def _entry(self, key: str, record: Record, found: Found) -> Entry:
@@ -229,7 +234,10 @@ class Store:
             shutil.rmtree(work, ignore_errors=True)
 
     def why_missing(self, stage: str, inputs: Json, subject: str) -> str:
-        """What changed since the last entry for this subject, for people."""
+        """What changed since the last entry for this subject, or that the last one was not kept, for people."""
+        with contextlib.suppress(OSError):
+            if self._not_final(stage, subject).read_text("utf-8") == action_key(stage, inputs):
+                return NOISY
         try:
             key = self._latest(stage, subject).read_text("utf-8")
             before = read_record(self._action(key).read_bytes(), key).inputs
@@ -244,6 +252,10 @@ class Store:
 
     def _latest(self, stage: str, subject: str) -> Path:
         return self.root / "latest" / stage.replace(" ", "-") / digest(subject)[:32]
+
+    def _not_final(self, stage: str, subject: str) -> Path:
+        """Holds the key of a subject's last action where its result was not kept."""
+        return self._latest(stage, subject).with_suffix(".noisy")
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
