@@ -84,6 +84,18 @@ def test_another_platform() -> None:
     assert "qemu-user-static" not in readiness("edge", arm64_emulation=True).problems[0].how
 
 
+def test_int8_needs_an_emulator_where_the_processor_hides_its_overflow() -> None:
+    vnni = FINE.host.model_copy(update={"isa": ("avx2", "avx512_vnni")})
+    found = readiness("cpu", host=vnni)
+    (problem,) = found.problems
+    assert found.ready
+    assert "no qemu-x86_64 7.2 or later: INT8 variants are not judged on processors without VNNI" in problem.what
+    assert "apt-get install qemu-user-static" in problem.how
+    assert readiness("cpu", host=vnni, avx2_emulation="Haswell-noTSX emulated by QEMU 7.2.22").problems == ()
+    arm64 = FINE.host.model_copy(update={"platform": "linux/arm64"})
+    assert not any("VNNI" in entry.what for entry in readiness("edge", host=arm64).problems)
+
+
 def test_a_gpu_is_needed() -> None:
     found = readiness("server-gpu")
     assert (found.measured, found.unmeasured) == ((), ("linux/amd64",))

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from ortc.build.instruction_sets import emulator
 from ortc.common.resources import cache_root
 from ortc.common.values import Frozen
 from ortc.execution import host
@@ -106,6 +107,8 @@ class Facts(Frozen):
     disks: tuple[Disk, ...]
     tools: tuple[Tool, ...]
     arm64_emulation: bool
+    avx2_emulation: str | None = None
+    """The emulator on which INT8 for linux/amd64 is judged without VNNI."""
     hub: Hub
 
 
@@ -125,6 +128,7 @@ def collect() -> Facts:
         disks=tuple(_disk(purpose, path) for purpose, path in (("cache", cache_root()), ("here", Path.cwd()))),
         tools=tuple(Tool(name=name, version=_version(name)) for name in TOOLS),
         arm64_emulation=Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists(),
+        avx2_emulation=None if (found := emulator()) is None else found.description,
         hub=hub(),
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,8 +52,12 @@ class Emulator:
 
 def is_asked(target: TargetPlan, variant: VariantPlan, host: Host) -> bool:
     """Whether a variant has to be judged on another instruction set than this host's: INT8, for any amd64."""
-    overflows = AMD64 in target.platforms and variant.quantization != "none"
-    return overflows and host.platform == AMD64 and not VNNI.isdisjoint(host.isa)
+    return variant.quantization != "none" and hides_overflow(target.platforms, host)
+
+
+def hides_overflow(platforms: Collection[str], host: Host) -> bool:
+    """Whether this host computes INT8 without the overflow that another processor of a promised platform has."""
+    return AMD64 in platforms and host.platform == AMD64 and not VNNI.isdisjoint(host.isa)
 
 
 def emulator() -> Emulator | None:

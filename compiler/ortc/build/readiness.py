@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+
 from ortc.build.doctor import Disk, Facts
+from ortc.build.instruction_sets import EMULATOR, LEAST_EMULATOR, hides_overflow
 from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.spec import runtimes
@@ -88,6 +91,7 @@ def of_target(facts: Facts, profile: TargetProfile) -> Readiness:
     unmeasured = tuple(platform for platform in platforms if platform not in measured)
     problems += [_other_platform(facts, platform) for platform in platforms if platform != facts.host.platform]
     problems += _engines(facts, profile)
+    problems += _instruction_sets(facts, profile, platforms)
     return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
 
 
@@ -96,6 +100,17 @@ def _other_platform(facts: Facts, platform: str) -> Problem:
     if platform == "linux/arm64" and not facts.arm64_emulation:
         how += "; to build its image here, emulate (Debian: apt-get install qemu-user-static binfmt-support)"
     return Problem(what=f"this machine is {facts.host.platform}, not {platform}", how=how)
+
+
+def _instruction_sets(facts: Facts, profile: TargetProfile, platforms: Collection[str]) -> Iterator[Problem]:
+    """INT8 for amd64 is also judged without VNNI; builds here lack that verdict without an emulator."""
+    quantizes = any(variant.quantization != "none" for variant in profile.variants)
+    if quantizes and hides_overflow(platforms, facts.host) and facts.avx2_emulation is None:
+        yield Problem(
+            what=f"no {EMULATOR} {'.'.join(map(str, LEAST_EMULATOR))} or later: INT8 variants are not judged on "
+            "processors without VNNI, and count as unmeasured",
+            how="install QEMU's user-mode emulation (Debian and Ubuntu: apt-get install qemu-user-static)",
+        )
 
 
 def _engines(facts: Facts, profile: TargetProfile) -> list[Problem]:

@@ -81,4 +81,6 @@ def _rows(facts: Facts) -> list[tuple[str, str]]:
     rows += [(tool.name, tool.version) for tool in facts.tools if tool.version is not None]
     if not facts.host.platform.endswith("arm64"):
         rows.append(("arm64", "emulated" if facts.arm64_emulation else "not emulated"))
+    if facts.host.platform.endswith("amd64"):
+        rows.append(("AVX2", facts.avx2_emulation or "not emulated"))
     return [*rows, ("hub", f"{facts.hub.endpoint}: {facts.hub.detail}")]
