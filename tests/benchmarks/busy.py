@@ -39,7 +39,7 @@ apiVersion: ortc/v1alpha1
 kind: ModelDeployment
 name: tiny
 version: 1.0.0
-model: {source: pytorch, entrypoint: "tiny_classifier:build"}
+model: {source: pytorch, entrypoint: "tiny_classifier:build", weights: random}
 export:
   opset: 20
   dynamic_axes: {batch: {min: 1, typical: 8, max: 16}}

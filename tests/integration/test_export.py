@@ -65,7 +65,7 @@ def test_a_branch_on_a_value(
     ortc: Compiler, models: Path, write_spec: WriteSpec, tmp_path: Path, exporter: str
 ) -> None:
     """No sample takes the other branch: what was traced agrees with PyTorch everywhere, and is still not the model."""
-    model = {"source": "pytorch", "entrypoint": "models:branch"}
+    model = {"source": "pytorch", "entrypoint": "models:branch", "weights": "random"}
     told = refused(ortc, write_spec(models, model, {**LINEAR, "exporter": exporter}), tmp_path)
     assert "models.py" in told, "the place in the user's code"
     assert "if y.sum() > 1000" in told
@@ -95,13 +95,13 @@ def test_a_shape_baked_in(
     exporter: str,
     cause: list[str],
 ) -> None:
-    model = {"source": "pytorch", "entrypoint": f"models:{entry}"}
+    model = {"source": "pytorch", "entrypoint": f"models:{entry}", "weights": "random"}
     told = refused(ortc, write_spec(models, model, {**LINEAR, "exporter": exporter}), tmp_path)
     assert [text for text in cause if text not in told] == []
 
 
 def test_a_size_baked_into_the_answers(ortc: Compiler, models: Path, write_spec: WriteSpec, tmp_path: Path) -> None:
     """The graph runs everywhere; it is the answers that are those of another size."""
-    model = {"source": "pytorch", "entrypoint": "models:truncated"}
+    model = {"source": "pytorch", "entrypoint": "models:truncated", "weights": "random"}
     told = refused(ortc, write_spec(models, model, {**LINEAR, "exporter": "torchscript"}), tmp_path, 5)
     assert "output `output` at batch=" in told

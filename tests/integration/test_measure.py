@@ -36,7 +36,9 @@ def build():
 def eager(tmp_path: Path) -> Iterator[Worker]:
     """PyTorch with a classifier of 25,000 parameters."""
     (tmp_path / "tiny_classifier.py").write_text(TINY, "utf-8")
-    source = PyTorchSource.model_validate({"source": "pytorch", "entrypoint": "tiny_classifier:build"})
+    source = PyTorchSource.model_validate(
+        {"source": "pytorch", "entrypoint": "tiny_classifier:build", "weights": "random"}
+    )
     tensor = InputPlan(name="x", dtype="float32", shape=("batch", 64))
     axes = (AxisPlan(name="batch", min=1, typical=8, max=64),)
     export = ExportPlan(opset=20, ir_version=10, exporter="auto", axes=axes, inputs=(tensor,), outputs=None)
@@ -69,7 +71,7 @@ apiVersion: ortc/v1alpha1
 kind: ModelDeployment
 name: tiny
 version: 1.0.0
-model: {source: pytorch, entrypoint: "tiny_classifier:build"}
+model: {source: pytorch, entrypoint: "tiny_classifier:build", weights: random}
 export:
   opset: 20
   dynamic_axes: {batch: {min: 1, typical: 8, max: 16}}

@@ -159,7 +159,7 @@ def build():
 def test_a_build_says_so_before_it_exports(source: str, make_cache: MakeCache, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "net.py").write_text(ENTRY)
-    model = {"source": "pytorch", "entrypoint": "net:build"}
+    model = {"source": "pytorch", "entrypoint": "net:build", "weights": "random"}
     if source == "exported_program":
         scope: dict[str, type[torch.nn.Module]] = {}
         exec(ENTRY, scope)  # noqa: S102

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from ortc.bundle.assemble import (
     assemble,
     golden_cases,
     tolerance,
+    unfit_reason,
 )
-from ortc.bundle.manifest import DecisionInfo, Manifest, OutputTolerance, Tolerance
+from ortc.bundle.manifest import DecisionInfo, Manifest, OutputTolerance, SourceFileInfo, Tolerance
 from ortc.bundle.publish import seal
 from ortc.bundle.render import runtime_files
 from ortc.common.arrays import write_arrays
@@ -34,6 +36,7 @@ from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.passes.canonical import Exported, OutputInfo
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import InputPlan
+from ortc.spec.deployment import PyTorchModel
 
 loader: Any = runtime_module("loader")
 Make = Callable[..., tuple[ReferenceCase, ...]]
@@ -216,7 +219,29 @@ def test_random_weights_are_unfit(tmp_path: Path, material: Material, made: Made
     source = material.plan.model.model_copy(update={"weights": "random"})
     random = Material(**{**vars(material), "plan": material.plan.model_copy(update={"model": source})})
     _, manifest = assembled(tmp_path, random, made)
+    module = PyTorchModel(source="pytorch", entrypoint="net:build", weights="random")
+    assert unfit_reason(material.plan.model_copy(update={"model": module})) == UNFIT
+    for weights in ("entrypoint", "none", "w.safetensors"):
+        fit = module.model_copy(update={"weights": weights})
+        assert unfit_reason(material.plan.model_copy(update={"model": fit})) is None
     assert (manifest.fit_to_serve, manifest.unfit_reason) == (False, UNFIT)
+
+
+def test_files_that_the_entry_point_read_are_listed(tmp_path: Path, material: Material, made: Made) -> None:
+    module = PyTorchModel(source="pytorch", entrypoint="net:build", weights="entrypoint")
+    read = FetchedFile(name="runs/w.pt", sha256="d" * 64, origin="entrypoint")
+    of_module = Material(
+        **{
+            **vars(material),
+            "plan": material.plan.model_copy(update={"model": module}),
+            "fetched": Fetched(directory=tmp_path, files=()),
+            "opened": (read,),
+        }
+    )
+    place, manifest = assembled(tmp_path, of_module, made)
+    assert manifest.provenance.files == (SourceFileInfo(name="runs/w.pt", sha256="d" * 64),)
+    named = {entry["bom-ref"] for entry in json.loads((place / "sbom.cdx.json").read_bytes())["components"]}
+    assert "source:runs/w.pt" in named
 
 
 def test_equal_material_gives_equal_bundles(tmp_path: Path, material: Material, made: Made) -> None:

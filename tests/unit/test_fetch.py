@@ -15,7 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
 from ortc.frontend.fetch import Fetched, fetch
-from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec.deployment import (
+    NO_WEIGHTS_FILE,
+    ExportedProgramSource,
+    HuggingFaceSource,
+    OnnxSource,
+    PyTorchSource,
+)
 
 REVISION = "0123456789012345678901234567890123456789"
 CONTENT = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"weights", "tokenizer.json": b"{}"}
@@ -276,7 +282,8 @@ def test_pickles_are_refused_before_they_are_looked_for(root: Path, store: Store
 
 
 def test_a_module_without_weights_has_no_files(root: Path, store: Store) -> None:
-    assert get(PyTorchSource(source="pytorch", entrypoint="m:f"), root, store).files == ()
+    for weights in (*NO_WEIGHTS_FILE, None):
+        assert get(PyTorchSource(source="pytorch", entrypoint="m:f", weights=weights), root, store).files == ()
 
 
 @pytest.mark.parametrize("kind", ["pytorch", "exported_program"])

@@ -387,11 +387,29 @@ def test_entrypoint(function: str, arguments: dict[str, Any], inputs: list[str],
     assert checked.warnings == ()
     spec = checked.loaded.spec
     assert isinstance(spec.model, PyTorchSource)
-    assert (spec.name, spec.model.args, spec.model.weights) == ("nets", arguments, None)
+    assert (spec.name, spec.model.args, spec.model.weights) == ("nets", arguments, "entrypoint")
     assert list(spec.export.inputs or ()) == inputs
     text = Path("specs/out.yaml").read_text("utf-8")
-    assert text.count("To fill in") == 3 + bool(arguments)
+    assert text.count("To fill in") == 4 + bool(arguments)
     assert "weights: path/model.safetensors" in text
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "net.load_state_dict(torch.load('w.pt'))",
+        "Net.from_pretrained('here')",
+        "safetensors.torch.load_file('w.safetensors')",
+        "torch.jit.load('net.pt')",
+        "np.load('w.npy')",
+    ],
+)
+def test_entrypoint_that_loads_its_weights(call: str, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(f"def build():\n    return {call}\n", "utf-8")
+    checked = written("net:build")
+    assert isinstance(checked.loaded.spec.model, PyTorchSource)
+    assert checked.loaded.spec.model.weights == "entrypoint"
+    assert "# `entrypoint`: the function loads its weights itself" in Path("specs/out.yaml").read_text("utf-8")
 
 
 def test_entrypoint_with_its_weights(tmp_path: Path) -> None:

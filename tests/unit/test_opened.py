@@ -7,11 +7,14 @@ import importlib.metadata
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from ortc.build.context import Context
 from ortc.build.lock import LOCK_FILE, Ingredients, LockedSpec, check_locked, read_lock, write_lock
+from ortc.build.observation import opened_files
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
 from ortc.execution.files_opened import INSTALLED, Opened, Recorder, latest, located, portable_name
@@ -167,6 +170,32 @@ def test_portable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert portable_name(place, root) == f"{INSTALLED}package/w.pt"
     assert located(f"{INSTALLED}package/w.pt", root) == place
     assert located("a/b", root) == root / "a" / "b"
+
+
+def test_files_that_an_entry_point_read_are_named_alike_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, outside, site = tmp_path / "project", tmp_path / "elsewhere" / "w.pt", tmp_path / "site"
+    monkeypatch.setattr(sys, "path", [str(site)])
+    digests = dict(zip("abcdefg", (str(number) * 64 for number in range(7)), strict=True))
+    opened = Opened(
+        files={
+            str(root / "runs" / "w.pt"): digests["a"],
+            str(root / "net.py"): digests["b"],
+            str(root / "none.pt"): None,
+            str(outside): digests["c"],
+            str(site / "weights_of_another" / "w.pt"): digests["d"],
+            str(site / "torch" / "table.json"): digests["e"],
+            str(root / "torch" / "w.pt"): digests["f"],
+        }
+    )
+    found = opened_files(cast(Context, SimpleNamespace(opened=opened, root=root)))
+    assert {file.name: file.sha256 for file in found} == {
+        "runs/w.pt": digests["a"],
+        f"outside/{digests['c'][:12]}/w.pt": digests["c"],
+        "installed:weights_of_another/w.pt": digests["d"],
+        "torch/w.pt": digests["f"],
+    }
 
 
 # ortc.lock.

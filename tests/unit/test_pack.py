@@ -50,6 +50,18 @@ def test_the_archive_holds_the_bundle(bundle: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{NAME}.tar", f"{NAME}.tar.sha256"]
 
 
+def test_an_unfit_bundle_is_packed_only_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = whole_bundle(tmp_path / "cpu", fit_to_serve=False, unfit_reason="random weights")
+    arguments = ["pack", str(bundle), "-o", str(tmp_path / "out"), "--format", "tar"]
+    assert run(arguments) == 4
+    told = capsys.readouterr().err
+    assert "is not to be packed for a release: it is not fit to serve, random weights" in told
+    assert "`--allow-unfit` packs it all the same" in told
+    assert not (tmp_path / "out").exists()
+    assert run([*arguments, "--allow-unfit"]) == 0
+    assert (tmp_path / "out" / f"{NAME}.tar").is_file()
+
+
 def test_the_same_bundle_gives_the_same_bytes(bundle: Path, tmp_path: Path) -> None:
     """Wherever it lies, in whatever order its directory is listed, and whoever owns it."""
     other = tmp_path / "elsewhere" / "another-name"

@@ -20,12 +20,13 @@ from ortc.common.values import digest
 from ortc.execution.action_cache import Entry, Store
 from ortc.execution.action_record import action_key
 from ortc.execution.code_closure import code_of, whole_code
-from ortc.execution.files_opened import Recorder, latest
+from ortc.execution.files_opened import Opened, Recorder, latest
 from ortc.execution.host import Host, cores, numeric_variables
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import Worker, WorkerError
 from ortc.execution.worker_pool import at_once
 from ortc.frontend.fetch import Fetched
+from ortc.frontend.reference.trained import ANOTHER_SEED, MAY_BE_DRAWN, refuse_drawn
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.plan.plan import Plan, SourcePlan
@@ -61,6 +62,8 @@ class Context:
     """Stages that measure again in spite of the cache, each action once."""
     states: dict[str, dict[str, str]] = field(default_factory=dict)
     expected: dict[str, str] | None = None
+    opened: Opened = field(default_factory=Opened)
+    """What the entry point of the model read, besides its code and the files that the spec names."""
     _measured: dict[str, Entry] = field(default_factory=dict)
     """What this build measured of those, and on a busy machine: the cache has none of it."""
     _reference: Worker | None = None
@@ -116,15 +119,22 @@ class Context:
             StageError: it fails.
         """
         if fetched is self.fetched:
-            parts = self.reference().call("state")["parts"]
-            return {"parts": parts, "opened": self._opened}
+            worker = self.reference()
+            found = {"parts": worker.call("state")["parts"], "opened": self._opened}
+            if source.weights in MAY_BE_DRAWN:
+                return found
+            refuse_drawn(source, found["parts"], worker.call("state of another", seed=ANOTHER_SEED)["parts"])
+            return found
+        request = {
+            "model": source.model_dump(mode="json"),
+            "directory": str(fetched.directory),
+            "root": str(self.root),
+        }
         with Worker.for_reference() as worker:
-            return worker.call(
-                "build",
-                model=source.model_dump(mode="json"),
-                directory=str(fetched.directory),
-                root=str(self.root),
-            )
+            found = worker.call("build", **request, seed=0)
+            if source.weights not in MAY_BE_DRAWN:
+                refuse_drawn(source, found["parts"], worker.call("build", **request, seed=ANOTHER_SEED)["parts"])
+            return found
 
     def recorder(self) -> Recorder:
         """Record what a function of the spec reads in this process, besides the model's files and the cache."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ortc.build.context import Context, T, error_data, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_inputs, teacher_key, teacher_verdicts, with_teacher
-from ortc.build.observation import keep_samples, samples_key_of
+from ortc.build.observation import keep_samples, opened_files, samples_key_of
 from ortc.build.original import import_error, run_original, serve_original
 from ortc.build.output_shapes import confirmed
 from ortc.build.task_metric import Metric, task_metric
@@ -100,6 +100,7 @@ def build_model(context: Context) -> ModelBuild:
                 cases=cases,
                 tools=context.tools,
                 cases_key=digest(inputs),
+                opened=opened_files(context),
             )
             metric = task_metric(context, exported)
             full_key: dict[str, Any] = {

@@ -6,20 +6,23 @@ is known without running anything as long as all that the function read is the s
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
 from ortc.common.values import digest
 from ortc.execution.code_closure import code_of
-from ortc.execution.files_opened import Opened, latest
+from ortc.execution.files_opened import INSTALLED, SEEN, Opened, latest, portable_name
+from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.frontend.samples.sources import samples_key
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.spec.deployment import PyTorchSource, SamplesFunction
 
 if TYPE_CHECKING:
     from ortc.build.context import Context
-    from ortc.frontend.fetch import Fetched
 
+OUTSIDE = "outside/"
+"""How the names of files begin that are neither the project's nor a package's."""
 UNKNOWN = "unknown until it is built"
 """Stands for the digest of a module in the keys of a dry run, which runs no entry point."""
 
@@ -45,15 +48,16 @@ def built(context: Context, source: PyTorchSource, fetched: Fetched) -> str:
     asked = digest(inputs)
     if asked not in context.states:
         inputs, entry = latest(context.store, "entrypoint", inputs)
-        parts = None if entry is None else entry.result["parts"]
-        if entry is None or entry.result["opened"]["blind"]:
-            result = context.observe(source, fetched)
-            if result is not None:
-                context.store.put("entrypoint", inputs, result, f"{context.plan.name}: {source.entrypoint}")
-                parts = result["parts"]
-        context.states[asked] = {UNKNOWN: str(inputs.get("opened"))} if parts is None else parts
-        if fetched is context.fetched:
-            context.expected = parts
+        result = None if entry is None else entry.result
+        if result is None or result["opened"]["blind"]:
+            observed_now = context.observe(source, fetched)
+            if observed_now is not None:
+                context.store.put("entrypoint", inputs, observed_now, f"{context.plan.name}: {source.entrypoint}")
+                result = observed_now
+        context.states[asked] = {UNKNOWN: str(inputs.get("opened"))} if result is None else result["parts"]
+        if fetched is context.fetched and result is not None:
+            context.expected = result["parts"]
+            context.opened = Opened.model_validate(result["opened"])
     return digest(context.states[asked])
 
 
@@ -72,6 +76,22 @@ def check_built(expected: dict[str, str], parts: dict[str, str], entrypoint: str
         help="what was proven must be what ships: load trained weights (`model.weights`), or seed every random number "
         "generator that the function draws from (ortc seeds torch's)",
     )
+
+
+def opened_files(context: Context) -> tuple[FetchedFile, ...]:
+    """The files that the model's entry point read by itself, with names that mean the same on other machines.
+
+    A file outside of the project and of installed packages is named by its digest and its own name. Files of the
+    packages that every build has are part of those.
+    """
+    found: dict[str, str] = {}
+    for path, sha256 in context.opened.files.items():
+        name = portable_name(Path(path), context.root)
+        package = name.removeprefix(INSTALLED).partition("/")[0] if name.startswith(INSTALLED) else ""
+        if sha256 is None or path.endswith(".py") or package in SEEN:
+            continue
+        found[f"{OUTSIDE}{sha256[:12]}/{Path(path).name}" if Path(name).is_absolute() else name] = sha256
+    return tuple(FetchedFile(name=name, sha256=found[name], origin="entrypoint") for name in sorted(found))
 
 
 def samples_key_of(context: Context) -> str | None:

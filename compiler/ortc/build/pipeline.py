@@ -12,7 +12,7 @@ from ortc.build.model import build_model
 from ortc.build.progress import Progress
 from ortc.build.target import build_target
 from ortc.build.target_result import TargetBuild
-from ortc.bundle.assemble import Material
+from ortc.bundle.assemble import Material, unfit_reason
 from ortc.bundle.publish import Staging, is_intact
 from ortc.common.digests import sha256_file
 from ortc.common.disk import room
@@ -90,6 +90,7 @@ def build(
             notes=(*notes, *material.exported.warnings),
             parts_left_out=(*fetched.left_out, *material.exported.parts_left_out),
             inputs_left_out=material.exported.inputs_left_out,
+            unfit_reason=unfit_reason(plan),
             skipped_cases=tuple(f"{case.shape}: {case.reason}" for case in plan.skipped_cases),
             stages=tuple(progress.times),
             targets=tuple(reports),

@@ -63,6 +63,7 @@ class TargetBuild:
         return {
             "plan": context.plan.slice(self.plan.name).digest(),
             "files": context.fetched.digests(),
+            "opened": [[file.name, file.sha256] for file in material.opened],
             "left out": [
                 context.fetched.left_out,
                 material.exported.parts_left_out,

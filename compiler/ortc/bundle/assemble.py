@@ -43,7 +43,7 @@ from ortc.inspection.model_files import loaded_files
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
-from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.deployment import HuggingFaceSource, has_random_weights
 from ortc.spec.profile import GraphLevel
 from ortc.spec.runtimes import pins
 
@@ -68,6 +68,8 @@ class Material:
     cases: tuple[ReferenceCase, ...]
     tools: dict[str, str]
     cases_key: str = ""
+    opened: tuple[FetchedFile, ...] = ()
+    """What the entry point of the model read by itself, such as its weights."""
 
 
 @dataclass(frozen=True)
@@ -174,14 +176,14 @@ def assemble(
             shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made, check)
     source = plan.model
-    random = isinstance(source, HuggingFaceSource) and source.weights == "random"
+    unfit = unfit_reason(plan)
     manifest = Manifest(
         name=plan.name,
         version=plan.version,
         target=target.name,
         platforms=target.platforms,
-        fit_to_serve=not random,
-        unfit_reason=UNFIT if random else None,
+        fit_to_serve=unfit is None,
+        unfit_reason=unfit,
         provisional=provisional,
         stamp=stamp(),
         model=ModelInfo(
@@ -245,11 +247,16 @@ def assemble(
     return manifest
 
 
+def unfit_reason(plan: Plan) -> str | None:
+    """Why what is built of a plan is not fit to serve; None where it is."""
+    return UNFIT if has_random_weights(plan.model) else None
+
+
 def _loaded(material: Material) -> tuple[FetchedFile, ...]:
     """The model's files that were read: a file that is pinned and not read is no part of the bundle's making."""
     source, fetched = material.plan.model, material.fetched
     if not isinstance(source, HuggingFaceSource):
-        return fetched.files
+        return (*fetched.files, *material.opened)
     names = loaded_files(
         source,
         fetched.directory,

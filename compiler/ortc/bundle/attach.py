@@ -38,7 +38,7 @@ class Attached(Frozen):
     `unmeasured` are promises, as GATE on PLATFORM, that no measurement of the bundle says anything about. `signature`
     is the signature of an older measurement that was removed with it. `gpu_mem_limit` is the option of CUDA's provider,
     in bytes, that follows from the device memory that was in use, and `copies` are nodes between host and device.
-    `fallback` is what the first provider left to the CPU.
+    `fallback` is what the first provider left to the CPU, `unfit_reason` why the bundle is not fit to serve.
     """
 
     format_version: int = 1
@@ -53,6 +53,7 @@ class Attached(Frozen):
     gpu_mem_limit: int | None
     copies: dict[str, int] | None
     fallback: Fallback | None
+    unfit_reason: str | None = None
 
 
 def attach(bundle: Path, file: Path) -> Attached:
@@ -117,6 +118,7 @@ def attach(bundle: Path, file: Path) -> Attached:
         gpu_mem_limit=found.gpu_mem_limit,
         copies=found.copies,
         fallback=found.fallback,
+        unfit_reason=manifest.unfit_reason,
     )
 
 

@@ -79,3 +79,22 @@ def companion_files(bundle: Path) -> tuple[FileInfo, ...]:
                 name = path.relative_to(bundle).as_posix()
                 found.append(FileInfo(path=name, sha256=sha256_file(path), bytes=path.stat().st_size))
     return tuple(found)
+
+
+def refuse_unfit(bundle: Path, manifest: Manifest, what: str, way_out: str = "") -> None:
+    """Refuse a bundle that is not fit to serve for what leads to users.
+
+    Args:
+        bundle: the directory, which the error names.
+        manifest: of the bundle.
+        what: what it is not to be, as in `deployed`.
+        way_out: how to do it all the same.
+
+    Raises:
+        StageError: it is not fit to serve.
+    """
+    if not manifest.fit_to_serve:
+        raise StageError(
+            f"{bundle} is not to be {what}: it is not fit to serve, {manifest.unfit_reason}",
+            help="build it with trained weights" + (f"; {way_out}" if way_out else ""),
+        )

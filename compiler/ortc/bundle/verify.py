@@ -37,6 +37,7 @@ class Reverified(Frozen):
     verdicts: tuple[Verdict, ...]
     numbers: Numbers | None
     race: Race | None
+    unfit_reason: str | None = None
 
 
 def reverify(
@@ -113,6 +114,7 @@ def reverify(
         verdicts=tuple(verdicts),
         numbers=numbers,
         race=race,
+        unfit_reason=manifest.unfit_reason,
     )
 
 

@@ -27,7 +27,7 @@ from ortc.common.errors import OrtcError, StageError
 from ortc.common.redaction import mask_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ortc.build.context import Context
     from ortc.bundle.delivery.manifests import Kind
@@ -108,6 +108,8 @@ def build(
     else:
         # Every spec is checked before work on the first begins.
         prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
+    if emitted:
+        refuse_unfit_plans(plan for plan, _ in prepared)
     registry = None if registry_url is None else open_registry(registry_url)
     if registry is not None:
         # A registry that cannot be reached is told before hours of work.
@@ -168,6 +170,22 @@ def build(
                 sys.stdout.write(f"  {entry.name}@{entry.version} for {entry.target}{state}\n")
     failures = [code for code in codes if code]
     return min(failures) if failures else 0
+
+
+def refuse_unfit_plans(plans: Iterable[Plan]) -> None:
+    """Refuse to write manifests for what is not fit to serve, before hours of work.
+
+    Raises:
+        StageError: the weights of a model are random.
+    """
+    from ortc.bundle.assemble import unfit_reason
+
+    for plan in plans:
+        if (reason := unfit_reason(plan)) is not None:
+            raise StageError(
+                f"{plan.name} {plan.version} is not to be deployed: it would not be fit to serve, {reason}",
+                help="build it with trained weights, or without `--emit`",
+            )
 
 
 def deploy(bundles: list[Path], kinds: tuple[Kind, ...], image: str) -> list[Path]:

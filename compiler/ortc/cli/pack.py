@@ -37,8 +37,11 @@ Format = Literal["tar", "oci"]
     metavar="LAYOUT",
     help="An OCI layout of one image with a shell, below the modelcar's files: for KServe's sidecar.",
 )
+@click.option("--allow-unfit", is_flag=True, help="Pack even a bundle whose weights are random.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def pack(bundle: Path, output: Path, formats: tuple[Format, ...], base: Path | None, as_json: bool) -> int:
+def pack(
+    bundle: Path, output: Path, formats: tuple[Format, ...], base: Path | None, allow_unfit: bool, as_json: bool
+) -> int:
     """Pack a bundle: the same bundle gives the same bytes.
 
     Every file is compared with its digest first. The layout has a model artifact (VERSION-TARGET) and a modelcar
@@ -46,7 +49,7 @@ def pack(bundle: Path, output: Path, formats: tuple[Format, ...], base: Path | N
     """
     from ortc.bundle.delivery.pack import pack as run
 
-    done = run(bundle, output, formats, base)
+    done = run(bundle, output, formats, base, unfit=allow_unfit)
     if as_json:
         sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
         return 0

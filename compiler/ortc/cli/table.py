@@ -50,6 +50,8 @@ def show(reports: list[BuildReport]) -> None:
         for kind, names in (("parts", report.parts_left_out), ("inputs", report.inputs_left_out)):
             if names:
                 out.print(f"\n{report.name}: {kind} left out: {', '.join(names)}", markup=False, soft_wrap=True)
+        if report.unfit_reason:
+            out.print(f"\n{report.name}: not fit to serve: {report.unfit_reason}", markup=False, soft_wrap=True)
         if report.skipped_cases:
             out.print(f"\n{report.name}: not checked: {_skipped(report.skipped_cases)}", markup=False, soft_wrap=True)
         for target in report.targets:
@@ -81,7 +83,7 @@ def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
         _NOTHING if numbers is None else format_seconds(numbers.p99_ms.value / 1000),
         _NOTHING if numbers is None or numbers.speedup is None else _ratio(numbers.speedup),
         target.parity or _NOTHING,
-        Text(_summary(target), style=_STATUS[target.status]),
+        _summary(report, target),
     ]
 
 
@@ -90,7 +92,15 @@ def _ratio(speedup: Interval) -> str:
     return f"{speedup.value:.2f}x [{low}, {high}]"
 
 
-def _summary(target: TargetReport) -> str:
+def _summary(report: BuildReport, target: TargetReport) -> Text:
+    """The verdict on a target; what keeps every promise and is not fit to serve is never shown as a plain pass."""
+    status = _status(target)
+    if report.unfit_reason is None or target.status == "failed":
+        return Text(status, style=_STATUS[target.status])
+    return Text(f"unfit; {status}", style=_STATUS["provisional"])
+
+
+def _status(target: TargetReport) -> str:
     if target.status == "published":
         return f"pass ({len(target.verdicts)} gates)"
     if target.status == "provisional":

@@ -80,6 +80,7 @@ def verify(
         sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
     else:
         show(found.verdicts)
+        show_unfit(bundle, found.unfit_reason)
     return exit_code(found)
 
 
@@ -97,6 +98,12 @@ def show(verdicts: tuple[Verdict, ...]) -> None:
             f"{verdict.outcome:<12} {verdict.platform:<12} {verdict.gate:<12} {verdict.observed}, "
             f"must be {verdict.limit}{where}\n"
         )
+
+
+def show_unfit(bundle: Path, reason: str | None) -> None:
+    """Print why a bundle is not fit to serve, whatever its promises are."""
+    if reason is not None:
+        sys.stdout.write(f"{bundle}: not fit to serve: {reason}\n")
 
 
 def _signatures(bundle: Path, key: Path, expected: Expected | None, *, as_json: bool) -> int:

@@ -319,6 +319,7 @@ class BuildReport(Frozen):
     inputs_left_out: tuple[str, ...] = Field(
         default=(), description="Optional tensors of the model's forward() that the bundles take no values for."
     )
+    unfit_reason: str | None = Field(default=None, description="Why the bundles are not fit to serve, if they are not.")
     skipped_cases: tuple[str, ...] = ()
     stages: tuple[StageTime, ...] = ()
     targets: tuple[TargetReport, ...] = ()

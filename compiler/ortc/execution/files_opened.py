@@ -66,7 +66,7 @@ class Opened(Frozen):
         found = {}
         for path, sha256 in self.files.items():
             name = portable_name(Path(path), root)
-            if sha256 is not None and name is not None and not path.endswith(".py"):
+            if sha256 is not None and not path.endswith(".py"):
                 found[name] = sha256
         return found
 
@@ -252,8 +252,8 @@ def _variable(name: str) -> str | None:
     return None if value is None else hashlib.sha256(value.encode()).hexdigest()
 
 
-def portable_name(path: Path, root: Path) -> str | None:
-    """A path below the project, or below a directory that modules are imported from; None for any other place."""
+def portable_name(path: Path, root: Path) -> str:
+    """A path below the project, or below a directory that modules are imported from; as it is for any other place."""
     if path.is_relative_to(root):
         return path.relative_to(root).as_posix()
     places = [Path(place) for place in sys.path if place and path.is_relative_to(place)]

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,12 +35,14 @@ class Server:
     def __init__(self) -> None:
         self.reference: Reference | None = None
         self.export_plan: ExportPlan | None = None
+        self.reload: Callable[[int], Reference] | None = None
         self.load_seconds = 0.0
         self.is_repeatable = False
         self.operations: dict[str, Callable[[Json], Json]] = {
             "load": self.load,
             "build": self.build,
             "state": self.state,
+            "state of another": self.state_of_another,
             "export": self.export,
             "compile": self.compile,
             "run": self.run,
@@ -59,8 +62,9 @@ class Server:
         source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_json(json.dumps(request["model"]))
         self.export_plan = ExportPlan.model_validate(request["export"])
         directory = Path(request["directory"])
+        self.reload = partial(load, source, directory, Path(request["root"]), self.export_plan)
         with Recorder(directory) as recorder:
-            self.reference = load(source, directory, Path(request["root"]), self.export_plan)
+            self.reference = self.reload(0)
         self.load_seconds = time.perf_counter() - begin
         return {
             "inputs": [tensor.model_dump(mode="json") for tensor in self.reference.inputs],
@@ -72,14 +76,14 @@ class Server:
         }
 
     def build(self, request: Json) -> Json:
-        """{model, directory, root} -> {"parts", "opened"} of the module of an entry point, which is not kept."""
+        """{model, directory, root, seed} -> {"parts", "opened"} of the module of an entry point, which is not kept."""
         import torch
 
         from ortc.execution.files_opened import Recorder
         from ortc.frontend.reference.custom import build_module
         from ortc.frontend.reference.state import module_state
 
-        torch.manual_seed(0)
+        torch.manual_seed(int(request["seed"]))
         source = PyTorchSource.model_validate(request["model"])
         directory = Path(request["directory"])
         with Recorder(directory) as recorder:
@@ -91,7 +95,19 @@ class Server:
         from ortc.frontend.reference.state import module_state
 
         reference, _ = self._loaded()
-        return {"parts": module_state(reference.module)}
+        return {"parts": module_state(reference.original)}
+
+    def state_of_another(self, request: Json) -> Json:
+        """{seed} -> {"parts": …} as `state`, of the same model built with another seed, which is not kept.
+
+        Raises:
+            StageError: it cannot be built again.
+        """
+        from ortc.frontend.reference.state import module_state
+
+        if self.reload is None:
+            raise StageError("no model is loaded")
+        return {"parts": module_state(self.reload(int(request["seed"])).original)}
 
     def export(self, request: Json) -> Json:
         """{exporter, output} -> what was written, see ortc.frontend.export.

@@ -77,9 +77,9 @@ def fetch(source: SourcePlan, root: Path, store: Store, work: Path) -> Fetched:
     match source:
         case HuggingFaceSource():
             return _huggingface(source, root, store, work)
-        case PyTorchSource(weights=None):
+        case PyTorchSource(weights_file=None):
             return Fetched(directory=work, files=())
-        case PyTorchSource(weights=str() as name) | OnnxSource(path=name) | ExportedProgramSource(path=name):
+        case PyTorchSource(weights_file=str() as name) | OnnxSource(path=name) | ExportedProgramSource(path=name):
             return _local(name, source.sha256, root, work)
     raise AssertionError(source)
 

@@ -18,6 +18,20 @@ _INPUTS = (
 )
 _GENERIC = ("model", "models", "module", "modules", "network")
 """Modules that are called after what they are; their package has the better name."""
+_LOADS = (
+    "`entrypoint`: the function loads its weights itself, as far as the module's text tells. The build refuses it\n"
+    "where numbers depend on a seed. A state dict of its own is `weights: path/model.safetensors` and its `sha256`."
+)
+_WEIGHTS = (
+    "To fill in: the trained state dict, `weights: path/model.safetensors` and its `sha256`. `entrypoint` is for a\n"
+    "function that loads its weights itself, `none` for a module without any, `random` for measuring alone."
+)
+_LOADERS = frozenset(
+    {"load_state_dict", "from_pretrained", "load_file", "load_model", "safe_open", "from_numpy", "load_from_checkpoint"}
+)
+"""Functions and methods that give a module trained numbers."""
+_LIBRARIES = frozenset({"torch", "jit", "np", "numpy", "safetensors", "joblib"})
+"""What `load` is a function of, where it reads numbers."""
 _AXES = "To fill in: the axes whose size varies, with the bounds that you promise."
 
 
@@ -51,7 +65,8 @@ def inspect_entrypoint(entrypoint: str, root: Path, opset: int) -> Draft:
         model |= {"weights": weights[0].relative_to(root).as_posix(), "sha256": sha256_file(weights[0])}
         notes["weights"] = "The one .safetensors file beside the module."
     else:
-        notes["entrypoint"] += "\nTrained weights, as a state dict: `weights: path/model.safetensors` and its `sha256`."
+        model["weights"] = "entrypoint"
+        notes["weights"] = _LOADS if tree is not None and _loads(tree) else _WEIGHTS
     taken = _forward(tree, builder) if tree is not None and builder is not None else ()
     return Draft(
         about=f"Written by `ortc init` for {entrypoint}. It builds when the parts marked `To fill in` are right.",
@@ -69,6 +84,17 @@ def _parse(file: Path) -> ast.Module:
         return ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         raise InspectionError(f"`{file}` cannot be read as Python: {error}") from error
+
+
+def _loads(tree: ast.Module) -> bool:
+    """Whether the text of a module calls what loads weights."""
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    named = {called.id for called in calls if isinstance(called, ast.Name)}
+    methods = [called for called in calls if isinstance(called, ast.Attribute)]
+    owners = {
+        getattr(called.value, "id", getattr(called.value, "attr", "")) for called in methods if called.attr == "load"
+    }
+    return bool((named | {called.attr for called in methods}) & _LOADERS or owners & _LIBRARIES)
 
 
 def _definition(tree: ast.Module, name: str) -> ast.FunctionDef | ast.ClassDef | None:

@@ -26,7 +26,7 @@ from ortc.plan.plan import (
 )
 from ortc.plan.precision_mix import is_asked_for
 from ortc.plan.shape_matrix import corners, shape_matrix
-from ortc.spec.deployment import Accuracy, HuggingFaceSource, Objective, Platform, Precision, Spec, Target
+from ortc.spec.deployment import Accuracy, Objective, Platform, Precision, Spec, Target, has_random_weights
 from ortc.spec.profile import Engine, Runtime, TargetProfile, Tuning, Variant
 from ortc.spec.runtimes import ir_version_for_opset, pins, runtime
 
@@ -223,9 +223,8 @@ def why_not(spec: Spec, engine: Engine, variant: Variant, platforms: tuple[Platf
     known = runtime(engine.runtime.package, engine.runtime.version)
     if spec.export.shipped_opset > known.max_opset or ir_version_for_opset(spec.export.shipped_opset) > known.max_ir:
         return f"{known.package} {known.version} reaches opset {known.max_opset}"
-    seeded = isinstance(spec.model, HuggingFaceSource) and spec.model.weights == "random"
     calibrated = variant.quantization == "int8-static" or variant.smoothing is not None
-    if calibrated and spec.accuracy.samples is None and not seeded:
+    if calibrated and spec.accuracy.samples is None and not has_random_weights(spec.model):
         return "calibration needs real inputs: `accuracy.samples`"
     return None
 

@@ -65,6 +65,8 @@ AxisName = Annotated[str, Field(pattern=_AXIS)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT, examples=["package.module:function"])]
 RelativePath = Line
+NO_WEIGHTS_FILE = ("none", "random", "entrypoint")
+"""Values of `weights` of a `pytorch` source that name no file; the name of a weights file always has a suffix."""
 
 
 def _inside(name: str) -> str:
@@ -148,9 +150,18 @@ class PyTorchSource(Model):
     entrypoint: Entrypoint = Field(description="`module:function` that returns the torch.nn.Module.")
     args: dict[str, str | int | float | bool] = Field(default_factory=dict, description="Keyword arguments for it.")
     weights: RelativePath | None = Field(
-        default=None, description="State dict: .safetensors, or .pt/.pth/.bin read with weights_only=True."
+        default=None,
+        description="Required. The path of a state dict: .safetensors, or .pt/.pth/.bin read with weights_only=True. "
+        "`entrypoint`: the function loads the weights itself. `none`: the module has no parameters and no buffers. "
+        "`random`: seeded weights, for measuring; such a bundle is marked as not fit to serve.",
+        examples=["model.safetensors", *NO_WEIGHTS_FILE],
     )
     sha256: Sha256 | None = Field(default=None, description="Digest of the weights file.")
+
+    @property
+    def weights_file(self) -> str | None:
+        """The path of the state dict, None where `weights` names no file."""
+        return None if self.weights in NO_WEIGHTS_FILE else self.weights
 
 
 class OnnxSource(Model):
@@ -235,6 +246,11 @@ class ExportedProgramModel(ExportedProgramSource, Student):
 ModelSource = Annotated[
     HuggingFaceModel | PyTorchModel | OnnxModel | ExportedProgramModel, Field(discriminator="source")
 ]
+
+
+def has_random_weights(source: object) -> bool:
+    """Whether a source asks for an architecture without trained weights: what is built of it is not fit to serve."""
+    return isinstance(source, HuggingFaceSource | PyTorchSource) and source.weights == "random"
 
 
 class Axis(Model):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from ortc.bundle.integrity import MANIFEST, verified
+from ortc.bundle.integrity import MANIFEST, refuse_unfit, verified
 from ortc.bundle.manifest import InputInfo, Manifest, OutputInfo, SessionFile
 from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.publish import Staging
@@ -140,8 +140,7 @@ def describe(bundle: Path, key: Path | None = None) -> Described:
         SignatureError: with a key, the bundle is not as it was signed with it.
     """
     manifest = verified(bundle)
-    if not manifest.fit_to_serve:
-        raise StageError(f"{bundle} is not to be deployed: it is not fit to serve, {manifest.unfit_reason}")
+    refuse_unfit(bundle, manifest, "deployed")
     usable = companions(bundle, key)
     found = [performance_in((bundle / path).read_bytes(), path) for path in usable.measurements]
     timed = [entry for entry in found if entry.numbers is not None]

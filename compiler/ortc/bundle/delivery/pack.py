@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ortc.bundle.delivery.archive import label, write_tar
 from ortc.bundle.delivery.oci import Image, write_layout
-from ortc.bundle.integrity import companion_files, own_files, verified
+from ortc.bundle.integrity import companion_files, own_files, refuse_unfit, verified
 from ortc.common.disk import room
 from ortc.common.values import Frozen
 
@@ -24,7 +24,9 @@ class Packed(Frozen):
     images: tuple[Image, ...] = ()
 
 
-def pack(bundle: Path, output: Path, formats: Sequence[str], base: Path | None = None) -> Packed:
+def pack(
+    bundle: Path, output: Path, formats: Sequence[str], base: Path | None = None, *, unfit: bool = False
+) -> Packed:
     """Write an archive with its checksum, an OCI layout, or both.
 
     Args:
@@ -32,12 +34,15 @@ def pack(bundle: Path, output: Path, formats: Sequence[str], base: Path | None =
         output: the directory for what is written; what has the same name there is replaced.
         formats: `tar`, `oci`.
         base: see `ortc.bundle.delivery.oci.write_layout`.
+        unfit: even one that is not fit to serve.
 
     Raises:
-        StageError: the bundle is damaged, or the disk is full.
+        StageError: the bundle is damaged or not fit to serve, or the disk is full.
         UsageError: the base is no layout of one image.
     """
     manifest = verified(bundle)
+    if not unfit:
+        refuse_unfit(bundle, manifest, "packed for a release", "`--allow-unfit` packs it all the same, to measure it")
     name = label(manifest)
     found = [*own_files(bundle, manifest), *companion_files(bundle)]
     files = sorted(file.path for file in found)

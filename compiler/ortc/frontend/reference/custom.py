@@ -12,6 +12,7 @@ from ortc.common.errors import StageError
 from ortc.common.project import resolve_entrypoint
 from ortc.frontend.reference.binding import Binding
 from ortc.frontend.reference.model import Reference, finish
+from ortc.frontend.reference.trained import give_weights, numbers, weights_of
 from ortc.inspection.pt2_safety import checked_copy
 from ortc.plan.plan import ExportPlan, InputPlan
 from ortc.spec.deployment import ExportedProgramSource, PyTorchSource
@@ -24,39 +25,35 @@ PICKLE_REASON = (
     "torch.save() as plain tensors"
 )
 
+NOTHING_TO_LOAD = "the module has no parameters and no buffers, which `weights: none` would say"
+
 
 def load_module(source: PyTorchSource, directory: Path, root: Path, export: ExportPlan) -> Reference:
     """Build the module of an entry point and load its weights.
 
     Raises:
-        StageError: the entry point fails, does not give a module, or the weights do not fit it.
+        StageError: the entry point fails, does not give a module, or the module is not what `weights` says.
     """
     if export.inputs is None:
         raise StageError("a pytorch source needs `export.inputs`", help="declare name, dtype and shape of each input")
-    return finish(build_module(source, directory, root), export.inputs, export)
+    module = build_module(source, directory, root)
+    notes = (NOTHING_TO_LOAD,) if source.weights == "entrypoint" and not any(numbers(module)) else ()
+    return finish(module, export.inputs, export, notes)
 
 
 def build_module(source: PyTorchSource, directory: Path, root: Path) -> torch.nn.Module:
     """The module of an entry point with its weights.
 
     Raises:
-        StageError: the entry point fails, does not give a module, or the weights do not fit it.
+        StageError: the entry point fails, does not give a module, or the module is not what `weights` says.
     """
     import torch
 
     module = resolve_entrypoint(source.entrypoint, root)(**source.args)
     if not isinstance(module, torch.nn.Module):
         raise StageError(f"`{source.entrypoint}` gives {type(module).__name__}, not a torch.nn.Module")
-    if source.weights is not None:
-        state = read_weights(directory / Path(source.weights).name)
-        missing, unexpected = module.load_state_dict(state, strict=False)
-        if missing or unexpected:
-            raise StageError(
-                f"`{source.weights}` does not fit the module: {len(missing)} weights missing, "
-                f"{len(unexpected)} unknown",
-                help="the entry point and its `args` must build the module that was trained",
-                details=(*(f"missing: {key}" for key in missing), *(f"unknown: {key}" for key in unexpected))[:20],
-            )
+    path = weights_of(source, directory)
+    give_weights(source, module, None if path is None else read_weights(path))
     return module
 
 

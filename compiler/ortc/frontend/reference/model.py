@@ -38,6 +38,11 @@ class Reference:
     inputs_left_out: tuple[str, ...] = ()
     """Optional tensors of forward() that are no inputs."""
 
+    @property
+    def original(self) -> torch.nn.Module:
+        """The model as its source gave it, without what orders its outputs."""
+        return self.module.get_submodule("model")
+
 
 def finish(
     module: torch.nn.Module,

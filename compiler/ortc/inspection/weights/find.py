@@ -21,7 +21,7 @@ _MAX_CONFIG = 2**20
 def find_weights(loaded: LoadedSpec) -> Found | None:
     """The weights of the model, or fewer; None when nothing at hand tells."""
     match loaded.spec.model:
-        case PyTorchSource(weights=str() as name) if name.endswith(".safetensors"):
+        case PyTorchSource(weights_file=str() as name) if name.endswith(".safetensors"):
             found = file_weights(loaded.root / name, {})
             return None if found is None else Found(found, _CERTAIN_SHARE)
         case HuggingFaceSource() as model:

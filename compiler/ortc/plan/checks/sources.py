@@ -14,6 +14,7 @@ from ortc.plan.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.plan.plan import SourcePlan
 from ortc.spec.deployment import (
     MIRROR_PROTOCOLS,
+    NO_WEIGHTS_FILE,
     ExportedProgramSource,
     HuggingFaceSource,
     OnnxSource,
@@ -32,6 +33,11 @@ PICKLES = (".pkl", ".pickle", ".joblib", ".dill")
 """Suffixes of files that run code when they are read."""
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 """Suffixes of the weights files that a `pytorch` source reads."""
+WEIGHTS_HELP = (
+    "write `weights: path/model.safetensors` (a state dict), `weights: entrypoint` (the function loads them itself), "
+    "`weights: none` (the module has no parameters and no buffers), or `weights: random` (for measuring; the bundle is "
+    "not fit to serve)"
+)
 
 _TEACHER = ("model", "teacher", "model")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -61,8 +67,7 @@ def _source(loaded: LoadedSpec, model: SourcePlan, at: tuple[str, ...]) -> Itera
             yield from _huggingface(loaded, model, at)
         case PyTorchSource():
             yield from _entrypoint(loaded, model.entrypoint, loaded.document.locate((*at, "entrypoint")))
-            if model.weights is not None:
-                yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
+            yield from _weights(loaded, model, at)
         case OnnxSource():
             wrong = list(_file(loaded, model, (*at, "path"), model.path, (".onnx",)))
             yield from wrong or onnx_file.check(loaded, model, at)
@@ -155,6 +160,35 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
         f"did you mean `{meant}:`?" if meant else "",
         help=f"write `package:module/dir`, `path:dir`, or a URL of {listed(MIRROR_PROTOCOLS)}",
     )
+
+
+def _weights(loaded: LoadedSpec, model: PyTorchSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
+    """Where the weights of a module come from: what no spec says would be what its constructor draws."""
+    if model.weights is None:
+        yield Diagnostic(
+            rules.WEIGHTS_UNSAID,
+            f"{quoted(model.entrypoint)} needs `weights`: without them, what the constructor draws would ship",
+            loaded.document.locate((*at, "entrypoint")),
+            help=WEIGHTS_HELP,
+        )
+    elif model.weights_file is None:
+        if model.sha256 is not None:
+            yield Diagnostic(
+                rules.WEIGHTS_UNSAID,
+                f"`sha256` is the digest of a weights file, and `weights: {model.weights}` names none",
+                loaded.document.locate((*at, "sha256")),
+                help="name the file in `weights`, or leave out `sha256`",
+            )
+    elif meant := closest(model.weights.lower(), NO_WEIGHTS_FILE) if not Path(model.weights).suffix else None:
+        yield Diagnostic(
+            rules.FORMAT,
+            f"{quoted(model.weights)} is not {listed(WEIGHTS)}, which a source `pytorch` reads",
+            loaded.document.locate((*at, "weights")),
+            f"did you mean `{meant}`?",
+            help=WEIGHTS_HELP,
+        )
+    else:
+        yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
 
 
 def _file(

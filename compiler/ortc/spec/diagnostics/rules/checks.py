@@ -167,8 +167,10 @@ INPUTS_REQUIRED = Rule(
     "A `pytorch` source without `export.inputs`.",
     "A Python function does not say what tensors its module takes, so the spec must. For the other sources, inputs are "
     "derived.",
-    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  opset: 20\n',
-    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n'
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n  opset: 20\n",
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n"
     "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
 )
 REPEATED_OUTPUT = Rule(

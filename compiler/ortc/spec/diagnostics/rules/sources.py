@@ -29,9 +29,11 @@ SAMPLES_FORMAT = Rule(
     "from input to array for each sample. Text needs a tokenizer: a Hugging Face source, with tokenizer.json among its "
     "`files` when files are listed. Images are prepared by the model's own processor (preprocessor_config.json in its "
     "files), else scaled to the size and range that the input declares.",
-    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n  inputs:\n"
     "    image: {dtype: float32, shape: [1, 1, 8, 8]}\naccuracy:\n  samples: examples/bert/sentences.txt\n",
-    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n  inputs:\n'
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n  inputs:\n"
     "    image: {dtype: float32, shape: [1, 1, 8, 8]}\naccuracy:\n  samples: examples/digits/samples.npz\n",
 )
 MODULE_MISSING = Rule(
@@ -224,6 +226,21 @@ REPOSITORY_PARTS = Rule(
     "    modules.json: 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf\n"
     "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
 )
+WEIGHTS_UNSAID = Rule(
+    "ORTC319",
+    "weights-unsaid",
+    "A `pytorch` source does not say where its weights come from.",
+    "A function that builds a module gives it the numbers that its constructor draws, until trained ones are loaded. "
+    "`weights` says which: the path of a state dict; `entrypoint`, where the function loads them itself; `none`, where "
+    "the module has no parameters and no buffers; or `random`, where the architecture is measured, and the bundle is "
+    "not fit to serve. The build holds the module to it: with `entrypoint` as with a path, no number may depend on "
+    "the seed of PyTorch's generator, and with `none` there may be none. `sha256` belongs to a path.",
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n'
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n"
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
+)
 ENTRYPOINT_INSTALLED = Rule(
     "ORTC330",
     "entrypoint-installed",
@@ -289,6 +306,7 @@ RULES = (
     GENERATION,
     REPOSITORY_CODE,
     REPOSITORY_PARTS,
+    WEIGHTS_UNSAID,
     ENTRYPOINT_INSTALLED,
     REVISION_UNPINNED,
     TENSOR_TYPE,

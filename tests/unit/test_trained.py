@@ -1,0 +1,199 @@
+"""A module has the weights that its spec says: loaded, its own, none at all, or random ones."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ortc.common.errors import StageError
+from ortc.frontend.reference.custom import NOTHING_TO_LOAD, build_module, load_module
+from ortc.frontend.reference.state import module_state
+from ortc.frontend.reference.trained import ANOTHER_SEED, numbers, refuse_drawn
+from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
+from ortc.spec.deployment import PyTorchSource
+
+EXPORT = ExportPlan(
+    opset=20,
+    ir_version=10,
+    exporter="auto",
+    axes=(AxisPlan(name="batch", min=1, typical=1, max=4),),
+    inputs=(InputPlan(name="x", dtype="float32", shape=("batch", 4)),),
+    outputs=None,
+)
+LAYER = "        self.layer = torch.nn.Linear(4, 4)"
+PARTS: dict[str, tuple[str, list[str]]] = {
+    "a layer": (LAYER, ["layer.weight", "layer.bias"]),
+    "a buffer": ("        self.register_buffer('scale', torch.ones(4))", ["scale"]),
+    "a buffer that no state dict has": (
+        "        self.register_buffer('scale', torch.ones(4), persistent=False)",
+        ["scale"],
+    ),
+    "a layer in a list": (
+        "        self.layers = [torch.nn.Linear(4, 4)]",
+        ["layers[0].weight", "layers[0].bias"],
+    ),
+    "a parameter in a mapping": (
+        "        self.own = {'a': torch.nn.Parameter(torch.ones(4))}",
+        ["own['a']"],
+    ),
+    "a layer in a private mapping": (
+        "        self._own = {'a': (torch.nn.Linear(4, 4),)}",
+        ["_own['a'][0].weight", "_own['a'][0].bias"],
+    ),
+    "nothing": ("        self.size = 4", []),
+}
+
+
+@pytest.fixture
+def module(tmp_path: Path) -> Callable[..., str]:
+    """Writes a module whose class has the given lines in its constructor, and whose function has some more."""
+
+    def write(parts: str, body: str = "    return Net()") -> str:
+        name = f"trained_{uuid.uuid4().hex}"
+        (tmp_path / f"{name}.py").write_text(
+            "import numpy\nimport torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
+            f"        super().__init__()\n{parts}\n    def forward(self, x):\n        return x * 2\n"
+            f"def build():\n{body}\n"
+        )
+        return f"{name}:build"
+
+    return write
+
+
+def source(entrypoint: str, weights: str | None) -> PyTorchSource:
+    return PyTorchSource(source="pytorch", entrypoint=entrypoint, weights=weights)
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_none_is_for_modules_without_numbers(name: str, tmp_path: Path, module: Callable[..., str]) -> None:
+    lines, expected = PARTS[name]
+    declared = source(module(lines), "none")
+    if name == "nothing":
+        assert list(numbers(build_module(declared, tmp_path, tmp_path))) == []
+        return
+    with pytest.raises(StageError, match="`weights: none`, but the module of") as caught:
+        build_module(declared, tmp_path, tmp_path)
+    assert caught.value.message.endswith(", ".join(f"`{entry}`" for entry in expected))
+    assert "weights: entrypoint" in str(caught.value.help)
+
+
+def test_the_first_few_are_named_and_all_are_counted(tmp_path: Path, module: Callable[..., str]) -> None:
+    lines = "        self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(5))"
+    with pytest.raises(StageError, match=r"has 10 parameters and buffers: `layers.0.weight`, .* and 7 more$"):
+        build_module(source(module(lines), "none"), tmp_path, tmp_path)
+
+
+def test_what_says_nothing_is_not_built(tmp_path: Path, module: Callable[..., str]) -> None:
+    with pytest.raises(StageError, match="nothing says where the weights of"):
+        build_module(source(module(LAYER), None), tmp_path, tmp_path)
+
+
+def test_a_hint_where_a_function_has_nothing_to_load(tmp_path: Path, module: Callable[..., str]) -> None:
+    found = load_module(source(module("        pass"), "entrypoint"), tmp_path, tmp_path, EXPORT)
+    assert NOTHING_TO_LOAD in found.notes
+    assert load_module(source(module(LAYER), "entrypoint"), tmp_path, tmp_path, EXPORT).notes == ()
+
+
+def test_weights_of_another_size_are_refused(tmp_path: Path, module: Callable[..., str]) -> None:
+    save_file({"layer.weight": torch.ones(3, 4), "layer.bias": torch.ones(3)}, tmp_path / "w.safetensors")
+    with pytest.raises(StageError, match=r"`w.safetensors` does not fit the module: size mismatch for layer") as caught:
+        build_module(source(module(LAYER), "w.safetensors"), tmp_path, tmp_path)
+    assert "must build the module that was trained" in str(caught.value.help)
+
+
+def state(declared: PyTorchSource, root: Path, seed: int) -> dict[str, str]:
+    torch.manual_seed(seed)
+    return module_state(build_module(declared, root, root))
+
+
+LOADS = "    net = Net()\n    net.load_state_dict(torch.load({place!r}))\n    return net"
+DRAWN: dict[str, tuple[str, str, str, str | None]] = {
+    # Parts, the function's body, `weights`, and what the error names.
+    "nothing is loaded": (LAYER, "    return Net()", "entrypoint", "`layer.weight`, `layer.bias` at random"),
+    "all is loaded": (LAYER, LOADS, "entrypoint", None),
+    "the function has a seed of its own": (
+        LAYER,
+        "    torch.manual_seed(7)\n    return Net()",
+        "entrypoint",
+        None,
+    ),
+    "a head is forgotten": (
+        f"{LAYER}\n        self.head = torch.nn.Linear(4, 2)",
+        LOADS.replace("))", "), strict=False)"),
+        "entrypoint",
+        "`head.weight`, `head.bias` at random",
+    ),
+    "a layer in a list": (
+        "        self.layers = [torch.nn.Linear(4, 4)]",
+        "    return Net()",
+        "entrypoint",
+        "`layers[0].weight`, `layers[0].bias` at random",
+    ),
+    "a tensor that is no parameter": (
+        "        self.own = torch.randn(4)",
+        "    return Net()",
+        "entrypoint",
+        "an attribute of `the module` at random",
+    ),
+    "a private tensor that is no parameter": (
+        f"{LAYER}\n        self._own = [torch.randn(4)]",
+        "    return Net()",
+        "w.pt",
+        "an attribute of `the module` at random: `w.pt` has none",
+    ),
+    "a buffer that no state dict has": (
+        f"{LAYER}\n        self.register_buffer('noise', torch.randn(4), persistent=False)",
+        "    return Net()",
+        "w.pt",
+        "`noise` at random: `w.pt` has none",
+    ),
+    "a table that is computed": (
+        f"{LAYER}\n        self.register_buffer('table', torch.arange(4.0), persistent=False)",
+        "    return Net()",
+        "w.pt",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_numbers_that_nothing_loads_are_refused(name: str, tmp_path: Path, module: Callable[..., str]) -> None:
+    parts, body, weights, named = DRAWN[name]
+    layer: dict[str, Any] = torch.nn.Linear(4, 4).state_dict()
+    torch.save({f"layer.{key}": value for key, value in layer.items()}, tmp_path / "w.pt")
+    declared = source(module(parts, body.format(place=str(tmp_path / "w.pt"))), weights)
+    found, again = state(declared, tmp_path, 0), state(declared, tmp_path, ANOTHER_SEED)
+    if named is None:
+        refuse_drawn(declared, found, again)
+        return
+    with pytest.raises(StageError, match="draws") as caught:
+        refuse_drawn(declared, found, again)
+    assert f"`weights: {weights}`, but `{declared.entrypoint}` draws {named}" in caught.value.message
+    assert "weights: random" in str(caught.value.help)
+
+
+@pytest.mark.parametrize("name", [name for name in PARTS if name != "nothing"])
+def test_the_digests_of_a_module_cover_all_that_it_computes_with(
+    name: str, tmp_path: Path, module: Callable[..., str]
+) -> None:
+    lines, expected = PARTS[name]
+    before = state(source(module(lines), "random"), tmp_path, 0)
+    changed = lines.replace("torch.ones(4)", "torch.zeros(4)")
+    after = state(source(module(changed), "random"), tmp_path, ANOTHER_SEED)
+    assert [part for part in before if not part.endswith("()") and before[part] != after[part]] == expected
+
+
+def test_a_module_that_is_held_in_a_circle_is_digested_once() -> None:
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = [torch.nn.Linear(2, 2)]
+            self.inner[0].owner = [self]  # type: ignore[assignment]
+
+    assert set(module_state(Net())) == {"()", "inner[0].weight", "inner[0].bias", "inner[0].()"}
