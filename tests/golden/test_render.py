@@ -37,7 +37,7 @@ from ortc.plan.plan import AxisPlan, InputPlan, TargetPlan
 from ortc.plan.resolve import resolve
 from ortc.spec.deployment import Spec
 from ortc.spec.load import load_profile
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import extras, pins
 
 HERE = Path(__file__).parent
 PROFILES = sorted(path.stem for path in targets_dir().glob("*.yaml"))
@@ -131,7 +131,8 @@ def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "model").mkdir()
         (Path(scratch) / "model" / "model.onnx").write_bytes(b"a model")
-        bill = sbom(manifest, pinned.packages(target.platforms), Path(scratch))
+        optional = {extra.name: extra.packages(target.platforms) for extra in extras()}
+        bill = sbom(manifest, pinned.packages(target.platforms), Path(scratch), optional)
     return {**{file.path: file.content.decode() for file in files}, SBOM: bill}
 
 

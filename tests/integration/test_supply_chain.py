@@ -49,7 +49,17 @@ def test_documents_of_a_build_are_valid(digits: Build, target: str) -> None:
     subjects = {entry["name"]: entry["digest"]["sha256"] for entry in statement["subject"]}
     sums = {"SHA256SUMS": hashlib.sha256((bundle / "SHA256SUMS").read_bytes()).hexdigest()}
     assert subjects == {**listed, **sums}
-    assert "torch" in statement["predicate"]["buildDefinition"]["internalParameters"]["tools"]
+    definition = statement["predicate"]["buildDefinition"]
+    assert "torch" in definition["internalParameters"]["tools"]
+    used = {(entry["annotations"]["role"], entry["name"]) for entry in definition["resolvedDependencies"]}
+    assert {
+        ("model", "weights.safetensors"),
+        ("model code", "model.py"),
+        ("samples", "examples/digits/samples.npz"),
+        ("metric code", "accuracy.py"),
+    } <= used
+    libraries = {entry["name"] for entry in json.loads((bundle / "sbom.cdx.json").read_bytes())["components"]}
+    assert "grpcio" in libraries
 
 
 def test_a_signed_bundle_runs_and_is_verified(

@@ -20,7 +20,7 @@ from ortc.bundle.supply_chain.provenance import BUILD_TYPE, provenance
 from ortc.bundle.supply_chain.sbom import MODEL_REF, SBOM, performance, sbom
 from ortc.common.statistics import Interval
 from ortc.evaluation.report import Numbers, Verdict
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import extras, pins
 
 PACKAGES = pins("onnxruntime").packages(("linux/amd64",))
 NUMBERS = Numbers(
@@ -69,6 +69,22 @@ def test_the_bill_is_valid_and_complete(bundle: Path, manifest: Manifest) -> Non
     assert wheels == set(onnxruntime.sha256)
     (dependency,) = (entry for entry in document["dependencies"] if entry["ref"] == MODEL_REF)
     assert set(dependency["dependsOn"]) == set(by_ref)
+
+
+def test_the_bill_lists_packages_of_extras(bundle: Path, manifest: Manifest) -> None:
+    """Those that the server's options install, with every wheel that may be, and none that is there without."""
+    wanted = {extra.name: extra.packages(("linux/amd64",)) for extra in extras()}
+    assert "grpc" in wanted
+    libraries = {c["name"]: c for c in valid(sbom(manifest, PACKAGES, bundle, wanted))["components"]}
+    plain = {package.name for package in PACKAGES}
+    for name, packages in wanted.items():
+        for package in (entry for entry in packages if entry.name not in plain):
+            component = libraries[package.name]
+            told = {(entry["name"], entry["value"]) for entry in component["properties"]}
+            assert component["scope"] == "optional"
+            assert ("ortc:extra", name) in told
+            assert {value for key, value in told if key == "ortc:wheel-sha256"} == set(package.sha256)
+    assert all("scope" not in libraries[name] for name in plain)
 
 
 def test_the_model_card_tells_interface_and_limits(bundle: Path, manifest: Manifest) -> None:
@@ -136,7 +152,9 @@ def test_provenance_is_a_statement_about_every_file(bundle: Path, manifest: Mani
     definition = statement["predicate"]["buildDefinition"]
     assert definition["buildType"] == BUILD_TYPE
     assert definition["externalParameters"]["source"] == "onnx:linear.onnx"
-    assert definition["resolvedDependencies"] == [{"name": "linear.onnx", "digest": {"sha256": "1" * 64}}]
+    assert definition["resolvedDependencies"] == [
+        {"name": "linear.onnx", "digest": {"sha256": "1" * 64}, "annotations": {"role": "model"}}
+    ]
     assert statement["predicate"]["runDetails"]["builder"]["id"]
 
 

@@ -43,6 +43,17 @@ def tool_versions() -> dict[str, str]:
     return {"python": ".".join(map(str, sys.version_info[:3])), **versions}
 
 
+@dataclass(frozen=True)
+class RemoteResult:
+    """A result that a remote cache gave: `uri` names the record without its place, `record_sha256` is its digest."""
+
+    stage: str
+    subject: str
+    key: str
+    uri: str
+    record_sha256: str
+
+
 @dataclass
 class Context:
     """One build of one spec."""
@@ -64,6 +75,8 @@ class Context:
     expected: dict[str, str] | None = None
     opened: Opened = field(default_factory=Opened)
     """What the entry point of the model read, besides its code and the files that the spec names."""
+    from_remote: dict[str, RemoteResult] = field(default_factory=dict)
+    """Results that a remote cache gave, now or in an earlier build, by key."""
     _measured: dict[str, Entry] = field(default_factory=dict)
     """What this build measured of those, and on a busy machine: the cache has none of it."""
     _reference: Worker | None = None
@@ -162,6 +175,14 @@ class Context:
                 finally:
                     for warning in self.store.warnings():
                         self.progress.note(warning)
+                if entry.origin is not None:
+                    self.from_remote[key] = RemoteResult(
+                        stage=stage,
+                        subject=name,
+                        key=key,
+                        uri=entry.origin,
+                        record_sha256=self.store.record_sha256(key),
+                    )
                 step.cached, step.remote = entry.cached, entry.found == "remote"
                 step.noisy = is_final is not None and not is_final(entry.result)
                 if again or step.noisy:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.build.context import Context
+from ortc.build.dependencies import FROM_REMOTE, dependencies
 from ortc.bundle.assemble import Made, Material, assemble
 from ortc.bundle.integrity import own_files
 from ortc.bundle.manifest import MEASUREMENTS, PROVENANCE, DecisionInfo
@@ -80,6 +81,12 @@ class TargetBuild:
             "stamp": stamp(),
             "code": [code_of("bundle"), templates_digest()],
             "extras": [extra.sha256 for extra in extras()],
+            # But for what a remote cache gave: the bundle is the same, whoever computed it.
+            "dependencies": [
+                entry.model_dump(mode="json")
+                for entry in dependencies(context, material, self.plan)
+                if entry.role != FROM_REMOTE
+            ],
         }
 
     def write(self, context: Context, material: Material, directory: Path) -> None:
@@ -122,7 +129,7 @@ class TargetBuild:
         beside = {
             f"{MEASUREMENTS}/{fingerprint}.json": json.dumps(document, indent=1) + "\n",
             f"{MEASUREMENTS}/{fingerprint}.cdx.json": card,
-            PROVENANCE: provenance(sealed, own_files(directory, sealed)),
+            PROVENANCE: provenance(sealed, own_files(directory, sealed), dependencies(context, material, self.plan)),
         }
         for trade in self.report.trades:
             # Times differ from run to run: beside what is signed, like every other measurement.

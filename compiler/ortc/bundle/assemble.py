@@ -45,7 +45,7 @@ from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
 from ortc.spec.deployment import HuggingFaceSource, has_random_weights
 from ortc.spec.profile import GraphLevel
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import extras, pins
 
 UNFIT = "the weights are random (`model.weights: random`): the architecture is real, the answers mean nothing"
 MEASURED_ROOM = 2.0
@@ -227,7 +227,7 @@ def assemble(
             plan_sha256=plan.slice(target.name).digest(),
             source=_source_name(plan),
             revision=getattr(source, "revision", None),
-            files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in _loaded(material)),
+            files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in loaded_sources(material)),
             tools=material.tools,
         ),
         interface=source.interface if isinstance(source, HuggingFaceSource) else None,
@@ -238,7 +238,9 @@ def assemble(
     served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
     session = session_file(served, made.level, made.prepacked)
     pinned = pins(made.variant.runtime.pins)
-    (directory / SBOM).write_text(sbom(manifest, pinned.packages(target.platforms), directory), "utf-8")
+    packages = pinned.packages(target.platforms)
+    optional = {extra.name: extra.packages(target.platforms) for extra in extras()}
+    (directory / SBOM).write_text(sbom(manifest, packages, directory, optional), "utf-8")
     for file in render(target, manifest, session, pinned):
         path = directory / file.path
         path.parent.mkdir(exist_ok=True)
@@ -252,7 +254,7 @@ def unfit_reason(plan: Plan) -> str | None:
     return UNFIT if has_random_weights(plan.model) else None
 
 
-def _loaded(material: Material) -> tuple[FetchedFile, ...]:
+def loaded_sources(material: Material) -> tuple[FetchedFile, ...]:
     """The model's files that were read: a file that is pinned and not read is no part of the bundle's making."""
     source, fetched = material.plan.model, material.fetched
     if not isinstance(source, HuggingFaceSource):

@@ -46,6 +46,8 @@ class Entry:
     files: Mapping[str, Path] = field(default_factory=dict)
     """Where the content of each file lies in the cache; to be read, never to be changed or linked to."""
     pending: bool = False
+    origin: str | None = None
+    """The remote record that this machine took the result from, now or earlier, as a URI without its place."""
 
     @property
     def cached(self) -> bool:
@@ -58,6 +60,7 @@ class Store:
 
         actions/KEY.json    what an action gave, and its files by digest
         blobs/AA/SHA256     the files
+        origins/KEY         where the result of an action came from, if not from this machine
         latest/             the last action of each subject, to explain why the next one is not cached; and the last
                             one whose result was not kept, as the machine was not quiet
         unfinished/KEY/     where an action under way writes
@@ -147,7 +150,7 @@ class Store:
         with contextlib.suppress(OSError):
             # The time of last use, for `ortc cache prune`.
             os.utime(place)
-        return self._entry(key, record, "here")
+        return self._entry(key, record, "here", self._read_origin(key))
 
     def foresee(self, stage: str, inputs: Json) -> Entry | None:
         """The entry that a build would find here or in the remote cache, without its files in the latter case."""
@@ -155,7 +158,7 @@ class Store:
             return found
         key = action_key(stage, inputs)
         record = self.remote.find(key)
-        return None if record is None else self._entry(key, record, "remote")
+        return None if record is None else self._entry(key, record, "remote", None)
 
     def proven(self, entry: Entry) -> dict[str, Path]:
         """Where the files of an entry lie, after their content was compared with their digests.
@@ -193,7 +196,7 @@ class Store:
                     if not self.remote.fetch(file, work / file.sha256):
                         return None
                     self.blobs.adopt(work / file.sha256, file.sha256)
-            return self._keep(record, record.content(), "remote")
+            return self._keep(record, record.content(), "remote", self.remote.public_uri(key))
 
     def _take(self, work: Path) -> tuple[KeptFile, ...]:
         """Make blobs of all files of a directory."""
@@ -205,16 +208,31 @@ class Store:
             self.blobs.adopt(path, sha256)
         return tuple(taken)
 
-    def _keep(self, record: Record, content: bytes, found: Found) -> Entry:
+    def _keep(self, record: Record, content: bytes, found: Found, origin: str | None = None) -> Entry:
         key = record.key
+        # First: a result that came from elsewhere is never taken for this machine's own.
+        if origin is not None:
+            _write(self._origin(key), origin.encode())
         _write(self._action(key), content)
         _write(self._latest(record.stage, record.subject), key.encode())
         self._not_final(record.stage, record.subject).unlink(missing_ok=True)
-        return self._entry(key, record, found)
+        if origin is None:
+            self._origin(key).unlink(missing_ok=True)
+        return self._entry(key, record, found, origin)
 
-    def _entry(self, key: str, record: Record, found: Found) -> Entry:
+    def _entry(self, key: str, record: Record, found: Found, origin: str | None) -> Entry:
         files = {file.path: self.blobs.place(file.sha256) for file in record.files}
-        return Entry(key, record.result, found, record.files, files)
+        return Entry(key, record.result, found, record.files, files, origin=origin)
+
+    def _read_origin(self, key: str) -> str | None:
+        try:
+            return self._origin(key).read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return None
+
+    def record_sha256(self, key: str) -> str:
+        """The digest of the record of a finished action, which is the same here and in a remote cache."""
+        return sha256_file(self._action(key))
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -249,6 +267,9 @@ class Store:
 
     def _action(self, key: str) -> Path:
         return self.root / "actions" / f"{key}.json"
+
+    def _origin(self, key: str) -> Path:
+        return self.root / "origins" / key
 
     def _latest(self, stage: str, subject: str) -> Path:
         return self.root / "latest" / stage.replace(" ", "-") / digest(subject)[:32]

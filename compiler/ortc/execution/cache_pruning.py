@@ -81,6 +81,9 @@ def prune(store: Store, *, before: float, dry_run: bool = False) -> list[Kept]:
             _drop(entry.path, store.root)
         for blob in {blob for entry in gone for blob in entry.blobs} - needed:
             store.blobs.place(blob).unlink(missing_ok=True)
+        for origin in (store.root / "origins").glob("*"):
+            if not (store.root / "actions" / f"{origin.name}.json").exists():
+                origin.unlink(missing_ok=True)
         for lock in (store.root / "unfinished").glob("*.lock"):
             lock.unlink(missing_ok=True)
         for trash in store.root.glob(".trash-*"):

@@ -46,6 +46,11 @@ class RemoteCache:
         self._readable = self._writable = True
         self._damaged: set[str] = set()
 
+    def public_uri(self, key: str) -> str:
+        """Name the record of an action for everybody: the protocol and the key, without host, bucket or path."""
+        protocol, separator, _ = self._url.partition("://")
+        return f"{protocol if separator else 'file'}://redacted/actions/{key}.json"
+
     def find(self, key: str) -> Record | None:
         """The record of an action, if it is there and whole."""
         content = self._read(lambda: self._system.cat_file(self._action(key)))

@@ -18,7 +18,16 @@ _NO_DATA = (".md", ".rst", ".lock", ".pyc", ".safetensors", ".bin", ".pt", ".pth
 
 
 def entrypoint_digest(entrypoint: str, root: Path) -> str:
-    """sha256 over the files that decide what a function of the user's does.
+    """sha256 over the files that decide what a function of the user's does: see `entrypoint_files`.
+
+    Raises:
+        StageError: the module cannot be found.
+    """
+    return digest([[name, sha256_file(path)] for name, path in sorted(entrypoint_files(entrypoint, root).items())])
+
+
+def entrypoint_files(entrypoint: str, root: Path) -> dict[str, Path]:
+    """Find the files that decide what a function of the user's does, by name.
 
     These are the Python files of its directory, the modules of the project that they import, directly or not, and the
     data files beside it. Code of installed packages is known by their versions.
@@ -36,7 +45,7 @@ def entrypoint_digest(entrypoint: str, root: Path) -> str:
     if file.is_relative_to(root):
         code = [path for path in beside if path.suffix == ".py"]
         files |= {str(path.relative_to(root)): path for path in _imported(code, root)}
-    return digest([[name, sha256_file(path)] for name, path in sorted(files.items())])
+    return files
 
 
 def _module_file(entrypoint: str, root: Path) -> Path:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ortc import __version__
@@ -32,13 +33,19 @@ _SPACE = uuid.UUID("6f70b1d1-4a6c-5c1e-9d43-0b1f2b7d7a55")
 _PERCENTILES = ("p50_ms", "p90_ms", "p99_ms")
 
 
-def sbom(manifest: Manifest, packages: Iterable[Package], directory: Path) -> str:
+def sbom(
+    manifest: Manifest,
+    packages: Iterable[Package],
+    directory: Path,
+    extras: Mapping[str, Iterable[Package]] = MappingProxyType({}),
+) -> str:
     """The bill of materials of a bundle.
 
     Args:
         manifest: its identity, interface and provenance; its list of files is not used.
         packages: the packages of its runtime.
         directory: where its model's files lie already.
+        extras: packages that options of the server install besides, by the name of the extra.
     """
     from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType
@@ -66,7 +73,8 @@ def sbom(manifest: Manifest, packages: Iterable[Package], directory: Path) -> st
         )
         for file in manifest.provenance.files
     ]
-    runtime = [_package(package) for package in packages]
+    installed = list(packages)
+    runtime = [*map(_package, installed), *_optional(extras, {package.name for package in installed})]
     for component in (*parts, *sources, *runtime):
         bom.components.add(component)
     bom.register_dependency(model, [*parts, *sources, *runtime])
@@ -134,6 +142,23 @@ def _bom(manifest: Manifest, serial: uuid.UUID) -> Bom:
             ),
         ),
     )
+
+
+def _optional(extras: Mapping[str, Iterable[Package]], installed: set[str]) -> Iterator[Component]:
+    """Packages of extras that the runtime does not have already, each once, with the extras that install it."""
+    from cyclonedx.model.component import ComponentScope
+
+    wanted: dict[tuple[str, str], tuple[Package, list[str]]] = {}
+    for name, packages in extras.items():
+        for package in packages:
+            if package.name not in installed:
+                wanted.setdefault((package.name, package.version), (package, []))[1].append(name)
+    for package, names in wanted.values():
+        component = _package(package)
+        component.scope = ComponentScope.OPTIONAL
+        for name in names:
+            component.properties.add(_property("ortc:extra", name))
+        yield component
 
 
 def _package(package: Package) -> Component:

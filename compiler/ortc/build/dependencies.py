@@ -1,0 +1,118 @@
+"""What went into a build besides the compiler itself, for the provenance of its bundles."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ortc.build.context import Context
+from ortc.bundle.assemble import Material, loaded_sources
+from ortc.bundle.supply_chain.provenance import Dependency
+from ortc.common.digests import sha256_file
+from ortc.inspection.entrypoint import entrypoint_files
+from ortc.inspection.image_files import image_files
+from ortc.plan.plan import SourcePlan, TargetPlan
+from ortc.spec.deployment import HuggingFaceSource, PyTorchSource, SamplesFunction
+
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+FROM_REMOTE = "result of a remote cache"
+DIGESTED = re.compile(r"(?P<name>[^@]+)@sha256:(?P<sha256>[0-9a-f]{64})")
+
+
+def dependencies(context: Context, material: Material, target: TargetPlan) -> tuple[Dependency, ...]:
+    """Everything that decided the bytes of a bundle and can be named by a digest.
+
+    Args:
+        context: of the build.
+        material: the model.
+        target: of the bundle.
+
+    Raises:
+        StageError: the code of an entry point cannot be found any more.
+    """
+    source = context.plan.model
+    model = {file.name: file.sha256 for file in loaded_sources(material)}
+    found = [
+        *_repository(source, "model", model),
+        *(Dependency(name=name, role="model", digest={"sha256": sha256}) for name, sha256 in model.items()),
+        *_code(source, "model", context.root),
+        *_teacher(context),
+        *_samples(context),
+    ]
+    if (metric := context.plan.accuracy.metric) is not None:
+        found += _files(entrypoint_files(metric.entrypoint, context.root), "metric code")
+    data = context.ingredients().data
+    found += [Dependency(name=name, role="data", digest={"sha256": sha256}) for name, sha256 in sorted(data.items())]
+    found += base_image(target.image.base_image)
+    found += [
+        Dependency(
+            name=entry.stage,
+            role=FROM_REMOTE,
+            digest={"sha256": entry.record_sha256},
+            uri=entry.uri,
+            annotations={"key": entry.key, "subject": entry.subject},
+        )
+        for _, entry in sorted(context.from_remote.items())
+    ]
+    return tuple(found)
+
+
+def base_image(image: str) -> tuple[Dependency, ...]:
+    """The base image of a Dockerfile, with its digest where it is pinned by one."""
+    pinned = DIGESTED.fullmatch(image)
+    if pinned is None:
+        return (Dependency(name=image, role="base image", digest={}, uri=f"docker://{image}"),)
+    digest = {"sha256": pinned["sha256"]}
+    return (Dependency(name=pinned["name"], role="base image", digest=digest, uri=f"docker://{image}"),)
+
+
+def _repository(source: SourcePlan, role: str, files: Mapping[str, str]) -> Iterator[Dependency]:
+    """The repository of the hub at its commit; nothing where a branch or a directory is named."""
+    if not isinstance(source, HuggingFaceSource) or not source.id or not _COMMIT.fullmatch(source.revision or ""):
+        return
+    declared = {name: sha256 for name, sha256 in source.files.items() if name in files}
+    verified = declared == {name: files[name] for name in declared} and len(declared) == len(files)
+    yield Dependency(
+        name=source.id,
+        role=f"{role} repository",
+        digest={"gitCommit": str(source.revision)},
+        uri=f"pkg:huggingface/{source.id}@{source.revision}",
+        annotations={"verified": "sha256 of every file" if verified else "files by this commit"},
+    )
+
+
+def _teacher(context: Context) -> Iterator[Dependency]:
+    teacher = context.plan.model.teacher
+    if teacher is None or context.teacher is None:
+        return
+    files = context.teacher.digests()
+    yield from _repository(teacher.model, "teacher", files)
+    for name, sha256 in files.items():
+        yield Dependency(name=f"teacher/{name}", role="teacher", digest={"sha256": sha256})
+    yield from _code(teacher.model, "teacher", context.root)
+
+
+def _samples(context: Context) -> Iterator[Dependency]:
+    samples = context.plan.accuracy.samples
+    if samples is None:
+        return
+    if isinstance(samples, SamplesFunction):
+        yield from _files(entrypoint_files(samples.entrypoint, context.root), "samples code")
+        return
+    path = context.root / samples
+    files = image_files(path) if path.is_dir() else [path]
+    for file in files:
+        # A path of the spec, which is no path of this machine.
+        name = samples if file == path else f"{samples.rstrip('/')}/{file.relative_to(path).as_posix()}"
+        yield Dependency(name=name, role="samples", digest={"sha256": sha256_file(file)})
+
+
+def _code(source: SourcePlan, role: str, root: Path) -> Iterator[Dependency]:
+    if isinstance(source, PyTorchSource):
+        yield from _files(entrypoint_files(source.entrypoint, root), f"{role} code")
+
+
+def _files(files: Mapping[str, Path], role: str) -> Iterator[Dependency]:
+    for name, path in sorted(files.items()):
+        yield Dependency(name=name, role=role, digest={"sha256": sha256_file(path)})

@@ -1,0 +1,161 @@
+"""The provenance names everything that decided a bundle: files, code, repositories, and results of a remote cache."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from tests.support.plans import ROOT, accuracy, plan, target
+from tests.support.whole_bundles import HOST
+
+from ortc.build.context import Context
+from ortc.build.dependencies import FROM_REMOTE, base_image, dependencies
+from ortc.build.progress import Progress
+from ortc.bundle.assemble import Material
+from ortc.bundle.supply_chain.provenance import Dependency
+from ortc.execution.action_cache import Store
+from ortc.execution.remote_cache import RemoteCache
+from ortc.frontend.fetch import Fetched, FetchedFile
+from ortc.spec.deployment import HuggingFaceSource, Metric, OnnxModel, OnnxSource, SamplesFunction, Teacher
+
+COMMIT = "ab" * 20
+DIGEST = "cd" * 32
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    (root / "code").mkdir(parents=True)
+    (root / ".git").mkdir()
+    (root / "code" / "__init__.py").touch()
+    (root / "code" / "metric.py").write_text("from code import helper\n\ndef score(run, samples):\n    return 1.0\n")
+    (root / "code" / "helper.py").write_text("SCALE = 2\n")
+    (root / "model.onnx").write_bytes(b"graph")
+    np.savez(root / "samples.npz", x=np.ones((2, 4), np.float32))
+    return root
+
+
+def context(root: Path, store: Store, source: Any, teacher: Fetched | None = None, **promises: Any) -> Context:
+    made = plan(ROOT / "specs" / "bert.yaml", targets=("cpu",))
+    made = made.model_copy(update={"model": source, "accuracy": accuracy(**promises)})
+    fetched = Fetched(directory=root, files=(FetchedFile(name="model.onnx", sha256=DIGEST, origin="path:model.onnx"),))
+    return Context(made, root, store, HOST, Progress(), root, ExitStack(), fetched, teacher=teacher)
+
+
+def found(of: Context, base: str = f"python:3.12-slim@sha256:{DIGEST}") -> dict[tuple[str, str], Dependency]:
+    """The dependencies by role and name."""
+    material = cast(Material, SimpleNamespace(plan=of.plan, fetched=of.fetched, opened=()))
+    chosen = target().model_copy(update={"image": target().image.model_copy(update={"base_image": base})})
+    listed = dependencies(of, material, chosen)
+    by_name = {(entry.role, entry.name): entry for entry in listed}
+    assert len(by_name) == len(listed)
+    return by_name
+
+
+def test_samples_metric_and_base_image_are_named(project: Path, tmp_path: Path) -> None:
+    metric = Metric(entrypoint="code.metric:score", max_drop=0.1)
+    source = OnnxModel(source="onnx", path="model.onnx")
+    listed = found(context(project, Store(tmp_path / "cache"), source, samples="samples.npz", metric=metric))
+    assert listed["samples", "samples.npz"].digest == {"sha256": sha256(project / "samples.npz")}
+    code = {name: entry.digest["sha256"] for (role, name), entry in listed.items() if role == "metric code"}
+    assert code["metric.py"] == sha256(project / "code" / "metric.py")
+    assert sha256(project / "code" / "helper.py") in code.values()
+    assert listed["model", "model.onnx"].digest == {"sha256": DIGEST}
+    image = listed["base image", "python:3.12-slim"]
+    assert (image.digest, image.uri) == ({"sha256": DIGEST}, f"docker://python:3.12-slim@sha256:{DIGEST}")
+
+
+def test_every_image_of_a_directory_is_named(project: Path, tmp_path: Path) -> None:
+    (project / "images" / "deep").mkdir(parents=True)
+    for name in ("a.png", "deep/b.jpg"):
+        (project / "images" / name).write_bytes(name.encode())
+    source = OnnxModel(source="onnx", path="model.onnx")
+    listed = found(context(project, Store(tmp_path / "cache"), source, samples="images"))
+    samples = {name: entry.digest["sha256"] for (role, name), entry in listed.items() if role == "samples"}
+    assert samples == {f"images/{name}": sha256(project / "images" / name) for name in ("a.png", "deep/b.jpg")}
+
+
+def test_the_code_of_samples_is_named(project: Path, tmp_path: Path) -> None:
+    samples = SamplesFunction(entrypoint="code.metric:score")
+    source = OnnxModel(source="onnx", path="model.onnx")
+    listed = found(context(project, Store(tmp_path / "cache"), source, samples=samples))
+    assert listed["samples code", "metric.py"].digest == {"sha256": sha256(project / "code" / "metric.py")}
+
+
+@pytest.mark.parametrize(
+    ("revision", "files", "verified"),
+    [
+        (COMMIT, {"model.onnx": DIGEST}, "sha256 of every file"),
+        (COMMIT, {}, "files by this commit"),
+        (COMMIT, {"model.onnx": "ef" * 32}, "files by this commit"),
+    ],
+)
+def test_the_repository_is_named_by_its_commit(revision: str, files: dict[str, str], verified: str) -> None:
+    from ortc.build.dependencies import _repository
+
+    source = HuggingFaceSource(source="huggingface", id="org/name", revision=revision, files=files)
+    (entry,) = _repository(source, "model", {"model.onnx": DIGEST})
+    assert entry.uri == f"pkg:huggingface/org/name@{COMMIT}"
+    assert (entry.digest, entry.annotations) == ({"gitCommit": COMMIT}, {"verified": verified})
+
+
+def test_a_branch_is_no_revision_that_was_verified() -> None:
+    from ortc.build.dependencies import _repository
+
+    source = HuggingFaceSource(source="huggingface", id="org/name", revision="main", files={"model.onnx": DIGEST})
+    assert list(_repository(source, "model", {"model.onnx": DIGEST})) == []
+
+
+def test_the_teacher_is_named(project: Path, tmp_path: Path) -> None:
+    taught = OnnxSource(source="onnx", path="teacher.onnx")
+    teacher = SimpleNamespace(model=taught, outputs={})
+    source = OnnxModel(source="onnx", path="model.onnx")
+    files = Fetched(directory=project, files=(FetchedFile(name="teacher.onnx", sha256="ef" * 32, origin="path"),))
+    of = context(project, Store(tmp_path / "cache"), source, files)
+    of.plan = of.plan.model_copy(update={"model": source.model_copy(update={"teacher": cast(Teacher, teacher)})})
+    assert found(of)["teacher", "teacher/teacher.onnx"].digest == {"sha256": "ef" * 32}
+
+
+def test_results_of_a_remote_cache_are_named_without_its_place(project: Path, tmp_path: Path) -> None:
+    url = f"memory://secret-host-{uuid.uuid4().hex}/shared"
+    source = OnnxModel(source="onnx", path="model.onnx")
+
+    def run(of: Context) -> dict[tuple[str, str], Dependency]:
+        of.run("export", "linear", {"opset": 17}, lambda _: {"nodes": 3})
+        return {key: entry for key, entry in found(of).items() if key[0] == FROM_REMOTE}
+
+    own = context(project, Store(tmp_path / "one", RemoteCache(url)), source)
+    assert run(own) == {}
+    (entry,) = run(context(project, Store(tmp_path / "two", RemoteCache(url)), source)).values()
+    key = next((tmp_path / "two" / "actions").iterdir()).stem
+    assert entry == Dependency(
+        name="export",
+        role=FROM_REMOTE,
+        digest={"sha256": sha256(tmp_path / "two" / "actions" / f"{key}.json")},
+        uri=f"memory://redacted/actions/{key}.json",
+        annotations={"key": key, "subject": "bert: linear"},
+    )
+    assert "secret-host" not in entry.model_dump_json()
+    # A later build on that machine, without the remote cache: the result is still somebody else's.
+    assert list(run(context(project, Store(tmp_path / "two"), source)).values()) == [entry]
+    # Until the machine computes it itself.
+    again = context(project, Store(tmp_path / "two"), source)
+    again.remeasured = frozenset({"export"})
+    assert run(again) == {}
+    assert run(context(project, Store(tmp_path / "two"), source)) == {}
+
+
+@pytest.mark.parametrize("image", ["python:3.12-slim", "registry.example:5000/base:1@sha256:" + "0" * 63])
+def test_an_image_without_a_digest_has_none(image: str) -> None:
+    (entry,) = base_image(image)
+    assert entry.digest == {}
