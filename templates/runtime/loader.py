@@ -149,6 +149,7 @@ NO_GRAPH = -1  # the gpu_graph_id of a run that is neither captured nor replayed
 MOST_CLIENTS = 1024
 _COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
 Arrays = dict[str, NDArray[Any]]
+State = tuple[int, int, int, int, int]  # of a file: device, inode, bytes, times of modification and of change
 Placed = tuple[str, str, str, str]  # a node: its provider, name, op_type, domain
 
 
@@ -255,9 +256,9 @@ class Tensor:
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, content: bytes | None = None) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes() if content is None else content)
     except FileNotFoundError:
         raise FormatError(f"{path.parent} is not a bundle: it has no {path.name}. Give a bundle's directory.") from None
     except OSError as error:
@@ -294,12 +295,39 @@ def inside(root: Path, path: str) -> Path:
     return found
 
 
-def _sha256(path: Path) -> str:
+def _hashed(path: Path) -> tuple[str, State]:
+    """The digest of a file, and the state of the very file that was read."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            state = _state(os.fstat(file.fileno()))
+            return hashlib.file_digest(file, "sha256").hexdigest(), state
     except OSError as error:
         raise FilesError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _state(status: os.stat_result) -> State:
+    """What differs once a file is written, or another one is put in its place: no program sets the time of change."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def check_unchanged(root: Path, seen: Mapping[str, State]) -> None:
+    """Check that files and directories are those that were verified.
+
+    ONNX Runtime opens the model by its path, and maps it, after it was verified: this is called once it has.
+
+    Raises:
+        DigestError: One was written, replaced or moved in the meantime; the message names it.
+    """
+    for path, state in seen.items():
+        try:
+            same = _state((root / path).stat()) == state
+        except OSError:
+            same = False
+        if not same:
+            raise DigestError(
+                f"{path} was changed or replaced while the bundle was loaded. Load it from a place that nobody writes "
+                "to meanwhile."
+            )
 
 
 def _sums(root: Path) -> dict[str, str]:
@@ -340,11 +368,19 @@ def _present(root: Path) -> Iterator[str]:
             yield (here / name).relative_to(root).as_posix()
 
 
-def verify_files(root: Path, manifest: Mapping[str, Any], sums: Mapping[str, str], *, fast: bool) -> None:
+def verify_files(
+    root: Path,
+    manifest: Mapping[str, Any],
+    sums: Mapping[str, str],
+    *,
+    fast: bool,
+    seen: dict[str, State] | None = None,
+) -> None:
     """Compare the files of the bundle with its manifest and with SHA256SUMS.
 
     Both ways the set of files must be exact and every size right. `fast` then trusts a file whose modification time is
-    the manifest's stamp and hashes the others; otherwise every file is hashed.
+    the manifest's stamp and hashes the others; otherwise every file is hashed. `seen` takes the state of every file and
+    directory as it was verified, but for those that Python keeps bytecode in.
 
     Raises:
         DigestError: A file, or one of the two lists, was changed; the message names it.
@@ -352,6 +388,7 @@ def verify_files(root: Path, manifest: Mapping[str, Any], sums: Mapping[str, str
     """
     listed = {str(entry["path"]): (str(entry["sha256"]), int(entry["bytes"])) for entry in manifest["files"]}
     stamp = int(manifest["stamp"])
+    seen = {} if seen is None else seen
     for path in sorted(listed.keys() ^ (sums.keys() - {"manifest.json"})):
         has, lacks = ("manifest.json", "SHA256SUMS") if path in listed else ("SHA256SUMS", "manifest.json")
         raise DigestError(f"{has} lists {path!r}, {lacks} does not. Get the bundle again.")
@@ -359,6 +396,10 @@ def verify_files(root: Path, manifest: Mapping[str, Any], sums: Mapping[str, str
         raise FilesError(f"{path} is in the bundle and not in manifest.json. Remove it, or get the bundle again.")
     for path, (digest, size) in listed.items():
         file = inside(root, path)
+        # Directories first: whoever swaps a file, or one of them, and swaps it back leaves a time of change.
+        for folder in map(str, reversed(PurePosixPath(path).parents)):
+            if folder not in seen and folder.partition("/")[0] != "runtime" and (root / folder).is_dir():
+                seen[folder] = _state((root / folder).stat())
         if not file.is_file():
             raise FilesError(f"{path} is in manifest.json and missing from {root}. Get the bundle again.")
         if sums[path] != digest:
@@ -366,25 +407,35 @@ def verify_files(root: Path, manifest: Mapping[str, Any], sums: Mapping[str, str
         status = file.stat()
         if status.st_size != size:
             raise DigestError(f"{path} has {status.st_size} bytes, manifest.json says {size}. Get the bundle again.")
+        seen[path] = _state(status)
         if not fast or int(status.st_mtime) != stamp:
-            _same_digest(path, _sha256(file), digest, "manifest.json")
+            found, seen[path] = _hashed(file)
+            _same_digest(path, found, digest, "manifest.json")
 
 
-def read_manifest(root: Path, verify: str) -> dict[str, Any]:
-    """The manifest of the bundle at `root`, after the files were verified as `verify` (full, fast or none) says."""
+def read_manifest(root: Path, verify: str, seen: dict[str, State] | None = None) -> dict[str, Any]:
+    """The manifest of the bundle at `root`, after the files were verified as `verify` (full, fast or none) says.
+
+    `seen` takes the state of the files as they were verified, for `check_unchanged`.
+    """
     if verify not in ("full", "fast", "none"):
         raise UsageError(f"verify is {verify!r}. Expected full, fast or none.")
     path = root / "manifest.json"
-    sums = None
+    sums, content = None, None
     if verify != "none" and path.is_file():
         sums = _sums(root)
-        _same_digest("manifest.json", _sha256(path), sums.get("manifest.json", "nothing"), "SHA256SUMS")
-    manifest = _read_json(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise FilesError(f"{path} cannot be read: {error.strerror}.") from error
+        found = hashlib.sha256(content).hexdigest()
+        _same_digest("manifest.json", found, sums.get("manifest.json", "nothing"), "SHA256SUMS")
+    manifest = _read_json(path, content)
     if manifest.get("kind") != "ortc-bundle":
         raise FormatError(f"{path}: kind is {manifest.get('kind')!r}, expected 'ortc-bundle'.")
     if sums is not None:
         with _parsing(path):
-            verify_files(root, manifest, sums, fast=verify == "fast")
+            verify_files(root, manifest, sums, fast=verify == "fast", seen=seen)
     return manifest
 
 
@@ -994,6 +1045,7 @@ class Model:
         strict: bool,
         profile: Path | None = None,
         new_engines: bool = False,
+        seen: dict[str, State] | None = None,
     ) -> None:
         """Verify and open; `Model.load` is the way in."""
         clock, self.seconds = time.perf_counter, dict[str, float]()
@@ -1006,7 +1058,9 @@ class Model:
         self._pool_lock = threading.Lock()
         self._profiled = profile is not None
         self._engines: Engines | None = None
-        self.manifest: Mapping[str, Any] = self._manifest(root, verify, strict)
+        # The files as they were verified: by an earlier opening, or now.
+        self._seen: dict[str, State] = {} if seen is None else seen
+        self.manifest: Mapping[str, Any] = self._manifest(root, verify, self._seen, strict)
         path, config_path = root / "manifest.json", root / "session.json"
         with _parsing(path):
             self.name, self.version, self.target = (str(self.manifest[k]) for k in ("name", "version", "target"))
@@ -1045,6 +1099,8 @@ class Model:
         with _parsing(config_path):
             model_file, self.prepacked = graph_of(root, model_file, config, self.runtime_version)
             self._session: Any = self._open(ort, model_file, config, profile, new_engines)
+            with _tolerating(DigestError, strict=strict):
+                check_unchanged(root, self._seen)
             # A captured CUDA graph reads and writes fixed buffers: one run at a time. All else runs concurrently.
             options = [p["options"] for p in config["providers"]]
         graphs = any(str(o.get(k)).lower() in ("1", "true") for o in options for k in GRAPH_OPTIONS)
@@ -1183,8 +1239,11 @@ class Model:
                         raise
                     model.close()
                     recorded = None if profile is None else Path(profile)
-                    model = cls(Path(bundle), "none", threads, strict, recorded, new_engines=True)
+                    seen = model._seen
+                    model = cls(Path(bundle), "none", threads, strict, recorded, new_engines=True, seen=seen)
                     model.selftest()
+            with _tolerating(DigestError, strict=strict):
+                check_unchanged(model.root, model._seen)
         model.seconds["selftest"] = time.perf_counter() - step
         step = time.perf_counter()
         for sizes in model.manifest.get("warmup", ()) if warmup else ():
@@ -1198,9 +1257,9 @@ class Model:
         return model
 
     @staticmethod
-    def _manifest(root: Path, verify: str, strict: bool) -> dict[str, Any]:
+    def _manifest(root: Path, verify: str, seen: dict[str, State], strict: bool) -> dict[str, Any]:
         with _tolerating(DigestError, FilesError, strict=strict):
-            return read_manifest(root, verify)
+            return read_manifest(root, verify, seen)
         return read_manifest(root, "none")
 
     def _check_interface(self) -> None:

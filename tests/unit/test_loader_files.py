@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -54,6 +58,134 @@ def test_full_names_the_file_with_a_flipped_byte(bundle: Path, name: str) -> Non
     with pytest.raises(loader.DigestError, match=name) as caught:
         load(bundle)
     assert (caught.value.code, caught.value.exit_code) == ("digest-mismatch", 4)
+
+
+Swap = Callable[[Path], None]
+
+
+def write_in_place(bundle: Path) -> None:
+    """The same size and time as before."""
+    path = bundle / "model/model.onnx"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    os.utime(path, (bundles.STAMP, bundles.STAMP))
+
+
+def replace_file(bundle: Path, name: str = "model/model.onnx") -> None:
+    path = bundle / name
+    other = bundle.parent / "other"
+    other.write_bytes(path.read_bytes())
+    os.utime(other, (bundles.STAMP, bundles.STAMP))
+    other.rename(path)
+
+
+def swap_and_swap_back(bundle: Path) -> None:
+    path, aside = bundle / "model/model.onnx", bundle.parent / "aside"
+    path.rename(aside)
+    path.write_bytes(b"another model, which is opened meanwhile")
+    path.unlink()
+    aside.rename(path)
+
+
+def swap_directory_and_back(bundle: Path) -> None:
+    (bundle / "model").rename(bundle.parent / "aside")
+    shutil.copytree(bundle.parent / "aside", bundle / "model")
+    shutil.rmtree(bundle / "model")
+    (bundle.parent / "aside").rename(bundle / "model")
+
+
+def swap_bundle_and_back(bundle: Path) -> None:
+    aside = bundle.with_name("whole")
+    bundle.rename(aside)
+    aside.rename(bundle)
+
+
+def remove_file(bundle: Path) -> None:
+    (bundle / "model/model.onnx").unlink()
+
+
+@pytest.mark.parametrize("verify", ["full", "fast"])
+@pytest.mark.parametrize(
+    "swap",
+    [
+        write_in_place,
+        replace_file,
+        swap_and_swap_back,
+        swap_directory_and_back,
+        swap_bundle_and_back,
+        remove_file,
+        partial(replace_file, name="session.json"),
+        partial(replace_file, name="golden/0.outputs.npz"),
+    ],
+)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_swap_between_verification_and_load_is_refused(
+    bundle: Path, verify: str, swap: Swap, after: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime opens the file by its path, a moment after its bytes were hashed."""
+    create = loader._create_session
+
+    def attacked(ort: object, model: Path, *arguments: Any, **options: Any) -> Any:
+        # What is opened is the whole model in any case, so that only the comparison can tell.
+        kept = bundle.parent / "kept.onnx"
+        shutil.copyfile(model, kept)
+        if not after:
+            swap(bundle)
+        session = create(ort, kept, *arguments, **options)
+        if after:
+            swap(bundle)
+        return session
+
+    monkeypatch.setattr(loader, "_create_session", attacked)
+    with pytest.raises(loader.DigestError, match="was changed or replaced while the bundle was loaded"):
+        load(bundle, verify)
+
+
+def test_swapped_external_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = bundles.text()
+    recipe.external_data = True
+    bundle = recipe.write(tmp_path / "bundle")
+    create = loader._create_session
+
+    def attacked(*arguments: Any, **options: Any) -> Any:
+        replace_file(bundle, "model/model.onnx.data")
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(loader, "_create_session", attacked)
+    with pytest.raises(loader.DigestError, match=r"model\.onnx\.data|model was changed"):
+        load(bundle)
+    with pytest.raises(loader.DigestError):
+        load(bundle, "fast")
+
+
+def test_a_manifest_that_is_swapped_after_it_was_hashed_is_not_read(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is read once: the bytes that were hashed are those that are parsed."""
+    reads: list[Path] = []
+    read = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    loader.read_manifest(bundle, "full")
+    assert reads.count(bundle / "manifest.json") == 1
+
+
+def test_what_joins_a_bundle_meanwhile_is_no_swap(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("measurements", "attestations"):
+        (bundle / name).mkdir()
+    create = loader._create_session
+
+    def attached(*arguments: Any, **options: Any) -> Any:
+        (bundle / "measurements/0.json").write_text("{}")
+        (bundle / "runtime/__pycache__").mkdir(exist_ok=True)
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(loader, "_create_session", attached)
+    load(bundle)
 
 
 def test_external_weights_are_loaded_and_verified(tmp_path: Path) -> None:
