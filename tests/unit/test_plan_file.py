@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.examples import examples
+from tests.support.graphs import model, node
 from tests.support.plans import ROOT, SPECS, plan
 
 from ortc.__main__ import run
@@ -98,7 +99,9 @@ def test_a_variant_by_name_is_the_only_one() -> None:
 
 def test_sources_and_inputs_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("model.onnx").touch()
+    shape = {"x": ["a", "b", 3], "y": ["c", "d"], "é": []}
+    graph = model([node("Identity", "x", "z")], shape, {"z": ["a", "b", 3]})
+    Path("model.onnx").write_bytes(graph.SerializeToString())
     Path("spec.yaml").write_text(
         "apiVersion: ortc/v1alpha1\nkind: ModelDeployment\nname: a\nversion: 1.0.0\n"
         "model: {source: onnx, path: model.onnx}\n"

@@ -33,6 +33,7 @@ from ortc.bundle.render import render
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
 from ortc.common.arrays import read_arrays
+from ortc.common.permissions import masked
 from ortc.evaluation.accuracy import CPU, ReferenceCase, loader_bytes
 from ortc.evaluation.accuracy_gates import LABEL_AGREEMENT
 from ortc.evaluation.compare import Difference
@@ -308,4 +309,4 @@ def _golden(directory: Path, material: Material, made: Made, check: Check | None
 def _source_name(plan: Plan) -> str:
     source = plan.model
     name = getattr(source, "id", None) or getattr(source, "path", None) or getattr(source, "entrypoint", "")
-    return f"{source.source}:{name}"
+    return masked(f"{source.source}:{name}")

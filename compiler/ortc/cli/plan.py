@@ -41,9 +41,11 @@ def plan(
     as_json: bool,
 ) -> int:
     """Show what `ortc build` would do: each stage cached, or why it will run."""
+    from ortc.plan.references import with_references
+
     resolved, root = prepare(spec, overrides, targets, search=search, variant=variant)
     if print_plan:
-        write_raw(resolved.to_json())
+        write_raw(json.dumps(with_references(resolved), indent=2, ensure_ascii=False) + "\n")
         return 0
     from ortc.build.dry_run import foresee
 
@@ -55,7 +57,7 @@ def plan(
         document = {
             "format_version": 1,
             "plan_sha256": resolved.digest(),
-            "plan": resolved.model_dump(mode="json"),
+            "plan": with_references(resolved),
             "stages": [stage.model_dump(mode="json") for stage in stages],
         }
         sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -5,6 +5,7 @@ A spec cannot allow itself anything: the command line and the environment of the
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -65,9 +66,14 @@ def may_read(variable: str) -> bool:
 
 
 def remember(variable: str, value: str) -> None:
-    """Note that a spec took the value of a variable: `masked` shows its name instead."""
-    if len(value) >= _SHORTEST:
-        _READ.set({**_READ.get(), value: f"${{env:{variable}}}"})
+    """Note that a spec took the value of a variable: `masked` shows its name instead.
+
+    A directory counts without the slashes at its end, too, and a value in the form in which JSON has it.
+    """
+    plain = {value, value.rstrip("/")}
+    forms = {json.dumps(form, ensure_ascii=ascii_)[1:-1] for form in plain for ascii_ in (True, False)}
+    known = {form: f"${{env:{variable}}}" for form in plain | forms if len(form) >= _SHORTEST}
+    _READ.set({**_READ.get(), **known})
 
 
 def masked(text: str) -> str:

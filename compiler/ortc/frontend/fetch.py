@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full, temporary
 from ortc.common.errors import StageError
+from ortc.common.permissions import masked
 from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Store
@@ -74,6 +75,13 @@ def fetch(source: SourcePlan, root: Path, store: Store, work: Path) -> Fetched:
     Raises:
         StageError: a file cannot be had, or no place has it with the declared digest.
     """
+    found = _fetched(source, root, store, work)
+    # Places that come from the environment are named by their variables in manifests and reports.
+    files = tuple(file.model_copy(update={"origin": masked(file.origin)}) for file in found.files)
+    return found.model_copy(update={"files": files, "notes": tuple(map(masked, found.notes))})
+
+
+def _fetched(source: SourcePlan, root: Path, store: Store, work: Path) -> Fetched:
     match source:
         case HuggingFaceSource():
             return _huggingface(source, root, store, work)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from ortc.plan.unresolve import profile_of, spec_of
 from ortc.spec.diagnostics.diagnostic import Diagnostic, Related, in_order, quoted
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules import plans as rules
+from ortc.spec.diagnostics.rules.reuse import ENVIRONMENT_PLACE
 from ortc.spec.diagnostics.source import Document, Mapping, Node, Scalar, Sequence
 from ortc.spec.diagnostics.source import Path as Steps
+from ortc.spec.env_references import substitute
 from ortc.spec.syntax.json_parser import parse_json
 from ortc.spec.syntax.text import PLAN, decode, read
 from ortc.spec.syntax.validation import dotted, validate
@@ -60,6 +63,10 @@ def check_plan(place: Path | bytes, root: Path) -> CheckedPlan:
     document = parse_json(source)
     if foreign := tuple(_foreign(document)):
         raise SpecError(in_order(foreign))
+    # What the plan took from the environment; everything else that looks like a reference is text.
+    document, wrong = substitute(Plan, document, os.environ)
+    if wrong := tuple(entry for entry in wrong if entry.rule is not ENVIRONMENT_PLACE):
+        raise SpecError(in_order(wrong))
     plan = validate(Plan, document)
     if confused := (*_repeated(document), *_unpromised(document, plan)):
         raise SpecError(in_order(confused))
