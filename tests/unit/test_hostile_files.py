@@ -24,7 +24,7 @@ from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.common.redaction import find_secret, mask_secrets
 from ortc.execution.action_cache import Store
 from ortc.execution.host import Host
-from ortc.frontend.fetch import _download
+from ortc.frontend.mirrors import download
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
 from ortc.registry.store import Registry
 
@@ -306,18 +306,18 @@ def test_events_of_another_alias_are_refused(registry: Registry, tmp_path: Path)
 )
 def test_mirrors_of_other_protocols_are_not_asked(url: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a mirror is a URL of https, http, s3"):
-        _download(url, tmp_path / "file")
+        download(url, tmp_path / "file")
     assert not (tmp_path / "file").exists()
 
 
 def test_a_mirror_gives_no_more_than_a_file_of_its_kind_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ortc.frontend.fetch.MOST_OTHER", 3 * 2**20)
+    monkeypatch.setattr("ortc.frontend.mirrors.MOST_OTHER", 3 * 2**20)
     for name, size in (("config.json", 4 * 2**20), ("ok.json", 2**20), ("model.safetensors", 4 * 2**20)):
         (tmp_path / name).write_bytes(b"0" * size)
     with pytest.raises(ValueError, match="it is larger than 3"):
-        _download(f"file://{tmp_path}/config.json", tmp_path / "a")
-    _download(f"file://{tmp_path}/ok.json", tmp_path / "b")
-    _download(f"file://{tmp_path}/model.safetensors", tmp_path / "c")
+        download(f"file://{tmp_path}/config.json", tmp_path / "a")
+    download(f"file://{tmp_path}/ok.json", tmp_path / "b")
+    download(f"file://{tmp_path}/model.safetensors", tmp_path / "c")
 
 
 @pytest.mark.parametrize(

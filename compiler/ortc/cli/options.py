@@ -37,7 +37,7 @@ def set_option(of: str = "the spec") -> Callable[[Command], Command]:
 
 
 def trust_options(command: Command) -> Command:
-    """`--trust-entrypoint PACKAGE` and `--env NAME`, several times: what the caller allows specs."""
+    """`--trust-entrypoint PACKAGE`, `--env NAME`, `--allow-http HOST`, several times: what the caller allows specs."""
     command = click.option(
         "--env",
         "variables",
@@ -47,6 +47,15 @@ def trust_options(command: Command) -> Command:
         callback=lambda _context, _option, names: grant(variables=names),
         help="Let specs refer to this variable of the environment; may be repeated. Those that begin with ORTC_ are "
         "allowed, but for ortc's own settings.",
+    )(command)
+    command = click.option(
+        "--allow-http",
+        "hosts",
+        metavar="HOST",
+        multiple=True,
+        expose_value=False,
+        callback=lambda _context, _option, names: grant(hosts=names),
+        help="Let mirrors of this host use plain HTTP; may be repeated.",
     )(command)
     return click.option(
         "--trust-entrypoint",

@@ -30,22 +30,25 @@ SETTINGS = frozenset(
 
 _PACKAGES: ContextVar[frozenset[str]] = ContextVar("packages", default=frozenset())
 _VARIABLES: ContextVar[frozenset[str]] = ContextVar("variables", default=frozenset())
+_HTTP: ContextVar[frozenset[str]] = ContextVar("http", default=frozenset())
 
 _READ: ContextVar[dict[str, str]] = ContextVar("read", default={})  # noqa: B039  # it is never changed in place
 _SHORTEST = 4
 """Fewer characters tell nothing, and would be found in any text."""
 
 
-def grant(packages: Iterable[str] = (), variables: Iterable[str] = ()) -> None:
-    """Allow entry points of packages and references to variables, beside what is allowed already."""
+def grant(packages: Iterable[str] = (), variables: Iterable[str] = (), hosts: Iterable[str] = ()) -> None:
+    """Allow entry points of packages, references to variables, and hosts for plain HTTP; earlier ones stay allowed."""
     _PACKAGES.set(_PACKAGES.get() | set(packages))
     _VARIABLES.set(_VARIABLES.get() | set(variables))
+    _HTTP.set(_HTTP.get() | {host.lower().strip("[]") for host in hosts})
 
 
 def withdraw() -> None:
     """Allow nothing but what the environment allows."""
     _PACKAGES.set(frozenset())
     _VARIABLES.set(frozenset())
+    _HTTP.set(frozenset())
     _READ.set({})
 
 
@@ -63,6 +66,11 @@ def is_trusted(module: str) -> bool:
 def may_read(variable: str) -> bool:
     """Whether a spec may refer to a variable of the environment."""
     return variable in _VARIABLES.get() or (variable.startswith(PREFIX) and variable not in SETTINGS)
+
+
+def may_use_http(host: str) -> bool:
+    """Whether files may come from a host over plain HTTP, where anybody on the way may change or read them."""
+    return host.lower().strip("[]") in _HTTP.get()
 
 
 def remember(variable: str, value: str) -> None:

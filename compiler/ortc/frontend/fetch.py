@@ -18,27 +18,20 @@ from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full, temporary
 from ortc.common.errors import StageError
 from ortc.common.permissions import masked
-from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Store
+from ortc.frontend.mirrors import download
 from ortc.inspection.external_data import copy, data_file, load_graph, locations, refuse_pointer
 from ortc.inspection.hub_files import HUB_PATTERNS, PICKLE_SUFFIXES, WEIGHT_SUFFIXES
 from ortc.inspection.model_files import package_directories, refuse, unwanted, visible
 from ortc.inspection.repository import ADAPTER, Repository, of_directories
 from ortc.plan.plan import SourcePlan
 from ortc.spec.deployment import (
-    MIRROR_PROTOCOLS,
     ExportedProgramSource,
     HuggingFaceSource,
     OnnxSource,
     PyTorchSource,
-    is_mirror_url,
 )
-
-MOST_WEIGHTS = 2**37
-"""Most bytes of a file of weights that a mirror gives."""
-MOST_OTHER = 2**28
-"""Most bytes of any other file; tokenizers take some tens of megabytes."""
 
 
 class FetchedFile(Frozen):
@@ -242,7 +235,7 @@ def _places(
         else:
             with tempfile.TemporaryDirectory() as scratch:
                 try:
-                    yield mirror, _download(f"{mirror.rstrip('/')}/{name}", Path(scratch) / "file")
+                    yield mirror, download(f"{mirror.rstrip('/')}/{name}", Path(scratch) / "file")
                 except (OSError, ValueError, ImportError) as error:
                     if is_full(error):
                         raise full(temporary()) from error
@@ -261,27 +254,6 @@ def _places(
 def _package_file(place: str, name: str) -> Path | None:
     """A file inside an importable package (`module/directory`), found without importing it."""
     return next((path for base in package_directories(place) if (path := base / name).is_file()), None)
-
-
-def _download(url: str, target: Path) -> Path:
-    """Write the file of a URL.
-
-    Raises:
-        ValueError: mirrors may not have such URLs, or the file is larger than a file of its kind.
-    """
-    import fsspec
-
-    if not is_mirror_url(url):
-        raise ValueError(f"a mirror is a URL of {', '.join(MIRROR_PROTOCOLS)}")
-    most = MOST_WEIGHTS if url.endswith(WEIGHT_SUFFIXES) else MOST_OTHER
-    taken = 0
-    with fsspec.open(url, "rb") as remote, target.open("wb") as local:
-        while chunk := remote.read(1 << 20):
-            taken += len(chunk)
-            if taken > most:
-                raise ValueError(f"it is larger than {format_bytes(most)}")
-            local.write(chunk)
-    return target
 
 
 def _hub_cache(source: HuggingFaceSource, name: str) -> Path | None:

@@ -3,7 +3,9 @@
 Defaults that depend on the target profile stay `None` here; `ortc.plan.resolve` fills them in.
 """
 
+import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
@@ -52,7 +54,22 @@ MIRROR_PROTOCOLS = ("https", "http", "s3", "gs", "gcs", "az", "abfs", "abfss", "
 
 def is_mirror_url(url: str) -> bool:
     """Whether a mirror may be at a URL."""
-    return any(url.startswith(f"{protocol}://") for protocol in MIRROR_PROTOCOLS) and "::" not in url
+    if url.startswith(("https://", "http://")) and not host_of(url):
+        return False
+    return any(url.startswith(f"{protocol}://") for protocol in MIRROR_PROTOCOLS) and "::" not in _without_host(url)
+
+
+def _without_host(url: str) -> str:
+    """The URL without an IPv6 address in brackets, which may hold the `::` that chains file systems."""
+    return re.sub(r"//\[[0-9A-Fa-f:.%]*\]", "//", url, count=1)
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, in lower case; empty where the URL has none that can be read."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 ENVIRONMENT = "x-environment"

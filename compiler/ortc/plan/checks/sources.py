@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ortc.common.permissions import is_trusted
+from ortc.common.permissions import is_trusted, may_use_http
 from ortc.common.project import in_project, module_file
 from ortc.common.suggest import closest, listed
+from ortc.common.texts import shown
 from ortc.inspection.entrypoint import installed
 from ortc.plan.checks import onnx_file, repository, samples
 from ortc.plan.checks.paths import ROOT_HELP, missing, neighbour
@@ -21,6 +22,7 @@ from ortc.spec.deployment import (
     PyTorchSource,
     SamplesFunction,
     Teacher,
+    host_of,
     is_mirror_url,
 )
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
@@ -151,6 +153,14 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
     if scheme == "package":
         return
     if is_mirror_url(mirror):
+        host = host_of(mirror)
+        if scheme == "http" and not may_use_http(host):
+            yield Diagnostic(
+                rules.MIRROR_HTTP,
+                f"{quoted(mirror)} is read over plain HTTP",
+                span,
+                help=f"use https, or allow the host: `ortc ... --allow-http {shown(host)}`",
+            )
         return
     meant = closest(scheme, [*MIRROR_PROTOCOLS, "path", "package"]) if ":" in mirror else None
     yield Diagnostic(

@@ -286,6 +286,20 @@ TENSOR_MISSING = Rule(
     good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n"
     "  dynamic_axes: {batch: {min: 1, max: 4}}\n  outputs: [y]\n",
 )
+MIRROR_HTTP = Rule(
+    "ORTC335",
+    "mirror-http",
+    "A mirror is read over plain HTTP.",
+    "Digests say which bytes are taken, but anybody on the way sees which, and may hold them back. Use https; hosts of "
+    "an internal network may be allowed by `--allow-http HOST`. A mirror may redirect to https, or to plain HTTP of "
+    "such a host, and never to an address at which a machine gets its credentials.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    "  mirrors: [http://models.internal/bert]\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n"
+    "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
+    "  mirrors: [https://models.internal/bert]\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -312,4 +326,5 @@ RULES = (
     TENSOR_TYPE,
     TENSOR_NAME,
     TENSOR_MISSING,
+    MIRROR_HTTP,
 )
