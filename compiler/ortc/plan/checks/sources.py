@@ -162,7 +162,8 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
                 help=f"use https, or allow the host: `ortc ... --allow-http {shown(host)}`",
             )
         return
-    meant = closest(scheme, [*MIRROR_PROTOCOLS, "path", "package"]) if ":" in mirror else None
+    known = [*MIRROR_PROTOCOLS, "path", "package"]
+    meant = closest(scheme, known) if ":" in mirror and scheme not in known else None
     yield Diagnostic(
         rules.MIRROR_SCHEME,
         f"{quoted(mirror)} is not a mirror",
