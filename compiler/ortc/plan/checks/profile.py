@@ -7,6 +7,12 @@ from packaging.version import InvalidVersion, Version
 
 from ortc.common.resources import templates_dir
 from ortc.common.suggest import closest, listed
+from ortc.plan.checks.settings import (
+    refused_entries,
+    refused_environment,
+    refused_options,
+    refused_provider_options,
+)
 from ortc.spec import runtimes
 from ortc.spec.deployment import Platform
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
@@ -107,6 +113,9 @@ def _variants(item: LoadedProfile, own: _Part) -> Iterator[Diagnostic]:
                 message = f"{first} of {what} has no option {quoted(option)}"
                 where = (*path, "provider_options", option)
                 yield _unknown(item, rules.PROVIDER_OPTION, where, message, option, options)
+        if first in runtime.providers.available:
+            place = (*path, "provider_options")
+            yield from refused_provider_options(item, place, first, variant.provider_options, runtime)
         yield from _entries(item, (*path, "config_entries"), variant.config_entries, runtime)
     for index, tuning in enumerate(profile.tuning):
         try:
@@ -180,18 +189,21 @@ def _providers(item: LoadedProfile, part: _Part, runtime: runtimes.Runtime) -> I
             if option not in options:
                 message = f"{provider.name} of {what} has no option {quoted(option)}"
                 yield _unknown(item, rules.PROVIDER_OPTION, (*path, "options", option), message, option, options)
+        yield from refused_provider_options(item, (*path, "options"), provider.name, provider.options, runtime)
 
 
 def _session(item: LoadedProfile, part: _Part, runtime: runtimes.Runtime) -> Iterator[Diagnostic]:
     path = (*part.path, "session")
     yield from _options(item, (*path, "options"), part.session.options, runtime)
     yield from _entries(item, (*path, "config_entries"), part.session.config_entries, runtime)
+    yield from refused_environment(item, (*path, "environment"), part.session.environment)
 
 
 def _options(
     item: LoadedProfile, place: tuple[str | int, ...], options: Mapping[str, bool | str], runtime: runtimes.Runtime
 ) -> Iterator[Diagnostic]:
     what = f"{runtime.package} {runtime.version}"
+    refused = {name: next(refused_options(item, place, [name], runtime), None) for name in options}
     for name, value in options.items():
         path = (*place, name)
         if name in _OWNED:
@@ -202,6 +214,8 @@ def _options(
         if option is None:
             message = f"{what} has no session option {quoted(name)}"
             yield _unknown(item, rules.SESSION_OPTION, path, message, name, runtime.session_options)
+        elif (refusal := refused[name]) is not None:
+            yield refusal
         elif (problem := _mismatch(option, value)) is not None:
             message = f"the session option `{name}` takes {problem}"
             yield Diagnostic(rules.SESSION_OPTION, message, item.document.locate(path))
@@ -214,6 +228,7 @@ def _entries(
         if name not in runtime.config_keys:
             message = f"{runtime.package} {runtime.version} has no session configuration key {quoted(name)}"
             yield _unknown(item, rules.SESSION_OPTION, (*place, name), message, name, runtime.config_keys)
+    yield from refused_entries(item, place, entries, runtime)
 
 
 def _mismatch(option: runtimes.Option, value: bool | str) -> str | None:

@@ -68,17 +68,19 @@ PROVIDER = Rule(
 PROVIDER_OPTION = Rule(
     "ORTC209",
     "unknown-provider-option",
-    "A profile sets an option that its execution provider does not have.",
-    "Some providers ignore options that they do not know. Names are compared with those in the wheel.",
+    "A profile sets an option that its execution provider does not have, or that no bundle may carry.",
+    "Some providers ignore options that they do not know. Names are compared with those in the wheel, and with the "
+    "list of the loader, which refuses options that name plug-ins, files or addresses.",
     bad="$ grep options targets/mine.yaml\n    options: {gpu_memory_limit: 2GB}",
     good='$ grep options targets/mine.yaml\n    options: {gpu_mem_limit: "2147483648"}',
 )
 SESSION_OPTION = Rule(
     "ORTC210",
     "unknown-session-option",
-    "A profile sets a session option or configuration key that its runtime does not have, or to a wrong type.",
+    "A profile sets an option, key or variable that its runtime lacks or no bundle may carry, or to a wrong type.",
     "ONNX Runtime accepts any configuration key and ignores those that it does not know. Names are compared with those "
-    "in the wheel. Threads and the graph level have keys of their own in the profile.",
+    "in the wheel, and with the list of the loader, which refuses whatever reads or writes files, loads libraries or "
+    "changes the log. Threads and the graph level have keys of their own in the profile.",
     bad='$ grep config_entries targets/mine.yaml\n  config_entries: {memory.pattern_optimization.enabled: "1"}',
     good="$ grep options targets/mine.yaml\n  options: {enable_mem_pattern: true}",
 )
