@@ -212,6 +212,15 @@ def test_json_and_text(bundle: Path, write: Write, capsys: pytest.CaptureFixture
     assert f"{NAME} is what was measured on A board" in text
 
 
+def test_a_measurement_makes_nothing_fit_to_serve(
+    tmp_path: Path, write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = whole_bundle(tmp_path / "random", fit_to_serve=False, unfit_reason="random weights")
+    assert run(["attach", str(bundle), str(write(of=bundle))]) == 0
+    assert f"{bundle}: not fit to serve: random weights" in capsys.readouterr().out
+    assert attach(bundle, write(of=bundle)).unfit_reason == "random weights"
+
+
 def test_what_stays_unmeasured_is_told(tmp_path: Path, write: Write) -> None:
     promises = {"at": {"batch": 1}, "latency": {"p99": 0.1}, "size": None, "memory": 2**20, "start": 1.0}
     bundle = whole_bundle(tmp_path / "fast", promises={**promises, "min_speedup": 2.0})

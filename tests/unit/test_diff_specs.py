@@ -80,6 +80,17 @@ def test_a_budget_is_judged_again_and_nothing_else_runs(project: Path) -> None:
     assert said(diff, "plan") == {"targets.edge.budgets.size": (180_000, 190_000)}
 
 
+def test_weights_from_elsewhere_are_another_model(project: Path) -> None:
+    lines = DIGITS.splitlines()
+    weights, sha256 = (next(line for line in lines if f" {key}: " in line) for key in ("weights", "sha256"))
+    edit(project, f"{weights}\n{sha256}\n", "  weights: random\n")
+    diff = compared(project)
+    before = (weights.partition(": ")[2], sha256.partition(": ")[2])
+    assert said(diff) == {"model.weights": (before[0], "random"), "model.sha256": (before[1], None)}
+    targets = {(target, stage) for target in ("cpu", "edge") for stage in ALL_OF_A_TARGET}
+    assert anew(diff) >= targets | {(None, "export"), (None, "reference"), (None, "metric")}
+
+
 def test_another_opset_runs_all_but_pytorch(project: Path) -> None:
     edit(project, "opset: 20", "opset: 18")
     diff = compared(project)

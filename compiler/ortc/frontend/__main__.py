@@ -103,11 +103,15 @@ class Server:
         Raises:
             StageError: it cannot be built again.
         """
+        import torch
+
         from ortc.frontend.reference.state import module_state
 
         if self.reload is None:
             raise StageError("no model is loaded")
-        return {"parts": module_state(self.reload(int(request["seed"])).original)}
+        # What this process draws later does not depend on whether it was asked this.
+        with torch.random.fork_rng(devices=()):
+            return {"parts": module_state(self.reload(int(request["seed"])).original)}
 
     def export(self, request: Json) -> Json:
         """{exporter, output} -> what was written, see ortc.frontend.export.
