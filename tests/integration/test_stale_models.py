@@ -51,8 +51,8 @@ WAYS = {
     "through a variable": "def build(): return load(os.environ['KEYS_TEST_WEIGHTS'])",
     "in another package": "def build():\n    import weights_of_another\n    return load(weights_of_another.PLACE)",
     "the newest": "def build(): return load(sorted(HERE.glob('epoch-*.pt'))[-1])",
-    "settings": "def build():\n    load(HERE / 'w.pt')\n    torch.manual_seed(3)\n"
-    "    return Net(json.loads((HERE / 'runs' / 'net.json').read_text())['scale'])",
+    "settings": "def build():\n    net = load(HERE / 'w.pt')\n"
+    "    net.scale = json.loads((HERE / 'runs' / 'net.json').read_text())['scale']\n    return net",
     "safetensors": "def build():\n    from safetensors.torch import load_file\n    net = Net()\n"
     "    net.load_state_dict(load_file(HERE / 'runs' / 'w.safetensors'))\n    return net",
 }

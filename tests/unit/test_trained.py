@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,7 +16,7 @@ from safetensors.torch import save_file
 from ortc.common.errors import StageError
 from ortc.frontend.reference.custom import NOTHING_TO_LOAD, build_module, load_module
 from ortc.frontend.reference.state import module_state
-from ortc.frontend.reference.trained import ANOTHER_SEED, numbers, refuse_drawn
+from ortc.frontend.reference.trained import ANOTHER_SEED, numbers, other_seeds, refuse_drawn
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
 from ortc.spec.deployment import PyTorchSource
 
@@ -57,7 +59,7 @@ def module(tmp_path: Path) -> Callable[..., str]:
     def write(parts: str, body: str = "    return Net()") -> str:
         name = f"trained_{uuid.uuid4().hex}"
         (tmp_path / f"{name}.py").write_text(
-            "import numpy\nimport torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
+            "import random\nimport numpy\nimport torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
             f"        super().__init__()\n{parts}\n    def forward(self, x):\n        return x * 2\n"
             f"def build():\n{body}\n"
         )
@@ -121,6 +123,40 @@ DRAWN: dict[str, tuple[str, str, str, str | None]] = {
         LAYER,
         "    torch.manual_seed(7)\n    return Net()",
         "entrypoint",
+        "`layer.weight`, `layer.bias` at random",
+    ),
+    "a seed under another name": (
+        LAYER,
+        "    from torch import manual_seed as fixed\n    fixed(7)\n    return Net()",
+        "entrypoint",
+        "`layer.weight`, `layer.bias` at random",
+    ),
+    "a generator of its own": (
+        LAYER,
+        (
+            "    net = Net()\n"
+            "    torch.nn.init.normal_(net.layer.weight, generator=torch.Generator().manual_seed(3))\n"
+            "    torch.nn.init.zeros_(net.layer.bias)\n    return net"
+        ),
+        "entrypoint",
+        "`layer.weight` at random",
+    ),
+    "numbers of NumPy": (
+        (
+            "        self.register_buffer('a', torch.from_numpy(numpy.random.default_rng(3).random(4)))\n"
+            "        self.register_buffer('b', torch.from_numpy(numpy.random.RandomState(3).random_sample(4)))\n"
+            "        numpy.random.seed(3)\n        random.seed('x')\n"
+            "        self.register_buffer('c', torch.from_numpy(numpy.random.rand(4)))\n"
+            "        self.register_buffer('d', torch.tensor(random.random()))"
+        ),
+        "    return Net()",
+        "entrypoint",
+        "`a`, `b`, `c` and 1 more at random",
+    ),
+    "numbers in the code": (
+        "        self.register_buffer('sobel', torch.tensor([1.0, 0.0, -1.0]))",
+        "    torch.manual_seed(7)\n    return Net()",
+        "entrypoint",
         None,
     ),
     "a head is forgotten": (
@@ -168,7 +204,12 @@ def test_numbers_that_nothing_loads_are_refused(name: str, tmp_path: Path, modul
     layer: dict[str, Any] = torch.nn.Linear(4, 4).state_dict()
     torch.save({f"layer.{key}": value for key, value in layer.items()}, tmp_path / "w.pt")
     declared = source(module(parts, body.format(place=str(tmp_path / "w.pt"))), weights)
-    found, again = state(declared, tmp_path, 0), state(declared, tmp_path, ANOTHER_SEED)
+    drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    with other_seeds():
+        again = state(declared, tmp_path, 0)
+    assert torch.equal(torch.get_rng_state(), drawn[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == drawn[1:]
+    found = state(declared, tmp_path, 0)
     if named is None:
         refuse_drawn(declared, found, again)
         return

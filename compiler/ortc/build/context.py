@@ -26,7 +26,7 @@ from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import Worker, WorkerError
 from ortc.execution.worker_pool import at_once
 from ortc.frontend.fetch import Fetched
-from ortc.frontend.reference.trained import ANOTHER_SEED, MAY_BE_DRAWN, refuse_drawn
+from ortc.frontend.reference.trained import MAY_BE_DRAWN, refuse_drawn
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.plan.plan import Plan, SourcePlan
@@ -136,7 +136,7 @@ class Context:
             found = {"parts": worker.call("state")["parts"], "opened": self._opened}
             if source.weights in MAY_BE_DRAWN:
                 return found
-            refuse_drawn(source, found["parts"], worker.call("state of another", seed=ANOTHER_SEED)["parts"])
+            refuse_drawn(source, found["parts"], worker.call("state of another")["parts"])
             return found
         request = {
             "model": source.model_dump(mode="json"),
@@ -144,9 +144,9 @@ class Context:
             "root": str(self.root),
         }
         with Worker.for_reference() as worker:
-            found = worker.call("build", **request, seed=0)
+            found = worker.call("build", **request, other=False)
             if source.weights not in MAY_BE_DRAWN:
-                refuse_drawn(source, found["parts"], worker.call("build", **request, seed=ANOTHER_SEED)["parts"])
+                refuse_drawn(source, found["parts"], worker.call("build", **request, other=True)["parts"])
             return found
 
     def recorder(self) -> Recorder:

@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Server:
     def __init__(self) -> None:
         self.reference: Reference | None = None
         self.export_plan: ExportPlan | None = None
-        self.reload: Callable[[int], Reference] | None = None
+        self.reload: Callable[[], Reference] | None = None
         self.load_seconds = 0.0
         self.is_repeatable = False
         self.operations: dict[str, Callable[[Json], Json]] = {
@@ -64,7 +65,7 @@ class Server:
         directory = Path(request["directory"])
         self.reload = partial(load, source, directory, Path(request["root"]), self.export_plan)
         with Recorder(directory) as recorder:
-            self.reference = self.reload(0)
+            self.reference = self.reload()
         self.load_seconds = time.perf_counter() - begin
         return {
             "inputs": [tensor.model_dump(mode="json") for tensor in self.reference.inputs],
@@ -76,17 +77,21 @@ class Server:
         }
 
     def build(self, request: Json) -> Json:
-        """{model, directory, root, seed} -> {"parts", "opened"} of the module of an entry point, which is not kept."""
+        """{model, directory, root, other} -> {"parts", "opened"} of the module of an entry point, which is not kept.
+
+        With `other`, it is built with other seeds.
+        """
         import torch
 
         from ortc.execution.files_opened import Recorder
         from ortc.frontend.reference.custom import build_module
         from ortc.frontend.reference.state import module_state
+        from ortc.frontend.reference.trained import other_seeds
 
-        torch.manual_seed(int(request["seed"]))
         source = PyTorchSource.model_validate(request["model"])
         directory = Path(request["directory"])
-        with Recorder(directory) as recorder:
+        with other_seeds() if request["other"] else nullcontext(), Recorder(directory) as recorder:
+            torch.manual_seed(0)
             module = build_module(source, directory, Path(request["root"]))
         return {"parts": module_state(module), "opened": recorder.opened().model_dump(mode="json")}
 
@@ -98,20 +103,18 @@ class Server:
         return {"parts": module_state(reference.original)}
 
     def state_of_another(self, request: Json) -> Json:
-        """{seed} -> {"parts": …} as `state`, of the same model built with another seed, which is not kept.
+        """{} -> {"parts": …} as `state`, of the same model built with other seeds, which is not kept.
 
         Raises:
             StageError: it cannot be built again.
         """
-        import torch
-
         from ortc.frontend.reference.state import module_state
+        from ortc.frontend.reference.trained import other_seeds
 
         if self.reload is None:
             raise StageError("no model is loaded")
-        # What this process draws later does not depend on whether it was asked this.
-        with torch.random.fork_rng(devices=()):
-            return {"parts": module_state(self.reload(int(request["seed"])).original)}
+        with other_seeds():
+            return {"parts": module_state(self.reload().original)}
 
     def export(self, request: Json) -> Json:
         """{exporter, output} -> what was written, see ortc.frontend.export.

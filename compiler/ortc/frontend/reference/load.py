@@ -12,7 +12,7 @@ from ortc.plan.plan import ExportPlan, SourcePlan
 from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 
-def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan, seed: int = 0) -> Reference:
+def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan) -> Reference:
     """Load a model.
 
     Args:
@@ -20,13 +20,12 @@ def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan, se
         directory: where the source's files were put, with the names that the source gives them.
         root: what the spec's relative paths and entry points resolve against.
         export: declared axes, inputs and outputs.
-        seed: of PyTorch's generator, which gives a module the numbers that nothing loads.
 
     Raises:
         StageError: the model cannot be loaded as declared.
     """
 
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     torch.set_grad_enabled(False)
     match source:
         case HuggingFaceSource():

@@ -5,7 +5,10 @@ The constructor of a module draws numbers until trained ones are loaded. Whateve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 ANOTHER_SEED = 1
-"""A seed of PyTorch's generator besides 0, which every model is built with."""
+"""A seed besides 0, which every model is built with; as much is added to the seeds that a function sets itself."""
 MAY_BE_DRAWN = ("none", "random")
 """Values of `weights` that claim nothing of the numbers that a constructor draws."""
 SHOWN = 3
@@ -78,9 +81,78 @@ def refuse_drawn(source: PyTorchSource, parts: Mapping[str, str], again: Mapping
     raise StageError(
         f"`weights: {source.weights}`, but `{source.entrypoint}` draws {_listed(shown)} at random: {where}",
         help="load trained numbers in the function, or keep them in parameters and name the state dict in "
-        "`model.weights`; `weights: random` builds a bundle for measuring; a function that means random numbers seeds "
-        "the generator itself (torch.manual_seed)",
+        "`model.weights`; numbers that are random on purpose are saved with the weights as well, whatever their "
+        "seed; `weights: random` builds a bundle for measuring",
     )
+
+
+@contextmanager
+def other_seeds() -> Iterator[None]:
+    """While a function runs, whatever generator it seeds gets another seed than it says: PyTorch's, NumPy's, Python's.
+
+    A seed of its own makes the numbers of a constructor the same every time, and no more trained. What generators draw
+    afterwards does not depend on what they drew meanwhile.
+    """
+    import numpy as np
+    import torch
+
+    class Generator(torch.Generator):
+        def manual_seed(self, seed: int) -> torch.Generator:
+            return super().manual_seed(_other(seed))
+
+    class RandomState(np.random.RandomState):
+        def __init__(self, seed: Any = None) -> None:
+            super().__init__(_other(seed))
+
+    replaced = (
+        # `torch.manual_seed` asks this one, under whatever name a module has imported it.
+        (torch.random, "default_generator", _Shifted(torch.default_generator)),
+        (torch, "Generator", Generator),
+        (np.random, "RandomState", RandomState),
+        (np.random, "seed", _shifted(np.random.seed)),
+        (np.random, "default_rng", _shifted(np.random.default_rng)),
+        (random, "seed", _shifted(random.seed)),
+    )
+    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
+    arrays, plain = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=()):
+        try:
+            for module, name, value in replaced:
+                setattr(module, name, value)
+            yield
+        finally:
+            for module, name, value in before:
+                setattr(module, name, value)
+            np.random.set_state(arrays)
+            random.setstate(plain)
+
+
+class _Shifted:
+    """PyTorch's own generator, which gets other seeds."""
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._generator = generator
+
+    def manual_seed(self, seed: int) -> torch.Generator:
+        return self._generator.manual_seed(_other(seed))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._generator, name)
+
+
+def _shifted(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(seed: Any = None, *arguments: Any, **options: Any) -> Any:
+        return function(_other(seed), *arguments, **options)
+
+    return call
+
+
+def _other(seed: Any) -> Any:
+    """Another seed, where one is given as a number or a text."""
+    if hasattr(seed, "__index__"):
+        return (int(seed) + ANOTHER_SEED) % 2**32
+    return f"{seed}{ANOTHER_SEED}" if isinstance(seed, str) else seed
 
 
 def _load(source: PyTorchSource, module: torch.nn.Module, state: Mapping[str, Any]) -> None:

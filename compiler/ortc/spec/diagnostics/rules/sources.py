@@ -234,7 +234,7 @@ WEIGHTS_UNSAID = Rule(
     "`weights` says which: the path of a state dict; `entrypoint`, where the function loads them itself; `none`, where "
     "the module has no parameters and no buffers; or `random`, where the architecture is measured, and the bundle is "
     "not fit to serve. The build holds the module to it: with `entrypoint` as with a path, no number may depend on "
-    "the seed of PyTorch's generator, and with `none` there may be none. `sha256` belongs to a path.",
+    "the seed of a random generator, and with `none` there may be none. `sha256` belongs to a path.",
     bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\nexport:\n'
     "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
     good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
