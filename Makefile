@@ -32,6 +32,7 @@ lint: $(VENV)/.tests
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"
 	nice -n 19 $(BIN)/python tests/fuzz/run.py
+	nice -n 19 $(BIN)/python tests/fuzz/fuzz_files.py
 
 # Against the peers, each in an environment of its own below $ORTC_BENCH_DIR. All of it takes hours; a part:
 # make bench ARGS="race --models bert-base --shapes 1x128 --only ortc,openvino"

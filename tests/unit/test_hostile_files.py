@@ -23,6 +23,7 @@ from ortc.bundle.render import template_environment
 from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.common.redaction import find_secret, mask_secrets
 from ortc.execution.action_cache import Store
+from ortc.execution.action_record import read_record
 from ortc.execution.host import Host
 from ortc.frontend.mirrors import download
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
@@ -281,6 +282,13 @@ def test_events_of_another_alias_are_refused(registry: Registry, tmp_path: Path)
     event.write_bytes(edit(event, AliasEvent, alias="staging"))
     with pytest.raises(StageError, match="is of linear@staging"):
         registry.aliases("linear")
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"a": ' * 100_000, b'{"sha256": "0", "a": ' + b"[" * 5000])
+def test_documents_that_are_nested_deeply_are_damaged_ones(content: bytes) -> None:
+    for read in (BundleRecord.read, AliasEvent.read, CompanionRecord.read, lambda found: read_record(found, "0")):
+        with pytest.raises(ValueError, match=r"nested too deeply|Expecting"):
+            read(content)
 
 
 # --- mirrors and credentials ---

@@ -70,13 +70,16 @@ def read_record(content: bytes, key: str) -> Record:
     Raises:
         ValueError: it is damaged, of another format, or of another action than `key`.
     """
-    document = json.loads(content)
-    if not isinstance(document, dict) or "sha256" not in document:
-        raise ValueError("no record of an action")
-    stated = document.pop("sha256")
-    if digest(document) != stated:
-        raise ValueError("its own digest does not match")
-    record = Record.model_validate(document)
-    if record.key != key:
-        raise ValueError("it belongs to another action")
+    try:
+        document = json.loads(content)
+        if not isinstance(document, dict) or "sha256" not in document:
+            raise ValueError("no record of an action")
+        stated = document.pop("sha256")
+        if digest(document) != stated:
+            raise ValueError("its own digest does not match")
+        record = Record.model_validate(document)
+        if record.key != key:
+            raise ValueError("it belongs to another action")
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     return record

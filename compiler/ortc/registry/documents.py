@@ -34,13 +34,16 @@ class Document(Frozen):
         Raises:
             ValueError: it is damaged, of another kind, or of another format.
         """
-        document = json.loads(content)
-        if not isinstance(document, dict) or "sha256" not in document:
-            raise ValueError("it carries no digest of itself")
-        stated = document.pop("sha256")
-        if digest(document) != stated:
-            raise ValueError("its own digest does not match")
-        return cls.model_validate_json(json.dumps(document))
+        try:
+            document = json.loads(content)
+            if not isinstance(document, dict) or "sha256" not in document:
+                raise ValueError("it carries no digest of itself")
+            stated = document.pop("sha256")
+            if digest(document) != stated:
+                raise ValueError("its own digest does not match")
+            return cls.model_validate_json(json.dumps(document))
+        except RecursionError as error:
+            raise ValueError("it is nested too deeply") from error
 
 
 class Marker(Document):

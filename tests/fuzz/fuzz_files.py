@@ -1,0 +1,487 @@
+"""Mutate files of every kind that ortc parses: `python tests/fuzz/fuzz_files.py [COUNT] [KIND...]`, 20,000 of each.
+
+Whatever a file holds, a reader gives a value or one of its documented errors, within a second of processor time and
+without memory of its own. An input follows from the kind, the seed and its number, so that a run which stopped goes on
+where it was, and any input can be made again: `--show KIND NUMBER` writes it to .fuzz/input. The state of a run is in
+.fuzz/files.json; record_files.json keeps the result of the last run that found nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import gc
+import importlib.metadata
+import json
+import platform
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support import programs
+from tests.support.bundles import runtime_module
+from tests.support.graphs import model, node
+from tests.support.whole_bundles import add_measurement, whole_bundle
+
+from ortc.bundle.manifest import Manifest, SessionFile, parse_manifest
+from ortc.bundle.measurement import read_measurement
+from ortc.common.arrays import read_arrays, read_shapes
+from ortc.common.errors import StageError, UsageError
+from ortc.common.values import digest
+from ortc.execution.action_record import KeptFile, Record, read_record
+from ortc.frontend.import_onnx import import_onnx
+from ortc.inspection.external_data import load_graph, locations
+from ortc.inspection.findings import InspectionError
+from ortc.inspection.inspect_model import inspect
+from ortc.inspection.onnx_wire import read_interface
+from ortc.inspection.pt2_archive import ProgramError, read_program
+from ortc.inspection.weights.graph import graph_weights
+from ortc.inspection.weights.safetensors import file_weights, index_weights
+from ortc.plan.plan import AxisPlan, ExportPlan
+from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Marker, now
+from ortc.spec.onnx_header import read_header
+
+ROOT = Path(__file__).parents[2]
+COUNT = 20_000
+SEED = 14
+MOST_SECONDS = 1.0
+HANG_SECONDS = 60
+MOST_GROWN = 256 * 2**20
+"""Bytes that the process may hold more at its peak than after the first inputs of a kind."""
+PART = 500
+WORK = ROOT / ".fuzz"
+RECORD = Path(__file__).with_name("record_files.json")
+Chance = random.Random
+PLAN = ExportPlan(
+    opset=17,
+    ir_version=8,
+    exporter="auto",
+    axes=(AxisPlan(name="batch", min=1, typical=1, max=4),),
+    inputs=None,
+    outputs=None,
+)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How files of one kind are made and read.
+
+    Attributes:
+        seeds: right files.
+        change: makes a wrong one of a right one.
+        readers: each is given the path of a file, and the errors that it documents.
+    """
+
+    seeds: tuple[bytes, ...]
+    change: Callable[[bytes, Chance], bytes]
+    readers: tuple[tuple[Callable[[Path], object], tuple[type[Exception], ...]], ...]
+
+
+# --- mutations ---
+
+_WORDS = (
+    b"\0",
+    b"\n",
+    b"\xff\xff\xff\xff",
+    b"\x7f" * 8,
+    b"9" * 40,
+    b"-1",
+    b"../../x",
+    b"\x1b[2J",
+    b"${env:HOME}",
+    b"PK",
+)
+_VALUES: tuple[Any, ...] = (
+    *(None, True, 0, -1, 2**31, 2**63, 10**40, 0.5, float("nan"), float("inf"), "", "x", "../../x", "a\nb", "\x1b[2J"),
+    *("\0", "é\ud800", "x" * 5000, [], {}, [[]], {"x": 1}, [1, 2, 3], "${env:HOME}", "0" * 64),
+)
+
+
+def octets(content: bytes, chance: Chance) -> bytes:
+    """Bytes changed, left out, doubled, put in or cut off at the end."""
+    data = bytearray(content)
+    for _ in range(chance.choice((1, 1, 2, 4, 16))):
+        at = chance.randrange(len(data) + 1)
+        match chance.randrange(6):
+            case 0 if at < len(data):
+                data[at] ^= 1 << chance.randrange(8)
+            case 1:
+                data[at : at + chance.randrange(1, 9)] = chance.randbytes(chance.randrange(9))
+            case 2:
+                data[at:at] = chance.choice(_WORDS)
+            case 3:
+                data[at : at + 4] = chance.choice((0, 1, 2**16, 2**31, 2**32 - 1)).to_bytes(4, "little")
+            case 4:
+                length = chance.randrange(1, 64)
+                data[at:at] = data[at : at + length]
+            case _ if chance.random() < 0.2:
+                del data[at:]
+    return bytes(data)
+
+
+def structure(content: bytes, chance: Chance) -> bytes:
+    """A JSON document with values replaced, left out, added, or nested deeply; sometimes bytes of it changed."""
+    if chance.random() < 0.15:
+        return octets(content, chance)
+    document = json.loads(content)
+    for _ in range(chance.choice((1, 1, 2, 3))):
+        place, key = _place(document, chance)
+        if place is None:
+            continue
+        match chance.randrange(4):
+            case 0:
+                del place[key]
+            case 1 if isinstance(place, dict):
+                place[chance.choice(("x", "", "sha256", "kind", "../x", "a\nb"))] = copy.deepcopy(
+                    chance.choice(_VALUES)
+                )
+            case 2 if isinstance(place, list):
+                place.append(copy.deepcopy(chance.choice(_VALUES)))
+            case _:
+                place[key] = copy.deepcopy(chance.choice(_VALUES))
+    text = json.dumps(document)
+    if chance.random() < 0.02:
+        depth = chance.choice((100, 1000, 100_000))
+        text = text.replace('"x"', "[" * depth + "]" * depth, 1) if '"x"' in text else "[" * depth + "]" * depth
+    return text.encode()
+
+
+def _place(document: Any, chance: Chance) -> tuple[Any, Any]:
+    """A container inside of a document and one of its keys; None where the document is no container."""
+    node, key = None, None
+    inner = document
+    while isinstance(inner, dict | list) and inner and (node is None or chance.random() < 0.75):
+        node = inner
+        key = chance.choice(list(node)) if isinstance(node, dict) else chance.randrange(len(node))
+        inner = node[key]
+    return node, key
+
+
+def sealed(content: bytes, chance: Chance) -> bytes:
+    """The same of a document with its own digest, which mostly is made right again."""
+    changed = structure(content, chance)
+    try:
+        document = json.loads(changed)
+        if isinstance(document, dict) and chance.random() < 0.8:
+            document.pop("sha256", None)
+            return json.dumps({**document, "sha256": digest(document)}).encode()
+    except (ValueError, RecursionError):
+        pass
+    return changed
+
+
+def members(content: bytes, chance: Chance) -> bytes:
+    """An archive with a member changed and packed again, or with its own bytes changed."""
+    if chance.random() < 0.4:
+        return octets(content, chance)
+    packed = BytesIO()
+    with zipfile.ZipFile(BytesIO(content)) as source, zipfile.ZipFile(packed, "w") as target:
+        names = source.namelist()
+        chosen = chance.choice(names)
+        for name in names:
+            inner = source.read(name)
+            if name == chosen:
+                inner = structure(inner, chance) if name.endswith(".json") else octets(inner, chance)
+            how = chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+            target.writestr(zipfile.ZipInfo(name), inner, how)
+    return packed.getvalue()
+
+
+def safetensors(content: bytes, chance: Chance) -> bytes:
+    """A header of safetensors with its JSON changed, and its length right or not."""
+    length = int.from_bytes(content[:8], "little")
+    header = structure(content[8 : 8 + length], chance)
+    stated = len(header) if chance.random() < 0.8 else chance.choice((0, 7, 2**31, 2**63))
+    return stated.to_bytes(8, "little") + header + content[8 + length :]
+
+
+# --- kinds ---
+
+
+def _onnx() -> Kind:
+    weights = {"w": np.ones((4, 3), np.float32)}
+    plain = model([node("MatMul", "x w", "y")], {"x": ["batch", 4]}, {"y": ["batch", 3]}, weights)
+    deep = model(
+        [node("Constant", "", "c", value_float=2.0), node("Mul", "x c", "h"), node("Softmax", "h", "y", axis=1)],
+        {"x": ["batch", 4]},
+        {"y": ["batch", 4]},
+    )
+    return Kind(
+        tuple(made.SerializeToString() for made in (plain, deep)),
+        octets,
+        (
+            (read_header, (OSError, ValueError)),
+            (read_interface, (OSError, ValueError)),
+            (lambda path: graph_weights(path, None), ()),
+            (lambda path: locations(load_graph(path)), (StageError,)),
+            (lambda path: inspect(str(path), path.parent), (InspectionError,)),
+            (_imported, (StageError,)),
+        ),
+    )
+
+
+def _imported(path: Path) -> object:
+    output = path.parent / "out"
+    output.mkdir(exist_ok=True)
+    return import_onnx(path, PLAN, output)
+
+
+def _pt2(scratch: Path) -> Kind:
+    seed = programs.archive(scratch / "seed.pt2").read_bytes()
+    return Kind(
+        (seed,),
+        members,
+        ((read_program, (ProgramError,)), (lambda path: inspect(str(path), path.parent), (InspectionError,))),
+    )
+
+
+def _npz() -> Kind:
+    loader: Any = runtime_module("loader")
+    loader.MOST_UNPACKED = 2**24
+    arrays = {
+        "x": np.arange(12, dtype=np.float32).reshape(3, 4),
+        "y": np.array([True]),
+        "z": np.zeros((0, 2), np.int64),
+    }
+    seeds = []
+    for save in (np.savez, np.savez_compressed):
+        written = BytesIO()
+        save(written, **arrays)
+        seeds.append(written.getvalue())
+    return Kind(
+        tuple(seeds),
+        members,
+        (
+            (lambda path: read_arrays(path, 2**24), (ValueError,)),
+            (read_shapes, (ValueError,)),
+            (loader.read_npz, (loader.InputError,)),
+        ),
+    )
+
+
+def _safetensors() -> Kind:
+    header = {
+        "__metadata__": {"format": "pt"},
+        "w": {"dtype": "F32", "shape": [4, 3], "data_offsets": [0, 48]},
+        "b": {"dtype": "BF16", "shape": [3], "data_offsets": [48, 54]},
+    }
+    text = json.dumps(header).encode()
+    return Kind(
+        (len(text).to_bytes(8, "little") + text + bytes(54),),
+        safetensors,
+        ((lambda path: file_weights(path, {"vocab_size": 4, "hidden_size": 3}), ()),),
+    )
+
+
+def _index() -> Kind:
+    index = {"metadata": {"total_size": 54}, "weight_map": {"w": "a.safetensors", "b": "b.safetensors"}}
+    return Kind((json.dumps(index).encode(),), structure, ((lambda path: index_weights(path, {}), ()),))
+
+
+def _bundle_files(scratch: Path) -> dict[str, Kind]:
+    bundle = whole_bundle(scratch / "bundle")
+    measured = add_measurement(bundle).read_bytes()
+    return {
+        "manifest": Kind(
+            ((bundle / "manifest.json").read_bytes(),),
+            structure,
+            ((lambda path: parse_manifest(path.read_bytes(), "manifest.json"), (StageError,)),),
+        ),
+        "session": Kind(
+            ((bundle / "session.json").read_bytes(),),
+            structure,
+            ((lambda path: SessionFile.model_validate_json(path.read_bytes()), (ValueError,)),),
+        ),
+        "measurement": Kind((measured,), sealed, ((read_measurement, (StageError, UsageError)),)),
+    }
+
+
+def _registry(manifest: Manifest) -> Kind:
+    kept = KeptFile(path="manifest.json", sha256="0" * 64, bytes=3, mode=0o644)
+    documents = [
+        Marker(),
+        BundleRecord.of(manifest, "0" * 64, (kept,)),
+        AliasEvent(name="small", alias="best", action="promote", version="1.0.0", at=now()),
+        CompanionRecord(
+            name="small",
+            version="1.0.0",
+            target="cpu",
+            registered=now(),
+            manifest_sha256="0" * 64,
+            file=kept,
+            performance=None,
+        ),
+    ]
+    read: list[Callable[[bytes], object]] = [Marker.read, BundleRecord.read, AliasEvent.read, CompanionRecord.read]
+    return Kind(
+        tuple(document.content() for document in documents),
+        sealed,
+        tuple((_of_bytes(reader), (ValueError,)) for reader in read),
+    )
+
+
+def _of_bytes(reader: Callable[[bytes], object]) -> Callable[[Path], object]:
+    return lambda path: reader(path.read_bytes())
+
+
+def _record() -> Kind:
+    kept = KeptFile(path="model.onnx", sha256="0" * 64, bytes=3, mode=0o644)
+    made = Record(stage="export", subject="onnx", inputs={"a": [1, {"b": None}]}, result={"x": 1.5}, files=(kept,))
+    return Kind((made.content(),), sealed, ((lambda path: read_record(path.read_bytes(), made.key), (ValueError,)),))
+
+
+def kinds(scratch: Path) -> dict[str, Kind]:
+    """Every kind of file, by name."""
+    return {
+        "onnx": _onnx(),
+        "pt2": _pt2(scratch),
+        "npz": _npz(),
+        "safetensors": _safetensors(),
+        "safetensors-index": _index(),
+        **_bundle_files(scratch),
+        "registry": _registry(parse_manifest((scratch / "bundle" / "manifest.json").read_bytes(), "manifest.json")),
+        "record": _record(),
+    }
+
+
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "npz": ".npz"}
+
+
+# --- runs ---
+
+
+class BrokenRuleError(Exception):
+    """A reader raised another error than it documents, took too long, or took memory."""
+
+
+def made(name: str, kind: Kind, number: int) -> bytes:
+    """An input by its number."""
+    chance = random.Random(f"{SEED} {name} {number}")  # noqa: S311 - for tests
+    return kind.change(chance.choice(kind.seeds), chance)
+
+
+def one(name: str, kind: Kind, number: int, scratch: Path) -> tuple[str, float]:
+    """What became of an input, and the seconds of processor time that its readers took.
+
+    Raises:
+        BrokenRuleError: a reader broke a rule.
+    """
+    path = scratch / f"input{SUFFIXES.get(name, '.json')}"
+    path.write_bytes(made(name, kind, number))
+    outcome, began = "read", time.process_time()
+    for reader, documented in kind.readers:
+        try:
+            reader(path)
+        except documented:
+            outcome = "refused"
+        except Exception as error:
+            raise BrokenRuleError(f"{name} {number}: {type(error).__name__}: {str(error)[:200]}") from error
+    seconds = time.process_time() - began
+    if seconds > MOST_SECONDS:
+        raise BrokenRuleError(f"{name} {number}: {seconds:.2f} s of processor time")
+    return outcome, seconds
+
+
+def peak() -> int:
+    """The most bytes that the process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def fuzz(name: str, kind: Kind, count: int, state: dict[str, Any], scratch: Path, save: Callable[[], None]) -> None:
+    """Go on with a kind until so many inputs have been read.
+
+    Raises:
+        BrokenRuleError: a reader broke a rule.
+    """
+    entry = state.setdefault(name, {"inputs": 0, "outcomes": {}, "seconds": 0.0, "slowest_seconds": 0.0, "grown": 0})
+    start = None
+    while entry["inputs"] < count:
+        began, outcomes = time.monotonic(), Counter(entry["outcomes"])
+        for number in range(entry["inputs"], min(count, entry["inputs"] + PART)):
+            signal.alarm(HANG_SECONDS)
+            outcome, seconds = one(name, kind, number, scratch)
+            signal.alarm(0)
+            outcomes[outcome] += 1
+            entry["slowest_seconds"] = max(entry["slowest_seconds"], round(seconds, 3))
+        entry["inputs"] = sum(outcomes.values())
+        entry["outcomes"] = dict(outcomes)
+        entry["seconds"] = round(entry["seconds"] + time.monotonic() - began, 1)
+        gc.collect()
+        start = peak() if start is None else start
+        entry["grown"] = max(entry["grown"], peak() - start)
+        entry["peak_memory_mb"] = peak() // 2**20
+        save()
+        if entry["grown"] > MOST_GROWN:
+            raise BrokenRuleError(f"{name}: the process grew by {entry['grown'] // 2**20} MiB")
+
+
+def _hang(_signal: int, _frame: FrameType | None) -> None:
+    raise BrokenRuleError(f"no answer in {HANG_SECONDS} s")
+
+
+def main() -> int:
+    """Fuzz the kinds that are named, or all; returns 1 where a rule was broken."""
+    words = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as place:
+        scratch = Path(place)
+        known = kinds(scratch)
+        if words[:1] == ["--show"]:
+            WORK.mkdir(exist_ok=True)
+            (WORK / "input").write_bytes(made(words[1], known[words[1]], int(words[2])))
+            return 0
+        count = int(words.pop(0)) if words and words[0].isdigit() else COUNT
+        WORK.mkdir(exist_ok=True)
+        kept = WORK / "files.json"
+        state = json.loads(kept.read_bytes()) if kept.is_file() else {}
+        (scratch / "pyproject.toml").touch()
+        signal.signal(signal.SIGALRM, _hang)
+        for name in words or known:
+            try:
+                fuzz(name, known[name], count, state, scratch, lambda: kept.write_text(json.dumps(state), "utf-8"))
+            except BrokenRuleError as error:
+                sys.stderr.write(f"{error}\n")
+                if error.__cause__ is not None:
+                    import traceback
+
+                    traceback.print_exception(error.__cause__)
+                return 1
+            sys.stdout.write(f"{name}: {json.dumps(state[name])}\n")
+            sys.stdout.flush()
+        if all(state.get(name, {}).get("inputs", 0) >= COUNT for name in known):
+            RECORD.write_text(json.dumps(record(state), indent=2) + "\n", "utf-8")
+            kept.unlink()
+    return 0
+
+
+def record(state: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a whole run."""
+    packages = ("ortc", "numpy", "onnx", "onnx-ir", "pydantic")
+    return {
+        "format_version": 1,
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "seed": SEED,
+        "kinds": state,
+        "limits": {"processor_seconds": MOST_SECONDS, "grown_bytes": MOST_GROWN},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
