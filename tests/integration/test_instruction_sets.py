@@ -67,7 +67,7 @@ def overflowing(tmp_path: Path) -> tuple[bundles.Recipe, ReferenceCase]:
     inputs, outputs = tmp_path / "in.npz", tmp_path / "out.npz"
     write_arrays(inputs, {"x": x})
     write_arrays(outputs, {"y": x @ weight})
-    return recipe, ReferenceCase(name="samples 1-8", inputs=inputs, outputs=outputs)
+    return recipe, ReferenceCase(name="samples 1-8", is_sample=True, inputs=inputs, outputs=outputs)
 
 
 def error(recipe: bundles.Recipe, case: ReferenceCase, place: Path) -> float:

@@ -52,7 +52,8 @@ def make(tmp_path: Path) -> Make:
             path = tmp_path / f"{index}.npz"
             with path.open("wb") as stream:
                 stream.truncate(size)
-            made.append(ReferenceCase(name=name, inputs=path, outputs=path))
+            kind = {"is_sample": "samples" in name, "is_padded": "padded" in name}
+            made.append(ReferenceCase(name=name, inputs=path, outputs=path, **kind))
         return tuple(made)
 
     return cases

@@ -46,7 +46,7 @@ def test_some_cases_are_real_samples_where_there_are_any(tmp_path: Path) -> None
     def case(name: str, size: int) -> ReferenceCase:
         path = tmp_path / f"{name}.npz"
         write_arrays(path, {"y": np.zeros(size)})
-        return ReferenceCase(name=name, inputs=path, outputs=path)
+        return ReferenceCase(name=name, is_sample="samples" in name, inputs=path, outputs=path)
 
     shapes = tuple(case(f"batch={size}", size) for size in (64, 1, 32, 8, 16))
     samples = tuple(case(f"samples {number}", 8) for number in range(10))

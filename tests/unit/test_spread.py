@@ -145,9 +145,9 @@ def test_half_precision_answers() -> None:
 def test_real_samples_are_judged_without_random_numbers() -> None:
     spreads = Spreads()
     wild = 100 * normal(64, 1)
-    spreads.add("batch=64", "y", wild, wild, None)
+    spreads.add("y", wild, wild, None, is_sample=False)
     real = normal(8, 1)
-    spreads.add("samples 1-8", "y", real, real[::-1], None)
+    spreads.add("y", real, real[::-1], None, is_sample=True)
     (found,) = spreads.errors()
     assert found.rows == 8
     assert found.nrmse > 0.5
@@ -155,9 +155,9 @@ def test_real_samples_are_judged_without_random_numbers() -> None:
 
 def test_few_samples_are_judged_with_the_other_cases() -> None:
     spreads = Spreads()
-    for name, rows in (("batch=64", 64), ("samples 1-2", 2)):
+    for is_sample, rows in ((False, 64), (True, 2)):
         values = normal(rows, 1)
-        spreads.add(name, "y", values, values, None)
+        spreads.add("y", values, values, None, is_sample=is_sample)
     assert [entry.rows for entry in spreads.errors()] == [66]
 
 

@@ -87,7 +87,7 @@ def answers(expected: Any, actual: Any, name: str = "samples 1") -> Check:
     """A check of one output of one case."""
     spreads = Spreads()
     found = compare("y", expected, actual, None)
-    spreads.add(name, "y", expected, actual, None)
+    spreads.add("y", expected, actual, None, is_sample=True)
     case = CaseResult(case=name, differences=(found,))
     return Check(cases=(case,), outputs=spreads.errors(), labels=spreads.labels())
 
@@ -155,8 +155,8 @@ def test_integers_are_judged_by_the_share_that_is_equal() -> None:
 
 def test_labels_of_real_samples_outweigh_those_of_random_numbers() -> None:
     spreads = Spreads()
-    for name, wrong in (("batch=64", 10), ("samples 1-8", 0), ("samples 9-16", 0)):
-        spreads.add(name, "label", np.zeros(20, np.int64), np.arange(20) < wrong, None)
+    for is_sample, wrong in ((False, 10), (True, 0), (True, 0)):
+        spreads.add("label", np.zeros(20, np.int64), np.arange(20) < wrong, None, is_sample=is_sample)
     assert [(entry.labels, entry.equal) for entry in spreads.labels()] == [(40, 40)]
 
 

@@ -24,7 +24,6 @@ from ortc.execution.code_closure import code_of
 from ortc.execution.host import Host
 from ortc.execution.processes import emulated_python
 from ortc.execution.worker import Worker, WorkerError
-from ortc.frontend.samples.inputs import SAMPLES
 from ortc.plan.plan import TargetPlan, VariantPlan
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def missing_verdicts(builder: VariantBuilder, entry: Tried) -> Iterator[Verdict]
 
 def some_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
     """Real samples, evenly from all of them; without any, cases of the shape matrix with the smallest outputs."""
-    real = [case for case in cases if case.name.startswith(SAMPLES)]
+    real = [case for case in cases if case.is_sample]
     if not real:
         return tuple(sorted(cases, key=lambda case: case.outputs.stat().st_size)[:CASES])
     step = max(1, len(real) // CASES)

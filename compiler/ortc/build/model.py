@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ortc.build.context import Context, T, error_data, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_inputs, teacher_key, teacher_verdicts, with_teacher
@@ -39,7 +39,13 @@ CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
 
 
-NamedInputs = list[tuple[str, dict[str, Array]]]
+class Request(NamedTuple):
+    """Inputs of a case; see `ReferenceCase` for the rest."""
+
+    name: str
+    inputs: dict[str, Array]
+    is_sample: bool = False
+    is_padded: bool = False
 
 
 class ExportError(StageError):
@@ -59,7 +65,7 @@ class ModelBuild:
     canonical: Callable[[], Path]
     factory: Callable[[], InputFactory]
     metric: Metric | None
-    references: Callable[[str, dict[str, Any], Callable[[], NamedInputs]], tuple[ReferenceCase, ...]]
+    references: Callable[[str, dict[str, Any], Callable[[], list[Request]]], tuple[ReferenceCase, ...]]
     """Gives the reference's answers for inputs, from a name, what decides the inputs, and what makes them."""
 
     @property
@@ -223,9 +229,10 @@ def _reference_cases(
 ) -> tuple[ReferenceCase, ...]:
     """Inputs of every case and what the reference gives for them."""
 
-    def named() -> NamedInputs:
+    def named() -> list[Request]:
         cases = (*context.plan.cases, *factory().padded(context.plan.cases))
-        return [(str(case), factory().case(case)) for case in cases] + factory().real()
+        made = [Request(str(case), factory().case(case), is_padded=case.padded) for case in cases]
+        return made + [Request(name, arrays, is_sample=True) for name, arrays in factory().real()]
 
     return _references(context, exported, f"{len(context.plan.cases)} shapes", inputs, named)
 
@@ -235,35 +242,35 @@ def _references(
     exported: Exported,
     subject: str,
     inputs: dict[str, Any],
-    named: Callable[[], NamedInputs],
+    named: Callable[[], list[Request]],
 ) -> tuple[ReferenceCase, ...]:
     """What the reference gives for named inputs, which `inputs` decides."""
 
     def action(output: Path) -> dict[str, Any]:
-        names = []
+        cases = []
         with ExitStack() as stack:
             if context.has_reference:
                 worker = context.reference()
             else:
                 worker = stack.enter_context(serve_original(context, exported, CHECK_PINS))
-            for index, (name, arrays) in enumerate(named()):
+            for index, request in enumerate(named()):
                 given, answers = output / f"{index}.inputs.npz", output / f"{index}.outputs.npz"
-                write_arrays(given, arrays)
+                write_arrays(given, request.inputs)
                 if context.has_reference:
                     worker.call("run", inputs=str(given), outputs=str(answers))
                 else:
-                    run_original(worker, name, given, answers)
-                names.append(name)
-        return {"cases": names}
+                    run_original(worker, request.name, given, answers)
+                cases.append({"name": request.name, "is_sample": request.is_sample, "is_padded": request.is_padded})
+        return {"cases": cases}
 
     entry = context.run("reference", subject, inputs, action)
     return tuple(
         ReferenceCase(
-            name=name,
+            **case,
             inputs=entry.files[f"{index}.inputs.npz"],
             outputs=entry.files[f"{index}.outputs.npz"],
         )
-        for index, name in enumerate(entry.result.get("cases", ()))
+        for index, case in enumerate(entry.result.get("cases", ()))
     )
 
 

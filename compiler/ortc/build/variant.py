@@ -28,7 +28,6 @@ from ortc.evaluation.report import Check, Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.graph_workers import Makers
 from ortc.execution.worker_pool import Loaded
-from ortc.frontend.samples.inputs import SAMPLES
 from ortc.passes.placement import table_for
 from ortc.passes.rewrite import rewrite_variant
 from ortc.passes.variant_graph import VariantGraph
@@ -37,6 +36,8 @@ from ortc.spec.profile import GraphLevel
 from ortc.spec.runtimes import pins
 
 RANGES = "ranges.npz"
+REAL = "samples"
+"""All batches of real samples, where else the name of a case is given."""
 LEAST_CALIBRATION = 32
 """Samples below which ranges are taken to say little."""
 
@@ -270,8 +271,8 @@ class VariantBuilder:
     def judge(self, entry: Tried) -> Tried:
         """A made variant judged at its own graph level: by the real samples, which is cheap, then at every case."""
         is_rounded = entry.made.variant.quantization != "none"
-        if is_rounded and any(case.name.startswith(SAMPLES) for case in self.model.material.cases):
-            seen = self._checked(entry, only=SAMPLES)
+        if is_rounded and any(case.is_sample for case in self.model.material.cases):
+            seen = self._checked(entry, only=REAL)
             if not self.is_right(seen):
                 return seen
         return self._checked(entry)
@@ -288,7 +289,7 @@ class VariantBuilder:
         variant = entry.made.variant
         accuracy = self.context.plan.accuracy
         plan = self.context.plan
-        if only not in (None, SAMPLES):
+        if only not in (None, REAL):
             # One case is not the samples, and has no spread.
             lenient = {"embeddings": None, "nrmse": float("inf"), "spearman": -1.0}
             plan = plan.model_copy(update={"accuracy": accuracy.model_copy(update=lenient)})
@@ -304,7 +305,7 @@ class VariantBuilder:
     def _check(self, entry: Tried, only: str | None) -> Check:
         made = entry.made
         interpreter, metric = self.runner(made), None if only else self.model.metric
-        embeddings = None if only not in (None, SAMPLES) else self.context.plan.accuracy.embeddings
+        embeddings = None if only not in (None, REAL) else self.context.plan.accuracy.embeddings
         # Not of what is only glanced at: that costs a second session.
         copies = only is None and (self.target.requires_gpu or self.target.budgets.max_memcpy_nodes is not None)
         inputs = {
@@ -323,11 +324,11 @@ class VariantBuilder:
             cases = tuple(
                 case
                 for case in self.model.material.cases
-                if only in (None, case.name) or (only == SAMPLES and case.name.startswith(SAMPLES))
+                if only in (None, case.name) or (only == REAL and case.is_sample)
             )
             factory, bundle = self.model.factory(), self.bundle(made)
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
-            loaded = self.loaded if only not in (None, SAMPLES) else None
+            loaded = self.loaded if only not in (None, REAL) else None
             check = check_bundle(
                 interpreter, bundle, cases, factory, function, loaded, embeddings, copies=copies, soaks=only is None
             )

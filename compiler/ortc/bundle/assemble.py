@@ -132,9 +132,9 @@ def golden_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
     sizes = {case.name: case.outputs.stat().st_size for case in cases}
     small = [case for case in cases if sizes[case.name] <= GOLDEN_BYTES]
     wanted = [
-        [case for case in small if case.name.startswith("samples")],
-        [case for case in small if "padded" in case.name],
-        [case for case in small if "padded" not in case.name and not case.name.startswith("samples")],
+        [case for case in small if case.is_sample],
+        [case for case in small if case.is_padded],
+        [case for case in small if not case.is_padded and not case.is_sample],
     ]
     quick = [[case for case in kind if sizes[case.name] <= QUICK_GOLDEN_BYTES] or kind for kind in wanted]
     if len(quick[-1]) == 1:

@@ -17,7 +17,7 @@ from ortc.evaluation.report import CaseResult, Check, Soak, Verdict
 from ortc.evaluation.spread import Spreads
 from ortc.execution.worker import Worker, WorkerError
 from ortc.execution.worker_pool import Loaded
-from ortc.frontend.samples.inputs import MASK, SAMPLES, InputFactory
+from ortc.frontend.samples.inputs import MASK, InputFactory
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AccuracyPlan, BudgetPlan, TargetPlan, VariantPlan
 from ortc.spec.deployment import Embeddings
@@ -30,9 +30,14 @@ SOAK_SECONDS = 15.0
 
 
 class ReferenceCase(Frozen):
-    """A case with its files: inputs, the reference's outputs for them, and the teacher's where it was asked."""
+    """A case with its files: inputs, the reference's outputs for them, and the teacher's where it was asked.
+
+    `is_sample`: a batch of real samples, and not a point of the shape matrix. `is_padded`: rows of different lengths.
+    """
 
     name: str
+    is_sample: bool = False
+    is_padded: bool = False
     inputs: Path
     outputs: Path
     teacher: Path | None = None
@@ -127,11 +132,11 @@ def run_cases(worker: Worker, cases: Iterable[ReferenceCase], embeddings: Embedd
         differences = tuple(compare(name, wanted[name], found[name], mask) for name in wanted)
         for entry in differences:
             if entry.problem is None:
-                spreads.add(case.name, entry.output, wanted[entry.output], found[entry.output], mask)
+                spreads.add(entry.output, wanted[entry.output], found[entry.output], mask, is_sample=case.is_sample)
         taught = {} if case.teacher is None else read_arrays(case.teacher)
         beside = tuple(compare(name, taught[name], found[name], mask) for name in taught)
         results.append(CaseResult(case=case.name, differences=differences, teacher=beside))
-        if embeddings is not None and case.name.startswith(SAMPLES) and not any(d.problem for d in differences):
+        if embeddings is not None and case.is_sample and not any(d.problem for d in differences):
             expected.append(pooled(wanted, embeddings, mask))
             actual.append(pooled(found, embeddings, mask))
     compared = check_embeddings(np.concatenate(expected), np.concatenate(actual)) if expected else None

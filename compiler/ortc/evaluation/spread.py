@@ -13,7 +13,6 @@ import numpy as np
 from ortc.common.arrays import Array
 from ortc.common.values import Frozen
 from ortc.evaluation.ranks import spearman
-from ortc.frontend.samples.inputs import SAMPLES
 
 FEW = 8
 """Most values of a row that are judged one by one, each by its own spread and ranks."""
@@ -246,15 +245,14 @@ class Spreads:
         self._real_labels: dict[str, LabelAgreement] = {}
         self._all_labels: dict[str, LabelAgreement] = {}
 
-    def add(self, case: str, output: str, expected: Array, actual: Array, mask: Array | None) -> None:
-        """Add an output of a case; see `Spread.add`."""
-        real = case.startswith(SAMPLES)
+    def add(self, output: str, expected: Array, actual: Array, mask: Array | None, *, is_sample: bool) -> None:
+        """Add an output of a case, of real samples or not; see `Spread.add`."""
         if expected.dtype.kind == "f":
-            for spreads in (self._all, self._real) if real else (self._all,):
+            for spreads in (self._all, self._real) if is_sample else (self._all,):
                 spreads.setdefault(output, Spread(output)).add(expected, actual, mask)
             return
         equal, count = int(np.sum(expected == actual)), expected.size
-        for labels in (self._all_labels, self._real_labels) if real else (self._all_labels,):
+        for labels in (self._all_labels, self._real_labels) if is_sample else (self._all_labels,):
             before = labels.get(output, LabelAgreement(output=output, labels=0, equal=0))
             labels[output] = LabelAgreement(output=output, labels=before.labels + count, equal=before.equal + equal)
 

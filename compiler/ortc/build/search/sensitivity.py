@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ortc.build.cpu_check import for_cpu, runner_on_cpu
-from ortc.build.model import CHECK_PINS
+from ortc.build.model import CHECK_PINS, Request
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import assemble
@@ -150,7 +150,8 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
 
     def action(_: Path) -> dict[str, Any]:
         subject = f"{builder.target.name}: calibration samples"
-        cases = model.references(subject, reference, model.factory().sensitivity)
+        requests = [Request(*named) for named in model.factory().sensitivity()]
+        cases = model.references(subject, reference, lambda: requests)
         with ExitStack() as stack:
             short = format_of(variant.rewrites)
             before = tuple(name for name in variant.rewrites if short is None or name != short.rewrite)

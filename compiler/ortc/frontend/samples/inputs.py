@@ -21,8 +21,6 @@ PIXEL_MASK = "pixel_mask"
 TYPES = "token_type_ids"
 BOXES = "bbox"
 """Boxes of tokens on a page: left, top, right and bottom along the last axis."""
-SAMPLES = "samples"
-"""Begins the names of cases that are real samples."""
 MAX_SAMPLES = 128
 """Real samples that are checked for parity; evenly spaced when there are more."""
 BATCH = 8
@@ -228,7 +226,7 @@ class InputFactory:
         size = max(axis.min, min(batch, axis.max) // axis.multiple_of * axis.multiple_of, axis.multiple_of)
         batches = []
         for group in self._groups(picked, size):
-            name = f"{SAMPLES} {group[0] + 1}-{group[-1] + 1}"
+            name = f"samples {group[0] + 1}-{group[-1] + 1}"
             wanted = max(axis.min, -(-len(group) // axis.multiple_of) * axis.multiple_of)
             filled = [*group, *itertools.islice(itertools.cycle(picked), wanted - len(group))]
             batches.append((name, self._real_batch(filled)))
