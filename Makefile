@@ -9,7 +9,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
 
 test: $(VENV)/.tests lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile --durations 15
 
 # Lint, and every test that makes no runtime environment and no build, with fewer examples of the property tests.
 test-fast: $(VENV)/.tests
