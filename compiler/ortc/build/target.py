@@ -8,11 +8,11 @@ from functools import partial
 
 from ortc.build.context import Context
 from ortc.build.cpu_check import check_on_cpu
-from ortc.build.instruction_sets import missing_verdicts
 from ortc.build.model import ModelBuild
 from ortc.build.search.choice import Choice, Chooser, Ranking, name_of
 from ortc.build.search.mixed_precision import can_be_refined, closeness, refine
-from ortc.build.search.races import footprint_of, race, reference_start, start
+from ortc.build.search.other_shapes import affordable, close_rivals, race_elsewhere
+from ortc.build.search.races import race, reference_start, start
 from ortc.build.search.ranking import (
     QUICK_ROUNDS,
     SECOND_ROUNDS,
@@ -28,37 +28,22 @@ from ortc.build.search.ranking import (
     survivors,
 )
 from ortc.build.search.session_tuning import prepack, tune
+from ortc.build.target_report import Outcome, Rejected, failed_report, passed_report
 from ortc.build.target_result import TargetBuild, Tried
 from ortc.build.variant import VariantBuilder
 from ortc.common.errors import StageError
-from ortc.common.statistics import Interval, ratio_of_rounds
 from ortc.common.values import digest
 from ortc.evaluation import latency
 from ortc.evaluation.gates import (
-    ACCURACY_GATES,
-    EXIT_BUDGET,
-    EXIT_STAGE,
-    EXIT_UNMEASURED,
     describe,
-    failure_code,
-    foreseen_verdicts,
-    parity,
-    plain_gate,
-    unmeasured_verdicts,
 )
-from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade, Verdict
+from ortc.evaluation.report import Decision, Elsewhere, TargetReport, Verdict
 from ortc.evaluation.time_gates import start_verdict, time_verdicts
 from ortc.passes.make_variant import DISABLED_OPTIMIZERS
-from ortc.plan.plan import Shape, TargetPlan, TuningPlan
-from ortc.plan.precision_mix import MIXED, mix_of
+from ortc.plan.plan import TargetPlan, TuningPlan
+from ortc.plan.precision_mix import MIXED
 
 QUICK_STARTS = 3
-ELSEWHERE_ROUNDS, ELSEWHERE_RUNS = 6, 2
-ELSEWHERE_SECONDS = 12.0
-"""Most that a race at another shape may be expected to take."""
-ELSEWHERE_SHAPES = 4
-WRONG = ACCURACY_GATES | {"runs", "applies"}
-"""Gates that no budget can make up for."""
 
 
 def build_target(context: Context, model: ModelBuild, target: TargetPlan) -> TargetBuild:
@@ -79,12 +64,12 @@ class TargetBuilder:
         self.context = context
         self.target = target
         self.builder = VariantBuilder(context, model, target)
-        self.decisions: dict[str, Decision] = {
+        left_out = {
             entry.variant: Decision(variant=entry.variant, graph_level=None, outcome="left out", reason=entry.reason)
             for entry in target.left_out
         }
-        self.failed: list[Tried] = []
-        self.trades: list[Trade] = []
+        self.against = Rejected(left_out)
+        self.decisions, self.failed, self.trades = self.against.decisions, self.against.failed, self.against.trades
         self.brief = context.plan.search != "full"
         self._race = partial(race, self.builder)
         # Each of these races starts processes of its own: one process keeps its luck as long as it lives.
@@ -92,13 +77,13 @@ class TargetBuilder:
 
     def build(self) -> TargetBuild:
         """Search, then judge what was found."""
-        with self.builder.makers, self.builder.loaded:
+        with self.builder.graphs.makers, self.builder.loaded:
             return self._search()
 
     def _search(self) -> TargetBuild:
         if not self.builder.runnable:
             return self._unseen()
-        level, tuning = self.target.graph_levels[0], self._first_tuning()
+        level, tuning = self.target.graph_levels[0], first_tuning(self.target)
         made, spared = make_all(
             self.target.variants,
             lambda variants: self.context.each(
@@ -106,7 +91,9 @@ class TargetBuilder:
             ),
         )
         self.decisions |= {decision.variant: decision for decision in spared}
-        ready = self._distinct([entry for entry in made if entry.failed is None])
+        ready, twins = distinct([entry for entry in made if entry.failed is None])
+        for entry, first in twins:
+            self._reject(entry, f"the same graph as {name_of(first)}")
         if len(ready) > 1:
             seen = {
                 name_of(entry): entry for entry in self.context.each([partial(self.builder.glance, e) for e in ready])
@@ -116,8 +103,8 @@ class TargetBuilder:
         for entry in made:
             if entry.failed is not None and name_of(entry) not in self.decisions:
                 self._reject(entry, describe(entry.failed))
-        self.failed = [entry for entry in made if entry.failed is not None]
-        self.builder.makers.close()
+        self.failed += [entry for entry in made if entry.failed is not None]
+        self.builder.graphs.makers.close()
         rounds = QUICK_ROUNDS if self.brief else SECOND_ROUNDS
         racer = partial(self._race, loaded=self.builder.loaded)
         for survivor in survivors(ready, self.chooser, racer, self._verified, self._turn_down, rounds):
@@ -178,7 +165,7 @@ class TargetBuilder:
         """
         absent = "this host lacks the target's hardware"
         for index, variant in enumerate(self.target.variants):
-            made = self.builder.make(variant, self.target.graph_levels[0], self._first_tuning())
+            made = self.builder.make(variant, self.target.graph_levels[0], first_tuning(self.target))
             entry = check_on_cpu(self.builder, made)
             if entry.failed is not None:
                 self._reject(entry, describe(entry.failed))
@@ -189,39 +176,12 @@ class TargetBuilder:
                 self.decisions[other.name] = Decision(
                     variant=other.name, graph_level=None, outcome="left out", reason=reason
                 )
-            return self._judge(entry, None, None, (), f"not measured: {absent}")
+            return self._passed(Outcome(entry, f"not measured: {absent}"))
         for base in [entry for entry in self.failed if can_be_refined(entry)]:
             mixed = self._mix(base, partial(check_on_cpu, self.builder))
             if mixed is not None:
-                return self._judge(mixed, None, None, (), f"not measured: {absent}; {mixed.lowered}")
+                return self._passed(Outcome(mixed, f"not measured: {absent}; {mixed.lowered}"))
         return self._nothing_passed()
-
-    def _distinct(self, entries: Sequence[Tried]) -> list[Tried]:
-        """Variants without those that come to the same graph in the same session: they would race themselves."""
-        found: dict[str, Tried] = {}
-        for entry in entries:
-            first = found.setdefault(self._serves(entry), entry)
-            if first is not entry:
-                self._reject(entry, f"the same graph as {name_of(first)}")
-        return list(found.values())
-
-    @staticmethod
-    def _serves(entry: Tried) -> str:
-        """What is served: the graph, and the session but for optimizers that have nothing left to do."""
-        session, made = entry.made.session, entry.made
-        entries = {name: value for name, value in session.config_entries.items() if name != DISABLED_OPTIMIZERS}
-        plain = session.model_copy(update={"config_entries": entries})
-        if not made.variant.offline:
-            plain = session
-        return digest([made.graph.sha256, made.variant.runtime.model_dump(mode="json"), plain.model_dump(mode="json")])
-
-    def _first_tuning(self) -> TuningPlan | None:
-        """What variants are raced with: for throughput, the session that runs several requests at once."""
-        if self.target.tuned is not None:
-            return next(entry for entry in self.target.tuning if entry.name == self.target.tuned)
-        if self.target.objective != "throughput":
-            return None
-        return next((entry for entry in self.target.tuning if entry.concurrency == "physical"), None)
 
     def _verified(self, entry: Tried) -> Tried:
         """Gates of accuracy, memory and placement, and of the start where a budget is set."""
@@ -263,46 +223,22 @@ class TargetBuilder:
             reason = "right as a whole: no node has to be kept in higher precision"
         notes = [reason, *filter(None, (tuned, packed, entry.lowered))]
         elsewhere = self._elsewhere(entry, ranking)
-        return self._judge(entry, outcome, measured, verdicts, "; ".join(notes), ranking, elsewhere)
+        return self._passed(Outcome(entry, "; ".join(notes), outcome, measured, verdicts, ranking, elsewhere))
 
     def _elsewhere(self, entry: Tried, ranking: Ranking) -> tuple[Elsewhere, ...]:
         """How the winner does at other shapes of the matrix, against the variants that came close."""
-        if self.context.plan.search != "full" or not ranking.races:
+        rivals = close_rivals(entry, ranking, self.failed)
+        known = ranking.milliseconds(name_of(entry))
+        if self.brief or not rivals or known is None:
             return ()
-        close = {contender.name for contender in ranking.races[-1].contenders} - {name_of(entry)}
-        wrong = {name_of(other) for other in self.failed}
-        rivals = [other for other in ranking.order if name_of(other) in close - wrong]
-        at, known = self.target.measure_at, ranking.milliseconds(name_of(entry))
-        if not rivals or known is None:
-            return ()
-        shapes = list(dict.fromkeys(case.shape for case in self.context.plan.cases if case.shape != at))
-        turns = ELSEWHERE_ROUNDS * (ELSEWHERE_RUNS + 1) * (1 + len(rivals))
-        affordable = [s for s in shapes if known / 1000 * _volume(s) / _volume(at) * turns <= ELSEWHERE_SECONDS]
-        # From the smallest to the largest that can be afforded, evenly.
-        affordable.sort(key=_volume)
-        step = max(1, -(-len(affordable) // ELSEWHERE_SHAPES))
-        found = []
-        for shape in affordable[::-1][::step][::-1]:
-            outcome = self._race(
-                [entry, *rivals], ELSEWHERE_ROUNDS, ELSEWHERE_RUNS, shape=shape, loaded=self.builder.loaded
-            )
-            rounds = {contender.name: contender.rounds for contender in outcome.contenders}
-            gains = {name: ratio_of_rounds(rounds[name_of(entry)], values) for name, values in rounds.items()}
-            fastest = self._fastest_right(entry, rivals, gains)
-            found.append(Elsewhere(shape=str(shape), fastest=fastest, gain=gains[fastest]))
-        return tuple(found)
+        shapes = affordable(self.context.plan.cases, self.target.measure_at, known, 1 + len(rivals))
+        return race_elsewhere(entry, rivals, shapes, partial(self._race, loaded=self.builder.loaded), self._verified)
 
-    def _fastest_right(self, entry: Tried, rivals: Sequence[Tried], gains: dict[str, Interval]) -> str:
-        """The fastest of a race that passes every gate; rivals that nobody looked at yet are verified for that."""
-        known = {name_of(entry): entry, **{name_of(other): other for other in rivals}}
-        for name in sorted(gains, key=lambda name: gains[name].value, reverse=True):
-            if name == name_of(entry):
-                return name
-            checked = self._verified(known[name])
-            # What passes at a lower graph level alone is not what was raced.
-            if checked.failed is None and checked.lowered == known[name].lowered:
-                return name
-        raise AssertionError("the winner is in its own race")
+    def _passed(self, outcome: Outcome) -> TargetBuild:
+        return passed_report(self.builder, outcome, self.against)
+
+    def _nothing_passed(self) -> TargetBuild:
+        return failed_report(self.builder, self.against)
 
     def _turn_down(self, entry: Tried, reason: str, ranking: Ranking) -> None:
         """Keep what the search says against a variant."""
@@ -313,96 +249,31 @@ class TargetBuilder:
     def _reject(self, entry: Tried, reason: str, ranking: Ranking | None = None) -> None:
         self.decisions[name_of(entry)] = rejected(entry, reason, ranking)
 
-    def _smallest_right(self) -> Decision | None:
-        """The smallest variant that only its budgets stand against: what the spec could have instead."""
-        if not self.builder.runnable:
-            return None
-        made = [entry for entry in self.failed if entry.key and entry.failed is not None]
-        budgets = [entry for entry in made if entry.failed is not None and plain_gate(entry.failed.gate) not in WRONG]
-        for entry in sorted(budgets, key=lambda entry: entry.made.graph.bytes):
-            judged = entry if entry.check is not None else self.builder.judge(replace(entry, verdicts=()))
-            if self.builder.is_right(judged):
-                reason = f"the smallest that is right, and {describe(entry.failed)}"
-                return rejected(entry, reason)
+
+def distinct(entries: Sequence[Tried]) -> tuple[list[Tried], list[tuple[Tried, Tried]]]:
+    """Variants that serve different graphs or sessions, and the others with their first twin: those race themselves."""
+    found: dict[str, Tried] = {}
+    twins = []
+    for entry in entries:
+        first = found.setdefault(_served(entry), entry)
+        if first is not entry:
+            twins.append((entry, first))
+    return list(found.values()), twins
+
+
+def _served(entry: Tried) -> str:
+    """Digest what is served: the graph, and the session but for optimizers that have nothing left to do."""
+    session, made = entry.made.session, entry.made
+    if made.variant.offline:
+        entries = {name: value for name, value in session.config_entries.items() if name != DISABLED_OPTIMIZERS}
+        session = session.model_copy(update={"config_entries": entries})
+    return digest([made.graph.sha256, made.variant.runtime.model_dump(mode="json"), session.model_dump(mode="json")])
+
+
+def first_tuning(target: TargetPlan) -> TuningPlan | None:
+    """The session settings that variants are raced with: for throughput, several requests at once."""
+    if target.tuned is not None:
+        return next(entry for entry in target.tuning if entry.name == target.tuned)
+    if target.objective != "throughput":
         return None
-
-    def _nothing_passed(self) -> TargetBuild:
-        failed = self.failed
-        gates = {entry.failed.gate for entry in failed if entry.failed is not None}
-        report = TargetReport(
-            target=self.target.name,
-            status="failed",
-            verdicts=tuple(verdict for entry in failed for verdict in entry.verdicts if verdict.outcome != "pass"),
-            decisions=tuple(self.decisions.values()),
-            trades=tuple(self.trades),
-            calibration_requests=self.builder.calibrated or None,
-            smallest_right=self._smallest_right(),
-            error="no variant passes every gate" if failed else "no variant of the profile can be tried",
-            exit_code=failure_code(gates) if failed else EXIT_STAGE,
-        )
-        return TargetBuild(plan=self.target, report=report, winner=None, race=None, interpreter=None)
-
-    def _judge(
-        self,
-        winner: Tried,
-        outcome: Race | None,
-        measured: Numbers | None,
-        timed: tuple[Verdict, ...],
-        reason: str,
-        ranking: Ranking | None = None,
-        elsewhere: tuple[Elsewhere, ...] = (),
-    ) -> TargetBuild:
-        chosen, made = winner.made.variant, winner.made
-        foreseen = () if self.builder.runnable else foreseen_verdicts(self.target, made.graph.placement)
-        known = {verdict.gate for verdict in foreseen}
-        absent = unmeasured_verdicts(self.target, self.builder.platform, self.builder.runnable)
-        unmeasured = (verdict for verdict in absent if verdict.gate not in known)
-        verdicts = (*winner.verdicts, *missing_verdicts(self.builder, winner), *unmeasured, *foreseen, *timed)
-        selected = Decision(
-            variant=chosen.name,
-            graph_level=made.level,
-            outcome="selected",
-            reason=reason,
-            bytes=made.graph.bytes,
-            p50_ms=None if ranking is None else ranking.milliseconds(chosen.name),
-        )
-        outcomes = {verdict.outcome for verdict in verdicts}
-        code, status = 0, "published"
-        if "fail" in outcomes:
-            code, status = EXIT_BUDGET, "failed"
-        elif outcomes & {"unmeasured", "inconclusive"}:
-            allowed = self.target.unmeasured == "allow"
-            code, status = (0, "provisional") if allowed else (EXIT_UNMEASURED, "failed")
-        report = TargetReport.model_validate(
-            {
-                "target": self.target.name,
-                "status": status,
-                "variant": chosen.name,
-                "mix": mix_of(chosen),
-                "graph_level": made.level,
-                "tuning": None if made.tuning is None else made.tuning.name,
-                "precision": chosen.precision,
-                "model_bytes": made.graph.bytes,
-                "operators": made.graph.operators,
-                "placement": made.graph.placement,
-                "parity": parity(winner.verdicts),
-                "numbers": measured,
-                "verdicts": verdicts,
-                "decisions": (selected, *self.decisions.values()),
-                "tied": tuple(name for name, entry in self.decisions.items() if entry.outcome == "tied"),
-                "footprint": footprint_of(self.builder, winner, measured),
-                "elsewhere": elsewhere,
-                "trades": tuple(self.trades),
-                "calibration_requests": self.builder.calibrated or None,
-                "exit_code": code,
-            }
-        )
-        return TargetBuild(self.target, report, winner, outcome, self.builder.interpreter(chosen))
-
-
-def _volume(shape: Shape) -> int:
-    """Elements along all dynamic axes: what time grows with, at least."""
-    product = 1
-    for _, size in shape.sizes:
-        product *= size
-    return product
+    return next((entry for entry in target.tuning if entry.concurrency == "physical"), None)

@@ -175,7 +175,7 @@ def _is_quiet_start(result: dict[str, Any]) -> bool:
 def footprint_of(builder: VariantBuilder, entry: Tried, measured: Numbers | None) -> Footprint:
     """What a variant takes besides time: known of its runtime's wheels, measured of the rest."""
     made, wheels = entry.made, loader_bytes(entry.made.variant, builder.target)
-    packages = builder.installed(made)
+    packages = builder.environments.installed(made)
     return Footprint(
         environment_bytes=None if packages is None else packages.unpacked,
         image_bytes=None if packages is None else packages.kept + made.graph.bytes,

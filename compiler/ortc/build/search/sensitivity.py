@@ -178,7 +178,7 @@ class _Bench:
         self.variant = entry.made.variant
         self.source = source
         self.cases = cases
-        self.ranges = builder.ranges(self.variant)
+        self.ranges = builder.graphs.ranges(self.variant)
         self.bundle = scratch / "bundle"
         # Where the bundle's own graph lies: weights that graphs share must be beside them, and not by a link.
         self.graphs = self.bundle / "model"

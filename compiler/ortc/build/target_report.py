@@ -1,0 +1,147 @@
+"""The report of one target: every verdict on the variant that ships, or why none does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from ortc.build.instruction_sets import missing_verdicts
+from ortc.build.search.choice import Ranking
+from ortc.build.search.races import footprint_of
+from ortc.build.search.ranking import rejected
+from ortc.build.target_result import TargetBuild, Tried
+from ortc.build.variant import VariantBuilder
+from ortc.evaluation.gates import (
+    ACCURACY_GATES,
+    EXIT_BUDGET,
+    EXIT_STAGE,
+    EXIT_UNMEASURED,
+    describe,
+    failure_code,
+    foreseen_verdicts,
+    parity,
+    plain_gate,
+    unmeasured_verdicts,
+)
+from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade, Verdict
+from ortc.plan.precision_mix import mix_of
+
+WRONG = ACCURACY_GATES | {"runs", "applies"}
+"""Gates that no budget can make up for."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the search found out about the variant that ships.
+
+    `race` and `numbers` are None where this host cannot run the target; `timed` are the verdicts on its times.
+    """
+
+    winner: Tried
+    reason: str
+    race: Race | None = None
+    numbers: Numbers | None = None
+    timed: tuple[Verdict, ...] = ()
+    ranking: Ranking | None = None
+    elsewhere: tuple[Elsewhere, ...] = ()
+
+
+@dataclass
+class Rejected:
+    """What a search has found against variants so far: decisions by name, failed variants, trade-offs of mixes."""
+
+    decisions: dict[str, Decision]
+    failed: list[Tried] = field(default_factory=list)
+    trades: list[Trade] = field(default_factory=list)
+
+
+def passed_report(builder: VariantBuilder, outcome: Outcome, against: Rejected) -> TargetBuild:
+    """Judge what was found, by every gate of the spec."""
+    target, winner = builder.target, outcome.winner
+    chosen, made = winner.made.variant, winner.made
+    verdicts = _verdicts(builder, outcome)
+    selected = Decision(
+        variant=chosen.name,
+        graph_level=made.level,
+        outcome="selected",
+        reason=outcome.reason,
+        bytes=made.graph.bytes,
+        p50_ms=None if outcome.ranking is None else outcome.ranking.milliseconds(chosen.name),
+    )
+    status, code = _status(verdicts, is_provisional=target.unmeasured == "allow")
+    report = TargetReport.model_validate(
+        {
+            "target": target.name,
+            "status": status,
+            "variant": chosen.name,
+            "mix": mix_of(chosen),
+            "graph_level": made.level,
+            "tuning": None if made.tuning is None else made.tuning.name,
+            "precision": chosen.precision,
+            "model_bytes": made.graph.bytes,
+            "operators": made.graph.operators,
+            "placement": made.graph.placement,
+            "parity": parity(winner.verdicts),
+            "numbers": outcome.numbers,
+            "verdicts": verdicts,
+            "decisions": (selected, *against.decisions.values()),
+            "tied": tuple(name for name, entry in against.decisions.items() if entry.outcome == "tied"),
+            "footprint": footprint_of(builder, winner, outcome.numbers),
+            "elsewhere": outcome.elsewhere,
+            "trades": tuple(against.trades),
+            "calibration_requests": builder.graphs.calibrated or None,
+            "exit_code": code,
+        }
+    )
+    return TargetBuild(target, report, winner, outcome.race, builder.environments.interpreter(chosen))
+
+
+def failed_report(builder: VariantBuilder, against: Rejected) -> TargetBuild:
+    """Report that no variant passes every gate, and which is the smallest that only budgets stand against."""
+    failed = against.failed
+    gates = {entry.failed.gate for entry in failed if entry.failed is not None}
+    report = TargetReport(
+        target=builder.target.name,
+        status="failed",
+        verdicts=tuple(verdict for entry in failed for verdict in entry.verdicts if verdict.outcome != "pass"),
+        decisions=tuple(against.decisions.values()),
+        trades=tuple(against.trades),
+        calibration_requests=builder.graphs.calibrated or None,
+        smallest_right=_smallest_right(builder, failed),
+        error="no variant passes every gate" if failed else "no variant of the profile can be tried",
+        exit_code=failure_code(gates) if failed else EXIT_STAGE,
+    )
+    return TargetBuild(plan=builder.target, report=report, winner=None, race=None, interpreter=None)
+
+
+def _verdicts(builder: VariantBuilder, outcome: Outcome) -> tuple[Verdict, ...]:
+    target, winner = builder.target, outcome.winner
+    foreseen = () if builder.runnable else foreseen_verdicts(target, winner.made.graph.placement)
+    known = {verdict.gate for verdict in foreseen}
+    absent = unmeasured_verdicts(target, builder.platform, builder.runnable)
+    unmeasured = (verdict for verdict in absent if verdict.gate not in known)
+    return (*winner.verdicts, *missing_verdicts(builder, winner), *unmeasured, *foreseen, *outcome.timed)
+
+
+def _status(verdicts: Iterable[Verdict], *, is_provisional: bool) -> tuple[str, int]:
+    """The status of a report and its exit code; `is_provisional`: the spec allows what was not measured."""
+    outcomes = {verdict.outcome for verdict in verdicts}
+    if "fail" in outcomes:
+        return "failed", EXIT_BUDGET
+    if outcomes & {"unmeasured", "inconclusive"}:
+        return ("provisional", 0) if is_provisional else ("failed", EXIT_UNMEASURED)
+    return "published", 0
+
+
+def _smallest_right(builder: VariantBuilder, failed: Sequence[Tried]) -> Decision | None:
+    """The smallest variant that only its budgets stand against: what the spec could have instead."""
+    if not builder.runnable:
+        return None
+    made = [entry for entry in failed if entry.key and entry.failed is not None]
+    budgets = [entry for entry in made if entry.failed is not None and plain_gate(entry.failed.gate) not in WRONG]
+    for entry in sorted(budgets, key=lambda entry: entry.made.graph.bytes):
+        judged = entry if entry.check is not None else builder.judge(replace(entry, verdicts=()))
+        if builder.is_right(judged):
+            reason = f"the smallest that is right, and {describe(entry.failed)}"
+            return rejected(entry, reason)
+    return None
