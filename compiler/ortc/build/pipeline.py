@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -80,22 +80,27 @@ def build(
         targets = [build_target(context, model, target) for target in plan.targets]
         context.fresh_reference()
         reports = _publish(context, material, targets, output)
-        return BuildReport(
-            name=plan.name,
-            version=plan.version,
-            plan_sha256=plan.digest(),
-            host=context.host,
-            exporter=material.exported.exporter,
-            exporter_reason=material.exporter_reason,
-            notes=(*notes, *material.exported.warnings),
-            parts_left_out=(*fetched.left_out, *material.exported.parts_left_out),
-            inputs_left_out=material.exported.inputs_left_out,
-            unfit_reason=unfit_reason(plan),
-            skipped_cases=tuple(f"{case.shape}: {case.reason}" for case in plan.skipped_cases),
-            stages=tuple(progress.times),
-            targets=tuple(reports),
-            exit_code=min((report.exit_code for report in reports if report.exit_code), default=0),
-        )
+        return _report(context, material, reports, notes)
+
+
+def _report(context: Context, material: Material, reports: Sequence[TargetReport], notes: Sequence[str]) -> BuildReport:
+    plan, exported = context.plan, material.exported
+    return BuildReport(
+        name=plan.name,
+        version=plan.version,
+        plan_sha256=plan.digest(),
+        host=context.host,
+        exporter=exported.exporter,
+        exporter_reason=material.exporter_reason,
+        notes=(*notes, *exported.warnings),
+        parts_left_out=(*context.fetched.left_out, *exported.parts_left_out),
+        inputs_left_out=exported.inputs_left_out,
+        unfit_reason=unfit_reason(plan),
+        skipped_cases=tuple(f"{case.shape}: {case.reason}" for case in plan.skipped_cases),
+        stages=tuple(context.progress.times),
+        targets=tuple(reports),
+        exit_code=min((report.exit_code for report in reports if report.exit_code), default=0),
+    )
 
 
 def _publish(context: Context, material: Material, targets: list[TargetBuild], output: Path) -> list[TargetReport]:

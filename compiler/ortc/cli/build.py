@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +29,12 @@ from ortc.common.errors import OrtcError, StageError
 from ortc.common.redaction import mask_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from ortc.build.context import Context
     from ortc.bundle.delivery.manifests import Kind
     from ortc.evaluation.report import BuildReport
+    from ortc.execution.action_cache import Store
     from ortc.plan.plan import Plan, Search
     from ortc.registry.store import Added
 
@@ -90,8 +93,6 @@ def build(
     A bundle appears only when every promise of its spec was kept. Exit codes: 3 the spec is invalid, 4 a stage failed,
     5 accuracy, 6 a budget, 7 something could not be measured here.
     """
-    from ortc.build.pipeline import build as run
-
     if plan_file is not None:
         said = {
             "SPEC": specs,
@@ -115,61 +116,96 @@ def build(
         # A registry that cannot be reached is told before hours of work.
         registry.prepare()
     store = open_store(cache_url)
-    registered: list[Added] = []
-    written: list[Path] = []
-    reports: list[BuildReport] = []
-    codes: list[int] = []
+    done = Done()
     for path, (plan, root) in zip(specs, prepared, strict=True):
-        progress = ConsoleProgress(str(path))
-        try:
-            check = None
-            if locked:
-                plan, check = apply_lock(path, plan)
-            report = run(plan, root, output, store, progress, check, remeasured=remeasured)
-        except OrtcError as error:
-            report_error(error)
-            report = _failure(plan, error, progress)
-        finally:
-            progress.close()
-        reports.append(report)
-        codes.append(report.exit_code)
-        try:
-            keep_report(report, output)
-        except OSError as error:
-            reason = StageError(f"cannot write the report to {output}: {error.strerror or error}")
-            report_error(reason)
-            codes.append(reason.exit_code)
+        report = _build_one(path, plan, root, output, store, locked=locked, remeasured=remeasured)
+        done.reports.append(report)
+        done.codes.append(report.exit_code)
+        with _told(done):
+            _keep(report, output)
         bundles = [Path(target.bundle) for target in report.targets if target.bundle and report.exit_code == 0]
-        if bundles and (emitted or registry is not None):
-            try:
-                written += deploy(bundles, emitted, image)
-                registered += [registry.add(bundle) for bundle in bundles] if registry is not None else []
-            except OrtcError as error:
-                report_error(error)
-                codes.append(error.exit_code)
+        with _told(done):
+            done.emitted += deploy(bundles, emitted, image)
+            if registry is not None:
+                done.registered += [registry.add(bundle) for bundle in bundles]
     if as_json:
-        document: dict[str, Any] = {
-            "format_version": 1,
-            "builds": [report.model_dump(mode="json") for report in reports],
-        }
-        if registry is not None:
-            document["registered"] = [entry.model_dump(mode="json") for entry in registered]
-        if emitted:
-            document["emitted"] = [str(path) for path in written]
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    elif told := [report for report in reports if report.targets]:
-        from ortc.cli.table import show
+        _print_json(done, has_registry=registry is not None, has_emitted=bool(emitted))
+    else:
+        _print_table(done, registry_url)
+    return min((code for code in done.codes if code), default=0)
 
-        show(told)
-        if written:
-            sys.stdout.write("\nto deploy:\n" + "".join(f"  {path}\n" for path in written))
-        if registered:
-            sys.stdout.write(f"\nregistered in {mask_secrets(str(registry_url))}:\n")
-            for entry in registered:
-                state = "" if entry.new else ", as before"
-                sys.stdout.write(f"  {entry.name}@{entry.version} for {entry.target}{state}\n")
-    failures = [code for code in codes if code]
-    return min(failures) if failures else 0
+
+@dataclass
+class Done:
+    """What the builds of one command gave so far: reports, exit codes, files that deploy, registered versions."""
+
+    reports: list[BuildReport] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    emitted: list[Path] = field(default_factory=list)
+    registered: list[Added] = field(default_factory=list)
+
+
+def _build_one(
+    path: Path, plan: Plan, root: Path, output: Path, store: Store, *, locked: bool, remeasured: frozenset[str]
+) -> BuildReport:
+    """Build one spec; an error becomes a report."""
+    from ortc.build.pipeline import build as run
+
+    progress = ConsoleProgress(str(path))
+    try:
+        check = None
+        if locked:
+            plan, check = apply_lock(path, plan)
+        return run(plan, root, output, store, progress, check, remeasured=remeasured)
+    except OrtcError as error:
+        report_error(error)
+        return _failure(plan, error, progress)
+    finally:
+        progress.close()
+
+
+@contextmanager
+def _told(done: Done) -> Iterator[None]:
+    """Report an error, and go on with the next spec."""
+    try:
+        yield
+    except OrtcError as error:
+        report_error(error)
+        done.codes.append(error.exit_code)
+
+
+def _keep(report: BuildReport, output: Path) -> None:
+    try:
+        keep_report(report, output)
+    except OSError as error:
+        raise StageError(f"cannot write the report to {output}: {error.strerror or error}") from error
+
+
+def _print_json(done: Done, *, has_registry: bool, has_emitted: bool) -> None:
+    document: dict[str, Any] = {
+        "format_version": 1,
+        "builds": [report.model_dump(mode="json") for report in done.reports],
+    }
+    if has_registry:
+        document["registered"] = [entry.model_dump(mode="json") for entry in done.registered]
+    if has_emitted:
+        document["emitted"] = [str(path) for path in done.emitted]
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
+
+
+def _print_table(done: Done, registry_url: str | None) -> None:
+    from ortc.cli.table import show
+
+    if not (judged := [report for report in done.reports if report.targets]):
+        return
+    show(judged)
+    if done.emitted:
+        sys.stdout.write("\nto deploy:\n" + "".join(f"  {path}\n" for path in done.emitted))
+    if done.registered:
+        sys.stdout.write(f"\nregistered in {mask_secrets(str(registry_url))}:\n")
+        for entry in done.registered:
+            state = "" if entry.new else ", as before"
+            sys.stdout.write(f"  {entry.name}@{entry.version} for {entry.target}{state}\n")
 
 
 def refuse_unfit_plans(plans: Iterable[Plan]) -> None:

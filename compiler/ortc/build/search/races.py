@@ -70,22 +70,12 @@ def race(
     }
 
     def run(output: Path) -> dict[str, Any]:
-        request = output / "inputs.npz"
-        write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
-        entrants = [
-            latency.Entrant(
-                name,
-                builder.runner(entry.made),
-                builder.bundle(entry.made),
-                cores() if entry.made.session.concurrency == "physical" else 1,
-            )
-            for name, entry in zip(called, entries, strict=True)
-        ]
+        request = _request(builder, at, output)
         if not with_reference:
             # It would only take memory from the contenders.
             context.fresh_reference()
         return latency.race(
-            entrants,
+            [_entrant(builder, name, entry) for name, entry in zip(called, entries, strict=True)],
             context.timed_reference() if with_reference else None,
             request,
             measure=quantity,
@@ -102,6 +92,18 @@ def race(
     # Of the same contenders there may be several races.
     subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}, {rounds} rounds"
     return Race.model_validate(context.run("measure", subject, inputs, run, is_final=_is_quiet_race).result)
+
+
+def _entrant(builder: VariantBuilder, name: str, entry: Tried) -> latency.Entrant:
+    clients = cores() if entry.made.session.concurrency == "physical" else 1
+    return latency.Entrant(name, builder.runner(entry.made), builder.bundle(entry.made), clients)
+
+
+def _request(builder: VariantBuilder, at: Shape, directory: Path) -> Path:
+    """Write one request of a shape, and return its .npz file."""
+    request = directory / "inputs.npz"
+    write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
+    return request
 
 
 def start(builder: VariantBuilder, entry: Tried, starts: int = latency.START_RUNS) -> Starts:
@@ -145,8 +147,7 @@ def reference_start(builder: VariantBuilder) -> Starts | None:
     }
 
     def run(output: Path) -> dict[str, Any]:
-        request = output / "inputs.npz"
-        write_arrays(request, builder.model.factory().case(CasePlan(shape=at, padded=False)))
+        request = _request(builder, at, output)
         context.fresh_reference()
         with exclusive(context.progress.note), control_worker() as controlled:
             clock, watch = ControlClock(controlled, cores()), Watch()
