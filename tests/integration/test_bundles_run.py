@@ -93,7 +93,7 @@ def test_answers_are_those_of_pytorch(built: Build, fresh_python: Fresh, tmp_pat
     # As anyone would load it: another attention implementation than the one that was exported.
     model = AutoModel.from_pretrained(Path(package.__file__).parent / "model").eval()
     random = np.random.default_rng(7)
-    for batch, sequence in ((1, 2), (3, 17), (16, 512)):
+    for batch, sequence in ((1, 2), (3, 17), (8, 128)):
         lengths = random.integers(1, sequence + 1, batch)
         lengths[0] = sequence
         ids = random.integers(1000, 30000, (batch, sequence))

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support import builds
 from tests.support.builds import QUICK, Build, Compiler, snapshot
 
 from ortc.execution.host import gpus
 
 pytestmark = pytest.mark.integration
 
-BERT = ("specs/bert.yaml", "-t", "cpu", *QUICK)
+BERT = (builds.BERT, "-t", "cpu", *QUICK)
 DIGITS = ("specs/digits.yaml", "-t", "cpu", *QUICK)
 
 
@@ -130,7 +131,7 @@ def test_json_tells_the_failure(ortc: Compiler, tmp_path: Path) -> None:
 def test_a_missing_gpu_is_not_a_pass(built: Build, ortc: Compiler, tmp_path: Path) -> None:
     built.succeeded()
     options = (*QUICK, "-t", "server-gpu", "--set", "targets.server-gpu.unmeasured=fail")
-    result = ortc.build("specs/bert.yaml", *options, output=tmp_path)
+    result = ortc.build(builds.BERT, *options, output=tmp_path)
     result.failed(7)
     assert result.bundles() == []
     assert "no GPU on this host" in result.stdout

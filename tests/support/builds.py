@@ -20,6 +20,9 @@ QUIET = Path(__file__).parent / "quiet"
 TIMEOUT = 900
 """Seconds: a build that takes longer hangs."""
 
+BERT = "tests/support/specs/bert.yaml"
+"""The specs' text model with smaller bounds."""
+
 PATIENT = ("--set", "targets.cpu.latency_budget.p99=60s", "--set", "targets.edge.latency_budget.p99=60s")
 """For builds of the repository's specs that must succeed: a machine that runs other tests too may miss real budgets."""
 
