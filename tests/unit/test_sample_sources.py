@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ortc.common.errors import StageError
+from ortc.frontend.samples.calibration import calibration_inputs
 from ortc.frontend.samples.images import MAX_IMAGES, load_images
 from ortc.frontend.samples.inputs import InputFactory
 from ortc.frontend.samples.sources import MAX_GIVEN, load_samples, samples_digest, samples_key
@@ -177,7 +178,7 @@ def test_images_are_split_and_judged(images: Path) -> None:
     factory = InputFactory((GREY,), (BATCH,), judged, calibration)
     (_, feeds), *_ = factory.real()
     assert feeds["image"][:, 0, 0, 0].tolist() == pytest.approx([51 / 127.5 - 1, -1])
-    *_, last = factory.calibration()
+    *_, last = calibration_inputs(factory)
     assert last["image"][:, 0, 0, 0].tolist() == [1]
 
 

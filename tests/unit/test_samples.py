@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from ortc.common.arrays import Array, write_arrays
 from ortc.common.errors import StageError
+from ortc.frontend.samples.calibration import CALIBRATION_SAMPLES, SYNTHETIC_CALIBRATION, calibration_inputs
 from ortc.frontend.samples.inputs import (
     BATCH,
-    CALIBRATION_SAMPLES,
     MASK,
     MAX_SAMPLES,
     POSITIONS,
-    SYNTHETIC_CALIBRATION,
     InputFactory,
     Samples,
+    padded_cases,
     synthetic,
 )
 from ortc.frontend.samples.sources import read_samples
@@ -372,7 +372,7 @@ def test_nothing_is_judged_on_what_it_was_calibrated_on() -> None:
     pixels = np.random.default_rng(1).standard_normal((9, 2, 3)).astype(np.float32)
     judged, calibration = Samples(arrays={"pixels": pixels}).split()
     factory = InputFactory((PIXELS,), (BATCH_AXIS,), judged, calibration)
-    ranges = rows_of(factory.calibration(), "pixels")
+    ranges = rows_of(calibration_inputs(factory), "pixels")
     cases, _ = shape_matrix((BATCH_AXIS,), None)
     answers = rows_of([factory.case(entry) for entry in cases], "pixels")
     answers |= rows_of([arrays for _, arrays in factory.real()], "pixels")
@@ -384,7 +384,7 @@ def test_calibration_takes_more_samples_than_are_judged() -> None:
     pixels = np.arange(2 * (CALIBRATION_SAMPLES + 9) * 6, dtype=np.float32).reshape(-1, 2, 3)
     factory = InputFactory((PIXELS,), (BATCH_AXIS,), *Samples(arrays={"pixels": pixels}).split())
     # The longest request and the shortest come before the samples, one a request.
-    found = list(factory.calibration())[2:]
+    found = list(calibration_inputs(factory))[2:]
     assert len(found) == CALIBRATION_SAMPLES == len(rows_of(found, "pixels"))
     assert sum(len(arrays["pixels"]) for _, arrays in factory.real()) == MAX_SAMPLES
 
@@ -392,7 +392,7 @@ def test_calibration_takes_more_samples_than_are_judged() -> None:
 def test_calibration_of_texts_is_by_texts_of_their_own() -> None:
     judged, calibration = TEXTS.split()
     factory = InputFactory(TEXT, AXES, judged, calibration)
-    found = list(factory.calibration())
+    found = list(calibration_inputs(factory))
     tokens = {int(token) for arrays in found for token in arrays["input_ids"].ravel()} - {101, 102, 7}
     assert tokens <= {token for text in calibration.texts for token in text}
     assert not tokens & {token for text in judged.texts for token in text}
@@ -403,9 +403,9 @@ def test_calibration_of_texts_is_by_texts_of_their_own() -> None:
 
 def test_calibration_without_samples_is_seeded_and_not_what_cases_are_made_of() -> None:
     factory = InputFactory((PIXELS,), (BATCH_AXIS,), Samples())
-    found = list(factory.calibration())
+    found = list(calibration_inputs(factory))
     assert len(found) == SYNTHETIC_CALIBRATION
-    assert [a["pixels"].tobytes() for a in found] == [a["pixels"].tobytes() for a in factory.calibration()]
+    assert [a["pixels"].tobytes() for a in found] == [a["pixels"].tobytes() for a in calibration_inputs(factory)]
     cases, _ = shape_matrix((BATCH_AXIS,), None)
     assert not rows_of(found, "pixels") & rows_of([factory.case(entry) for entry in cases], "pixels")
 
@@ -433,7 +433,7 @@ def test_masks_that_a_plan_did_not_know_of_have_padded_cases() -> None:
     plain, _ = shape_matrix(AXES, None)
     for inputs in ((IMAGE, PIXEL_MASK), (WAVE, ATTENTION)):
         factory = InputFactory(inputs, AXES, Samples())
-        padded = factory.padded(plain)
+        padded = padded_cases(factory, plain)
         assert padded
         assert all(case.padded for case in padded)
         for found in padded:
@@ -443,8 +443,8 @@ def test_masks_that_a_plan_did_not_know_of_have_padded_cases() -> None:
             assert (factory.case(found.model_copy(update={"padded": False}))[inputs[1].name] == 1).all()
     # Text is padded by the plan, and images without a mask are not padded at all.
     known, _ = shape_matrix(AXES, "sequence")
-    assert InputFactory(TEXT, AXES, Samples()).padded(known) == []
-    assert InputFactory((IMAGE,), AXES, Samples()).padded(plain) == []
+    assert padded_cases(InputFactory(TEXT, AXES, Samples()), known) == []
+    assert padded_cases(InputFactory((IMAGE,), AXES, Samples()), plain) == []
 
 
 def test_token_types_of_several_columns() -> None:

@@ -26,7 +26,7 @@ from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.report import Check
 from ortc.execution.action_cache import Entry
 from ortc.execution.code_closure import code_of
-from ortc.frontend.samples.inputs import InputFactory, Samples
+from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, Exported
 from ortc.passes.variant_graph import VariantGraph
@@ -230,7 +230,7 @@ def _reference_cases(
     """Inputs of every case and what the reference gives for them."""
 
     def named() -> list[Request]:
-        cases = (*context.plan.cases, *factory().padded(context.plan.cases))
+        cases = (*context.plan.cases, *padded_cases(factory(), context.plan.cases))
         made = [Request(str(case), factory().case(case), is_padded=case.padded) for case in cases]
         return made + [Request(name, arrays, is_sample=True) for name, arrays in factory().real()]
 

@@ -21,6 +21,7 @@ from ortc.evaluation.accuracy import size_verdicts, weight_verdicts
 from ortc.evaluation.report import Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.graph_workers import Makers
+from ortc.frontend.samples.calibration import calibration_inputs
 from ortc.passes.placement import table_for
 from ortc.passes.rewrite import rewrite_variant
 from ortc.passes.variant_graph import VariantGraph
@@ -133,7 +134,7 @@ class GraphBuilder:
                     tempfile.TemporaryDirectory(prefix="samples-", dir=self.context.work) as scratch,
                 ):
                     files = []
-                    for index, arrays in enumerate(self.model.factory().calibration()):
+                    for index, arrays in enumerate(calibration_inputs(self.model.factory())):
                         files.append(Path(scratch) / f"{index}.npz")
                         write_arrays(files[-1], arrays)
                     calibrate(

@@ -144,6 +144,7 @@ _ORIGINAL = (
     "execution.worker",
 )
 _SENSITIVITY = (
+    "frontend.samples.calibration",
     "frontend.samples.inputs",
     "evaluation.machine",
     "passes.quantization.mixed_graphs",
@@ -168,7 +169,13 @@ ACTIONS: Mapping[str, Action] = {
         "passes.canonical",
     ),
     "variant": _action("build.variant_graph", "passes.__main__", "passes.make_variant"),
-    "calibrate": _action("build.variant_graph", "passes.quantization.calibration", "passes.rewrite", *_SAMPLES),
+    "calibrate": _action(
+        "build.variant_graph",
+        "frontend.samples.calibration",
+        "passes.quantization.calibration",
+        "passes.rewrite",
+        *_SAMPLES,
+    ),
     "verify": _action("build.variant", "frontend.samples.inputs", *_BUNDLE_RUNS),
     "verify on CPU": _action("build.cpu_check", "frontend.samples.inputs", "passes.upcast", *_BUNDLE_RUNS),
     "verify on AVX2": _action("build.instruction_sets", "frontend.samples.inputs", "bundle.emulation", *_BUNDLE_RUNS),

@@ -29,6 +29,7 @@ from ortc.evaluation.machine import exclusive
 from ortc.evaluation.report import Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.worker import Worker
+from ortc.frontend.samples.calibration import sensitivity_inputs
 from ortc.frontend.samples.inputs import MASK
 from ortc.passes.canonical import MODEL_FILE
 from ortc.passes.half_precision import format_of
@@ -150,7 +151,7 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
 
     def action(_: Path) -> dict[str, Any]:
         subject = f"{builder.target.name}: calibration samples"
-        requests = [Request(*named) for named in model.factory().sensitivity()]
+        requests = [Request(*named) for named in sensitivity_inputs(model.factory())]
         cases = model.references(subject, reference, lambda: requests)
         with ExitStack() as stack:
             short = format_of(variant.rewrites)

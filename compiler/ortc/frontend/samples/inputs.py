@@ -14,7 +14,7 @@ import numpy as np
 from ortc.common.arrays import Array
 from ortc.common.errors import StageError
 from ortc.frontend.samples.texts import Frame, Padding
-from ortc.plan.plan import AxisPlan, CasePlan, InputPlan, Shape
+from ortc.plan.plan import AxisPlan, CasePlan, InputPlan
 
 MASK = "attention_mask"
 PIXEL_MASK = "pixel_mask"
@@ -27,13 +27,6 @@ BATCH = 8
 """Real samples are checked in batches of this, or of the batch axis' maximum when that is less."""
 POSITIONS = 256
 """Most elements along the dynamic axes of such a batch, where one sample alone has no more."""
-SENSITIVITY_BATCHES = 5
-"""Most batches of real samples that nodes are compared by: each is run once for every node."""
-CALIBRATION_SAMPLES = 512
-"""Real samples that ranges are found with; evenly spaced when there are more."""
-
-SYNTHETIC_CALIBRATION = 8
-"""Requests that ranges are found with where there are no samples."""
 
 
 def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
@@ -114,13 +107,10 @@ class InputFactory:
         self.inputs = inputs
         self.axes = {axis.name: axis for axis in axes}
         self.samples = samples
-        self._calibration = calibration
+        self.calibration = calibration
         self.mask = next((tensor for tensor in inputs if tensor.name == MASK and len(tensor.shape) == 2), None)
         self.pixel_mask = next((t for t in inputs if t.name == PIXEL_MASK and len(t.shape) == 3), None)
-        if samples.texts and (not inputs or inputs[0].name != "input_ids"):
-            raise StageError("samples are text, but the model's first input is not `input_ids`")
-        if samples.arrays and (missing := [t.name for t in inputs if t.name not in samples.arrays]):
-            raise StageError(f"the samples lack an array for the input `{missing[0]}`")
+        _refuse_misfits(inputs, samples)
 
     @property
     def batch_axis(self) -> str | None:
@@ -150,65 +140,6 @@ class InputFactory:
         if self.pixel_mask is not None and case.padded:
             feeds[PIXEL_MASK] = _pixel_mask(feeds[PIXEL_MASK].shape, feeds[PIXEL_MASK].dtype)
         return feeds
-
-    def padded(self, cases: Sequence[CasePlan]) -> list[CasePlan]:
-        """Padded cases of masks that a plan did not know of: inputs that were derived after it was made.
-
-        Args:
-            cases: of the plan.
-        """
-        if any(case.padded for case in cases) or (self.mask is None and self.pixel_mask is None):
-            return []
-        return [case.model_copy(update={"padded": True}) for case in cases if self._has_room(case)]
-
-    def _has_room(self, case: CasePlan) -> bool:
-        """Whether a row of a mask can be shorter than the mask."""
-        sizes = case.shape.as_dict()
-        masks = [tensor for tensor in (self.mask, self.pixel_mask) if tensor is not None]
-        return any(
-            (sizes[entry] if isinstance(entry, str) else entry) > 1 for mask in masks for entry in mask.shape[1:]
-        )
-
-    def sensitivity(self) -> list[tuple[str, dict[str, Array]]]:
-        """Inputs to find out which nodes cost accuracy, as named batches; none that anything is judged by.
-
-        The shortest request, where errors average out least, and batches of real samples; without samples, synthetic
-        requests of the typical shape.
-        """
-        if self._calibration is None or not len(self._calibration):
-            return [(f"synthetic {index}", arrays) for index, arrays in enumerate(self.calibration()) if index > 0]
-        shortest = next(itertools.islice(self.calibration(), 1, None))
-        batches = InputFactory(self.inputs, tuple(self.axes.values()), self._calibration).real()
-        step = max(1, -(-len(batches) // SENSITIVITY_BATCHES))
-        return [("shortest", shortest), *batches[::step]]
-
-    def calibration(self) -> Iterator[dict[str, Array]]:
-        """Inputs to find the ranges of activations with, one after the other; none that anything is judged by.
-
-        The longest request and the shortest; then real samples one at a time, as padding has activations of its own.
-        Without samples, synthetic requests of the typical shape.
-        """
-        typical = {name: axis.typical for name, axis in self.axes.items()}
-        longest = {name: axis.min if name == self.batch_axis else axis.max for name, axis in self.axes.items()}
-        # As many rows as usual: rows of one element differ from each other more than those of many.
-        shortest = {
-            name: max(axis.min, min(BATCH, axis.max) // axis.multiple_of * axis.multiple_of)
-            if name == self.batch_axis
-            else axis.min
-            for name, axis in self.axes.items()
-        }
-        if self._calibration is None or not len(self._calibration):
-            for index, sizes in enumerate((longest, shortest, *[typical] * (SYNTHETIC_CALIBRATION - 2))):
-                yield {
-                    tensor.name: synthetic(tensor, sizes, f"{tensor.name}/calibration {index}")
-                    for tensor in self.inputs
-                }
-            return
-        factory = InputFactory(self.inputs, tuple(self.axes.values()), self._calibration)
-        for sizes in (longest, shortest):
-            yield factory.case(CasePlan(shape=Shape(sizes=tuple(sizes.items())), padded=False))
-        for _, arrays in factory.real(batch=1, most=CALIBRATION_SAMPLES):
-            yield arrays
 
     def real(self, batch: int = BATCH, most: int = MAX_SAMPLES) -> list[tuple[str, dict[str, Array]]]:
         """The real samples, at most so many, as named batches of their natural sizes, within the declared bounds.
@@ -376,3 +307,29 @@ def _pixel_mask(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 def _mask(lengths: list[int], width: int, dtype: np.dtype[Any]) -> Array:
     return (np.arange(width)[None, :] < np.asarray(lengths)[:, None]).astype(dtype)
+
+
+def padded_cases(factory: InputFactory, cases: Sequence[CasePlan]) -> list[CasePlan]:
+    """Padded cases of masks that a plan did not know of: inputs that were derived after it was made.
+
+    Args:
+        factory: of the inputs.
+        cases: of the plan.
+    """
+    if any(case.padded for case in cases) or (factory.mask is None and factory.pixel_mask is None):
+        return []
+    return [case.model_copy(update={"padded": True}) for case in cases if _has_room(factory, case)]
+
+
+def _has_room(factory: InputFactory, case: CasePlan) -> bool:
+    """Whether a row of a mask can be shorter than the mask."""
+    sizes = case.shape.as_dict()
+    masks = [tensor for tensor in (factory.mask, factory.pixel_mask) if tensor is not None]
+    return any((sizes[entry] if isinstance(entry, str) else entry) > 1 for mask in masks for entry in mask.shape[1:])
+
+
+def _refuse_misfits(inputs: Sequence[InputPlan], samples: Samples) -> None:
+    if samples.texts and (not inputs or inputs[0].name != "input_ids"):
+        raise StageError("samples are text, but the model's first input is not `input_ids`")
+    if samples.arrays and (missing := [tensor.name for tensor in inputs if tensor.name not in samples.arrays]):
+        raise StageError(f"the samples lack an array for the input `{missing[0]}`")
