@@ -18,6 +18,7 @@ from ortc.build.observation import opened_files
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
 from ortc.execution.files_opened import INSTALLED, Opened, Recorder, latest, located, portable_name
+from ortc.execution.remote_cache import RemoteCache
 
 
 def read(*places: Path) -> Opened:
@@ -35,11 +36,11 @@ def test_files_are_recorded_with_their_content(tmp_path: Path) -> None:
     file.write_bytes(b"1")
     opened = read(file)
     assert list(opened.files) == [str(file)]
-    assert opened.now() == opened
+    assert opened.now(tmp_path) == opened
     file.write_bytes(b"2")
-    assert opened.now() != opened
+    assert opened.now(Path("/")) != opened
     file.unlink()
-    assert opened.now().files == {str(file): None}
+    assert opened.now(tmp_path).files == {str(file): None}
 
 
 def test_a_file_that_was_not_there_may_come(tmp_path: Path) -> None:
@@ -48,14 +49,14 @@ def test_a_file_that_was_not_there_may_come(tmp_path: Path) -> None:
     opened = recorder.opened()
     assert opened.files == {str(tmp_path / "better.pt"): None}
     (tmp_path / "better.pt").write_bytes(b"1")
-    assert opened.now() != opened
+    assert opened.now(tmp_path) != opened
 
 
 def test_a_directory_that_is_searched_may_get_another_file(tmp_path: Path) -> None:
     opened = read(tmp_path)
     assert list(opened.directories) == [str(tmp_path)]
     (tmp_path / "epoch-2.pt").write_bytes(b"1")
-    assert opened.now() != opened
+    assert opened.now(tmp_path) != opened
 
 
 def test_a_link_that_is_set_to_another_file_has_changed(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_a_link_that_is_set_to_another_file_has_changed(tmp_path: Path) -> None:
     opened = read(link)
     link.unlink()
     link.symlink_to(tmp_path / "2")
-    assert opened.now() != opened
+    assert opened.now(tmp_path) != opened
 
 
 def test_variables_are_recorded_as_digests(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,7 +80,7 @@ def test_variables_are_recorded_as_digests(monkeypatch: pytest.MonkeyPatch) -> N
     assert opened.variables["NOT_SET_BY_ANYBODY"] is None
     assert "secret" not in opened.model_dump_json()
     monkeypatch.setenv("WEIGHTS_OF_MINE", "other")
-    assert opened.now() != opened
+    assert opened.now(Path("/")) != opened
 
 
 def test_what_the_function_wrote_itself_and_what_is_known_otherwise_is_left_out(tmp_path: Path) -> None:
@@ -121,7 +122,7 @@ def test_who_asks_for_a_version_of_a_package_reads_nothing(tmp_path: Path, monke
 def test_the_lock_that_ortc_writes_changes_no_listing(tmp_path: Path) -> None:
     opened = read(tmp_path)
     (tmp_path / LOCK_FILE).write_text("{}")
-    assert opened.now() == opened
+    assert opened.now(tmp_path) == opened
 
 
 def test_safetensors_opens_files_by_itself(tmp_path: Path) -> None:
@@ -141,23 +142,42 @@ def test_an_entry_stands_as_long_as_what_was_read_is_the_same(tmp_path: Path) ->
     store, file = Store(tmp_path / "cache"), tmp_path / "labels"
     file.write_text("1")
     asked: dict[str, Any] = {"metric": "a:b"}
-    assert latest(store, "metric", asked) == (asked, None)
+    assert latest(store, "metric", asked, tmp_path) == (asked, None)
     store.put("metric", asked, {"value": 1, "opened": read(file).model_dump()})
-    inputs, entry = latest(store, "metric", asked)
+    inputs, entry = latest(store, "metric", asked, tmp_path)
     assert inputs == asked
     assert entry is not None
     file.write_text("2")
-    changed, entry = latest(store, "metric", asked)
+    changed, entry = latest(store, "metric", asked, tmp_path)
     assert changed != asked
     assert entry is None
     store.put("metric", changed, {"value": 2, "opened": read(file).model_dump()})
-    again, entry = latest(store, "metric", asked)
+    again, entry = latest(store, "metric", asked, tmp_path)
     assert again == changed
     assert entry is not None
     assert entry.result["value"] == 2
     file.write_text("1")
-    inputs, entry = latest(store, "metric", asked)
+    inputs, entry = latest(store, "metric", asked, tmp_path)
     assert (inputs, entry is None) == (asked, False), "as it was at first"
+
+
+def test_what_one_machine_read_holds_on_another_whose_files_are_the_same(tmp_path: Path) -> None:
+    """Two machines with one remote cache, and the project in another directory of each."""
+    shared = f"file://{tmp_path / 'shared'}"
+    here, there = (Store(tmp_path / name, RemoteCache(shared)) for name in ("here", "there"))
+    one, two = (tmp_path / name for name in ("one", "two"))
+    for root in (one, two):
+        (root / "runs").mkdir(parents=True)
+        (root / "runs" / "w.pt").write_text("1")
+    asked: dict[str, Any] = {"module": "a"}
+    opened = read(one / "runs" / "w.pt").portable(one)
+    here.put("entrypoint", asked, {"parts": {"w": "1"}, "opened": opened.model_dump()}, offered=True)
+    _, entry = latest(there, "entrypoint", asked, two)
+    assert entry is not None
+    assert entry.result["parts"] == {"w": "1"}
+    (two / "runs" / "w.pt").write_text("2")
+    changed, entry = latest(there, "entrypoint", asked, two)
+    assert (changed != asked, entry) == (True, None)
 
 
 def test_portable_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +209,7 @@ def test_files_that_an_entry_point_read_are_named_alike_on_every_machine(
             str(root / "torch" / "w.pt"): digests["f"],
         }
     )
-    found = opened_files(cast(Context, SimpleNamespace(opened=opened, root=root)))
+    found = opened_files(cast(Context, SimpleNamespace(opened=opened.portable(root), root=root)))
     assert {file.name: file.sha256 for file in found} == {
         "runs/w.pt": digests["a"],
         f"outside/{digests['c'][:12]}/w.pt": digests["c"],

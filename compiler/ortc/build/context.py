@@ -196,9 +196,9 @@ class Context:
     ) -> tuple[dict[str, Any], Entry]:
         """Run a cacheable action whose result has `opened`, what a function of the spec read; again if that changed."""
         while True:
-            inputs, _ = latest(self.store, stage, inputs)
+            inputs, _ = latest(self.store, stage, inputs, self.root)
             entry = self.run(stage, subject, inputs, action)
-            if entry.pending or entry.found != "remote" or latest(self.store, stage, inputs)[0] == inputs:
+            if entry.pending or entry.found != "remote" or latest(self.store, stage, inputs, self.root)[0] == inputs:
                 return inputs, entry
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:

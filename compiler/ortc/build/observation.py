@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ortc.common.errors import StageError
 from ortc.common.values import digest
 from ortc.execution.code_closure import code_of
-from ortc.execution.files_opened import INSTALLED, SEEN, Opened, latest, portable_name
+from ortc.execution.files_opened import INSTALLED, SEEN, Opened, latest
 from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.frontend.samples.sources import samples_key
 from ortc.inspection.entrypoint import entrypoint_digest
@@ -40,20 +40,21 @@ def built(context: Context, source: PyTorchSource, fetched: Fetched) -> str:
         "source": source.model_dump(mode="json", exclude={"teacher"}),
         "files": fetched.digests(),
         "module": entrypoint_digest(source.entrypoint, context.root),
-        "root": str(context.root),
         "tools": context.tools,
         "variables": context.variables,
         "code": code_of("model"),
     }
     asked = digest(inputs)
     if asked not in context.states:
-        inputs, entry = latest(context.store, "entrypoint", inputs)
+        inputs, entry = latest(context.store, "entrypoint", inputs, context.root)
         result = None if entry is None else entry.result
         if result is None or result["opened"]["blind"]:
             observed_now = context.observe(source, fetched)
             if observed_now is not None:
-                context.store.put("entrypoint", inputs, observed_now, f"{context.plan.name}: {source.entrypoint}")
-                result = observed_now
+                opened = Opened.model_validate(observed_now["opened"]).portable(context.root)
+                result = {**observed_now, "opened": opened.model_dump(mode="json")}
+                subject = f"{context.plan.name}: {source.entrypoint}"
+                context.store.put("entrypoint", inputs, result, subject, offered=True)
         context.states[asked] = {UNKNOWN: str(inputs.get("opened"))} if result is None else result["parts"]
         if fetched is context.fetched and result is not None:
             context.expected = result["parts"]
@@ -85,12 +86,10 @@ def opened_files(context: Context) -> tuple[FetchedFile, ...]:
     packages that every build has are part of those.
     """
     found: dict[str, str] = {}
-    for path, sha256 in context.opened.files.items():
-        name = portable_name(Path(path), context.root)
+    for name, sha256 in context.opened.data().items():
         package = name.removeprefix(INSTALLED).partition("/")[0] if name.startswith(INSTALLED) else ""
-        if sha256 is None or path.endswith(".py") or package in SEEN:
-            continue
-        found[f"{OUTSIDE}{sha256[:12]}/{Path(path).name}" if Path(name).is_absolute() else name] = sha256
+        if package not in SEEN:
+            found[f"{OUTSIDE}{sha256[:12]}/{Path(name).name}" if Path(name).is_absolute() else name] = sha256
     return tuple(FetchedFile(name=name, sha256=found[name], origin="entrypoint") for name in sorted(found))
 
 
@@ -106,7 +105,7 @@ def samples_key_of(context: Context) -> str | None:
     found = samples_key(samples, context.root)
     if not isinstance(samples, SamplesFunction):
         return found
-    inputs, _ = latest(context.store, "samples", _samples_inputs(context, found))
+    inputs, _ = latest(context.store, "samples", _samples_inputs(context, found), context.root)
     return digest([found, inputs["opened"]]) if "opened" in inputs else found
 
 
@@ -114,13 +113,14 @@ def keep_samples(context: Context, opened: Opened) -> None:
     """Remember what a function that gives samples has read."""
     samples = context.plan.accuracy.samples
     if isinstance(samples, SamplesFunction):
-        inputs, _ = latest(context.store, "samples", _samples_inputs(context, samples_key(samples, context.root)))
-        result = {"opened": opened.model_dump(mode="json")}
-        context.store.put("samples", inputs, result, f"{context.plan.name}: {samples.entrypoint}")
+        asked = _samples_inputs(context, samples_key(samples, context.root))
+        inputs, _ = latest(context.store, "samples", asked, context.root)
+        result = {"opened": opened.portable(context.root).model_dump(mode="json")}
+        context.store.put("samples", inputs, result, f"{context.plan.name}: {samples.entrypoint}", offered=True)
 
 
 def _samples_inputs(context: Context, key: str) -> dict[str, Any]:
-    return {"samples": key, "root": str(context.root), "files": context.fetched.digests()}
+    return {"samples": key, "files": context.fetched.digests()}
 
 
 def observed(context: Context, metric: dict[str, Any] | None) -> tuple[dict[str, str], dict[str, str]]:
@@ -142,7 +142,7 @@ def observed(context: Context, metric: dict[str, Any] | None) -> tuple[dict[str,
     if isinstance(samples, SamplesFunction):
         asked.append(("samples", _samples_inputs(context, samples_key(samples, context.root))))
     for stage, inputs in asked:
-        _, entry = latest(context.store, stage, inputs)
+        _, entry = latest(context.store, stage, inputs, context.root)
         if entry is not None:
-            data |= Opened.model_validate(entry.result.get("opened", {})).portable(context.root)
+            data |= Opened.model_validate(entry.result.get("opened", {})).data()
     return states, data

@@ -62,7 +62,10 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
     def of_the_reference(_: Path) -> dict[str, Any]:
         worker = context.reference()
         with context.recorder() as recorder:
-            return {"value": metric(worker.run), "opened": recorder.opened().model_dump(mode="json")}
+            return {
+                "value": metric(worker.run),
+                "opened": recorder.opened().portable(context.root).model_dump(mode="json"),
+            }
 
     inputs, entry = context.run_recorded(
         "metric", declared.entrypoint, context.metric_inputs(declared), of_the_reference

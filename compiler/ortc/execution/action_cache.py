@@ -130,11 +130,15 @@ class Store:
         while self.remote is not None and self.remote.warnings:
             yield self.remote.warnings.popleft()
 
-    def put(self, stage: str, inputs: Json, result: Json, subject: str = "") -> Entry:
-        """Keep a result that is there already; on this machine alone."""
+    def put(self, stage: str, inputs: Json, result: Json, subject: str = "", *, offered: bool = False) -> Entry:
+        """Keep a result that is there already; on this machine only, unless it is offered to the remote cache."""
         record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=())
+        content = record.content()
         with room(("the cache", self.root)):
-            return self._keep(record, record.content(), "nowhere")
+            entry = self._keep(record, content, "nowhere")
+        if offered and self.remote is not None:
+            self.remote.offer(entry.key, content, [])
+        return entry
 
     def find(self, stage: str, inputs: Json) -> Entry | None:
         """The entry for these inputs, if this cache has it."""

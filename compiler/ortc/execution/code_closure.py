@@ -61,6 +61,7 @@ DRIVER = frozenset(
             "build.target",
             "build.target_report",
             "build.target_result",
+            "build.dependencies",
             "build.search.other_shapes",
             "build.search.session_tuning",
             "build.search.races",
@@ -185,6 +186,7 @@ ACTIONS: Mapping[str, Action] = {
     "prepack": _action("build.search.session_tuning", "passes.prepack"),
     "bundle": _action(
         "build.target_result",
+        "build.dependencies",
         "bundle.assemble",
         "bundle.tradeoff_plot",
         "bundle.integrity",

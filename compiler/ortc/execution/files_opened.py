@@ -32,6 +32,8 @@ SEEN = frozenset(
     }
 )
 """Packages whose compiled modules open files through Python, or whose own way of opening them is recorded."""
+_ORTC = Path(__file__).parents[1]
+"""The directory of this package, whose reading is no user's."""
 _IGNORED = ("ORTC_", "PYTHON", "PYTEST_", "LC_")
 _OF_THE_SHELL = frozenset({"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES", "LANG"})
 _LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
@@ -44,7 +46,8 @@ _OWN_NAMES = frozenset({"__pycache__", "ortc.lock"})
 class Opened(Frozen):
     """What was read, each with a digest of its content; None where there was nothing of the name.
 
-    `blind` names compiled packages that may have read more than Python sees.
+    Files and directories have absolute paths, or the portable names that `portable` gives them. `blind` names compiled
+    packages that may have read more than Python sees.
     """
 
     files: dict[str, str | None] = Field(default_factory=dict)
@@ -52,23 +55,27 @@ class Opened(Frozen):
     variables: dict[str, str | None] = Field(default_factory=dict)
     blind: tuple[str, ...] = ()
 
-    def now(self) -> Opened:
-        """The same names with what they hold now."""
+    def now(self, root: Path) -> Opened:
+        """The same names with what they hold now, in the project at `root`."""
         return Opened(
-            files={path: _file(path) for path in self.files},
-            directories={path: _listing(path) for path in self.directories},
+            files={name: _file(located(name, root)) for name in self.files},
+            directories={name: _listing(located(name, root)) for name in self.directories},
             variables={name: _variable(name) for name in self.variables},
             blind=self.blind,
         )
 
-    def portable(self, root: Path) -> dict[str, str]:
-        """Files that are no code, by paths that other machines have, too: of the project or an installed package."""
-        found = {}
-        for path, sha256 in self.files.items():
-            name = portable_name(Path(path), root)
-            if sha256 is not None and not path.endswith(".py"):
-                found[name] = sha256
-        return found
+    def portable(self, root: Path) -> Opened:
+        """The same by names that hold on other machines, too: of the project's files and of installed packages."""
+        return Opened(
+            files={portable_name(Path(path), root): sha256 for path, sha256 in self.files.items()},
+            directories={portable_name(Path(path), root): listing for path, listing in self.directories.items()},
+            variables=self.variables,
+            blind=self.blind,
+        )
+
+    def data(self) -> dict[str, str]:
+        """The files that are no code, with their digests."""
+        return {name: sha256 for name, sha256 in self.files.items() if sha256 is not None and not name.endswith(".py")}
 
 
 class Recorder:
@@ -79,7 +86,7 @@ class Recorder:
     """
 
     def __init__(self, *without: Path) -> None:
-        own = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
+        own = (_ORTC, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib")))
         self._own = tuple(f"{os.path.realpath(place)}{os.sep}" for place in own)
         self._without = tuple(
             f"{place}{os.sep}" for given in without for place in {_absolute(given), os.path.realpath(given)}
@@ -132,7 +139,7 @@ class Recorder:
             directories=dict.fromkeys(sorted(directories)),
             variables=dict.fromkeys(sorted(self._variables)),
             blind=tuple(sorted({name.partition(".")[0] for name in new} - SEEN - sys.stdlib_module_names)),
-        ).now()
+        ).now(Path("/"))
 
     def _relevant(self, path: str) -> str | None:
         """The path to remember: the source of compiled Python code, nothing of what is known otherwise."""
@@ -219,7 +226,7 @@ class _Environment(os._Environ):  # type: ignore[type-arg]
 
 
 _PASSING = (os.__file__, "<frozen os>", "<frozen _collections_abc>", sys.modules["_collections_abc"].__file__ or "<")
-_STANDARD = (f"{Path(__file__).parent}{os.sep}", "<frozen ", *(sysconfig.get_path(name) for name in _LIBRARIES))
+_STANDARD = (f"{_ORTC}{os.sep}", "<frozen ", *(sysconfig.get_path(name) for name in _LIBRARIES))
 
 
 def _absolute(path: str | bytes | os.PathLike[Any]) -> str:
@@ -232,16 +239,16 @@ def _is_compiled(name: str) -> bool:
     return isinstance(file, str) and file.endswith((".so", ".pyd")) and "lib-dynload" not in file
 
 
-def _file(path: str) -> str | None:
+def _file(path: Path) -> str | None:
     try:
-        return sha256_file(Path(path))
+        return sha256_file(path)
     except OSError:
         return None
 
 
-def _listing(path: str) -> str | None:
+def _listing(path: Path) -> str | None:
     try:
-        return digest(sorted({entry.name for entry in Path(path).iterdir()} - _OWN_NAMES))
+        return digest(sorted({entry.name for entry in path.iterdir()} - _OWN_NAMES))
     except OSError:
         return None
 
@@ -266,22 +273,29 @@ INSTALLED = "installed:"
 
 
 def located(name: str, root: Path) -> Path:
-    """The file of a portable name on this machine."""
+    """The file or directory of a portable name on this machine."""
     if not name.startswith(INSTALLED):
         return root / name
     places = [Path(place) / name.removeprefix(INSTALLED) for place in sys.path if place]
-    return next((place for place in places if place.is_file()), places[0])
+    return next((place for place in places if place.exists()), places[0])
 
 
-def latest(store: Store, stage: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], Entry | None]:
+def latest(store: Store, stage: str, inputs: dict[str, Any], root: Path) -> tuple[dict[str, Any], Entry | None]:
     """The inputs of an action whose function reads files, with the state of those files, and its entry if that holds.
 
-    The action's result has `opened`: what the function read when it ran. As long as all of it is the same the entry
-    stands. Otherwise the digest of what those files hold now becomes an input, and the action has other inputs.
+    The action's result has `opened`: what the function read when it ran, by portable names, so that the record of
+    another machine tells as much. As long as all of it is the same the entry stands. Otherwise the digest of what those
+    files hold now becomes an input, and the action has other inputs.
+
+    Args:
+        store: where the entry may be, or in whose remote cache.
+        stage: of the action.
+        inputs: of the action, but for the files.
+        root: the project's.
     """
-    while (entry := store.find(stage, inputs)) is not None:
+    while (entry := store.foresee(stage, inputs)) is not None:
         before = Opened.model_validate(entry.result.get("opened", {}))
-        if (now := before.now()) == before:
+        if (now := before.now(root)) == before:
             return inputs, entry
         state = digest(now.model_dump(mode="json"))
         if inputs.get("opened") == state:
