@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 BLOCK_BYTES = 1 << 20
-CONTROL_RUNS = 16
-"""Blocks that each thread hashes in a turn of the control: 10 to 60 ms, more than a scheduler's time slice."""
+CONTROL_RUNS = 48
+"""Blocks that each thread hashes in a turn of the control: 30 to 180 ms, several of a scheduler's time slices."""
 MOST_THREADS = 1024
 MOST_PROCESSES = 5
 LEAST_CORES = 0.05

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ortc.build.context import Context
+from ortc.build.observation import observed
 from ortc.bundle.assemble import Material, loaded_sources
 from ortc.bundle.supply_chain.provenance import Dependency
 from ortc.common.digests import sha256_file
@@ -40,9 +41,10 @@ def dependencies(context: Context, material: Material, target: TargetPlan) -> tu
         *_teacher(context),
         *_samples(context),
     ]
-    if (metric := context.plan.accuracy.metric) is not None:
+    metric = context.plan.accuracy.metric
+    if metric is not None:
         found += _files(entrypoint_files(metric.entrypoint, context.root), "metric code")
-    data = context.ingredients().data
+    _, data = observed(context, None if metric is None else context.metric_inputs(metric))
     found += [Dependency(name=name, role="data", digest={"sha256": sha256}) for name, sha256 in sorted(data.items())]
     found += base_image(target.image.base_image)
     found += [

@@ -187,6 +187,7 @@ ACTIONS: Mapping[str, Action] = {
     "bundle": _action(
         "build.target_result",
         "build.dependencies",
+        "inspection.image_files",
         "bundle.assemble",
         "bundle.tradeoff_plot",
         "bundle.integrity",
