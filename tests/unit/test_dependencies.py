@@ -11,7 +11,8 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from tests.support.plans import ROOT, accuracy, plan, target
+from pydantic import ValidationError
+from tests.support.plans import ROOT, accuracy, manifest, plan, target
 from tests.support.whole_bundles import HOST
 
 from ortc.build.context import Context
@@ -23,6 +24,7 @@ from ortc.execution.action_cache import Store
 from ortc.execution.remote_cache import RemoteCache
 from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.spec.deployment import HuggingFaceSource, Metric, OnnxModel, OnnxSource, SamplesFunction, Teacher
+from ortc.spec.profile import Image
 
 COMMIT = "ab" * 20
 DIGEST = "cd" * 32
@@ -159,3 +161,26 @@ def test_results_of_a_remote_cache_are_named_without_its_place(project: Path, tm
 def test_an_image_without_a_digest_has_none(image: str) -> None:
     (entry,) = base_image(image)
     assert entry.digest == {}
+
+
+def test_a_base_image_is_rendered_with_its_digest(tmp_path: Path) -> None:
+    """The digest goes from the profile into the Dockerfile, which says of a tag alone that it may move."""
+    from ortc.bundle.dockerfile import image_fields
+    from ortc.bundle.manifest import session_file
+    from ortc.bundle.render import template_environment
+    from ortc.spec.runtimes import pins
+
+    for image in (f"python:3.12-slim@sha256:{DIGEST}", "python:3.12-slim"):
+        chosen = target().model_copy(update={"image": target().image.model_copy(update={"base_image": image})})
+        session = session_file(chosen.variants[0].session, "all")
+        fields = image_fields(chosen, manifest(), session, pins("onnxruntime"))
+        lines = template_environment().get_template("Dockerfile.j2").render(fields).splitlines()
+        assert lines.count(f"ARG BASE_IMAGE={image}") == 1
+        assert any("Pin it" in line for line in lines) == ("@" not in image)
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:", "sha1:" + "0" * 40, "sha256:" + "G" * 64, f"sha256:{DIGEST}0"])
+def test_a_malformed_digest_is_refused(digest: str) -> None:
+    with pytest.raises(ValidationError, match="a container image like"):
+        Image.model_validate({"base_image": f"python:3.12-slim@{digest}", "python": "3.12"})
+    Image.model_validate({"base_image": f"python:3.12-slim@sha256:{DIGEST}", "python": "3.12"})

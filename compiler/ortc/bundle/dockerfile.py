@@ -32,6 +32,7 @@ def image_fields(target: TargetPlan, manifest: Manifest, session: SessionFile, p
         "target": manifest.target,
         "description": target.description,
         "base_image": target.image.base_image,
+        "is_pinned": "@sha256:" in target.image.base_image,
         "stamp": manifest.stamp,
         "platforms": [
             {"architecture": architecture_of(platform), "tags": wheel_tags(pins, platform)}

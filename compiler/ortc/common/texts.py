@@ -58,7 +58,13 @@ Label = Annotated[
     str, _matching(r"[A-Za-z0-9_][A-Za-z0-9_.:+/ -]{0,254}", "letters, digits, spaces and `_.:+/-`, at most 255")
 ]
 """A name of the field's: of a package, a provider, a revision, an instruction set."""
-Image = Annotated[str, _matching(r"[A-Za-z0-9][A-Za-z0-9_./:@+-]{0,254}", "a container image, like `python:3.12-slim`")]
+Image = Annotated[
+    str,
+    _matching(
+        r"[A-Za-z0-9][A-Za-z0-9_./:+-]{0,254}(@sha256:[0-9a-f]{64})?",
+        "a container image like `python:3.12-slim`, also with its digest: `python:3.12-slim@sha256:` and 64 hex digits",
+    ),
+]
 """The reference of a container image, by tag or by digest."""
 Inner = Annotated[str, AfterValidator(_is_inner)]
 """The path of a file below a directory."""

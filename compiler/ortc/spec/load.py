@@ -34,10 +34,11 @@ class LoadedSpec:
 
 @dataclass(frozen=True, slots=True)
 class LoadedProfile:
-    """A target profile and where it was written."""
+    """A target profile and where it was written; `shipped` when it is one of those that come with ortc."""
 
     profile: TargetProfile
     document: Document
+    shipped: bool = False
 
 
 def load_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> LoadedSpec:
@@ -111,7 +112,7 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
         if root is not None:
             keep_inside(Path(name), checkout_of(root / "spec"), span)
         document = parse(read(Path(name)))
-        return LoadedProfile(validate(TargetProfile, document), document)
+        return LoadedProfile(validate(TargetProfile, document), document, _is_shipped(Path(name)))
     known = profile_files(root)
     if name not in known:
         meant = closest(name, known)
@@ -132,7 +133,7 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
     if root is not None and known[name].is_relative_to(root):
         keep_inside(known[name], checkout_of(root / "spec"), span)
     document = parse(read(known[name], f"targets/{name}.yaml"))
-    loaded = LoadedProfile(validate(TargetProfile, document), document)
+    loaded = LoadedProfile(validate(TargetProfile, document), document, _is_shipped(known[name]))
     if loaded.profile.name != name:
         raise SpecError(
             [
@@ -146,6 +147,10 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
             ]
         )
     return loaded
+
+
+def _is_shipped(path: Path) -> bool:
+    return path.resolve().parent == targets_dir().resolve()
 
 
 def profile_files(root: Path | None = None) -> dict[str, Path]:

@@ -52,6 +52,7 @@ def check(item: LoadedProfile) -> Iterator[Diagnostic]:
             yield Diagnostic(rules.PLATFORM, message, span, help=f"it serves {listed(profile.platforms, 'and')}")
     own = _Part((), profile.platforms, profile.runtime, profile.execution_providers, profile.session)
     yield from _template(item)
+    yield from _base_image(item)
     yield from _part(item, own)
     for name, engine in profile.engines.items():
         part = _Part(("engines", name), engine.platforms, engine.runtime, engine.execution_providers, engine.session)
@@ -136,6 +137,18 @@ def _template(item: LoadedProfile) -> Iterator[Diagnostic]:
             item.document.locate(("image", "template")),
             f"did you mean `{meant}`?" if meant else "",
             help=None if meant else f"there is {listed(known, 'and')}",
+        )
+
+
+def _base_image(item: LoadedProfile) -> Iterator[Diagnostic]:
+    """A tag of a profile that the project can edit; the Dockerfile says the same of those that come with ortc."""
+    image = item.profile.image.base_image
+    if "@sha256:" not in image and not item.shipped:
+        yield Diagnostic(
+            rules.BASE_IMAGE,
+            f"the base image {quoted(image)} is named by a tag, which may come to name another image",
+            item.document.locate(("image", "base_image")),
+            help=f"add its digest: `{image}@sha256:` and 64 hexadecimal digits",
         )
 
 

@@ -102,6 +102,16 @@ UNKNOWN_AXIS = Rule(
     good="export:\n  dynamic_axes:\n    batch: {max: 16}\n    seq: {max: 512}\n  inputs:\n"
     "    x: {dtype: float32, shape: [batch, seq]}\n",
 )
+BASE_IMAGE = Rule(
+    "ORTC212",
+    "base-image-by-tag",
+    "A profile of the project names its base image by a tag alone.",
+    "Whoever owns a tag can move it to another image, so that the same bundle gives another container. A digest names "
+    "one image for ever; the Dockerfile and the provenance then name it.",
+    bad="$ grep base_image targets/mine.yaml\n  base_image: python:3.12-slim",
+    good=f"$ grep base_image targets/mine.yaml\n  base_image: python:3.12-slim@sha256:{'0123456789abcdef' * 4}",
+    severity="warning",
+)
 UNUSED_AXIS = Rule(
     "ORTC221",
     "unused-axis",
@@ -253,6 +263,7 @@ RULES = (
     PROVIDER_OPTION,
     SESSION_OPTION,
     PLATFORM,
+    BASE_IMAGE,
     UNKNOWN_AXIS,
     UNUSED_AXIS,
     AXIS_BOUNDS,
