@@ -91,7 +91,8 @@ def profile_of(target: TargetPlan, document: Document, index: int) -> LoadedProf
         engine = found[target.variants[0].name].value
         entries = (dict(engine.entries) if isinstance(engine, Mapping) else {}) | entries
         entries["engines"] = Entry(entries["variants"].key, Mapping(nodes.span, found))
-    return LoadedProfile(profile, Document(document.source, Mapping(document.root.span, entries)))
+    # Whose profile it was, the plan does not say; `ortc check` has warned when the plan was made.
+    return LoadedProfile(profile, Document(document.source, Mapping(document.root.span, entries)), shipped=True)
 
 
 def _engine(target: TargetPlan, variant: VariantPlan) -> Engine:
