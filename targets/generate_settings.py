@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from generate_common import to_json
+
 HERE = Path(__file__).parent
 PLACE = HERE / "data" / "settings.json"
 
@@ -42,7 +44,7 @@ def document(loader: Any) -> dict[str, Any]:
 
 def text(loader: Any) -> str:
     """The file's text."""
-    return json.dumps(document(loader), indent=1) + "\n"
+    return to_json(document(loader))
 
 
 if __name__ == "__main__":

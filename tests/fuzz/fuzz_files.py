@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support import programs
 from tests.support.bundles import runtime_module
 from tests.support.graphs import model, node
-from tests.support.whole_bundles import add_measurement, whole_bundle
+from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 
 from ortc.bundle.manifest import Manifest, SessionFile, parse_manifest
 from ortc.bundle.measurement import read_measurement
@@ -294,7 +294,8 @@ def _index() -> Kind:
 
 def _bundle_files(scratch: Path) -> dict[str, Kind]:
     bundle = whole_bundle(scratch / "bundle")
-    measured = add_measurement(bundle).read_bytes()
+    document = own_measurement(bundle, HOST, "2026-11-29T12:00:00+00:00")
+    measured = json.dumps({**document, "sha256": digest(document)}).encode()
     return {
         "manifest": Kind(
             ((bundle / "manifest.json").read_bytes(),),

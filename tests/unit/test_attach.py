@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from tests.support.bundles import digest as sha256
 from tests.support.bundles import edit_json, runtime_module, seal
-from tests.support.whole_bundles import HOST, manifest_of, whole_bundle
+from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 from tests.unit.test_host import ARM, X86
 from tests.unit.test_signing import write_keys
 
@@ -48,26 +48,10 @@ def write(tmp_path: Path, bundle: Path) -> Write:
     def written(
         name: str = "measurement.json", *, of: Path = bundle, milliseconds: float = 2.0, **changes: Any
     ) -> Path:
-        manifest = manifest_of(of)
+        rounds = [[milliseconds + 0.001 * (21 * turn + run) for run in range(21)] for turn in range(20)]
         document = {
-            "format_version": 1,
-            "kind": "ortc-measurement",
-            **{key: manifest[key] for key in ("name", "version", "target")},
-            "manifest_sha256": sha256(of / "manifest.json"),
-            "sums_sha256": sha256(of / "SHA256SUMS"),
-            "measured": WHEN.isoformat(),
-            "host": BOARD.model_dump(mode="json"),
-            "threads": 1,
-            "versions": {"python": "3.12.0", "numpy": "2.4.0", "onnxruntime": "1.31.1"},
-            "providers": ["CPUExecutionProvider"],
-            "placement": {"CPUExecutionProvider": 4},
-            "prepacked": False,
-            "at": {"batch": 1},
-            "golden": [{"name": case["name"], "max_abs": 1e-7, "cosine": 1.0} for case in manifest["golden"]],
-            "failed": None,
-            "rounds": [[milliseconds + 0.001 * (21 * turn + run) for run in range(21)] for turn in range(20)],
-            "starts": [0.2, 0.21, 0.2, 0.22, 0.2],
-            "peak_rss_bytes": 60_000_000,
+            **own_measurement(of, BOARD, WHEN.isoformat()),
+            "rounds": rounds,
             **changes,
         }
         place = tmp_path / name

@@ -396,5 +396,7 @@ def test_generated_files_are_canonical_and_name_no_place(path: Path, monkeypatch
     to_json = importlib.import_module("generate_common").to_json
     text = path.read_text(encoding="utf-8")
     assert text == to_json(json.loads(text))
-    assert not re.search(r"https?:|file:|/(home|root|tmp|opt|usr)/", text)
+    # The one place that containers have for engines.
+    places = text.replace('"/tmp/ortc-engines"', "")
+    assert not re.search(r"https?:|file:|/(home|root|tmp|opt|usr)/", places)
     assert json.loads(text)["format_version"] == 1
