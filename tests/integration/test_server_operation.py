@@ -239,27 +239,46 @@ def test_old_versions_leave_and_one_version_can_be_unloaded(repository: Path) ->
         running.stop()
 
 
-def test_under_steady_load_faults_of_the_repository_cost_no_answer(repository: Path) -> None:
-    """Two hot loads, a corrupt version, a deleted repository and a hundred aborts, while four clients ask."""
-    stop, wrong, count = threading.Event(), list[int](), [0] * 4
+def test_under_steady_load_faults_and_the_end_cost_no_answer(repository: Path) -> None:
+    """A hundred requests a second, and no answer is lost.
+
+    Meanwhile come two hot loads, a corrupt version, a deleted repository, a thousand aborts, and SIGTERM with a delay.
+    """
+    wrong, count, ended = list[str](), [0] * 4, list[float]()
+    delay, each = 1.0, 0.04
 
     def client(running: Running, number: int) -> None:
-        while not stop.is_set():
-            status, _ = ask(running)
+        due = time.monotonic()
+        while True:
+            due = max(due + each, time.monotonic() - 1)
+            time.sleep(max(0.0, due - time.monotonic()))
+            began = time.monotonic()
+            try:
+                status, _ = ask(running)
+            except OSError as error:
+                # Whoever asks once the delay is over finds nobody.
+                if not ended or began < ended[0] + delay:
+                    wrong.append(str(error))
+                return
             count[number] += 1
-            if status != 200:
-                wrong.append(status)
+            if status != 200 and (not ended or began < ended[0] + delay):
+                wrong.append(str(status))
 
-    with serving(repository, "--shutdown-delay-seconds", "1") as running:
+    with serving(repository, "--shutdown-delay-seconds", str(delay)) as running:
         clients = [threading.Thread(target=client, args=(running, number)) for number in range(4)]
         for one in clients:
             one.start()
 
-        def change(path: str, status: int) -> None:
+        def go_on() -> None:
+            """Every client is answered five times more."""
             before = list(count)
-            assert running.request("POST", path, b"{}")[0] == status
             while any(now < then + 5 for now, then in zip(count, before, strict=True)):
+                assert all(one.is_alive() for one in clients), wrong
                 time.sleep(0.01)
+
+        def change(path: str, status: int) -> None:
+            assert running.request("POST", path, b"{}")[0] == status
+            go_on()
 
         version(repository, "1.1.0")
         change("/v2/repository/models/text/load", 200)
@@ -272,15 +291,16 @@ def test_under_steady_load_faults_of_the_repository_cost_no_answer(repository: P
         shutil.rmtree(repository)
         change("/v2/repository/index", 200)
         content = body([[1, 2]])
-        for _ in range(100):
+        for _ in range(1000):
             with socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as leaving:
                 leaving.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode())
                 leaving.sendall(content)
-        stop.set()
+        go_on()
+        ended.append(time.monotonic())
+        running.stop()
         for one in clients:
             one.join(SECONDS)
         assert wrong == []
-        running.stop()
 
 
 # --- who may load --------------------------------------------------------------------------------------------------
