@@ -24,7 +24,6 @@ def document(loader: Any) -> dict[str, Any]:
         "format_version": 1,
         "environment": sorted(loader.ENVIRONMENT),
         "openvino_properties": sorted(loader.OPENVINO_PROPERTIES),
-        "directory": loader.ENGINES,
         "runtimes": [
             {
                 "package": runtime["package"],

@@ -2105,7 +2105,10 @@ def _run(model: Model, arguments: argparse.Namespace) -> dict[str, Any]:
     inputs = read_npz(Path(arguments.npz)) if arguments.npz else {}
     for item in arguments.input:
         name, _, path = item.partition("=")
-        inputs[name] = read_npy(Path(path))
+        try:
+            inputs[name] = read_npy(Path(path))
+        except InputError as error:
+            raise InputError(f"--input {item}: {error}") from error
     return run_files(model, inputs, Path(arguments.output))
 
 

@@ -9,7 +9,7 @@ from tests.support.bundles import runtime_module
 
 from ortc.common.resources import data_dir, targets_dir
 from ortc.spec import runtimes
-from ortc.spec.settings import settings
+from ortc.spec.settings import ENGINES, settings
 
 loader = runtime_module("loader")
 
@@ -19,6 +19,10 @@ def test_the_table_is_what_its_generator_writes(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.syspath_prepend(str(targets_dir()))
     generator = importlib.import_module("generate_settings")
     assert (data_dir() / "settings.json").read_text("utf-8") == generator.text(loader)
+
+
+def test_engines_have_one_place() -> None:
+    assert loader.ENGINES == ENGINES
 
 
 @pytest.mark.parametrize("runtime", runtimes.runtimes(), ids=lambda entry: f"{entry.package}-{entry.version}")

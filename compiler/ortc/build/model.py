@@ -18,7 +18,7 @@ from ortc.build.original import import_error, run_original, serve_original
 from ortc.build.output_shapes import confirmed
 from ortc.build.task_metric import Metric, task_metric
 from ortc.bundle.assemble import Made, Material, assemble
-from ortc.common.arrays import Array, write_arrays
+from ortc.common.arrays import Array, read_shapes, write_arrays
 from ortc.common.errors import AccuracyError, StageError
 from ortc.common.values import digest
 from ortc.evaluation.accuracy import ReferenceCase, check_bundle
@@ -260,7 +260,15 @@ def _references(
                     worker.call("run", inputs=str(given), outputs=str(answers))
                 else:
                     run_original(worker, request.name, given, answers)
-                cases.append({"name": request.name, "is_sample": request.is_sample, "is_padded": request.is_padded})
+                cases.append(
+                    {
+                        "name": request.name,
+                        "is_sample": request.is_sample,
+                        "is_padded": request.is_padded,
+                        "input_shapes": read_shapes(given),
+                        "output_shapes": read_shapes(answers),
+                    }
+                )
         return {"cases": cases}
 
     entry = context.run("reference", subject, inputs, action)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ortc.common.arrays import read_shapes
 from ortc.evaluation.accuracy import ReferenceCase
 from ortc.passes.canonical import Exported, OutputInfo
 
@@ -18,7 +17,7 @@ def confirmed(exported: Exported, cases: Iterable[ReferenceCase]) -> Exported:
     A dimension that runs contradict becomes the axis whose size it always has, where that size varied; else the number
     that it always was, where a number was declared; else unknown. The warnings name each such output.
     """
-    seen = [(_sizes(exported, read_shapes(case.inputs)), read_shapes(case.outputs)) for case in cases]
+    seen = [(_sizes(exported, case.input_shapes), case.output_shapes) for case in cases]
     if not seen:
         return exported
     outputs, warnings = [], list(exported.warnings)

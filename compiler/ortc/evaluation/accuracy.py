@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field
 
 from ortc.common.arrays import Arrays, read_arrays
 from ortc.common.units import format_bytes
@@ -33,11 +34,14 @@ class ReferenceCase(Frozen):
     """A case with its files: inputs, the reference's outputs for them, and the teacher's where it was asked.
 
     `is_sample`: a batch of real samples, and not a point of the shape matrix. `is_padded`: rows of different lengths.
+    The shapes are those of the arrays in both files, by name.
     """
 
     name: str
     is_sample: bool = False
     is_padded: bool = False
+    input_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    output_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     inputs: Path
     outputs: Path
     teacher: Path | None = None

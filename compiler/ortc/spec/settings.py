@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ortc.common.resources import data_dir
 
+ENGINES = "/tmp/ortc-engines"  # noqa: S108
+"""The one place, in containers, that options which end in `_path` may name."""
+
 
 class _Data(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,12 +26,11 @@ class Allowed(_Data):
 
 
 class Settings(_Data):
-    """The whole table; `directory` is the one place that options which end in `_path` may name."""
+    """The whole table."""
 
     format_version: Literal[1]
     environment: frozenset[str]
     openvino_properties: frozenset[str]
-    directory: str
     runtimes: tuple[Allowed, ...]
 
     def of(self, package: str, version: str) -> Allowed:

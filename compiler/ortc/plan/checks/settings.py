@@ -9,7 +9,7 @@ from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.rules.model import Rule
 from ortc.spec.load import LoadedProfile
-from ortc.spec.settings import settings
+from ortc.spec.settings import ENGINES, settings
 
 OPENVINO = "OpenVINOExecutionProvider"
 Place = tuple[str | int, ...]
@@ -55,8 +55,8 @@ def refused_provider_options(
             continue
         if name not in allowed:
             yield _refused(item, (*place, name), f"{quoted(name)} of {provider}", name, allowed, rules.PROVIDER_OPTION)
-        elif name.endswith("_path") and value != table.directory:
-            message = f"{quoted(name)} of {provider} may name {table.directory} and no other place"
+        elif name.endswith("_path") and value != ENGINES:
+            message = f"{quoted(name)} of {provider} may name {ENGINES} and no other place"
             yield Diagnostic(rules.PROVIDER_OPTION, message, item.document.locate((*place, name)))
         elif provider == OPENVINO and name == "load_config":
             yield from _refused_properties(item, (*place, name), value)
