@@ -272,7 +272,9 @@ def test_bytes_that_are_not_the_declared_ones(
         result = build(ortc, write_spec(project, model, export), tmp_path)
         text = result.failed(4)
         assert told in text
-        assert f"its sha256 is {bundles.digest(project / file)}, declared {DIGEST}" in text
+        assert DIGEST in text
+        # A mirror that is a URL may name any file of this machine: what it holds is not told.
+        assert (bundles.digest(project / file) in text) == ("file://" not in told)
         assert result.bundles() == []
     # A bad mirror before a good one is noted, and does no harm.
     (project / "bad").mkdir()
