@@ -66,9 +66,9 @@ def test_no_heavy_package_is_loaded(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check", "specs/bert.yaml"]], ids=lambda arguments: arguments[0])
 def test_start_is_fast(arguments: list[str]) -> None:
-    """At most four times the processor time of the packages that it cannot do without, on whatever machine."""
+    """At most six times the processor time of the packages that it cannot do without, on whatever machine."""
     least = min(imports(NEEDED) for _ in range(5))
-    assert min(start(*arguments)[1] for _ in range(5)) < 4 * least
+    assert min(start(*arguments)[1] for _ in range(5)) < 6 * least
 
 
 def test_comparing_specs_loads_no_framework() -> None:

@@ -238,7 +238,7 @@ def test_a_wrong_fusion_never_ships(compiler: Compiler, specs: Path, tmp_path: P
     root = tmp_path / "root"
     for name in ("compiler", "targets", "templates"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    code = root / "compiler" / "ortc" / "stages" / "fuse.py"
+    code = root / "compiler/ortc/passes/fusion.py"
     text, call = code.read_text("utf-8"), "    _join_constants(model)\n"
     assert call in text
     spoil = '    for node in model.graph:\n        if node.op_type == "Attention":\n            node.resize_inputs(5)\n'

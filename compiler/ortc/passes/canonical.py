@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx_ir as ir
 
 from ortc.common.errors import StageError
 from ortc.common.values import Frozen
