@@ -150,7 +150,11 @@ def test_every_layer_of_what_is_served_is_fused(
     assert (target["variant"], target["status"], target["parity"]) == (variant, "provisional", None)
     outcomes = {verdict["gate"]: verdict["outcome"] for verdict in target["verdicts"]}
     # Where nodes run is not known before there is a GPU, and which of them compute shapes is.
-    assert outcomes == {GATES[variant]: "pass", **dict.fromkeys(("parity", "cpu_nodes", "memcpy_nodes"), "unmeasured")}
+    reduced = () if variant.startswith("fp32") else ("nrmse on CPU", "relative_error on CPU")
+    assert outcomes == {
+        **dict.fromkeys((GATES[variant], *reduced), "pass"),
+        **dict.fromkeys(("parity", "cpu_nodes", "memcpy_nodes"), "unmeasured"),
+    }
     bundle = build.bundle(name, "server-gpu")
     nodes = onnx.load(bundle / "model" / "model.onnx").graph.node
     served = Counter(node.op_type for node in nodes if node.domain == "com.microsoft")

@@ -57,7 +57,7 @@ def eager(tmp_path: Path) -> Iterator[Worker]:
 def test_eager_of_a_tiny_model_takes_as_long_as_by_hand(eager: Worker, tmp_path: Path) -> None:
     request = tmp_path / "inputs.npz"
     write_arrays(request, {"x": np.ones((8, 64), np.float32)})
-    (found,) = interleave([Turn("eager", eager, 3)], request, 5, threads=2)[0]
+    (found,) = interleave([Turn("eager", eager, 3)], request, 5, threads=2, turn=TURN_SECONDS)[0]
     assert len(found.rounds) == len(found.wall_seconds) == len(found.cpu_seconds) == 5
     assert min(found.wall_seconds) >= TURN_SECONDS * 0.999
     # Two runs after a rest took 112 ms on a busy machine; by hand, one takes 0.07 ms there and elsewhere.

@@ -125,7 +125,12 @@ def own_measurement(bundle: Path, host: Host, measured: str) -> dict[str, Any]:
         "measured": measured,
         "host": host.model_dump(mode="json"),
         "threads": 1,
-        "versions": {"python": "3.12.0", "numpy": "2.4.0", "onnxruntime": "1.31.1"},
+        "versions": {
+            "python": "3.12.0",
+            "numpy": "2.4.0",
+            "onnxruntime": "1.31.1",
+            "build": "ORT Build Info: git-branch=HEAD, git-commit-id=6af1a932e, fp8-kv-cache=1, build type=Release",
+        },
         "providers": ["CPUExecutionProvider"],
         "placement": {"CPUExecutionProvider": 4},
         "prepacked": False,

@@ -67,7 +67,7 @@ class Measurement(Frozen):
     measured: AwareDatetime
     host: Host
     threads: Annotated[int, Field(ge=1)]
-    versions: dict[Label, Label]
+    versions: dict[Label, Cleaned]
     providers: tuple[Label, ...]
     placement: dict[Label, int]
     prepacked: bool
