@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.support.builds import Compiler
 from tests.support.bundles import edit_json, seal
 from tests.support.whole_bundles import manifest_of, whole_bundle
 from tests.unit.test_signing import write_keys
@@ -21,6 +22,7 @@ from tests.unit.test_signing import write_keys
 from ortc.__main__ import run
 from ortc.bundle.measurement import read_measurement
 from ortc.bundle.supply_chain.signing import sign, verify
+from ortc.common.resources import cache_root
 from ortc.execution.host import describe
 from ortc.spec.runtimes import pins
 
@@ -155,15 +157,16 @@ def test_a_kill_while_attaching_leaves_a_bundle_that_takes_it_again(
     private, public = write_keys(tmp_path / "keys")
     sign(bundle, private)
     command = [sys.executable, "-m", "ortc", "attach", str(bundle), str(file)]
+    environment = Compiler(cache_root()).environment()
     name = f"measurements/{describe().fingerprint()}.json"
     # From the start of the interpreter to after the end, wherever that is on a machine that is this busy.
     begin = time.monotonic()
-    assert subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
+    assert subprocess.run(command, env=environment, capture_output=True, timeout=TIMEOUT, check=False).returncode == 0
     whole, lasts = (bundle / name).read_bytes(), time.monotonic() - begin
     for share in (0.7, 0.8, 0.9, 0.95):
         for path in (bundle / name, (bundle / name).with_suffix(".cdx.json")):
             path.unlink(missing_ok=True)
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(share * lasts)
         process.send_signal(signal.SIGKILL)
         process.wait()
