@@ -150,7 +150,9 @@ def test_every_layer_of_what_is_served_is_fused(
     assert (target["variant"], target["status"], target["parity"]) == (variant, "provisional", None)
     outcomes = {verdict["gate"]: verdict["outcome"] for verdict in target["verdicts"]}
     # Where nodes run is not known before there is a GPU, and which of them compute shapes is.
-    reduced = () if variant.startswith("fp32") else ("nrmse on CPU", "relative_error on CPU")
+    # Rows of five labels are judged by their spread, those of hidden states by their relative error as well.
+    few = ("nrmse on CPU",) if name == "vit" else ("nrmse on CPU", "relative_error on CPU")
+    reduced = () if variant.startswith("fp32") else few
     assert outcomes == {
         **dict.fromkeys((GATES[variant], *reduced), "pass"),
         **dict.fromkeys(("parity", "cpu_nodes", "memcpy_nodes"), "unmeasured"),
