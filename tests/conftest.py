@@ -34,7 +34,7 @@ TOGETHER = {
 
 
 class ByFile(LoadScopeScheduling):
-    """A worker takes the tests of a file, of a directory of containers, or of the files that belong together."""
+    """A worker takes all tests of a file, or of the files that belong together."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]

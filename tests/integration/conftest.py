@@ -63,11 +63,7 @@ def make_cache() -> MakeCache:
 @pytest.fixture(scope="session")
 def ortc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     """The compiler with the session's cache: what one test has exported, the next only judges."""
-    return Compiler(shared(tmp_path_factory, "ortc", lambda place: void(new_cache(place / "cache"))) / "cache")
-
-
-def void(_: object) -> None:
-    """Nothing, of anything."""
+    return Compiler(shared(tmp_path_factory, "ortc", lambda place: new_cache(place / "cache")) / "cache")
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +77,7 @@ def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
 @pytest.fixture(scope="session")
 def digits_compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
     """A compiler that has built the digits and nothing else, with a remote cache."""
-    place = shared(tmp_path_factory, "digits-cache", lambda place: void(new_cache(place / "cache")))
+    place = shared(tmp_path_factory, "digits-cache", lambda place: new_cache(place / "cache"))
     return Compiler(place / "cache", url=f"file://{place}/shared")
 
 

@@ -16,7 +16,7 @@ def session_root(factory: pytest.TempPathFactory) -> Path:
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
-def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def shared(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """A directory that `make` fills once a session; other workers wait for it. What it raised, they raise as well.
 
     Args:
