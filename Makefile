@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Tests start hundreds of interpreters; each would compile every module anew where nothing compiled may be kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-fast unit lint fuzz bench gpu memory architectures clean
 
@@ -16,7 +18,7 @@ test-fast: $(VENV)/.tests
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 unit: $(VENV)/.tests
-	ORTC_TESTS=fast $(BIN)/python -m pytest -n auto --dist loadfile --ignore tests/integration
+	ORTC_TESTS=fast $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/integration
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check

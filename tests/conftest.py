@@ -1,8 +1,10 @@
 """Options and guards for all tests."""
 
+import gc
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +21,9 @@ TESTS = Path(__file__).parent
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("ortc", deadline=None, max_examples=examples(100))
 settings.load_profile("ortc")
+
+# jsonschema imports it for formats that no schema here has; to compile its grammars takes six seconds.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 TOGETHER = {
@@ -41,13 +46,19 @@ class ByFile(LoadScopeScheduling):
         return "together" if file.rpartition("/")[2] in TOGETHER else file
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
-    return ByFile(config, log)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile | None:
+    return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the slow tests first, so that no worker waits for another at the end."""
     items.sort(key=lambda item: "integration" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """Whatever importing has made stays: no search for garbage needs to look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

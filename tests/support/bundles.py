@@ -80,6 +80,11 @@ def text_model(seed: int = 0) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
 
 
+def starts_processes() -> bool:
+    """Whether the test that runs may start processes; tests/conftest.py says which may."""
+    return "tests/unit/" not in os.environ.get("PYTEST_CURRENT_TEST", "")
+
+
 @dataclass
 class Recipe:
     """What a bundle is made of; change a field and `write` it."""
@@ -89,6 +94,8 @@ class Recipe:
     session: dict[str, Any]
     golden: list[Arrays] = field(default_factory=list)
     external_data: bool = False
+    server: bool = field(default_factory=starts_processes)
+    """Whether the server is in it. Tests that may not start one have bundles of a quarter of the files."""
 
     def write(self, root: Path) -> Path:
         """The bundle as a directory, its golden outputs by onnx's reference implementation, digests and stamp right."""
@@ -106,7 +113,8 @@ class Recipe:
             np.savez(root / f"golden/{index}.inputs.npz", **inputs)  # type: ignore[arg-type]
             answers = dict(zip(names, reference.run(None, inputs), strict=True))
             np.savez(root / f"golden/{index}.outputs.npz", **answers)
-        shutil.copytree(RUNTIME, root / "runtime", ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        left_out = shutil.ignore_patterns("__pycache__", *(() if self.server else ("serving",)))
+        shutil.copytree(RUNTIME, root / "runtime", ignore=left_out, dirs_exist_ok=True)
         (root / "requirements.txt").write_text("numpy\nonnxruntime\n")
         write_json(root / "session.json", self.session)
         write_json(root / "manifest.json", self.manifest)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+from tests.support.examples import examples
 from tests.support.plans import target, variant
 
 from ortc.build.search.choice import MUST_PAY, Chooser, Ranking, name_of, ratio_of_races
@@ -20,7 +21,7 @@ from ortc.passes.make_variant import VariantGraph
 
 HOST = Host(platform="linux/amd64", cpu="x", isa=(), cores=2, memory=2**30, gpus=())
 RUNTIMES = {"onnxruntime": 128_000_000, "onnxruntime-openvino": 355_000_000}
-BUILDS = 20
+BUILDS = examples(20)
 
 
 def tried(name: str, precision: str = "fp32", size: int = 100, package: str = "onnxruntime") -> Tried:

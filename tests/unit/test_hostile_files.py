@@ -114,13 +114,13 @@ def rewritten(bundle: Path, **changes: Any) -> Path:
     ],
 )
 def test_manifests_with_other_texts_than_names_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    bundle = rewritten(whole_bundle(tmp_path / "bundle"), **changes)
-    before = sorted(tmp_path.parent.rglob("*"))
+    bundle = rewritten(whole_bundle(tmp_path / "a" / "b" / "c" / "d" / "bundle"), **changes)
+    before = sorted(tmp_path.rglob("*"))
     for use in (lambda: emit(bundle, ["triton", "k8s"]), lambda: pack(bundle, tmp_path / "packed", ["tar", "oci"])):
         with pytest.raises(OrtcError) as caught:
             use()
         assert caught.value.exit_code > 1
-    assert sorted(path for path in tmp_path.parent.rglob("*") if "packed" not in path.parts) == before
+    assert sorted(path for path in tmp_path.rglob("*") if "packed" not in path.parts) == before
 
 
 def test_texts_of_machines_are_one_line(tmp_path: Path) -> None:

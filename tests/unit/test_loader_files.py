@@ -49,7 +49,7 @@ def test_a_bundle_as_published_loads(bundle: Path, verify: str) -> None:
         "requirements.txt",
         "runtime/loader.py",
         "runtime/server.py",
-        "runtime/serving/protocol.py",
+        "runtime/machine.py",
     ],
 )
 def test_full_names_the_file_with_a_flipped_byte(bundle: Path, name: str) -> None:

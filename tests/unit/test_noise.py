@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from tests.support.examples import examples
 
 from ortc.evaluation.noise import (
     beside,
@@ -55,7 +56,7 @@ def jittered(level: float, count: int = ROUNDS, seed: int = 0, jitter: float = 0
     return [level * (1 + generator.gauss(0, jitter)) for _ in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(examples(200)))
 def test_a_quiet_machine_is_not_noisy(seed: int) -> None:
     shares = [1.02 + 0.01 * (turn % 3) for turn in range(ROUNDS)]
     two = [1.9 + 0.05 * (turn % 3) for turn in range(ROUNDS)]
@@ -144,7 +145,7 @@ def test_two_modes(share: int) -> None:
     assert line.startswith("fp32 has two modes, 0.0")
 
 
-@pytest.mark.parametrize("seed", range(200))
+@pytest.mark.parametrize("seed", range(examples(200)))
 def test_one_wide_mode_is_one(seed: int) -> None:
     assert bimodal(jittered(1.0, seed=seed, jitter=0.1)) is None
 
@@ -164,7 +165,7 @@ def test_drift(slope: float) -> None:
     assert line.startswith("fp32 drifts: the last rounds take ")
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(examples(100)))
 def test_chance_is_no_drift(seed: int) -> None:
     assert drift(jittered(1.0, seed=seed)) is None
 

@@ -6,7 +6,7 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,10 @@ STARTERS = {"processes.py", "runtime_environment.py"}
 """Modules that may name this Python: one makes command lines, one makes environments of it."""
 
 
-def sources() -> Iterator[tuple[Path, ast.Module]]:
-    for path in sorted(COMPILER.rglob("*.py")):
-        yield path, ast.parse(path.read_text("utf-8"))
+@cache
+def sources() -> list[tuple[Path, list[ast.AST]]]:
+    """Every module of the compiler and all nodes of its tree."""
+    return [(path, list(ast.walk(ast.parse(path.read_bytes())))) for path in sorted(COMPILER.rglob("*.py"))]
 
 
 def test_every_python_process_ignores_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,22 +41,22 @@ def test_every_python_process_ignores_the_working_directory(monkeypatch: pytest.
 def test_no_other_module_makes_command_lines_of_this_python() -> None:
     named = {
         path.name
-        for path, tree in sources()
-        for node in ast.walk(tree)
+        for path, nodes in sources()
+        for node in nodes
         if isinstance(node, ast.Attribute) and node.attr == "executable"
     }
     assert named <= STARTERS
     # Options of git have the form `-c NAME=VALUE`.
-    assert {path.name for path, tree in sources() if flags(tree) - ({"-c"} if path.name == "git.py" else set())} == {
+    assert {path.name for path, nodes in sources() if flags(nodes) - ({"-c"} if path.name == "git.py" else set())} == {
         "processes.py"
     }
 
 
-def flags(tree: ast.Module) -> set[str]:
+def flags(nodes: list[ast.AST]) -> set[str]:
     """Options of Python among the words of command lines, bundled like `-Es` or not."""
     words = (
         item.value
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.List | ast.Tuple)
         for item in node.elts
         if isinstance(item, ast.Constant) and isinstance(item.value, str)
@@ -65,7 +66,7 @@ def flags(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("line", ['[str(python), "-E", "-s", file]', '("-IB", file)', 'run(["-c", code], ("-Xdev",))'])
 def test_command_lines_of_python_are_found(line: str) -> None:
-    assert flags(ast.parse(line))
+    assert flags(list(ast.walk(ast.parse(line))))
 
 
 def test_workers_in_runtime_environments_import_what_is_installed_there() -> None:
@@ -81,8 +82,8 @@ def test_code_of_repositories_is_refused_in_words() -> None:
     """Left to its default, transformers asks a terminal whether it may run what a repository carries."""
     calls = [
         (path.name, node)
-        for path, tree in sources()
-        for node in ast.walk(tree)
+        for path, nodes in sources()
+        for node in nodes
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("from_pretrained", "from_config")

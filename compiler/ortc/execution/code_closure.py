@@ -261,6 +261,7 @@ def module_digest(name: str) -> str:
     return _file_digest(_file(name))
 
 
+@cache
 def modules() -> tuple[str, ...]:
     """Names of all modules of the compiler; not of the data that an installed one carries."""
     root = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from ortc.common.resources import targets_dir
@@ -12,7 +13,7 @@ from ortc.spec.diagnostics.diagnostic import Diagnostic, in_order
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.rules.schema import OVERRIDE_BASE
-from ortc.spec.diagnostics.source import Document, Span
+from ortc.spec.diagnostics.source import Document, SourceFile, Span
 from ortc.spec.env_references import substitute
 from ortc.spec.inheritance import KEY, inherited
 from ortc.spec.onnx_header import read_header
@@ -111,8 +112,7 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
     if "/" in name or name.endswith((".yaml", ".yml")):
         if root is not None:
             keep_inside(Path(name), checkout_of(root / "spec"), span)
-        document = parse(read(Path(name)))
-        return LoadedProfile(validate(TargetProfile, document), document, _is_shipped(Path(name)))
+        return LoadedProfile(*_validated(read(Path(name))), _is_shipped(Path(name)))
     known = profile_files(root)
     if name not in known:
         meant = closest(name, known)
@@ -132,21 +132,27 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
         )
     if root is not None and known[name].is_relative_to(root):
         keep_inside(known[name], checkout_of(root / "spec"), span)
-    document = parse(read(known[name], f"targets/{name}.yaml"))
-    loaded = LoadedProfile(validate(TargetProfile, document), document, _is_shipped(known[name]))
+    loaded = LoadedProfile(*_validated(read(known[name], f"targets/{name}.yaml")), _is_shipped(known[name]))
     if loaded.profile.name != name:
         raise SpecError(
             [
                 Diagnostic(
                     rules.PROFILE_NAME,
                     f"the profile in targets/{name}.yaml calls itself `{loaded.profile.name}`",
-                    document.locate(["name"]),
+                    loaded.document.locate(["name"]),
                     f"expected `{name}`",
                     help="name the file after the profile",
                 )
             ]
         )
     return loaded
+
+
+@lru_cache(maxsize=64)
+def _validated(source: SourceFile) -> tuple[TargetProfile, Document]:
+    """The profile in a text; the targets of many specs name the same one."""
+    document = parse(source)
+    return validate(TargetProfile, document), document
 
 
 def _is_shipped(path: Path) -> bool:

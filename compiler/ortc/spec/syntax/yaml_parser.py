@@ -7,6 +7,7 @@ without a word; so only its events are used here. Types: YAML 1.2.2, section 10.
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -49,8 +50,9 @@ _ADVICE = {
 }
 
 
+@lru_cache(maxsize=64)
 def parse(source: SourceFile) -> Document:
-    """The values of a text and their places.
+    """The values of a text and their places; nobody changes them, so that equal texts have one.
 
     Raises:
         SpecError: not one YAML mapping with string keys, or one of the constructs that the spec language leaves out.
