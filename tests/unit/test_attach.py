@@ -379,6 +379,30 @@ def test_signatures_hold(bundle: Path, write: Write, tmp_path: Path) -> None:
     assert NAME in verify(bundle, public).unsigned_measurements
 
 
+def test_of_an_unsigned_measurement_beside_a_signed_bundle_nothing_is_kept(
+    bundle: Path, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, _ = write_keys(tmp_path / "keys")
+    attach(bundle, write())
+    planted = json.loads((bundle / NAME).read_bytes())
+    promise = {**planted["verdicts"][0], "gate": "planted", "outcome": "pass", "observed": "1", "limit": "2"}
+    planted["verdicts"].append(promise)
+    planted["trades"] = [{"planted": True}]
+    (bundle / NAME).write_text(json.dumps(planted))
+    sign(bundle, private)
+    newer = (WHEN + timedelta(days=1)).isoformat()
+    # Whoever has the key signed it: it is kept.
+    shutil.copytree(bundle, tmp_path / "signed")
+    assert attach(tmp_path / "signed", write(measured=newer)).not_kept is None
+    assert any(verdict["gate"] == "planted" for verdict in verdicts_of(tmp_path / "signed"))
+    (bundle / SIGNATURE).unlink()
+    capsys.readouterr()
+    assert run(["attach", str(bundle), str(write(measured=newer))]) == 0
+    assert f"no signature covers {NAME}: not used" in capsys.readouterr().out
+    assert all(verdict["gate"] != "planted" for verdict in verdicts_of(bundle))
+    assert json.loads((bundle / NAME).read_bytes())["trades"] == []
+
+
 def test_a_registry_shows_it(bundle: Path, write: Write, tmp_path: Path) -> None:
     registry = Registry((tmp_path / "registry").as_uri())
     registry.add(bundle)

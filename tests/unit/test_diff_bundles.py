@@ -11,7 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 from tests.support import bundles
 from tests.support.plans import manifest, target
+from tests.unit.test_signing import write_keys
 
+from ortc.__main__ import run
 from ortc.build.progress import Progress
 from ortc.bundle.manifest import (
     DecisionInfo,
@@ -24,6 +26,7 @@ from ortc.bundle.manifest import (
     to_json,
 )
 from ortc.bundle.publish import seal
+from ortc.bundle.supply_chain.signing import sign
 from ortc.common.errors import StageError, UsageError
 from ortc.diff.bundles import Bundle, operators, sections, sizes
 from ortc.diff.compare import NOT_RUN, SAME, compare_bundles
@@ -244,3 +247,17 @@ def test_a_bundle_for_another_platform_is_not_run(tmp_path: Path) -> None:
     assert str(told.numerics.skipped).startswith("A is for plan9/mips, this host is linux/")
     assert told.race is not None
     assert told.race.skipped == told.numerics.skipped
+
+
+def test_with_a_key_both_bundles_are_signed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    before, after = (str(write(tmp_path / name)) for name in ("a", "b"))
+    asked = ["diff", before, after, "--no-run", "--key", str(public)]
+    sign(Path(before), private)
+    assert run(asked) == 4
+    assert "attestations/bundle.sig" in capsys.readouterr().err
+    sign(Path(after), private)
+    assert run(asked) == 0
+    spec = str(Path(__file__).parents[2] / "specs" / "bert.yaml")
+    assert run(["diff", spec, spec, "--key", str(public)]) == 2
+    assert "--key, --no-run and --measure are for bundles" in capsys.readouterr().err

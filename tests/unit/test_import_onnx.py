@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,14 @@ def test_what_is_no_onnx_file_has_no_header(content: bytes, tmp_path: Path) -> N
     (tmp_path / "file.onnx").write_bytes(content)
     with pytest.raises(ValueError, match=r"empty file|wire type|goes beyond|unfinished"):
         read_header(tmp_path / "file.onnx")
+
+
+def test_a_file_of_endless_small_parts_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file.onnx").write_bytes(b"\x08\x08" * 8_000_000)  # ir_version: 8, again and again
+    began = time.process_time()
+    with pytest.raises(ValueError, match="more than 100,000 parts"):
+        read_header(tmp_path / "file.onnx")
+    assert time.process_time() - began < 5
 
 
 def test_a_conversion_names_the_operators_that_it_touches(tmp_path: Path) -> None:

@@ -13,9 +13,11 @@ import jsonschema
 import pytest
 from tests.support.bundles import runtime_module
 from tests.support.whole_bundles import add_measurement, whole_bundle
+from tests.unit.test_signing import write_keys
 
 from ortc.__main__ import run
 from ortc.bundle.delivery.pack import pack
+from ortc.bundle.supply_chain.signing import sign
 from ortc.common.errors import StageError, UsageError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -48,6 +50,27 @@ def test_the_archive_holds_the_bundle(bundle: Path, tmp_path: Path) -> None:
     # Times too: the loader trusts files of the right size and time.
     assert runtime_module("loader").read_manifest(tmp_path / "unpacked" / NAME, "fast")["name"] == "linear"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{NAME}.tar", f"{NAME}.tar.sha256"]
+
+
+def test_measurements_that_no_signature_covers_are_not_packed(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    private, public = write_keys(tmp_path / "keys")
+    add_measurement(bundle)
+    signed = tree(bundle).keys()
+    sign(bundle, private)
+    planted = bundle / "measurements" / ("f" * 12 + ".json")
+    planted.write_bytes(next((bundle / "measurements").glob("*.json")).read_bytes())
+    for options in ([], ["--key", str(public)]):
+        assert run(["pack", str(bundle), "-o", str(tmp_path / "out"), "--format", "tar", *options]) == 0
+        assert f"no signature covers measurements/{planted.name}: not used" in capsys.readouterr().err
+        with tarfile.open(tmp_path / "out" / f"{NAME}.tar") as opened:
+            packed = {member.name.partition("/")[2] for member in opened if member.isfile()}
+        assert packed >= signed
+        assert f"measurements/{planted.name}" not in packed
+    other = write_keys(tmp_path / "others")[1]
+    assert run(["pack", str(bundle), "-o", str(tmp_path / "none"), "--key", str(other)]) == 4
+    assert not (tmp_path / "none").exists()
 
 
 def test_an_unfit_bundle_is_packed_only_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from ortc.bundle.integrity import SUMS, verified
 from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, Manifest, SessionFile
 from ortc.bundle.measurement import Fallback, Measurement, read_measurement
 from ortc.bundle.publish import Staging
+from ortc.bundle.supply_chain.companions import companions, left_out
 from ortc.bundle.supply_chain.sbom import performance
 from ortc.bundle.verify import budgets_of, downloads
 from ortc.common.digests import sha256_file
@@ -39,6 +40,7 @@ class Attached(Frozen):
     is the signature of an older measurement that was removed with it. `gpu_mem_limit` is the option of CUDA's provider,
     in bytes, that follows from the device memory that was in use, and `copies` are nodes between host and device.
     `fallback` is what the first provider left to the CPU, `unfit_reason` why the bundle is not fit to serve.
+    `not_kept` says whose verdicts were not taken over: those of an older measurement that no signature covers.
     """
 
     format_version: int = 1
@@ -54,6 +56,7 @@ class Attached(Frozen):
     copies: dict[str, int] | None
     fallback: Fallback | None
     unfit_reason: str | None = None
+    not_kept: str | None = None
 
 
 def attach(bundle: Path, file: Path) -> Attached:
@@ -86,6 +89,9 @@ def attach(bundle: Path, file: Path) -> Attached:
         _same_bundle(found, file, bundle, manifest)
         before = _there(bundle / name)
         kept = _kept(before, found, bundle / name, file)
+        usable = companions(bundle)
+        if name in usable.unsigned:
+            before, kept = None, ()
         gates = {(verdict.gate, verdict.platform) for verdict in judged}
         verdicts = (*judged, *(verdict for verdict in kept if (verdict.gate, verdict.platform) not in gates))
         document = {
@@ -105,7 +111,7 @@ def attach(bundle: Path, file: Path) -> Attached:
         signature = _write(
             bundle, staging.directory, texts, f"{ATTESTATIONS}/{MEASUREMENTS}/{fingerprint}.sig", manifest
         )
-        unmeasured = _unmeasured(bundle)
+        unmeasured = _unmeasured(bundle, {*companions(bundle).measurements, name})
     return Attached(
         bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
         measurement=name,
@@ -119,6 +125,7 @@ def attach(bundle: Path, file: Path) -> Attached:
         copies=found.copies,
         fallback=found.fallback,
         unfit_reason=manifest.unfit_reason,
+        not_kept=left_out(str(bundle), (name,) if name in usable.unsigned else ()),
     )
 
 
@@ -299,11 +306,11 @@ def _holds(place: Path, text: str) -> bool:
         return False
 
 
-def _unmeasured(bundle: Path) -> tuple[str, ...]:
-    """Promises, as GATE on PLATFORM, of which every measurement of the bundle says no more than that."""
+def _unmeasured(bundle: Path, measurements: set[str]) -> tuple[str, ...]:
+    """Promises, as GATE on PLATFORM, of which each of these measurements says no more than that."""
     outcomes: dict[str, set[str]] = {}
-    for path in sorted((bundle / MEASUREMENTS).glob("*.json")):
-        if path.suffixes == [".json"] and (document := _there(path)) is not None:
+    for path in sorted(bundle / name for name in measurements):
+        if (document := _there(path)) is not None:
             for entry in document.get("verdicts", []):
                 verdict = Verdict.model_validate(entry)
                 outcomes.setdefault(f"{verdict.gate} on {verdict.platform}", set()).add(verdict.outcome)

@@ -49,6 +49,8 @@ def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
             )
         if done.unmeasured:
             sys.stdout.write(f"still unmeasured: {', '.join(done.unmeasured)}\n")
+        if done.not_kept is not None:
+            sys.stdout.write(f"{done.not_kept}\n")
         if done.signature is not None:
             sys.stdout.write(f"{done.signature} was of an older measurement and is gone; `ortc sign` signs this one\n")
     outcomes = {verdict.outcome for verdict in done.verdicts}

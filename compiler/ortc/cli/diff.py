@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ortc.cli.options import target_option, trust_options
+from ortc.cli.options import key_option, target_option, trust_options
 from ortc.cli.report import use_color, write
 from ortc.common.errors import StageError, UnmeasuredError
 from ortc.common.redaction import mask_secrets
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @target_option("Compare")
 @trust_options
+@key_option("bundles that are not signed with it are refused, and nothing of them is run.")
 @click.option("--no-run", is_flag=True, help="Bundles: do not run them on their golden inputs.")
 @click.option("--measure", is_flag=True, help="Bundles: race them on this host.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown for a pull request.")
@@ -36,6 +37,7 @@ def diff(
     after: str | None,
     spec: Path | None,
     targets: tuple[str, ...],
+    key: Path | None,
     no_run: bool,
     measure: bool,
     as_markdown: bool,
@@ -55,15 +57,15 @@ def diff(
         raise click.UsageError("give either --markdown or --json")
     pair = sides(before, after, spec)
     if isinstance(pair, BundlePair):
-        return _bundles(pair, targets, run=not no_run, measure=measure, as_markdown=as_markdown, as_json=as_json)
-    if no_run or measure:
-        raise click.UsageError("--no-run and --measure are for bundles, and these are specs")
+        found = _bundles(pair, targets, key, run=not no_run, measure=measure)
+        _show_bundles(found, as_markdown=as_markdown, as_json=as_json)
+        return exit_code(found)
+    if no_run or measure or key is not None:
+        raise click.UsageError("--key, --no-run and --measure are for bundles, and these are specs")
     return _specs(pair, targets, as_markdown=as_markdown, as_json=as_json)
 
 
-def _bundles(
-    pair: BundlePair, targets: tuple[str, ...], *, run: bool, measure: bool, as_markdown: bool, as_json: bool
-) -> int:
+def _bundles(pair: BundlePair, targets: tuple[str, ...], key: Path | None, *, run: bool, measure: bool) -> BundleDiff:
     from ortc.cli.progress import ConsoleProgress
     from ortc.common.resources import cache_root
     from ortc.diff.compare import compare_bundles
@@ -72,9 +74,14 @@ def _bundles(
     progress = ConsoleProgress(f"{pair.before.label} and {pair.after.label}")
     try:
         store = Store(cache_root())
-        found = compare_bundles(pair.before, pair.after, store, progress, targets=targets, run=run, measure=measure)
+        return compare_bundles(
+            pair.before, pair.after, store, progress, targets=targets, run=run, measure=measure, key=key
+        )
     finally:
         progress.close()
+
+
+def _show_bundles(found: BundleDiff, *, as_markdown: bool, as_json: bool) -> None:
     if as_markdown:
         from ortc.diff.markdown import bundles_markdown
 
@@ -85,7 +92,6 @@ def _bundles(
         from ortc.cli.diff_text import show_bundles
 
         show_bundles(found)
-    return exit_code(found)
 
 
 def exit_code(found: BundleDiff) -> int:

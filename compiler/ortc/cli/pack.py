@@ -9,6 +9,9 @@ from typing import Literal
 
 import rich_click as click
 
+from ortc.cli.options import key_option
+from ortc.cli.verify import note
+
 Format = Literal["tar", "oci"]
 
 
@@ -38,9 +41,16 @@ Format = Literal["tar", "oci"]
     help="An OCI layout of one image with a shell, below the modelcar's files: for KServe's sidecar.",
 )
 @click.option("--allow-unfit", is_flag=True, help="Pack even a bundle whose weights are random.")
+@key_option("bundles that are not signed with it are refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def pack(
-    bundle: Path, output: Path, formats: tuple[Format, ...], base: Path | None, allow_unfit: bool, as_json: bool
+    bundle: Path,
+    output: Path,
+    formats: tuple[Format, ...],
+    base: Path | None,
+    allow_unfit: bool,
+    key: Path | None,
+    as_json: bool,
 ) -> int:
     """Pack a bundle: the same bundle gives the same bytes.
 
@@ -49,7 +59,7 @@ def pack(
     """
     from ortc.bundle.delivery.pack import pack as run
 
-    done = run(bundle, output, formats, base, unfit=allow_unfit)
+    done = run(bundle, output, formats, base, unfit=allow_unfit, key=key, say=note)
     if as_json:
         sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
         return 0

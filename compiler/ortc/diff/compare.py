@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ortc.build.progress import Progress
+from ortc.bundle.supply_chain.signing import verify
 from ortc.common.errors import UsageError
 from ortc.diff import latency
 from ortc.diff.bundles import Bundle, operators, sections, sizes
@@ -27,6 +28,7 @@ def compare_bundles(
     targets: tuple[str, ...] = (),
     run: bool = True,
     measure: bool = False,
+    key: Path | None = None,
 ) -> BundleDiff:
     """Every target that both sides have; two single bundles whatever their targets are called.
 
@@ -37,8 +39,10 @@ def compare_bundles(
         targets: names to keep; all when empty.
         run: run both bundles on their golden inputs, where this host can.
         measure: race them, where this host can.
+        key: a public key as PEM, with which all of them must be signed.
 
     Raises:
+        SignatureError: with a key, a bundle is not as it was signed with it.
         StageError: a bundle cannot be read.
         UsageError: neither side has any of the targets.
     """
@@ -54,6 +58,9 @@ def compare_bundles(
             raise UsageError(f"neither side has any of these targets; there are {', '.join(known)}")
         pairs = [(old[name], new[name]) for name in old if name in new]
         added, removed = [name for name in new if name not in old], [name for name in old if name not in new]
+    if key is not None:
+        for bundle in {path for pair in pairs for path in pair}:
+            verify(bundle, key)
     found = tuple(_target(one, other, store, progress, run=run, measure=measure) for one, other in pairs)
     return BundleDiff(
         before=before.label,

@@ -25,16 +25,22 @@ class Header:
     opset: int
 
 
+MOST_FIELDS = 100_000
+"""Of a model: its graph, and an entry for each function, operator set and property."""
+
+
 def read_header(path: Path) -> Header:
     """The IR version and the opset of an ONNX file, however large it is.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: the file is not well-formed.
+        ValueError: the file is not well-formed, or has more than `MOST_FIELDS` parts.
     """
     ir_version, opset = 0, 0
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for number, _, content, end in fields(data, 0, len(data)):
+        for count, (number, _, content, end) in enumerate(fields(data, 0, len(data))):
+            if count >= MOST_FIELDS:
+                raise ValueError(f"it has more than {MOST_FIELDS:,} parts beside its graph")
             if number == _IR_VERSION:
                 ir_version, _ = varint(data, content, end)
             elif number == _OPSET_IMPORT:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ortc.bundle.delivery.archive import label, write_tar
 from ortc.bundle.delivery.oci import Image, write_layout
-from ortc.bundle.integrity import companion_files, own_files, refuse_unfit, verified
+from ortc.bundle.integrity import own_files, refuse_unfit, verified
+from ortc.bundle.supply_chain.companions import companions
 from ortc.common.disk import room
 from ortc.common.values import Frozen
 
@@ -25,7 +26,14 @@ class Packed(Frozen):
 
 
 def pack(
-    bundle: Path, output: Path, formats: Sequence[str], base: Path | None = None, *, unfit: bool = False
+    bundle: Path,
+    output: Path,
+    formats: Sequence[str],
+    base: Path | None = None,
+    *,
+    unfit: bool = False,
+    key: Path | None = None,
+    say: Callable[[str], object] = lambda _: None,
 ) -> Packed:
     """Write an archive with its checksum, an OCI layout, or both.
 
@@ -35,16 +43,22 @@ def pack(
         formats: `tar`, `oci`.
         base: see `ortc.bundle.delivery.oci.write_layout`.
         unfit: even one that is not fit to serve.
+        key: a public key as PEM, with which the bundle must be signed.
+        say: told which measurements are not packed: beside a signed bundle those that no signature covers.
 
     Raises:
         StageError: the bundle is damaged or not fit to serve, or the disk is full.
+        SignatureError: with a key, the bundle is not as it was signed with it.
         UsageError: the base is no layout of one image.
     """
     manifest = verified(bundle)
     if not unfit:
         refuse_unfit(bundle, manifest, "packed for a release", "`--allow-unfit` packs it all the same, to measure it")
     name = label(manifest)
-    found = [*own_files(bundle, manifest), *companion_files(bundle)]
+    usable = companions(bundle, key)
+    if (told := usable.note(str(bundle))) is not None:
+        say(told)
+    found = [*own_files(bundle, manifest), *usable.files]
     files = sorted(file.path for file in found)
     done = Packed()
     output.mkdir(parents=True, exist_ok=True)
