@@ -225,7 +225,7 @@ def test_a_budget_that_is_sure_to_be_broken_fails_without_a_gpu(
     ]
     assert "Atan (float) atan" in build.stdout
     if outcome == "fail":
-        assert (verdict["observed"], verdict["limit"]) == ("at least 2 nodes", "<= 1 nodes")
+        assert (verdict["observed"], verdict["limit"]) == ("at least 2 nodes", "<= 1 node")
         assert verdict["where"] == "no kernel of CUDAExecutionProvider: 1 Atan, 1 Tan"
 
 

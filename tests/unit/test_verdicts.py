@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.evaluation.gates import against, describe, failure_code, parity
+from ortc.evaluation.gates import describe, failure_code, parity
 from ortc.evaluation.report import Verdict
+from ortc.evaluation.wording import value_text
 
 
 @pytest.mark.parametrize(
@@ -63,10 +64,10 @@ def test_parity_is_the_first_number_of_accuracy() -> None:
     ],
 )
 def test_a_number_shows_on_which_side_of_its_limit_it_is(value: float, limit: float, text: str) -> None:
-    assert against(value, limit) == text
+    assert value_text(value, limit, 5) == text
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_every_number_does(value: float, limit: float) -> None:
-    shown = float(against(value, limit))
+    shown = float(value_text(value, limit, 5))
     assert (shown < limit, shown > limit) == (value < limit, value > limit)

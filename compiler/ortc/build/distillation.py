@@ -11,7 +11,6 @@ from ortc.build.context import Context, source_key
 from ortc.common.errors import StageError
 from ortc.evaluation.accuracy import ReferenceCase
 from ortc.evaluation.accuracy_gates import differs
-from ortc.evaluation.gates import against
 from ortc.evaluation.report import Check, Verdict
 from ortc.execution.action_cache import Store
 from ortc.execution.code_closure import code_of
@@ -138,55 +137,46 @@ def teacher_verdicts(check: Check, teacher: Teacher | None, platform: str, metri
 def _verdicts(check: Check, teacher: Teacher, platform: str, metric: float | None) -> Iterator[Verdict]:
     every = [(result.case, difference) for result in check.cases for difference in result.teacher]
 
-    def verdict(gate: str, *, held: bool, observed: str, limit: str, where: str = "") -> Verdict:
-        return Verdict(
-            gate=f"teacher {gate}",
-            platform=platform,
-            outcome="pass" if held else "fail",
-            observed=observed,
-            limit=limit,
-            where=where,
-        )
+    def verdict(gate: str, *, held: bool, **found: Any) -> Verdict:
+        return Verdict(gate=f"teacher {gate}", platform=platform, outcome="pass" if held else "fail", **found)
+
+    def least(gate: str, value: float, bound: float, where: str = "") -> Verdict:
+        return verdict(gate, held=value >= bound, value=value, comparison=">=", bound=bound, where=where)
 
     for case, entry in every:
         if entry.problem is not None:
             where = f"output `{entry.output}` at {case}"
-            yield verdict(
-                "outputs", held=False, observed=entry.problem, limit="the shape and kind of the teacher's", where=where
-            )
+            shape = "the shape and kind of the teacher's"
+            yield verdict("outputs", held=False, said=entry.problem, required=shape, where=where)
             return
     unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
     if unequal is not None and teacher.top1_agreement is None:
         where = f"output `{unequal[1].output}` at {unequal[0]}"
-        limit = "the teacher's integers, or `top1_agreement`"
-        yield verdict("outputs", held=False, observed="integer values differ", limit=limit, where=where)
+        required = "the teacher's integers, or `top1_agreement`"
+        yield verdict("outputs", held=False, said="integer values differ", required=required, where=where)
         return
     every_float = [pair for pair in every if pair[1].cosine is not None]
     if every_float and teacher.max_abs is not None:
         case, entry = max(every_float, key=lambda pair: pair[1].max_abs)
         held, where = entry.max_abs <= teacher.max_abs, f"output `{entry.output}` at {case}"
-        limit = f"<= {teacher.max_abs:.3g}"
-        yield verdict("max_abs", held=held, observed=f"{entry.max_abs:.3g}", limit=limit, where=where)
+        yield verdict("max_abs", held=held, value=entry.max_abs, comparison="<=", bound=teacher.max_abs, where=where)
     single = next(((case, entry) for case, entry in every if entry.values == 1), None)
     if single is not None and teacher.cosine is not None and teacher.max_abs is None:
         where = f"output `{single[1].output}` at {single[0]}"
-        observed, limit = "one value a sample, whose cosine is its sign", "limited by `max_abs` besides"
-        yield verdict("cosine", held=False, observed=observed, limit=limit, where=where)
+        said, required = "one value a sample, whose cosine is its sign", "limited by `max_abs` besides"
+        yield verdict("cosine", held=False, said=said, required=required, where=where)
         return
     if every and teacher.cosine is not None:
         found = [(entry.cosine, case, entry.output) for case, entry in every if entry.cosine is not None]
         # Integers have no direction: they are equal, or judged by `top1_agreement`.
-        least, case, output = min(found, default=(1.0, "every case", "of integers"))
-        where, limit = f"output `{output}` at {case}", f">= {teacher.cosine:.15g}"
-        observed = against(least, teacher.cosine)
-        yield verdict("cosine", held=least >= teacher.cosine, observed=observed, limit=limit, where=where)
+        cosine, case, output = min(found, default=(1.0, "every case", "of integers"))
+        yield least("cosine", cosine, teacher.cosine, f"output `{output}` at {case}")
     if every and teacher.top1_agreement is not None:
         shares = [entry.top1 for _, entry in every if entry.top1 is not None]
-        share = sum(shares) / len(shares) if shares else 0.0
-        observed = against(share, teacher.top1_agreement, 4) if shares else "no output has anything to rank"
-        limit = f">= {teacher.top1_agreement:.15g}"
-        yield verdict("top1_agreement", held=share >= teacher.top1_agreement, observed=observed, limit=limit)
+        if shares:
+            yield least("top1_agreement", sum(shares) / len(shares), teacher.top1_agreement)
+        else:
+            said = "no output has anything to rank"
+            yield verdict("top1_agreement", held=False, said=said, comparison=">=", bound=teacher.top1_agreement)
     if teacher.max_drop is not None and metric is not None and check.metric is not None:
-        least = metric - teacher.max_drop
-        held, limit = check.metric >= least, f">= {least:.4f}"
-        yield verdict("metric", held=held, observed=f"{check.metric:.4f}", limit=limit, where=f"teacher: {metric:.4f}")
+        yield least("metric", check.metric, metric - teacher.max_drop, f"teacher: {metric:.4f}")

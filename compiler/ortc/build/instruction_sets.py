@@ -119,8 +119,8 @@ def missing_verdicts(builder: VariantBuilder, entry: Tried) -> Iterator[Verdict]
             gate=f"parity{ON_AVX2}",
             platform=AMD64,
             outcome="unmeasured",
-            observed=f"{EMULATOR} {'.'.join(map(str, LEAST_EMULATOR))} or later is not installed",
-            limit="measured without VNNI; Debian and Ubuntu: apt-get install qemu-user-static",
+            said=f"{EMULATOR} {'.'.join(map(str, LEAST_EMULATOR))} or later is not installed",
+            required="measured without VNNI; Debian and Ubuntu: apt-get install qemu-user-static",
         )
 
 

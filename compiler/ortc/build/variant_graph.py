@@ -107,7 +107,7 @@ class GraphBuilder:
         return f"{variant.runtime.package} {variant.runtime.version} has no wheels for {self.platform}, Python {python}"
 
     def _not_made(self, variant: VariantPlan, level: GraphLevel, tuning: TuningPlan | None, reason: str) -> Tried:
-        verdict = Verdict(gate="applies", platform=self.platform, outcome="fail", observed=reason, limit="can be made")
+        verdict = Verdict(gate="applies", platform=self.platform, outcome="fail", said=reason, required="can be made")
         made = Made(variant, level, dict, VariantGraph(bytes=0, domains={}, operators={}), tuning)
         return Tried(made=made, key="", check=None, verdicts=(verdict,), lowered=None)
 

@@ -19,7 +19,6 @@ from ortc.bundle.verify import budgets_of, downloads
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full
 from ortc.common.errors import StageError, UsageError
-from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.evaluation.accuracy import most, placement_verdicts
 from ortc.evaluation.report import Numbers, Verdict
@@ -189,10 +188,10 @@ def _verdicts(found: Measurement, manifest: Manifest, numbers: Numbers | None) -
         gate=SELF_TEST,
         platform=platform,
         outcome="fail" if wrong else "pass",
-        observed=wrong or f"every digest and {len(found.golden)} golden cases",
-        limit="digests and golden answers",
+        said=wrong or f"every digest and {len(found.golden)} golden cases",
+        required="digests and golden answers",
     )
-    yield from most("size", manifest.model.bytes, promises.size, platform, format_bytes)
+    yield from most("size", manifest.model.bytes, promises.size, platform, "bytes")
     yield from downloads(manifest, platform)
     budgets = budgets_of(manifest, speedup=True)
     yield from placement_verdicts(found.cpu_nodes, found.shape_nodes, found.memcpy_nodes, budgets, platform)
@@ -203,13 +202,13 @@ def _verdicts(found: Measurement, manifest: Manifest, numbers: Numbers | None) -
                 gate=gate,
                 platform=platform,
                 outcome="unmeasured",
-                observed="wrong answers",
-                limit="right answers first",
+                said="wrong answers",
+                required="right answers first",
             )
         return
     at = Shape(sizes=tuple(promises.at.items()))
     yield from time_verdicts(numbers, budgets, at, platform)
-    yield from most("memory", numbers.peak_rss_bytes, promises.memory, platform, format_bytes)
+    yield from most("memory", numbers.peak_rss_bytes, promises.memory, platform, "bytes")
 
 
 def _beyond(found: Measurement, manifest: Manifest) -> Iterator[str]:

@@ -13,7 +13,6 @@ from ortc.bundle.manifest import Manifest, read_bundle
 from ortc.bundle.measurement import take
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import UsageError
-from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.evaluation import latency as measure
 from ortc.evaluation.accuracy import CPU, download_verdicts, most, placement_verdicts, soak
@@ -87,14 +86,14 @@ def reverify(
     elif host.platform not in manifest.platforms or (gpu and not host.gpus):
         why = "no GPU on this host" if gpu and not host.gpus else f"this host is {host.platform}"
         verdicts += [
-            Verdict(gate="self-test", platform=platform, outcome="unmeasured", observed=why, limit="run on the target")
+            Verdict(gate="self-test", platform=platform, outcome="unmeasured", said=why, required="run on the target")
             for platform in manifest.platforms
         ]
     else:
         interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
         candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
         verdicts += _selftest(candidate, bundle, host.platform, placed=manifest)
-        verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, format_bytes)
+        verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, "bytes")
         verdicts += downloads(manifest, host.platform)
         if timed and verdicts[0].outcome == "pass":
             if measurement is None:
@@ -106,7 +105,7 @@ def reverify(
             verdicts += time_verdicts(
                 numbers, budgets_of(manifest), Shape(sizes=tuple(manifest.promises.at.items())), host.platform
             )
-            verdicts += most("memory", numbers.peak_rss_bytes, manifest.promises.memory, host.platform, format_bytes)
+            verdicts += most("memory", numbers.peak_rss_bytes, manifest.promises.memory, host.platform, "bytes")
     return Reverified(
         bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
         manifest_sha256=sha256_file(bundle / "manifest.json"),
@@ -125,7 +124,7 @@ def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> 
     environment = {**emulated.environment, "ORT_INTRA_OP_NUM_THREADS": "1"}
     worker = Worker.emulated(bundle.name, emulated.command, environment, bundle)
     yield from _selftest(worker, bundle, platform, f", on a {emulated.description}")
-    yield from most("size", manifest.model.bytes, manifest.promises.size, platform, format_bytes)
+    yield from most("size", manifest.model.bytes, manifest.promises.size, platform, "bytes")
     yield from downloads(manifest, platform)
 
 
@@ -142,7 +141,7 @@ def _untimed(manifest: Manifest, platform: str) -> Iterator[Verdict]:
     for gate, limit in limits.items():
         if limit:
             yield Verdict(
-                gate=gate, platform=platform, outcome="unmeasured", observed="emulated", limit=f"measured on {platform}"
+                gate=gate, platform=platform, outcome="unmeasured", said="emulated", required=f"measured on {platform}"
             )
 
 
@@ -162,8 +161,8 @@ def _selftest(
             gate="self-test",
             platform=platform,
             outcome="fail",
-            observed=error.message,
-            limit="digests and golden answers",
+            said=error.message,
+            required="digests and golden answers",
         )
         return
     cases = len(loaded["golden"])
@@ -171,8 +170,8 @@ def _selftest(
         gate="self-test",
         platform=platform,
         outcome="pass",
-        observed=f"every digest and {cases} golden cases{where}",
-        limit="digests and golden answers",
+        said=f"every digest and {cases} golden cases{where}",
+        required="digests and golden answers",
     )
     if placed is not None:
         # A loader from before the two were told apart says how many nodes each provider has.

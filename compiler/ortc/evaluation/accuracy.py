@@ -16,6 +16,7 @@ from ortc.evaluation.compare import compare
 from ortc.evaluation.embeddings import check_embeddings, pooled
 from ortc.evaluation.report import CaseResult, Check, Soak, Verdict
 from ortc.evaluation.spread import Spreads
+from ortc.evaluation.wording import Unit
 from ortc.execution.worker import Worker, WorkerError
 from ortc.execution.worker_pool import Loaded
 from ortc.frontend.samples.inputs import MASK, InputFactory
@@ -188,7 +189,7 @@ def size_verdicts(target: TargetPlan, variant: VariantPlan, model_bytes: int, pl
     """Judge the size of the model's files, and on every promised platform what is downloaded with them."""
     wheels = loader_bytes(variant, target)
     return (
-        *most("size", model_bytes, target.budgets.size, platform, format_bytes),
+        *most("size", model_bytes, target.budgets.size, platform, "bytes"),
         *download_verdicts(model_bytes, wheels, target.budgets.download),
     )
 
@@ -197,8 +198,8 @@ def weight_verdicts(variant: VariantPlan, graph: VariantGraph, platform: str) ->
     """Refuse a quantized graph with more weights than the canonical one: a tied table may have to be there twice."""
     if variant.quantization == "none" or graph.weights <= graph.exact_weights:
         return ()
-    (verdict,) = most("weights", graph.weights, graph.exact_weights, platform, format_bytes)
-    return (verdict.model_copy(update={"limit": f"{verdict.limit}, the weights of fp32"}),)
+    (verdict,) = most("weights", graph.weights, graph.exact_weights, platform, "bytes")
+    return (verdict.model_copy(update={"required": "the weights of fp32"}),)
 
 
 def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
@@ -210,7 +211,7 @@ def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
 def download_verdicts(model_bytes: int, wheels: Mapping[str, int], limit: int | None) -> Iterator[Verdict]:
     """Judge what is downloaded before the first answer, on every platform: sizes are known without running there."""
     for platform, size in wheels.items():
-        for verdict in most("download", model_bytes + size, limit, platform, format_bytes):
+        for verdict in most("download", model_bytes + size, limit, platform, "bytes"):
             where = f"model {format_bytes(model_bytes)}, the loader's wheels {format_bytes(size)}"
             yield verdict.model_copy(update={"where": where})
 
@@ -219,7 +220,7 @@ def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, pl
     """Judge memory, placement and batch invariance."""
     budgets = target.budgets
     verdicts = [
-        *most("memory", check.peak_rss_bytes, budgets.memory, platform, format_bytes),
+        *most("memory", check.peak_rss_bytes, budgets.memory, platform, "bytes"),
         *placement_verdicts(check.cpu_nodes, check.shape_nodes, check.memcpy_nodes, budgets, platform),
     ]
     if target.batch_invariance == "require":
@@ -229,8 +230,10 @@ def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, pl
                 gate="batch_invariance",
                 platform=platform,
                 outcome="pass" if invariant else "fail",
-                observed="no batch axis" if check.invariance is None else f"{check.invariance:.3g}",
-                limit=f"<= {accuracy.max_abs:.3g}",
+                value=check.invariance,
+                comparison="<=",
+                bound=accuracy.max_abs,
+                said="no batch axis" if check.invariance is None else "",
             )
         )
     return tuple(verdicts)
@@ -240,38 +243,34 @@ def placement_verdicts(
     cpu_nodes: int, shape_nodes: int, memcpy_nodes: int | None, budgets: BudgetPlan, platform: str
 ) -> Iterator[Verdict]:
     """Judge what another provider left to the CPU, and the copies between the two; None: those were not counted."""
-    for verdict in most("cpu_nodes", cpu_nodes, budgets.max_cpu_nodes, platform, _nodes):
-        besides = f" ({shape_nodes} more compute shapes)" if shape_nodes else ""
-        yield verdict.model_copy(update={"observed": verdict.observed + besides})
+    for verdict in most("cpu_nodes", cpu_nodes, budgets.max_cpu_nodes, platform, "nodes"):
+        yield verdict.model_copy(update={"said": f"{shape_nodes} more compute shapes" if shape_nodes else ""})
     limit = budgets.max_memcpy_nodes
     if memcpy_nodes is not None:
-        yield from most("memcpy_nodes", memcpy_nodes, limit, platform, _nodes)
+        yield from most("memcpy_nodes", memcpy_nodes, limit, platform, "nodes")
     elif limit is not None:
         yield Verdict(
             gate="memcpy_nodes",
             platform=platform,
             outcome="unmeasured",
-            observed="not counted",
-            limit=f"<= {_nodes(limit)}",
+            comparison="<=",
+            bound=limit,
+            unit="nodes",
+            said="not counted",
         )
 
 
-def _nodes(count: int) -> str:
-    return f"{count} node" if count == 1 else f"{count} nodes"
-
-
-def most(gate: str, observed: int, limit: int | None, platform: str, text: Callable[[int], str]) -> Iterator[Verdict]:
+def most(gate: str, observed: int, limit: int | None, platform: str, unit: Unit) -> Iterator[Verdict]:
     """Judge a count by the most that is allowed; nothing where nothing was promised."""
     if limit is not None:
-        if observed != limit and text(observed) == text(limit):
-            # One is more than the other, and it must show.
-            text = "{:,} bytes".format
         yield Verdict(
             gate=gate,
             platform=platform,
             outcome="pass" if observed <= limit else "fail",
-            observed=text(observed),
-            limit=f"<= {text(limit)}",
+            value=observed,
+            comparison="<=",
+            bound=limit,
+            unit=unit,
         )
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 from ortc.common.errors import StageError
 from ortc.evaluation.compare import Difference
-from ortc.evaluation.gates import EMBEDDING_GATES, against
+from ortc.evaluation.gates import EMBEDDING_GATES
 from ortc.evaluation.report import Check, EmbeddingCheck, Verdict
 from ortc.evaluation.spread import FEW
+from ortc.evaluation.wording import Comparison
 from ortc.plan.plan import AccuracyPlan
 from ortc.spec.deployment import Embeddings
 
@@ -43,8 +44,11 @@ def accuracy_verdicts(
             gate=entry.gate,
             platform=platform,
             outcome="pass" if entry.held else "fail",
-            observed=entry.observed,
-            limit=entry.limit,
+            value=entry.value,
+            comparison=entry.comparison,
+            bound=entry.bound,
+            said=entry.said,
+            required=entry.required,
             where=entry.where,
         )
         for entry in found
@@ -56,16 +60,37 @@ class _Judged(NamedTuple):
 
     gate: str
     held: bool
-    observed: str
-    limit: str
+    value: float | None = None
+    comparison: Comparison | None = None
+    bound: float | None = None
+    said: str = ""
+    required: str = ""
     where: str = ""
+
+
+def _least(
+    gate: str, value: float | None, bound: float, where: str = "", *, held: bool = False, said: str = ""
+) -> _Judged:
+    """Of a number that must not be below another; `held` where it holds whatever the number is."""
+    reached = value is not None and value >= bound
+    return _Judged(gate, held or reached, value, ">=", bound, said=said if value is None else "", where=where)
+
+
+def _most(gate: str, value: float, bound: float, where: str, *, held: bool = False) -> _Judged:
+    """Of a number that must not be above another."""
+    return _Judged(gate, held or value <= bound, value, "<=", bound, where=where)
+
+
+def _in_words(gate: str, said: str, required: str, where: str = "", *, held: bool = False) -> _Judged:
+    """Of what is no number."""
+    return _Judged(gate, held, said=said, required=required, where=where)
 
 
 def _accuracy(
     check: Check, precision: str, accuracy: AccuracyPlan, reference_metric: float | None
 ) -> Iterator[_Judged]:
     if check.error is not None:
-        yield _Judged("runs", held=False, observed=check.error, limit="every case runs")
+        yield _in_words("runs", check.error, "every case runs")
         return
     every = [(result.case, difference) for result in check.cases for difference in result.differences]
     if not every:
@@ -73,8 +98,8 @@ def _accuracy(
     broken = next(((case, entry) for case, entry in every if entry.problem is not None), None)
     if broken is not None:
         case, entry = broken
-        limit, where = "the shape and kind of PyTorch's", f"output `{entry.output}` at {case}"
-        yield _Judged("outputs", held=False, observed=str(entry.problem), limit=limit, where=where)
+        where = f"output `{entry.output}` at {case}"
+        yield _in_words("outputs", str(entry.problem), "the shape and kind of PyTorch's", where)
         return
     yield from _exact(every, accuracy) if precision == "fp32" else _reduced(check, every, accuracy)
     yield from _top1(check, every, precision, accuracy)
@@ -85,22 +110,18 @@ def _accuracy(
         if accuracy.metric.minimum is not None:
             least = max(least, accuracy.metric.minimum)
         where = f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})"
-        held, limit = check.metric >= least, f">= {least:.4f}"
-        yield _Judged("metric", held, f"{check.metric:.4f}", limit, where)
+        yield _least("metric", check.metric, least, where)
 
 
 def _exact(every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Judged]:
     unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
     if unequal is not None:
         case, entry = unequal
-        observed = f"integer values differ: {entry.top1:.2%} are equal"
-        where = f"output `{entry.output}` at {case}"
-        yield _Judged("outputs", held=False, observed=observed, limit="equal integers in fp32", where=where)
+        said = f"integer values differ: {entry.top1:.2%} are equal"
+        yield _in_words("outputs", said, "equal integers in fp32", f"output `{entry.output}` at {case}")
         return
     case, worst = max(every, key=lambda pair: pair[1].max_abs)
-    held, limit = worst.max_abs <= accuracy.max_abs, f"<= {accuracy.max_abs:.3g}"
-    where = f"output `{worst.output}` at {case}"
-    yield _Judged("max_abs", held, f"{worst.max_abs:.3g}", limit, where)
+    yield _most("max_abs", worst.max_abs, accuracy.max_abs, f"output `{worst.output}` at {case}")
 
 
 def differs(entry: Difference) -> bool:
@@ -110,14 +131,12 @@ def differs(entry: Difference) -> bool:
 
 def _reduced(check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Judged]:
     if all(entry.cosine is None for _, entry in every) and not any(differs(entry) for _, entry in every):
-        yield _Judged("outputs", held=True, observed="equal", limit="equal integers")
+        yield _in_words("outputs", "equal", "equal integers", held=True)
     # Of one value the cosine is the sign: its error is judged by the spread, below.
     cosines = [(entry.cosine, case, entry) for case, entry in every if entry.cosine is not None and entry.values != 1]
     if cosines:
         cosine, case, entry = min(cosines, key=lambda triple: triple[0])
-        held, limit = cosine >= accuracy.cosine, f">= {accuracy.cosine:.15g}"
-        where = f"output `{entry.output}` at {case}"
-        yield _Judged("cosine", held, against(cosine, accuracy.cosine), limit, where)
+        yield _least("cosine", cosine, accuracy.cosine, f"output `{entry.output}` at {case}")
     errors = [
         (entry.relative_error, case, entry)
         for case, entry in every
@@ -137,14 +156,8 @@ def _reduced(check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Ju
         ranked = [(entry.spearman, entry) for entry in apart if entry.spearman is not None]
         if ranked:
             correlation, found = min(ranked, key=lambda pair: pair[0])
-            held = correlation >= accuracy.spearman or found.max_abs <= accuracy.max_abs
-            observed, limit = against(correlation, accuracy.spearman), f">= {accuracy.spearman:.15g}"
             where = f"output `{found.output}`, {found.rows} rows"
-            yield _Judged("spearman", held, observed, limit, where)
-
-
-def _most(gate: str, value: float, limit: float, where: str, *, held: bool = False) -> _Judged:
-    return _Judged(gate, held or value <= limit, against(value, limit), f"<= {limit:.5g}", where)
+            yield _least("spearman", correlation, accuracy.spearman, where, held=found.max_abs <= accuracy.max_abs)
 
 
 def _top1(check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) -> Iterator[_Judged]:
@@ -158,15 +171,13 @@ def _top1(check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) ->
         if floats:
             shares.append((sum(floats) / len(floats), ""))
         elif not any(entry.cosine is None and entry.top1 is not None for _, entry in every):
-            observed = "no output has anything to rank"
-            yield _Judged("top1_agreement", held=False, observed=observed, limit=f">= {limit:.15g}")
+            yield _least("top1_agreement", None, limit, said="no output has anything to rank")
             return
         elif not shares:
             shares.append((1.0, ""))
     if shares:
         share, where = min(shares)
-        observed = against(share, limit, 4)
-        yield _Judged("top1_agreement", held=share >= limit, observed=observed, limit=f">= {limit:.15g}", where=where)
+        yield _least("top1_agreement", share, limit, where)
 
 
 def _embeddings(found: EmbeddingCheck | None, promised: Embeddings) -> Iterator[_Judged]:
@@ -174,10 +185,7 @@ def _embeddings(found: EmbeddingCheck | None, promised: Embeddings) -> Iterator[
     for gate in EMBEDDING_GATES:
         least, value = getattr(promised, gate), getattr(found, gate, None)
         if least is not None:
-            held = value is not None and value >= least
-            observed = "too few samples" if value is None else against(value, least)
-            where = f"embeddings of {samples} samples"
-            yield _Judged(gate, held, observed, f">= {least:.15g}", where)
+            yield _least(gate, value, least, f"embeddings of {samples} samples", said="too few samples")
 
 
 def worst_case(check: Check, precision: str) -> str | None:

@@ -23,15 +23,6 @@ def plain_gate(gate: str) -> str:
     return gate.removesuffix(ON_CPU).removesuffix(ON_AVX2)
 
 
-def against(value: float, limit: float, digits: int = 5) -> str:
-    """A number with as many decimal places, from `digits` on, as put it on the side of the limit that it is on."""
-    for places in range(digits, 17):
-        text = f"{value:.{places}f}"
-        if (float(text) >= limit) == (value >= limit) and (float(text) <= limit) == (value <= limit):
-            return text
-    return repr(value)
-
-
 def describe(verdict: Verdict | None) -> str:
     """One line for people."""
     if verdict is None:
@@ -53,8 +44,10 @@ def foreseen_verdicts(target: TargetPlan, placement: Forecast | None) -> tuple[V
             gate="cpu_nodes",
             platform=platform,
             outcome="fail",
-            observed=f"at least {counts.total()} nodes",
-            limit=f"<= {limit} nodes",
+            interval=(counts.total(), None),
+            comparison="<=",
+            bound=limit,
+            unit="nodes",
             where=f"no kernel of {placement.provider}: {counted(counts)}",
         )
         for platform in target.platforms
@@ -82,7 +75,7 @@ def unmeasured_verdicts(target: TargetPlan, platform: str, runnable: bool) -> tu
     missing = [name for name in target.platforms if name != platform or not runnable]
     why = "no GPU on this host" if target.requires_gpu and not runnable else f"this host is {platform}"
     return tuple(
-        Verdict(gate=gate, platform=name, outcome="unmeasured", observed=why, limit="measured on the target")
+        Verdict(gate=gate, platform=name, outcome="unmeasured", said=why, required="measured on the target")
         for name in missing
         for gate in ("parity", *gates)
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, computed_field, model_validator
 
 from ortc.common.statistics import Interval
 from ortc.common.values import Frozen
+from ortc.evaluation import wording
 from ortc.evaluation.compare import Difference
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.spread import LabelAgreement, OutputError
+from ortc.evaluation.wording import Bounds, Comparison, Unit
 from ortc.execution.host import Host
 from ortc.passes.kernel_tables import Forecast
 from ortc.plan.precision_mix import Mix
@@ -158,15 +161,56 @@ class Starts(Frozen):
 class Verdict(Frozen):
     """One promise of the spec on one platform.
 
-    `observed`, `limit` are for people; `where` says at which output, shape or case the worst value was seen.
+    `value` was observed, with the bounds of its 95 % interval where it has one, and must be `comparison` `bound`, in
+    `unit`. Where what was observed or promised is no number, `said` and `required` hold it in words; beside a number
+    they are what people should know of it. `where` says at which output, shape or case the worst value was seen.
+    `observed` and `limit` are the same for people.
     """
 
     gate: str
     platform: str
     outcome: Outcome
-    observed: str
-    limit: str
+    value: float | None = None
+    interval: Bounds | None = None
+    comparison: Comparison | None = None
+    bound: float | None = None
+    unit: Unit = ""
+    said: str = ""
+    required: str = ""
     where: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def observed(self) -> str:
+        """What was observed, in words."""
+        text = wording.observed(self.value, self.interval, self.bound, self.unit, self.gate)
+        return f"{text} ({self.said})" if text and self.said else text or self.said
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def limit(self) -> str:
+        """What was promised, in words."""
+        if self.comparison is None or self.bound is None:
+            return self.required
+        text = wording.required(self.comparison, self.value, self.bound, self.unit, self.gate)
+        return f"{text}, {self.required}" if self.required else text
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_words(cls, data: Any) -> Any:
+        """Read what was written: the words follow from the rest, but in files that have nothing else.
+
+        What overflows is no number, and JSON has none for it.
+        """
+        if not isinstance(data, dict):
+            return data
+        values = {key: value for key, value in data.items() if key not in ("observed", "limit")}
+        if len(values) < len(data) and not values.keys() & {"value", "said"}:
+            values |= {"said": data.get("observed", ""), "required": data.get("limit", "")}
+        number = values.get("value")
+        if isinstance(number, float) and not math.isfinite(number):
+            values |= {"value": None, "interval": None, "said": f"{number}"}
+        return values
 
 
 class Decision(Frozen):

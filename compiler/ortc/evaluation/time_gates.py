@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ortc.common.statistics import Interval, percentile
-from ortc.common.units import format_seconds
 from ortc.evaluation.latency import REFERENCE
 from ortc.evaluation.noise import control_state, starts_noise
 from ortc.evaluation.report import Numbers, Outcome, Starts, Verdict
+from ortc.evaluation.wording import Bounds
 from ortc.plan.plan import BudgetPlan, Shape
 
 
@@ -32,8 +32,11 @@ def time_verdicts(measured: Numbers, budgets: BudgetPlan, at: Shape, platform: s
                     measured.noise,
                     is_sure=is_quiet and _beyond(measured.fastest_ms, limit * 1000),
                 ),
-                observed=_milliseconds(interval),
-                limit=f"<= {format_seconds(limit)}",
+                value=interval.value / 1000,
+                interval=_seconds(interval),
+                comparison="<=",
+                bound=limit,
+                unit="seconds",
                 where=_where(f"{at}, {interval.samples} samples", measured.noise, measured.control),
             )
         )
@@ -80,8 +83,10 @@ def _start(start: Interval, limit: float, platform: str, noise: Sequence[str], i
         platform=platform,
         # Five starts have no 95 % interval; the budget is on the median, which they do give.
         outcome=under_noise("pass" if start.value <= limit else "fail", noise, is_sure=is_sure),
-        observed=format_seconds(start.value),
-        limit=f"<= {format_seconds(limit)}",
+        value=start.value,
+        comparison="<=",
+        bound=limit,
+        unit="seconds",
         where=_where(f"median of {start.samples} starts", noise, None),
     )
 
@@ -98,8 +103,12 @@ def _speedup(measured: Numbers, least: float, at: Shape, platform: str, *, is_qu
         gate="speed-up",
         platform=platform,
         outcome=under_noise(outcome, measured.speedup_noise, is_sure=is_quiet and best is not None and best < least),
-        observed="no PyTorch reference" if speedup is None else _with_range(speedup, lambda value: f"{value:.2f}x"),
-        limit=f">= {least:g}x",
+        value=None if speedup is None else speedup.value,
+        interval=None if speedup is None else (speedup.low, speedup.high),
+        comparison=">=",
+        bound=least,
+        unit="times",
+        said="no PyTorch reference" if speedup is None else "",
         where=_where(f"over {REFERENCE}, {at}", measured.speedup_noise, None),
     )
 
@@ -113,10 +122,7 @@ def judge_upper(interval: Interval, limit: float) -> Outcome:
     return "inconclusive"
 
 
-def _milliseconds(interval: Interval) -> str:
-    return _with_range(interval, lambda value: format_seconds(value / 1000))
-
-
-def _with_range(interval: Interval, text: Callable[[float], str]) -> str:
-    low, high = ("?" if bound is None else text(bound) for bound in (interval.low, interval.high))
-    return f"{text(interval.value)} [{low}, {high}]"
+def _seconds(interval: Interval) -> Bounds:
+    """The bounds of an interval in milliseconds."""
+    low, high = (None if bound is None else bound / 1000 for bound in (interval.low, interval.high))
+    return low, high

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -149,23 +148,17 @@ def _label(base: Tried, blocks: tuple[str, ...], exclude: tuple[str, ...]) -> st
 def _limits(judged: Iterable[tuple[Verdict, ...]]) -> dict[str, float]:
     """Of each gate that has a least value; what is no number has no cosine, and others of its kind say the limit."""
     return {
-        plain_gate(verdict.gate): float(verdict.limit.removeprefix(">= "))
+        plain_gate(verdict.gate): verdict.bound
         for verdicts in judged
         for verdict in verdicts
-        if _is_inexact(verdict) and verdict.limit.startswith(">= ")
+        if _is_inexact(verdict) and verdict.comparison == ">=" and verdict.bound is not None
     }
 
 
 def _accuracy(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
     """What the gates of accuracy saw, those that are numbers with a least value."""
-    found = {}
-    for verdict in verdicts:
-        if _is_inexact(verdict) and verdict.limit.startswith(">= "):
-            try:
-                observed = float(verdict.observed)
-            except ValueError:
-                continue
-            # What overflows has no accuracy, and JSON no number for that.
-            if math.isfinite(observed):
-                found[plain_gate(verdict.gate)] = observed
-    return found
+    return {
+        plain_gate(verdict.gate): verdict.value
+        for verdict in verdicts
+        if _is_inexact(verdict) and verdict.comparison == ">=" and verdict.value is not None
+    }
