@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from tests.support import bundles
 from tests.support.plans import manifest, target
+from tests.support.whole_bundles import whole_bundle
 from tests.unit.test_signing import write_keys
 
 from ortc.__main__ import run
@@ -251,10 +252,10 @@ def test_a_bundle_for_another_platform_is_not_run(tmp_path: Path) -> None:
 
 def test_with_a_key_both_bundles_are_signed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     private, public = write_keys(tmp_path / "keys")
-    before, after = (str(write(tmp_path / name)) for name in ("a", "b"))
+    before, after = (str(whole_bundle(tmp_path / name, seed=seed)) for seed, name in enumerate("ab"))
     asked = ["diff", before, after, "--no-run", "--key", str(public)]
     sign(Path(before), private)
-    assert run(asked) == 4
+    assert run(asked) == 5
     assert "attestations/bundle.sig" in capsys.readouterr().err
     sign(Path(after), private)
     assert run(asked) == 0

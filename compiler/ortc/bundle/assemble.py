@@ -176,9 +176,34 @@ def assemble(
         if name in files:
             shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made, check)
-    source = plan.model
-    unfit = unfit_reason(plan)
-    manifest = Manifest(
+    manifest = _manifest(material, target, made, golden, batch_invariant, provisional=provisional, decisions=decisions)
+    served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
+    session = session_file(served, made.level, made.prepacked)
+    pinned = pins(made.variant.runtime.pins)
+    packages = pinned.packages(target.platforms)
+    optional = {extra.name: extra.packages(target.platforms) for extra in extras()}
+    (directory / SBOM).write_text(sbom(manifest, packages, directory, optional), "utf-8")
+    for file in render(target, manifest, session, pinned):
+        path = directory / file.path
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(file.content)
+    (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
+    return manifest
+
+
+def _manifest(
+    material: Material,
+    target: TargetPlan,
+    made: Made,
+    golden: tuple[GoldenInfo, ...],
+    batch_invariant: bool | None,
+    *,
+    provisional: bool,
+    decisions: tuple[DecisionInfo, ...],
+) -> Manifest:
+    plan, exported = material.plan, material.exported
+    source, unfit = plan.model, unfit_reason(plan)
+    return Manifest(
         name=plan.name,
         version=plan.version,
         target=target.name,
@@ -194,31 +219,19 @@ def assemble(
             ir_version=plan.export.ir_version,
             domains=made.graph.domains,
             operators=made.graph.operators,
-            exporter=material.exported.exporter,
+            exporter=exported.exporter,
             exporter_reason=material.exporter_reason,
         ),
         inputs=tuple(
             InputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, range=tensor.range)
-            for tensor in material.exported.inputs
+            for tensor in exported.inputs
         ),
         outputs=tuple(
-            OutputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape) for tensor in material.exported.outputs
+            OutputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape) for tensor in exported.outputs
         ),
         axes=tuple(AxisInfo.of(axis) for axis in plan.export.axes),
-        runtime=RuntimeInfo(
-            package=made.variant.runtime.package,
-            version=made.variant.runtime.version,
-            minimum_version=made.variant.runtime.minimum_version,
-            python=pins(made.variant.runtime.pins).pythons,
-            loader_bytes=loader_bytes(made.variant, target),
-        ),
-        variant=VariantInfo(
-            name=made.variant.name,
-            precision=made.variant.precision,
-            graph_level=made.level,
-            tuning=None if made.tuning is None else made.tuning.name,
-            batch_invariant=batch_invariant,
-        ),
+        runtime=_runtime(target, made.variant),
+        variant=_variant(made, batch_invariant),
         placement=_placement(target, made),
         promises=_promises(target),
         golden=golden,
@@ -232,22 +245,30 @@ def assemble(
             tools=material.tools,
         ),
         interface=source.interface if isinstance(source, HuggingFaceSource) else None,
-        parts_left_out=(*material.fetched.left_out, *material.exported.parts_left_out),
-        inputs_left_out=material.exported.inputs_left_out,
+        parts_left_out=(*material.fetched.left_out, *exported.parts_left_out),
+        inputs_left_out=exported.inputs_left_out,
         files=(),
     )
-    served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
-    session = session_file(served, made.level, made.prepacked)
-    pinned = pins(made.variant.runtime.pins)
-    packages = pinned.packages(target.platforms)
-    optional = {extra.name: extra.packages(target.platforms) for extra in extras()}
-    (directory / SBOM).write_text(sbom(manifest, packages, directory, optional), "utf-8")
-    for file in render(target, manifest, session, pinned):
-        path = directory / file.path
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(file.content)
-    (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
-    return manifest
+
+
+def _variant(made: Made, batch_invariant: bool | None) -> VariantInfo:
+    return VariantInfo(
+        name=made.variant.name,
+        precision=made.variant.precision,
+        graph_level=made.level,
+        tuning=None if made.tuning is None else made.tuning.name,
+        batch_invariant=batch_invariant,
+    )
+
+
+def _runtime(target: TargetPlan, variant: VariantPlan) -> RuntimeInfo:
+    return RuntimeInfo(
+        package=variant.runtime.package,
+        version=variant.runtime.version,
+        minimum_version=variant.runtime.minimum_version,
+        python=pins(variant.runtime.pins).pythons,
+        loader_bytes=loader_bytes(variant, target),
+    )
 
 
 def unfit_reason(plan: Plan) -> str | None:

@@ -21,7 +21,7 @@ from ortc.common.disk import full, is_full
 from ortc.common.errors import StageError, UsageError
 from ortc.common.values import Frozen
 from ortc.evaluation.accuracy import most, placement_verdicts
-from ortc.evaluation.report import Numbers, Verdict
+from ortc.evaluation.report import Numbers, Race, Verdict
 from ortc.evaluation.time_gates import time_verdicts
 from ortc.execution.host import Host
 from ortc.execution.ownership import within_umask
@@ -93,15 +93,7 @@ def attach(bundle: Path, file: Path) -> Attached:
             before, kept = None, ()
         gates = {(verdict.gate, verdict.platform) for verdict in judged}
         verdicts = (*judged, *(verdict for verdict in kept if (verdict.gate, verdict.platform) not in gates))
-        document = {
-            "format_version": 1,
-            "host": found.host.model_dump(mode="json"),
-            "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
-            "numbers": None if numbers is None else numbers.model_dump(mode="json"),
-            "race": None if race is None else race.model_dump(mode="json"),
-            "trades": [] if before is None else before.get("trades", []),
-            "attached": found.about(),
-        }
+        document = _document(found, verdicts, numbers, race, [] if before is None else before.get("trades", []))
         texts = {
             f"{MEASUREMENTS}/{fingerprint}.cdx.json": performance(manifest, fingerprint, numbers, verdicts),
             # Last: as long as this one is the older, attaching again makes good what a kill left undone.
@@ -126,6 +118,21 @@ def attach(bundle: Path, file: Path) -> Attached:
         unfit_reason=manifest.unfit_reason,
         not_kept=left_out(str(bundle), (name,) if name in usable.unsigned else ()),
     )
+
+
+def _document(
+    found: Measurement, verdicts: tuple[Verdict, ...], numbers: Numbers | None, race: Race | None, trades: list[Any]
+) -> dict[str, Any]:
+    """What the bundle keeps of a measurement, as JSON."""
+    return {
+        "format_version": 1,
+        "host": found.host.model_dump(mode="json"),
+        "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
+        "numbers": None if numbers is None else numbers.model_dump(mode="json"),
+        "race": None if race is None else race.model_dump(mode="json"),
+        "trades": trades,
+        "attached": found.about(),
+    }
 
 
 def _same_bundle(found: Measurement, file: Path, bundle: Path, manifest: Manifest) -> None:

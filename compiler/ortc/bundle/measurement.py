@@ -156,6 +156,41 @@ def read_measurement(file: Path) -> Measurement:
         UsageError: there is no such file.
         StageError: it is no measurement, of a format that this ortc does not know, or not as it was written.
     """
+    document = _as_written(file)
+    try:
+        measurement = Measurement.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise StageError(
+            f"{file} is no measurement that this ortc reads: {where}: {first['msg']}", help=AGAIN
+        ) from None
+    left = measurement.fallback
+    if left is not None and len(left.named) > left.nodes:
+        raise StageError(f"{file} names {len(left.named)} of {left.nodes} nodes on the CPU", help=AGAIN)
+    if left is not None and measurement.providers != (CPU,):
+        counted = measurement.placement.get(CPU, 0)
+        if left.nodes + left.shape_nodes != counted:
+            raise StageError(
+                f"{file} tells {left.nodes} nodes and {left.shape_nodes} for shapes apart, of {counted} on the CPU",
+                help=AGAIN,
+            )
+    clocks = {"wall_seconds": measurement.wall_seconds, "cpu_seconds": measurement.cpu_seconds}
+    for name, values in clocks.items():
+        if values and len(values) != len(measurement.rounds):
+            raise StageError(
+                f"{file} has {len(values)} values of `{name}` for {len(measurement.rounds)} rounds", help=AGAIN
+            )
+    for control in (measurement.control, measurement.start_control):
+        if control is not None and not len(control.rounds) == len(control.wall_seconds) == len(control.cpu_seconds):
+            raise StageError(f"{file} has a control workload whose rounds and clocks are not as many", help=AGAIN)
+    if (measurement.failed is None) != bool(measurement.rounds and measurement.starts):
+        raise StageError(f"{file} has either wrong golden answers or times, not both and not neither", help=AGAIN)
+    return measurement
+
+
+def _as_written(file: Path) -> dict[str, Any]:
+    """The document in a file, which has the digest that it states."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise StageError(f"{file} is no measurement: it has more than {MOST_BYTES} bytes")
@@ -187,36 +222,7 @@ def read_measurement(file: Path) -> Measurement:
             f"{file} was edited or damaged: the sha256 of what it says is {found}, it states {document.get('sha256')}",
             help=AGAIN,
         )
-    try:
-        measurement = Measurement.model_validate(document)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise StageError(
-            f"{file} is no measurement that this ortc reads: {where}: {first['msg']}", help=AGAIN
-        ) from None
-    left = measurement.fallback
-    if left is not None and len(left.named) > left.nodes:
-        raise StageError(f"{file} names {len(left.named)} of {left.nodes} nodes on the CPU", help=AGAIN)
-    if left is not None and measurement.providers != (CPU,):
-        counted = measurement.placement.get(CPU, 0)
-        if left.nodes + left.shape_nodes != counted:
-            raise StageError(
-                f"{file} tells {left.nodes} nodes and {left.shape_nodes} for shapes apart, of {counted} on the CPU",
-                help=AGAIN,
-            )
-    clocks = {"wall_seconds": measurement.wall_seconds, "cpu_seconds": measurement.cpu_seconds}
-    for name, values in clocks.items():
-        if values and len(values) != len(measurement.rounds):
-            raise StageError(
-                f"{file} has {len(values)} values of `{name}` for {len(measurement.rounds)} rounds", help=AGAIN
-            )
-    for control in (measurement.control, measurement.start_control):
-        if control is not None and not len(control.rounds) == len(control.wall_seconds) == len(control.cpu_seconds):
-            raise StageError(f"{file} has a control workload whose rounds and clocks are not as many", help=AGAIN)
-    if (measurement.failed is None) != bool(measurement.rounds and measurement.starts):
-        raise StageError(f"{file} has either wrong golden answers or times, not both and not neither", help=AGAIN)
-    return measurement
+    return document
 
 
 def take(bundle: Path, interpreter: Path, file: Path, say: Say = latency.silent) -> Measurement:

@@ -67,27 +67,19 @@ def reverify(
     """
     from ortc.common.digests import sha256_file
 
-    manifest = read_bundle(bundle)
-    if expected is not None:
-        expected.check(manifest, bundle)
+    manifest = _asked_for(bundle, platform, expected)
     host = describe()
     verdicts: list[Verdict] = []
     numbers, race = None, None
     gpu = "CUDAExecutionProvider" in (bundle / "session.json").read_text("utf-8")
-    if platform is not None and platform not in manifest.platforms:
-        raise UsageError(
-            f"the bundle is not for {platform}",
-            help=f"it is for {', '.join(manifest.platforms)}; see its manifest.json",
-        )
+    missing = _missing(manifest, host, is_for_gpu=gpu)
     if platform is not None and platform != host.platform and not gpu:
         verdicts += _emulated(bundle, manifest, store, platform)
-        if timed:
-            verdicts += _untimed(manifest, platform)
-    elif host.platform not in manifest.platforms or (gpu and not host.gpus):
-        why = "no GPU on this host" if gpu and not host.gpus else f"this host is {host.platform}"
+        verdicts += _untimed(manifest, platform) if timed else ()
+    elif missing is not None:
         verdicts += [
-            Verdict(gate="self-test", platform=platform, outcome="unmeasured", said=why, required="run on the target")
-            for platform in manifest.platforms
+            Verdict(gate="self-test", platform=name, outcome="unmeasured", said=missing, required="run on the target")
+            for name in manifest.platforms
         ]
     else:
         interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
@@ -96,16 +88,8 @@ def reverify(
         verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, "bytes")
         verdicts += downloads(manifest, host.platform)
         if timed and verdicts[0].outcome == "pass":
-            if measurement is None:
-                numbers, race = _measure(interpreter, bundle, manifest, host, say)
-            else:
-                found = take(bundle, interpreter, measurement, say)
-                race = found.race(manifest.variant.name)
-                numbers = found.numbers(race)
-            verdicts += time_verdicts(
-                numbers, budgets_of(manifest), Shape(sizes=tuple(manifest.promises.at.items())), host.platform
-            )
-            verdicts += most("memory", numbers.peak_rss_bytes, manifest.promises.memory, host.platform, "bytes")
+            numbers, race = _numbers(bundle, interpreter, manifest, host, measurement, say)
+            verdicts += _timed(numbers, manifest, host.platform)
     return Reverified(
         bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
         manifest_sha256=sha256_file(bundle / "manifest.json"),
@@ -115,6 +99,44 @@ def reverify(
         race=race,
         unfit_reason=manifest.unfit_reason,
     )
+
+
+def _asked_for(bundle: Path, platform: str | None, expected: Expected | None) -> Manifest:
+    """The manifest of a bundle, where it is the expected one and for that platform."""
+    manifest = read_bundle(bundle)
+    if expected is not None:
+        expected.check(manifest, bundle)
+    if platform is not None and platform not in manifest.platforms:
+        raise UsageError(
+            f"the bundle is not for {platform}",
+            help=f"it is for {', '.join(manifest.platforms)}; see its manifest.json",
+        )
+    return manifest
+
+
+def _missing(manifest: Manifest, host: Host, *, is_for_gpu: bool) -> str | None:
+    """Why a bundle cannot run on this host, in words."""
+    if is_for_gpu and not host.gpus:
+        return "no GPU on this host"
+    return None if host.platform in manifest.platforms else f"this host is {host.platform}"
+
+
+def _numbers(
+    bundle: Path, interpreter: Path, manifest: Manifest, host: Host, measurement: Path | None, say: Say
+) -> tuple[Numbers, Race]:
+    """What is measured here, by ortc or, with a file to write, by the bundle itself."""
+    if measurement is None:
+        return _measure(interpreter, bundle, manifest, host, say)
+    found = take(bundle, interpreter, measurement, say)
+    race = found.race(manifest.variant.name)
+    return found.numbers(race), race
+
+
+def _timed(numbers: Numbers, manifest: Manifest, platform: str) -> Iterator[Verdict]:
+    """Judge times and memory by what the bundle promises."""
+    at = Shape(sizes=tuple(manifest.promises.at.items()))
+    yield from time_verdicts(numbers, budgets_of(manifest), at, platform)
+    yield from most("memory", numbers.peak_rss_bytes, manifest.promises.memory, platform, "bytes")
 
 
 def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> Iterator[Verdict]:

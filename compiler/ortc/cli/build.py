@@ -128,10 +128,7 @@ def build(
             done.emitted += deploy(bundles, emitted, image)
             if registry is not None:
                 done.registered += [registry.add(bundle) for bundle in bundles]
-    if as_json:
-        _print_json(done, has_registry=registry is not None, has_emitted=bool(emitted))
-    else:
-        _print_table(done, registry_url)
+    _print(done, registry_url, has_emitted=bool(emitted), as_json=as_json)
     return min((code for code in done.codes if code), default=0)
 
 
@@ -179,6 +176,13 @@ def _keep(report: BuildReport, output: Path) -> None:
         keep_report(report, output)
     except OSError as error:
         raise StageError(f"cannot write the report to {output}: {error.strerror or error}") from error
+
+
+def _print(done: Done, registry_url: str | None, *, has_emitted: bool, as_json: bool) -> None:
+    if as_json:
+        _print_json(done, has_registry=registry_url is not None, has_emitted=has_emitted)
+    else:
+        _print_table(done, registry_url)
 
 
 def _print_json(done: Done, *, has_registry: bool, has_emitted: bool) -> None:

@@ -49,7 +49,8 @@ def diff(
     git revision as REV:PATH, like `main:specs/bert.yaml`; with --spec each is a revision.
 
     Exits with 0 when it could compare, whether there are differences or not: `--json` says `same`. 4 when a bundle is
-    damaged or does not run, 7 when --measure was asked for and this host cannot.
+    damaged or does not run, 5 when it is not signed with --key's key, 7 when --measure was asked for and this host
+    cannot.
     """
     from ortc.diff.sides import BundlePair, sides
 

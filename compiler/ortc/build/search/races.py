@@ -57,17 +57,7 @@ def race(
     at = shape or target.measure_at
     if quantity is None:
         quantity = "throughput" if target.objective == "throughput" else "latency"
-    inputs = {
-        "variants": [builder.key(entry) for entry in entries],
-        "model": builder.model.key,
-        "shape": at.model_dump(mode="json"),
-        "rounds": [rounds, runs],
-        "reference": with_reference,
-        "host": context.host.fingerprint(),
-        "threads": cores(),
-        "quantity": quantity,
-        "code": code_of("measure"),
-    }
+    inputs = {**_inputs(builder, entries, at, quantity), "rounds": [rounds, runs], "reference": with_reference}
 
     def run(output: Path) -> dict[str, Any]:
         request = _request(builder, at, output)
@@ -92,6 +82,19 @@ def race(
     # Of the same contenders there may be several races.
     subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}, {rounds} rounds"
     return Race.model_validate(context.run("measure", subject, inputs, run, is_final=_is_quiet_race).result)
+
+
+def _inputs(builder: VariantBuilder, entries: Sequence[Tried], at: Shape, quantity: str) -> dict[str, Any]:
+    """What decides a race, but for how long it is."""
+    return {
+        "variants": [builder.key(entry) for entry in entries],
+        "model": builder.model.key,
+        "shape": at.model_dump(mode="json"),
+        "host": builder.context.host.fingerprint(),
+        "threads": cores(),
+        "quantity": quantity,
+        "code": code_of("measure"),
+    }
 
 
 def _entrant(builder: VariantBuilder, name: str, entry: Tried) -> latency.Entrant:

@@ -68,21 +68,7 @@ def write_layout(
         "ortc.target": manifest.target,
     }
     model_config = _model_config(manifest, created, [layer["digest"] for layer in layers])
-    artifact = blobs.json(
-        {
-            "schemaVersion": 2,
-            "mediaType": _MANIFEST,
-            "artifactType": _ARTIFACT,
-            "config": blobs.json(model_config, _MODEL_CONFIG),
-            "layers": [
-                {**layer, "mediaType": kind, "annotations": {"org.cncf.model.filepath": path}}
-                for layer, kind, path in zip(layers, (_CODE, _WEIGHTS), (MODELS, f"{MODELS}/model"), strict=True)
-            ],
-            "annotations": annotations,
-        },
-        _MANIFEST,
-    )
-    entries = [(tag, "model artifact", {**artifact, "artifactType": _ARTIFACT})]
+    entries = [(tag, "model artifact", _artifact(blobs, layers, model_config, annotations))]
     for platform in manifest.platforms:
         suffix = f"-{platform.rpartition('/')[2]}" if len(manifest.platforms) > 1 else ""
         entries.append(
@@ -103,6 +89,24 @@ def write_layout(
     (place / "index.json").write_bytes(_canonical(index))
     (place / "oci-layout").write_bytes(_canonical({"imageLayoutVersion": "1.0.0"}))
     return tuple(Image(reference=name, kind=kind, digest=str(entry["digest"])) for name, kind, entry in entries)
+
+
+def _artifact(
+    blobs: _Blobs, layers: list[dict[str, Any]], model_config: dict[str, Any], annotations: dict[str, str]
+) -> dict[str, Any]:
+    """The descriptor of the model artifact, whose manifest was written: code and weights as layers of their own."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": _MANIFEST,
+        "artifactType": _ARTIFACT,
+        "config": blobs.json(model_config, _MODEL_CONFIG),
+        "layers": [
+            {**layer, "mediaType": kind, "annotations": {"org.cncf.model.filepath": path}}
+            for layer, kind, path in zip(layers, (_CODE, _WEIGHTS), (MODELS, f"{MODELS}/model"), strict=True)
+        ],
+        "annotations": annotations,
+    }
+    return {**blobs.json(document, _MANIFEST), "artifactType": _ARTIFACT}
 
 
 class _Blobs:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ortc.bundle.delivery.archive import label, write_tar
 from ortc.bundle.delivery.oci import Image, write_layout
 from ortc.bundle.integrity import own_files, refuse_unfit, verified
+from ortc.bundle.manifest import Manifest
 from ortc.bundle.supply_chain.companions import companions
 from ortc.common.disk import room
 from ortc.common.values import Frozen
@@ -68,16 +70,7 @@ def pack(
         tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as scratch,
     ):
         if "tar" in formats:
-            fresh = Path(scratch) / f"{name}.tar"
-            with fresh.open("wb") as stream:
-                sha256, size = write_tar(stream, bundle, files, prefix=name, stamp=manifest.stamp)
-            sums = Path(scratch) / f"{name}.tar.sha256"
-            # As `sha256sum -c` reads it.
-            sums.write_text(f"{sha256}  {name}.tar\n", "utf-8")
-            for file in (fresh, sums):
-                file.replace(output / file.name)
-            archive = str(output / fresh.name)
-            done = done.model_copy(update={"archive": archive, "archive_sha256": sha256, "archive_bytes": size})
+            done = done.model_copy(update=_archive(bundle, files, manifest, Path(scratch), output))
         if "oci" in formats:
             layout, place = Path(scratch) / "layout", output / f"{name}.oci"
             images = write_layout(layout, bundle, manifest, files, base=base)
@@ -87,3 +80,16 @@ def pack(
             layout.rename(place)
             done = done.model_copy(update={"layout": str(place), "images": images})
     return done
+
+
+def _archive(bundle: Path, files: Sequence[str], manifest: Manifest, scratch: Path, output: Path) -> dict[str, Any]:
+    """Write the archive and its checksum; returns the fields of `Packed` that tell of them."""
+    name = label(manifest)
+    fresh, sums = scratch / f"{name}.tar", scratch / f"{name}.tar.sha256"
+    with fresh.open("wb") as stream:
+        sha256, size = write_tar(stream, bundle, files, prefix=name, stamp=manifest.stamp)
+    # As `sha256sum -c` reads it.
+    sums.write_text(f"{sha256}  {name}.tar\n", "utf-8")
+    for file in (fresh, sums):
+        file.replace(output / file.name)
+    return {"archive": str(output / fresh.name), "archive_sha256": sha256, "archive_bytes": size}
