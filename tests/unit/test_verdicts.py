@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,3 +74,52 @@ def test_a_number_shows_on_which_side_of_its_limit_it_is(value: float, limit: fl
 def test_every_number_does(value: float, limit: float) -> None:
     shown = float(value_text(value, limit, 5))
     assert (shown < limit, shown > limit) == (value < limit, value > limit)
+
+
+@pytest.mark.parametrize(
+    ("gate", "values", "observed", "limit"),
+    [
+        ("latency p99", {"value": 0.0024, "interval": (0.002, None), "unit": "seconds"}, "2.4 ms [2 ms, ?]", "<= 5 ms"),
+        (
+            "size",
+            {"value": 50_000_001, "bound": 50_000_000, "unit": "bytes"},
+            "50,000,001 bytes",
+            "<= 50,000,000 bytes",
+        ),
+        ("cpu_nodes", {"interval": (3, None), "bound": 1, "unit": "nodes"}, "at least 3 nodes", "<= 1 node"),
+        (
+            "cpu_nodes",
+            {"value": 1, "bound": 0, "unit": "nodes", "said": "2 more compute shapes"},
+            "1 node (2 more compute shapes)",
+            "<= 0 nodes",
+        ),
+        (
+            "speed-up",
+            {"value": 2.251, "interval": (1.934, 2.666), "comparison": ">=", "bound": 1.5, "unit": "times"},
+            "2.25x [1.93x, 2.67x]",
+            ">= 1.5x",
+        ),
+        ("teacher cosine on CPU", {"value": 0.9989999, "comparison": ">=", "bound": 0.999}, "0.9989999", ">= 0.999"),
+        ("max_abs", {"value": 1.23456e-5, "bound": 1e-4}, "1.23e-05", "<= 0.0001"),
+        ("cosine", {"value": float("nan"), "comparison": ">=", "bound": 0.9}, "nan", ">= 0.9"),
+        (
+            "runs",
+            {"bound": None, "comparison": None, "said": "it stopped", "required": "every case runs"},
+            "it stopped",
+            "every case runs",
+        ),
+    ],
+)
+def test_words_follow_from_values(gate: str, values: dict[str, Any], observed: str, limit: str) -> None:
+    found = Verdict(gate=gate, platform="linux/amd64", outcome="fail", **{"comparison": "<=", "bound": 0.005} | values)
+    assert (found.observed, found.limit) == (observed, limit)
+    written = found.model_dump(mode="json")
+    assert (written["observed"], written["limit"]) == (observed, limit)
+    assert Verdict.model_validate(written) == found
+    assert Verdict.model_validate_json(json.dumps(written, allow_nan=False)) == found
+
+
+def test_verdicts_of_words_alone_are_read() -> None:
+    words = {"gate": "size", "platform": "linux/amd64", "outcome": "pass", "observed": "3.0 MB", "limit": "<= 4.0 MB"}
+    found = Verdict.model_validate(words)
+    assert (found.observed, found.limit, found.value, found.bound) == ("3.0 MB", "<= 4.0 MB", None, None)
