@@ -124,7 +124,7 @@ def _missing(manifest: Manifest, host: Host, *, is_for_gpu: bool) -> str | None:
 def _numbers(
     bundle: Path, interpreter: Path, manifest: Manifest, host: Host, measurement: Path | None, say: Say
 ) -> tuple[Numbers, Race]:
-    """What is measured here, by ortc or, with a file to write, by the bundle itself."""
+    """Measure the bundle here: by ortc or, where there is a file to write, by the bundle itself."""
     if measurement is None:
         return _measure(interpreter, bundle, manifest, host, say)
     found = take(bundle, interpreter, measurement, say)

@@ -82,7 +82,7 @@ def _most(gate: str, value: float, bound: float, where: str, *, held: bool = Fal
 
 
 def _in_words(gate: str, said: str, required: str, where: str = "", *, held: bool = False) -> _Judged:
-    """Of what is no number."""
+    """Of a promise in words."""
     return _Judged(gate, held, said=said, required=required, where=where)
 
 

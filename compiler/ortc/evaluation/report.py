@@ -182,14 +182,14 @@ class Verdict(Frozen):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def observed(self) -> str:
-        """What was observed, in words."""
+        """The observation in words."""
         text = wording.observed(self.value, self.interval, self.bound, self.unit, self.gate)
         return f"{text} ({self.said})" if text and self.said else text or self.said
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def limit(self) -> str:
-        """What was promised, in words."""
+        """The promise in words."""
         if self.comparison is None or self.bound is None:
             return self.required
         text = wording.required(self.comparison, self.value, self.bound, self.unit, self.gate)
@@ -198,9 +198,9 @@ class Verdict(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _from_words(cls, data: Any) -> Any:
-        """Read what was written: the words follow from the rest, but in files that have nothing else.
+        """Read a verdict: its words follow from its values, but in files that have words alone.
 
-        What overflows is no number, and JSON has none for it.
+        A value that is not finite becomes words, because JSON has no number for it.
         """
         if not isinstance(data, dict):
             return data
