@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Tests start hundreds of interpreters; each would compile every module anew where nothing compiled may be kept.
-unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart test test-fast unit lint fuzz bench gpu memory architectures clean
 
@@ -13,12 +11,13 @@ quickstart: $(VENV)/.installed
 test: $(VENV)/.tests lint
 	$(BIN)/python -m pytest -n auto --dist loadfile --durations 15
 
-# Lint, and every test that makes no runtime environment and no build, with fewer examples of the property tests.
+# Lint, and every test that makes no runtime environment and no build, with fewer examples of the property tests. Each
+# worker would compile every module anew where nothing compiled may be kept.
 test-fast: $(VENV)/.tests
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 unit: $(VENV)/.tests
-	ORTC_TESTS=fast $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/integration
+	PYTHONDONTWRITEBYTECODE= ORTC_TESTS=fast $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/integration
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check
