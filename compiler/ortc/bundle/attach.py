@@ -102,7 +102,7 @@ def attach(bundle: Path, file: Path) -> Attached:
         signature = _write(
             bundle, staging.directory, texts, f"{ATTESTATIONS}/{MEASUREMENTS}/{fingerprint}.sig", manifest
         )
-        unmeasured = _unmeasured(bundle, {*companions(bundle).measurements, name})
+        unmeasured = _unmeasured(bundle, {*usable.measurements, name})
     return Attached(
         bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
         measurement=name,

@@ -31,7 +31,7 @@ def observed(value: float | None, interval: Bounds | None, limit: float | None, 
 
 
 def required(comparison: Comparison, value: float | None, limit: float, unit: Unit, gate: str) -> str:
-    """What was promised."""
+    """The promise: a comparison and a limit."""
     if unit == "times":
         text = f"{limit:g}x"
     elif unit != "" or _is_significant(gate):
