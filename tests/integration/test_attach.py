@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tests.support.builds import Compiler
 from tests.support.bundles import edit_json, seal
+from tests.support.keys import write_keys
 from tests.support.whole_bundles import manifest_of, whole_bundle
-from tests.unit.test_signing import write_keys
 
 from ortc.__main__ import run
 from ortc.bundle.measurement import read_measurement

@@ -1,0 +1,108 @@
+"""What a machine is, read from files like those of the kernel."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.cpuinfo import ARM, X86
+
+from ortc.execution import host
+from ortc.execution.host import Host
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Describe a machine with this cpuinfo; without text, one that has none."""
+
+    def describe(text: str | None, architecture: str = "x86_64") -> Host:
+        read = host._cpuinfo
+        path = tmp_path / "cpuinfo"
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+        monkeypatch.setattr(host, "_cpuinfo", lambda _: read(path))
+        monkeypatch.setattr(host, "cores", lambda: 2)
+        monkeypatch.setattr(host, "gpus", lambda: ())
+        monkeypatch.setattr(host.platform, "machine", lambda: architecture)
+        monkeypatch.setattr(host.platform, "processor", lambda: "")
+        monkeypatch.setattr(host.platform, "system", lambda: "Linux")
+        found = host.describe()
+        monkeypatch.undo()
+        return found
+
+    return describe
+
+
+def test_an_x86_server(machine: Any) -> None:
+    found = machine(X86)
+    assert (found.platform, found.cpu) == ("linux/amd64", "AMD EPYC 9R14")
+    # The first processor's, in the order of the list of kernels that they change.
+    assert found.isa == ("avx2", "avx512f", "avx512_vnni", "avx512_bf16")
+
+
+def test_an_arm_board(machine: Any) -> None:
+    found = machine(ARM, "aarch64")
+    assert (found.platform, found.cpu, found.isa) == ("linux/arm64", "ARM 0x41 0xd0b", ("asimddp", "i8mm"))
+    other = machine(ARM.replace("0xd0b", "0xd03"), "aarch64")
+    # Boards that differ in nothing but the core measure differently.
+    assert other.fingerprint() != found.fingerprint()
+
+
+def test_a_machine_that_tells_nothing(machine: Any) -> None:
+    for text in (None, "", "\n\n", "no colon here"):
+        found = machine(text, "riscv64")
+        assert (found.platform, found.cpu, found.isa) == ("linux/riscv64", "riscv64", ())
+
+
+def test_fingerprints_differ_with_what_changes_measurements() -> None:
+    base = Host(platform="linux/amd64", cpu="x", isa=("avx2",), cores=2, memory=2**34, gpus=())
+    changes = [
+        {},
+        {"platform": "linux/arm64"},
+        {"cpu": "y"},
+        {"isa": ()},
+        {"cores": 4},
+        {"memory": 2**35},
+        {"gpus": ("H200",)},
+        {"gpus": ("H200", "H200")},
+    ]
+    found = [base.model_copy(update=change).fingerprint() for change in changes]
+    assert len(set(found)) == len(changes)
+    assert all(len(text) == 16 and int(text, 16) >= 0 for text in found)
+    assert base.fingerprint() == Host.model_validate_json(base.model_dump_json()).fingerprint()
+
+
+def test_memory_is_in_whole_gibibytes(machine: Any) -> None:
+    found = machine(X86)
+    assert found.memory > 0
+    assert found.memory % 2**30 == 0
+
+
+def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.shutil, "which", lambda _: None)
+    assert host.gpus() == ()
+    monkeypatch.setattr(host.shutil, "which", lambda name: f"/usr/bin/{name}")
+
+    def answer(text: str) -> Any:
+        return lambda arguments, **_: subprocess.CompletedProcess(arguments, 0, stdout=text)
+
+    monkeypatch.setattr(host.subprocess, "run", answer("NVIDIA H200\nNVIDIA L4 \n\n"))
+    assert host.gpus() == ("NVIDIA H200", "NVIDIA L4")
+    monkeypatch.setattr(host.subprocess, "run", answer(""))
+    assert host.gpus() == ()
+    for error in (subprocess.CalledProcessError(9, "nvidia-smi"), subprocess.TimeoutExpired("x", 1), OSError("no")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> Any:
+            raise error
+
+        monkeypatch.setattr(host.subprocess, "run", fail)
+        assert host.gpus() == ()
+
+
+def test_cores_are_counted() -> None:
+    assert host.cores() >= 1
+    quota = host.cpu_quota()
+    assert quota is None or quota > 0
