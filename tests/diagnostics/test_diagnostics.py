@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from ortc.plan.checks import check_spec, load_profiles
+from ortc.plan.checks import CheckedSpec, check_spec, load_profiles
 from ortc.plan.checks.plan import check_plan
-from ortc.plan.resolve import resolve
+from ortc.plan.plan_file import plan_file_text
 from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, summary
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules import CATALOGUE, Rule
@@ -64,55 +64,52 @@ def changed(change: Callable[[Json], object]) -> Callable[[str], str]:
 
 def mix_up(plan: Json) -> None:
     """Mistakes of every kind in what a plan says of its targets."""
-    cpu, edge = plan["targets"]
-    plan["export"]["opset"] = 99
-    fp32 = cpu["variants"][0]
-    fp32["session"]["config_entries"] |= {"session.spinning": "1"}
-    fp32["session"]["providers"][0]["name"] = "CpuExecutionProvider"
-    fp32["runtime"]["pins"] = "onnxruntimes"
+    cpu = plan["profiles"]["cpu"]
+    plan["spec"]["export"]["opset"] = 99
+    cpu["session"]["config_entries"] |= {"session.spinning": "1"}
+    cpu["execution_providers"][0]["name"] = "CpuExecutionProvider"
+    cpu["runtime"]["pins"] = "onnxruntimes"
+    plan["pins"]["onnxruntimes"] = plan["pins"]["onnxruntime"]
     cpu["tuning"][0]["options"] = {"enable_mem_patern": True}
     cpu["image"]["template"] = "Dockerfile.jinja"
-    cpu["measure_at"]["sizes"][0][0] = "bach"
-    edge["budgets"]["size"] = 20
+    plan["spec"]["targets"]["cpu"]["latency_budget"]["at"] = {"bach": 1}
+    plan["spec"]["targets"]["edge"]["size_budget"] = "20B"
 
 
 def misname(plan: Json) -> None:
-    plan["name"] = "../elsewhere"
-    plan["exports"] = plan.pop("export")
-    plan["targets"][0]["budgets"] |= {"size": "50MB", "start": 0}
-    plan["targets"][1]["platforms"] = ["linux/riscv64"]
-    del plan["targets"][1]["variants"][0]["runtime"]["version"]
+    plan["spec"]["name"] = "../elsewhere"
+    plan["spec"]["exports"] = plan["spec"].pop("export")
+    plan["spec"]["targets"]["cpu"] |= {"size_budget": 20, "start_budget": "0s"}
+    plan["spec"]["targets"]["edge"]["platforms"] = ["linux/riscv64"]
+    del plan["profiles"]["edge"]["runtime"]["version"]
+    plan["profil"] = {}
 
 
-def another(plan: Json) -> None:
-    for target in plan["targets"]:
-        target["variants"][0]["runtime"]["pins_sha256"] = "0" * 64
-    plan["export"]["ir_version"] += 1
-    plan["cases"].pop()
-    plan["targets"][0]["measure_at"]["sizes"].reverse()
+def others(plan: Json) -> None:
+    """Choices that the spec and its profiles do not have, and the other way round."""
+    plan["targets"].append("edges")
+    plan["variant"] = "fp33"
+    plan["profiles"]["edge"]["name"] = "board"
+    plan["pins"] |= {"onnxruntime-gpu": "0" * 64}
 
 
-def out_of_reach(plan: Json) -> None:
-    """A variant that cannot be tried for what the rest of the plan says."""
-    plan["model"]["weights"] = "pretrained"
-    plan["targets"][1]["variants"][0]["quantization"] = "int8-static"
+def repinned(plan: Json) -> None:
+    plan["pins"] = dict.fromkeys(plan["pins"], "0" * 64)
 
 
 PLANS: dict[str, Callable[[str], str]] = {
-    "plan-cut-off": lambda text: text[: text.index('"opset"') + 8],
-    "plan-no-json": lambda text: text.replace('"version": "1.0.0",', "version: 1.0.0,"),
+    "plan-cut-off": lambda text: text[: text.index('"kind"') + 7],
+    "plan-no-json": lambda text: text.replace('"version": "1.0.0",', "version: 1.0.0,", 1),
     "plan-followed": lambda text: text * 2,
     "plan-list": lambda text: f"[{text}]",
-    "plan-numbers": lambda text: text.replace('"max_abs": 0.0001', '"max_abs": 1e999, "max_abs": NaN'),
-    "plan-format": changed(lambda plan: plan.update(format_version=2, ortc_version="0.0.9")),
+    "plan-numbers": lambda text: text.replace('"max": 4', '"max": 1e999, "max": NaN'),
+    "plan-format": changed(lambda plan: plan.update(format_version=1, ortc_version="0.0.9")),
     "plan-of-a-bundle": lambda _: '{"format_version": 1, "kind": "ortc-bundle", "name": "bert"}',
     "plan-with-stages": lambda text: f'{{"format_version": 1, "plan": {text.strip()}, "stages": []}}',
     "plan-misspelt": changed(misname),
-    "plan-repeated-names": changed(lambda plan: plan["targets"].append(plan["targets"][0])),
-    "plan-precision": changed(lambda plan: plan["targets"][0].update(precision="int8")),
     "plan-targets": changed(mix_up),
-    "plan-variant": changed(out_of_reach),
-    "plan-not-what-follows": changed(another),
+    "plan-choices": changed(others),
+    "plan-pins": changed(repinned),
 }
 
 
@@ -125,8 +122,7 @@ def good_plan() -> str:
     }
     # With profiles of its own: see plans/targets.
     loaded = from_document(parse(SourceFile("spec.yaml", "".join(parts.values()))), (), HERE / "plans")
-    profiles, _ = load_profiles(loaded)
-    return resolve(loaded.spec, {name: item.profile for name, item in profiles.items()}).to_json()
+    return plan_file_text(CheckedSpec(loaded, load_profiles(loaded)[0], ()))
 
 
 def diagnose_plan(path: Path) -> tuple[Diagnostic, ...]:

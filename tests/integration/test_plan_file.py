@@ -56,10 +56,7 @@ def test_a_plan_through_a_pipe_for_one_target(digits: Build, digits_compiler: Co
 @pytest.mark.usefixtures("digits")
 def test_another_precision_in_the_plan_is_what_is_built(digits_compiler: Compiler, tmp_path: Path) -> None:
     plan = json.loads(printed(digits_compiler, *PATIENT, "-t", "cpu", "--search", "none"))
-    (target,) = plan["targets"]
-    assert [variant["precision"] for variant in target["variants"]] == ["fp32"]
-    int8 = json.loads(printed(digits_compiler, *PATIENT, "-t", "edge"))["targets"][0]["variants"][0]
-    target |= {"precision": "int8", "variants": [int8]}
+    plan["spec"]["targets"]["cpu"]["precision"] = "int8"
     (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
     build = digits_compiler.build("--plan", tmp_path / "plan.json", output=tmp_path / "dist").succeeded()
     bundle = build.bundle("digits", "cpu")
@@ -73,7 +70,7 @@ def test_another_precision_in_the_plan_is_what_is_built(digits_compiler: Compile
 
 def test_a_plan_of_other_pins_is_not_built(digits_compiler: Compiler, tmp_path: Path) -> None:
     plan = json.loads(printed(digits_compiler, "-t", "cpu"))
-    plan["targets"][0]["variants"][0]["runtime"]["pins_sha256"] = "0" * 64
+    plan["pins"]["onnxruntime"] = "0" * 64
     (tmp_path / "plan.json").write_text(json.dumps(plan, indent=2), "utf-8")
     result = digits_compiler.build("--plan", tmp_path / "plan.json", output=tmp_path / "dist")
     told = result.failed(3)

@@ -19,6 +19,7 @@ from ortc.bundle.manifest import (
 )
 from ortc.plan.checks import check_spec
 from ortc.plan.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan, VariantPlan
+from ortc.plan.plan_file import plan_file_text
 from ortc.plan.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,11 @@ def plan(spec: Path, *overrides: str, targets: tuple[str, ...] = ()) -> Plan:
     """The plan of a spec, as the command line makes it."""
     checked = check_spec(spec, overrides)
     return resolve(checked.loaded.spec, checked.profiles, targets)
+
+
+def plan_text(spec: Path, *overrides: str, targets: tuple[str, ...] = (), **choices: Any) -> str:
+    """The plan file of a spec, as `ortc plan --print` writes it."""
+    return plan_file_text(check_spec(spec, overrides), targets, **choices)
 
 
 _TARGET: list[TargetPlan] = []

@@ -11,7 +11,7 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.options import output_option, set_option, target_option, trust_options
-from ortc.cli.prepare import prepare, search_options
+from ortc.cli.prepare import checked_spec, prepare, search_options
 from ortc.cli.report import write
 from ortc.cli.streams import write_raw
 
@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 @search_options
 @trust_options
 @cache_url
-@click.option("--print", "print_plan", is_flag=True, help="Print the plan itself as JSON, for `ortc build --plan`.")
+@click.option(
+    "--print",
+    "print_plan",
+    is_flag=True,
+    help="Print a plan file as JSON, for `ortc build --plan`.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")
 def plan(
     spec: Path,
@@ -41,13 +46,16 @@ def plan(
     as_json: bool,
 ) -> int:
     """Show what `ortc build` would do: each stage cached, or why it will run."""
+    if print_plan:
+        from ortc.plan.plan_file import plan_file_text
+
+        checked = checked_spec(spec, overrides, targets, variant)
+        write_raw(plan_file_text(checked, targets, search=search, variant=variant))
+        return 0
+    from ortc.build.dry_run import foresee
     from ortc.plan.references import with_references
 
     resolved, root = prepare(spec, overrides, targets, search=search, variant=variant)
-    if print_plan:
-        write_raw(json.dumps(with_references(resolved), indent=2, ensure_ascii=False) + "\n")
-        return 0
-    from ortc.build.dry_run import foresee
 
     store = open_store(cache_url)
     stages = foresee(resolved, root, output, store)

@@ -13,6 +13,7 @@ from ortc.cli.report import use_color, write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ortc.plan.checks import CheckedSpec
     from ortc.plan.plan import Plan, Search
     from ortc.spec.diagnostics.diagnostic import Diagnostic
     from ortc.spec.profile import TargetProfile
@@ -32,16 +33,29 @@ def prepare(
         SpecError: the spec, a profile or the combination of both is invalid.
         UsageError: it has no target or variant of that name.
     """
-    from ortc.plan.checks import check_spec
     from ortc.plan.resolve import resolve
+
+    checked = checked_spec(path, overrides, targets, variant)
+    return resolve(checked.loaded.spec, checked.profiles, targets, search=search, variant=variant), checked.loaded.root
+
+
+def checked_spec(
+    path: Path, overrides: tuple[str, ...], targets: tuple[str, ...], variant: str | None = None
+) -> CheckedSpec:
+    """Read a spec with its profiles, once every check has passed.
+
+    Raises:
+        SpecError: the spec, a profile or the combination of both is invalid.
+        UsageError: it has no target or variant of that name.
+    """
+    from ortc.plan.checks import check_spec
 
     checked = check_spec(path, overrides)
     _warn(checked.warnings)
-    spec = checked.loaded.spec
-    _known(path, targets, spec.targets)
+    _known(path, targets, checked.loaded.spec.targets)
     if variant is not None:
-        _known_variant(variant, {name: checked.profiles[name] for name in targets or spec.targets})
-    return resolve(spec, checked.profiles, targets, search=search, variant=variant), checked.loaded.root
+        _known_variant(variant, {name: checked.profiles[name] for name in targets or checked.loaded.spec.targets})
+    return checked
 
 
 def prepare_plan(path: Path, targets: tuple[str, ...]) -> tuple[Plan, Path]:

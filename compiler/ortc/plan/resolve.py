@@ -48,7 +48,6 @@ def resolve(
     *,
     search: Search = "full",
     variant: str | None = None,
-    holds_out: bool = False,
 ) -> Plan:
     """The plan of a spec whose cross-checks passed.
 
@@ -58,7 +57,6 @@ def resolve(
         targets: names of the targets to build; all when empty.
         search: how far to look.
         variant: the only one to try, or its mix, whatever the precision asked for; or None.
-        holds_out: whether a target calibrates that is not in `spec`.
     """
     export = _export(spec)
     declared = tuple(_target(spec, name, profiles[name], search, variant) for name in spec.targets)
@@ -73,7 +71,7 @@ def resolve(
         search=search,
         variant=variant,
         # What judges is the same whichever of the spec's targets are built.
-        holds_out=holds_out or any(target.calibrates for target in declared),
+        holds_out=any(target.calibrates for target in declared),
         model=spec.model,
         export=export,
         accuracy=_accuracy(spec.accuracy),

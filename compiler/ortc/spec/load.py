@@ -26,11 +26,15 @@ from ortc.spec.syntax.yaml_parser import parse
 
 @dataclass(frozen=True, slots=True)
 class LoadedSpec:
-    """A spec that follows the schema, where it was written, and what its relative paths start from."""
+    """A spec that follows the schema, where it was written, and what its relative paths start from.
+
+    `written` is the document with its references to the environment, before values took their places.
+    """
 
     spec: Spec
     document: Document
     root: Path
+    written: Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ def from_document(document: Document, overrides: tuple[str, ...], root: Path) ->
         raise SpecError(
             [Diagnostic(OVERRIDE_BASE, "`base` cannot be set", base.key, help="write `base:` into the file")]
         )
+    written = document
     document, wrong = substitute(Spec, document, os.environ)
     try:
         spec = validate(Spec, document)
@@ -77,7 +82,7 @@ def from_document(document: Document, overrides: tuple[str, ...], root: Path) ->
         raise SpecError(in_order((*wrong, *others))) from None
     if wrong:
         raise SpecError(in_order(wrong))
-    return LoadedSpec(_with_own_opset(spec, root), document, root)
+    return LoadedSpec(_with_own_opset(spec, root), document, root, written)
 
 
 def _with_own_opset(spec: Spec, root: Path) -> Spec:
@@ -107,9 +112,14 @@ def load_profile(name: str, *, root: Path | None = None, span: Span | None = Non
     return find_profile(name, root=root, span=span).profile
 
 
+def is_path(name: str) -> bool:
+    """Whether a target's `profile` is the path of a file, and not the name of a profile."""
+    return "/" in name or name.endswith((".yaml", ".yml"))
+
+
 def find_profile(name: str, *, root: Path | None = None, span: Span | None = None) -> LoadedProfile:
     """The same as `load_profile`, with the place of every value."""
-    if "/" in name or name.endswith((".yaml", ".yml")):
+    if is_path(name):
         if root is not None:
             keep_inside(Path(name), checkout_of(root / "spec"), span)
         return LoadedProfile(*_validated(read(Path(name))), _is_shipped(Path(name)))

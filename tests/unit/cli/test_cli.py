@@ -159,7 +159,9 @@ def test_an_unknown_variant(command: str, capsys: pytest.CaptureFixture[str]) ->
 
 def test_how_far_to_search(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "specs/digits.yaml", "-t", "cpu", "--search", "none", "--print"]) == 0
-    plan = json.loads(capsys.readouterr().out)
+    assert json.loads(capsys.readouterr().out)["search"] == "none"
+    assert run(["plan", "specs/digits.yaml", "-t", "cpu", "--search", "none", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)["plan"]
     assert plan["search"] == "none"
     assert [variant["name"] for variant in plan["targets"][0]["variants"]] == ["fp32"]
     assert run(["plan", "specs/digits.yaml", "--search", "wide"]) == 2

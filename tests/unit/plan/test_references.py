@@ -15,7 +15,7 @@ from ortc.execution.action_cache import Store
 from ortc.frontend.fetch import fetch
 from ortc.plan.checks import check_spec
 from ortc.plan.checks.plan import check_plan
-from ortc.plan.references import with_references
+from ortc.plan.plan_file import plan_file_text
 from ortc.plan.resolve import resolve
 from ortc.spec.diagnostics.errors import SpecError
 
@@ -62,7 +62,7 @@ def test_plans_are_printed_with_references(value: str, option: str, capsys: pyte
 def test_plans_are_read_with_the_values(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = check_spec(tmp_path / "spec.yaml")
     plan = resolve(checked.loaded.spec, checked.profiles, ())
-    printed = json.dumps(with_references(plan)).encode()
+    printed = plan_file_text(checked).encode()
     withdraw()
     assert check_plan(printed, tmp_path).plan == plan
     assert masked(f"{value}/x") == "${env:ORTC_PLACE}/x"

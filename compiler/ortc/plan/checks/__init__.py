@@ -19,9 +19,13 @@ class CheckedSpec:
     """A spec that can be built, as far as can be told without building it."""
 
     loaded: LoadedSpec
-    profiles: dict[str, TargetProfile]
-    """The profile of each target, by the target's name."""
+    loaded_profiles: dict[str, LoadedProfile]
     warnings: tuple[Diagnostic, ...]
+
+    @property
+    def profiles(self) -> dict[str, TargetProfile]:
+        """The profile of each target, by the target's name."""
+        return {name: item.profile for name, item in self.loaded_profiles.items()}
 
 
 def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec:
@@ -37,16 +41,16 @@ def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec
     try:
         loaded = load_spec(path, overrides)
     except SpecError as error:
-        raise SpecError(map(_without_values, error.diagnostics)) from None
+        raise SpecError(map(without_values, error.diagnostics)) from None
     profiles, unknown = load_profiles(loaded)
-    found = in_order(tuple(map(_without_values, (*unknown, *run_checks(loaded, profiles)))))
+    found = in_order(tuple(map(without_values, (*unknown, *run_checks(loaded, profiles)))))
     if errors := [diagnostic for diagnostic in found if diagnostic.severity == "error"]:
         # Errors before warnings where there are too many of both to read.
         raise SpecError(found if len(found) <= _MAX_FOUND else errors[:_MAX_FOUND])
-    return CheckedSpec(loaded, {name: item.profile for name, item in profiles.items()}, found[:_MAX_FOUND])
+    return CheckedSpec(loaded, profiles, found[:_MAX_FOUND])
 
 
-def _without_values(diagnostic: Diagnostic) -> Diagnostic:
+def without_values(diagnostic: Diagnostic) -> Diagnostic:
     """The same without what the spec took from the environment."""
     return replace(
         diagnostic,

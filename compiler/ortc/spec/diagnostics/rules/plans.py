@@ -24,12 +24,13 @@ PLAN_OTHER = Rule(
 PLAN_INCONSISTENT = Rule(
     "ORTC162",
     "plan-inconsistent",
-    "A value of a plan is not the one that follows from the rest of it.",
-    "A plan can be edited: budgets, tolerances, precisions and variants are done as they stand. Other values follow "
-    "from those: the shape matrix from the axes and their bounds, the IR version from the opset, the variants from the "
-    "precision. Were they done as written, the bundle would promise more than was proven.",
-    bad="$ jq '.cases = []' plan.json | ortc build --plan -",
-    good="$ jq '.accuracy.max_abs = 1e-5' plan.json | ortc build --plan -",
+    "The targets, the variant, the profiles or the pins of a plan do not fit its spec.",
+    "A plan file holds a spec with its base and overrides, the profile of every target, and the choices of "
+    "`ortc plan`. Every value in it can be edited, and is checked as in a spec or a profile. Each target of the spec "
+    "needs a profile, each chosen target has to be in the spec, a chosen variant in the profile of each chosen target, "
+    "and `pins` lists the pinned sets that the profiles name.",
+    bad="$ jq '.targets = [\"gpu\"]' plan.json | ortc build --plan -",
+    good="$ jq '.spec.accuracy.max_abs = 1e-5' plan.json | ortc build --plan -",
 )
 
 RULES = (PLAN_SYNTAX, PLAN_OTHER, PLAN_INCONSISTENT)
