@@ -25,7 +25,7 @@ lint: $(VENV)/.tests
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry compiler
 	$(BIN)/mypy
-	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/machine.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving
+	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/machine.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving templates/runtime/loading
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py
 	MYPYPATH=compiler:tests/architectures $(BIN)/mypy tests/architectures/run.py tests/architectures/placement.py
 	MYPYPATH=compiler:tests/gpu:tests/benchmarks:templates/runtime $(BIN)/mypy tests/gpu/run.py tests/gpu/contender.py

@@ -17,23 +17,23 @@ HERE = Path(__file__).parent
 PLACE = HERE / "data" / "settings.json"
 
 
-def document(loader: Any) -> dict[str, Any]:
-    """The table, from the lists of a loader and the tables of the runtimes."""
+def document(settings: Any) -> dict[str, Any]:
+    """The table, from the lists of a loader's `settings` and the tables of the runtimes."""
     table = json.loads((HERE / "data" / "runtimes.json").read_bytes())
     return {
         "format_version": 1,
-        "environment": sorted(loader.ENVIRONMENT),
-        "openvino_properties": sorted(loader.OPENVINO_PROPERTIES),
+        "environment": sorted(settings.ENVIRONMENT),
+        "openvino_properties": sorted(settings.OPENVINO_PROPERTIES),
         "runtimes": [
             {
                 "package": runtime["package"],
                 "version": runtime["version"],
-                "session_options": sorted(loader.SESSION_OPTIONS & runtime["session_options"].keys()),
-                "config_entries": sorted(loader.CONFIG_ENTRIES & set(runtime["config_keys"])),
+                "session_options": sorted(settings.SESSION_OPTIONS & runtime["session_options"].keys()),
+                "config_entries": sorted(settings.CONFIG_ENTRIES & set(runtime["config_keys"])),
                 "provider_options": {
-                    provider: sorted(loader.PROVIDER_OPTIONS[provider] & options.keys())
+                    provider: sorted(settings.PROVIDER_OPTIONS[provider] & options.keys())
                     for provider, options in sorted(runtime["provider_options"].items())
-                    if provider in loader.PROVIDER_OPTIONS
+                    if provider in settings.PROVIDER_OPTIONS
                 },
             }
             for runtime in table["runtimes"]
@@ -41,13 +41,13 @@ def document(loader: Any) -> dict[str, Any]:
     }
 
 
-def text(loader: Any) -> str:
+def text(settings: Any) -> str:
     """The file's text."""
-    return to_json(document(loader))
+    return to_json(document(settings))
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(HERE.parent / "templates" / "runtime"))
-    import loader as installed
+    from loading import settings as installed
 
     PLACE.write_text(text(installed), encoding="utf-8")

@@ -17,8 +17,6 @@ import hashlib
 import json
 import math
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,9 +31,16 @@ if __name__ == "__main__":
     # A bundle must not change by being measured.
     sys.dont_write_bytecode = True
 
-import loader
 import machine
 import nvml
+from loading.errors import BundleError, FormatError, GoldenError, SessionError, UsageError
+from loading.host import describe
+from loading.machine import physical_cores
+from loading.measuring import Turn, count_copies, measure_turn
+from loading.model import Model
+from loading.providers import CPU
+from loading.soak import soak
+from loading.worker import failure
 
 FORMAT_VERSION = 1
 KIND = "ortc-measurement"
@@ -45,51 +50,6 @@ TURN_SECONDS, WARM_SECONDS, REST_SECONDS = 0.1, 0.01, 0.15
 """Counted runs of a turn last at least as long, and uncounted ones before; threads that still spin from the turn before
 have come to rest."""
 STARTS = 5
-ISA_FLAGS = (
-    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16"),
-    *("asimddp", "i8mm", "bf16"),
-)
-MACHINES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
-
-
-# --- this machine: the compiler describes itself in the same words, so that equal hardware has one fingerprint --------
-
-
-def describe(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict[str, Any]:
-    """This machine's platform, processor, cores, memory (bytes) and GPUs."""
-    info = loader.cpu_fields(cpuinfo)
-    flags = set((info.get("flags") or info.get("Features") or "").split())
-    machine = platform.machine().lower()
-    return {
-        "platform": f"{platform.system().lower()}/{MACHINES.get(machine, machine)}",
-        "cpu": _cpu_name(info) or platform.processor() or platform.machine(),
-        "isa": [flag for flag in ISA_FLAGS if flag in flags],
-        "cores": loader.physical_cores(),
-        # Rounded to GiB: the kernel's own share differs from boot to boot.
-        "memory": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30) * 2**30,
-        "gpus": gpus(),
-    }
-
-
-def _cpu_name(info: Mapping[str, str]) -> str | None:
-    if name := info.get("model name"):
-        return name
-    # Linux names no ARM processor: the codes of designer and part do.
-    codes = [info[key] for key in ("CPU implementer", "CPU part") if key in info]
-    return f"ARM {' '.join(codes)}" if codes else None
-
-
-def gpus() -> list[str]:
-    """Names of the NVIDIA GPUs that the driver shows; empty without a driver."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        listing = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (subprocess.SubprocessError, OSError):
-        return []
-    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
 
 
 class DevicePeak:
@@ -152,7 +112,7 @@ class Control:
             asked.flush()
             self._turns.append(json.loads(answers.readline())["result"])
         except (OSError, ValueError, KeyError) as error:
-            raise loader.SessionError(f"The process of the control workload gave no answer: {error}.") from error
+            raise SessionError(f"The process of the control workload gave no answer: {error}.") from error
 
     def taken(self) -> dict[str, Any]:
         """All turns since the last call."""
@@ -177,10 +137,10 @@ def take(bundle: Path) -> dict[str, Any]:
         try:
             stack.enter_context(machine.exclusive(_note, Path(tempfile.gettempdir())))
         except TimeoutError as error:
-            raise loader.SessionError(f"{error}. Wait until it has ended, and measure again.") from error
+            raise SessionError(f"{error}. Wait until it has ended, and measure again.") from error
         except OSError as error:
-            raise loader.SessionError(f"No lock for measuring can be made: {error}. Make /tmp writable.") from error
-        return _taken(bundle, stack.enter_context(Control(loader.physical_cores())))
+            raise SessionError(f"No lock for measuring can be made: {error}. Make /tmp writable.") from error
+        return _taken(bundle, stack.enter_context(Control(physical_cores())))
 
 
 def _note(text: str) -> None:
@@ -191,26 +151,26 @@ def _taken(bundle: Path, control: Control) -> dict[str, Any]:
     sums, manifest = (hashlib.sha256(_bytes(bundle / name)).hexdigest() for name in ("SHA256SUMS", "manifest.json"))
     failed: str | None = None
     soaked: dict[str, Any] | None = None
-    rounds: list[loader.Turn] = []
+    rounds: list[Turn] = []
     starts: list[float] = []
     device, watch = DevicePeak(), machine.Watch()
-    with loader.Model.load(bundle, verify="full", selftest=False) as model:
+    with Model.load(bundle, verify="full", selftest=False) as model:
         try:
             at = {str(axis): int(size) for axis, size in model.manifest["promises"]["at"].items()}
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise loader.FormatError(f"{bundle}/manifest.json says no shape to measure at: {error}") from error
+            raise FormatError(f"{bundle}/manifest.json says no shape to measure at: {error}") from error
         try:
             model.selftest()
-        except loader.GoldenError as error:
+        except GoldenError as error:
             failed = str(error)
         else:
             rounds = in_rounds(model, at, control, watch)
-            soaked = loader.soak(model)
+            soaked = soak(model)
         device.look()
         info = model.info()
     controlled = control.taken()
     peak = max(int(info["peak_rss_bytes"]), soaked["peak_rss_bytes"] if soaked else 0)
-    copies = None if failed or info["providers"] == [loader.CPU] else loader.count_copies(bundle)
+    copies = None if failed or info["providers"] == [CPU] else count_copies(bundle)
     for _ in range(0 if failed else STARTS):
         time.sleep(REST_SECONDS)
         control.take()
@@ -248,25 +208,25 @@ def _taken(bundle: Path, control: Control) -> dict[str, Any]:
     return {**document, "sha256": digest(document)}
 
 
-def in_rounds(model: loader.Model, at: Mapping[str, int], control: Control, watch: machine.Watch) -> list[loader.Turn]:
+def in_rounds(model: Model, at: Mapping[str, int], control: Control, watch: machine.Watch) -> list[Turn]:
     """Turns of requests of a shape: a rest, the control workload, uncounted runs, and counted runs.
 
     The counted runs are as many as fill `TURN_SECONDS`, by the mean of the latest runs, and at least `LEAST_RUNS`. The
     shortest run would promise too many: beside other work one run may take a hundred times the other.
     """
     inputs = model.example(at)
-    mean = _mean_seconds(loader.measure(model, inputs, 3, 1))
+    mean = _mean_seconds(measure_turn(model, inputs, 3, 1).latencies_ms)
     turns = []
     for _ in range(ROUNDS):
         watch.look()
         time.sleep(REST_SECONDS)
         control.take()
         warmup = max(1, math.ceil(WARM_SECONDS / mean))
-        turn = loader.measure_turn(model, inputs, max(LEAST_RUNS, math.ceil(TURN_SECONDS / mean)), warmup)
+        turn = measure_turn(model, inputs, max(LEAST_RUNS, math.ceil(TURN_SECONDS / mean)), warmup)
         while turn.wall_seconds < TURN_SECONDS:
             # The duration was found in a moment when the machine was slower.
             more = math.ceil((TURN_SECONDS - turn.wall_seconds) / _mean_seconds(turn.latencies_ms))
-            turn = joined(turn, loader.measure_turn(model, inputs, more, 0))
+            turn = joined(turn, measure_turn(model, inputs, more, 0))
         mean = _mean_seconds(turn.latencies_ms)
         turns.append(turn)
     return turns
@@ -277,9 +237,9 @@ def _mean_seconds(latencies_ms: Sequence[float]) -> float:
     return max(sum(latencies_ms) / len(latencies_ms) / 1000, 1e-6)
 
 
-def joined(one: loader.Turn, other: loader.Turn) -> loader.Turn:
+def joined(one: Turn, other: Turn) -> Turn:
     """One turn of two that follow each other."""
-    return loader.Turn(
+    return Turn(
         [*one.latencies_ms, *other.latencies_ms],
         one.wall_seconds + other.wall_seconds,
         one.cpu_seconds + other.cpu_seconds,
@@ -314,16 +274,16 @@ def start(bundle: Path, at: Mapping[str, int]) -> tuple[float, int]:
         problem = str(answer["error"]["message"])
     except (ValueError, KeyError, TypeError):
         problem = f"its loader ended with exit code {done.returncode}"
-    raise loader.SessionError(f"{bundle} was loaded and does not start a second time: {problem}")
+    raise SessionError(f"{bundle} was loaded and does not start a second time: {problem}")
 
 
 def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise loader.FormatError(f"{path.parent} is not a bundle: it has no {path.name}.") from None
+        raise FormatError(f"{path.parent} is not a bundle: it has no {path.name}.") from None
     except OSError as error:
-        raise loader.FormatError(f"{path} cannot be read: {error.strerror}.") from error
+        raise FormatError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 # --- command line -----------------------------------------------------------------------------------------------------
@@ -331,7 +291,7 @@ def _bytes(path: Path) -> bytes:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise loader.UsageError(f"{message}. See {self.prog} --help.")
+        raise UsageError(f"{message}. See {self.prog} --help.")
 
 
 def write(document: Mapping[str, Any], output: Path) -> None:
@@ -345,7 +305,7 @@ def write(document: Mapping[str, Any], output: Path) -> None:
         fresh.replace(output)
     except OSError as error:
         fresh.unlink(missing_ok=True)
-        raise loader.UsageError(f"{output} cannot be written: {error.strerror}.") from error
+        raise UsageError(f"{output} cannot be written: {error.strerror}.") from error
 
 
 def measure(argv: Sequence[str] | None) -> dict[str, Any]:
@@ -360,14 +320,14 @@ def measure(argv: Sequence[str] | None) -> dict[str, Any]:
     arguments = parser.parse_args(argv)
     bundle, output = Path(arguments.bundle).resolve(), Path(arguments.output).resolve()
     if output.is_relative_to(bundle):
-        raise loader.UsageError(f"--output {output} lies in the bundle, which takes no other files. Name one outside.")
+        raise UsageError(f"--output {output} lies in the bundle, which takes no other files. Name one outside.")
     # Said now, and not after minutes of measuring.
     if output.is_dir() or not os.access(output.parent, os.W_OK):
-        raise loader.UsageError(f"--output {output} is no file that can be written here. Name one in a directory.")
+        raise UsageError(f"--output {output} is no file that can be written here. Name one in a directory.")
     document = take(bundle)
     write(document, output)
     if document["failed"] is not None:
-        raise loader.GoldenError(f"{document['failed']} {output} says so, too.")
+        raise GoldenError(f"{document['failed']} {output} says so, too.")
     times = sorted(value for values in document["rounds"] for value in values)
     return {
         "output": str(output),
@@ -390,10 +350,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(2, 1)
         result = measure(argv)
     except Exception as error:  # noqa: BLE001 - the boundary: failure() reports it
-        answers.write(loader.failure(error) + "\n")
+        answers.write(failure(error) + "\n")
         answers.flush()
         print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, loader.BundleError) else 1
+        return error.exit_code if isinstance(error, BundleError) else 1
     answers.write(json.dumps({"ok": True, "result": result}) + "\n")
     answers.flush()
     return 0

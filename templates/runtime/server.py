@@ -40,7 +40,8 @@ if __name__ == "__main__":
     for _number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(_number, lambda *_: os._exit(0))
 
-from loader import BundleError, RuntimeVersionError, failure
+from loading.errors import BundleError, RuntimeVersionError
+from loading.worker import failure
 
 if TYPE_CHECKING:
     from serving.process import Options

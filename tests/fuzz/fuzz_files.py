@@ -251,7 +251,8 @@ def _pt2(scratch: Path) -> Kind:
 
 def _npz() -> Kind:
     loader: Any = runtime_module("loader")
-    loader.MOST_UNPACKED = 2**24
+    arrays_module: Any = runtime_module("loading.arrays")
+    arrays_module.MOST_UNPACKED = 2**24
     arrays = {
         "x": np.arange(12, dtype=np.float32).reshape(3, 4),
         "y": np.array([True]),

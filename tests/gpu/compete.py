@@ -246,7 +246,12 @@ def contenders(job: Job, model: Json, scratch: Path) -> tuple[dict[str, str], li
 def _verified(bundle: Path) -> None:
     """Compare the bundle with its own digests, by its own loader."""
     done = subprocess.run(
-        [sys.executable, "-s", "-c", "import sys, loader, pathlib; loader.read_manifest(pathlib.Path('..'), 'full')"],
+        [
+            sys.executable,
+            "-s",
+            "-c",
+            "import pathlib; from loading.files import read_manifest; read_manifest(pathlib.Path('..'), 'full')",
+        ],
         cwd=bundle / "runtime",
         env={**os.environ, **QUIET},
         capture_output=True,
@@ -333,7 +338,9 @@ def _judge(found: Json, ready: list[Running], scratch: Path, inputs: Json, measu
             difference = np.abs(answer - wanted)[inputs["attention_mask"] != 0]
             seen, problem = {"max_abs": float(difference.max())}, None
         else:
-            seen, problem = measure.loader.compare(wanted, answer, allowed, inputs["attention_mask"])
+            # Imported with the program.
+            golden = importlib.import_module("loading.golden")
+            seen, problem = golden.compare(wanted, answer, allowed, inputs["attention_mask"])
         found["contenders"][name]["accuracy"] = {**seen, "problem": problem}
 
 

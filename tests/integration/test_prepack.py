@@ -27,6 +27,7 @@ pytestmark = [
 ]
 WIDTH = 256
 loader = bundles.runtime_module("loader")
+session_module = bundles.runtime_module("loading.session")
 
 
 def layers(count: int) -> onnx.ModelProto:
@@ -148,7 +149,7 @@ def test_a_processor_that_nobody_knows_is_never_a_match(bundle: Path, monkeypatc
     document["prepacked"]["processor"] = ""
     (bundle / "session.json").write_text(json.dumps(document), "utf-8")
     bundles.seal(bundle)
-    monkeypatch.setattr(loader, "processor", lambda: "")
+    monkeypatch.setattr(session_module, "processor", lambda: "")
     with loader.Model.load(bundle) as model:
         assert model.info()["prepacked"] is False
 

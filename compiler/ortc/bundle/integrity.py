@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from ortc.bundle.manifest import COMPANIONS, FileInfo, Manifest, read_bundle
+from ortc.common.bundle_runtime import runtime_module
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
-from ortc.execution.host import loader_module
 
 SUMS = "SHA256SUMS"
 MANIFEST = "manifest.json"
@@ -24,12 +24,12 @@ def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
     Raises:
         StageError: a file is changed, missing, or one too many; the message names it.
     """
-    loader = loader_module()
+    files, errors = runtime_module("loading.files"), runtime_module("loading.errors")
     refuse_links(bundle)
     manifest = read_bundle(bundle)
     try:
-        loader.read_manifest(bundle, how)
-    except loader.BundleError as error:
+        files.read_manifest(bundle, how)
+    except errors.BundleError as error:
         raise StageError(f"{bundle} is damaged: {error}", help="build the bundle again, or get it again") from error
     except OSError as error:
         raise StageError(f"{bundle} cannot be read: {error.strerror or error}") from error

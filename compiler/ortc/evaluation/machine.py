@@ -5,14 +5,12 @@ The work is that of `runtime/machine.py`, which bundles carry, so that a bundle 
 
 from __future__ import annotations
 
-import functools
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import StageError, UnmeasuredError
 from ortc.common.resources import cache_root, templates_dir
 from ortc.evaluation.report import Control, Load
@@ -60,7 +58,7 @@ class Watch:
     """What runs beside this process from now on."""
 
     def __init__(self) -> None:
-        self._watch = _module().Watch()
+        self._watch = runtime_module("machine").Watch()
 
     def look(self) -> None:
         """Look at every process, at most once a second."""
@@ -83,7 +81,7 @@ def exclusive(say: Say) -> Iterator[None]:
         StageError: no lock can be made.
     """
     try:
-        held = _module().exclusive(say, cache_root())
+        held = runtime_module("machine").exclusive(say, cache_root())
         held.__enter__()
     except TimeoutError as error:
         raise UnmeasuredError(str(error), help="wait until it has ended, and build again") from error
@@ -95,15 +93,3 @@ def exclusive(say: Say) -> Iterator[None]:
         yield
     finally:
         held.__exit__(None, None, None)
-
-
-@functools.cache
-def _module() -> Any:
-    name = "ortc_bundle_machine"
-    spec = importlib.util.spec_from_file_location(name, program())
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(program())
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module

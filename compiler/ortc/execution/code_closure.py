@@ -25,6 +25,7 @@ RUNTIME = "runtime/"
 LOADER = f"{RUNTIME}loader.py"
 
 _NEVER = re.compile(r"^([ \t]*)if TYPE_CHECKING:\n(?:\1[ \t]+.*\n|[ \t]*\n)+", re.MULTILINE)
+_LOADED = re.compile(r"\bruntime_module\(\"([\w.]+)\"\)")
 _IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+\S+[ \t]+import[ \t]+(?:\([^)]*\)|[^(\n]+)|import[ \t].+)", re.MULTILINE)
 
 DRIVER = frozenset(
@@ -103,7 +104,6 @@ SCRIPTS: Mapping[str, tuple[str, ...]] = {
     f"{PACKAGE}.passes.quantization.static": (f"{PACKAGE}.passes.quantization.static",),
     f"{PACKAGE}.passes.quantization.mixed_graphs": (f"{PACKAGE}.passes.quantization.mixed_graphs",),
     f"{PACKAGE}.evaluation.latency": (LOADER,),
-    f"{PACKAGE}.execution.host": (LOADER,),
     f"{PACKAGE}.evaluation.machine": (f"{RUNTIME}machine.py",),
     f"{PACKAGE}.bundle.measurement": (f"{RUNTIME}measure.py",),
 }
@@ -244,10 +244,11 @@ def needs(name: str) -> frozenset[str]:
     source = _file(name).read_text("utf-8")
     imports = import_statements(source)
     if name.startswith(RUNTIME):
-        return frozenset(script for node in imports for script in _beside(node))
+        return frozenset(script for node in imports for script in _beside(node, name)) | _loaded(source)
     found = {module for node in imports for module in _named(node, name)}
     if name != f"{PACKAGE}.execution.worker":
         found |= {program for constructor, program in WORKERS.items() if f".{constructor}(" in source}
+    found |= _loaded(source)
     packages = {module.rpartition(".")[0] for module in (*found, name) if "/" not in module} - {PACKAGE, ""}
     return frozenset(found | packages | set(SCRIPTS.get(name, ())))
 
@@ -325,16 +326,22 @@ def _named(node: ast.Import | ast.ImportFrom, name: str) -> Iterator[str]:
         yield base
 
 
-def _beside(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
-    """The scripts of a bundle that an import statement of one of them runs from beside it."""
+def _loaded(source: str) -> frozenset[str]:
+    """The scripts of a bundle that a source loads into its own process, see `ortc.common.bundle_runtime`."""
+    return frozenset(f"{RUNTIME}{name.replace('.', '/')}.py" for name in _LOADED.findall(source))
+
+
+def _beside(node: ast.Import | ast.ImportFrom, name: str) -> Iterator[str]:
+    """The scripts of a bundle that an import statement of one of them, named so, runs."""
     if isinstance(node, ast.Import):
         imported = [alias.name for alias in node.names]
     else:
-        imported = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        package = name.removeprefix(RUNTIME).split("/")[: -node.level] if node.level else []
+        base = ".".join([*package, *filter(None, [node.module])])
+        imported = [base, *(f"{base}.{alias.name}".lstrip(".") for alias in node.names)]
     for module in imported:
-        script = f"{RUNTIME}{module.replace('.', '/')}.py"
-        if _is_script(script):
-            yield script
+        place = f"{RUNTIME}{module.replace('.', '/')}"
+        yield from (script for script in (f"{place}.py", f"{place}/__init__.py") if _is_script(script))
 
 
 def _is_script(name: str) -> bool:

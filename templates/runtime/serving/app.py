@@ -12,7 +12,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from loader import Arrays, BundleError, InputError, NumericsError
+from loading.arrays import Arrays
+from loading.errors import BundleError, InputError, NumericsError
 
 from serving import logs
 from serving.bounds import SHOWN, quoted

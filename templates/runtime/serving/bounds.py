@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from loader import Axis, Tensor
+from loading.interface import Axis, Tensor
 
 SLACK = 4096  # values and lists beyond the model's own: a small mistake gets the message that names it
 VALUE_BYTES = 64  # of JSON for one value, with white space

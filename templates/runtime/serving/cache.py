@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import ClassVar, Generic, Protocol, TypeVar
 
-from loader import BundleError
+from loading.errors import BundleError
 
 from serving.catalogue import Key, Known, version_key
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loader import CUDA, TENSORRT
+from loading.providers import CUDA, TENSORRT
 
 DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
 NO_LIMIT = 2**64 - 1  # gpu_mem_limit as ONNX Runtime has it by default

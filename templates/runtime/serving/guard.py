@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from loader import UsageError
+from loading.errors import UsageError
 
 from serving.errors import RefusedError
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import nvml
-from loader import BundleError, Model
+from loading.errors import BundleError
+from loading.model import Model
 
 from serving.bounds import Capacity
 from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements

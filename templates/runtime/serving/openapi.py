@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loader import Model, Tensor
+from loading.interface import Tensor
+from loading.model import Model
 
 from serving.protocol import NAMES
 

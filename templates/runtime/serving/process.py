@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import nvml
 import uvicorn
-from loader import BundleError, Model, UsageError, read_manifest
+from loading.errors import BundleError, UsageError
+from loading.files import read_manifest
+from loading.model import Model
 
 from serving import logs
 from serving.app import Application, Limits

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import orjson
-from loader import Arrays, Model, Tensor
+from loading.arrays import Arrays
+from loading.interface import Tensor
+from loading.model import Model
 from numpy.typing import NDArray
 
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted

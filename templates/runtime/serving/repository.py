@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from loader import BundleError
+from loading.errors import BundleError
 
 from serving import VERSION, logs
 from serving.app import Application

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from loader import UsageError
+from loading.errors import UsageError
 
 from serving import logs
 from serving.app import Application, Call

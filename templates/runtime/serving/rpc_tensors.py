@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from loader import Arrays, Model, Tensor
+from loading.arrays import Arrays
+from loading.interface import Tensor
+from loading.model import Model
 from numpy.typing import NDArray
 
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from loader import Arrays, InputError, Model, NumericsError, SessionError, UsageError
+from loading.arrays import Arrays
+from loading.errors import InputError, NumericsError, SessionError, UsageError
+from loading.model import Model
 
 from serving import logs
 from serving.errors import RefusedError

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from loader import UsageError
+from loading.errors import UsageError
 
 from serving import logs
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from loader import UsageError
+from loading.errors import UsageError
 
 
 class Tracing:

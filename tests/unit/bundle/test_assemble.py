@@ -39,6 +39,8 @@ from ortc.plan.plan import InputPlan
 from ortc.spec.deployment import PyTorchModel
 
 loader: Any = runtime_module("loader")
+files_module = runtime_module("loading.files")
+golden_module = runtime_module("loading.golden")
 Make = Callable[..., tuple[ReferenceCase, ...]]
 
 
@@ -124,9 +126,9 @@ def test_golden_rows_of_one_value_are_not_judged_by_their_sign() -> None:
     case = CaseResult(case="a", differences=(Difference(output="score", max_abs=0.01, cosine=1.0, top1=None),))
     found = tolerance("int8", accuracy(), Check(cases=(case,), outputs=(spread,)), "a").model_dump(mode="json")
     limits = {**found, **found["outputs"]["score"]}
-    assert loader.compare(expected, expected + np.float32(0.1), limits)[1] is None
-    assert "max_abs is 0.7, allowed 0.21" in str(loader.compare(expected, expected[::-1], limits)[1])
-    assert "max_abs" in str(loader.compare(expected, expected * np.float32(3), limits)[1])
+    assert golden_module.compare(expected, expected + np.float32(0.1), limits)[1] is None
+    assert "max_abs is 0.7, allowed 0.21" in str(golden_module.compare(expected, expected[::-1], limits)[1])
+    assert "max_abs" in str(golden_module.compare(expected, expected * np.float32(3), limits)[1])
 
 
 IDS = np.arange(6, dtype=np.int64).reshape(2, 3)
@@ -183,7 +185,7 @@ def assembled(tmp_path: Path, material: Material, made: Made, **options: Any) ->
 def test_a_bundle_passes_its_loaders_check_of_files(tmp_path: Path, material: Material, made: Made) -> None:
     place, manifest = assembled(tmp_path, material, made, batch_invariant=True)
     seal(place, manifest)
-    read = loader.read_manifest(place, "full")
+    read = files_module.read_manifest(place, "full")
     assert (read["name"], read["version"], read["target"]) == ("bert", "1.0.0", "cpu")
     assert [entry["mask"] for entry in read["golden"]] == ["attention_mask"]
     assert (place / "golden" / "0.inputs.npz").read_bytes() == material.cases[0].inputs.read_bytes()

@@ -22,6 +22,7 @@ from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 from ortc.__main__ import run
 from ortc.bundle.attach import attach
 from ortc.bundle.supply_chain.signing import sign, verify
+from ortc.common import bundle_runtime
 from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.execution import host
 from ortc.execution.host import Host
@@ -460,16 +461,15 @@ def test_equal_hardware_has_one_fingerprint(
     cpuinfo = tmp_path / "cpuinfo"
     if text is not None:
         cpuinfo.write_text(text)
-    read = host._cpuinfo
-    monkeypatch.setattr(host, "_cpuinfo", lambda _: read(cpuinfo))
-    monkeypatch.setattr(host.platform, "machine", lambda: machine)
+    ours, read = bundle_runtime.runtime_module("loading.host"), measure.describe.__globals__["cpu_fields"]
+    monkeypatch.setattr(ours, "cpu_fields", lambda _: read(cpuinfo))
+    monkeypatch.setattr(ours.platform, "machine", lambda: machine)
     # Neither may start a process here.
-    monkeypatch.setattr(host.shutil, "which", lambda _: None)
-    monkeypatch.setattr(host.platform, "processor", lambda: "")
-    ours = host.describe()
-    theirs = measure.describe(cpuinfo)
-    assert theirs == ours.model_dump(mode="json")
-    assert measure.digest(theirs)[:16] == ours.fingerprint()
+    monkeypatch.setattr(ours.shutil, "which", lambda _: None)
+    monkeypatch.setattr(ours.platform, "processor", lambda: "")
+    found, theirs = host.describe(), measure.describe(cpuinfo)
+    assert theirs == found.model_dump(mode="json")
+    assert measure.digest(theirs)[:16] == found.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -477,7 +477,7 @@ def test_equal_hardware_has_one_fingerprint(
     [("{bundle}/measurement.json", "lies in the bundle"), ("{bundle}/../none/x.json", "no file that")],
 )
 def test_where_a_measurement_cannot_go(bundle: Path, output: str, said: str) -> None:
-    with pytest.raises(measure.loader.UsageError, match=said):
+    with pytest.raises(measure.UsageError, match=said):
         measure.measure(["--bundle", str(bundle), "--output", output.format(bundle=bundle)])
 
 

@@ -45,14 +45,14 @@ def test_every_field_is_named(title: str, model: type[BaseModel]) -> None:
 
 
 def test_everything_that_a_loader_allows_is_listed() -> None:
-    loader = runtime_module("loader")
+    settings = runtime_module("loading.settings")
     text = section("What session.json may say")
     rows = {match[1]: set(match[2].split()) for match in re.finditer(r"(?m)^\| `?([\w ]+?)`? \| `([^`]*)` \|$", text)}
     allowed = {
-        "session_options": loader.SESSION_OPTIONS,
-        "config_entries": loader.CONFIG_ENTRIES,
-        "environment": loader.ENVIRONMENT,
-        **{name: options for name, options in loader.PROVIDER_OPTIONS.items() if options},
-        "load_config": loader.OPENVINO_PROPERTIES,
+        "session_options": settings.SESSION_OPTIONS,
+        "config_entries": settings.CONFIG_ENTRIES,
+        "environment": settings.ENVIRONMENT,
+        **{name: options for name, options in settings.PROVIDER_OPTIONS.items() if options},
+        "load_config": settings.OPENVINO_PROPERTIES,
     }
     assert rows == allowed

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from tests.support.cpuinfo import ARM, X86
 
+from ortc.common.bundle_runtime import runtime_module
 from ortc.execution import host
 from ortc.execution.host import Host
+
+described, machine_module = runtime_module("loading.host"), runtime_module("loading.machine")
 
 
 @pytest.fixture
@@ -18,17 +21,17 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Describe a machine with this cpuinfo; without text, one that has none."""
 
     def describe(text: str | None, architecture: str = "x86_64") -> Host:
-        read = host._cpuinfo
+        read = machine_module.cpu_fields
         path = tmp_path / "cpuinfo"
         path.unlink(missing_ok=True)
         if text is not None:
             path.write_text(text)
-        monkeypatch.setattr(host, "_cpuinfo", lambda _: read(path))
-        monkeypatch.setattr(host, "cores", lambda: 2)
-        monkeypatch.setattr(host, "gpus", lambda: ())
-        monkeypatch.setattr(host.platform, "machine", lambda: architecture)
-        monkeypatch.setattr(host.platform, "processor", lambda: "")
-        monkeypatch.setattr(host.platform, "system", lambda: "Linux")
+        monkeypatch.setattr(described, "cpu_fields", lambda _: read(path))
+        monkeypatch.setattr(described, "physical_cores", lambda: 2)
+        monkeypatch.setattr(described, "gpus", list)
+        monkeypatch.setattr(described.platform, "machine", lambda: architecture)
+        monkeypatch.setattr(described.platform, "processor", lambda: "")
+        monkeypatch.setattr(described.platform, "system", lambda: "Linux")
         found = host.describe()
         monkeypatch.undo()
         return found
@@ -82,23 +85,23 @@ def test_memory_is_in_whole_gibibytes(machine: Any) -> None:
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host.shutil, "which", lambda _: None)
+    monkeypatch.setattr(described.shutil, "which", lambda _: None)
     assert host.gpus() == ()
-    monkeypatch.setattr(host.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(described.shutil, "which", lambda name: f"/usr/bin/{name}")
 
     def answer(text: str) -> Any:
         return lambda arguments, **_: subprocess.CompletedProcess(arguments, 0, stdout=text)
 
-    monkeypatch.setattr(host.subprocess, "run", answer("NVIDIA H200\nNVIDIA L4 \n\n"))
+    monkeypatch.setattr(described.subprocess, "run", answer("NVIDIA H200\nNVIDIA L4 \n\n"))
     assert host.gpus() == ("NVIDIA H200", "NVIDIA L4")
-    monkeypatch.setattr(host.subprocess, "run", answer(""))
+    monkeypatch.setattr(described.subprocess, "run", answer(""))
     assert host.gpus() == ()
     for error in (subprocess.CalledProcessError(9, "nvidia-smi"), subprocess.TimeoutExpired("x", 1), OSError("no")):
 
         def fail(*_: object, error: Exception = error, **__: object) -> Any:
             raise error
 
-        monkeypatch.setattr(host.subprocess, "run", fail)
+        monkeypatch.setattr(described.subprocess, "run", fail)
         assert host.gpus() == ()
 
 

@@ -17,7 +17,10 @@ from tests.support import bundles
 from ortc.spec import runtimes
 from ortc.spec.load import load_profile
 
-engines, loader = bundles.runtime_module("engines"), bundles.runtime_module("loader")
+engines, loader = bundles.runtime_module("loading.engine_cache"), bundles.runtime_module("loader")
+opening, settings = bundles.runtime_module("loading.opening"), bundles.runtime_module("loading.settings")
+selftest, providers = bundles.runtime_module("loading.selftest"), bundles.runtime_module("loading.providers")
+
 MACHINE = ["NVIDIA L4 sm89", "driver580.65.06", "tensorrt101303", "onnxruntime1.31.1"]
 NAME = "0123456789abcdef_NVIDIA-L4-sm89"
 
@@ -230,8 +233,8 @@ def test_only_what_the_options_switch_on_is_directed() -> None:
 def test_the_profile_keeps_engines_by_options_that_tensorrt_has() -> None:
     """Names and values, those that the loader writes among them, are in the table of the pinned onnxruntime."""
     profile = load_profile("server-gpu-tensorrt")
-    (options,) = [p.options for p in profile.execution_providers if p.name == loader.TENSORRT]
-    known = runtimes.runtime(profile.runtime.package, profile.runtime.version).provider_options(loader.TENSORRT)
+    (options,) = [p.options for p in profile.execution_providers if p.name == providers.TENSORRT]
+    known = runtimes.runtime(profile.runtime.package, profile.runtime.version).provider_options(providers.TENSORRT)
     assert engines.wanted(options)
     for form in (options, engines.directed(options, Path("/e")), engines.directed(options, None)):
         assert form.keys() <= known.keys()
@@ -299,7 +302,7 @@ class TestLoader:
 
     @pytest.fixture
     def bundle(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        open_session = loader._create_session
+        open_session = opening.create_session
 
         def create(ort: Any, model: Path, config: dict[str, Any], *arguments: Any, **options: Any) -> Any:
             first, *others = config["providers"]
@@ -318,11 +321,11 @@ class TestLoader:
         self.given: list[dict[str, Any]] = []
         self.built = 0
         self.failing: Exception | None = None
-        monkeypatch.setattr(loader, "_create_session", create)
+        monkeypatch.setattr(opening, "create_session", create)
         monkeypatch.setattr(engines, "machine", lambda *_: MACHINE)
         monkeypatch.setenv(engines.VARIABLE, str(tmp_path / "engines"))
         recipe = bundles.linear()
-        options = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": loader.ENGINES}
+        options = {"trt_engine_cache_enable": "True", "trt_engine_cache_path": settings.ENGINES}
         recipe.session["providers"] = [
             {"name": "TensorrtExecutionProvider", "options": options},
             {"name": "CPUExecutionProvider", "options": {}},
@@ -408,13 +411,13 @@ class TestLoader:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loader.Model.load(bundle).close()
-        right, asked = loader.compare, []
+        right, asked = selftest.compare, []
 
         def compare(*arguments: Any) -> Any:
             asked.append(self.built)
             return ({"max_abs": 1.0, "cosine": 0.0}, "wrong") if self.built == 1 else right(*arguments)
 
-        monkeypatch.setattr(loader, "compare", compare)
+        monkeypatch.setattr(selftest, "compare", compare)
         with loader.Model.load(bundle) as model:
             assert len(model.golden) == 2
         assert (self.built, asked[0]) == (2, 1)
@@ -423,7 +426,7 @@ class TestLoader:
         self, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loader.Model.load(bundle).close()
-        monkeypatch.setattr(loader, "compare", lambda *_: ({"max_abs": 1.0, "cosine": 0.0}, "wrong"))
+        monkeypatch.setattr(selftest, "compare", lambda *_: ({"max_abs": 1.0, "cosine": 0.0}, "wrong"))
         with pytest.raises(loader.GoldenError):
             loader.Model.load(bundle)
         assert self.built == 2

@@ -10,6 +10,7 @@ import pytest
 from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
+settings = bundles.runtime_module("loading.settings")
 
 WARM = {"batch": 2, "sequence": 5}
 # Any value of any option of the CPU provider is taken by ONNX Runtime without a word, and captures nothing there.
@@ -20,7 +21,7 @@ PLAIN = {"name": "CPUExecutionProvider", "options": {}}
 @pytest.fixture(autouse=True)
 def _cpu_takes_the_option_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a bundle ask the CPU provider for graphs, which loaders refuse: it stands in for CUDA's here."""
-    options = loader.PROVIDER_OPTIONS
+    options = settings.PROVIDER_OPTIONS
     monkeypatch.setitem(options, PLAIN["name"], options[PLAIN["name"]] | {"enable_cuda_graph"})
 
 
@@ -104,8 +105,8 @@ def ort_options() -> Any:
 @pytest.mark.parametrize(("option", "serial"), [({}, False), ({"enable_cuda_graph": "0"}, False)])
 def test_sessions_without_graphs_serve_many_at_once(tmp_path: Path, option: dict[str, str], serial: bool) -> None:
     with loader.Model.load(bundle_with(tmp_path, {**PLAIN, "options": option})) as model:
-        assert model._captures is serial
-        assert model._captured == {}
+        assert model._graphs.enabled is serial
+        assert model._graphs._captured == {}
 
 
 def test_every_node_that_ran_is_told(tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
+files_module = bundles.runtime_module("loading.files")
+opening = bundles.runtime_module("loading.opening")
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def test_a_swap_between_verification_and_load_is_refused(
     bundle: Path, verify: str, swap: Swap, after: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ONNX Runtime opens the file by its path, a moment after its bytes were hashed."""
-    create = loader._create_session
+    create = opening.create_session
 
     def attacked(ort: object, model: Path, *arguments: Any, **options: Any) -> Any:
         # What is opened is the whole model in any case, so that only the comparison can tell.
@@ -136,7 +138,7 @@ def test_a_swap_between_verification_and_load_is_refused(
             swap(bundle)
         return session
 
-    monkeypatch.setattr(loader, "_create_session", attacked)
+    monkeypatch.setattr(opening, "create_session", attacked)
     with pytest.raises(loader.DigestError, match="was changed or replaced while the bundle was loaded"):
         load(bundle, verify)
 
@@ -145,13 +147,13 @@ def test_swapped_external_weights_are_refused(tmp_path: Path, monkeypatch: pytes
     recipe = bundles.text()
     recipe.external_data = True
     bundle = recipe.write(tmp_path / "bundle")
-    create = loader._create_session
+    create = opening.create_session
 
     def attacked(*arguments: Any, **options: Any) -> Any:
         replace_file(bundle, "model/model.onnx.data")
         return create(*arguments, **options)
 
-    monkeypatch.setattr(loader, "_create_session", attacked)
+    monkeypatch.setattr(opening, "create_session", attacked)
     with pytest.raises(loader.DigestError, match=r"model\.onnx\.data|model was changed"):
         load(bundle)
     with pytest.raises(loader.DigestError):
@@ -170,21 +172,21 @@ def test_a_manifest_that_is_swapped_after_it_was_hashed_is_not_read(
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", counted)
-    loader.read_manifest(bundle, "full")
+    files_module.read_manifest(bundle, "full")
     assert reads.count(bundle / "manifest.json") == 1
 
 
 def test_what_joins_a_bundle_meanwhile_is_no_swap(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("measurements", "attestations"):
         (bundle / name).mkdir()
-    create = loader._create_session
+    create = opening.create_session
 
     def attached(*arguments: Any, **options: Any) -> Any:
         (bundle / "measurements/0.json").write_text("{}")
         (bundle / "runtime/__pycache__").mkdir(exist_ok=True)
         return create(*arguments, **options)
 
-    monkeypatch.setattr(loader, "_create_session", attached)
+    monkeypatch.setattr(opening, "create_session", attached)
     load(bundle)
 
 
@@ -368,7 +370,7 @@ def test_verify_must_be_a_known_word(bundle: Path) -> None:
 def test_inside_never_leaves_the_bundle(tmp_path_factory: pytest.TempPathFactory, path: str) -> None:
     root = tmp_path_factory.getbasetemp()
     try:
-        found = loader.inside(root, path)
+        found = files_module.inside(root, path)
     except loader.FilesError:
         return
     assert found.is_relative_to(root)

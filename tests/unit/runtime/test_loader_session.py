@@ -13,6 +13,13 @@ import pytest
 from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
+machine_module = bundles.runtime_module("loading.machine")
+measuring = bundles.runtime_module("loading.measuring")
+model_module = bundles.runtime_module("loading.model")
+nvidia = bundles.runtime_module("loading.nvidia")
+placement_module = bundles.runtime_module("loading.placement")
+providers_module = bundles.runtime_module("loading.providers")
+settings = bundles.runtime_module("loading.settings")
 
 AZURE = {"name": "AzureExecutionProvider", "options": {}}
 CPU = {"name": "CPUExecutionProvider", "options": {}}
@@ -65,7 +72,7 @@ def test_weights_become_unsigned_only_where_signed_ones_overflow(
 ) -> None:
     """With VNNI nothing overflows, and the option costs a third of the speed."""
     bundle = bundle_with(tmp_path, config_entries={"session.x64quantprecision": "1"})
-    monkeypatch.setattr(loader, "cpu_fields", lambda _: {"flags": flags})
+    monkeypatch.setattr(machine_module, "cpu_fields", lambda _: {"flags": flags})
     with loader.Model.load(bundle) as model:
         options = model._session.get_session_options()
         if set_ is None:
@@ -139,20 +146,20 @@ def test_openvino_gets_the_thread_policy_within_its_own_options() -> None:
         ({"device_type": "CPU", "num_streams": "1"}, {"ENABLE_CPU_PINNING": "NO"}),
         ({"load_config": hint}, {"INFERENCE_PRECISION_HINT": "bf16", "ENABLE_CPU_PINNING": "YES"}),
     ):
-        made = loader.provider_options("OpenVINOExecutionProvider", given, 3)
+        made = providers_module.provider_options("OpenVINOExecutionProvider", given, 3)
         assert json.loads(made.pop("load_config")) == {"CPU": {**expected, "INFERENCE_NUM_THREADS": "3"}}
         assert made == {"device_type": "CPU"} | {name: given[name] for name in given if name != "load_config"}
 
 
 def test_openvino_parts_its_threads_among_requests_at_once() -> None:
-    made = loader.provider_options("OpenVINOExecutionProvider", {}, 1, 4)
+    made = providers_module.provider_options("OpenVINOExecutionProvider", {}, 1, 4)
     assert json.loads(made["load_config"])["CPU"] == {
         "ENABLE_CPU_PINNING": "NO",
         "NUM_STREAMS": "4",
         "INFERENCE_NUM_THREADS": "4",
     }
     given = {"load_config": '{"CPU": {"NUM_STREAMS": "2"}}'}
-    made = loader.provider_options("OpenVINOExecutionProvider", given, 2, 4)
+    made = providers_module.provider_options("OpenVINOExecutionProvider", given, 2, 4)
     assert json.loads(made["load_config"])["CPU"] == {
         "ENABLE_CPU_PINNING": "NO",
         "NUM_STREAMS": "2",
@@ -169,7 +176,7 @@ def test_openvino_parts_its_threads_among_requests_at_once() -> None:
     ],
 )
 def test_other_devices_and_providers_keep_their_options(name: str, options: dict[str, str]) -> None:
-    assert loader.provider_options(name, options, 3) == options
+    assert providers_module.provider_options(name, options, 3) == options
 
 
 @pytest.mark.parametrize(
@@ -199,10 +206,10 @@ def test_options_that_openvino_would_ignore_or_that_set_threads_are_refused(
 
 def test_openvino_must_run_something() -> None:
     placement = [("CPUExecutionProvider", f"c{i}", "Cast", "") for i in range(3)]
-    loader.check_used([])
-    loader.check_used([*placement, ("OpenVINOExecutionProvider", "m", "MatMul", "")])
+    placement_module.check_used([])
+    placement_module.check_used([*placement, ("OpenVINOExecutionProvider", "m", "MatMul", "")])
     with pytest.raises(loader.ProvidersError, match="OpenVINOExecutionProvider runs none of the 3 nodes"):
-        loader.check_used(placement)
+        placement_module.check_used(placement)
 
 
 def test_placement_is_data(tmp_path: Path) -> None:
@@ -219,10 +226,10 @@ def test_placement_is_data(tmp_path: Path) -> None:
 def test_nodes_on_the_cpu_are_counted_against_the_budget(budget: int, message: str) -> None:
     placement = [("CPUExecutionProvider", f"c{i}", "Cast", "") for i in range(10)]
     placement += [("CUDAExecutionProvider", f"m{i}", "MatMul", "") for i in range(2)]
-    loader.check_placement(placement, 10)
-    loader.check_placement(placement, None)
+    placement_module.check_placement(placement, 10)
+    placement_module.check_placement(placement, None)
     with pytest.raises(loader.PlacementError, match=message):
-        loader.check_placement(placement, budget)
+        placement_module.check_placement(placement, budget)
 
 
 ON_CPU = "CPUExecutionProvider"
@@ -244,14 +251,14 @@ SHAPES = {"Concat": ["c0", "c1"], "com.microsoft::Fused": ["f0"]}
 )
 def test_shape_arithmetic_is_told_by_operator_domain_and_name(node: Any, is_shape: bool) -> None:
     elsewhere = ("CUDAExecutionProvider", "c1", "Concat", "")
-    assert loader.left_to_cpu([node, elsewhere], SHAPES) == (([node], []) if is_shape else ([], [node]))
+    assert placement_module.left_to_cpu([node, elsewhere], SHAPES) == (([node], []) if is_shape else ([], [node]))
 
 
 def test_shape_arithmetic_does_not_count_and_is_told() -> None:
     placement = [(ON_CPU, "c0", "Concat", ""), (ON_CPU, "x", "Tanh", ""), ("CUDAExecutionProvider", "m", "MatMul", "")]
-    loader.check_placement(placement, 1, SHAPES)
+    placement_module.check_placement(placement, 1, SHAPES)
     with pytest.raises(loader.PlacementError, match=r"1 of 3 nodes run on the CPU besides 1 .* allows 0: Tanh 'x'\."):
-        loader.check_placement(placement, 0, SHAPES)
+        placement_module.check_placement(placement, 0, SHAPES)
 
 
 @needs_azure
@@ -264,7 +271,7 @@ def test_a_session_tells_what_was_left_to_the_cpu(tmp_path: Path, listed: dict[s
     assert (found["nodes"], found["shape_nodes"], len(found["named"])) == (left, 3 - left, left)
     assert ("ArgMax 'argmax'" in found["named"]) == (left == 3)
     # Both run on the host: there is nothing to copy.
-    assert loader.count_copies(bundle, bundles.linear().golden[0]) == {}
+    assert measuring.count_copies(bundle, bundles.linear().golden[0]) == {}
 
 
 def test_shape_arithmetic_that_is_no_list_of_names_is_refused(tmp_path: Path) -> None:
@@ -460,7 +467,7 @@ def test_what_cuda_lacks_is_named_with_what_to_install(asked: list[str], there: 
                 return library
         raise OSError(name)
 
-    found = loader.lacking(asked, "13.0", load)
+    found = nvidia.lacking(asked, "13.0", load)
     assert said in found
     assert bool(said) == bool(found)
 
@@ -535,7 +542,7 @@ def test_settings_that_reach_beyond_the_computation_are_refused(
     import os
 
     opened: list[Any] = []
-    monkeypatch.setattr(loader, "import_runtime", lambda *_: opened.append(1))
+    monkeypatch.setattr(model_module, "import_runtime", lambda *_: opened.append(1))
     before = dict(os.environ)
     with pytest.raises(loader.FormatError) as caught:
         loader.Model.load(bundle_with(tmp_path, **session))
@@ -562,7 +569,7 @@ def test_loaders_take_what_profiles_say() -> None:
                     first = providers[0]
                     options = {**first["options"], **more.get("provider_options", {})}
                     providers = [{**first, "options": options}, *providers[1:]]
-                loader.refuse_settings(
+                settings.refuse_settings(
                     {
                         "session_options": {**session.get("options", {}), **more.get("options", {})},
                         "config_entries": {**session.get("config_entries", {}), **more.get("config_entries", {})},

@@ -10,6 +10,7 @@ import pytest
 from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
+soak_module = bundles.runtime_module("loading.soak")
 MIB = 2**20
 
 
@@ -38,9 +39,9 @@ def axis(name: str, least: int, most: int, multiple: int = 1) -> Any:
 @pytest.fixture
 def soaked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     def run(runtime: Runtime, seconds: float = 3600.0) -> dict[str, Any]:
-        monkeypatch.setattr(loader, "rss_bytes", runtime.rss)
-        monkeypatch.setattr(loader, "peak_rss_bytes", runtime.rss)
-        found: dict[str, Any] = loader.soak(runtime, seconds)
+        monkeypatch.setattr(soak_module, "rss_bytes", runtime.rss)
+        monkeypatch.setattr(soak_module, "peak_rss_bytes", runtime.rss)
+        found: dict[str, Any] = soak_module.soak(runtime, seconds)
         return found
 
     return run
@@ -50,7 +51,7 @@ def test_a_cache_with_a_bound_is_filled_before_the_soak_ends(soaked: Callable[..
     runtime = Runtime(MIB // 4, 300, axis("batch", 1, 16), axis("sequence", 1, 128))
     found = soaked(runtime)
     assert found["end"] == "plateau"
-    assert 300 < found["shapes"] < 300 + 2 * loader.SOAK_WINDOW
+    assert 300 < found["shapes"] < 300 + 2 * soak_module.SOAK_WINDOW
     assert found["peak_rss_bytes"] == 100 * MIB + 300 * MIB // 4
     assert found["grown_bytes"] == 299 * MIB // 4
 
@@ -59,7 +60,7 @@ def test_growth_without_a_bound_is_continued_over_all_shapes(soaked: Callable[..
     runtime = Runtime(MIB // 4, None, axis("batch", 1, 64), axis("sequence", 1, 512))
     found = soaked(runtime)
     assert (found["end"], found["of"]) == ("time", 64 * 512)
-    assert found["shapes"] == loader.SOAK_SHAPES + 1
+    assert found["shapes"] == soak_module.SOAK_SHAPES + 1
     needed = 100 * MIB + 64 * 512 * MIB // 4
     assert abs(found["peak_rss_bytes"] - needed) < needed / 50
     # Where the time is short, too.
@@ -84,12 +85,12 @@ def test_a_fixed_shape_needs_none(soaked: Callable[..., dict[str, Any]], axes: t
 
 def test_small_shapes_come_first_with_larger_ones_in_between() -> None:
     axes = [axis("batch", 1, 16), axis("sequence", 8, 512, 8)]
-    shapes = [tuple(sizes.values()) for sizes in loader._soak_shapes(axes, 1.0)]
+    shapes = [tuple(sizes.values()) for sizes in soak_module._soak_shapes(axes, 1.0)]
     volumes = [batch * sequence for batch, sequence in shapes]
     assert set(shapes) == set(itertools.product(range(1, 17), range(8, 513, 8)))
     assert volumes[:5] == sorted(volumes[:5])
     assert len(shapes) == len(set(shapes))
     assert max(volumes[:300]) > 5 * sorted(volumes[:300])[280]
     # What would take too long is left for the end.
-    cheap = itertools.islice(loader._soak_shapes(axes, 0.01), 100)
+    cheap = itertools.islice(soak_module._soak_shapes(axes, 0.01), 100)
     assert max(sizes["batch"] * sizes["sequence"] for sizes in cheap) < 300

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.support import bundles
 
 loader = bundles.runtime_module("loader")
+machine_module = bundles.runtime_module("loading.machine")
 
 
 def tree(root: Path, files: dict[str, str]) -> Path:
@@ -31,21 +32,21 @@ HYPERTHREADED = topology({0: "0,4", 1: "1,5", 2: "2,6", 3: "3,7", 4: "0,4", 5: "
     ("cpus", "cores"), [(range(8), 4), ([0, 4], 1), ([0, 1], 2), ([0, 1, 5], 2), ([7], 1), (range(4, 8), 4)]
 )
 def test_hardware_threads_of_a_core_count_once_within_the_affinity(tmp_path: Path, cpus: list[int], cores: int) -> None:
-    assert loader.physical_cores(tree(tmp_path, HYPERTHREADED), cpus) == cores
+    assert machine_module.physical_cores(tree(tmp_path, HYPERTHREADED), cpus) == cores
 
 
 def test_older_kernels_call_it_thread_siblings(tmp_path: Path) -> None:
     root = tree(tmp_path, topology({0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, "thread_siblings_list"))
-    assert loader.physical_cores(root, range(4)) == 2
+    assert machine_module.physical_cores(root, range(4)) == 2
 
 
 def test_a_cpu_without_topology_is_a_core(tmp_path: Path) -> None:
-    assert loader.physical_cores(tmp_path, range(6)) == 6
-    assert loader.physical_cores(tree(tmp_path, topology({0: "0-1", 1: "0-1"})), range(4)) == 3
+    assert machine_module.physical_cores(tmp_path, range(6)) == 6
+    assert machine_module.physical_cores(tree(tmp_path, topology({0: "0-1", 1: "0-1"})), range(4)) == 3
 
 
 def test_this_machine_has_at_least_one_core() -> None:
-    assert loader.physical_cores() >= 1
+    assert machine_module.physical_cores() >= 1
 
 
 V1 = "4:memory:/box\n3:cpu,cpuacct:/box/inner\n"
@@ -103,13 +104,13 @@ V1 = "4:memory:/box\n3:cpu,cpuacct:/box/inner\n"
     ],
 )
 def test_the_quota_is_the_least_on_the_way_up(tmp_path: Path, files: dict[str, str], quota: float) -> None:
-    assert loader.cpu_quota(tree(tmp_path, files)) == quota
+    assert machine_module.cpu_quota(tree(tmp_path, files)) == quota
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(50_000, 1), (100_000, 1), (150_000, 1), (200_000, 2), (900_000, 4)])
 def test_a_fraction_of_a_core_is_rounded_down_but_never_to_none(tmp_path: Path, quota: int, cores: int) -> None:
     files = {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": f"{quota} 100000\n"}
-    assert loader.physical_cores(tree(tmp_path, HYPERTHREADED | files), range(8)) == cores
+    assert machine_module.physical_cores(tree(tmp_path, HYPERTHREADED | files), range(8)) == cores
 
 
 NUMBERS = st.one_of(st.integers(-5, 10**6).map(str), st.sampled_from(["max", "", "-1", "0", "nan", "1e3", "\u0663"]))
@@ -138,8 +139,8 @@ def test_any_system_tree_gives_a_count_between_one_and_the_cpus(
             **topology(dict(enumerate(siblings))),
         },
     )
-    assert 1 <= loader.physical_cores(root, cpus) <= len(cpus)
-    assert loader.cpu_quota(root) >= 0
+    assert 1 <= machine_module.physical_cores(root, cpus) <= len(cpus)
+    assert machine_module.cpu_quota(root) >= 0
 
 
 @pytest.mark.parametrize(
@@ -158,11 +159,11 @@ def test_the_argument_precedes_the_variable_precedes_the_policy(
     policy: object, threads: int | None, variable: str | None, count: int
 ) -> None:
     environ = {} if variable is None else {"ORT_INTRA_OP_NUM_THREADS": variable}
-    assert loader.thread_count(policy, threads, environ) == count
+    assert machine_module.thread_count(policy, threads, environ) == count
 
 
 def test_physical_is_what_physical_cores_says() -> None:
-    assert loader.thread_count("physical", None, {}) == loader.physical_cores()
+    assert machine_module.thread_count("physical", None, {}) == machine_module.physical_cores()
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_physical_is_what_physical_cores_says() -> None:
 def test_bad_counts_name_their_source(policy: object, threads: object, variable: str | None, message: str) -> None:
     environ = {} if variable is None else {"ORT_INTRA_OP_NUM_THREADS": variable}
     with pytest.raises(loader.ThreadsError, match=message + r"\. Expected a whole number of at least 1"):
-        loader.thread_count(policy, threads, environ)
+        machine_module.thread_count(policy, threads, environ)
 
 
 def test_a_model_reports_the_threads_it_uses(tmp_path: Path) -> None:
