@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test test-fast unit lint fuzz bench gpu memory architectures clean
+.PHONY: quickstart test test-fast proofs unit lint fuzz bench gpu memory architectures clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/ortc build specs/bert.yaml
@@ -27,8 +27,14 @@ lint: $(VENV)/.tests
 	$(BIN)/mypy
 	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/machine.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving templates/runtime/loading
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py
-	MYPYPATH=compiler:tests/architectures $(BIN)/mypy tests/architectures/run.py tests/architectures/placement.py
+	MYPYPATH=compiler:tests/architectures:tests/proofs $(BIN)/mypy tests/architectures/run.py tests/architectures/placement.py tests/proofs/prove.py tests/proofs/outcomes.py
 	MYPYPATH=compiler:tests/gpu:tests/benchmarks:templates/runtime $(BIN)/mypy tests/gpu/run.py tests/gpu/contender.py
+
+# What takes longer than `make test` may: tests marked `proof`, every architecture, fuzzers. Hours on two cores; a run that
+# was killed goes on where it was, and one that ends commits tests/proofs/records/DATE.json. A part: ARGS="--only images"
+proofs: $(VENV)/.tests
+	$(BIN)/python -m pip install --quiet --editable ".[fuzz,tests]"
+	ORTC_REQUIRE_TOOLS=1 $(BIN)/python tests/proofs/prove.py $(ARGS)
 
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz]"

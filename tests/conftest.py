@@ -50,9 +50,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile 
     return ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the slow tests first, so that no worker waits for another at the end."""
-    items.sort(key=lambda item: "integration" not in item.path.parts)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the proofs or all others; run the slow tests first, so that no worker waits for another at the end."""
+    wanted, others = [], []
+    for item in items:
+        mark = item.get_closest_marker("proof")
+        if mark is not None and not (mark.args and str(mark.args[0]).strip()):
+            raise pytest.UsageError(f"{item.nodeid}: `proof` needs the test of `make test` that proves the same")
+        (wanted if (mark is not None) == config.getoption("--proofs") else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
+    items[:] = sorted(wanted, key=lambda item: "integration" not in item.path.parts)
 
 
 def pytest_collection_finish() -> None:
@@ -63,6 +71,7 @@ def pytest_collection_finish() -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="Rewrite the expected files of golden tests.")
+    parser.addoption("--proofs", action="store_true", help="Run the tests that are marked `proof`, and no others.")
 
 
 @pytest.fixture

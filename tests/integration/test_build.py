@@ -154,6 +154,7 @@ def test_the_image_is_clean_under_hadolint(built: Build, name: str, tmp_path: Pa
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.proof("BERT-base; test_random_weights_are_measured_and_reach_nobody has a smaller model")
 def test_random_weights_build_a_bundle_that_is_not_served(
     bert_base: Build, fresh_python: Callable[[Path], Path]
 ) -> None:

@@ -60,7 +60,12 @@ def test_dynamo_alone_refuses_that_opset(ortc: Compiler, models: Path, write_spe
     assert "help: set `export.opset: 18`, or `export.exporter: torchscript`" in told
 
 
-@pytest.mark.parametrize("exporter", ["auto", "dynamo", "torchscript"])
+ALONE = pytest.mark.proof("test_a_branch_on_a_value and test_a_shape_baked_in with `auto`, which tries both exporters")
+
+
+@pytest.mark.parametrize(
+    "exporter", ["auto", pytest.param("dynamo", marks=ALONE), pytest.param("torchscript", marks=ALONE)]
+)
 def test_a_branch_on_a_value(
     ortc: Compiler, models: Path, write_spec: WriteSpec, tmp_path: Path, exporter: str
 ) -> None:
@@ -78,11 +83,16 @@ def test_a_branch_on_a_value(
     ("entry", "exporter", "cause"),
     [
         # PyTorch itself fails at other batch sizes than the traced one.
-        ("baked", "dynamo", ["the export fixed the axis `batch` of `x` to 3"]),
+        pytest.param("baked", "dynamo", ["the export fixed the axis `batch` of `x` to 3"], marks=ALONE),
         ("baked", "torchscript", ["the model fails in PyTorch on inputs of shape [1, 4]", "shape '[3, 3]' is invalid"]),
         # PyTorch does not; the graph does.
-        ("fixed", "dynamo", ["the export fixed the axis `batch` of `x` to 3"]),
-        ("fixed", "torchscript", ["the torchscript export does not run as PyTorch does: at batch=1", "Reshape"]),
+        pytest.param("fixed", "dynamo", ["the export fixed the axis `batch` of `x` to 3"], marks=ALONE),
+        pytest.param(
+            "fixed",
+            "torchscript",
+            ["the torchscript export does not run as PyTorch does: at batch=1", "Reshape"],
+            marks=ALONE,
+        ),
         ("fixed", "auto", ["dynamo: the export fixed the axis `batch`", "torchscript export does not run", "batch=1"]),
     ],
 )

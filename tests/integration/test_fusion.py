@@ -37,6 +37,10 @@ MODELS: dict[str, dict[str, int]] = {
     "t5-18": {"SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 6},
     "llama-20": {"MultiHeadAttention": 3, "SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 6},
 }
+MORE = ("bert-20", "roberta-18")
+"""Models whose kind `make test` has once already."""
+PROOF = pytest.mark.proof("test_the_answers_stay and the tests beside it, with BERT and DistilBERT")
+NAMES = [pytest.param(name, marks=PROOF) if name in MORE else name for name in MODELS]
 EMBEDDED = ("bert-17", "bert-20", "roberta-18", "distilbert-20")
 LEFT = {"t5-18": {"Softmax": 3}}
 """What fused operators would stand for, and is still there."""
@@ -54,21 +58,29 @@ SHAPES = ((1, 1), (1, 7), (3, 33), (8, 64))
 
 
 @pytest.fixture(scope="module")
-def layered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chosen(request: pytest.FixtureRequest) -> list[str]:
+    """The models that are exported: in `make test` one of each kind, in `make proofs` the others."""
+    return [name for name in MODELS if (name in MORE) == request.config.getoption("--proofs")]
+
+
+@pytest.fixture(scope="module")
+def layered(chosen: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Exported models of several layers; not to be changed."""
     root = tmp_path_factory.mktemp("layered")
     program = ROOT / "tests" / "support" / "export_encoders.py"
-    command = [sys.executable, str(program), str(root), "layered"]
+    command = [sys.executable, str(program), str(root), *chosen]
     done = subprocess.run(command, capture_output=True, text=True, env=Compiler(root).environment(), check=False)
     assert done.returncode == 0, done.stderr
     return root
 
 
 @pytest.fixture(scope="module")
-def rewritten(layered: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+def rewritten(
+    chosen: list[str], layered: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[tuple[str, str], Path]:
     """Each model plain, fused, in both half precisions, and as those are checked on a CPU."""
     found = {}
-    for name in MODELS:
+    for name in chosen:
         found[name, "plain"] = layered / name / "canonical"
         for form, rewrites in FORMS.items():
             found[name, form] = tmp_path_factory.mktemp(f"{name}-{form}")
@@ -103,7 +115,7 @@ def inputs_of(model: ort.InferenceSession, batch: int, length: int, padded: bool
     return {entry.name: every[entry.name] for entry in model.get_inputs()}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("form", FORMS)
 def test_every_layer_is_fused(rewritten: dict[tuple[str, str], Path], name: str, form: str) -> None:
     found, before = operators(rewritten[name, form]), operators(rewritten[name, "plain"])
@@ -130,7 +142,7 @@ def test_layers_compute_in_half_precision(rewritten: dict[tuple[str, str], Path]
     assert casts[0] == casts[1] + len(model.graph.outputs)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_answers_stay(rewritten: dict[tuple[str, str], Path], name: str) -> None:
     sessions = {form: session(rewritten[name, form]) for form in ("plain", "fused", "embedded", *CHECKED)}
     plain = sessions["plain"]
@@ -152,7 +164,7 @@ def test_the_answers_stay(rewritten: dict[tuple[str, str], Path], name: str) -> 
                     assert difference.max_abs > 1e-5
 
 
-@pytest.mark.parametrize("name", ["bert-17", "roberta-18", "distilbert-20"])
+@pytest.mark.parametrize("name", ["bert-17", pytest.param("roberta-18", marks=PROOF), "distilbert-20"])
 @pytest.mark.parametrize("form", ["embedded", "checked"])
 def test_a_mask_is_a_mask(rewritten: dict[tuple[str, str], Path], name: str, form: str) -> None:
     """What stands at masked positions has no part in other positions' answers."""
@@ -179,8 +191,9 @@ def test_the_same_graph_gives_the_same_bytes(
     assert (tmp_path / "model.onnx").read_bytes() == (rewritten["vit-17", "half"] / "model.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("which", ["one of each kind", pytest.param("the others", marks=PROOF)])
 def test_every_fused_operator_and_all_compute_is_for_cuda(
-    rewritten: dict[tuple[str, str], Path], tmp_path_factory: pytest.TempPathFactory
+    which: str, rewritten: dict[tuple[str, str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """Asked of ONNX Runtime's CUDA provider, over stand-ins for NVIDIA's libraries; and nothing else is foreseen."""
     table = kernels("onnxruntime-gpu", "1.31.1", "CUDAExecutionProvider")

@@ -14,7 +14,10 @@ from typing import Any
 import pytest
 from tests.support.builds import ROOT, TIMEOUT, Compiler
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.proof("test_a_file_is_put_together_from_blobs_and_weights and test_a_page_of_data"),
+]
 MakeCache = Callable[[Path], Path]
 
 

@@ -112,6 +112,7 @@ def ran(build: Build) -> set[str]:
     return {entry["stage"] for entry in build.report("tiny")["stages"] if not entry["cached"]}
 
 
+@pytest.mark.proof("test_a_control_that_does_not_get_its_cores and test_what_ran_beside_it, with made-up rounds")
 def test_beside_busy_loops_no_gate_of_time_passes(project: Path, make_cache: MakeCache, tmp_path: Path) -> None:
     """Budgets that any machine keeps; the cache has everything, and the times of a machine that is taken for quiet."""
     cache, output = make_cache(tmp_path / "cache"), tmp_path / "dist"

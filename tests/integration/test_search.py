@@ -165,6 +165,7 @@ def test_a_graph_level_that_breaks_the_numbers_is_lowered(
     assert manifest["variant"]["graph_level"] == "off"
 
 
+@pytest.mark.proof("test_a_host_without_a_compiler_is_told_and_measured has all but torch.compile")
 def test_bench_of_a_spec(ortc: Compiler, built: Build) -> None:
     built.succeeded()
     command = [sys.executable, "-m", "ortc", "bench", "specs/digits.yaml", *PATIENT, *QUICK, "-o", str(built.output)]

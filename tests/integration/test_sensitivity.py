@@ -25,6 +25,8 @@ INTEGERS: tuple[outlier.Kind, ...] = ("channel", "layer")
 KINDS: tuple[outlier.Kind, ...] = (*INTEGERS, "overflow")
 OPTIONS = ("--variant", "int8-dynamic-mixed", "--search", "none")
 
+LAYER = pytest.mark.proof("test_the_outlier_layer_is_found and the tests beside it with an outlier in a channel")
+
 Mixed = Callable[[outlier.Kind], Build]
 
 
@@ -53,14 +55,14 @@ def target(build: Build, kind: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("kind", ["channel", pytest.param("layer", marks=LAYER)])
 def test_plain_int8_fails_the_gate(mixed: Mixed, kind: outlier.Kind) -> None:
     plain = next(entry for entry in target(mixed(kind), kind)["decisions"] if entry["variant"] == "int8-dynamic")
     assert plain["outcome"] == "rejected"
     assert plain["reason"].startswith("cosine is")
 
 
-@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("kind", ["channel", pytest.param("layer", marks=LAYER)])
 def test_the_outlier_layer_is_found(mixed: Mixed, kind: outlier.Kind) -> None:
     (trade,) = target(mixed(kind), kind)["trades"]
     worst, second, *_ = trade["nodes"]
@@ -68,7 +70,7 @@ def test_the_outlier_layer_is_found(mixed: Mixed, kind: outlier.Kind) -> None:
     assert worst["error"] > 10 * second["error"]
 
 
-@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("kind", ["channel", pytest.param("layer", marks=LAYER)])
 def test_what_ships_passes_with_all_others_on_integers(mixed: Mixed, kind: outlier.Kind) -> None:
     found = target(mixed(kind), kind)
     assert (found["variant"], found["precision"]) == ("int8-dynamic-mixed", "int8")
@@ -86,7 +88,7 @@ def test_what_ships_passes_with_all_others_on_integers(mixed: Mixed, kind: outli
     assert integers >= 0.8 * outlier.LAYERS
 
 
-@pytest.mark.parametrize("kind", INTEGERS)
+@pytest.mark.parametrize("kind", ["channel", pytest.param("layer", marks=LAYER)])
 def test_the_trade_is_shown(mixed: Mixed, kind: outlier.Kind) -> None:
     (trade,) = target(mixed(kind), kind)["trades"]
     points = [point for point in trade["points"] if point["data"] == "calibration"]
@@ -139,6 +141,7 @@ def test_without_a_gpu_the_next_variant_is_mixed_where_no_mix_of_the_first_is_ri
     assert [trade["variant"] for trade in found["trades"]] == ["bf16", "fp16"]
 
 
+@pytest.mark.proof("test_a_locked_build_keeps_the_same_nodes_without_a_search compares the bytes of the model")
 def test_the_same_inputs_give_the_same_bytes(mixed: Mixed, project: Path, tmp_path: Path, make_cache: Any) -> None:
     again = Compiler(make_cache(tmp_path / "cache")).build(project / "channel.yaml", *OPTIONS, output=tmp_path / "dist")
     sums = [build.bundle("outlier-channel", "edge") / "SHA256SUMS" for build in (mixed("channel"), again.succeeded())]
@@ -148,21 +151,21 @@ def test_the_same_inputs_give_the_same_bytes(mixed: Mixed, project: Path, tmp_pa
 def test_a_locked_build_keeps_the_same_nodes_without_a_search(
     ortc: Compiler, mixed: Mixed, project: Path, tmp_path: Path, make_cache: Any
 ) -> None:
-    first, spec = mixed("layer"), project / "layer.yaml"
+    first, spec = mixed("channel"), project / "channel.yaml"
     command = [sys.executable, "-m", "ortc", "lock", str(spec), *OPTIONS, "-o", str(tmp_path / "first")]
     done = subprocess.run(command, env=ortc.environment(), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
-    entry = json.loads((project / "ortc.lock").read_bytes())["specs"]["outlier-layer"]["targets"]["edge"]
-    assert (entry["variant"], entry["mix"]) == ("int8-dynamic-mixed", target(first, "layer")["mix"])
+    entry = json.loads((project / "ortc.lock").read_bytes())["specs"]["outlier-channel"]["targets"]["edge"]
+    assert (entry["variant"], entry["mix"]) == ("int8-dynamic-mixed", target(first, "channel")["mix"])
     # Nothing of it is known there: what is locked is all that says which nodes.
     elsewhere = Compiler(make_cache(tmp_path / "cache"))
     again = elsewhere.build(spec, "--locked", *OPTIONS, output=tmp_path / "dist").succeeded()
-    assert target(again, "layer")["mix"] == entry["mix"]
-    assert {"sensitivity", "variant"} & {stage["stage"] for stage in again.report("outlier-layer")["stages"]} == {
+    assert target(again, "channel")["mix"] == entry["mix"]
+    assert {"sensitivity", "variant"} & {stage["stage"] for stage in again.report("outlier-channel")["stages"]} == {
         "variant"
     }
     files = ["model/model.onnx", "golden/0.inputs.npz", "golden/0.outputs.npz"]
-    bundles = [build.bundle("outlier-layer", "edge") for build in (first, again)]
+    bundles = [build.bundle("outlier-channel", "edge") for build in (first, again)]
     assert [(bundles[0] / name).read_bytes() for name in files] == [(bundles[1] / name).read_bytes() for name in files]
 
 

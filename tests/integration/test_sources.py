@@ -50,6 +50,7 @@ def build(ortc: Compiler, spec: Path, tmp_path: Path) -> Build:
     return ortc.build(spec, *PLAIN, output=tmp_path / "dist", cwd=spec.parent)
 
 
+@pytest.mark.proof("test_onnx_at_another_opset builds the same file")
 def test_onnx(ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path) -> None:
     onnx.save(bundles.linear_model(), project / "linear.onnx")
     model = {"source": "onnx", "path": "linear.onnx", "sha256": bundles.digest(project / "linear.onnx")}
@@ -95,6 +96,7 @@ def test_onnx_with_an_undeclared_dimension(
     assert result.bundles() == []
 
 
+@pytest.mark.proof("test_a_file_keeps_its_own_opset builds an ONNX file without PyTorch")
 def test_onnx_that_is_a_bundle(
     built: Build, ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_onnx_that_is_a_bundle(
     assert target["numbers"]["speedup"] is None
 
 
+@pytest.mark.proof("test_exported_program_of_a_drafted_spec builds the same program")
 def test_exported_program(ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path) -> None:
     model = {"source": "exported_program", "path": "program.pt2", "sha256": bundles.digest(project / "program.pt2")}
     spec = write_spec(project, model, {"opset": 20, "dynamic_axes": {"batch": {"min": 1, "typical": 1, "max": 16}}})
@@ -141,7 +144,10 @@ def test_torch_weights(
     answer(loader(fresh_python(bundle), bundle, "selftest"))
 
 
-@pytest.mark.parametrize("name", ["code.pt", "module.pt"])
+@pytest.mark.parametrize(
+    "name",
+    ["code.pt", pytest.param("module.pt", marks=pytest.mark.proof("test_weights_that_run_code with a dictionary"))],
+)
 def test_weights_that_run_code(
     ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path, models: Path, name: str
 ) -> None:

@@ -1,7 +1,8 @@
-"""`python export_encoders.py DIRECTORY [layered]`: small transformers, exported, with inputs and what PyTorch answers.
+"""`python export_encoders.py DIRECTORY [NAME ...]`: small transformers, exported, with inputs and PyTorch's answers.
 
-A directory each: canonical/model.onnx, inputs.npz and outputs.npz; for one also raw.onnx, as PyTorch's exporter
-writes it. Runs in a process of its own: tests do not load torch for this.
+Without names all of MODELS, which have two layers; names are of LAYERED. A directory each: canonical/model.onnx,
+inputs.npz and outputs.npz; for one also raw.onnx, as PyTorch's exporter writes it. The program runs in a process of its
+own: tests do not load torch for this.
 """
 
 from __future__ import annotations
@@ -100,13 +101,12 @@ LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
 TASKS = {"t5": "text-encoding"}
 
 
-def main(root: Path, which: str = "") -> None:
-    """Write every model."""
-    if which == "layered":
-        for name, (opset, configuration) in LAYERED.items():
-            _write(root / name, configuration, opset)
-        return
-    for name, configuration in MODELS.items():
+def main(root: Path, *names: str) -> None:
+    """Write the models."""
+    for name in names:
+        opset, configuration = LAYERED[name]
+        _write(root / name, configuration, opset)
+    for name, configuration in MODELS.items() if not names else ():
         _write(root / name, configuration)
 
 

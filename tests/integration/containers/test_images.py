@@ -21,10 +21,12 @@ pytestmark = pytest.mark.integration
 
 ImageOf = Callable[[Path, str], tuple[str, Image]]
 MB = 10**6
+LARGER = pytest.mark.proof("test_an_image_serves with the digits")
+EMULATED = pytest.mark.proof("test_an_image_serves with the digits; test_a_bundle_is_judged_on_another_processor")
 CASES = [
-    pytest.param("bert", "cpu", "linux/amd64", id="bert-cpu-amd64"),
     pytest.param("digits", "edge", "linux/amd64", id="digits-edge-amd64"),
-    pytest.param("bert", "edge", "linux/arm64", id="bert-edge-arm64"),
+    pytest.param("bert", "cpu", "linux/amd64", id="bert-cpu-amd64", marks=LARGER),
+    pytest.param("bert", "edge", "linux/arm64", id="bert-edge-arm64", marks=EMULATED),
 ]
 DATATYPES = {"int64": "INT64", "float32": "FP32"}
 LIMITS = {"onnxruntime": 160 * MB, "onnxruntime-openvino": 210 * MB}
@@ -88,6 +90,7 @@ def test_an_image_serves(
         assert container.stop() == 0, container.log
 
 
+@pytest.mark.proof("test_an_image_serves with the digits; test_the_health_protocol_of_grpc_is_answered")
 def test_an_image_with_extras_serves_grpc_and_traces(built: Build, engine: Engine) -> None:
     bundle = built.succeeded().bundle("digits", "edge")
     image = engine.build(bundle, "linux/amd64", "digits-extras", extras=("grpc", "trace"))
@@ -167,6 +170,7 @@ def test_an_image_is_small(
         assert compressed <= 50 * MB
 
 
+@pytest.mark.proof("test_an_image_holds_what_it_needs: every file has one time and one owner")
 def test_building_again_gives_the_same_image(built: Build, engine: Engine, image_of: ImageOf, tmp_path: Path) -> None:
     """From a copy of the bundle elsewhere, whose files have other times."""
     bundle = built.succeeded().bundle("digits", "edge")
