@@ -39,7 +39,7 @@ from ortc.frontend.samples.inputs import InputFactory
 from ortc.frontend.samples.sources import load_samples
 from ortc.plan.checks import check_spec
 from ortc.plan.resolve import resolve
-from ortc.spec.deployment import Embeddings
+from ortc.spec.accuracy import Embeddings
 
 ROOT = HERE.parents[1]
 MODEL = "minilm"

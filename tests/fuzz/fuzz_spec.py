@@ -28,22 +28,14 @@ sys.path[:0] = [str(ROOT / "compiler")]
 with atheris.instrument_imports(include=["ortc"]):
     import ortc.plan.checks
     from ortc.plan.checks import load_profiles, run_checks
-    from ortc.spec.deployment import (
-        Accuracy,
-        Axis,
-        Export,
-        HuggingFaceSource,
-        InputSpec,
-        LatencyBudget,
-        PyTorchSource,
-        Spec,
-        Target,
-    )
+    from ortc.spec.accuracy import Accuracy
+    from ortc.spec.deployment import Axis, Export, InputSpec, LatencyBudget, Spec, Target
     from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, to_github, to_json
     from ortc.spec.diagnostics.errors import SpecError
     from ortc.spec.diagnostics.sarif import to_sarif
     from ortc.spec.inheritance import inherited
     from ortc.spec.load import from_document
+    from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
     from ortc.spec.profile import TargetProfile
     from ortc.spec.syntax.schema_walk import fields
     from ortc.spec.syntax.text import decode

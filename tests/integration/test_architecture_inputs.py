@@ -12,7 +12,7 @@ from ortc.frontend.reference.load import load
 from ortc.frontend.reference.model import Reference
 from ortc.frontend.samples.inputs import InputFactory, Samples, synthetic
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.model_sources import HuggingFaceSource
 
 Json = dict[str, Any]
 TEXT: Json = {

@@ -13,7 +13,7 @@ from ortc.common.errors import StageError
 from ortc.frontend.reference.load import load
 from ortc.frontend.reference.model import Reference
 from ortc.plan.plan import AxisPlan, ExportPlan
-from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.model_sources import HuggingFaceSource
 
 TEXT = {
     "hidden_size": 32,

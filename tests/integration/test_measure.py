@@ -20,7 +20,7 @@ from ortc.evaluation.machine import program
 from ortc.evaluation.turns import TURN_SECONDS, Turn, interleave
 from ortc.execution.worker import Worker
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.spec.deployment import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 
 MakeCache = Callable[[Path], Path]
 TINY = """

@@ -26,7 +26,7 @@ from ortc.execution.action_cache import Store
 from ortc.execution.host import describe
 from ortc.execution.worker import Worker
 from ortc.frontend.fetch import Fetched
-from ortc.spec.deployment import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 
 ENTRY = """\
 import json, os

@@ -21,7 +21,7 @@ from ortc.frontend import export as stage
 from ortc.frontend.reference.load import load
 from ortc.frontend.samples.inputs import synthetic
 from ortc.plan.plan import AxisPlan, ExportPlan
-from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.runtimes import ir_version_for_opset
 
 TEXT = {

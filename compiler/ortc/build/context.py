@@ -30,7 +30,8 @@ from ortc.frontend.reference.trained import MAY_BE_DRAWN, refuse_drawn
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.plan.plan import Plan, SourcePlan
-from ortc.spec.deployment import Metric, OnnxSource, PyTorchSource
+from ortc.spec.accuracy import Metric
+from ortc.spec.model_sources import OnnxSource, PyTorchSource
 from ortc.spec.runtimes import pins
 
 T = TypeVar("T")

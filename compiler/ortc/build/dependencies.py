@@ -14,7 +14,8 @@ from ortc.common.digests import sha256_file
 from ortc.inspection.entrypoint import entrypoint_files
 from ortc.inspection.image_files import image_files
 from ortc.plan.plan import SourcePlan, TargetPlan
-from ortc.spec.deployment import HuggingFaceSource, PyTorchSource, SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
+from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 FROM_REMOTE = "result of a remote cache"

@@ -19,7 +19,7 @@ from ortc.execution.worker import Worker
 from ortc.frontend.fetch import Fetched, fetch
 from ortc.passes.canonical import Exported
 from ortc.plan.plan import ExportPlan, Plan
-from ortc.spec.deployment import Teacher
+from ortc.spec.model_sources import Teacher
 
 REAL = "samples "
 """How the names of cases begin that are real samples."""

@@ -26,7 +26,7 @@ from ortc.execution.host import describe
 from ortc.execution.runtime_environment import is_made
 from ortc.frontend.fetch import Fetched, fetch
 from ortc.plan.plan import Plan, TargetPlan
-from ortc.spec.deployment import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 from ortc.spec.runtimes import pins
 
 _FORESEEABLE = ("reference", "teacher", "metric", "shape matrix", "calibrate")

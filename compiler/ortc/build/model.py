@@ -32,7 +32,7 @@ from ortc.passes.canonical import DATA_FILE, MODEL_FILE, Exported
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import Plan, ProviderPlan, VariantPlan
 from ortc.plan.shape_matrix import without_largest
-from ortc.spec.deployment import OnnxSource
+from ortc.spec.model_sources import OnnxSource
 from ortc.spec.runtimes import pins
 
 CHECK_PINS = "onnxruntime"

@@ -16,7 +16,8 @@ from ortc.execution.files_opened import INSTALLED, SEEN, Opened, latest
 from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.frontend.samples.sources import samples_key
 from ortc.inspection.entrypoint import entrypoint_digest
-from ortc.spec.deployment import PyTorchSource, SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
+from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
     from ortc.build.context import Context

@@ -17,7 +17,7 @@ from ortc.evaluation.report import Verdict
 from ortc.execution.host import cores
 from ortc.execution.worker import Worker, WorkerError
 from ortc.passes.canonical import Exported, differently_defined
-from ortc.spec.deployment import OnnxSource
+from ortc.spec.model_sources import OnnxSource
 from ortc.spec.onnx_header import read_header
 from ortc.spec.runtimes import pins, runtime
 

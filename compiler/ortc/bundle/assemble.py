@@ -44,7 +44,7 @@ from ortc.inspection.model_files import loaded_files
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AccuracyPlan, Plan, SessionPlan, TargetPlan, TuningPlan, VariantPlan
-from ortc.spec.deployment import HuggingFaceSource, has_random_weights
+from ortc.spec.model_sources import HuggingFaceSource, has_random_weights
 from ortc.spec.profile import GraphLevel
 from ortc.spec.runtimes import extras, pins
 

@@ -9,7 +9,7 @@ from typing import Self
 from ortc.bundle.manifest import Manifest
 from ortc.common.errors import StageError, UsageError
 from ortc.common.values import Frozen
-from ortc.spec.deployment import NAME_PATTERN, VERSION_PATTERN, Name, Version
+from ortc.spec.vocabulary import NAME_PATTERN, VERSION_PATTERN, Name, Version
 
 FORM = "NAME[@VERSION][/TARGET]"
 

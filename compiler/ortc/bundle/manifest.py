@@ -12,8 +12,8 @@ from ortc.common.errors import StageError
 from ortc.common.texts import Cleaned, Inner, Label, Line
 from ortc.common.values import Frozen
 from ortc.plan.plan import AxisPlan, SessionPlan
-from ortc.spec.deployment import Name, Sha256, Version
 from ortc.spec.profile import Concurrency, GraphLevel
+from ortc.spec.vocabulary import Name, Sha256, Version
 
 FORMAT_VERSION = 1
 KIND = "ortc-bundle"

@@ -20,7 +20,7 @@ from ortc.evaluation.report import Contender, Control, Load, Numbers, Race, Soak
 from ortc.execution.host import Host
 from ortc.execution.processes import bundled_script
 from ortc.plan.plan import PositiveSize, Shape
-from ortc.spec.deployment import Name, Sha256, Version
+from ortc.spec.vocabulary import Name, Sha256, Version
 
 KIND = "ortc-measurement"
 FORMAT_VERSION = 1

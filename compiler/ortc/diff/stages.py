@@ -34,7 +34,8 @@ from ortc.inspection.hub_files import WEIGHT_SUFFIXES
 from ortc.passes.canonical import Exported
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import Plan, SourcePlan, TargetPlan
-from ortc.spec.deployment import HuggingFaceSource, PyTorchSource, SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
+from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
 from ortc.spec.runtimes import pins
 
 _SHORT = 24

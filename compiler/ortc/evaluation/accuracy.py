@@ -22,7 +22,7 @@ from ortc.execution.worker_pool import Loaded
 from ortc.frontend.samples.inputs import MASK, InputFactory
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AccuracyPlan, BudgetPlan, TargetPlan, VariantPlan
-from ortc.spec.deployment import Embeddings
+from ortc.spec.accuracy import Embeddings
 from ortc.spec.runtimes import pins
 
 CPU = "CPUExecutionProvider"

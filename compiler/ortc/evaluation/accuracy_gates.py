@@ -12,7 +12,7 @@ from ortc.evaluation.report import Check, EmbeddingCheck, Verdict
 from ortc.evaluation.spread import FEW
 from ortc.evaluation.wording import Comparison
 from ortc.plan.plan import AccuracyPlan
-from ortc.spec.deployment import Embeddings
+from ortc.spec.accuracy import Embeddings
 
 LABEL_AGREEMENT = 0.98
 """Least share of equal labels at reduced precision, unless the spec limits `top1_agreement`."""

@@ -8,7 +8,7 @@ from ortc.common.arrays import Array, Arrays
 from ortc.common.errors import StageError
 from ortc.evaluation.ranks import spearman
 from ortc.evaluation.report import EmbeddingCheck
-from ortc.spec.deployment import Embeddings, Pooling
+from ortc.spec.accuracy import Embeddings, Pooling
 
 
 def pooled(outputs: Arrays, declared: Embeddings, mask: Array | None) -> Array:

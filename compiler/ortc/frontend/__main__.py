@@ -22,7 +22,7 @@ from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker_protocol import serve
 from ortc.plan.plan import ExportPlan, ModelPlan
-from ortc.spec.deployment import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
     from ortc.frontend.reference.model import Reference, Tensors

@@ -26,12 +26,7 @@ from ortc.inspection.hub_files import HUB_PATTERNS, PICKLE_SUFFIXES, WEIGHT_SUFF
 from ortc.inspection.model_files import package_directories, refuse, unwanted, visible
 from ortc.inspection.repository import ADAPTER, Repository, of_directories
 from ortc.plan.plan import SourcePlan
-from ortc.spec.deployment import (
-    ExportedProgramSource,
-    HuggingFaceSource,
-    OnnxSource,
-    PyTorchSource,
-)
+from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 
 class FetchedFile(Frozen):

@@ -26,8 +26,8 @@ from ortc.passes.canonical import (
 )
 from ortc.passes.gelu import gelu
 from ortc.plan.plan import ExportPlan, InputPlan
-from ortc.spec.deployment import LEAST_OPSET
 from ortc.spec.onnx_header import DEFAULTS_IR
+from ortc.spec.vocabulary import LEAST_OPSET
 
 if TYPE_CHECKING:
     import onnx_ir as ir

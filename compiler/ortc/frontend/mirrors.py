@@ -21,7 +21,7 @@ from ortc.common.permissions import may_use_http
 from ortc.common.texts import shown
 from ortc.common.units import format_bytes
 from ortc.inspection.hub_files import WEIGHT_SUFFIXES
-from ortc.spec.deployment import MIRROR_PROTOCOLS, is_mirror_url
+from ortc.spec.mirror_urls import MIRROR_PROTOCOLS, is_mirror_url
 
 MOST_WEIGHTS = 2**37
 """Most bytes of a file of weights that a mirror gives."""

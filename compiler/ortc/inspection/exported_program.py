@@ -11,7 +11,7 @@ from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.findings import BOUNDS, KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
 from ortc.inspection.pt2_archive import Input, Program, ProgramError, read_program
 from ortc.inspection.pt2_safety import refuse_code
-from ortc.spec.deployment import MAX_AXES, MAX_SIZE
+from ortc.spec.vocabulary import MAX_AXES, MAX_SIZE
 
 _DTYPES = frozenset(
     "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool".split()  # noqa: SIM905

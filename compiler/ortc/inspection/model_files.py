@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from ortc.common.errors import StageError
 from ortc.common.project import find_installed
 from ortc.inspection.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
-from ortc.spec.deployment import HuggingFaceSource, SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
+from ortc.spec.model_sources import HuggingFaceSource
 
 if TYPE_CHECKING:
     from ortc.plan.plan import AccuracyPlan

@@ -15,8 +15,8 @@ from ortc.inspection.external_data import load_graph, refuse_pointer
 from ortc.inspection.findings import KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
 from ortc.inspection.onnx_interface import DTYPES, Value, interface_of, problems, usable_outputs, value_of
 from ortc.inspection.tensor_names import name_problem
-from ortc.spec.deployment import LEAST_OPSET
 from ortc.spec.onnx_header import DEFAULTS_IR
+from ortc.spec.vocabulary import LEAST_OPSET
 
 if TYPE_CHECKING:
     import onnx

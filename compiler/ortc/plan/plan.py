@@ -8,28 +8,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ortc.common.values import Frozen, digest
-from ortc.spec.deployment import (
-    MAX_AXES,
-    MAX_SIZE,
-    AxisName,
-    DType,
-    Embeddings,
-    ExportedProgramSource,
-    Exporter,
-    HuggingFaceSource,
-    Metric,
-    ModelSource,
-    Name,
-    Objective,
-    OnnxSource,
-    Platform,
-    Precision,
-    PyTorchSource,
-    RelativePath,
-    SamplesFunction,
-    Sha256,
-    Version,
-)
+from ortc.spec.accuracy import Embeddings, Metric, SamplesFunction
+from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, ModelSource, OnnxSource, PyTorchSource
 from ortc.spec.profile import (
     Calibration,
     Concurrency,
@@ -40,6 +20,20 @@ from ortc.spec.profile import (
     RuntimePackage,
     Smoothing,
     Threads,
+)
+from ortc.spec.vocabulary import (
+    MAX_AXES,
+    MAX_SIZE,
+    AxisName,
+    DType,
+    Exporter,
+    Name,
+    Objective,
+    Platform,
+    Precision,
+    RelativePath,
+    Sha256,
+    Version,
 )
 
 FORMAT_VERSION = 1

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from ortc.common.permissions import masked
 from ortc.plan.plan import Plan
-from ortc.spec.deployment import ENVIRONMENT
+from ortc.spec.vocabulary import ENVIRONMENT
 
 Json = dict[str, Any]
 

@@ -26,9 +26,12 @@ from ortc.plan.plan import (
 )
 from ortc.plan.precision_mix import is_asked_for
 from ortc.plan.shape_matrix import corners, shape_matrix
-from ortc.spec.deployment import Accuracy, Objective, Platform, Precision, Spec, Target, has_random_weights
+from ortc.spec.accuracy import Accuracy
+from ortc.spec.deployment import Spec, Target
+from ortc.spec.model_sources import has_random_weights
 from ortc.spec.profile import Engine, Runtime, TargetProfile, Tuning, Variant
 from ortc.spec.runtimes import ir_version_for_opset, pins, runtime
+from ortc.spec.vocabulary import Objective, Platform, Precision
 
 ATTENTION_MASK = "attention_mask"
 """The input that says which positions are real; the name that transformers gives it."""

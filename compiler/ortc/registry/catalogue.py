@@ -22,7 +22,7 @@ from ortc.execution.action_record import KeptFile
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
 from ortc.registry.signatures import covered
 from ortc.registry.storage import Storage
-from ortc.spec.deployment import NAME_PATTERN
+from ortc.spec.vocabulary import NAME_PATTERN
 
 D = TypeVar("D", bound=Document)
 LATEST = "latest"

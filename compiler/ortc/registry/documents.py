@@ -11,7 +11,7 @@ from ortc.bundle.manifest import AxisInfo, Manifest, ModelInfo, Promises, Proven
 from ortc.bundle.performance import Performance
 from ortc.common.values import Frozen, digest
 from ortc.execution.action_record import KeptFile
-from ortc.spec.deployment import Name, Sha256, Version
+from ortc.spec.vocabulary import Name, Sha256, Version
 
 
 class Document(Frozen):

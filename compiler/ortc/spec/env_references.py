@@ -7,11 +7,11 @@ from collections.abc import Mapping as Variables
 from pydantic import BaseModel
 
 from ortc.common.permissions import PREFIX, may_read, remember
-from ortc.spec.deployment import ENVIRONMENT, VERSION_PATTERN
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import reuse as rules
 from ortc.spec.diagnostics.source import Document, Entry, Mapping, Node, Path, Scalar, Sequence
 from ortc.spec.syntax import schema_walk
+from ortc.spec.vocabulary import ENVIRONMENT, VERSION_PATTERN
 
 _START = "${env:"
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}", re.ASCII)

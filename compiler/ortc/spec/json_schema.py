@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core.core_schema import WithDefaultSchema
 
-from ortc.spec.deployment import ENVIRONMENT, Spec
+from ortc.spec.deployment import Spec
 from ortc.spec.inheritance import KEY as INHERIT
 from ortc.spec.profile import TargetProfile
+from ortc.spec.vocabulary import ENVIRONMENT
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 LANGUAGES: dict[str, type[BaseModel]] = {"spec": Spec, "target": TargetProfile}

@@ -8,7 +8,7 @@ from pathlib import Path
 from ortc.common.resources import targets_dir
 from ortc.common.suggest import closest, listed
 from ortc.spec.boundary import checkout_of, keep_inside, project_root
-from ortc.spec.deployment import LEAST_OPSET, OnnxSource, Spec
+from ortc.spec.deployment import Spec
 from ortc.spec.diagnostics.diagnostic import Diagnostic, in_order
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules import checks as rules
@@ -16,12 +16,14 @@ from ortc.spec.diagnostics.rules.schema import OVERRIDE_BASE
 from ortc.spec.diagnostics.source import Document, SourceFile, Span
 from ortc.spec.env_references import substitute
 from ortc.spec.inheritance import KEY, inherited
+from ortc.spec.model_sources import OnnxSource
 from ortc.spec.onnx_header import read_header
 from ortc.spec.overrides import apply_overrides
 from ortc.spec.profile import TargetProfile
 from ortc.spec.syntax.text import read
 from ortc.spec.syntax.validation import validate
 from ortc.spec.syntax.yaml_parser import parse
+from ortc.spec.vocabulary import LEAST_OPSET
 
 
 @dataclass(frozen=True, slots=True)

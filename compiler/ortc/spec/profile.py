@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from ortc.common import texts
 from ortc.common.units import Duration, Size
-from ortc.spec.deployment import Model, Name, Objective, Platform, Precision, Version
+from ortc.spec.vocabulary import Model, Name, Objective, Platform, Precision, Version
 
 Text = texts.Line | Literal[""]
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]

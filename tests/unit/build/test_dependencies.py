@@ -23,7 +23,8 @@ from ortc.bundle.supply_chain.provenance import Dependency
 from ortc.execution.action_cache import Store
 from ortc.execution.remote_cache import RemoteCache
 from ortc.frontend.fetch import Fetched, FetchedFile
-from ortc.spec.deployment import HuggingFaceSource, Metric, OnnxModel, OnnxSource, SamplesFunction, Teacher
+from ortc.spec.accuracy import Metric, SamplesFunction
+from ortc.spec.model_sources import HuggingFaceSource, OnnxModel, OnnxSource, Teacher
 from ortc.spec.profile import Image
 
 COMMIT = "ab" * 20

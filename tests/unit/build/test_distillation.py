@@ -11,7 +11,7 @@ from ortc.build.distillation import teacher_verdicts
 from ortc.evaluation.compare import Difference
 from ortc.evaluation.gates import ACCURACY_GATES, EXIT_ACCURACY, failure_code
 from ortc.evaluation.report import CaseResult, Check, Verdict
-from ortc.spec.deployment import Teacher
+from ortc.spec.model_sources import Teacher
 
 MODEL = {"source": "huggingface", "path": "teacher"}
 

@@ -36,7 +36,7 @@ from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.passes.canonical import Exported, OutputInfo
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import InputPlan
-from ortc.spec.deployment import PyTorchModel
+from ortc.spec.model_sources import PyTorchModel
 
 loader: Any = runtime_module("loader")
 files_module = runtime_module("loading.files")

@@ -20,7 +20,7 @@ from ortc.evaluation.spread import Spreads
 from ortc.frontend.samples.inputs import InputFactory, Samples
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AxisPlan, InputPlan
-from ortc.spec.deployment import Metric
+from ortc.spec.accuracy import Metric
 from ortc.spec.runtimes import pins
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ortc.common.errors import StageError
 from ortc.evaluation.embeddings import check_embeddings, pooled, spearman
-from ortc.spec.deployment import Embeddings
+from ortc.spec.accuracy import Embeddings
 
 Array = NDArray[np.float32]
 

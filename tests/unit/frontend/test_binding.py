@@ -18,7 +18,7 @@ from ortc.frontend.reference.custom import load_program
 from ortc.frontend.reference.model import Reference, finish
 from ortc.frontend.reference.outputs import flatten
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.spec.deployment import ExportedProgramSource
+from ortc.spec.model_sources import ExportedProgramSource
 
 A, B, C = (torch.full((2,), float(value)) for value in (1, 10, 100))
 EXPECTED = torch.full((2,), 8.0)

@@ -19,7 +19,7 @@ from ortc.execution.action_cache import Store
 from ortc.frontend.fetch import Fetched, fetch
 from ortc.frontend.import_onnx import import_onnx
 from ortc.plan.plan import AxisPlan, ExportPlan
-from ortc.spec.deployment import ExportedProgramSource, OnnxSource
+from ortc.spec.model_sources import ExportedProgramSource, OnnxSource
 
 WEIGHTS = np.arange(4, dtype=np.float32).reshape(2, 2)
 LINEAR = {"x": ["batch", 2]}

@@ -15,13 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
 from ortc.frontend.fetch import Fetched, fetch
-from ortc.spec.deployment import (
-    NO_WEIGHTS_FILE,
-    ExportedProgramSource,
-    HuggingFaceSource,
-    OnnxSource,
-    PyTorchSource,
-)
+from ortc.spec.model_sources import NO_WEIGHTS_FILE, ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 REVISION = "0123456789012345678901234567890123456789"
 CONTENT = {"config.json": b'{"model_type": "bert"}', "model.safetensors": b"weights", "tokenizer.json": b"{}"}

@@ -18,7 +18,7 @@ from ortc.frontend.samples.inputs import InputFactory
 from ortc.frontend.samples.sources import MAX_GIVEN, load_samples, samples_digest, samples_key
 from ortc.inspection.image_files import image_files
 from ortc.plan.plan import AxisPlan, InputPlan
-from ortc.spec.deployment import SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
 
 BATCH = AxisPlan(name="batch", min=1, typical=1, max=16)
 GREY = InputPlan(name="image", dtype="float32", shape=("batch", 1, 2, 4), range=(-1, 1))

@@ -16,7 +16,7 @@ from ortc.frontend.samples.inputs import MASK, InputFactory
 from ortc.frontend.samples.sources import read_samples
 from ortc.frontend.samples.texts import Frame, Padding
 from ortc.plan.plan import AxisPlan, CasePlan, InputPlan, Shape
-from ortc.spec.deployment import Embeddings
+from ortc.spec.accuracy import Embeddings
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "</s>", "<s>", "a", "b", "c", "d", "e"]
 IDS = {word: index for index, word in enumerate(WORDS)}

@@ -18,7 +18,7 @@ from ortc.frontend.reference.custom import NOTHING_TO_LOAD, build_module, load_m
 from ortc.frontend.reference.state import module_state
 from ortc.frontend.reference.trained import ANOTHER_SEED, numbers, other_seeds, refuse_drawn
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
-from ortc.spec.deployment import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 
 EXPORT = ExportPlan(
     opset=20,

@@ -20,9 +20,9 @@ from ortc.inspection.draft_spec import render, scalar, spec_name
 from ortc.inspection.findings import InspectionError
 from ortc.inspection.inspect_model import inspect
 from ortc.plan.checks import CheckedSpec, check_spec
-from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.source import SourceFile
+from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.spec.syntax.yaml_parser import parse
 
 ROOT = Path(__file__).parents[3]

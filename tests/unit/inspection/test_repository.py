@@ -14,7 +14,8 @@ from ortc.frontend.fetch import Fetched, fetch
 from ortc.inspection.model_files import loaded_files
 from ortc.inspection.repository import code, of_directories, parts, weight_files
 from ortc.plan.plan import AccuracyPlan
-from ortc.spec.deployment import HuggingFaceSource, SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
+from ortc.spec.model_sources import HuggingFaceSource
 
 Files = dict[str, Any]
 PLAIN: Files = {"config.json": {"model_type": "bert"}, "model.safetensors": b"w", "tokenizer.json": {}}

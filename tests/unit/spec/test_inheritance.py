@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from tests.support.examples import examples
 
 from ortc.common.permissions import grant
-from ortc.spec.deployment import HuggingFaceSource
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.inheritance import inherited
 from ortc.spec.load import load_spec
+from ortc.spec.model_sources import HuggingFaceSource
 
 BASE = """\
 apiVersion: ortc/v1alpha1

@@ -7,9 +7,9 @@ import pytest
 from ortc.common.suggest import closest, joined, listed
 from ortc.plan.checks import check_spec
 from ortc.spec.boundary import project_root
-from ortc.spec.deployment import HuggingFaceSource
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.load import LoadedSpec, load_profile, load_spec, profile_files
+from ortc.spec.model_sources import HuggingFaceSource
 
 ROOT = Path(__file__).parents[3]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tests.support.examples import examples
 
 from ortc.plan.checks import load_profiles, run_checks
-from ortc.spec.deployment import Export, HuggingFaceSource, Spec, Target, Teacher
+from ortc.spec.deployment import Export, Spec, Target
 from ortc.spec.diagnostics.diagnostic import Diagnostic, render_text, to_github, to_json
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.sarif import to_sarif
 from ortc.spec.load import from_document
+from ortc.spec.model_sources import HuggingFaceSource, Teacher
 from ortc.spec.profile import TargetProfile
 from ortc.spec.syntax.schema_walk import fields
 from ortc.spec.syntax.text import decode

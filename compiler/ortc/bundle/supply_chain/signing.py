@@ -21,7 +21,7 @@ from ortc.bundle.supply_chain.signature_file import is_canonical, rewritten
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, UsageError
 from ortc.common.values import Frozen
-from ortc.spec.deployment import Name, Version
+from ortc.spec.vocabulary import Name, Version
 
 BUNDLE_SIGNATURE = f"{ATTESTATIONS}/bundle.sig"
 SIGNATURES = f"{ATTESTATIONS}/{MEASUREMENTS}"

@@ -13,7 +13,7 @@ from ortc.frontend.reference.model import Reference, example_inputs
 from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.repository import of_directories, weight_files
 from ortc.plan.plan import ExportPlan
-from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.model_sources import HuggingFaceSource
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ from ortc.frontend.reference.model import Reference, finish
 from ortc.frontend.reference.trained import give_weights, numbers, weights_of
 from ortc.inspection.pt2_safety import checked_copy
 from ortc.plan.plan import ExportPlan, InputPlan
-from ortc.spec.deployment import ExportedProgramSource, PyTorchSource
+from ortc.spec.model_sources import ExportedProgramSource, PyTorchSource
 
 if TYPE_CHECKING:
     import torch

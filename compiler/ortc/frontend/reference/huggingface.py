@@ -24,7 +24,7 @@ from ortc.frontend.reference.model import ForwardError, Reference, example_input
 from ortc.inspection.model_files import refuse
 from ortc.inspection.repository import of_directories
 from ortc.plan.plan import ExportPlan, InputPlan
-from ortc.spec.deployment import HuggingFaceSource
+from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.tasks import TASKS
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from ortc.common.errors import StageError
 from ortc.frontend.reference.model import Reference
 from ortc.plan.plan import ExportPlan, SourcePlan
-from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 
 def load(source: SourcePlan, directory: Path, root: Path, export: ExportPlan) -> Reference:

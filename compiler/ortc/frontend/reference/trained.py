@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
 from ortc.frontend.reference.state import unregistered
-from ortc.spec.deployment import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ from ortc.frontend.samples.texts import frame, padding, read_tokenizer
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.inspection.image_files import image_files
 from ortc.plan.plan import AxisPlan, InputPlan
-from ortc.spec.deployment import SamplesFunction
+from ortc.spec.accuracy import SamplesFunction
 
 MAX_GIVEN = 1024
 """Samples that a function is asked for: half judges, half calibrates. More are not taken."""

@@ -10,8 +10,8 @@ from typing import Any
 from ortc.common.project import find_installed
 from ortc.inspection.weights.model import Found, Weights
 from ortc.inspection.weights.safetensors import file_weights, index_weights, weights
-from ortc.spec.deployment import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 from ortc.spec.load import LoadedSpec
+from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
 
 _CERTAIN_SHARE = 1 / 4
 """A task may leave out heads and towers of a model, and code of the user's what it likes; a quarter is certain."""

@@ -7,10 +7,10 @@ from ortc.common.texts import shown
 from ortc.inspection.external_data import refuse_pointer
 from ortc.inspection.onnx_interface import problems
 from ortc.inspection.onnx_wire import read_interface
-from ortc.spec.deployment import OnnxSource
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
 from ortc.spec.load import LoadedSpec
+from ortc.spec.model_sources import OnnxSource
 
 _RULES = {"name": rules.TENSOR_NAME, "type": rules.TENSOR_TYPE, "missing": rules.TENSOR_MISSING}
 

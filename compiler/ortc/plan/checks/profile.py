@@ -14,13 +14,13 @@ from ortc.plan.checks.settings import (
     refused_provider_options,
 )
 from ortc.spec import runtimes
-from ortc.spec.deployment import Platform
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.rules.model import Rule
 from ortc.spec.diagnostics.rules.sources import FILE_MISSING
 from ortc.spec.load import LoadedProfile
 from ortc.spec.profile import ExecutionProvider, Runtime, Session
+from ortc.spec.vocabulary import Platform
 
 _SUFFIX = "ExecutionProvider"
 _OWNED = {

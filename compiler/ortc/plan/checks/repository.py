@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from ortc.inspection.model_files import CODE_HELP, parts_help, unwanted, visible
 from ortc.inspection.repository import code
-from ortc.spec.deployment import HuggingFaceSource
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
 from ortc.spec.load import LoadedSpec
+from ortc.spec.model_sources import HuggingFaceSource
 
 
 def check(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:

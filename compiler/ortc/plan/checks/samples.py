@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from ortc.common.errors import StageError
 from ortc.inspection.image_files import IMAGES, image_files
 from ortc.plan.checks.paths import missing
-from ortc.spec.deployment import HuggingFaceSource
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
 from ortc.spec.diagnostics.source import Span
 from ortc.spec.load import LoadedSpec
+from ortc.spec.model_sources import HuggingFaceSource
 
 TEXT = ("", ".txt", ".text")
 """Suffixes of files with one text a line."""

@@ -13,22 +13,20 @@ from ortc.inspection.entrypoint import installed
 from ortc.plan.checks import onnx_file, repository, samples
 from ortc.plan.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.plan.plan import SourcePlan
-from ortc.spec.deployment import (
-    MIRROR_PROTOCOLS,
+from ortc.spec.accuracy import SamplesFunction
+from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
+from ortc.spec.diagnostics.rules import sources as rules
+from ortc.spec.diagnostics.source import Span
+from ortc.spec.load import LoadedSpec
+from ortc.spec.mirror_urls import MIRROR_PROTOCOLS, host_of, is_mirror_url
+from ortc.spec.model_sources import (
     NO_WEIGHTS_FILE,
     ExportedProgramSource,
     HuggingFaceSource,
     OnnxSource,
     PyTorchSource,
-    SamplesFunction,
     Teacher,
-    host_of,
-    is_mirror_url,
 )
-from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
-from ortc.spec.diagnostics.rules import sources as rules
-from ortc.spec.diagnostics.source import Span
-from ortc.spec.load import LoadedSpec
 from ortc.spec.tasks import GENERATION, TASKS
 
 PICKLES = (".pkl", ".pickle", ".joblib", ".dill")

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from ortc.common.suggest import closest, joined, listed
 from ortc.plan.resolve import engine_of, variants_for, why_not
 from ortc.spec import runtimes
-from ortc.spec.deployment import Precision
 from ortc.spec.diagnostics.diagnostic import Diagnostic
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.load import LoadedProfile, LoadedSpec
 from ortc.spec.profile import Engine, TargetProfile
+from ortc.spec.vocabulary import Precision
 
 CPU = "CPUExecutionProvider"
 

@@ -9,7 +9,6 @@ from pydantic_core import ErrorDetails
 
 from ortc.common.suggest import closest, joined, listed
 from ortc.common.units import QuantityError
-from ortc.spec.deployment import FORMS
 from ortc.spec.diagnostics.diagnostic import Diagnostic, Related, in_order, quoted
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules import schema as rules
@@ -19,6 +18,7 @@ from ortc.spec.syntax import schema_walk
 from ortc.spec.syntax.scalars import is_number
 from ortc.spec.syntax.schema_walk import Place
 from ortc.spec.syntax.yaml_parser import describe
+from ortc.spec.vocabulary import FORMS
 
 T = TypeVar("T", bound=BaseModel)
 
