@@ -31,8 +31,10 @@ from tests.support.whole_bundles import add_measurement, whole_bundle
 
 from ortc.common.errors import OrtcError
 from ortc.execution.host import describe
-from ortc.registry.catalogue import blob
+from ortc.registry.aliases import promote, rollback
 from ortc.registry.collect import collect
+from ortc.registry.contents import blob
+from ortc.registry.retrieval import retrieve
 from ortc.registry.store import Registry
 from ortc.registry.views import view
 
@@ -58,9 +60,9 @@ def register(url: str, bundle: Path, version: str) -> None:
     """What one writer does: a version, an alias to it, and back."""
     registry = Registry(url)
     registry.add(bundle)
-    registry.promote(f"linear@{version}", "production")
-    registry.rollback("linear", "production")
-    registry.promote(f"linear@{version}", "production")
+    promote(registry, f"linear@{version}", "production")
+    rollback(registry, "linear", "production")
+    promote(registry, f"linear@{version}", "production")
 
 
 def proven(place: Path, seen: dict[tuple[str, str], str]) -> set[tuple[str, str]]:
@@ -99,7 +101,7 @@ def kills(directory: Path, count: int) -> dict[str, Any]:
     first = whole_bundle(scratch / "first", version="0.1.0", seed=2**30)
     second = whole_bundle(scratch / "second", version="0.2.0", seed=2**31)
     Registry(str(place)).add(first)
-    Registry(str(place)).promote("linear@0.1.0", "production")
+    promote(Registry(str(place)), "linear@0.1.0", "production")
     begin = time.monotonic()
     assert os.waitpid(fork(lambda: register(str(place), second, "0.2.0")), 0)[1] == 0
     whole = time.monotonic() - begin
@@ -124,7 +126,7 @@ def kills(directory: Path, count: int) -> dict[str, Any]:
     assert len(proven(place, seen)) == count + 2
     left = collect(registry)
     for number, version in enumerate(registry.versions("linear")[:: max(1, count // 10)]):
-        registry.get("linear", version, "cpu", directory / f"out{number}")
+        retrieve(registry, "linear", version, "cpu", directory / f"out{number}")
     return {"kills": count, "writer_seconds": whole, "outcomes": dict(outcomes), "marked": len(left.marked)}
 
 
@@ -139,7 +141,7 @@ def writers(directory: Path, count: int) -> dict[str, Any]:
         registry = Registry(str(place))
         registry.add(own[number])
         for _ in range(5):
-            registry.promote(f"linear@2.{number}.0", "production")
+            promote(registry, f"linear@2.{number}.0", "production")
         registry.add(one if number % 2 else other)
 
     statuses = [os.waitpid(child, 0)[1] for child in [fork(lambda n=n: work(n)) for n in range(count)]]

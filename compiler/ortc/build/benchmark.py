@@ -27,6 +27,7 @@ from ortc.evaluation.noise import race_noise
 from ortc.evaluation.report import Contender, Load, Race
 from ortc.evaluation.turns import Turn, interleave
 from ortc.execution.action_cache import Store
+from ortc.execution.cache_users import in_use
 from ortc.execution.host import Host, cores, describe
 from ortc.execution.work_directory import workplace
 from ortc.execution.worker import Worker
@@ -143,7 +144,7 @@ def benchmark(
         OrtcError: no target can be measured on this host; with the exit code of its build.
     """
     with ExitStack() as stack:
-        stack.enter_context(store.in_use())
+        stack.enter_context(in_use(store.root))
         work = stack.enter_context(workplace(store.root))
         with progress.step("fetch", plan.name):
             sources = work / "source"

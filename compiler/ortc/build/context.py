@@ -182,7 +182,7 @@ class Context:
                         subject=name,
                         key=key,
                         uri=entry.origin,
-                        record_sha256=self.store.record_sha256(key),
+                        record_sha256=self.store.records.sha256(key),
                     )
                 step.cached, step.remote = entry.cached, entry.found == "remote"
                 step.noisy = is_final is not None and not is_final(entry.result)

@@ -68,7 +68,7 @@ class _Foreseeing(Context):
             self.seen.add(entry.key)
             self.foreseen.append(Foreseen(stage=stage, subject=subject, state=state))
             return entry
-        reason = self.store.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
+        reason = self.store.records.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
         self.foreseen.append(Foreseen(stage=stage, subject=subject, state="will run", reason=reason))
         if stage in _FORESEEABLE:
             return Entry(key="", result={}, found="nowhere", pending=True)
@@ -151,7 +151,8 @@ def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output:
     if is_published(context, found, model.material, base):
         context.foreseen.append(Foreseen(stage="bundle", subject=target.name, state="cached"))
         return
-    reason = context.store.why_missing("bundle", found.key(context, model.material), bundle_subject(context, found))
+    key, subject = found.key(context, model.material), bundle_subject(context, found)
+    reason = context.store.records.why_missing("bundle", key, subject)
     if not (base / target.name).exists():
         reason = "not there"
     context.foreseen.append(Foreseen(stage="bundle", subject=target.name, state="will run", reason=reason))

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from pydantic import Field
 
+from ortc.common.atomic_files import replace_file
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.evaluation.report import BuildReport
 from ortc.execution.files_opened import located
-from ortc.execution.ownership import within_umask
 from ortc.plan.plan import Plan
 from ortc.plan.precision_mix import Mix, is_made_from, mixed
 from ortc.spec.profile import GraphLevel
@@ -108,11 +106,7 @@ def write_lock(path: Path, name: str, entry: LockedSpec, *, replace: bool = Fals
         )
     specs = dict(sorted({**lock.specs, name: entry}.items()))
     text = json.dumps(Lock(specs=specs).model_dump(mode="json"), indent=2) + "\n"
-    handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-    Path(fresh).chmod(within_umask(0o644))
-    Path(fresh).replace(path)
+    replace_file(path, text.encode(), mode=0o644)
 
 
 def _different(before: LockedSpec, now: LockedSpec) -> tuple[str, ...]:

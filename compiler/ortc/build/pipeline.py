@@ -18,6 +18,7 @@ from ortc.common.digests import sha256_file
 from ortc.common.disk import room
 from ortc.evaluation.report import BuildReport, TargetReport
 from ortc.execution.action_cache import Store
+from ortc.execution.cache_users import in_use
 from ortc.execution.host import describe
 from ortc.execution.work_directory import workplace
 from ortc.frontend.fetch import fetch
@@ -51,7 +52,7 @@ def build(
     """
     with ExitStack() as stack:
         with room(("the cache", store.root)):
-            stack.enter_context(store.in_use())
+            stack.enter_context(in_use(store.root))
             work = stack.enter_context(workplace(store.root))
         with progress.step("fetch", plan.name):
             sources = work / "source"

@@ -25,6 +25,7 @@ from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
+from ortc.common.atomic_files import replace_file
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.redaction import mask_secrets
 
@@ -278,9 +279,4 @@ def keep_report(report: BuildReport, output: Path) -> None:
     """Keep the report beside the bundles, whether they were published or not."""
     place = output / report.name / f"{report.version}.report.json"
     place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.with_name(f".{place.name}.new")
-    try:
-        fresh.write_text(json.dumps(report.model_dump(mode="json"), indent=1) + "\n", "utf-8")
-        fresh.replace(place)
-    finally:
-        fresh.unlink(missing_ok=True)
+    replace_file(place, f"{json.dumps(report.model_dump(mode='json'), indent=1)}\n".encode())

@@ -8,6 +8,7 @@ import rich_click as click
 
 from ortc.cli.options import trust_options
 from ortc.cli.report import use_color, write
+from ortc.common.atomic_files import replace_file
 from ortc.inspection.draft_spec import render
 from ortc.inspection.findings import InspectionError
 from ortc.inspection.inspect_model import inspect
@@ -54,9 +55,7 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
         raise click.UsageError(f"{path} exists; `--force` replaces it, `-o` names another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     reference = _schema(root, path.parent)
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(render(draft, targets, reference), "utf-8")
-    fresh.replace(path)
+    replace_file(path, render(draft, targets, reference).encode())
     try:
         found = check_spec(path).warnings
     except SpecError as error:

@@ -143,8 +143,16 @@ def promote(
     as_json: bool,
 ) -> int:
     """Let an alias like `production` name a version."""
-    version = open_registry(url).promote(
-        reference, alias, unfit=allow_unfit, fewer=allow_missing_targets, broken=allow_broken_promises, key=key
+    from ortc.registry import aliases
+
+    version = aliases.promote(
+        open_registry(url),
+        reference,
+        alias,
+        unfit=allow_unfit,
+        fewer=allow_missing_targets,
+        broken=allow_broken_promises,
+        key=key,
     )
     name = reference.partition("@")[0]
     if as_json:
@@ -160,7 +168,9 @@ def promote(
 @_JSON
 def rollback(name: str, alias: str, url: str, as_json: bool) -> int:
     """Let an alias name what it named before its newest promotion."""
-    before, version = open_registry(url).rollback(name, alias)
+    from ortc.registry import aliases
+
+    before, version = aliases.rollback(open_registry(url), name, alias)
     if as_json:
         return _print({"name": name, "alias": alias, "version": version, "before": before})
     sys.stdout.write(f"{name}@{alias} is {version} again, and was {before}\n")
@@ -176,9 +186,11 @@ def rollback(name: str, alias: str, url: str, as_json: bool) -> int:
 @_JSON
 def get(reference: str, url: str, targets: tuple[str, ...], output: Path, key: Path | None, as_json: bool) -> int:
     """Bring a version's bundles back, compared with their digests."""
+    from ortc.registry.retrieval import retrieve
+
     found = open_registry(url)
     name, version = found.resolve(reference)
-    places = [found.get(name, version, target, output, key) for target in targets or found.targets(name, version)]
+    places = [retrieve(found, name, version, target, output, key) for target in targets or found.targets(name, version)]
     if as_json:
         return _print({"name": name, "version": version, "bundles": [str(place) for place in places]})
     for place in places:

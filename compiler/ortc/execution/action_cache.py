@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +13,14 @@ from filelock import FileLock
 
 from ortc.common.digests import sha256_file
 from ortc.common.disk import room, temporary
-from ortc.common.errors import StageError
-from ortc.common.values import digest
-from ortc.execution.action_record import KeptFile, Record, action_key, read_record
+from ortc.execution.action_record import KeptFile, Record, action_key
 from ortc.execution.blob_store import Blobs
 from ortc.execution.ownership import refuse_others
+from ortc.execution.record_store import Records
 from ortc.execution.remote_cache import RemoteCache
 
 Json = dict[str, Any]
 
-NOISY = "the last measurement was noisy"
-"""Why an action that was done is done again: `is_final` did not accept its result."""
 Found = Literal["here", "remote", "nowhere"]
 """Where a finished action was found; `nowhere` when it ran now."""
 
@@ -58,11 +51,8 @@ class Entry:
 class Store:
     """Finished actions by the digest of everything that went into them, and files by the digest of their content.
 
-        actions/KEY.json    what an action gave, and its files by digest
-        blobs/AA/SHA256     the files
-        origins/KEY         where the result of an action came from, if not from this machine
-        latest/             the last action of each subject, to explain why the next one is not cached; and the last
-                            one whose result was not kept, as the machine was not quiet
+        actions/ origins/ latest/    the records of actions
+        blobs/AA/SHA256     their files
         unfinished/KEY/     where an action under way writes
         environments/       runtime environments
 
@@ -80,6 +70,7 @@ class Store:
         refuse_others(root)
         self.root = root
         self.remote = remote
+        self.records = Records(root)
         self.blobs = Blobs(root / "blobs")
 
     def run(
@@ -110,20 +101,20 @@ class Store:
             if not again and (found := self.find(stage, inputs) or self._fetch(key)) is not None:
                 return found
             if again:
-                self._action(key).unlink(missing_ok=True)
+                self.records.drop(key)
             # Some stages have scratch directories besides.
             with room(("the cache", self.root), temporary()):
                 with self._unfinished(key) as work:
                     result = action(work)
                     if is_final is not None and not is_final(result):
-                        _write(self._not_final(stage, subject), key.encode())
+                        self.records.keep_not(stage, subject, key)
                         return Entry(key, result, "nowhere")
                     record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=self._take(work))
                     content = record.content()
-                entry = self._keep(record, content, "nowhere")
+                self.records.keep(record, content)
         if self.remote is not None:
             self.remote.offer(key, content, [(file, self.blobs.place(file.sha256)) for file in record.files])
-        return entry
+        return self._entry(key, record, "nowhere", None)
 
     def warnings(self) -> Iterator[str]:
         """What a user should know of the remote cache, each once."""
@@ -135,26 +126,19 @@ class Store:
         record = Record(stage=stage, subject=subject, inputs=inputs, result=result, files=())
         content = record.content()
         with room(("the cache", self.root)):
-            entry = self._keep(record, content, "nowhere")
+            self.records.keep(record, content)
         if offered and self.remote is not None:
-            self.remote.offer(entry.key, content, [])
-        return entry
+            self.remote.offer(record.key, content, [])
+        return self._entry(record.key, record, "nowhere", None)
 
     def find(self, stage: str, inputs: Json) -> Entry | None:
         """The entry for these inputs, if this cache has it."""
         key = action_key(stage, inputs)
-        place = self._action(key)
-        try:
-            record = read_record(place.read_bytes(), key)
-        except (OSError, ValueError):
-            # Not there, or torn by a crash of the machine: it is made again.
+        record = self.records.read(key)
+        if record is None or not all(map(self.blobs.has, record.files)):
             return None
-        if not all(map(self.blobs.has, record.files)):
-            return None
-        with contextlib.suppress(OSError):
-            # The time of last use, for `ortc cache prune`.
-            os.utime(place)
-        return self._entry(key, record, "here", self._read_origin(key))
+        self.records.use(key)
+        return self._entry(key, record, "here", self.records.origin(key))
 
     def foresee(self, stage: str, inputs: Json) -> Entry | None:
         """The entry that a build would find here or in the remote cache, without its files in the latter case."""
@@ -200,7 +184,9 @@ class Store:
                     if not self.remote.fetch(file, work / file.sha256):
                         return None
                     self.blobs.adopt(work / file.sha256, file.sha256)
-            return self._keep(record, record.content(), "remote", self.remote.public_uri(key))
+            origin = self.remote.public_uri(key)
+            self.records.keep(record, record.content(), origin)
+            return self._entry(key, record, "remote", origin)
 
     def _take(self, work: Path) -> tuple[KeptFile, ...]:
         """Make blobs of all files of a directory."""
@@ -212,31 +198,9 @@ class Store:
             self.blobs.adopt(path, sha256)
         return tuple(taken)
 
-    def _keep(self, record: Record, content: bytes, found: Found, origin: str | None = None) -> Entry:
-        key = record.key
-        # First: a result that came from elsewhere is never taken for this machine's own.
-        if origin is not None:
-            _write(self._origin(key), origin.encode())
-        _write(self._action(key), content)
-        _write(self._latest(record.stage, record.subject), key.encode())
-        self._not_final(record.stage, record.subject).unlink(missing_ok=True)
-        if origin is None:
-            self._origin(key).unlink(missing_ok=True)
-        return self._entry(key, record, found, origin)
-
     def _entry(self, key: str, record: Record, found: Found, origin: str | None) -> Entry:
         files = {file.path: self.blobs.place(file.sha256) for file in record.files}
         return Entry(key, record.result, found, record.files, files, origin=origin)
-
-    def _read_origin(self, key: str) -> str | None:
-        try:
-            return self._origin(key).read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return None
-
-    def record_sha256(self, key: str) -> str:
-        """The digest of the record of a finished action, which is the same here and in a remote cache."""
-        return sha256_file(self._action(key))
 
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -254,81 +218,3 @@ class Store:
             yield work
         finally:
             shutil.rmtree(work, ignore_errors=True)
-
-    def why_missing(self, stage: str, inputs: Json, subject: str) -> str:
-        """What changed since the last entry for this subject, or that the last one was not kept, for people."""
-        with contextlib.suppress(OSError):
-            if self._not_final(stage, subject).read_text("utf-8") == action_key(stage, inputs):
-                return NOISY
-        try:
-            key = self._latest(stage, subject).read_text("utf-8")
-            before = read_record(self._action(key).read_bytes(), key).inputs
-        except (OSError, ValueError):
-            return "never done"
-        changed = list(_changes(before, json.loads(json.dumps(inputs)), ()))
-        shown = ", ".join(changed[:3])
-        return f"changed: {shown}{', …' if len(changed) > 3 else ''}" if changed else "was pruned"
-
-    def _action(self, key: str) -> Path:
-        return self.root / "actions" / f"{key}.json"
-
-    def _origin(self, key: str) -> Path:
-        return self.root / "origins" / key
-
-    def _latest(self, stage: str, subject: str) -> Path:
-        return self.root / "latest" / stage.replace(" ", "-") / digest(subject)[:32]
-
-    def _not_final(self, stage: str, subject: str) -> Path:
-        """Holds the key of a subject's last action where its result was not kept."""
-        return self._latest(stage, subject).with_suffix(".noisy")
-
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """While a build runs: its entries stay. Any number of builds at once."""
-        with self._users(fcntl.LOCK_SH):
-            yield
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """While entries are dropped.
-
-        Raises:
-            StageError: a build is running.
-        """
-        try:
-            with self._users(fcntl.LOCK_EX | fcntl.LOCK_NB):
-                yield
-        except BlockingIOError as error:
-            raise StageError("a build is using the cache", help="try again when it has ended") from error
-
-    @contextlib.contextmanager
-    def _users(self, operation: int) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "users.lock").open("w") as stream:
-            # The kernel drops the lock with the process, however it ends.
-            fcntl.flock(stream, operation)
-            yield
-
-
-def _write(place: Path, content: bytes) -> None:
-    """Write a file beside its place, and rename it into it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, fresh = tempfile.mkstemp(prefix=f".{place.name[:12]}-", dir=place.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(fresh).replace(place)
-    except BaseException:
-        Path(fresh).unlink(missing_ok=True)
-        raise
-
-
-def _changes(before: object, now: object, path: tuple[str, ...]) -> Iterator[str]:
-    """Dotted paths at which two JSON values differ; short scalars with both values."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in sorted(before.keys() | now.keys()):
-            yield from _changes(before.get(key), now.get(key), (*path, key))
-    elif before != now:
-        name = ".".join(path) or "inputs"
-        short = all(not isinstance(value, dict | list) and len(str(value)) < 24 for value in (before, now))
-        yield f"{name} {before} -> {now}" if short else name

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ortc.execution.action_cache import Store
 from ortc.execution.action_record import Record, read_record
+from ortc.execution.cache_users import alone
 
 LEFT_BEHIND = "left behind"
 """Of killed builds, and of versions of ortc that kept a directory an action; no build uses it."""
@@ -71,7 +72,7 @@ def prune(store: Store, *, before: float, dry_run: bool = False) -> list[Kept]:
     Raises:
         StageError: a build is running, which may be using any of them.
     """
-    with contextlib.nullcontext() if dry_run else store.alone():
+    with contextlib.nullcontext() if dry_run else alone(store.root):
         found = list(entries(store.root))
         gone = [entry for entry in found if entry.used <= before]
         if dry_run:

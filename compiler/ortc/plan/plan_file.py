@@ -10,10 +10,11 @@ from pydantic import Field
 from ortc import __version__
 from ortc.plan.checks import CheckedSpec
 from ortc.plan.plan import Search
-from ortc.spec.deployment import Model, Name, Sha256, Spec
+from ortc.spec.deployment import Spec
 from ortc.spec.inheritance import KEY
 from ortc.spec.profile import TargetProfile
 from ortc.spec.runtimes import pins
+from ortc.spec.vocabulary import Model, Name, Sha256
 
 FORMAT_VERSION = 2
 

@@ -6,10 +6,8 @@ is the sum of events that have names of their own.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
-from typing import TypeVar
 
 from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
@@ -19,27 +17,17 @@ from ortc.bundle.integrity import MANIFEST
 from ortc.bundle.manifest import ATTESTATIONS, COMPANIONS, MEASUREMENTS, Manifest, parse_manifest
 from ortc.common.errors import StageError, UsageError
 from ortc.execution.action_record import KeptFile
-from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Document, Marker
+from ortc.registry.contents import Contents
+from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
 from ortc.registry.signatures import covered
-from ortc.registry.storage import Storage
 from ortc.spec.vocabulary import NAME_PATTERN
 
-D = TypeVar("D", bound=Document)
 LATEST = "latest"
 """The highest version; nobody sets it."""
-MARKER = "registry.json"
 
 
-class Catalogue:
+class Catalogue(Contents):
     """What a registry holds, by its URL."""
-
-    def __init__(self, url: str) -> None:
-        """Name the place, without reaching for it.
-
-        Raises:
-            UsageError: fsspec cannot reach such a place.
-        """
-        self.storage = Storage(url)
 
     def models(self) -> list[str]:
         """The names of the models."""
@@ -78,9 +66,7 @@ class Catalogue:
     def events(self, name: str, alias: str) -> list[AliasEvent]:
         """Every change of an alias, in the order that all readers agree on."""
         directory = f"models/{name}/aliases/{alias}"
-        events = [
-            (self._document(AliasEvent, f"{directory}/{found}"), found) for found in self.storage.names(directory)
-        ]
+        events = [(self.demand(AliasEvent, f"{directory}/{found}"), found) for found in self.storage.names(directory)]
         for event, found in events:
             if (event.name, event.alias) != (name, alias):
                 raise StageError(
@@ -134,7 +120,7 @@ class Catalogue:
         """All that ever joined a bundle, the oldest first."""
         directory = companions_path(*identity(record))
         # By time, and by name where clocks agree.
-        entries = [(self._document(CompanionRecord, f"{directory}/{n}"), n) for n in self.storage.names(directory)]
+        entries = [(self.demand(CompanionRecord, f"{directory}/{n}"), n) for n in self.storage.names(directory)]
         for entry, path in entries:
             if (entry.name, entry.version, entry.target) != identity(record):
                 raise self._another(f"{directory}/{path}", entry.name, entry.version, entry.target)
@@ -168,18 +154,6 @@ class Catalogue:
             raise UsageError(f"`{name}` has no version or alias `{wanted}`{gone}", help=f"it has: {', '.join(known)}")
         return name, version
 
-    def check(self) -> None:
-        """Make sure that there is a registry.
-
-        Raises:
-            StageError: there is none, or of another format.
-        """
-        if self.find(Marker, MARKER) is None:
-            raise StageError(
-                f"there is no registry at {self.storage.name}",
-                help="the first `ortc registry add` makes one in an empty place",
-            )
-
     def needed(self, name: str, without: frozenset[str] = frozenset()) -> Iterator[KeptFile]:
         """Every file that a record of a model needs, but for some versions."""
         for version, target in self.bundles(name):
@@ -193,21 +167,6 @@ class Catalogue:
                 if companion := self.find(CompanionRecord, f"{directory}/{found}"):
                     yield companion.file
 
-    def content(self, path: str, sha256: str) -> bytes:
-        """A small file of a bundle or beside it, compared with its digest.
-
-        Raises:
-            StageError: it is missing or damaged.
-        """
-        content = self.storage.read(blob(sha256))
-        if content is None or hashlib.sha256(content).hexdigest() != sha256:
-            what = "is missing from" if content is None else "is damaged in"
-            raise StageError(
-                f"`{path}` {what} the registry {self.storage.name} ({blob(sha256)})",
-                help="`ortc registry add --repair` of the same bundle puts it there again",
-            )
-        return content
-
     def _another(self, path: str, name: str, version: str, target: str) -> StageError:
         return StageError(
             f"{path} of the registry {self.storage.name} is of {name} {version} for {target}: somebody put it there",
@@ -217,34 +176,6 @@ class Catalogue:
     def alias_names(self, name: str) -> list[str]:
         """The aliases of a model that were ever set."""
         return self.storage.names(f"models/{name}/aliases")
-
-    def _document(self, kind: type[D], path: str) -> D:
-        found = self.find(kind, path)
-        if found is None:
-            raise StageError(f"{path} was removed from the registry {self.storage.name} while it was read; try again")
-        return found
-
-    def find(self, kind: type[D], path: str) -> D | None:
-        """A document, if it is there.
-
-        Raises:
-            StageError: it is damaged, or of another format.
-        """
-        content = self.storage.read(path)
-        if content is None:
-            return None
-        try:
-            return kind.read(content)
-        except ValueError as error:
-            raise StageError(
-                f"{path} of the registry {self.storage.name} cannot be used: {str(error).splitlines()[0]}",
-                help="it was changed by hand or by another program, or a newer ortc wrote it",
-            ) from error
-
-
-def blob(sha256: str) -> str:
-    """Where the content with a digest lies."""
-    return f"blobs/{sha256[:2]}/{sha256}"
 
 
 def identity(record: BundleRecord) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ortc.common.values import Frozen
-from ortc.registry.catalogue import blob
+from ortc.registry.contents import blob
 from ortc.registry.documents import Marks, now
 from ortc.registry.store import Registry
 

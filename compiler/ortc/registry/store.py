@@ -1,29 +1,22 @@
-"""Register bundles, promote versions, and bring bundles back; for any number of writers, each of which may die."""
+"""Register bundles and remove versions; for any number of writers, each of which may die."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from datetime import timedelta
 from pathlib import Path
 
-from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, own_files, verified
 from ortc.bundle.manifest import FileInfo
 from ortc.bundle.performance import Performance, performance_in
-from ortc.bundle.publish import Staging
 from ortc.bundle.supply_chain.companions import companions as usable_companions
 from ortc.bundle.supply_chain.companions import is_measurement
-from ortc.bundle.supply_chain.signing import verify
-from ortc.common.digests import sha256_file
-from ortc.common.disk import room
-from ortc.common.errors import StageError, UsageError
+from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.execution.action_record import KeptFile
-from ortc.execution.ownership import within_umask
-from ortc.registry.catalogue import LATEST, MARKER, Catalogue, blob, companions_path, identity, is_plain, record_path
-from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Marker, now
-from ortc.registry.signatures import check_signatures
+from ortc.registry.catalogue import LATEST, Catalogue, companions_path, identity, record_path
+from ortc.registry.contents import MARKER, blob
+from ortc.registry.documents import BundleRecord, CompanionRecord, Marker, now
 
 FRESH = timedelta(hours=12)
 """A blob that nothing needs yet is taken as it is when it is younger, and written anew else, so that none is collected
@@ -106,134 +99,6 @@ class Registry(Catalogue):
             unsigned=usable.unsigned,
         )
 
-    def promote(
-        self,
-        reference: str,
-        alias: str,
-        *,
-        unfit: bool = False,
-        fewer: bool = False,
-        broken: bool = False,
-        key: Path | None = None,
-    ) -> str:
-        """Let an alias name a version, and tell which.
-
-        Args:
-            reference: the version, as `resolve` takes it.
-            alias: a name like `production`.
-            unfit: even one that is not fit to serve.
-            fewer: even one that lacks a target of the version that the alias names now.
-            broken: even one that a measurement says breaks a promise.
-            key: a public key as PEM: the bundles must be signed with it.
-
-        Raises:
-            UsageError: there is no such version, or the alias cannot have that name.
-            StageError: the version should not be promoted, or the registry has another bundle under its name.
-        """
-        name, version = self.resolve(reference)
-        if alias == LATEST or alias in self.versions(name) or not is_plain(alias):
-            raise UsageError(
-                f"`{alias}` cannot be set: an alias is neither `{LATEST}` nor a version, and is written like a name"
-            )
-        targets = self.targets(name, version)
-        records = [found for target in targets if (found := self.record(name, version, target))]
-        if key is not None:
-            for record in records:
-                check_signatures(record, self.companions(record), self.content, key)
-        manifests = [self.manifest(record) for record in records]
-        if not unfit and (bad := [manifest.target for manifest in manifests if not manifest.fit_to_serve]):
-            raise StageError(
-                f"{name} {version} is not fit to serve ({', '.join(bad)}): its weights are random",
-                help="`--allow-unfit` promotes it all the same",
-            )
-        failures = [
-            f"{record.target} on {found.performance.host.cpu} ({found.performance.fingerprint})"
-            for record in records
-            for found in self.companions(record)
-            if found.performance is not None and found.performance.verdicts.get("fail")
-        ]
-        if not broken and failures:
-            raise StageError(
-                f"{name} {version} breaks a promise: {', '.join(failures)}",
-                help="`ortc registry show` has the numbers; `--allow-broken-promises` promotes it all the same",
-            )
-        before = self.aliases(name).get(alias)
-        lost = [] if before is None else sorted(set(self.targets(name, before)) - set(targets))
-        if lost and not fewer:
-            raise StageError(
-                f"{name} {version} has no bundle for {', '.join(lost)}, which {before}, now `{alias}`, has",
-                help="register the missing bundles first; `--allow-missing-targets` promotes it all the same",
-            )
-        self._say(name, alias, "promote", version)
-        return version
-
-    def rollback(self, name: str, alias: str) -> tuple[str, str]:
-        """Let an alias name what it named before its newest promotion; tell the version before and after.
-
-        Raises:
-            UsageError: there is no such model or alias.
-            StageError: there was nothing before, or it was removed.
-        """
-        name, _ = self.resolve(name)
-        stack = self.stack(name, alias)
-        if not stack:
-            named = ", ".join(self.alias_names(name)) or "none"
-            raise UsageError(f"`{name}` has no alias `{alias}`", help=f"it has: {named}")
-        if len(stack) == 1:
-            raise StageError(f"`{alias}` of {name} has always been {stack[0]}: there is nothing to go back to")
-        if stack[-2] not in self.versions(name):
-            raise StageError(
-                f"`{alias}` of {name} was {stack[-2]} before, which was removed", help="promote another version"
-            )
-        self._say(name, alias, "rollback", stack[-2])
-        return stack[-1], stack[-2]
-
-    def get(self, name: str, version: str, target: str, output: Path, key: Path | None = None) -> Path:
-        """Bring a bundle back to OUTPUT/NAME/VERSION/TARGET, compared with its digests; nothing half is ever there.
-
-        Args:
-            name: of the model.
-            version: of the model.
-            target: of the bundle.
-            output: the directory for bundles.
-            key: a public key as PEM: the bundle and its measurements must be signed with it.
-
-        Raises:
-            UsageError: it is not registered for that target.
-            StageError: the registry's files are damaged or missing.
-            SignatureError: with a key, the bundle is not as it was signed with it.
-        """
-        record = self.record(name, version, target)
-        if record is None:
-            known = ", ".join(self.targets(name, version))
-            raise UsageError(f"{name} {version} is not registered for `{target}`", help=f"it is for: {known}")
-        files = [*record.files, *(companion.file for companion in self.companions(record))]
-        place = output / name / version / target
-        size = sum(file.bytes for file in files)
-        with Staging(place) as staging, room(("bundles", place), needed=size):
-            for file in files:
-                self._bring(file, staging.directory / file.path, record.stamp)
-            found = verified(staging.directory, "fast")
-            Expected(name=name, version=version, target=target).check(
-                found, f"what the registry {self.storage.name} has"
-            )
-            if key is not None:
-                verify(staging.directory, key)
-            staging.commit()
-        return place
-
-    def _bring(self, file: KeptFile, place: Path, stamp: int) -> None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        there = self.storage.fetch(blob(file.sha256), place)
-        if not there or place.stat().st_size != file.bytes or sha256_file(place) != file.sha256:
-            what = "is damaged in" if there else "is missing from"
-            raise StageError(
-                f"`{file.path}` {what} the registry {self.storage.name} ({blob(file.sha256)})",
-                help="`ortc registry add --repair` of the same bundle puts it there again",
-            )
-        place.chmod(within_umask(file.mode))
-        os.utime(place, (stamp, stamp))
-
     def prepare(self) -> None:
         """Make a registry of an empty place.
 
@@ -271,15 +136,6 @@ class Registry(Catalogue):
             directory = companions_path(name, version, target)
             for found in self.storage.names(directory):
                 self.storage.remove(f"{directory}/{found}")
-
-    def _say(self, name: str, alias: str, action: str, version: str) -> None:
-        """Add an event to an alias: after all that this process sees, in a file that no other process writes."""
-        directory = f"models/{name}/aliases/{alias}"
-        last = max((int(found.partition("-")[0]) for found in self.storage.names(directory)), default=0)
-        event = AliasEvent.model_validate(
-            {"name": name, "alias": alias, "action": action, "version": version, "at": now()}
-        )
-        self.storage.create(f"{directory}/{last + 1:08}-{uuid.uuid4().hex}.json", event.content())
 
 
 def _refuse_another(record: BundleRecord, there: BundleRecord | None) -> None:

@@ -26,6 +26,8 @@ from ortc.common import bundle_runtime
 from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.execution import host
 from ortc.execution.host import Host
+from ortc.registry.aliases import promote
+from ortc.registry.retrieval import retrieve
 from ortc.registry.store import Registry
 from ortc.registry.views import view
 
@@ -422,11 +424,11 @@ def test_a_registry_promotes_no_broken_promise(bundle: Path, write: Write, tmp_p
     attach(bundle, write(milliseconds=150.0))
     registry.add(bundle)
     with pytest.raises(StageError, match=rf"breaks a promise: cpu on A board \({BOARD.fingerprint()}\)"):
-        registry.promote("linear@1.0.0", "production")
+        promote(registry, "linear@1.0.0", "production")
     assert run(["registry", "promote", "linear@1.0.0", "canary", "--registry", url, "--allow-broken-promises"]) == 0
     attach(bundle, write(measured=(WHEN + timedelta(days=1)).isoformat()))
     registry.add(bundle)
-    assert registry.promote("linear@1.0.0", "production") == "1.0.0"
+    assert promote(registry, "linear@1.0.0", "production") == "1.0.0"
 
 
 def test_a_registry_gives_back_what_replaced_a_signed_measurement(bundle: Path, write: Write, tmp_path: Path) -> None:
@@ -440,14 +442,14 @@ def test_a_registry_gives_back_what_replaced_a_signed_measurement(bundle: Path, 
     # Until it is signed, the one before stays.
     added = registry.add(bundle)
     assert (added.companions, NAME in added.unsigned) == ((), True)
-    got = registry.get("linear", "1.0.0", "cpu", tmp_path / "got")
+    got = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "got")
     assert (got / NAME).read_bytes() == (older / NAME).read_bytes()
     assert NAME in verify(got, public).measurements
     sign(bundle, private)
     assert NAME in registry.add(bundle).companions
     # A copy from before the newer measurement brings nothing back.
     assert registry.add(older).companions == ()
-    got = registry.get("linear", "1.0.0", "cpu", tmp_path / "signed")
+    got = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "signed")
     assert (got / NAME).read_bytes() == (bundle / NAME).read_bytes()
     assert NAME in verify(got, public).measurements
 

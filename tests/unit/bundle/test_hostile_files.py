@@ -26,7 +26,9 @@ from ortc.execution.action_cache import Store
 from ortc.execution.action_record import read_record
 from ortc.execution.host import Host
 from ortc.frontend.mirrors import download
+from ortc.registry.aliases import promote
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
+from ortc.registry.retrieval import retrieve
 from ortc.registry.store import Registry
 
 PRIVATE = "hunter2-hunter2"
@@ -210,7 +212,7 @@ def test_published_files_follow_the_umask(tmp_path: Path, registry: Registry) ->
         (bundle / "model").mkdir(parents=True)
         (bundle / "model" / "x").touch()
         publish_seal(bundle, Manifest.model_validate_json((tmp_path / "1.0.0" / "manifest.json").read_bytes()))
-        place = registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+        place = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out")
         emit(place, ["k8s"])
     finally:
         os.umask(before)
@@ -244,9 +246,9 @@ def test_an_old_version_is_not_served_as_a_new_one(registry: Registry, tmp_path:
         for path in (tmp_path / "registry" / "models" / "linear" / "companions" / "2.0.0@cpu").iterdir():
             path.unlink()
     with pytest.raises(StageError, match=r"its version is 1\.0\.0, expected 2\.0\.0|is of linear 1\.0\.0"):
-        registry.get("linear", "2.0.0", "cpu", tmp_path / "out")
+        retrieve(registry, "linear", "2.0.0", "cpu", tmp_path / "out")
     assert not (tmp_path / "out" / "linear" / "2.0.0" / "cpu").exists()
-    registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+    retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out")
 
 
 @pytest.mark.parametrize("changes", [{"version": "1.0.0"}, {"path": "model/model.onnx"}, {"path": "runtime/loader.py"}])
@@ -257,7 +259,7 @@ def test_companions_join_their_own_bundle_only(registry: Registry, tmp_path: Pat
         changes = {"file": record.file.model_copy(update=changes)}  # type: ignore[dict-item]
     place.write_bytes(edit(place, CompanionRecord, **changes))
     with pytest.raises(StageError, match=r"somebody put it there|which is no place for what joins a bundle"):
-        registry.get("linear", "2.0.0", "cpu", tmp_path / "out")
+        retrieve(registry, "linear", "2.0.0", "cpu", tmp_path / "out")
 
 
 def test_what_is_promoted_is_what_the_manifest_says(registry: Registry, tmp_path: Path) -> None:
@@ -266,18 +268,18 @@ def test_what_is_promoted_is_what_the_manifest_says(registry: Registry, tmp_path
     kept = new.read_bytes()
     new.write_bytes(edit(old, BundleRecord, version="2.0.0"))
     with pytest.raises(StageError, match=r"its version is 1\.0\.0, expected 2\.0\.0"):
-        registry.promote("linear@2.0.0", "production")
+        promote(registry, "linear@2.0.0", "production")
     new.write_bytes(kept)
     registry.add(whole_bundle(tmp_path / "unfit", version="3.0.0", fit_to_serve=False, unfit_reason="random weights"))
     unfit = bundles / "3.0.0@cpu.json"
     unfit.write_bytes(edit(unfit, BundleRecord, fit_to_serve=True))
     with pytest.raises(StageError, match=r"3\.0\.0 is not fit to serve"):
-        registry.promote("linear@3.0.0", "production")
+        promote(registry, "linear@3.0.0", "production")
     assert registry.alias_names("linear") == []
 
 
 def test_events_of_another_alias_are_refused(registry: Registry, tmp_path: Path) -> None:
-    registry.promote("linear@2.0.0", "production")
+    promote(registry, "linear@2.0.0", "production")
     event = next((tmp_path / "registry" / "models" / "linear" / "aliases" / "production").iterdir())
     event.write_bytes(edit(event, AliasEvent, alias="staging"))
     with pytest.raises(StageError, match="is of linear@staging"):

@@ -23,8 +23,11 @@ from ortc.bundle.delivery.manifests import emit
 from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, PASSWORD, SignatureError, sign, verify
 from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.execution.action_record import KeptFile
-from ortc.registry.catalogue import blob, companions_path, identity
+from ortc.registry.aliases import promote
+from ortc.registry.catalogue import companions_path, identity
+from ortc.registry.contents import blob
 from ortc.registry.documents import now
+from ortc.registry.retrieval import retrieve
 from ortc.registry.store import Registry
 from ortc.registry.views import view
 
@@ -281,11 +284,11 @@ def test_a_forged_signature_passes_no_key(bundle: Path, keys: Keys, tmp_path: Pa
     with pytest.raises(SignatureError, match="another key"):
         registry_with(tmp_path).add(bundle, key=keys[1])
     registry = registry_with(tmp_path, bundle)
-    for use in (view, lambda *arguments: registry.promote("linear", "production", key=keys[1])):
+    for use in (view, lambda *arguments: promote(registry, "linear", "production", key=keys[1])):
         with pytest.raises(SignatureError, match="another key"):
             use(registry, "linear", keys[1])
     with pytest.raises(SignatureError, match="another key"):
-        registry.get("linear", "1.0.0", "cpu", tmp_path / "out", keys[1])
+        retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out", keys[1])
     assert not (tmp_path / "out" / "linear" / "1.0.0" / "cpu").exists()
 
 
@@ -294,14 +297,14 @@ def test_a_signed_bundle_passes_the_registry_with_its_key(bundle: Path, keys: Ke
     assert registry.add(bundle, key=keys[1]).new
     (found,) = view(registry, "linear", keys[1]).bundles
     assert (found.signed, len(found.performance), found.unsigned) == (True, 1, ())
-    assert registry.promote("linear", "production", key=keys[1]) == "1.0.0"
-    verify(registry.get("linear", "1.0.0", "cpu", tmp_path / "out", keys[1]), keys[1])
+    assert promote(registry, "linear", "production", key=keys[1]) == "1.0.0"
+    verify(retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out", keys[1]), keys[1])
 
 
 def test_an_unsigned_bundle_passes_no_key(keys: Keys, tmp_path: Path) -> None:
     registry = registry_with(tmp_path, whole_bundle(tmp_path / "cpu"))
     with pytest.raises(SignatureError, match="the bundle is not signed"):
-        registry.promote("linear", "production", key=keys[1])
+        promote(registry, "linear", "production", key=keys[1])
 
 
 def test_a_forged_measurement_is_not_registered(bundle: Path, tmp_path: Path) -> None:
@@ -336,8 +339,8 @@ def test_a_measurement_that_a_registrys_writer_forged_is_not_listed(
     assert [entry.verdicts for entry in found.performance] == ([] if under == "the same machine" else [{"pass": 1}])
     assert found.unsigned == (() if under == "the same file" else (kept.path,))
     # A verdict that nobody signed neither lets a version pass nor stops it.
-    assert registry.promote("linear", "production") == "1.0.0"
-    place = registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+    assert promote(registry, "linear", "production") == "1.0.0"
+    place = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out")
     assert not found.unsigned or not (place / kept.path).exists()
     if under == "another machine":
         verify(place, keys[1])

@@ -14,6 +14,7 @@ from ortc.common.digests import sha256_file, templates_digest
 from ortc.common.errors import StageError
 from ortc.common.resources import cache_root
 from ortc.execution.action_cache import Entry, Store
+from ortc.execution.cache_users import alone, in_use
 from ortc.execution.remote_cache import RemoteCache
 
 
@@ -115,14 +116,14 @@ def test_a_result_that_is_not_final_is_given_and_not_kept(tmp_path: Path) -> Non
     entry = store.run("measure", {"x": 1}, noisy, is_final=is_final)
     assert (entry.result, entry.cached, dict(entry.files)) == ({"noise": True}, False, {})
     assert {name.partition("/")[0] for name in files(store.root)} == {"latest"}
-    assert store.why_missing("measure", {"x": 1}, "") == "the last measurement was noisy"
-    assert store.why_missing("measure", {"x": 2}, "") == "never done"
+    assert store.records.why_missing("measure", {"x": 1}, "") == "the last measurement was noisy"
+    assert store.records.why_missing("measure", {"x": 2}, "") == "never done"
     assert not remote.exists() or files(remote) == set()
     assert store.find("measure", {"x": 1}) is None
     # The next one measures again, and what is final stays, for everybody.
     quiet = store.run("measure", {"x": 1}, lambda _: {"noise": False}, is_final=is_final)
     assert store.run("measure", {"x": 1}, fail, is_final=is_final).result == {"noise": False}
-    assert store.why_missing("measure", {"x": 2}, "") == "changed: x 1 -> 2"
+    assert store.records.why_missing("measure", {"x": 2}, "") == "changed: x 1 -> 2"
     other = Store(tmp_path / "other", RemoteCache(f"file://{remote}"))
     assert other.run("measure", {"x": 1}, fail, is_final=is_final).key == quiet.key
 
@@ -273,16 +274,16 @@ def test_put(store: Store) -> None:
 
 def test_why_something_has_to_be_done(store: Store) -> None:
     before = {"opset": 17, "model": {"files": {"a": "0" * 64}, "id": "x"}, "outputs": ["a"]}
-    assert store.why_missing("export", before, "bert") == "never done"
+    assert store.records.why_missing("export", before, "bert") == "never done"
     store.run("export", before, lambda _: {}, "bert")
-    assert store.why_missing("export", {**before, "opset": 18}, "bert") == "changed: opset 17 -> 18"
+    assert store.records.why_missing("export", {**before, "opset": 18}, "bert") == "changed: opset 17 -> 18"
     changed = {**before, "model": {"files": {"a": "1" * 64}, "id": "y"}, "outputs": ["b"]}
-    assert store.why_missing("export", changed, "bert") == "changed: model.files.a, model.id x -> y, outputs"
-    assert store.why_missing("export", {}, "bert") == "changed: model, opset 17 -> None, outputs"
+    assert store.records.why_missing("export", changed, "bert") == "changed: model.files.a, model.id x -> y, outputs"
+    assert store.records.why_missing("export", {}, "bert") == "changed: model, opset 17 -> None, outputs"
     many = {**before, "a": 1, "b": 2, "c": 3, "d": 4}
-    assert store.why_missing("export", many, "bert").endswith(", …")
-    assert store.why_missing("export", before, "other") == "never done"
-    assert store.why_missing("export", before, "bert") == "was pruned"
+    assert store.records.why_missing("export", many, "bert").endswith(", …")
+    assert store.records.why_missing("export", before, "other") == "never done"
+    assert store.records.why_missing("export", before, "bert") == "was pruned"
 
 
 def test_blobs_are_kept_by_digest(store: Store, tmp_path: Path) -> None:
@@ -306,9 +307,14 @@ def test_a_copy_that_fails_leaves_no_blob(store: Store, tmp_path: Path) -> None:
 
 
 def test_builds_share_the_cache_and_pruning_has_it_alone(store: Store) -> None:
-    with store.in_use(), store.in_use(), pytest.raises(StageError, match="a build is using the cache"), store.alone():
+    with (
+        in_use(store.root),
+        in_use(store.root),
+        pytest.raises(StageError, match="a build is using the cache"),
+        alone(store.root),
+    ):
         pass
-    with store.alone():
+    with alone(store.root):
         pass
 
 

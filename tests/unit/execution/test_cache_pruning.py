@@ -13,6 +13,7 @@ from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Entry, Store
 from ortc.execution.cache_pruning import LEFT_BEHIND, entries, prune
+from ortc.execution.cache_users import in_use
 
 NOW = time.time()
 OLD = NOW - 1000
@@ -140,6 +141,6 @@ def test_what_was_left_behind_always_goes(store: Store) -> None:
 
 def test_not_while_a_build_runs(store: Store) -> None:
     run(store, 1, used=OLD)
-    with store.in_use(), pytest.raises(StageError, match="a build is using the cache"):
+    with in_use(store.root), pytest.raises(StageError, match="a build is using the cache"):
         prune(store, before=NOW)
     assert store.find("export", {"x": 1}) is not None

@@ -121,7 +121,7 @@ def test_what_one_machine_did_another_has(machine: Machine, url: str) -> None:
     # From now on without a question to the remote cache.
     two.remote = None
     assert contents(two) == ("here", FILES)
-    assert two.why_missing("export", {"opset": 18}, "bert") == "changed: opset 17 -> 18"
+    assert two.records.why_missing("export", {"opset": 18}, "bert") == "changed: opset 17 -> 18"
     assert [*one.warnings(), *two.warnings()] == []
 
 

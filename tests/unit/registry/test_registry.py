@@ -14,7 +14,9 @@ from tests.support.whole_bundles import add_measurement, manifest_of, whole_bund
 
 from ortc.common.errors import StageError, UsageError
 from ortc.registry import store as store_module
+from ortc.registry.aliases import promote, rollback
 from ortc.registry.collect import collect
+from ortc.registry.retrieval import retrieve
 from ortc.registry.store import Registry
 from ortc.registry.views import listing, view
 
@@ -54,7 +56,7 @@ def test_a_bundle_comes_back_as_it_was(registry: Registry, bundle: Bundles, tmp_
     added = registry.add(original)
     assert added.new
     assert [path.partition("/")[0] for path in added.companions] == ["measurements", "attestations"]
-    place = registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+    place = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out")
     assert place == tmp_path / "out" / "linear" / "1.0.0" / "cpu"
     assert files(place) == files(original)
 
@@ -94,7 +96,7 @@ def test_the_same_again_adds_only_what_joined_it(registry: Registry, bundle: Bun
     registry.add(original)
     times = {p.host.cores: p.numbers.p50_ms.value for p in view(registry, "linear").bundles[0].performance if p.numbers}
     assert times == {2: 1.0, 8: 3.0}
-    place = registry.get("linear", "1.0.0", "cpu", tmp_path / "out")
+    place = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out")
     assert (place / "measurements" / measured.name).read_bytes() == measured.read_bytes()
 
 
@@ -104,7 +106,7 @@ def test_a_version_never_changes(registry: Registry, bundle: Bundles, tmp_path: 
     with pytest.raises(StageError, match=r"another bundle is registered as linear 1\.0\.0 for cpu") as caught:
         registry.add(bundle(seed=1))
     assert "new `version`" in str(caught.value.help)
-    assert files(registry.get("linear", "1.0.0", "cpu", tmp_path / "out")) == files(original)
+    assert files(retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "out")) == files(original)
 
 
 @pytest.mark.parametrize("name", ["model/model.onnx", "manifest.json", "SHA256SUMS", "runtime/loader.py"])
@@ -147,16 +149,16 @@ def test_versions_are_in_order(registry: Registry, bundle: Bundles) -> None:
 def test_promotion_and_rollback(registry: Registry, bundle: Bundles) -> None:
     for version in ("1.0.0", "1.1.0", "1.2.0"):
         registry.add(bundle(version))
-        assert registry.promote(f"linear@{version}", "production") == version
+        assert promote(registry, f"linear@{version}", "production") == version
     assert registry.aliases("linear") == {"latest": "1.2.0", "production": "1.2.0"}
-    assert registry.rollback("linear", "production") == ("1.2.0", "1.1.0")
-    assert registry.rollback("linear", "production") == ("1.1.0", "1.0.0")
+    assert rollback(registry, "linear", "production") == ("1.2.0", "1.1.0")
+    assert rollback(registry, "linear", "production") == ("1.1.0", "1.0.0")
     assert registry.resolve("linear@production") == ("linear", "1.0.0")
     with pytest.raises(StageError, match=r"has always been 1\.0\.0"):
-        registry.rollback("linear", "production")
+        rollback(registry, "linear", "production")
     # What was taken back is not come back to.
-    registry.promote("linear@1.2.0", "production")
-    assert registry.rollback("linear", "production") == ("1.2.0", "1.0.0")
+    promote(registry, "linear@1.2.0", "production")
+    assert rollback(registry, "linear", "production") == ("1.2.0", "1.0.0")
     said = [(line.event, line.version) for line in view(registry, "linear").history if line.event != "registered"]
     assert said == [
         ("promote", "1.0.0"),
@@ -173,10 +175,10 @@ def test_events_of_two_writers_at_once_are_both_kept(directory: Registry, bundle
     """Both took the same number: every reader sees them in one order."""
     for version in ("1.0.0", "1.1.0"):
         directory.add(bundle(version))
-    directory.promote("linear@1.0.0", "production")
+    promote(directory, "linear@1.0.0", "production")
     place = tmp_path / "registry" / "models" / "linear" / "aliases" / "production"
     (first,) = place.iterdir()
-    directory.promote("linear@1.1.0", "production")
+    promote(directory, "linear@1.1.0", "production")
     (second,) = set(place.iterdir()) - {first}
     second.rename(place / second.name.replace("00000002-", "00000001-"))
     events = directory.events("linear", "production")
@@ -189,16 +191,16 @@ def test_what_should_not_be_promoted(registry: Registry, bundle: Bundles) -> Non
     registry.add(bundle("1.0.0", "edge"))
     registry.add(bundle("1.1.0"))
     registry.add(bundle("2.0.0", fit_to_serve=False, unfit_reason="random weights"))
-    registry.promote("linear@1.0.0", "production")
+    promote(registry, "linear@1.0.0", "production")
     with pytest.raises(StageError, match=r"1\.1\.0 has no bundle for edge"):
-        registry.promote("linear@1.1.0", "production")
+        promote(registry, "linear@1.1.0", "production")
     with pytest.raises(StageError, match=r"2\.0\.0 is not fit to serve \(cpu\)"):
-        registry.promote("linear@2.0.0", "staging")
-    assert registry.promote("linear@1.1.0", "production", fewer=True) == "1.1.0"
-    assert registry.promote("linear@2.0.0", "staging", unfit=True) == "2.0.0"
+        promote(registry, "linear@2.0.0", "staging")
+    assert promote(registry, "linear@1.1.0", "production", fewer=True) == "1.1.0"
+    assert promote(registry, "linear@2.0.0", "staging", unfit=True) == "2.0.0"
     for alias in ("latest", "1.0.0", "a/b", "", "../x"):
         with pytest.raises(UsageError, match="cannot be set"):
-            registry.promote("linear@1.0.0", alias)
+            promote(registry, "linear@1.0.0", alias)
 
 
 @pytest.mark.parametrize(
@@ -223,9 +225,9 @@ def test_references_that_name_nothing(
 def test_a_target_that_is_not_there(registry: Registry, bundle: Bundles, tmp_path: Path) -> None:
     registry.add(bundle())
     with pytest.raises(UsageError, match="not registered for `edge`"):
-        registry.get("linear", "1.0.0", "edge", tmp_path / "out")
+        retrieve(registry, "linear", "1.0.0", "edge", tmp_path / "out")
     with pytest.raises(UsageError, match="no alias `production`"):
-        registry.rollback("linear", "production")
+        rollback(registry, "linear", "production")
 
 
 def test_latest_is_no_version(registry: Registry, bundle: Bundles) -> None:
@@ -273,10 +275,10 @@ def test_a_damaged_file_does_not_come_back(
     if how != "missing":
         place.write_bytes(content[:-1] + (bytes([content[-1] ^ 1]) if how == "flipped" else b""))
     with pytest.raises(StageError, match=f"`{name}` is (damaged in|missing from) the registry"):
-        directory.get("linear", "1.0.0", "cpu", tmp_path / "out")
+        retrieve(directory, "linear", "1.0.0", "cpu", tmp_path / "out")
     assert not (tmp_path / "out" / "linear" / "1.0.0" / "cpu").exists()
     directory.add(original, repair=True)
-    assert files(directory.get("linear", "1.0.0", "cpu", tmp_path / "out")) == files(original)
+    assert files(retrieve(directory, "linear", "1.0.0", "cpu", tmp_path / "out")) == files(original)
 
 
 def test_a_damaged_document_is_told(directory: Registry, bundle: Bundles, tmp_path: Path) -> None:
@@ -300,7 +302,7 @@ def test_collecting_takes_what_nothing_needs_and_nothing_else(
     for original in kept.values():
         directory.add(original)
     for version in ("1.0.0", "1.1.0"):
-        directory.promote(f"linear@{version}", "production")
+        promote(directory, f"linear@{version}", "production")
     everything = blobs(tmp_path)
     (tmp_path / "registry" / "blobs" / "aa").mkdir(exist_ok=True)
     (tmp_path / "registry" / "blobs" / "aa" / ".killed").write_text("half")
@@ -319,11 +321,11 @@ def test_collecting_takes_what_nothing_needs_and_nothing_else(
     assert (second.marked, second.leftovers) == ((), 1)
     assert second.freed_bytes > 0
     for version in ("1.0.0", "1.1.0", "1.3.0"):
-        assert files(directory.get("linear", version, "cpu", tmp_path / "out")) == files(kept[version])
+        assert files(retrieve(directory, "linear", version, "cpu", tmp_path / "out")) == files(kept[version])
     assert collect(directory, grace=NEVER).deleted == ()
     # What was forgotten can be registered anew.
     assert directory.add(kept["1.2.0"]).new
-    assert files(directory.get("linear", "1.2.0", "cpu", tmp_path / "out")) == files(kept["1.2.0"])
+    assert files(retrieve(directory, "linear", "1.2.0", "cpu", tmp_path / "out")) == files(kept["1.2.0"])
 
 
 def test_a_registration_beside_a_collection_keeps_its_files(
@@ -349,12 +351,12 @@ def test_a_registration_beside_a_collection_keeps_its_files(
 def test_an_alias_whose_version_is_gone(directory: Registry, bundle: Bundles, tmp_path: Path) -> None:
     directory.add(bundle("1.0.0"))
     directory.add(bundle("1.1.0"))
-    directory.promote("linear@1.0.0", "production")
-    directory.promote("linear@1.1.0", "production")
+    promote(directory, "linear@1.0.0", "production")
+    promote(directory, "linear@1.1.0", "production")
     for version in ("1.0.0", "1.1.0"):
         directory.remove("linear", version)
     directory.add(bundle("1.2.0"))
     with pytest.raises(UsageError, match=r"`production`, which names version 1\.1\.0, and that was removed"):
         directory.resolve("linear@production")
     with pytest.raises(StageError, match=r"was 1\.0\.0 before, which was removed"):
-        directory.rollback("linear", "production")
+        rollback(directory, "linear", "production")

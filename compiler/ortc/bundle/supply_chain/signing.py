@@ -18,6 +18,7 @@ from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
 from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE, Manifest
 from ortc.bundle.supply_chain.signature_file import is_canonical, rewritten
+from ortc.common.atomic_files import replace_file
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, UsageError
 from ortc.common.values import Frozen
@@ -87,10 +88,7 @@ def sign(bundle: Path, key: Path) -> Signed:
             written = Path(scratch) / "signature"
             config.sign(bundle, written)
             text = rewritten(written)
-        fresh = place.with_name(f".{place.name}.new")
-        fresh.write_text(text, "utf-8")
-        os.utime(fresh, (manifest.stamp, manifest.stamp))
-        fresh.replace(place)
+        replace_file(place, text.encode(), stamp=manifest.stamp)
     return _found(bundle, manifest, tuple(wanted[BUNDLE_SIGNATURE]), groups, frozenset(groups))
 
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
 
 import yaml
 
@@ -18,6 +17,7 @@ from ortc.spec.diagnostics.rules import syntax as rules
 from ortc.spec.diagnostics.rules.model import Rule
 from ortc.spec.diagnostics.source import Document, Entry, Mapping, Node, Scalar, Sequence, SourceFile, Span
 from ortc.spec.syntax.scalars import core_value
+from ortc.spec.syntax.yaml_errors import Places, syntax_diagnostic
 
 MAX_DEPTH = 32
 MAX_NODES = 10_000
@@ -26,28 +26,6 @@ _Starts = yaml.ScalarEvent | yaml.SequenceStartEvent | yaml.MappingStartEvent
 _UNPRINTABLE = yaml.reader.Reader.NON_PRINTABLE
 HIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Characters that no text of a spec or a plan may hold: those that show nothing, or are half of one."""
-
-_MESSAGES = {
-    "found character '\\t'": "a tab where YAML expects spaces",
-    "found unexpected end of stream": "the quote is never closed",
-}
-_CONTEXTS = {
-    "while parsing a flow mapping": "this mapping starts here",
-    "while parsing a flow sequence": "this list starts here",
-    "while parsing a block mapping": "this mapping starts here",
-    "while parsing a block collection": "this list starts here",
-    "while scanning a quoted scalar": "the quote is opened here",
-    "while scanning a simple key": "this key starts here",
-}
-_ADVICE = {
-    "found character '\\t'": "YAML indents with spaces; replace the tab",
-    "found character": "quote the text when it starts with this character",
-    "mapping values are not allowed here": "check the indentation, or quote the text when it holds `: `",
-    "could not find expected ':'": "write `key: value`",
-    "expected <block end>": "align this line with its neighbours",
-    "expected ','": "close the bracket, or put a comma between the values",
-    "found unknown escape character": "write `\\\\` for a backslash, or use single quotes",
-}
 
 
 @lru_cache(maxsize=64)
@@ -101,6 +79,7 @@ class _Parser:
     def __init__(self, source: SourceFile, start: int) -> None:
         self._source = source
         self._start = start
+        self._places = Places(source, start)
         self._anchors: dict[str, tuple[Node, int, int]] = {}
         self._open: set[str] = set()
         self._nodes = 0
@@ -132,7 +111,7 @@ class _Parser:
             raise self._error(
                 rules.SEVERAL_DOCUMENTS,
                 "the file holds more than one YAML document",
-                self._event_span(event),
+                self._places.of(event),
                 "a second document starts here",
                 help="put each spec into its own file",
             )
@@ -140,7 +119,7 @@ class _Parser:
 
     def _node(self, event: yaml.events.Event, depth: int) -> tuple[Node, int, int]:
         """A node, the number of nodes in it with aliases expanded, and its height."""
-        span = self._event_span(event)
+        span = self._places.of(event)
         if depth > MAX_DEPTH:
             raise self._error(rules.TOO_DEEP, f"nested more than {MAX_DEPTH} levels deep", span, "too deep")
         if isinstance(event, yaml.AliasEvent):
@@ -191,7 +170,7 @@ class _Parser:
             node, nodes, levels = self._node(event, depth + 1)
             items.append(node)
             size, height = size + nodes, max(height, levels)
-        span = self._collection_span(start, event, items[-1].span if items else None)
+        span = self._places.of_collection(start, event, items[-1].span if items else None)
         return Sequence(span, tuple(items)), size, height + 1
 
     def _mapping(self, start: yaml.MappingStartEvent, depth: int) -> tuple[Node, int, int]:
@@ -205,7 +184,7 @@ class _Parser:
             if isinstance(key, Scalar) and isinstance(key.value, str):
                 entries.setdefault(key.value, Entry(key.span, node))
             size, height, last = size + nodes + 1, max(height, levels), node.span
-        return Mapping(self._collection_span(start, event, last), entries), size, height + 1
+        return Mapping(self._places.of_collection(start, event, last), entries), size, height + 1
 
     def _check_key(self, key: Node, entries: dict[str, Entry]) -> None:
         if not isinstance(key, Scalar) or not isinstance(key.value, str):
@@ -260,47 +239,16 @@ class _Parser:
                 help="a spec holds a few dozen values; keep data in files",
             )
 
-    def _event_span(self, event: yaml.events.Event) -> Span:
-        return self._source.span(self._offset(event.start_mark), self._offset(event.end_mark))
-
-    def _offset(self, mark: Any) -> int:
-        return self._start + (mark.index if mark is not None else 0)
-
-    def _collection_span(self, start: yaml.CollectionStartEvent, end: yaml.events.Event, last: Span | None) -> Span:
-        """A block collection ends with its last value; PyYAML would have it end before the next token."""
-        begin = self._source.position(self._offset(start.start_mark))
-        if start.flow_style or last is None:
-            return Span(self._source, begin, self._source.position(self._offset(end.end_mark)))
-        return Span(self._source, begin, max(last.end, begin))
-
     @contextmanager
     def _yaml_errors(self) -> Iterator[None]:
         try:
             yield
         except yaml.MarkedYAMLError as error:
-            raise self._syntax_error(error) from None
+            raise SpecError(in_order([*self._found, syntax_diagnostic(error, self._places)])) from None
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             # PyYAML converts `%YAML` versions and `\U` escapes without looking at their size.
             span = self._source.span(self._start, self._start)
             raise self._error(rules.SYNTAX, f"not valid YAML: {str(error).splitlines()[0]}", span) from None
-
-    def _syntax_error(self, error: yaml.MarkedYAMLError) -> SpecError:
-        mark = error.problem_mark or error.context_mark
-        offset = self._offset(mark)
-        problem = str(error.problem or error.context or "not valid YAML")
-        advice = next((text for start, text in _ADVICE.items() if problem.startswith(start)), None)
-        message = next((text for start, text in _MESSAGES.items() if problem.startswith(start)), problem)
-        related: tuple[Related, ...] = ()
-        context = error.context_mark
-        if context is not None and error.context and self._offset(context) != offset:
-            place = self._source.span(self._offset(context), self._offset(context) + 1)
-            label = _CONTEXTS.get(str(error.context), "")
-            if problem == "found unexpected end of stream":
-                return self._error(rules.SYNTAX, message, place, label)
-            if label:
-                related = (Related(place, label),)
-        span = self._source.span(offset, offset + 1)
-        return self._error(rules.SYNTAX, message, span, help=advice, related=related)
 
     def _error(
         self,
