@@ -123,7 +123,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _options(arguments: argparse.Namespace) -> Options:
-    from serving.app import Limits
+    from serving.calls import Limits
     from serving.guard import Guard
     from serving.models import Settings
     from serving.process import Options

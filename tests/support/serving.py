@@ -102,10 +102,15 @@ def start(bundle: Path, *arguments: str, **environment: str) -> subprocess.Popen
 def serve(bundle: Path, *arguments: str, **environment: str) -> Iterator[Running]:
     """A server that runs inside the block; killed at its end if the test has not stopped it."""
     with start(bundle, *arguments, **environment) as process:
+        running = None
         try:
-            yield read_until_serving(process)
+            running = read_until_serving(process)
+            yield running
         finally:
             process.kill()
+            if running is not None:
+                # Before the pipe that it reads is closed.
+                running.reader.join(SECONDS)
 
 
 def read_until_serving(process: subprocess.Popen[str]) -> Running:

@@ -3,79 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
-import os
-import re
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from loading.arrays import Arrays
 from loading.errors import BundleError, InputError, NumericsError
 
 from serving import logs
+from serving.backoff import FailedBeforeError
 from serving.bounds import SHOWN, quoted
-from serving.cache import BudgetError, FailedBeforeError, Lease, ModelCache, UnknownModelError
+from serving.cache import ModelCache
+from serving.calls import Call, Limits, RequestIds
 from serving.connection import Connection
+from serving.drain import Drain
 from serving.errors import RefusedError
 from serving.memory import Hold, Memory
 from serving.metrics import Metrics
 from serving.models import Served
 from serving.protocol import Request
+from serving.residents import BudgetError, Lease
 from serving.sockets import Connections
 from serving.threads import in_thread
-from serving.tracing import Span, Tracing
+from serving.tracing import Tracing
+from serving.versions import UnknownModelError
 
-REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 CLIENT_LEFT = 499  # no status of HTTP's: nobody is there to see it but the metrics
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What a request may cost: bytes of its body, of all bodies and answers at once, and seconds until its answer."""
-
-    body_bytes: int = 16 * 2**20
-    all_body_bytes: int = 256 * 2**20
-    seconds: float = 30.0
-    connections: int = 1024
-    fixed: bool = False  # whether `all_body_bytes` holds in a container with less memory, too
-
-
-@dataclass(eq=False, slots=True)
-class Call:
-    """One inference request from its head on, and how it ended: `status` is HTTP's, `problem` is for the client."""
-
-    name: str
-    version: str | None
-    id: str
-    began: float
-    seconds: float  # that it may take
-    span: Span | None = None
-    lease: Lease[Served] | None = None
-    receiving: bool = False  # it is the client that is waited for
-    deadline: asyncio.Timeout | None = None
-    too_slow: bool = False
-    status: int = 200
-    kind: str = ""
-    problem: str = ""
-    retry_after: int | None = None
-
-    def give_up(self) -> None:
-        """Stop waiting for the client: its request is too slow for what it holds."""
-        if self.deadline is not None and not self.deadline.expired():
-            self.too_slow = True
-            self.deadline.reschedule(0)
-
-    def refuse(self, status: int, kind: str, problem: str, retry_after: int | None = None) -> None:
-        """It is answered with an error."""
-        self.status, self.kind, self.problem, self.retry_after = status, kind, problem, retry_after
-
-
 class Application:
-    """Everything that is served. Belongs to one event loop; `draining` may be set once, and never comes back."""
+    """Everything that is served. Belongs to one event loop."""
 
     def __init__(
         self,
@@ -89,15 +48,10 @@ class Application:
     ) -> None:
         self.cache, self.metrics, self.limits, self.connections = cache, metrics, limits, connections
         self.memory = Memory(limits.all_body_bytes)
-        self.starting, self.draining = True, False
-        self.in_flight = 0
-        self._refusing = False
-        self._aborting = False
-        self._drained = asyncio.Event()
+        self.drain = Drain()
         self._log_requests = log_requests
         self._tracing = tracing
-        self._deadlines: set[asyncio.Timeout] = set()
-        self._prefix, self._count = os.urandom(6).hex(), 0
+        self.ids = RequestIds()
 
     def call(
         self, name: str, version: str | None, headers: Sequence[tuple[bytes, bytes]], seconds: float | None = None
@@ -107,51 +61,11 @@ class Application:
         return Call(
             name,
             version,
-            self.request_id(headers),
+            self.ids.of(headers),
             time.perf_counter(),
             most if seconds is None else min(seconds, most),
             self._tracing.start(headers) if self._tracing is not None else None,
         )
-
-    @contextlib.contextmanager
-    def counted(self) -> Iterator[None]:
-        """A request is under way: a drain waits for it."""
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if self.draining and not self.in_flight:
-                self._drained.set()
-
-    def admit(self) -> None:
-        """Raise RefusedError before work is taken, and once no more is."""
-        if self.starting:
-            raise RefusedError(503, "starting", "the models are being loaded; try again later", 1)
-        if self._refusing:
-            raise RefusedError(503, "draining", "the server is shutting down", 1)
-
-    async def drain(self, delay: float, seconds: float) -> None:
-        """Be not ready for `delay` seconds, then take no more work, and wait up to `seconds` for what runs."""
-        self.draining = True
-        await asyncio.sleep(delay)
-        self._refusing = True
-        if self.in_flight:
-            self._drained.clear()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._drained.wait(), seconds)
-        self._aborting = True
-        for deadline in self._deadlines:
-            if not deadline.expired():
-                deadline.reschedule(0)
-
-    def request_id(self, headers: Sequence[tuple[bytes, bytes]]) -> str:
-        """The client's X-Request-Id, or a new one."""
-        for name, value in headers:
-            if name == b"x-request-id" and REQUEST_ID.fullmatch(value):
-                return value.decode("ascii")
-        self._count += 1
-        return f"{self._prefix}-{self._count}"
 
     async def attempt(self, call: Call, work: Callable[[], Awaitable[T]]) -> T | None:
         """What `work` gives within the time of the call; None where it is refused, and the call says why.
@@ -162,7 +76,7 @@ class Application:
         try:
             async with asyncio.timeout(call.seconds) as deadline:
                 call.deadline = deadline
-                with self._bounded(deadline):
+                with self.drain.bounded(deadline):
                     return await work()
         except RefusedError as error:
             call.refuse(error.status, error.kind, str(error), error.retry_after)
@@ -170,7 +84,7 @@ class Application:
             call.refuse(404, "unknown-model", str(error))
         except TimeoutError:
             limit = f"{call.seconds:g} seconds"
-            if self._aborting:
+            if self.drain.aborting:
                 call.refuse(503, "draining", "the server is shutting down", 1)
             elif call.too_slow:
                 call.refuse(408, "slow-body", "the body arrived too slowly for its size")
@@ -261,15 +175,6 @@ class Application:
                     raise
                 logs.write("error", "load-failed", model=name, code=error.code, error=str(error))
                 raise RefusedError(503, "load-failed", "the model could not be loaded", 1) from error
-
-    @contextlib.contextmanager
-    def _bounded(self, deadline: asyncio.Timeout) -> Iterator[None]:
-        """Keep the deadline where the end of the server can bring it forward."""
-        self._deadlines.add(deadline)
-        try:
-            yield
-        finally:
-            self._deadlines.discard(deadline)
 
     async def decoded(self, served: Served, held: Hold, decode: Callable[[], Request], *, objects: int) -> Request:
         """A request that was checked against the model; made in a thread where it is large.

@@ -22,8 +22,9 @@ from loading.files import read_manifest
 from loading.model import Model
 
 from serving import logs
-from serving.app import Application, Limits
+from serving.app import Application
 from serving.cache import ModelCache
+from serving.calls import Limits
 from serving.catalogue import Known, device_need, find_bundles, gpu_of, stamp_of
 from serving.connection import Connection
 from serving.guard import Guard
@@ -150,7 +151,7 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         self._adapt()
-        self._application.starting = False
+        self._application.drain.starting = False
         if self._draining is None:
             logs.write("info", "serving", **places)
 
@@ -187,11 +188,11 @@ class Server(uvicorn.Server):
             self._draining = asyncio.get_running_loop().create_task(self._end())
 
     async def _end(self) -> None:
-        logs.write("info", "draining", in_flight=self._application.in_flight)
+        logs.write("info", "draining", in_flight=self._application.drain.in_flight)
         if self.loading:
             self.should_exit = True
             return
-        await self._application.drain(self._options.shutdown_delay, self._options.drain_seconds)
+        await self._application.drain.run(self._options.shutdown_delay, self._options.drain_seconds)
         if self._rpc is not None:
             # What has arrived when the server stops, and was not looked at yet, is cancelled, which clients do not try
             # again. Until then all are told that the server is not available, which they do, elsewhere.
@@ -268,8 +269,8 @@ def _check_grpc() -> None:
 
 def _load(options: Options, cache: ModelCache[Served], metrics: Metrics) -> Callable[[], None] | None:
     """Load the bundle and what is to be preloaded; returns how to look for other bundles."""
-    cache.device_budget = _device_memory(options)
-    for kind, budget in (("host", cache.budget), ("device", cache.device_budget)):
+    cache.budgets.device = _device_memory(options)
+    for kind, budget in (("host", cache.budgets.host), ("device", cache.budgets.device)):
         if budget is not None:
             metrics.budget.labels(kind).set(budget)
     manifest = read_manifest(options.bundle, "none")  # loading it verifies

@@ -9,10 +9,11 @@ from loading.errors import BundleError
 
 from serving import VERSION, logs
 from serving.app import Application
-from serving.cache import State, UnknownModelError
+from serving.cache import State
 from serving.errors import RefusedError
 from serving.guard import Guard
 from serving.threads import in_thread
+from serving.versions import UnknownModelError
 
 
 class Repository:
@@ -37,12 +38,12 @@ class Repository:
         Raises:
             UnknownModelError: There is no such model.
         """
-        if self._application.starting:
+        if self._application.drain.starting:
             return False
         lease = self._cache.lease(name, version)
         if lease is not None:
             self._cache.release(lease)
-        return lease is not None and not self._application.draining
+        return lease is not None and not self._application.drain.draining
 
     async def index(self, ready: bool) -> list[State]:
         """Every model and version that is there, or those that are ready."""
@@ -57,7 +58,7 @@ class Repository:
             UnknownModelError: There is no such model.
             RefusedError: 400, it cannot be loaded.
         """
-        if self._application.starting:
+        if self._application.drain.starting:
             raise RefusedError(503, "starting", "the models are being loaded; try again later", 1)
 
         def work() -> None:

@@ -13,12 +13,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from serving.app import Application
-from serving.cache import State, UnknownModelError
+from serving.cache import State
 from serving.errors import RefusedError
 from serving.metrics import CONTENT_TYPE
 from serving.openapi import document
 from serving.protocol import metadata
 from serving.repository import Repository
+from serving.versions import UnknownModelError
 
 MOST_BYTES = 65536
 
@@ -68,8 +69,8 @@ class Routes:
         self, request: Request, body: object, status: int = 200, headers: dict[str, str] | None = None
     ) -> Response:
         response = JSONResponse(body, status, headers)
-        response.headers["x-request-id"] = self._application.request_id(request.scope["headers"])
-        if self._application.draining:
+        response.headers["x-request-id"] = self._application.ids.of(request.scope["headers"])
+        if self._application.drain.draining:
             response.headers["connection"] = "close"
         return response
 
@@ -106,13 +107,13 @@ class Routes:
 
     async def ready(self, request: Request) -> Response:
         """Requests are served."""
-        ready = not self._application.draining and not self._application.starting
+        ready = self._application.drain.ready
         return self._answer(request, {"ready": ready}, 200 if ready else 503)
 
     async def model(self, request: Request) -> Response:
         """The interface of a model, which is loaded for it where it is not."""
         name, version = request.path_params["name"], request.path_params.get("version")
-        self._application.admit()
+        self._application.drain.admit()
         lease = await self._application.leased(name, version)
         try:
             return self._answer(request, metadata(lease.loaded.model, self._cache.versions(name)))

@@ -6,7 +6,7 @@ Needs the packages of requirements-grpc.txt.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,18 +16,18 @@ from google.protobuf.message import DecodeError
 from loading.errors import UsageError
 
 from serving import logs
-from serving.app import Application, Call
+from serving.app import Application
 from serving.arrivals import Arrivals
 from serving.bounds import refuse_fields
-from serving.cache import UnknownModelError
+from serving.calls import Call
 from serving.errors import RefusedError, bad
 from serving.memory import SLOWEST_SECONDS, Hold
 from serving.messages import HEALTH, HEALTH_SERVICE, INFERENCE, SERVICE, make
-from serving.protocol import metadata
 from serving.repository import Repository
-from serving.rpc_tensors import decode, describe, encode, fill
+from serving.rpc_queries import Answer, Queries
+from serving.rpc_tensors import decode, encode
+from serving.versions import UnknownModelError
 
-STATE = ("name", "version", "state", "reason")
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
     401: grpc.StatusCode.UNAUTHENTICATED,
@@ -45,8 +45,6 @@ MOST_STREAMS = 256  # of one connection at once
 HANDSHAKE_MS, IDLE_MS = 2000, 60000  # for a connection to begin, and without a call
 LARGE_BYTES, OBJECT_FACTOR = 65536, 8  # typed contents above are decoded in a thread; their objects take so much more
 SMALL = 65536  # bytes of any message but an inference request
-SERVING, NOT_SERVING, UNKNOWN_SERVICE = 1, 2, 3
-Answer = Callable[[Any], Awaitable[Any]]
 
 
 class RpcServer:
@@ -57,6 +55,7 @@ class RpcServer:
         limits = application.limits
         self._messages = {**make("inference", INFERENCE), **make("grpc.health.v1", HEALTH)}
         self._request, self._response = (self._messages[f"ModelInfer{kind}"] for kind in ("Request", "Response"))
+        self._queries = Queries(application, repository, self._messages)
         self._arrivals = Arrivals(application.memory, limits.body_bytes)
         self._server = grpc.aio.server(
             options=(
@@ -92,27 +91,14 @@ class RpcServer:
         await self._server.stop(seconds)
 
     def _handlers(self) -> tuple[Any, ...]:
-        answers: dict[str, Answer] = {
-            "ServerLive": self._live,
-            "ServerReady": self._ready,
-            "ServerMetadata": self._metadata,
-            "ModelReady": self._model_ready,
-            "ModelMetadata": self._model_metadata,
-        }
-        if self._repository.changes:
-            answers |= {
-                "RepositoryIndex": self._index,
-                "RepositoryModelLoad": self._load,
-                "RepositoryModelUnload": self._unload,
-            }
         inference = {
             name: self._plain(self._messages[f"{name}Request"], answer, guarded=name.startswith("Repository"))
-            for name, answer in answers.items()
+            for name, answer in self._queries.answers().items()
         }
         # To the client it is a call of one request and one answer. Taken as streams, its bytes are read and written
         # under the eyes of the server.
         inference["ModelInfer"] = grpc.stream_stream_rpc_method_handler(self._infer)
-        health = {"Check": self._plain(self._messages["HealthCheckRequest"], self._check)}
+        health = {"Check": self._plain(self._messages["HealthCheckRequest"], self._queries.check)}
         return (
             grpc.method_handlers_generic_handler(SERVICE, inference),
             grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
@@ -123,7 +109,7 @@ class RpcServer:
     async def _infer(self, _: Any, context: Any) -> None:
         application = self._application
         call = application.call("", None, _headers(context), context.time_remaining())
-        with application.counted(), application.memory.hold() as held:
+        with application.drain.counted(), application.memory.hold() as held:
             try:
                 answer = await application.attempt(call, lambda: self._answer(call, context, held))
                 if answer is not None:
@@ -139,7 +125,7 @@ class RpcServer:
 
     async def _answer(self, call: Call, context: Any, held: Hold) -> bytes:
         application = self._application
-        application.admit()
+        application.drain.admit()
         content = await self._read(call, context, self._request)
         # Values that came in five bytes or less are objects for as long as they become an array.
         application.memory.take(held, len(content))
@@ -203,54 +189,6 @@ class RpcServer:
                 await context.write(response)
 
         return grpc.stream_stream_rpc_method_handler(handle)
-
-    async def _live(self, _: Any) -> Any:
-        return self._messages["ServerLiveResponse"](live=True)
-
-    async def _ready(self, _: Any) -> Any:
-        return self._messages["ServerReadyResponse"](
-            ready=not (self._application.draining or self._application.starting)
-        )
-
-    async def _metadata(self, _: Any) -> Any:
-        return describe(self._messages["ServerMetadataResponse"](), self._repository.metadata())
-
-    async def _model_ready(self, request: Any) -> Any:
-        ready = self._repository.is_ready(request.name, request.version or None)
-        return self._messages["ModelReadyResponse"](ready=ready)
-
-    async def _model_metadata(self, request: Any) -> Any:
-        cache = self._application.cache
-        self._application.admit()
-        lease = await self._application.leased(request.name, request.version or None)
-        try:
-            document = metadata(lease.loaded.model, cache.versions(request.name))
-        finally:
-            cache.release(lease)
-        return describe(self._messages["ModelMetadataResponse"](), document)
-
-    async def _index(self, request: Any) -> Any:
-        response = self._messages["RepositoryIndexResponse"]()
-        states = await self._repository.index(request.ready)
-        # What a version takes has no place in the protocol's message.
-        fill(response.models, [{key: getattr(state, key) for key in STATE} for state in states])
-        return response
-
-    async def _load(self, request: Any) -> Any:
-        if request.parameters:
-            raise bad("parameters are not supported: a bundle is loaded as it is")
-        await self._repository.load(request.model_name)
-        return self._messages["RepositoryModelLoadResponse"]()
-
-    async def _unload(self, request: Any) -> Any:
-        version = request.parameters["version"].string_param if "version" in request.parameters else None
-        await self._repository.unload(request.model_name, version)
-        return self._messages["RepositoryModelUnloadResponse"]()
-
-    async def _check(self, request: Any) -> Any:
-        status = NOT_SERVING if self._application.draining or self._application.starting else SERVING
-        known = request.service in ("", SERVICE)
-        return self._messages["HealthCheckResponse"](status=status if known else UNKNOWN_SERVICE)
 
 
 def _parsed(kind: Any, content: bytes) -> Any:

@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from serving.app import Application, Call
+from serving.app import Application
 from serving.bounds import json_bytes
+from serving.calls import Call
 from serving.connection import Connection
 from serving.errors import RefusedError, bad
 from serving.memory import Hold, Memory
@@ -58,7 +59,7 @@ class Web:
         call = self._application.call(found[1], found[2], scope["headers"])
         connection: Connection = scope["extensions"]["ortc.connection"][""]
         task = asyncio.current_task()
-        with self._application.counted(), self._application.memory.hold() as held:
+        with self._application.drain.counted(), self._application.memory.hold() as held:
             # What was asked for by a client that left is not to be run, nor kept.
             connection.left = None if task is None else lambda: _cancel(task)
             try:
@@ -80,7 +81,7 @@ class Web:
 
         async def work() -> tuple[bytes, int | None]:
             body.head = head = _head(given)
-            application.admit()
+            application.drain.admit()
             served = await application.lease(call)
             if head.length is not None and head.length > application.limits.body_bytes:
                 raise body.too_large()
@@ -116,7 +117,7 @@ class Web:
         if call.retry_after is not None:
             headers.append((b"retry-after", str(call.retry_after).encode()))
         try:
-            await body.respond(send, call.status, headers, content, close=application.draining)
+            await body.respond(send, call.status, headers, content, close=application.drain.draining)
         finally:
             application.ended(call)
 

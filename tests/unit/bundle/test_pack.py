@@ -48,7 +48,7 @@ def test_the_archive_holds_the_bundle(bundle: Path, tmp_path: Path) -> None:
         opened.extractall(tmp_path / "unpacked", filter="data")
     assert tree(tmp_path / "unpacked" / NAME) == tree(bundle)
     # Times too: the loader trusts files of the right size and time.
-    assert runtime_module("loader").read_manifest(tmp_path / "unpacked" / NAME, "fast")["name"] == "linear"
+    assert runtime_module("loading.files").read_manifest(tmp_path / "unpacked" / NAME, "fast")["name"] == "linear"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{NAME}.tar", f"{NAME}.tar.sha256"]
 
 

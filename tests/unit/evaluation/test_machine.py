@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import StageError, UnmeasuredError
-from ortc.evaluation.machine import _module, exclusive
+from ortc.evaluation.machine import exclusive
 from ortc.evaluation.report import BusyProcess, Load
 
-machine: Any = _module()
+machine: Any = runtime_module("machine")
 
 
 def test_the_control_computes_on_as_many_threads() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ortc.bundle.render import runtime_files
 from ortc.execution import code_closure
 from ortc.execution.code_closure import (
     ACTIONS,
@@ -100,7 +101,8 @@ def test_a_module_that_is_gone_is_an_error_and_no_empty_digest() -> None:
 
 
 def test_a_key_changes_with_its_modules_and_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    digests = {name: code_closure.module_digest(name) for name in [*modules(), LOADER, f"{RUNTIME}engines.py"]}
+    scripts = [f"{RUNTIME}{path}" for path in runtime_files() if path.endswith(".py")]
+    digests = {name: code_closure.module_digest(name) for name in [*modules(), *scripts]}
     monkeypatch.setattr(code_closure, "module_digest", digests.__getitem__)
     before = code_of.__wrapped__("verify")
     for name in digests:
@@ -135,7 +137,7 @@ def test_the_driver_is_in_no_key() -> None:
         ("bundle", "ortc.bundle.dockerfile"),
         ("bundle", "ortc.passes.kernel_tables"),
         ("bundle", "ortc.build.target_result"),
-        ("measure", "runtime/engines.py"),
+        ("measure", "runtime/loading/engine_cache.py"),
         ("export", "ortc.frontend.reference.values"),
         ("prepack", "ortc.passes.ort_prepack"),
     ],

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from tests.support import bundles
 
-cache_module = bundles.runtime_module("serving.cache")
+cache_module, residents = bundles.runtime_module("serving.cache"), bundles.runtime_module("serving.residents")
+backoff, versions = bundles.runtime_module("serving.backoff"), bundles.runtime_module("serving.versions")
 catalogue = bundles.runtime_module("serving.catalogue")
 models = bundles.runtime_module("serving.models")
 loader = bundles.runtime_module("loader")
@@ -112,12 +113,12 @@ def test_measured_sizes_count_and_what_cannot_fit_is_refused() -> None:
     store = Store({"big": 100, "a": 10})
     cache = made(store, "a", "big", budget=50)
     cache.load("a")
-    with pytest.raises(cache_module.BudgetError, match="took 100 bytes of memory"):
+    with pytest.raises(residents.BudgetError, match="took 100 bytes of memory"):
         cache.load("big")
     assert store.opened[-1].closed == 1
     assert store.opened[0].closed == 0
     cache.learn([known("a"), known("huge", "1", 51)])
-    with pytest.raises(cache_module.BudgetError, match="51 bytes of weights"):
+    with pytest.raises(residents.BudgetError, match="51 bytes of weights"):
         cache.load("huge")
     assert len(store.opened) == 2  # by its weights alone: it was not even opened
 
@@ -129,7 +130,7 @@ def test_what_is_in_use_is_closed_by_its_last_user() -> None:
     first, second = cache.lease("a"), cache.lease("a")
     cache.unload("a")
     assert cache.states() == [cache_module.State("a", "1", "UNAVAILABLE", "unloaded")]
-    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+    with pytest.raises(versions.UnknownModelError, match="unloaded"):
         cache.lease("a")
     cache.release(first)
     assert store.opened[0].closed == 0
@@ -172,7 +173,7 @@ def test_a_loaded_model_outlives_the_directory_that_it_came_from() -> None:
     cache.load("a", newest=True)
     cache.learn([])
     assert cache.lease("a").loaded.version == "1"
-    with pytest.raises(cache_module.UnknownModelError):
+    with pytest.raises(versions.UnknownModelError):
         cache.lease("b")
 
 
@@ -199,7 +200,7 @@ def test_an_older_version_that_requests_name_stays_until_it_is_unloaded() -> Non
     assert [thing.closed for thing in store.opened] == [0, 0]
     cache.unload("a", "1")
     assert [thing.closed for thing in store.opened] == [1, 0]
-    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+    with pytest.raises(versions.UnknownModelError, match="unloaded"):
         cache.lease("a", "1")
     assert cache.lease("a").loaded.version == "2"
 
@@ -213,9 +214,9 @@ def test_the_version_that_is_unloaded_is_no_longer_the_one_for_all() -> None:
     cache.unload("a", "2")
     assert cache.lease("a").loaded.version == "1"
     cache.unload("a", "1")
-    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+    with pytest.raises(versions.UnknownModelError, match="unloaded"):
         cache.lease("a")
-    with pytest.raises(cache_module.UnknownModelError):
+    with pytest.raises(versions.UnknownModelError):
         cache.unload("a", "3")
     cache.load("a", newest=True)
     assert cache.lease("a").loaded.version == "2"
@@ -233,7 +234,7 @@ def test_a_model_that_is_unloaded_while_it_is_loaded_is_not_kept() -> None:
         store.gate.set()
         loading.result(SECONDS)
     assert store.opened[0].closed == 1
-    with pytest.raises(cache_module.UnknownModelError, match="unloaded"):
+    with pytest.raises(versions.UnknownModelError, match="unloaded"):
         cache.lease("a")
 
 
@@ -249,7 +250,7 @@ def test_requests_do_not_repeat_a_load_that_failed_at_once() -> None:
             cache.load("a", for_request=True)
         tried = store.tried
         for _ in range(10):
-            with pytest.raises(cache_module.FailedBeforeError, match="wrong answers") as caught:
+            with pytest.raises(backoff.FailedBeforeError, match="wrong answers") as caught:
                 cache.load("a", for_request=True)
         assert store.tried == tried
         pauses.append(caught.value.seconds)
@@ -268,7 +269,7 @@ def test_a_bundle_that_was_replaced_is_tried_at_once() -> None:
         cache.load("a", for_request=True)
     store.failing.clear()
     cache.learn([known("a")])
-    with pytest.raises(cache_module.FailedBeforeError):
+    with pytest.raises(backoff.FailedBeforeError):
         cache.load("a", for_request=True)
     cache.learn([catalogue.Known("a", "1", Path("/nowhere"), 1, stamp=(1, 2, 3))])
     cache.load("a", for_request=True)
@@ -294,9 +295,9 @@ def test_the_version_that_took_over_stays_the_one_when_it_is_evicted() -> None:
 @pytest.mark.parametrize(("name", "version"), [("b", None), ("a", "2"), ("", None)])
 def test_what_is_not_there_is_told(name: str, version: str | None) -> None:
     cache = made(Store(), "a")
-    with pytest.raises(cache_module.UnknownModelError):
+    with pytest.raises(versions.UnknownModelError):
         cache.lease(name, version)
-    with pytest.raises(cache_module.UnknownModelError):
+    with pytest.raises(versions.UnknownModelError):
         cache.load(name, version)
 
 
@@ -402,7 +403,7 @@ def test_a_model_above_a_budget_alone_is_refused_before_another_makes_room(
     store = Store({"small": 2})
     cache = on_device(store, {"small": 20, "a": need}, **budgets)
     cache.load("small")
-    with pytest.raises(cache_module.BudgetError, match=message):
+    with pytest.raises(residents.BudgetError, match=message):
         cache.load("a")
     assert ready(cache) == ["small"]
 
@@ -433,7 +434,7 @@ def test_what_is_on_its_way_out_is_counted_as_room(ends: bool) -> None:
     )
     for name in "abc":
         cache.load(name)
-    (lease,) = [cache._loaded["a", "1"]]  # as `lease` gives it, which would make it the one used last
+    (lease,) = [cache._residents.loaded["a", "1"]]  # as `lease` gives it, which would make it the one used last
     lease.users += 1
     if ends:
         with ThreadPoolExecutor(1) as pool:
@@ -444,7 +445,7 @@ def test_what_is_on_its_way_out_is_counted_as_room(ends: bool) -> None:
             loading.result(SECONDS)
         assert ready(cache) == ["b", "c", "d"]
     else:
-        with pytest.raises(cache_module.BudgetError, match="Try again"):
+        with pytest.raises(residents.BudgetError, match="Try again"):
             cache.load("d")
         cache.release(lease)
         assert ready(cache) == ["b", "c"]
@@ -479,7 +480,7 @@ def test_a_device_that_is_not_left_is_not_waited_for_without_end() -> None:
     cache = on_device(store, {"a": 60, "b": 60}, device_budget=100, patience=0.01)
     cache.load("a")
     lease = cache.lease("a")
-    with pytest.raises(cache_module.BudgetError, match=r"still answer requests on the device\. Try again"):
+    with pytest.raises(residents.BudgetError, match=r"still answer requests on the device\. Try again"):
         cache.load("b")
     cache.release(lease)
     cache.load("b")
