@@ -13,6 +13,7 @@ from ortc.common.statistics import Interval
 from ortc.common.suggest import joined
 from ortc.common.units import format_bytes, format_seconds
 from ortc.evaluation.footprint import Footprint
+from ortc.evaluation.gates import EXIT_UNMEASURED
 from ortc.evaluation.noise import beside
 from ortc.evaluation.report import BuildReport, Decision, Numbers, Soak, TargetReport, Trade, Verdict
 from ortc.passes.kernel_tables import counted, own_operators
@@ -26,6 +27,7 @@ SHOWN_NODES = 5
 """Nodes that are named: of a trade the ones that are best kept in higher precision, of a graph the first on the CPU."""
 _NOTHING = "\u2013"
 """An en dash, where there is no value."""
+_NOISY = "noisy"
 _STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
 _OUTCOME = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unmeasured": "yellow"}
 
@@ -79,12 +81,23 @@ def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
         target.target,
         variant,
         _NOTHING if target.model_bytes is None else format_bytes(target.model_bytes),
-        _NOTHING if numbers is None else format_seconds(numbers.p50_ms.value / 1000),
-        _NOTHING if numbers is None else format_seconds(numbers.p99_ms.value / 1000),
-        _NOTHING if numbers is None or numbers.speedup is None else _ratio(numbers.speedup),
+        _NOTHING if numbers is None else _time(numbers.p50_ms, numbers),
+        _NOTHING if numbers is None else _time(numbers.p99_ms, numbers),
+        _NOTHING if numbers is None or numbers.speedup is None else _speedup(numbers.speedup, numbers),
         target.parity or _NOTHING,
         _summary(report, target),
     ]
+
+
+def _time(milliseconds: Interval, numbers: Numbers) -> str | Text:
+    """A time; one that claims nothing is marked, and does not look like the others."""
+    text = format_seconds(milliseconds.value / 1000)
+    return Text(f"{text} {_NOISY}", style="dim") if numbers.noise else text
+
+
+def _speedup(speedup: Interval, numbers: Numbers) -> str | Text:
+    """A ratio with its interval. Of one that claims nothing the figure itself would be remembered."""
+    return Text(_NOISY, style="dim") if numbers.speedup_noise else _ratio(speedup)
 
 
 def _ratio(speedup: Interval) -> str:
@@ -106,6 +119,9 @@ def _status(target: TargetReport) -> str:
     if target.status == "provisional":
         names = sorted({verdict.platform for verdict in target.verdicts if verdict.outcome != "pass"})
         return f"provisional: {', '.join(names)} not measured" if _only_unmeasured(target) else "provisional"
+    outcomes = {verdict.outcome for verdict in target.verdicts}
+    if target.exit_code == EXIT_UNMEASURED and "fail" not in outcomes:
+        return f"{'too busy to measure' if 'inconclusive' in outcomes else 'not measured'} (exit {target.exit_code})"
     return f"FAIL (exit {target.exit_code})"
 
 

@@ -33,6 +33,11 @@ def test_a_busy_machine_is_told_with_what_ran_beside(capsys: pytest.CaptureFixtu
     assert "noisy: this machine is too busy to measure latency" in text
     assert text.count(f"{NOISE[0]} starts vary beside it ran cc1plus (1.40 cores); load average 6.20") == 1
     assert text.count("inconclusive linux/amd64") == 5
+    row = text[: text.index("tiny cpu")]
+    assert "too busy to measure (exit 7)" in row
+    # A ratio that claims nothing is not shown as one.
+    assert "4.00x" not in row
+    assert row.count("noisy") == 3
 
 
 @pytest.mark.parametrize(
