@@ -104,9 +104,7 @@ def manifest(target: TargetPlan, *, fit_to_serve: bool = True, provisional: bool
         ),
         variant=VariantInfo(name="fp32", precision="fp32", graph_level="all", tuning=None, batch_invariant=True),
         placement=PlacementInfo(max_cpu_nodes=None),
-        promises=Promises(
-            at={"batch": 2, "sequence": 128}, latency={"p99": 0.1}, size=None, memory=None, start=None, min_speedup=None
-        ),
+        promises=Promises(at={"batch": 2, "sequence": 128}, latency={"p99": 0.1}, limits={}),
         golden=(),
         warmup=({"batch": 2, "sequence": 128},),
         decisions=(),

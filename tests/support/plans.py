@@ -16,11 +16,13 @@ from ortc.bundle.manifest import (
     Provenance,
     RuntimeInfo,
     VariantInfo,
+    promise_of,
 )
 from ortc.plan.checks import check_spec
-from ortc.plan.plan import AccuracyPlan, BudgetPlan, LatencyPlan, Plan, TargetPlan, VariantPlan
+from ortc.plan.plan import AccuracyPlan, BudgetPlan, Plan, TargetPlan, VariantPlan
 from ortc.plan.plan_file import plan_file_text
 from ortc.plan.resolve import resolve
+from ortc.spec.budgets import Budgets
 
 ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
@@ -47,10 +49,10 @@ def target(**changes: Any) -> TargetPlan:
     """
     if not _TARGET:
         _TARGET.append(plan(ROOT / "specs" / "bert.yaml", targets=("cpu",)).targets[0])
-    budgets = {name: changes.pop(name, None) for name in BudgetPlan.model_fields}
-    if budgets["latency"] is not None:
-        budgets["latency"] = LatencyPlan(percentiles=tuple(budgets["latency"].items()))
-    return _TARGET[0].model_copy(update={"budgets": BudgetPlan(**budgets), **changes})
+    limits = {key: changes.pop(promise_of(key), None) for key in Budgets.model_fields}
+    limits |= {f"latency_budget.{name}": limit for name, limit in changes.pop("latency", {}).items()}
+    budgets = BudgetPlan(limits={key: limit for key, limit in limits.items() if limit is not None})
+    return _TARGET[0].model_copy(update={"budgets": budgets, **changes})
 
 
 def variant(name: str, precision: str, **changes: Any) -> VariantPlan:
@@ -105,7 +107,7 @@ def manifest(**changes: Any) -> Manifest:
         ),
         "variant": VariantInfo(name="fp32", precision="fp32", graph_level="all", tuning=None, batch_invariant=True),
         "placement": PlacementInfo(max_cpu_nodes=None),
-        "promises": Promises(at={}, latency={}, size=None, memory=None, start=None, min_speedup=None),
+        "promises": Promises(at={}, latency={}, limits={}),
         "golden": (),
         "warmup": ({"batch": 1, "sequence": 8},),
         "decisions": (),

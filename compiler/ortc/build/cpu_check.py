@@ -19,7 +19,7 @@ from ortc.build.task_metric import answers_verdicts
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import Made, assemble
 from ortc.evaluation.accuracy import CPU, check_bundle
-from ortc.evaluation.gates import ON_CPU
+from ortc.evaluation.gate_table import ON_CPU
 from ortc.evaluation.report import Check
 from ortc.execution.code_closure import code_of
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE

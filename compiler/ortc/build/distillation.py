@@ -11,6 +11,8 @@ from ortc.build.context import Context, source_key
 from ortc.common.errors import StageError
 from ortc.evaluation.accuracy import ReferenceCase
 from ortc.evaluation.accuracy_gates import differs
+from ortc.evaluation.gate_table import TEACHER
+from ortc.evaluation.gates import Judge
 from ortc.evaluation.report import Check, Verdict
 from ortc.execution.action_cache import Store
 from ortc.execution.code_closure import code_of
@@ -131,52 +133,40 @@ def teacher_verdicts(check: Check, teacher: Teacher | None, platform: str, metri
     """
     if teacher is None or check.error is not None:
         return ()
-    return tuple(_verdicts(check, teacher, platform, metric))
+    return tuple(_verdicts(Judge(platform, TEACHER), check, teacher, metric))
 
 
-def _verdicts(check: Check, teacher: Teacher, platform: str, metric: float | None) -> Iterator[Verdict]:
+def _verdicts(judge: Judge, check: Check, teacher: Teacher, metric: float | None) -> Iterator[Verdict]:
     every = [(result.case, difference) for result in check.cases for difference in result.teacher]
-
-    def verdict(gate: str, *, held: bool, **found: Any) -> Verdict:
-        return Verdict(gate=f"teacher {gate}", platform=platform, outcome="pass" if held else "fail", **found)
-
-    def least(gate: str, value: float, bound: float, where: str = "") -> Verdict:
-        return verdict(gate, held=value >= bound, value=value, comparison=">=", bound=bound, where=where)
-
     for case, entry in every:
         if entry.problem is not None:
             where = f"output `{entry.output}` at {case}"
-            shape = "the shape and kind of the teacher's"
-            yield verdict("outputs", held=False, said=entry.problem, required=shape, where=where)
+            yield judge.words("outputs", entry.problem, "the shape and kind of the teacher's", where)
             return
     unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
     if unequal is not None and teacher.top1_agreement is None:
         where = f"output `{unequal[1].output}` at {unequal[0]}"
         required = "the teacher's integers, or `top1_agreement`"
-        yield verdict("outputs", held=False, said="integer values differ", required=required, where=where)
+        yield judge.words("outputs", "integer values differ", required, where)
         return
     every_float = [pair for pair in every if pair[1].cosine is not None]
     if every_float and teacher.max_abs is not None:
         case, entry = max(every_float, key=lambda pair: pair[1].max_abs)
-        held, where = entry.max_abs <= teacher.max_abs, f"output `{entry.output}` at {case}"
-        yield verdict("max_abs", held=held, value=entry.max_abs, comparison="<=", bound=teacher.max_abs, where=where)
+        yield judge.number("max_abs", entry.max_abs, teacher.max_abs, f"output `{entry.output}` at {case}")
     single = next(((case, entry) for case, entry in every if entry.values == 1), None)
     if single is not None and teacher.cosine is not None and teacher.max_abs is None:
         where = f"output `{single[1].output}` at {single[0]}"
         said, required = "one value a sample, whose cosine is its sign", "limited by `max_abs` besides"
-        yield verdict("cosine", held=False, said=said, required=required, where=where)
+        yield judge.words("cosine", said, required, where)
         return
     if every and teacher.cosine is not None:
         found = [(entry.cosine, case, entry.output) for case, entry in every if entry.cosine is not None]
         # Integers have no direction: they are equal, or judged by `top1_agreement`.
         cosine, case, output = min(found, default=(1.0, "every case", "of integers"))
-        yield least("cosine", cosine, teacher.cosine, f"output `{output}` at {case}")
+        yield judge.number("cosine", cosine, teacher.cosine, f"output `{output}` at {case}")
     if every and teacher.top1_agreement is not None:
         shares = [entry.top1 for _, entry in every if entry.top1 is not None]
-        if shares:
-            yield least("top1_agreement", sum(shares) / len(shares), teacher.top1_agreement)
-        else:
-            said = "no output has anything to rank"
-            yield verdict("top1_agreement", held=False, said=said, comparison=">=", bound=teacher.top1_agreement)
+        share = sum(shares) / len(shares) if shares else None
+        yield judge.number("top1_agreement", share, teacher.top1_agreement, said="no output has anything to rank")
     if teacher.max_drop is not None and metric is not None and check.metric is not None:
-        yield least("metric", check.metric, metric - teacher.max_drop, f"teacher: {metric:.4f}")
+        yield judge.number("metric", check.metric, metric - teacher.max_drop, f"teacher: {metric:.4f}")

@@ -18,7 +18,7 @@ from ortc.build.target_result import Tried
 from ortc.bundle.emulation import version
 from ortc.evaluation.accuracy import ReferenceCase, run_cases
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
-from ortc.evaluation.gates import ON_AVX2
+from ortc.evaluation.gate_table import ON_AVX2
 from ortc.evaluation.report import Check, Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.host import Host

@@ -34,11 +34,10 @@ from ortc.build.variant import VariantBuilder
 from ortc.common.errors import StageError
 from ortc.common.values import digest
 from ortc.evaluation import latency
-from ortc.evaluation.gates import (
-    describe,
-)
+from ortc.evaluation.budget_gates import budget_verdicts
+from ortc.evaluation.evidence import Evidence
+from ortc.evaluation.gates import describe
 from ortc.evaluation.report import Decision, Elsewhere, TargetReport, Verdict
-from ortc.evaluation.time_gates import start_verdict, time_verdicts
 from ortc.passes.make_variant import DISABLED_OPTIMIZERS
 from ortc.plan.plan import TargetPlan, TuningPlan
 from ortc.plan.precision_mix import MIXED
@@ -186,11 +185,13 @@ class TargetBuilder:
     def _verified(self, entry: Tried) -> Tried:
         """Gates of accuracy, memory and placement, and of the start where a budget is set."""
         checked = entry if entry.check is not None else self.builder.verify(entry)
-        if checked.failed is None and self.target.budgets.start is not None and self.builder.promised:
-            verdict = start_verdict(start(self.builder, checked), self.target.budgets.start, self.builder.platform)
+        budgets = self.target.budgets
+        if checked.failed is None and budgets.limit("start_budget") is not None and self.builder.promised:
+            seen = Evidence(starts=start(self.builder, checked))
+            verdicts = budget_verdicts(seen, budgets, self.builder.platform)
             # A start that was timed on a busy machine says nothing against the variant; it is judged again at the end.
-            if verdict.outcome == "fail":
-                return Tried(checked.made, checked.key, checked.check, (*checked.verdicts, verdict), checked.lowered)
+            if any(verdict.outcome == "fail" for verdict in verdicts):
+                return replace(checked, verdicts=(*checked.verdicts, *verdicts))
         return checked
 
     def _finish(self, survivor: Survivor) -> TargetBuild | None:
@@ -211,7 +212,8 @@ class TargetBuilder:
         measured = measured.model_copy(update={"soak": None if entry.check is None else entry.check.soak})
         verdicts: tuple[Verdict, ...] = ()
         if self.builder.promised:
-            verdicts = time_verdicts(measured, self.target.budgets, self.target.measure_at, self.builder.platform)
+            seen = Evidence(numbers=measured, at=self.target.measure_at)
+            verdicts = budget_verdicts(seen, self.target.budgets, self.builder.platform)
         broken = next((verdict for verdict in verdicts if verdict.outcome == "fail"), None)
         if broken is not None and (self.target.objective == "size" or choice.behind) and not last:
             self._reject(entry, describe(broken), ranking)

@@ -11,17 +11,15 @@ from ortc.build.search.races import footprint_of
 from ortc.build.search.ranking import rejected
 from ortc.build.target_result import TargetBuild, Tried
 from ortc.build.variant import VariantBuilder
+from ortc.evaluation.budget_gates import foreseen_verdicts, unmeasured_verdicts
+from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
 from ortc.evaluation.gates import (
-    ACCURACY_GATES,
     EXIT_BUDGET,
     EXIT_STAGE,
     EXIT_UNMEASURED,
     describe,
     failure_code,
-    foreseen_verdicts,
     parity,
-    plain_gate,
-    unmeasured_verdicts,
 )
 from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade, Verdict
 from ortc.plan.precision_mix import mix_of

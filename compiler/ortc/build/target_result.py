@@ -19,7 +19,6 @@ from ortc.bundle.supply_chain.sbom import performance
 from ortc.bundle.tradeoff_plot import trade_svg
 from ortc.common.digests import templates_digest
 from ortc.common.errors import StageError
-from ortc.evaluation.accuracy import is_invariant
 from ortc.evaluation.report import Check, Race, TargetReport, Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.worker import Worker
@@ -106,7 +105,7 @@ class TargetBuild:
             check=check or self.winner.on_cpu,
             batch_invariant=None
             if check is None or check.invariance is None
-            else is_invariant(check, context.plan.accuracy),
+            else check.is_invariant(context.plan.accuracy.max_abs),
             provisional=self.report.status == "provisional",
             decisions=tuple(
                 DecisionInfo(variant=entry.variant, outcome=entry.outcome, reason=entry.reason)

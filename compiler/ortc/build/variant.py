@@ -15,9 +15,11 @@ from ortc.build.task_metric import answers_verdicts
 from ortc.build.variant_graph import GraphBuilder
 from ortc.bundle.assemble import Made, assemble
 from ortc.common.values import digest
-from ortc.evaluation.accuracy import budget_verdicts, check_bundle
+from ortc.evaluation.accuracy import check_bundle
 from ortc.evaluation.accuracy_gates import worst_case
-from ortc.evaluation.gates import ACCURACY_GATES, EMBEDDING_GATES, describe
+from ortc.evaluation.budget_gates import run_verdicts
+from ortc.evaluation.gate_table import ACCURACY_GATES, EMBEDDING_GATES
+from ortc.evaluation.gates import describe
 from ortc.evaluation.report import Check
 from ortc.execution.code_closure import code_of
 from ortc.execution.worker_pool import Loaded
@@ -56,7 +58,7 @@ class VariantBuilder:
             "session": entry.made.session.model_dump(mode="json"),
             "runtime": entry.made.variant.runtime.model_dump(mode="json"),
             "host": self.context.host.fingerprint(),
-            "max_cpu_nodes": self.target.budgets.max_cpu_nodes,
+            "max_cpu_nodes": self.target.budgets.limit("max_cpu_nodes"),
             "variables": self.context.variables,
         }
 
@@ -125,7 +127,7 @@ class VariantBuilder:
         verdicts = (
             *answers_verdicts(plan, self.model.metric, check, variant.precision, self.platform),
             *entry.verdicts,
-            *(() if check.error else budget_verdicts(check, self.target, accuracy, self.platform)),
+            *(() if check.error else run_verdicts(check, self.target, accuracy, self.platform)),
         )
         found = Tried(made=entry.made, key=entry.key, check=check, verdicts=verdicts, lowered=None)
         return found if only else check_on_avx2(self, found)
@@ -135,7 +137,8 @@ class VariantBuilder:
         interpreter, metric = self.runner(made), None if only else self.model.metric
         embeddings = None if only not in (None, REAL) else self.context.plan.accuracy.embeddings
         # Not of what is only glanced at: that costs a second session.
-        copies = only is None and (self.target.requires_gpu or self.target.budgets.max_memcpy_nodes is not None)
+        is_limited = self.target.budgets.limit("max_memcpy_nodes") is not None
+        copies = only is None and (self.target.requires_gpu or is_limited)
         inputs = {
             **self.key(entry),
             "model": self.model.key,

@@ -17,7 +17,7 @@ from ortc.common.arrays import write_arrays
 from ortc.common.disk import DiskFullError
 from ortc.common.errors import NotApplicable, StageError
 from ortc.common.values import digest
-from ortc.evaluation.accuracy import size_verdicts, weight_verdicts
+from ortc.evaluation.budget_gates import size_verdicts, weight_verdicts
 from ortc.evaluation.report import Verdict
 from ortc.execution.code_closure import code_of
 from ortc.execution.graph_workers import Makers

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortc.bundle.manifest import (
+    PLACEMENT_KEYS,
+    PROMISE_KEYS,
     AxisInfo,
     DecisionInfo,
     GoldenInfo,
@@ -25,6 +27,7 @@ from ortc.bundle.manifest import (
     SourceFileInfo,
     Tolerance,
     VariantInfo,
+    promise_of,
     session_file,
     to_json,
 )
@@ -34,9 +37,10 @@ from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
 from ortc.common.arrays import read_arrays
 from ortc.common.permissions import masked
-from ortc.evaluation.accuracy import CPU, ReferenceCase, loader_bytes
+from ortc.evaluation.accuracy import CPU, ReferenceCase
 from ortc.evaluation.accuracy_gates import LABEL_AGREEMENT
 from ortc.evaluation.compare import Difference
+from ortc.evaluation.footprint import loader_bytes
 from ortc.evaluation.report import Check
 from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.frontend.samples.inputs import MASK
@@ -295,23 +299,14 @@ def _placement(target: TargetPlan, made: Made) -> PlacementInfo:
     # Where only the CPU is asked for, there is nothing that could fall back to it.
     alone = all(provider.name == CPU for provider in made.session.providers)
     return PlacementInfo(
-        max_cpu_nodes=target.budgets.max_cpu_nodes,
-        max_memcpy_nodes=target.budgets.max_memcpy_nodes,
+        **{key: target.budgets.limit(key) for key in PLACEMENT_KEYS},
         shape_nodes={} if alone else made.graph.shape_nodes,
     )
 
 
 def _promises(target: TargetPlan) -> Promises:
-    budgets = target.budgets
-    return Promises(
-        at=target.measure_at.as_dict(),
-        latency=dict(budgets.latency.percentiles) if budgets.latency else {},
-        size=budgets.size,
-        download=budgets.download,
-        memory=budgets.memory,
-        start=budgets.start,
-        min_speedup=budgets.min_speedup,
-    )
+    limits = {promise_of(key): limit for key, limit in target.budgets.limits.items() if key in PROMISE_KEYS}
+    return Promises(at=target.measure_at.as_dict(), latency=target.budgets.latency, limits=limits)
 
 
 def _golden(directory: Path, material: Material, made: Made, check: Check | None) -> tuple[GoldenInfo, ...]:

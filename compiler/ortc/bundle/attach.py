@@ -15,14 +15,14 @@ from ortc.bundle.measurement import Fallback, Measurement, read_measurement
 from ortc.bundle.publish import Staging
 from ortc.bundle.supply_chain.companions import companions, left_out
 from ortc.bundle.supply_chain.sbom import performance
-from ortc.bundle.verify import budgets_of, downloads
+from ortc.bundle.verify import budgets_of, files_of
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full
 from ortc.common.errors import StageError, UsageError
 from ortc.common.values import Frozen
-from ortc.evaluation.accuracy import most, placement_verdicts
+from ortc.evaluation.budget_gates import budget_verdicts
+from ortc.evaluation.evidence import Evidence, Placed
 from ortc.evaluation.report import Numbers, Race, Verdict
-from ortc.evaluation.time_gates import time_verdicts
 from ortc.execution.host import Host
 from ortc.execution.ownership import within_umask
 from ortc.plan.plan import Shape
@@ -198,24 +198,16 @@ def _verdicts(found: Measurement, manifest: Manifest, numbers: Numbers | None) -
         said=wrong or f"every digest and {len(found.golden)} golden cases",
         required="digests and golden answers",
     )
-    yield from most("size", manifest.model.bytes, promises.size, platform, "bytes")
-    yield from downloads(manifest, platform)
-    budgets = budgets_of(manifest, speedup=True)
-    yield from placement_verdicts(found.cpu_nodes, found.shape_nodes, found.memcpy_nodes, budgets, platform)
-    if numbers is None:
-        limits = {"start": promises.start, "memory": promises.memory, "speed-up": promises.min_speedup}
-        for gate in [f"latency {name}" for name in promises.latency] + [g for g, limit in limits.items() if limit]:
-            yield Verdict(
-                gate=gate,
-                platform=platform,
-                outcome="unmeasured",
-                said="wrong answers",
-                required="right answers first",
-            )
-        return
-    at = Shape(sizes=tuple(promises.at.items()))
-    yield from time_verdicts(numbers, budgets, at, platform)
-    yield from most("memory", numbers.peak_rss_bytes, promises.memory, platform, "bytes")
+    files, budgets = files_of(manifest, platform), budgets_of(manifest)
+    seen = Evidence(
+        model_bytes=files.model_bytes,
+        wheels=files.wheels,
+        peak_rss_bytes=None if numbers is None else numbers.peak_rss_bytes,
+        placed=Placed(found.cpu_nodes, found.shape_nodes, found.memcpy_nodes),
+        numbers=numbers,
+        at=Shape(sizes=tuple(promises.at.items())),
+    )
+    yield from budget_verdicts(seen, budgets, platform, absent=("wrong answers", "right answers first"))
 
 
 def _beyond(found: Measurement, manifest: Manifest) -> Iterator[str]:

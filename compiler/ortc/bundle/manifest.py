@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from ortc.common.errors import StageError
 from ortc.common.texts import Cleaned, Inner, Label, Line
 from ortc.common.values import Frozen
 from ortc.plan.plan import AxisPlan, SessionPlan
+from ortc.spec.budgets import Budgets
 from ortc.spec.profile import Concurrency, GraphLevel
 from ortc.spec.vocabulary import Name, Sha256, Version
 
@@ -208,16 +209,39 @@ class FileInfo(Frozen):
     bytes: int
 
 
+PLACEMENT_KEYS = tuple(key for key in Budgets.model_fields if key in PlacementInfo.model_fields)
+"""Budgets that the loader enforces itself, from `placement`."""
+PROMISE_KEYS = tuple(key for key in Budgets.model_fields if key not in PLACEMENT_KEYS)
+
+
+def promise_of(key: str) -> str:
+    """Name a budget of a spec as manifests do: `size` for `size_budget`."""
+    return key.removesuffix("_budget")
+
+
 class Promises(Frozen):
-    """The budgets of the spec, so that any host can judge the bundle again: seconds, bytes, null for no promise."""
+    """The budgets of the spec, so that any host can judge the bundle again: seconds, bytes, null for no promise.
+
+    In JSON every limit is a key beside `at` and `latency`.
+    """
 
     at: dict[Label, int]
     latency: dict[Label, float]
-    size: int | None
-    download: int | None = None
-    memory: int | None
-    start: float | None
-    min_speedup: float | None
+    limits: dict[Label, int | float]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_keys(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or "limits" in data:
+            return data
+        known = {promise_of(key) for key in PROMISE_KEYS}
+        limits = {key: value for key, value in data.items() if key in known and value is not None}
+        return {**{key: value for key, value in data.items() if key not in known}, "limits": limits}
+
+    @model_serializer
+    def _as_keys(self) -> dict[str, Any]:
+        limits = {name: self.limits.get(name) for name in map(promise_of, PROMISE_KEYS)}
+        return {"at": self.at, "latency": self.latency, **limits}
 
 
 class Manifest(Frozen):

@@ -9,21 +9,25 @@ from typing import Any
 
 from ortc.bundle.emulation import emulation
 from ortc.bundle.identity import Expected
-from ortc.bundle.manifest import Manifest, read_bundle
+from ortc.bundle.manifest import PLACEMENT_KEYS, PROMISE_KEYS, Manifest, promise_of, read_bundle
 from ortc.bundle.measurement import take
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import UsageError
 from ortc.common.values import Frozen
 from ortc.evaluation import latency as measure
-from ortc.evaluation.accuracy import CPU, download_verdicts, most, placement_verdicts, soak
+from ortc.evaluation.accuracy import CPU, soak
+from ortc.evaluation.budget_gates import budget_verdicts
+from ortc.evaluation.evidence import Evidence, Placed
+from ortc.evaluation.gate_table import BUDGETS
 from ortc.evaluation.machine import Say
 from ortc.evaluation.report import Numbers, Race, Verdict
-from ortc.evaluation.time_gates import time_verdicts
 from ortc.execution.action_cache import Store
 from ortc.execution.host import Host, cores, describe
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import Worker, WorkerError
-from ortc.plan.plan import BudgetPlan, LatencyPlan, Shape
+from ortc.plan.plan import BudgetPlan, Shape
+
+WITHOUT_PYTORCH = tuple(gate for gate in BUDGETS if gate.scope != "beside PyTorch")
 
 
 class Reverified(Frozen):
@@ -85,8 +89,7 @@ def reverify(
         interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
         candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
         verdicts += _selftest(candidate, bundle, host.platform, placed=manifest)
-        verdicts += most("size", manifest.model.bytes, manifest.promises.size, host.platform, "bytes")
-        verdicts += downloads(manifest, host.platform)
+        verdicts += budget_verdicts(files_of(manifest, host.platform), budgets_of(manifest), host.platform)
         if timed and verdicts[0].outcome == "pass":
             numbers, race = _numbers(bundle, interpreter, manifest, host, measurement, say)
             verdicts += _timed(numbers, manifest, host.platform)
@@ -132,11 +135,11 @@ def _numbers(
     return found.numbers(race), race
 
 
-def _timed(numbers: Numbers, manifest: Manifest, platform: str) -> Iterator[Verdict]:
-    """Judge times and memory by what the bundle promises."""
+def _timed(numbers: Numbers, manifest: Manifest, platform: str) -> tuple[Verdict, ...]:
+    """Judge times and memory by what the bundle promises; PyTorch, which is not part of it, was beside the build."""
     at = Shape(sizes=tuple(manifest.promises.at.items()))
-    yield from time_verdicts(numbers, budgets_of(manifest), at, platform)
-    yield from most("memory", numbers.peak_rss_bytes, manifest.promises.memory, platform, "bytes")
+    seen = Evidence(numbers=numbers, peak_rss_bytes=numbers.peak_rss_bytes, at=at)
+    return budget_verdicts(seen, budgets_of(manifest), platform, WITHOUT_PYTORCH)
 
 
 def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> Iterator[Verdict]:
@@ -146,25 +149,19 @@ def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> 
     environment = {**emulated.environment, "ORT_INTRA_OP_NUM_THREADS": "1"}
     worker = Worker.emulated(bundle.name, emulated.command, environment, bundle)
     yield from _selftest(worker, bundle, platform, f", on a {emulated.description}")
-    yield from most("size", manifest.model.bytes, manifest.promises.size, platform, "bytes")
-    yield from downloads(manifest, platform)
+    yield from budget_verdicts(files_of(manifest, platform), budgets_of(manifest), platform)
 
 
-def downloads(manifest: Manifest, platform: str) -> Iterator[Verdict]:
-    """What is downloaded on a platform, against what the bundle promises of it."""
+def files_of(manifest: Manifest, platform: str) -> Evidence:
+    """Return what the manifest says of the bundle's size, and of the download on a platform."""
     wheels = {name: size for name, size in manifest.runtime.loader_bytes.items() if name == platform}
-    yield from download_verdicts(manifest.model.bytes, wheels, manifest.promises.download)
+    return Evidence(model_bytes=manifest.model.bytes, wheels=wheels)
 
 
-def _untimed(manifest: Manifest, platform: str) -> Iterator[Verdict]:
-    """Promises that an emulator says nothing about."""
-    promises = manifest.promises
-    limits = {"latency": promises.latency, "memory": promises.memory, "start": promises.start}
-    for gate, limit in limits.items():
-        if limit:
-            yield Verdict(
-                gate=gate, platform=platform, outcome="unmeasured", said="emulated", required=f"measured on {platform}"
-            )
+def _untimed(manifest: Manifest, platform: str) -> tuple[Verdict, ...]:
+    """List promises that an emulator says nothing about."""
+    absent = ("emulated", f"measured on {platform}")
+    return budget_verdicts(Evidence(), budgets_of(manifest), platform, WITHOUT_PYTORCH, absent)
 
 
 def _selftest(
@@ -200,7 +197,8 @@ def _selftest(
         left = loaded.get("fallback") or {"nodes": loaded["placement"].get(CPU, 0), "shape_nodes": 0}
         if loaded["providers"] == [CPU]:
             left, copies = {"nodes": 0, "shape_nodes": 0}, 0
-        yield from placement_verdicts(left["nodes"], left["shape_nodes"], copies, budgets_of(placed), platform)
+        seen = Evidence(placed=Placed(left["nodes"], left["shape_nodes"], copies))
+        yield from budget_verdicts(seen, budgets_of(placed), platform)
 
 
 def _measure(interpreter: Path, bundle: Path, manifest: Manifest, host: Host, say: Say) -> tuple[Numbers, Race]:
@@ -241,22 +239,12 @@ def request_of(bundle: Path, manifest: Manifest) -> dict[str, Any]:
     return request
 
 
-def budgets_of(manifest: Manifest, *, speedup: bool = False) -> BudgetPlan:
-    """What a bundle promises, as a budget; that of the speed-up only where asked for.
-
-    PyTorch is not part of a bundle; the speed-up was judged when it was built.
-    """
-    promises = manifest.promises
-    latency = None
-    if promises.latency:
-        latency = LatencyPlan.model_validate({"percentiles": tuple(promises.latency.items())})
-    return BudgetPlan(
-        latency=latency,
-        size=promises.size,
-        download=promises.download,
-        memory=promises.memory,
-        start=promises.start,
-        min_speedup=promises.min_speedup if speedup else None,
-        max_cpu_nodes=manifest.placement.max_cpu_nodes,
-        max_memcpy_nodes=manifest.placement.max_memcpy_nodes,
-    )
+def budgets_of(manifest: Manifest) -> BudgetPlan:
+    """Return the budgets that a bundle promises, as the plan had them."""
+    promises, placement = manifest.promises, manifest.placement
+    limits: dict[str, int | float | None] = {
+        f"latency_budget.{name}": limit for name, limit in promises.latency.items()
+    }
+    limits |= {key: promises.limits.get(promise_of(key)) for key in PROMISE_KEYS}
+    limits |= {key: getattr(placement, key) for key in PLACEMENT_KEYS}
+    return BudgetPlan(limits={key: limit for key, limit in limits.items() if limit is not None})

@@ -7,10 +7,12 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ortc.bundle.manifest import promise_of
 from ortc.common.statistics import Interval
 from ortc.common.units import format_bytes, format_seconds
 from ortc.diff.report import HostTimings, Numerics, OutputDistance, RaceResult, SpecDiff, TargetDiff, Timing
 from ortc.diff.values import Change
+from ortc.evaluation.gate_table import BUDGETS
 from ortc.spec.diagnostics.excerpt import printable
 
 ARROW = "→"
@@ -18,8 +20,8 @@ NOTHING = "\u2013"
 """An en dash, where there is no value."""
 _LONGEST = 100
 _DIGEST = re.compile(r"[0-9a-f]{40,}")
-_SECONDS = {"p50", "p90", "p99", "start", "start_budget"}
-_BYTES = {"size", "size_budget", "download", "download_budget", "memory", "memory_budget"}
+_UNITS = {key.rpartition(".")[2]: gate.unit for gate in BUDGETS for key in (gate.key, promise_of(gate.key))}
+"""The unit of a budget, by its name in specs, plans and manifests."""
 
 
 def values(change: Change) -> tuple[str, str]:
@@ -31,9 +33,10 @@ def values(change: Change) -> tuple[str, str]:
 
 def _value(path: tuple[str, ...], value: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if number and path[-1] in _SECONDS:
+    unit = _UNITS.get(path[-1].removeprefix("latency_budget."), "") if number else ""
+    if unit == "seconds":
         return format_seconds(value)
-    if number and path[-1] in _BYTES:
+    if unit == "bytes":
         return format_bytes(value)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if _DIGEST.fullmatch(text):

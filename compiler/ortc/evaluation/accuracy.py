@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -10,20 +10,15 @@ import numpy as np
 from pydantic import Field
 
 from ortc.common.arrays import Arrays, read_arrays
-from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.evaluation.compare import compare
 from ortc.evaluation.embeddings import check_embeddings, pooled
-from ortc.evaluation.report import CaseResult, Check, Soak, Verdict
+from ortc.evaluation.report import CaseResult, Check, Soak
 from ortc.evaluation.spread import Spreads
-from ortc.evaluation.wording import Unit
 from ortc.execution.worker import Worker, WorkerError
 from ortc.execution.worker_pool import Loaded
 from ortc.frontend.samples.inputs import MASK, InputFactory
-from ortc.passes.variant_graph import VariantGraph
-from ortc.plan.plan import AccuracyPlan, BudgetPlan, TargetPlan, VariantPlan
 from ortc.spec.accuracy import Embeddings
-from ortc.spec.runtimes import pins
 
 CPU = "CPUExecutionProvider"
 INVARIANCE_ROWS = 4
@@ -183,97 +178,3 @@ def _invariance(worker: Worker, cases: tuple[ReferenceCase, ...], factory: Input
                 delta = np.abs(array[row].astype(np.float64) - alone[name][0].astype(np.float64))
                 worst = max(worst, float(np.nanmax(delta, initial=0.0)))
     return worst
-
-
-def size_verdicts(target: TargetPlan, variant: VariantPlan, model_bytes: int, platform: str) -> tuple[Verdict, ...]:
-    """Judge the size of the model's files, and on every promised platform what is downloaded with them."""
-    wheels = loader_bytes(variant, target)
-    return (
-        *most("size", model_bytes, target.budgets.size, platform, "bytes"),
-        *download_verdicts(model_bytes, wheels, target.budgets.download),
-    )
-
-
-def weight_verdicts(variant: VariantPlan, graph: VariantGraph, platform: str) -> tuple[Verdict, ...]:
-    """Refuse a quantized graph with more weights than the canonical one: a tied table may have to be there twice."""
-    if variant.quantization == "none" or graph.weights <= graph.exact_weights:
-        return ()
-    (verdict,) = most("weights", graph.weights, graph.exact_weights, platform, "bytes")
-    return (verdict.model_copy(update={"required": "the weights of fp32"}),)
-
-
-def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
-    """Bytes of the wheels that the loader needs, by promised platform."""
-    pinned = pins(variant.runtime.pins)
-    return {platform: pinned.loader_bytes(platform) for platform in target.platforms}
-
-
-def download_verdicts(model_bytes: int, wheels: Mapping[str, int], limit: int | None) -> Iterator[Verdict]:
-    """Judge what is downloaded before the first answer, on every platform: sizes are known without running there."""
-    for platform, size in wheels.items():
-        for verdict in most("download", model_bytes + size, limit, platform, "bytes"):
-            where = f"model {format_bytes(model_bytes)}, the loader's wheels {format_bytes(size)}"
-            yield verdict.model_copy(update={"where": where})
-
-
-def budget_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, platform: str) -> tuple[Verdict, ...]:
-    """Judge memory, placement and batch invariance."""
-    budgets = target.budgets
-    verdicts = [
-        *most("memory", check.peak_rss_bytes, budgets.memory, platform, "bytes"),
-        *placement_verdicts(check.cpu_nodes, check.shape_nodes, check.memcpy_nodes, budgets, platform),
-    ]
-    if target.batch_invariance == "require":
-        invariant = is_invariant(check, accuracy)
-        verdicts.append(
-            Verdict(
-                gate="batch_invariance",
-                platform=platform,
-                outcome="pass" if invariant else "fail",
-                value=check.invariance,
-                comparison="<=",
-                bound=accuracy.max_abs,
-                said="no batch axis" if check.invariance is None else "",
-            )
-        )
-    return tuple(verdicts)
-
-
-def placement_verdicts(
-    cpu_nodes: int, shape_nodes: int, memcpy_nodes: int | None, budgets: BudgetPlan, platform: str
-) -> Iterator[Verdict]:
-    """Judge what another provider left to the CPU, and the copies between the two; None: those were not counted."""
-    for verdict in most("cpu_nodes", cpu_nodes, budgets.max_cpu_nodes, platform, "nodes"):
-        yield verdict.model_copy(update={"said": f"{shape_nodes} more compute shapes" if shape_nodes else ""})
-    limit = budgets.max_memcpy_nodes
-    if memcpy_nodes is not None:
-        yield from most("memcpy_nodes", memcpy_nodes, limit, platform, "nodes")
-    elif limit is not None:
-        yield Verdict(
-            gate="memcpy_nodes",
-            platform=platform,
-            outcome="unmeasured",
-            comparison="<=",
-            bound=limit,
-            unit="nodes",
-            said="not counted",
-        )
-
-
-def most(gate: str, observed: int, limit: int | None, platform: str, unit: Unit) -> Iterator[Verdict]:
-    """Judge a count by the most that is allowed; nothing where nothing was promised."""
-    if limit is not None:
-        yield Verdict(
-            gate=gate,
-            platform=platform,
-            outcome="pass" if observed <= limit else "fail",
-            value=observed,
-            comparison="<=",
-            bound=limit,
-            unit=unit,
-        )
-
-
-def is_invariant(check: Check, accuracy: AccuracyPlan) -> bool:
-    """Whether a row's answer is the same, within the fp32 promise, whatever other rows are in the batch."""
-    return check.invariance is not None and check.invariance <= accuracy.max_abs

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from ortc.common.errors import StageError
 from ortc.evaluation.compare import Difference
-from ortc.evaluation.gates import EMBEDDING_GATES
+from ortc.evaluation.gate_table import EMBEDDING_GATES
+from ortc.evaluation.gates import Judge
 from ortc.evaluation.report import Check, EmbeddingCheck, Verdict
 from ortc.evaluation.spread import FEW
-from ortc.evaluation.wording import Comparison
 from ortc.plan.plan import AccuracyPlan
 from ortc.spec.accuracy import Embeddings
 
@@ -38,59 +37,14 @@ def accuracy_verdicts(
     Raises:
         StageError: nothing was checked.
     """
-    found = _accuracy(check, precision, accuracy, reference_metric)
-    return tuple(
-        Verdict(
-            gate=entry.gate,
-            platform=platform,
-            outcome="pass" if entry.held else "fail",
-            value=entry.value,
-            comparison=entry.comparison,
-            bound=entry.bound,
-            said=entry.said,
-            required=entry.required,
-            where=entry.where,
-        )
-        for entry in found
-    )
+    return tuple(_verdicts(Judge(platform), check, precision, accuracy, reference_metric))
 
 
-class _Judged(NamedTuple):
-    """A verdict on no platform yet."""
-
-    gate: str
-    held: bool
-    value: float | None = None
-    comparison: Comparison | None = None
-    bound: float | None = None
-    said: str = ""
-    required: str = ""
-    where: str = ""
-
-
-def _least(
-    gate: str, value: float | None, bound: float, where: str = "", *, held: bool = False, said: str = ""
-) -> _Judged:
-    """Of a number that must not be below another; `held` where it holds whatever the number is."""
-    reached = value is not None and value >= bound
-    return _Judged(gate, held or reached, value, ">=", bound, said=said if value is None else "", where=where)
-
-
-def _most(gate: str, value: float, bound: float, where: str, *, held: bool = False) -> _Judged:
-    """Of a number that must not be above another."""
-    return _Judged(gate, held or value <= bound, value, "<=", bound, where=where)
-
-
-def _in_words(gate: str, said: str, required: str, where: str = "", *, held: bool = False) -> _Judged:
-    """Of a promise in words."""
-    return _Judged(gate, held, said=said, required=required, where=where)
-
-
-def _accuracy(
-    check: Check, precision: str, accuracy: AccuracyPlan, reference_metric: float | None
-) -> Iterator[_Judged]:
+def _verdicts(
+    judge: Judge, check: Check, precision: str, accuracy: AccuracyPlan, reference_metric: float | None
+) -> Iterator[Verdict]:
     if check.error is not None:
-        yield _in_words("runs", check.error, "every case runs")
+        yield judge.words("runs", check.error, "every case runs")
         return
     every = [(result.case, difference) for result in check.cases for difference in result.differences]
     if not every:
@@ -99,29 +53,29 @@ def _accuracy(
     if broken is not None:
         case, entry = broken
         where = f"output `{entry.output}` at {case}"
-        yield _in_words("outputs", str(entry.problem), "the shape and kind of PyTorch's", where)
+        yield judge.words("outputs", str(entry.problem), "the shape and kind of PyTorch's", where)
         return
-    yield from _exact(every, accuracy) if precision == "fp32" else _reduced(check, every, accuracy)
-    yield from _top1(check, every, precision, accuracy)
+    yield from _exact(judge, every, accuracy) if precision == "fp32" else _reduced(judge, check, every, accuracy)
+    yield from _top1(judge, check, every, precision, accuracy)
     if accuracy.embeddings is not None:
-        yield from _embeddings(check.embeddings, accuracy.embeddings)
+        yield from _embeddings(judge, check.embeddings, accuracy.embeddings)
     if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
         least = reference_metric - accuracy.metric.max_drop
         if accuracy.metric.minimum is not None:
             least = max(least, accuracy.metric.minimum)
         where = f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})"
-        yield _least("metric", check.metric, least, where)
+        yield judge.number("metric", check.metric, least, where)
 
 
-def _exact(every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Judged]:
+def _exact(judge: Judge, every: EVERY, accuracy: AccuracyPlan) -> Iterator[Verdict]:
     unequal = next(((case, entry) for case, entry in every if differs(entry)), None)
     if unequal is not None:
         case, entry = unequal
         said = f"integer values differ: {entry.top1:.2%} are equal"
-        yield _in_words("outputs", said, "equal integers in fp32", f"output `{entry.output}` at {case}")
+        yield judge.words("outputs", said, "equal integers in fp32", f"output `{entry.output}` at {case}")
         return
     case, worst = max(every, key=lambda pair: pair[1].max_abs)
-    yield _most("max_abs", worst.max_abs, accuracy.max_abs, f"output `{worst.output}` at {case}")
+    yield judge.number("max_abs", worst.max_abs, accuracy.max_abs, f"output `{worst.output}` at {case}")
 
 
 def differs(entry: Difference) -> bool:
@@ -129,14 +83,14 @@ def differs(entry: Difference) -> bool:
     return entry.cosine is None and entry.top1 is not None and entry.top1 < 1
 
 
-def _reduced(check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Judged]:
+def _reduced(judge: Judge, check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[Verdict]:
     if all(entry.cosine is None for _, entry in every) and not any(differs(entry) for _, entry in every):
-        yield _in_words("outputs", "equal", "equal integers", held=True)
+        yield judge.words("outputs", "equal", "equal integers", held=True)
     # Of one value the cosine is the sign: its error is judged by the spread, below.
     cosines = [(entry.cosine, case, entry) for case, entry in every if entry.cosine is not None and entry.values != 1]
     if cosines:
         cosine, case, entry = min(cosines, key=lambda triple: triple[0])
-        yield _least("cosine", cosine, accuracy.cosine, f"output `{entry.output}` at {case}")
+        yield judge.number("cosine", cosine, accuracy.cosine, f"output `{entry.output}` at {case}")
     errors = [
         (entry.relative_error, case, entry)
         for case, entry in every
@@ -145,22 +99,24 @@ def _reduced(check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[_Ju
     if errors:
         error, case, entry = max(errors, key=lambda triple: triple[0])
         where = f"output `{entry.output}` at {case}"
-        yield _most("relative_error", error, accuracy.relative_error, where)
+        yield judge.number("relative_error", error, accuracy.relative_error, where)
     if check.outputs:
         # What fp32 may be off is no error of less.
         apart = [entry for entry in check.outputs if entry.max_abs > accuracy.max_abs] or list(check.outputs[:1])
         far = max(apart, key=lambda entry: entry.nrmse)
         held = far.max_abs <= accuracy.max_abs
         where = f"output `{far.output}`, {far.rows} rows"
-        yield _most("nrmse", far.nrmse, accuracy.nrmse, where, held=held)
+        yield judge.number("nrmse", far.nrmse, accuracy.nrmse, where, held=held)
         ranked = [(entry.spearman, entry) for entry in apart if entry.spearman is not None]
         if ranked:
             correlation, found = min(ranked, key=lambda pair: pair[0])
             where = f"output `{found.output}`, {found.rows} rows"
-            yield _least("spearman", correlation, accuracy.spearman, where, held=found.max_abs <= accuracy.max_abs)
+            yield judge.number(
+                "spearman", correlation, accuracy.spearman, where, held=found.max_abs <= accuracy.max_abs
+            )
 
 
-def _top1(check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) -> Iterator[_Judged]:
+def _top1(judge: Judge, check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) -> Iterator[Verdict]:
     """The share of rows whose largest value, and of integers that, are the reference's: the least of both."""
     limit = LABEL_AGREEMENT if accuracy.top1_agreement is None else accuracy.top1_agreement
     shares: list[tuple[float, str]] = []
@@ -171,21 +127,21 @@ def _top1(check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) ->
         if floats:
             shares.append((sum(floats) / len(floats), ""))
         elif not any(entry.cosine is None and entry.top1 is not None for _, entry in every):
-            yield _least("top1_agreement", None, limit, said="no output has anything to rank")
+            yield judge.number("top1_agreement", None, limit, said="no output has anything to rank")
             return
         elif not shares:
             shares.append((1.0, ""))
     if shares:
         share, where = min(shares)
-        yield _least("top1_agreement", share, limit, where)
+        yield judge.number("top1_agreement", share, limit, where)
 
 
-def _embeddings(found: EmbeddingCheck | None, promised: Embeddings) -> Iterator[_Judged]:
+def _embeddings(judge: Judge, found: EmbeddingCheck | None, promised: Embeddings) -> Iterator[Verdict]:
     samples = 0 if found is None else found.samples
     for gate in EMBEDDING_GATES:
         least, value = getattr(promised, gate), getattr(found, gate, None)
         if least is not None:
-            yield _least(gate, value, least, f"embeddings of {samples} samples", said="too few samples")
+            yield judge.number(gate, value, least, f"embeddings of {samples} samples", said="too few samples")
 
 
 def worst_case(check: Check, precision: str) -> str | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from ortc.common.values import Frozen
+from ortc.plan.plan import TargetPlan, VariantPlan
+from ortc.spec.runtimes import pins
 from ortc.spec.unused_files import PARTS, REQUIRED, TOOLS
 
 
@@ -36,6 +38,12 @@ class Installed(Frozen):
 
     unpacked: int
     kept: int
+
+
+def loader_bytes(variant: VariantPlan, target: TargetPlan) -> dict[str, int]:
+    """Return the bytes of the wheels that the loader needs, by promised platform."""
+    pinned = pins(variant.runtime.pins)
+    return {platform: pinned.loader_bytes(platform) for platform in target.platforms}
 
 
 @cache

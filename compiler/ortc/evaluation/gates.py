@@ -1,26 +1,53 @@
-"""What verdicts mean for a build: which gates are about accuracy, and how a broken one reads."""
+"""What verdicts mean for a build: how they are made, how a broken one reads, and the exit code that follows."""
 
 from __future__ import annotations
 
-from collections import Counter
+from dataclasses import dataclass
 
+from ortc.evaluation.gate_table import ACCURACY_GATES, HEADLINES, gate_of, plain_gate
 from ortc.evaluation.report import Verdict
-from ortc.passes.kernel_tables import Forecast, counted
-from ortc.plan.plan import TargetPlan
 
 EXIT_STAGE, EXIT_ACCURACY, EXIT_BUDGET, EXIT_UNMEASURED = 4, 5, 6, 7
-ON_CPU = " on CPU"
-"""Ends the name of a gate that was judged on the CPU provider, for a target that this host cannot run."""
-ON_AVX2 = " on AVX2"
-"""Ends the name of a gate that was judged on an emulated processor without VNNI."""
-EMBEDDING_GATES = ("cosine_mean", "cosine_min", "rank_correlation")
-_ANSWERS = ("outputs", "max_abs", "cosine", "relative_error", "nrmse", "spearman", "top1_agreement", "metric")
-ACCURACY_GATES = frozenset({*_ANSWERS, *EMBEDDING_GATES, *(f"teacher {gate}" for gate in _ANSWERS)})
 
 
-def plain_gate(gate: str) -> str:
-    """The name of a gate, wherever it was judged."""
-    return gate.removesuffix(ON_CPU).removesuffix(ON_AVX2)
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Make verdicts about answers on one platform; `against` begins the name of each gate, as `teacher `."""
+
+    platform: str
+    against: str = ""
+
+    def number(
+        self, gate: str, value: float | None, bound: float, where: str = "", *, held: bool = False, said: str = ""
+    ) -> Verdict:
+        """Judge a number as the table of gates compares it; `held` passes whatever the number is.
+
+        `said` explains a number that is missing, which fails.
+        """
+        row = gate_of(gate)
+        holds = held or (value is not None and row.holds(value, bound))
+        return Verdict(
+            gate=f"{self.against}{gate}",
+            platform=self.platform,
+            outcome="pass" if holds else "fail",
+            value=value,
+            comparison=row.comparison,
+            bound=bound,
+            unit=row.unit,
+            said=said if value is None else "",
+            where=where,
+        )
+
+    def words(self, gate: str, said: str, required: str, where: str = "", *, held: bool = False) -> Verdict:
+        """Judge a promise in words."""
+        return Verdict(
+            gate=f"{self.against}{gate}",
+            platform=self.platform,
+            outcome="pass" if held else "fail",
+            said=said,
+            required=required,
+            where=where,
+        )
 
 
 def describe(verdict: Verdict | None) -> str:
@@ -33,59 +60,9 @@ def describe(verdict: Verdict | None) -> str:
     return f"{verdict.gate} is {verdict.observed}, must be {verdict.limit}{where}"
 
 
-def foreseen_verdicts(target: TargetPlan, placement: Forecast | None) -> tuple[Verdict, ...]:
-    """The budget of nodes on the CPU, where it is sure to be broken though nothing ran: for want of kernels."""
-    limit = target.budgets.max_cpu_nodes
-    if limit is None or placement is None or len(placement.cpu_nodes) <= limit:
-        return ()
-    counts = Counter(node.operator for node in placement.cpu_nodes)
-    return tuple(
-        Verdict(
-            gate="cpu_nodes",
-            platform=platform,
-            outcome="fail",
-            interval=(counts.total(), None),
-            comparison="<=",
-            bound=limit,
-            unit="nodes",
-            where=f"no kernel of {placement.provider}: {counted(counts)}",
-        )
-        for platform in target.platforms
-    )
-
-
-def unmeasured_verdicts(target: TargetPlan, platform: str, runnable: bool) -> tuple[Verdict, ...]:
-    """List what a host cannot say: every platform that it is not, and every gate on a missing GPU.
-
-    Args:
-        target: whose gates.
-        platform: of the host.
-        runnable: whether the host can run the target.
-    """
-    budgets = target.budgets
-    gates = [f"latency {name}" for name, _ in (budgets.latency.percentiles if budgets.latency else ())]
-    optional = {
-        "start": budgets.start,
-        "memory": budgets.memory,
-        "speed-up": budgets.min_speedup,
-        "cpu_nodes": budgets.max_cpu_nodes,
-        "memcpy_nodes": budgets.max_memcpy_nodes,
-    }
-    gates += [gate for gate, limit in optional.items() if limit is not None]
-    missing = [name for name in target.platforms if name != platform or not runnable]
-    why = "no GPU on this host" if target.requires_gpu and not runnable else f"this host is {platform}"
-    return tuple(
-        Verdict(gate=gate, platform=name, outcome="unmeasured", said=why, required="measured on the target")
-        for name in missing
-        for gate in ("parity", *gates)
-    )
-
-
 def parity(verdicts: tuple[Verdict, ...]) -> str | None:
     """The accuracy that a variant is shown with."""
-    found = next(
-        (verdict for verdict in verdicts if verdict.gate in ("max_abs", "cosine", "nrmse", "top1_agreement")), None
-    )
+    found = next((verdict for verdict in verdicts if verdict.gate in HEADLINES), None)
     return None if found is None else f"{found.gate} {found.observed}"
 
 

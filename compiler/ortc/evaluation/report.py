@@ -12,8 +12,8 @@ from ortc.common.values import Frozen
 from ortc.evaluation import wording
 from ortc.evaluation.compare import Difference
 from ortc.evaluation.footprint import Footprint
+from ortc.evaluation.gate_table import Bounds, Comparison, Unit
 from ortc.evaluation.spread import LabelAgreement, OutputError
-from ortc.evaluation.wording import Bounds, Comparison, Unit
 from ortc.execution.host import Host
 from ortc.passes.kernel_tables import Forecast
 from ortc.plan.precision_mix import Mix
@@ -84,6 +84,10 @@ class Check(Frozen):
     soak: Soak | None = None
     metric: float | None = None
     embeddings: EmbeddingCheck | None = None
+
+    def is_invariant(self, max_abs: float) -> bool:
+        """Whether a row's answer is the same, within the fp32 promise, whatever other rows are in the batch."""
+        return self.invariance is not None and self.invariance <= max_abs
 
 
 class Contender(Frozen):

@@ -3,18 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 from ortc.common.units import format_bytes, format_seconds
-
-Unit = Literal["", "seconds", "bytes", "times", "nodes"]
-"""Of a value and its limit; "" of numbers without one, like a cosine."""
-Comparison = Literal["<=", ">="]
-Bounds = tuple[float | None, float | None]
-_SIGNIFICANT = ("max_abs", "batch_invariance")
-"""Gates whose numbers are shown with three significant digits, whatever their size."""
-_PLACES = {"metric": 4, "top1_agreement": 4}
-"""Decimal places of gates that have others than five."""
+from ortc.evaluation.gate_table import Bounds, Comparison, Unit, gate_of
 
 
 def observed(value: float | None, interval: Bounds | None, limit: float | None, unit: Unit, gate: str) -> str:
@@ -25,21 +16,21 @@ def observed(value: float | None, interval: Bounds | None, limit: float | None, 
     if interval is not None:
         text = _text(unit, gate)
         return f"{text(value)} [{', '.join('?' if bound is None else text(bound) for bound in interval)}]"
-    if unit == "" and not _is_significant(gate):
-        return value_text(value, limit, _PLACES.get(_plain(gate), 5))
+    row = gate_of(gate)
+    if unit == "" and not row.is_significant:
+        return value_text(value, limit, row.places)
     return _pair(value, limit, unit, gate)[0]
 
 
 def required(comparison: Comparison, value: float | None, limit: float, unit: Unit, gate: str) -> str:
     """The promise: a comparison and a limit."""
+    row = gate_of(gate)
     if unit == "times":
         text = f"{limit:g}x"
-    elif unit != "" or _is_significant(gate):
+    elif unit != "" or row.is_significant:
         text = _pair(limit if value is None else value, limit, unit, gate)[1]
-    elif _plain(gate) == "metric":
-        text = f"{limit:.4f}"
     else:
-        text = f"{limit:.15g}" if comparison == ">=" else f"{limit:.5g}"
+        text = format(limit, row.limit_format or (".15g" if comparison == ">=" else ".5g"))
     return f"{comparison} {text}"
 
 
@@ -74,12 +65,5 @@ def _text(unit: Unit, gate: str) -> Callable[[float], str]:
             return "{:.2f}x".format
         case "nodes":
             return lambda value: f"{value:.0f} node" if value == 1 else f"{value:.0f} nodes"
-    return "{:.3g}".format if _is_significant(gate) else f"{{:.{_PLACES.get(_plain(gate), 5)}f}}".format
-
-
-def _is_significant(gate: str) -> bool:
-    return _plain(gate) in _SIGNIFICANT
-
-
-def _plain(gate: str) -> str:
-    return gate.removeprefix("teacher ").partition(" on ")[0]
+    row = gate_of(gate)
+    return "{:.3g}".format if row.is_significant else f"{{:.{row.places}f}}".format

@@ -38,8 +38,6 @@ from ortc.spec.vocabulary import (
 
 FORMAT_VERSION = 1
 PositiveSize = Annotated[int, Field(ge=1, le=MAX_SIZE)]
-Bytes = Annotated[int, Field(ge=0, le=2**63)]
-Seconds = Annotated[float, Field(gt=0, le=2**63)]
 
 
 class AxisPlan(Frozen):
@@ -192,23 +190,25 @@ class Shape(Frozen):
         return ", ".join(f"{name}={size}" for name, size in self.sizes) or "fixed shape"
 
 
-class LatencyPlan(Frozen):
-    """A latency budget: percentile to seconds, at one shape."""
-
-    percentiles: Annotated[tuple[tuple[Literal["p50", "p90", "p99"], Seconds], ...], Field(min_length=1)]
+_LATENCY = "latency_budget."
 
 
 class BudgetPlan(Frozen):
-    """Every budget of a target; None where nothing was promised. Seconds and bytes."""
+    """Every limit that a target promises, by the key that a spec gives it; seconds, bytes and counts.
 
-    latency: LatencyPlan | None
-    size: Bytes | None
-    download: Bytes | None = None
-    memory: Bytes | None
-    start: Seconds | None
-    min_speedup: Annotated[float, Field(gt=0)] | None
-    max_cpu_nodes: Annotated[int, Field(ge=0)] | None
-    max_memcpy_nodes: Annotated[int, Field(ge=0)] | None = None
+    Percentiles of the latency are `latency_budget.p50`, `latency_budget.p90` and `latency_budget.p99`.
+    """
+
+    limits: dict[str, int | float] = Field(default_factory=dict)
+
+    def limit(self, key: str) -> int | float | None:
+        """The limit of a budget, None where nothing was promised."""
+        return self.limits.get(key)
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Seconds by percentile."""
+        return {key.removeprefix(_LATENCY): limit for key, limit in self.limits.items() if key.startswith(_LATENCY)}
 
 
 class ImagePlan(Frozen):

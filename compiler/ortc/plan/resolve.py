@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 from ortc import __version__
 from ortc.plan.plan import (
@@ -12,7 +11,6 @@ from ortc.plan.plan import (
     ExportPlan,
     ImagePlan,
     InputPlan,
-    LatencyPlan,
     LeftOut,
     Plan,
     ProviderPlan,
@@ -27,6 +25,7 @@ from ortc.plan.plan import (
 from ortc.plan.precision_mix import is_asked_for
 from ortc.plan.shape_matrix import corners, shape_matrix
 from ortc.spec.accuracy import Accuracy
+from ortc.spec.budgets import Budgets
 from ortc.spec.deployment import Spec, Target
 from ortc.spec.model_sources import has_random_weights
 from ortc.spec.profile import Engine, Runtime, TargetProfile, Tuning, Variant
@@ -41,7 +40,7 @@ NRMSE, SPEARMAN = 0.3, 0.9
 MUST_SAVE = 0.1
 """Share of the latency budget that a variant must save under `balanced`, where the spec says none."""
 
-_PERCENTILES: tuple[Literal["p50", "p90", "p99"], ...] = ("p50", "p90", "p99")
+_PERCENTILES = ("p50", "p90", "p99")
 
 
 def resolve(
@@ -278,22 +277,14 @@ def _runtime(declared: Runtime) -> RuntimePlan:
 
 
 def _budgets(target: Target, profile: TargetProfile) -> BudgetPlan:
-    latency = None
+    limits = {key: budget_of(target, profile, key) for key in Budgets.model_fields}
     if target.latency_budget is not None:
-        limits = ((key, getattr(target.latency_budget, key)) for key in _PERCENTILES)
-        latency = LatencyPlan(percentiles=tuple((key, limit) for key, limit in limits if limit is not None))
-    return BudgetPlan(
-        latency=latency,
-        size=target.size_budget or profile.gates.size_budget,
-        download=target.download_budget,
-        memory=target.memory_budget,
-        start=target.start_budget or profile.gates.start_budget,
-        min_speedup=target.min_speedup,
-        max_cpu_nodes=_first(target.max_cpu_nodes, profile.placement.max_cpu_nodes),
-        max_memcpy_nodes=_first(target.max_memcpy_nodes, profile.placement.max_memcpy_nodes),
-    )
+        limits |= {f"latency_budget.{name}": getattr(target.latency_budget, name) for name in _PERCENTILES}
+    return BudgetPlan(limits={key: limit for key, limit in limits.items() if limit is not None})
 
 
-def _first(own: int | None, default: int | None) -> int | None:
-    """A budget of the spec, where it has one: none at all is one, too."""
+def budget_of(target: Target, profile: TargetProfile, key: str) -> int | float | None:
+    """The limit of a budget: the spec's own where it has one, else the profile's."""
+    own: int | float | None = getattr(target, key)
+    default: int | float | None = getattr(profile.gates, key)
     return default if own is None else own

@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from ortc.common.units import Duration, Share, Size
+from ortc.common.units import Duration, Share
 from ortc.spec.accuracy import Accuracy
+from ortc.spec.budgets import Budgets
 from ortc.spec.model_sources import ModelSource
 from ortc.spec.vocabulary import (
     DEFAULT_OPSET,
@@ -115,7 +116,7 @@ class LatencyBudget(Model):
         return self
 
 
-class Target(Model):
+class Target(Budgets):
     """What one target promises."""
 
     profile: Name | None = Field(default=None, description="Target profile; the target's own name when not given.")
@@ -133,27 +134,6 @@ class Target(Model):
         "budget counts; without a budget, the simpler variant's own median.",
     )
     latency_budget: LatencyBudget | None = Field(default=None, description="Most time a request may take.")
-    size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
-    download_budget: Size | None = Field(
-        default=None,
-        description="Most bytes of the model's files and of the wheels that the loader needs, as they are downloaded, "
-        "on each promised platform; the server's wheels are not counted.",
-    )
-    memory_budget: Size | None = Field(default=None, description="Most bytes of peak resident memory while serving.")
-    start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
-    min_speedup: float | None = Field(default=None, gt=0, description="Least speed-up over PyTorch eager.")
-    max_cpu_nodes: int | None = Field(
-        default=None,
-        ge=0,
-        description="Most graph nodes on the CPU where another provider is asked for, besides those that compute "
-        "nothing but shapes, which ONNX Runtime leaves there by design.",
-    )
-    max_memcpy_nodes: int | None = Field(
-        default=None,
-        ge=0,
-        description="Most nodes that ONNX Runtime adds to the graph to copy between host and device, as one run of it "
-        "shows.",
-    )
     prepack: bool = Field(
         default=False,
         description="Ship the weights as this machine's processor wants them, too: a faster start where the processor "

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from ortc.common import texts
-from ortc.common.units import Duration, Size
+from ortc.spec.budgets import Budgets
 from ortc.spec.vocabulary import Model, Name, Objective, Platform, Precision, Version
 
 Text = texts.Line | Literal[""]
@@ -149,24 +149,6 @@ class Variant(Model):
     )
 
 
-class Placement(Model):
-    """What may run on the CPU when another provider leads the chain, and be copied between the two."""
-
-    max_cpu_nodes: int | None = Field(
-        default=None, ge=0, description="Most graph nodes on the CPU, besides those that compute shapes."
-    )
-    max_memcpy_nodes: int | None = Field(
-        default=None, ge=0, description="Most nodes that ONNX Runtime adds to copy between host and device."
-    )
-
-
-class Gates(Model):
-    """Budgets that hold when the spec sets none."""
-
-    size_budget: Size | None = Field(default=None, description="Most bytes of the model's files.")
-    start_budget: Duration | None = Field(default=None, description="Most time from process start to the first answer.")
-
-
 class Image(Model):
     """What the Dockerfile is rendered from."""
 
@@ -203,8 +185,7 @@ class TargetProfile(Model):
     graph_levels: tuple[GraphLevel, ...] = Field(
         min_length=1, description="Tried in this order; a level that breaks parity gives way to the next."
     )
-    placement: Placement = Field(default_factory=Placement, description="What may run on the CPU.")
-    gates: Gates = Field(default_factory=Gates, description="Budgets that hold when the spec sets none.")
+    gates: Budgets = Field(default_factory=Budgets, description="Budgets that hold when the spec sets none.")
     image: Image = Field(description="What the Dockerfile is rendered from.")
 
     @model_validator(mode="after")

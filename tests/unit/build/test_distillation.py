@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from ortc.build.distillation import teacher_verdicts
 from ortc.evaluation.compare import Difference
-from ortc.evaluation.gates import ACCURACY_GATES, EXIT_ACCURACY, failure_code
+from ortc.evaluation.gate_table import ACCURACY_GATES
+from ortc.evaluation.gates import EXIT_ACCURACY, failure_code
 from ortc.evaluation.report import CaseResult, Check, Verdict
 from ortc.spec.model_sources import Teacher
 

@@ -14,7 +14,8 @@ from ortc.build import instruction_sets
 from ortc.build.instruction_sets import AMD64, CASES, emulator, is_asked, missing_verdicts, some_cases
 from ortc.common.arrays import write_arrays
 from ortc.evaluation.accuracy import ReferenceCase
-from ortc.evaluation.gates import failure_code, plain_gate
+from ortc.evaluation.gate_table import plain_gate
+from ortc.evaluation.gates import failure_code
 from ortc.execution.host import Host
 from ortc.plan.plan import VariantPlan
 

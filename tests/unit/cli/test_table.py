@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import pytest
-from tests.unit.evaluation.test_time_gates import BUDGETS, HOST, NOISE, judge, measured
+from tests.unit.evaluation.test_budget_gates import BUDGETS, HOST, NOISE, judge, measured
 
 from ortc.bundle.assemble import UNFIT
 from ortc.cli.table import show

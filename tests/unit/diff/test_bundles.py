@@ -94,7 +94,7 @@ def test_every_part_is_told(tmp_path: Path) -> None:
         provisional=True,
         model=MODEL.model_copy(update={"opset": 18, "bytes": 6}),
         variant=VariantInfo(name="int8", precision="int8", graph_level="basic", tuning=None, batch_invariant=False),
-        promises=Promises(at={}, latency={"p99": 0.1}, size=None, memory=None, start=None, min_speedup=None),
+        promises=Promises(at={}, latency={"p99": 0.1}, limits={}),
         decisions=(DecisionInfo(variant="fp32", outcome="rejected", reason="slower"),),
         provenance=Provenance(
             plan_sha256="1" * 64,

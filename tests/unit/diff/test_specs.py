@@ -77,7 +77,7 @@ def test_a_budget_is_judged_again_and_nothing_else_runs(project: Path) -> None:
     diff = compared(project)
     assert said(diff) == {"targets.edge.size_budget": (180_000, 190_000)}
     assert anew(diff) == {("edge", "bundle")}
-    assert said(diff, "plan") == {"targets.edge.budgets.size": (180_000, 190_000)}
+    assert said(diff, "plan") == {"targets.edge.budgets.limits.size_budget": (180_000, 190_000)}
 
 
 def test_weights_from_elsewhere_are_another_model(project: Path) -> None:

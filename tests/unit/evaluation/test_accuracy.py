@@ -11,8 +11,9 @@ from tests.support.plans import accuracy, target, variant
 from ortc.common.arrays import Arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.evaluation import accuracy as verify
-from ortc.evaluation.accuracy import ReferenceCase, budget_verdicts, is_invariant, size_verdicts, weight_verdicts
+from ortc.evaluation.accuracy import ReferenceCase
 from ortc.evaluation.accuracy_gates import accuracy_verdicts, worst_case
+from ortc.evaluation.budget_gates import run_verdicts, size_verdicts, weight_verdicts
 from ortc.evaluation.compare import Difference, compare
 from ortc.evaluation.gates import describe
 from ortc.evaluation.report import CaseResult, Check, Verdict
@@ -213,7 +214,7 @@ def test_the_worst_case_is_measured_as_the_precision_promises() -> None:
 
 
 def budgets(found: Check, **fields: Any) -> dict[str, str]:
-    verdicts = budget_verdicts(found, target(**fields), accuracy(max_abs=1e-4), "linux/amd64")
+    verdicts = run_verdicts(found, target(**fields), accuracy(max_abs=1e-4), "linux/amd64")
     return {verdict.gate: verdict.outcome for verdict in verdicts}
 
 
@@ -245,7 +246,7 @@ def test_copies_are_judged_where_they_were_counted() -> None:
 
 def test_shape_arithmetic_is_told_beside_what_counts() -> None:
     found = check(difference(), cpu_nodes=1, shape_nodes=12)
-    (verdict,) = budget_verdicts(found, target(max_cpu_nodes=1), accuracy(), "linux/amd64")
+    (verdict,) = run_verdicts(found, target(max_cpu_nodes=1), accuracy(), "linux/amd64")
     assert (verdict.observed, verdict.limit) == ("1 node (12 more compute shapes)", "<= 1 node")
 
 
@@ -274,7 +275,7 @@ def test_what_is_downloaded_is_the_model_and_the_wheels_of_each_platform() -> No
 @pytest.mark.parametrize(("invariance", "outcome"), [(0.0, "pass"), (1e-4, "pass"), (2e-4, "fail"), (None, "fail")])
 def test_batch_invariance(invariance: float | None, outcome: str) -> None:
     found = check(difference(), invariance=invariance)
-    assert is_invariant(found, accuracy(max_abs=1e-4)) == (outcome == "pass")
+    assert found.is_invariant(1e-4) == (outcome == "pass")
     assert budgets(found, batch_invariance="require") == {"batch_invariance": outcome}
     assert budgets(found, batch_invariance="report") == {}
 

@@ -162,7 +162,7 @@ def test_an_edit_is_taken_at_its_word() -> None:
     found = checked(edited(change))
     assert found.accuracy.max_abs == 1e-3
     assert {variant.precision for variant in found.targets[0].variants} == {"int8"}
-    assert (found.targets[0].budgets.start, found.targets[0].graph_levels) == (2.5, ("basic",))
+    assert (found.targets[0].budgets.limit("start_budget"), found.targets[0].graph_levels) == (2.5, ("basic",))
     assert found.digest() != plan(DIGITS).digest()
 
 

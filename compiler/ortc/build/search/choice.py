@@ -242,7 +242,7 @@ class Chooser:
 def tightest(target: TargetPlan) -> float | None:
     """Milliseconds of the target's smallest latency limit; None without a latency budget."""
     latency = target.budgets.latency
-    return None if latency is None else 1000 * min(limit for _, limit in latency.percentiles)
+    return 1000 * min(latency.values()) if latency else None
 
 
 def is_simpler(one: Tried, other: Tried, target: TargetPlan) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from ortc.build.search.sensitivity import Ladder, Sensitivity, find_sensitivity
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
-from ortc.evaluation.gates import ACCURACY_GATES, describe, plain_gate
+from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
+from ortc.evaluation.gates import describe
 from ortc.evaluation.report import Trade, TradeNode, TradePoint, Verdict
 from ortc.plan.precision_mix import IN, mixed
 

@@ -15,8 +15,7 @@ from ortc.bundle.assemble import assemble
 from ortc.bundle.publish import seal
 from ortc.common.arrays import write_arrays
 from ortc.evaluation import latency
-from ortc.evaluation.accuracy import loader_bytes
-from ortc.evaluation.footprint import Footprint
+from ortc.evaluation.footprint import Footprint, loader_bytes
 from ortc.evaluation.machine import ControlClock, Watch, control_worker, exclusive
 from ortc.evaluation.noise import race_noise, starts_noise
 from ortc.evaluation.report import Numbers, Race, Starts

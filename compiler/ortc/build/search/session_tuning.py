@@ -16,7 +16,8 @@ from ortc.build.variant import VariantBuilder
 from ortc.bundle.manifest import Prepacked, session_file, to_json
 from ortc.common.errors import NotApplicable
 from ortc.common.statistics import Interval, median, ratio_of_rounds
-from ortc.evaluation.accuracy import CPU, size_verdicts
+from ortc.evaluation.accuracy import CPU
+from ortc.evaluation.budget_gates import size_verdicts
 from ortc.evaluation.gates import describe
 from ortc.evaluation.noise import race_noise, starts_noise
 from ortc.evaluation.report import Race

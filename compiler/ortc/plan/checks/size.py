@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ortc.common.units import format_bytes
 from ortc.inspection.weights import Found, find_weights, least_bytes
-from ortc.plan.resolve import engine_of, variants_for
+from ortc.plan.resolve import budget_of, engine_of, variants_for
 from ortc.spec.diagnostics.diagnostic import Diagnostic
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.load import LoadedProfile, LoadedSpec
@@ -18,10 +18,10 @@ STEP = 100_000
 
 def check(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Diagnostic]:
     """Budgets that the smallest variant that the target may use exceeds, by its weights and the wheels it runs on."""
-    sizes = {
-        name: loaded.spec.targets[name].size_budget or item.profile.gates.size_budget for name, item in profiles.items()
+    sizes = {name: budget_of(loaded.spec.targets[name], item.profile, "size_budget") for name, item in profiles.items()}
+    downloads = {
+        name: budget_of(loaded.spec.targets[name], item.profile, "download_budget") for name, item in profiles.items()
     }
-    downloads = {name: loaded.spec.targets[name].download_budget for name in profiles}
     if not any((*sizes.values(), *downloads.values())):
         return
     found = find_weights(loaded)
@@ -31,9 +31,9 @@ def check(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Di
         if not allowed:
             continue
         if (budget := sizes[name]) and found is not None:
-            yield from _size(loaded, name, budget, found, allowed)
+            yield from _size(loaded, name, int(budget), found, allowed)
         if budget := downloads[name]:
-            yield from _download(loaded, name, budget, found, item.profile, allowed)
+            yield from _download(loaded, name, int(budget), found, item.profile, allowed)
 
 
 def _size(

@@ -8,9 +8,11 @@ import pytest
 from tests.support.plans import target
 
 from ortc.common.statistics import Interval
+from ortc.evaluation.budget_gates import budget_verdicts, outcome_of, under_noise
+from ortc.evaluation.evidence import Evidence
+from ortc.evaluation.gate_table import Observation, gate_of
 from ortc.evaluation.latency import REFERENCE, ROUNDS, RUNS, numbers
 from ortc.evaluation.report import Contender, Control, Numbers, Race, Starts, Verdict
-from ortc.evaluation.time_gates import judge_upper, start_verdict, time_verdicts, under_noise
 from ortc.execution.host import Host
 from ortc.plan.plan import Shape
 
@@ -49,7 +51,10 @@ def race(rounds: int = 8, **milliseconds: float | list[float]) -> Race:
     ],
 )
 def test_an_interval_against_a_limit(low: float | None, high: float | None, outcome: str) -> None:
-    assert judge_upper(Interval(value=3.0, low=low, high=high, samples=10), 5.0) == outcome
+    assert outcome_of(gate_of("latency p99"), Observation(3.0, (low, high)), 5.0) == outcome
+    # The other way round for a quantity that must not be less.
+    turned = (None if high is None else -high, None if low is None else -low)
+    assert outcome_of(gate_of("speed-up"), Observation(-3.0, turned), -5.0) == outcome
 
 
 def exactly(value: float) -> Interval:
@@ -70,7 +75,7 @@ def measured(**changes: Any) -> Numbers:
 
 
 def judge(found: Numbers, **budgets: Any) -> dict[str, Verdict]:
-    verdicts = time_verdicts(found, target(**budgets).budgets, AT, "linux/amd64")
+    verdicts = budget_verdicts(Evidence(numbers=found, at=AT), target(**budgets).budgets, "linux/amd64")
     assert {verdict.platform for verdict in verdicts} <= {"linux/amd64"}
     return {verdict.gate: verdict for verdict in verdicts}
 
@@ -203,11 +208,16 @@ def test_what_was_measured_without_a_control_says_so() -> None:
     assert (verdict.outcome, verdict.where) == ("pass", "batch=1, 420 samples, no control")
 
 
+def judged_start(starts: Starts, limit: float) -> str:
+    (verdict,) = budget_verdicts(Evidence(starts=starts), target(start=limit).budgets, "linux/amd64")
+    return verdict.outcome
+
+
 def test_starts_beside_other_load_neither_pass_nor_fail() -> None:
     busy = Control(threads=2, rounds=((1.0,),), wall_seconds=(0.06,), cpu_seconds=(0.024,))
     starts = Starts(seconds=(0.3, 0.31, 0.32), peak_rss_bytes=1, control=busy)
     for limit in (0.1, 9.0):
-        assert start_verdict(starts, limit, "linux/amd64").outcome == "inconclusive"
+        assert judged_start(starts, limit) == "inconclusive"
     quiet = starts.model_copy(update={"control": busy.model_copy(update={"cpu_seconds": (0.118,)})})
-    assert start_verdict(quiet, 0.1, "linux/amd64").outcome == "fail"
-    assert start_verdict(quiet, 9.0, "linux/amd64").outcome == "pass"
+    assert judged_start(quiet, 0.1) == "fail"
+    assert judged_start(quiet, 9.0) == "pass"
