@@ -5,8 +5,9 @@ package index that pip reaches. With `--mark`, versions stay, and only what the 
 
 One version of each package serves every platform and Python of a set where such a version exists; where none does,
 requirements carry environment markers. A runtime's set also holds what the server is made of; an extra holds what an
-option of the server needs besides. `loader` marks what a runtime requires by itself: with the model, that is what
-somebody downloads who serves in another way.
+option of the server needs besides. `processing` holds what bundles that take text need besides, at its own version and
+without what it requires: its reader of files needs none of that. `loader` marks what a runtime requires by itself: with
+the model, that is what somebody downloads who serves in another way.
 """
 
 import argparse
@@ -26,6 +27,7 @@ from packaging.version import Version
 FORMAT_VERSION = 1
 RUNTIME_VERSION = "1.31.1"
 OPENVINO_RUNTIME_VERSION = "1.24.1"  # the newest release of onnxruntime-openvino
+TOKENIZERS_VERSION = "0.23.3"
 # httptools parses HTTP in C for half a megabyte; uvloop would be four more, for less. orjson, as large, writes 24,576
 # numbers of an answer in 0.7 ms, for which the standard library takes 30, twice as long as the model.
 SERVER = ("starlette>=1.10", "uvicorn>=0.54", "httptools>=0.9", "orjson>=3.11", "prometheus-client>=0.26")
@@ -34,7 +36,10 @@ Pair = tuple[str, str]  # platform, Python
 
 @dataclass(frozen=True)
 class Root:
-    """A set of pins: the runtime's requirement, beside which the server's stand, and the platforms it serves."""
+    """A set of pins: the runtime's requirement, beside which the server's stand, and the platforms it serves.
+
+    `alone`: what it requires is left out, and everything is for the loader.
+    """
 
     name: str
     requirement: str
@@ -42,6 +47,7 @@ class Root:
     pythons: tuple[str, ...] = PYTHONS
     folder: str = "pins"
     also: tuple[str, ...] = SERVER
+    alone: bool = False
 
 
 ROOTS = (
@@ -65,6 +71,14 @@ ROOTS = (
         folder="extras",
         also=("opentelemetry-exporter-otlp-proto-http>=1.40",),
     ),
+    Root(
+        "text",
+        f"tokenizers=={TOKENIZERS_VERSION}",
+        ("linux/amd64", "linux/arm64"),
+        folder="processing",
+        also=(),
+        alone=True,
+    ),
 )
 
 
@@ -85,7 +99,7 @@ def main() -> int:
 def generate(root: Root) -> dict[str, object]:
     """The pin file of one set."""
     pairs = [(platform, python) for platform in root.platforms for python in root.pythons]
-    chosen = resolve((root.requirement, *root.also), pairs)
+    chosen = resolve((root.requirement, *root.also), pairs, alone=root.alone)
     sizes: dict[str, int] = {}
     needed = loader_names(root, lambda pair, name: chosen[pair][name])
     requirements = []
@@ -136,6 +150,8 @@ def marked(root: Root, found: dict[str, Any]) -> dict[str, Any]:
 def loader_names(root: Root, wheel: Callable[[Pair, str], Distribution]) -> set[str]:
     """What the runtime requires by itself, without what the server is made of; nothing of an extra."""
     names: set[str] = set()
+    if root.alone:
+        return {canonicalize_name(Requirement(root.requirement).name)}
     if root.folder != "pins":
         return names
     for pair in ((platform, python) for platform in root.platforms for python in root.pythons):
@@ -151,8 +167,10 @@ def loader_names(root: Root, wheel: Callable[[Pair, str], Distribution]) -> set[
     return names
 
 
-def resolve(requirements: Iterable[str], pairs: list[Pair]) -> dict[Pair, dict[str, Distribution]]:
-    """For each pair the wheels that satisfy the requirements and all that they require.
+def resolve(
+    requirements: Iterable[str], pairs: list[Pair], *, alone: bool = False
+) -> dict[Pair, dict[str, Distribution]]:
+    """For each pair the wheels that satisfy the requirements and all that they require, or the former `alone`.
 
     A package found under a new constraint is chosen again, until nothing changes.
     """
@@ -174,7 +192,8 @@ def resolve(requirements: Iterable[str], pairs: list[Pair]) -> dict[Pair, dict[s
             users = [pair for pair in pairs if (pair, name) in extras]
             for pair, wheel in choose(name, sorted(specifiers[name]), users).items():
                 chosen[pair][name] = wheel
-                pending += [(pair, found) for found in requires(wheel, pair, extras[pair, name])]
+                if not alone:
+                    pending += [(pair, found) for found in requires(wheel, pair, extras[pair, name])]
     return chosen
 
 

@@ -5,8 +5,9 @@ of both.
 
     with Model.load("dist/bert/1.0.0/cpu") as model:
         hidden = model.run({"input_ids": ids, "attention_mask": mask})["last_hidden_state"]
+        vectors = model.answer(["a text", "another"])
 
-On the command line, `python runtime/loader.py selftest|bench|run|info` prints one JSON document on stdout and
+On the command line, `python runtime/loader.py selftest|bench|run|answer|info` prints one JSON document on stdout and
 `worker` answers one JSON line for each line on stdin: `{"ok": true, "result": {...}}` or
 `{"ok": false, "error": {"code": "...", "message": "..."}}`. Everything else, ONNX Runtime's own log included, goes to
 stderr. Exit codes: 0 ok, 1 internal error, 2 usage, and those of the `BundleError` classes below.
@@ -32,6 +33,7 @@ import numpy as np
 _HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, _HERE)
 try:
+    from loading.answering import plain
     from loading.arrays import Arrays, read_npy, read_npz, write_npz
     from loading.errors import (
         BundleError,
@@ -107,6 +109,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     run.add_argument("--npz", metavar="FILE.npz", help="all inputs in one file")
     run.add_argument("--output", required=True, metavar="FILE.npz")
+    texts = commands.add_parser("answer", parents=[skips], help="answer texts")
+    texts.add_argument("texts", nargs="+", metavar="TEXT")
+    texts.add_argument("--prompt", metavar="NAME", help="one of the model's prompts, instead of its default")
     commands.add_parser("worker", help="answer JSON lines on stdin")
     return parser.parse_args(argv)
 
@@ -158,6 +163,8 @@ def _command(arguments: argparse.Namespace) -> dict[str, Any]:
             return _bench(model, arguments)
         if arguments.command == "run":
             return _run(model, arguments)
+        if arguments.command == "answer":
+            return {"answers": plain(model.answer(arguments.texts, arguments.prompt))}
         return {**model.info(), **({"golden": list(model.golden)} if arguments.command == "selftest" else {})}
 
 

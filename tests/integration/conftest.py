@@ -114,7 +114,17 @@ def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
             python = place / "bin" / "python"
             commands = [
                 [sys.executable, "-m", "venv", str(place)],
-                [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(requirements)],
+                [
+                    str(python),
+                    "-m",
+                    "pip",
+                    "install",
+                    "--quiet",
+                    "--no-deps",
+                    "--require-hashes",
+                    "-r",
+                    str(requirements),
+                ],
             ]
             for command in commands:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)

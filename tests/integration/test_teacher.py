@@ -39,6 +39,7 @@ def build(ortc: Compiler, project: Path, output: Path, *options: str, **limits: 
         "model": {
             "source": "huggingface",
             "path": "student",
+            "interface": "tensors",
             "teacher": {"model": {"source": "huggingface", "path": "teacher"}, **limits},
         },
         "export": {

@@ -30,6 +30,7 @@ from ortc.frontend.reference.trained import MAY_BE_DRAWN, refuse_drawn
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.plan.plan import Plan, SourcePlan
+from ortc.plan.texts import with_text
 from ortc.spec.accuracy import Metric
 from ortc.spec.model_sources import OnnxSource, PyTorchSource
 from ortc.spec.runtimes import pins
@@ -83,6 +84,9 @@ class Context:
     _reference: Worker | None = None
     _opened: dict[str, Any] | None = None
     _is_timed: bool = False
+
+    def __post_init__(self) -> None:
+        self.plan = with_text(self.plan, self.fetched.directory)
 
     @property
     def has_reference(self) -> bool:

@@ -26,12 +26,14 @@ from ortc.passes.canonical import DATA_FILE, MODEL_FILE
 from ortc.passes.half_precision import format_of
 from ortc.passes.upcast import upcast
 from ortc.plan.plan import ProviderPlan, VariantPlan
+from ortc.plan.texts import TEXT
 from ortc.spec.runtimes import pins
 
 
 def runner_on_cpu(builder: VariantBuilder) -> Path:
     """The interpreter of the plain CPU runtime."""
-    return builder.context.interpreter(CHECK_PINS, (builder.platform,))
+    pin_set = CHECK_PINS if builder.model.material.answers is None else f"{CHECK_PINS}{TEXT}"
+    return builder.context.interpreter(pin_set, (builder.platform,))
 
 
 def is_checked(variant: VariantPlan) -> bool:
@@ -70,7 +72,16 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
             bundle.mkdir()
             assemble(bundle, model.material, builder.target, for_cpu(entry.made, Path(scratch)))
             function = None if metric is None else metric.function
-            check = check_bundle(interpreter, bundle, model.material.cases, model.factory(), function, None, embeddings)
+            check = check_bundle(
+                interpreter,
+                bundle,
+                model.material.cases,
+                model.factory(),
+                function,
+                None,
+                embeddings,
+                answers=model.judged,
+            )
             return check.model_dump(mode="json")
 
     name = f"{builder.target.name}: {variant.name} on the CPU provider"

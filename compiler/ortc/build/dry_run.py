@@ -125,7 +125,7 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
             # A cached failure: the build will stop at the same place.
             context.foreseen.append(Foreseen(stage="stop", subject=plan.name, state="cached", reason=error.message))
             return tuple(context.foreseen)
-        for target in plan.targets:
+        for target in context.plan.targets:
             _target(context, model, target, output)
         return tuple(context.foreseen)
 

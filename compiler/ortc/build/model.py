@@ -6,23 +6,26 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ortc.build.answers import build_answers, prove
 from ortc.build.context import Context, T, error_data, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_inputs, teacher_key, teacher_verdicts, with_teacher
 from ortc.build.observation import keep_samples, opened_files, samples_key_of
 from ortc.build.original import import_error, run_original, serve_original
 from ortc.build.output_shapes import confirmed
 from ortc.build.task_metric import Metric, task_metric
+from ortc.bundle.answers import Answers
 from ortc.bundle.assemble import Made, Material, assemble
 from ortc.common.arrays import Array, read_shapes, write_arrays
 from ortc.common.errors import AccuracyError, StageError
 from ortc.common.values import digest
 from ortc.evaluation.accuracy import ReferenceCase, check_bundle
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
+from ortc.evaluation.answers import TextAnswer
 from ortc.evaluation.report import Check
 from ortc.execution.action_cache import Entry
 from ortc.execution.code_closure import code_of
@@ -32,6 +35,7 @@ from ortc.passes.canonical import DATA_FILE, MODEL_FILE, Exported
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import Plan, ProviderPlan, VariantPlan
 from ortc.plan.shape_matrix import without_largest
+from ortc.plan.texts import TEXT
 from ortc.spec.model_sources import OnnxSource
 from ortc.spec.runtimes import pins
 
@@ -67,6 +71,11 @@ class ModelBuild:
     metric: Metric | None
     references: Callable[[str, dict[str, Any], Callable[[], list[Request]]], tuple[ReferenceCase, ...]]
     """Gives the reference's answers for inputs, from a name, what decides the inputs, and what makes them."""
+
+    @property
+    def judged(self) -> tuple[TextAnswer, ...]:
+        """Texts with PyTorch's answers, of bundles that take texts."""
+        return () if self.material.answers is None else self.material.answers.judged
 
     @property
     def calibration_key(self) -> dict[str, Any]:
@@ -108,6 +117,8 @@ def build_model(context: Context) -> ModelBuild:
                 cases_key=digest(inputs),
                 opened=opened_files(context),
             )
+            answers = build_answers(context, exported)
+            material = replace(material, answers=answers)
             metric = task_metric(context, exported)
             full_key: dict[str, Any] = {
                 "export": key,
@@ -119,7 +130,11 @@ def build_model(context: Context) -> ModelBuild:
             }
             if (taught := teacher_key(context)) is not None:
                 full_key["teacher"] = taught
+            if answers is not None:
+                full_key["answers"] = answers.key
             _check_canonical(context, material, full_key, entry, factory)
+            if answers is not None:
+                _prove_answers(context, material, answers, full_key, entry)
         except ExportError as error:
             if exporter == exporters[-1]:
                 raise StageError(error.message, help=error.help, details=(*reasons, *error.details)) from error
@@ -195,6 +210,30 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:
     if (failure := entry.result.get("error")) is not None:
         raise ExportError(failure["message"], help=failure["help"], details=tuple(failure["details"]))
     return Exported.model_validate(entry.result["exported"]), entry
+
+
+def _prove_answers(context: Context, material: Material, answers: Answers, key: dict[str, Any], graph: Entry) -> None:
+    """Check that the exported graph answers texts as PyTorch does, in a bundle of its own.
+
+    Raises:
+        AccuracyError: token ids or an answer differ.
+    """
+    pin_set = f"{CHECK_PINS}{TEXT}"
+    interpreter = context.interpreter(pin_set, (context.host.platform,))
+    inputs = {
+        "model": key,
+        "host": context.host.fingerprint(),
+        "runtime": pins(pin_set).sha256,
+        "variables": context.variables,
+        "accuracy": context.plan.accuracy.answer_cosine,
+        "code": code_of("answers"),
+    }
+
+    def action(_: Path) -> dict[str, Any]:
+        prove(context, answers, interpreter, _canonical_bundle(context, material, graph))
+        return {}
+
+    context.run("answers", f"{len(answers.odd)} texts", inputs, action)
 
 
 def _checked_out(context: Context, entry: Entry) -> Callable[[], Path]:
@@ -299,11 +338,12 @@ def _canonical_variant(plan: Plan) -> VariantPlan:
     )
 
 
-def _canonical_bundle(context: Context, exported: Exported, entry: Entry, cases: tuple[ReferenceCase, ...]) -> Path:
+def _canonical_bundle(context: Context, material: Material, entry: Entry) -> Path:
+    exported = material.exported
     bundle = Path(tempfile.mkdtemp(prefix="canonical-", dir=context.work))
     size = sum(file.bytes for file in entry.kept if file.path in (MODEL_FILE, DATA_FILE))
     graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
-    material = Material(context.plan, context.fetched, exported, None, cases, context.tools)
+    material = replace(material, exporter_reason=None, cases_key="", opened=())
     files = partial(context.store.proven, entry)
     made = Made(variant=_canonical_variant(context.plan), level="off", files=files, graph=graph)
     assemble(bundle, material, context.plan.targets[0], made)
@@ -337,7 +377,7 @@ def _check_canonical(
     }
 
     def action(output: Path) -> dict[str, Any]:  # the result is all there is
-        bundle = _canonical_bundle(context, material.exported, graph, material.cases)
+        bundle = _canonical_bundle(context, material, graph)
         return check_bundle(interpreter, bundle, cases, factory(), None).model_dump(mode="json")
 
     entry = context.run("shape matrix", f"{len(cases)} cases", inputs, action)

@@ -78,7 +78,7 @@ def build(
             check(context)
         model = build_model(context)
         material = model.material
-        targets = [build_target(context, model, target) for target in plan.targets]
+        targets = [build_target(context, model, target) for target in context.plan.targets]
         context.fresh_reference()
         reports = _publish(context, material, targets, output)
         return _report(context, material, reports, notes)

@@ -161,7 +161,16 @@ class VariantBuilder:
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
             loaded = self.loaded if only not in (None, REAL) else None
             check = check_bundle(
-                interpreter, bundle, cases, factory, function, loaded, embeddings, copies=copies, soaks=only is None
+                interpreter,
+                bundle,
+                cases,
+                factory,
+                function,
+                loaded,
+                embeddings,
+                answers=self.model.judged if only in (None, REAL) else (),
+                copies=copies,
+                soaks=only is None,
             )
             return check.model_dump(mode="json")
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ortc.bundle.answers import Answers, write_answers
 from ortc.bundle.manifest import (
     PLACEMENT_KEYS,
     PROMISE_KEYS,
@@ -75,6 +76,8 @@ class Material:
     cases_key: str = ""
     opened: tuple[FetchedFile, ...] = ()
     """What the entry point of the model read by itself, such as its weights."""
+    answers: Answers | None = None
+    """What is around the tensors; None for bundles of tensors."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,9 @@ def assemble(
             shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made, check)
     manifest = _manifest(material, target, made, golden, batch_invariant, provisional=provisional, decisions=decisions)
+    if material.answers is not None:
+        around = write_answers(directory, material.answers, made.variant.precision, plan.accuracy)
+        manifest = manifest.model_copy(update={"processing": around})
     served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
     session = session_file(served, made.level, made.prepacked)
     pinned = pins(made.variant.runtime.pins)
@@ -248,7 +254,7 @@ def _manifest(
             files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in loaded_sources(material)),
             tools=material.tools,
         ),
-        interface=source.interface if isinstance(source, HuggingFaceSource) else None,
+        interface="tensors" if isinstance(source, HuggingFaceSource) and not source.answers else None,
         parts_left_out=(*material.fetched.left_out, *exported.parts_left_out),
         inputs_left_out=exported.inputs_left_out,
         files=(),

@@ -176,6 +176,28 @@ class GoldenInfo(Frozen):
     mask: Line | None
 
 
+class AnswerTolerance(Frozen):
+    """How far golden answers may be off."""
+
+    cosine: float
+
+
+class GoldenAnswers(Frozen):
+    """Texts with their token ids and answers."""
+
+    file: Inner
+    tolerance: AnswerTolerance
+
+
+class ProcessingInfo(Frozen):
+    """What turns texts into the model's inputs and its outputs into answers; docs/answers.md describes the document."""
+
+    document: Inner
+    tokenizer: Inner
+    kind: Label
+    golden: GoldenAnswers
+
+
 class DecisionInfo(Frozen):
     """What became of a variant; without timings, which are in measurements/."""
 
@@ -271,6 +293,9 @@ class Manifest(Frozen):
     provenance: Provenance
     interface: Literal["tensors"] | None = Field(
         default=None, description="`tensors` where the spec says that the model's tensors alone are wanted."
+    )
+    processing: ProcessingInfo | None = Field(
+        default=None, description="What is around the tensors of a bundle that takes texts; null for one of tensors."
     )
     parts_left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's repository that the bundle is without, by the spec's leave."

@@ -17,6 +17,9 @@ from ortc.spec.runtimes import PinSet, extras
 if TYPE_CHECKING:
     import jinja2
 
+PROCESSING = "processing"
+"""Directory below templates/runtime of what bundles that take texts have besides."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -57,6 +60,7 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
             {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.outputs
         ],
         "axes": manifest.axes,
+        "takes_text": manifest.processing is not None,
         "own_operators": counted(own_operators(manifest.model.operators)),
         "nodes": sum(manifest.model.operators.values()),
     }
@@ -72,15 +76,23 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
         File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
         File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
-        *(File(f"runtime/{path}", (runtime / path).read_bytes()) for path in runtime_files()),
+        *(
+            File(f"runtime/{path}", (runtime / path).read_bytes())
+            for path in runtime_files(texts=manifest.processing is not None)
+        ),
     )
 
 
-def runtime_files() -> list[str]:
-    """Paths, below templates/runtime, of what every bundle carries verbatim."""
+def runtime_files(*, texts: bool = False) -> list[str]:
+    """Paths, below templates/runtime, of what bundles carry verbatim.
+
+    Args:
+        texts: of bundles that take texts; those of tensors are without `processing`.
+    """
     runtime = templates_dir() / "runtime"
     files = (path for path in runtime.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return sorted(path.relative_to(runtime).as_posix() for path in files)
+    names = (path.relative_to(runtime) for path in files)
+    return sorted(name.as_posix() for name in names if texts or name.parts[0] != PROCESSING)
 
 
 def template_environment() -> jinja2.Environment:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ortc.common.arrays import Arrays, read_arrays
 from ortc.common.values import Frozen
+from ortc.evaluation.answers import TextAnswer, check_answers
 from ortc.evaluation.compare import compare
 from ortc.evaluation.embeddings import check_embeddings, pooled
 from ortc.evaluation.report import CaseResult, Check, Soak
@@ -52,6 +53,7 @@ def check_bundle(
     loaded: Loaded | None = None,
     embeddings: Embeddings | None = None,
     *,
+    answers: Sequence[TextAnswer] = (),
     copies: bool = False,
     soaks: bool = False,
 ) -> Check:
@@ -65,6 +67,7 @@ def check_bundle(
         metric: task metric of a predict function, or None.
         loaded: processes that the one started here joins, for what comes next.
         embeddings: what to compare of the samples' embeddings, or None.
+        answers: texts with the reference's answers, of a bundle that takes texts.
         copies: count those between host and device, in a second session.
         soaks: run many distinct shapes, so that the peak of memory is one for all of them.
     """
@@ -91,6 +94,7 @@ def check_bundle(
                 soak=soaked,
                 metric=None if metric is None else metric(worker.run),
                 embeddings=ran.embeddings,
+                answers=check_answers(answers, worker) if answers else None,
             )
     except WorkerError as error:
         return Check(error="; ".join([error.message, *error.details[-2:]]))

@@ -15,6 +15,8 @@ from ortc.spec.accuracy import Embeddings
 
 LABEL_AGREEMENT = 0.98
 """Least share of equal labels at reduced precision, unless the spec limits `top1_agreement`."""
+EXACT_ANSWER = 0.99999
+"""Least cosine similarity of an answer in fp32, unless the spec limits `answer_cosine`."""
 EVERY = list[tuple[str, Difference]]
 
 
@@ -57,6 +59,9 @@ def _verdicts(
         return
     yield from _exact(judge, every, accuracy) if precision == "fp32" else _reduced(judge, check, every, accuracy)
     yield from _top1(judge, check, every, precision, accuracy)
+    if check.answers is not None:
+        texts = f"{check.answers.texts} texts"
+        yield judge.number("answer_cosine", check.answers.cosine_min, answer_limit(precision, accuracy), texts)
     if accuracy.embeddings is not None:
         yield from _embeddings(judge, check.embeddings, accuracy.embeddings)
     if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
@@ -65,6 +70,13 @@ def _verdicts(
             least = max(least, accuracy.metric.minimum)
         where = f"{accuracy.metric.entrypoint} (PyTorch: {reference_metric:.4f})"
         yield judge.number("metric", check.metric, least, where)
+
+
+def answer_limit(precision: str, accuracy: AccuracyPlan) -> float:
+    """The least cosine similarity of an answer to PyTorch's at a precision."""
+    if accuracy.answer_cosine is not None:
+        return accuracy.answer_cosine
+    return EXACT_ANSWER if precision == "fp32" else accuracy.cosine
 
 
 def _exact(judge: Judge, every: EVERY, accuracy: AccuracyPlan) -> Iterator[Verdict]:

@@ -89,6 +89,7 @@ GATES: tuple[Gate, ...] = (
     Gate("spearman", ">="),
     Gate("top1_agreement", ">=", places=4, is_headline=True),
     Gate("metric", ">=", places=4, limit_format=".4f"),
+    Gate("answer_cosine", ">="),
     Gate("cosine_mean", ">=", kind="embeddings"),
     Gate("cosine_min", ">=", kind="embeddings"),
     Gate("rank_correlation", ">=", kind="embeddings"),

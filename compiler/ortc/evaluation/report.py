@@ -45,6 +45,14 @@ class EmbeddingCheck(Frozen):
     rank_correlation: float | None
 
 
+class AnswerCheck(Frozen):
+    """Answers to sample texts against PyTorch's: the least cosine similarity, and the text that has it."""
+
+    texts: int
+    cosine_min: float
+    worst: str
+
+
 class Soak(Frozen):
     """Many distinct shapes, run by one process: what runtimes keep for every shape that they have seen.
 
@@ -84,6 +92,7 @@ class Check(Frozen):
     soak: Soak | None = None
     metric: float | None = None
     embeddings: EmbeddingCheck | None = None
+    answers: AnswerCheck | None = None
 
     def is_invariant(self, max_abs: float) -> bool:
         """Whether a row's answer is the same, within the fp32 promise, whatever other rows are in the batch."""

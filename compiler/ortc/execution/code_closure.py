@@ -59,6 +59,7 @@ DRIVER = frozenset(
         ),
         *(
             "build.model",
+            "build.answers",
             "build.environments",
             "build.variant",
             "build.variant_graph",
@@ -154,6 +155,7 @@ _SENSITIVITY = (
     "passes.quantization.mixed_graphs",
     "passes.upcast",
     "passes.rewrite",
+    "plan.texts",
 )
 
 ACTIONS: Mapping[str, Action] = {
@@ -162,6 +164,8 @@ ACTIONS: Mapping[str, Action] = {
     "export": _action("build.model", "frontend.__main__", "frontend.import_onnx"),
     "reference": _action("build.model", "common.arrays", *_SAMPLES),
     "reference of ONNX": _action("build.model", "build.original", *_SAMPLES, *_ORIGINAL),
+    "texts": _action("build.answers", "frontend.reference.texts", "frontend.samples.odd_texts", "passes.canonical"),
+    "answers": _action("build.model", "build.answers", "evaluation.answers", *_BUNDLE_RUNS),
     "shape matrix": _action("build.model", "frontend.samples.inputs", *_BUNDLE_RUNS),
     "teacher": _action("build.distillation", "execution.worker", "execution.host", "passes.canonical"),
     "metric": _action(

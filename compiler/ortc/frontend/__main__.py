@@ -1,7 +1,7 @@
 """`python -m ortc.frontend`: serve one model over JSON lines on stdin and stdout.
 
 The protocol is that of `ortc.execution.worker_protocol`; tensors travel in .npz files. Operations: load, export,
-compile, run, bench, info.
+compile, run, bench, texts, tokens, answers, info.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker_protocol import serve
 from ortc.plan.plan import ExportPlan, ModelPlan
-from ortc.spec.model_sources import PyTorchSource
+from ortc.plan.processing import AnswerForm
+from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
 
 if TYPE_CHECKING:
     from ortc.frontend.reference.model import Reference, Tensors
+    from ortc.frontend.reference.texts import ReferenceTexts
 
 Json = dict[str, Any]
 
@@ -39,6 +41,9 @@ class Server:
         self.reload: Callable[[], Reference] | None = None
         self.load_seconds = 0.0
         self.is_repeatable = False
+        self.source: ModelPlan | None = None
+        self.directory = Path()
+        self.reference_texts: ReferenceTexts | None = None
         self.operations: dict[str, Callable[[Json], Json]] = {
             "load": self.load,
             "build": self.build,
@@ -48,6 +53,9 @@ class Server:
             "compile": self.compile,
             "run": self.run,
             "bench": self.bench,
+            "texts": self.texts,
+            "tokens": self.tokens,
+            "answers": self.answers,
             "info": self.info,
         }
 
@@ -63,6 +71,7 @@ class Server:
         source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_json(json.dumps(request["model"]))
         self.export_plan = ExportPlan.model_validate(request["export"])
         directory = Path(request["directory"])
+        self.source, self.directory = source, directory
         self.reload = partial(load, source, directory, Path(request["root"]), self.export_plan)
         with Recorder(directory) as recorder:
             self.reference = self.reload()
@@ -195,6 +204,39 @@ class Server:
                 latencies.append((time.perf_counter_ns() - began) / 1e6)
             computed, wall = time.process_time_ns() - computed, time.perf_counter_ns() - begin
         return {"latencies_ms": latencies, "wall_seconds": wall / 1e9, "cpu_seconds": computed / 1e9}
+
+    def texts(self, request: Json) -> Json:
+        """{form, bound, tokenizer: path} -> {"processing", "special"}; the tokenizer is written.
+
+        They are the content of processing.json of a bundle, and the special tokens as texts.
+
+        Raises:
+            StageError: the model's own tokenizer cannot be reproduced.
+        """
+        from ortc.frontend.reference.texts import ReferenceTexts
+
+        self._loaded()
+        if not isinstance(self.source, HuggingFaceSource):
+            raise StageError("the model's source has no tokenizer")
+        form = AnswerForm.model_validate(request["form"])
+        self.reference_texts = ReferenceTexts(self.source, self.directory, form, int(request["bound"]))
+        self.reference_texts.write(Path(request["tokenizer"]))
+        made = self.reference_texts
+        return {"processing": made.processing.model_dump(mode="json"), "special": list(made.special)}
+
+    def tokens(self, request: Json) -> Json:
+        """{texts} -> {"rows": [{"ids", "types"}, …]}, by the model's own tokenizer."""
+        return {"rows": self._texts().rows(request["texts"])}
+
+    def answers(self, request: Json) -> Json:
+        """{texts} -> {"answers": […]}, each text by itself."""
+        reference, _ = self._loaded()
+        return {"answers": self._texts().answers(request["texts"], reference)}
+
+    def _texts(self) -> ReferenceTexts:
+        if self.reference_texts is None:
+            raise StageError("no tokenizer is loaded")
+        return self.reference_texts
 
     def info(self, request: Json) -> Json:
         """Versions, threads, load time in seconds and peak resident memory in bytes."""

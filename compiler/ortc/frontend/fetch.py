@@ -24,6 +24,7 @@ from ortc.frontend.mirrors import download
 from ortc.inspection.external_data import copy, data_file, load_graph, locations, refuse_pointer
 from ortc.inspection.hub_files import HUB_PATTERNS, PICKLE_SUFFIXES, WEIGHT_SUFFIXES
 from ortc.inspection.model_files import package_directories, refuse, unwanted, visible
+from ortc.inspection.recipe import recipe_files
 from ortc.inspection.repository import ADAPTER, Repository, of_directories
 from ortc.plan.plan import SourcePlan
 from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
@@ -178,10 +179,16 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
 def model_files(source: HuggingFaceSource, repository: Repository) -> list[str]:
     """Return the files of a repository that a spec without a list takes, sorted by name."""
     left = {part.file for part in unwanted(source, repository)} - {"config.json"}
+    around = recipe_files(repository) if source.answers else ()
     return sorted(
         name
         for name in repository.names
-        if name not in left and any(fnmatch.fnmatch(name, pattern) for pattern in HUB_PATTERNS) and name.count("/") == 0
+        if name in around
+        or (
+            name not in left
+            and any(fnmatch.fnmatch(name, pattern) for pattern in HUB_PATTERNS)
+            and name.count("/") == 0
+        )
     )
 
 

@@ -13,8 +13,12 @@ from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
 from ortc.inspection.hub_files import HUB_PATTERNS
 from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.optional_inputs import left_out
+from ortc.inspection.recipe import RecipeError, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
 from ortc.inspection.tensor_names import NAME_HELP, name_problem
+from ortc.inspection.text_length import declared_length
+from ortc.spec.model_sources import HuggingFaceSource
+from ortc.spec.tasks import TEXT_TASKS
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -116,7 +120,7 @@ def _directory(path: Path, root: Path, opset: int) -> Draft:
     model: dict[str, Value] = {"source": "huggingface", "path": place}
     about = f"Written by `ortc init` from {place}{_kind(config)}."
     notes = {"path": OUTSIDE} if place.startswith("../") else {}
-    return _huggingface(path.resolve().name, about, model, config, _digests(path), notes, opset, _parts(path))
+    return _huggingface(path.resolve().name, about, model, config, _digests(path), notes, opset, _parts(path), path)
 
 
 def _hub(identity: str, revision: str | None, opset: int) -> Draft:
@@ -132,7 +136,15 @@ def _hub(identity: str, revision: str | None, opset: int) -> Draft:
         if not _has_weights(digests):
             digests = {}  # the cache holds a part of the repository; a list of digests is whole or not there
         return _huggingface(
-            identity, _about(identity, config), model, config, digests, notes, opset, _parts(cached.parent)
+            identity,
+            _about(identity, config),
+            model,
+            config,
+            digests,
+            notes,
+            opset,
+            _parts(cached.parent),
+            cached.parent,
         )
     model["revision"] = revision or "main"
     if revision is None or not _COMMIT.fullmatch(revision):
@@ -166,6 +178,7 @@ def _huggingface(
     notes: dict[str, str],
     opset: int,
     left: tuple[Part, ...] = (),
+    directory: Path | None = None,
 ) -> Draft:
     if "path" in model and not _has_weights(digests):
         notes["weights"] = (
@@ -194,15 +207,30 @@ def _huggingface(
     notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
     if without := left_out(config, _architecture(config)):
         notes["dynamic_axes"] += f"\nLeft out, unless `inputs` declares them: {', '.join(without)}."
+    axes = _axes(kind, config)
+    longest = axes.get("sequence", {}).get("max")
+    if directory is not None and task in TEXT_TASKS and isinstance(longest, int) and "interface" not in model:
+        _shorten(model, notes, directory, longest)
     return Draft(
         about=about,
         name=spec_name(name.rpartition("/")[2]),
         model=model,
         opset=opset,
-        axes=_axes(kind, config),
+        axes=axes,
         notes=notes,
         text_samples="tokenizer.json" in digests or (kind == "text" and "id" in model and not digests),
     )
+
+
+def _shorten(model: dict[str, Value], notes: dict[str, str], directory: Path, longest: int) -> None:
+    """Cut texts at the bound of the axis, where the repository allows longer ones."""
+    declared = declared_length(HuggingFaceSource(source="huggingface", path="."), of_directories((directory,)))
+    if declared is not None and declared[0] > longest:
+        model["interface"] = {"max_length": longest}
+        notes["interface"] = (
+            f"Texts are cut at the bound of `sequence`; {declared[1]} allows {declared[0]} tokens.\n"
+            "Raise both for longer texts."
+        )
 
 
 def _refuse_code(directory: Path) -> None:
@@ -217,15 +245,24 @@ def _refuse_code(directory: Path) -> None:
 
 
 def _parts(directory: Path) -> tuple[Part, ...]:
+    """Parts that a bundle would be without; modules only where they cannot be reproduced."""
     repository = of_directories((directory,))
-    return parts(repository, (), with_weights=bool(weight_files(repository)))
+    with_weights = bool(weight_files(repository))
+    left = parts(repository, (), with_weights=with_weights, with_modules=False)
+    try:
+        read_recipe(repository)
+    except RecipeError:
+        return parts(repository, (), with_weights=with_weights)
+    return parts(repository, (), with_weights=with_weights) if left else ()
 
 
 def _digests(directory: Path) -> dict[str, str]:
     """Digests of the files that are the model; of modules.json as well, so that every machine knows of its parts."""
     left = {part.file for part in _parts(directory)} - {"config.json", MODULES}
-    patterns = (*HUB_PATTERNS, MODULES) if _parts(directory) else HUB_PATTERNS
+    patterns = (*HUB_PATTERNS, MODULES) if left or _parts(directory) else HUB_PATTERNS
     names = {file.name for pattern in patterns for file in directory.glob(pattern) if file.is_file()} - left
+    if not _parts(directory):
+        names |= set(recipe_files(of_directories((directory,))))
     return {name: sha256_file(directory / name) for name in sorted(names) if name.isprintable() and "\\" not in name}
 
 

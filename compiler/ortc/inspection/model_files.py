@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
 from ortc.common.project import find_installed
+from ortc.inspection.recipe import TOKENIZER_FILES, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import HuggingFaceSource
+from ortc.spec.tasks import TEXT_TASKS
 
 if TYPE_CHECKING:
     from ortc.plan.plan import AccuracyPlan
@@ -24,6 +26,10 @@ CODE_HELP = (
 PARTS_HELP = (
     "`interface: tensors` in `model` says that the tensors of the model without them are wanted; to keep them, build "
     "the whole with `source: pytorch`"
+)
+UNLISTED_HELP = (
+    "these files decide how a text becomes an answer: list each with its sha256 digest (`ortc init` writes them), or "
+    "write `interface: tensors` for a bundle of the model's tensors alone"
 )
 ADAPTER_HELP = "merge the adapter into its base with PEFT's merge_and_unload(), and save the result as the model; or: "
 
@@ -81,7 +87,7 @@ def visible(source: HuggingFaceSource, root: Path) -> Repository:
 
 def unwanted(source: HuggingFaceSource, repository: Repository) -> tuple[Part, ...]:
     """Name the parts of a repository that the source's model is without."""
-    return parts(repository, source.files, with_weights=source.weights == "pretrained")
+    return parts(repository, source.files, with_weights=source.weights == "pretrained", with_modules=not source.answers)
 
 
 def refuse(source: HuggingFaceSource, repository: Repository, loaded: Iterable[str]) -> None:
@@ -93,17 +99,39 @@ def refuse(source: HuggingFaceSource, repository: Repository, loaded: Iterable[s
         loaded: the files that the build takes.
 
     Raises:
-        StageError: it holds code, or parts without `interface: tensors`.
+        StageError: it holds code, or parts without `interface: tensors`, or modules that cannot be reproduced.
     """
     name = source.id or source.path
     if found := code(repository, tuple(loaded)):
         raise StageError(f"`{name}` brings code of its own ({found[0]})", help=CODE_HELP, details=found[1:])
     left = unwanted(source, repository)
-    if left and source.interface is None:
+    if left and source.answers:
         raise StageError(
             f"`{name}` has parts that the exported model would be without: {'; '.join(map(str, left))}",
             help=parts_help(left),
         )
+    if source.answers:
+        read_recipe(repository)
+        if unlisted := unlisted_files(source, repository):
+            raise StageError(
+                f"`{name}` has files that decide its answers, and that `model.files` does not list: "
+                f"{', '.join(unlisted)}",
+                help=UNLISTED_HELP,
+            )
+
+
+def unlisted_files(source: HuggingFaceSource, repository: Repository) -> tuple[str, ...]:
+    """Name the files of a repository that decide its answers, and that a list of files with digests is without."""
+    if not source.answers or not source.files:
+        return ()
+    left = () if answers_text(source, repository) else TOKENIZER_FILES
+    return tuple(name for name in recipe_files(repository) if name not in (*source.files, *left))
+
+
+def answers_text(source: HuggingFaceSource, repository: Repository) -> bool:
+    """Whether a source's bundle takes texts: it has a tokenizer, and a task whose answer is made here."""
+    listed = source.files or repository.names
+    return source.answers and source.task in TEXT_TASKS and "tokenizer.json" in listed
 
 
 def parts_help(left: Iterable[Part]) -> str:
@@ -126,6 +154,8 @@ def loaded_files(
     names = frozenset(names)
     repository = of_directories((directory,), names)
     read = {"config.json", "generation_config.json", *weight_files(repository)}
+    if source.answers:
+        read |= set(recipe_files(repository))
     if derived:
         read |= {*PROCESSORS, "tokenizer_config.json"}
     if isinstance(accuracy.samples, SamplesFunction) or accuracy.metric is not None:

@@ -148,8 +148,8 @@ def _classes(value: Any) -> Iterator[str]:
             yield from _classes(item)
 
 
-def _modules(repository: Repository) -> list[Mapping[str, Any]] | None:
-    """The entries of modules.json; None where it is there and not understood."""
+def modules_of(repository: Repository) -> list[Mapping[str, Any]] | None:
+    """Return the entries of modules.json; None where it is there and not understood."""
     if MODULES not in repository.names:
         return []
     try:
@@ -163,7 +163,7 @@ def _modules(repository: Repository) -> list[Mapping[str, Any]] | None:
 
 
 def _module_types(repository: Repository) -> list[str]:
-    return [str(entry["type"]) for entry in _modules(repository) or ()]
+    return [str(entry["type"]) for entry in modules_of(repository) or ()]
 
 
 def _is_stock(kind: str) -> bool:
@@ -188,22 +188,25 @@ def weight_files(repository: Repository) -> frozenset[str]:
     return frozenset()
 
 
-def parts(repository: Repository, listed: Collection[str], *, with_weights: bool = True) -> tuple[Part, ...]:
+def parts(
+    repository: Repository, listed: Collection[str], *, with_weights: bool = True, with_modules: bool = True
+) -> tuple[Part, ...]:
     """Name what the repository holds and the exported model is without, sorted by file.
 
     Args:
         repository: the repository.
         listed: the files that a spec lists with digests; with any, other files of weights are not the model's.
         with_weights: whether weights are loaded at all: a seeded architecture has no adapter and no further weights.
+        with_modules: whether the modules around the model are among them: a model that answers texts has them.
     """
-    found = [*_added_modules(repository), *_pipelines(repository)]
+    found = [*(_added_modules(repository) if with_modules else ()), *_pipelines(repository)]
     if with_weights:
         found += [*_adapters(repository), *_heads(repository), *_stray_weights(repository, listed)]
     return tuple(sorted(set(found)))
 
 
 def _added_modules(repository: Repository) -> Iterator[Part]:
-    modules = _modules(repository)
+    modules = modules_of(repository)
     if modules is None:
         yield Part(MODULES, "modules around the model, which cannot be read here")
         return
@@ -257,7 +260,7 @@ def _stray_weights(repository: Repository, listed: Collection[str]) -> Iterator[
         if not candidate or not name.endswith(_WEIGHTS) or name in loaded or name in HEADS:
             continue
         in_module = any(
-            entry.get("path") and name.startswith(f"{entry['path']}/") for entry in _modules(repository) or ()
+            entry.get("path") and name.startswith(f"{entry['path']}/") for entry in modules_of(repository) or ()
         )
         if not in_module and not ADAPTER.search(name) and not _NO_MODEL.fullmatch(name):
             yield Part(name, "weights that are not loaded")

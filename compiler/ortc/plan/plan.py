@@ -80,6 +80,7 @@ class AccuracyPlan(Frozen):
     nrmse: Annotated[float, Field(gt=0)]
     spearman: Annotated[float, Field(ge=-1, le=1)]
     top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
+    answer_cosine: Annotated[float, Field(gt=0, le=1)] | None = None
     samples: RelativePath | SamplesFunction | None
     embeddings: Embeddings | None
     metric: Metric | None

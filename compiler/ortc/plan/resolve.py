@@ -94,6 +94,7 @@ def _accuracy(spec: Accuracy) -> AccuracyPlan:
         nrmse=nrmse,
         spearman=min(SPEARMAN, left) if spec.spearman is None else spec.spearman,
         top1_agreement=spec.top1_agreement,
+        answer_cosine=spec.answer_cosine,
         samples=spec.samples,
         embeddings=spec.embeddings,
         metric=spec.metric,

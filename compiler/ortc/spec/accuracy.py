@@ -92,6 +92,13 @@ class Accuracy(Model):
         description="Least share of samples whose largest output stays the same, and of integers that are equal. "
         "The default for integers at reduced precision is 0.98; in fp32 all must be equal.",
     )
+    answer_cosine: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Least cosine similarity to PyTorch's of the answer to any sample text, of a bundle that takes "
+        "texts. The default is 0.99999 in fp32, and `cosine` at reduced precision.",
+    )
     samples: RelativePath | SamplesFunction | None = Field(
         default=None,
         description="Real inputs: .txt with one a line, .npz with an array an input, a directory of images, or an "

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from ortc.common.texts import Label, Line
+from ortc.spec.interface import Interface
 from ortc.spec.vocabulary import FROM_ENVIRONMENT, Entrypoint, FileName, Model, RelativePath, Sha256, required
 
 NO_WEIGHTS_FILE = ("none", "random", "entrypoint")
@@ -50,11 +51,19 @@ class HuggingFaceSource(Model):
         default="pretrained",
         description="`random` seeds the architecture; such a bundle is marked as not fit to serve.",
     )
-    interface: Literal["tensors"] | None = Field(
-        default=None,
-        description="`tensors`: the tensors of the model alone are wanted, without what its repository adds around it "
-        "(pooling, further layers, adapters, other heads). A repository with such parts is refused without it.",
+    interface: Interface = Field(
+        default="auto",
+        description="`auto`: the bundle answers texts as the repository says: its tokenizer, pooling, further layers, "
+        "normalization and labels are part of the bundle; what cannot be reproduced is refused. `tensors`: the "
+        "tensors of the model alone, without what its repository adds around it (tokenizer, pooling, further layers, "
+        "adapters, other heads). A mapping is `auto` with settings that replace the repository's.",
+        examples=["tensors", {"max_length": 128, "prompt": "query: "}],
     )
+
+    @property
+    def answers(self) -> bool:
+        """Whether the bundle follows the repository around the model, and not the model's tensors alone."""
+        return self.interface != "tensors"
 
     @model_validator(mode="after")
     def _one_place(self) -> "HuggingFaceSource":

@@ -143,7 +143,7 @@ class PinSet(_Data):
         pythons: tuple[str, ...] | None = None,
         beside: "PinSet | None" = None,
     ) -> str:
-        """Text for `pip install --require-hashes -r`, with the digests for these platforms and Pythons (default: all).
+        """Text for `pip install --no-deps --require-hashes -r`, for these platforms and Pythons (default: all).
 
         Packages that are in `beside` already are left out.
 
@@ -198,6 +198,11 @@ class PinSet(_Data):
         return max(
             sum(wheel.bytes for wheel in needed if _serves(wheel, {(platform, python)})) for python in self.pythons
         )
+
+    def joined(self, other: "PinSet", name: str) -> "PinSet":
+        """Both sets as one of another name."""
+        both = sorted((*self.requirements, *other.requirements), key=lambda pin: (pin.name, pin.version))
+        return self.model_copy(update={"name": name, "requirements": tuple(both)})
 
     @property
     def sha256(self) -> str:
@@ -271,12 +276,20 @@ def tool_versions() -> dict[str, str]:
 
 @cache
 def pins(name: str) -> PinSet:
-    """A set of pinned packages.
+    """A set of pinned packages: `onnxruntime`, or `onnxruntime+text` with what bundles that take text need besides.
 
     Raises:
         UnknownVersionError: there is no such set.
     """
-    directory = data_dir() / "pins"
+    base, *added = name.split("+")
+    found = _pin_set("pins", base)
+    for other in added:
+        found = found.joined(_pin_set("processing", other), name)
+    return found
+
+
+def _pin_set(folder: str, name: str) -> PinSet:
+    directory = data_dir() / folder
     known = sorted(path.stem for path in directory.glob("*.json"))
     if name not in known:
         raise UnknownVersionError(f"pins `{name}` are unknown; known are {', '.join(known)}")

@@ -35,3 +35,6 @@ GENERATION = frozenset(
     }
 )
 """Tasks, as transformers calls them, that are a loop around a model and not one forward pass."""
+
+TEXT_TASKS = ("feature-extraction",)
+"""Tasks of a text model whose answers a bundle gives, where its repository has a tokenizer."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .checked_session import CheckedSession
+from .answering import AnsweringSession
 from .errors import DigestError, FormatError, GoldenError, InputError, UsageError, tolerating, warn
 from .files import State, check_unchanged
 from .machine import peak_rss_bytes
@@ -20,7 +20,7 @@ from .selftest import cases_of, run_case
 from .session import import_runtime
 
 
-class Model(CheckedSession):
+class Model(AnsweringSession):
     """One loaded bundle. `run` may be called from many threads at once; the session is shared.
 
     Attributes:
@@ -137,6 +137,8 @@ class Model(CheckedSession):
             raise GoldenError("the bundle has no golden case, so that nothing shows that it is right. Build it again.")
         names = self.output_names()
         self.golden = tuple(run_case(case, names, self.run, self._nan, self.runtime_version) for case in cases)
+        if self.manifest.get("processing"):
+            self.golden = (*self.golden, self.check_answers())
         self._engines.keep()
         return self.golden
 

@@ -64,7 +64,7 @@ def lacking(asked: Sequence[str], version: str, load: Callable[[str], Any] | Non
             absent.append(name)
     if not absent:
         return ""
-    how = "pip install --require-hashes -r requirements.txt of the bundle"
+    how = "pip install --no-deps --require-hashes -r requirements.txt of the bundle"
     if "libnvinfer.so.10" in absent:
         how = "TensorRT 10, or use the base image of the bundle's Dockerfile"
     return f" {', '.join(absent)} cannot be loaded. Install what holds them: {how}."

@@ -13,6 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from .answering import plain
 from .arrays import Arrays, read_npz, write_npz
 from .errors import BundleError, UsageError
 from .measuring import count_copies, measure_turn
@@ -23,7 +24,7 @@ from .soak import SOAK_SECONDS, soak
 class Worker:
     """Answers requests about one model at a time; each public method is an operation, its parameters the request."""
 
-    operations = ("load", "run", "bench", "copies", "soak", "info", "close")
+    operations = ("load", "run", "tokens", "answers", "bench", "copies", "soak", "info", "close")
 
     def __init__(self) -> None:
         self._model: Model | None = None
@@ -65,6 +66,14 @@ class Worker:
         """Run on the arrays of one .npz file and write another."""
         model, target = self._loaded(), _path("outputs", outputs)
         return run_files(model, read_npz(_path("inputs", inputs)), target)
+
+    def tokens(self, texts: list[Any]) -> dict[str, Any]:
+        """Token ids and token types of every text; see AnsweringSession.tokens."""
+        return {"rows": [{"ids": row.ids, "types": row.types} for row in self._loaded().tokens(texts)]}
+
+    def answers(self, texts: list[Any], prompt: str | None = None) -> dict[str, Any]:
+        """The answers to a list of texts; see AnsweringSession.answer."""
+        return {"answers": plain(self._loaded().answer(texts, prompt))}
 
     def bench(self, inputs: str, runs: int, warmup: int = 1, clients: int | None = None) -> dict[str, Any]:
         """Latency of every run; with `clients` that ask at once, the one time that a request takes of the whole.

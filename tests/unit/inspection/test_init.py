@@ -565,10 +565,16 @@ def test_parts_of_a_repository_are_left_out_with_a_comment(tmp_path: Path) -> No
     (place / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}', "utf-8")
     model = written("model").loaded.spec.model
     assert isinstance(model, HuggingFaceSource)
+    assert model.interface == "auto"
+    recipe = {"modules.json", "1_Pooling/config.json", "tokenizer.json"}
+    assert set(model.files) == {"config.json", "model.safetensors", *recipe}
+    (place / "modules.json").write_text(json.dumps([*modules, {"path": "2_CNN", "type": f"{stock}.CNN"}]), "utf-8")
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
     assert model.interface == "tensors"
     assert set(model.files) == {"config.json", "model.safetensors", "modules.json", "tokenizer.json"}
     text = Path("specs/out.yaml").read_text("utf-8")
-    assert "# - modules.json: Pooling (cls)\n" in text
+    assert "# - modules.json: Pooling (cls), CNN\n" in text
     (place / "adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
     (place / "adapter_model.safetensors").write_bytes(WEIGHTS)
     model = written("model").loaded.spec.model

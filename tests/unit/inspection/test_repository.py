@@ -91,11 +91,6 @@ def test_configurations_without_code(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "named"),
     [
-        (SENTENCES, "modules.json: Pooling (mean), Dense (32 to 8), LayerNorm, Normalize"),
-        ({"modules.json": [MODULES[0], MODULES[4]]}, "modules.json: Normalize"),
-        ({"modules.json": [{"idx": 0, "path": "", "type": f"{STOCK}.CLIPModel"}]}, "modules.json: CLIPModel"),
-        ({"modules.json": b"{"}, "modules.json: modules around the model, which cannot be read here"),
-        ({"modules.json": {"0": "?"}}, "modules.json: modules around the model, which cannot be read here"),
         (
             {"adapter_config.json": {"peft_type": "LORA", "base_model_name_or_path": "me/base"}},
             "adapter_config.json: an adapter (LORA) over me/base",
@@ -131,6 +126,37 @@ def test_parts_are_refused_by_name_or_left_out(tmp_path: Path, files: Files, nam
 
 
 @pytest.mark.parametrize(
+    ("files", "refused", "named"),
+    [
+        (SENTENCES, "needs `3_LayerNorm/config.json`", "Pooling (mean), Dense (32 to 8), LayerNorm, Normalize"),
+        ({"modules.json": [MODULES[0], MODULES[4]]}, "where one Pooling comes first", "Normalize"),
+        (
+            {"modules.json": [{"idx": 0, "path": "", "type": f"{STOCK}.CLIPModel"}]},
+            "the first module is CLIPModel",
+            "CLIPModel",
+        ),
+        ({"modules.json": b"{"}, "cannot be read", "modules around the model, which cannot be read here"),
+        ({"modules.json": {"0": "?"}}, "cannot be read", "modules around the model, which cannot be read here"),
+    ],
+)
+def test_modules_that_are_not_reproduced_are_refused_or_left_out(
+    tmp_path: Path, files: Files, refused: str, named: str
+) -> None:
+    put(tmp_path / "model", {**PLAIN, **files})
+    with pytest.raises(StageError, match=refused) as caught:
+        get(tmp_path)
+    assert "`interface: tensors`" in str(caught.value.help)
+    assert get(tmp_path, interface="tensors").left_out == (f"modules.json: {named}",)
+
+
+def test_modules_that_are_reproduced_are_fetched(tmp_path: Path) -> None:
+    put(tmp_path / "model", {**PLAIN, **SENTENCES, "3_LayerNorm/config.json": {"dimension": 8}})
+    found = get(tmp_path)
+    assert found.left_out == ()
+    assert {"modules.json", "1_Pooling/config.json", "2_Dense/model.safetensors"} < found.digests().keys()
+
+
+@pytest.mark.parametrize(
     "files",
     [
         {"modules.json": MODULES[:1]},
@@ -153,7 +179,7 @@ def test_a_seeded_architecture_has_no_weights_to_lose(tmp_path: Path) -> None:
     put(tmp_path / "model", {**PLAIN, "head.safetensors": b"h", "adapter_model.safetensors": b"a"})
     assert set(get(tmp_path, weights="random").digests()) == {"config.json", "tokenizer.json"}
     put(tmp_path / "model", SENTENCES)
-    with pytest.raises(StageError, match=r"modules\.json: Pooling"):
+    with pytest.raises(StageError, match=r"needs `3_LayerNorm/config\.json`"):
         get(tmp_path, weights="random")
 
 
@@ -191,7 +217,10 @@ def test_mirrors_are_looked_into(tmp_path: Path) -> None:
     place = put(tmp_path / "mirror", {**PLAIN, **SENTENCES})
     files = {name: sha256_file(place / name) for name in PLAIN}
     hub = {"path": None, "id": "me/encoder", "revision": "0" * 40, "files": files, "mirrors": ("path:mirror",)}
-    with pytest.raises(StageError, match=r"`me/encoder` has parts .*modules\.json: Pooling \(mean\)"):
+    with pytest.raises(StageError, match=r"needs `3_LayerNorm/config\.json`"):
+        get(tmp_path, **hub)
+    put(place, {"3_LayerNorm/config.json": {"dimension": 8}})
+    with pytest.raises(StageError, match=r"`model\.files` does not list: modules\.json, 1_Pooling/config\.json"):
         get(tmp_path, **hub)
     found = get(tmp_path, **hub, interface="tensors")
     # A mirror is not the same everywhere: it is told of, but is not in the bundle.

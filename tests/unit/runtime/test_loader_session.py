@@ -446,7 +446,7 @@ class Driver:
         (
             ["CUDAExecutionProvider"],
             {"libcuda": Driver(), "libcudart": None, "libcublas": None},
-            " libcudnn.so.9 cannot be loaded. Install what holds them: pip install --require-hashes -r requirements",
+            " libcudnn.so.9 cannot be loaded. Install what holds them: pip install --no-deps --require-hashes -r",
         ),
         (
             ["TensorrtExecutionProvider", "CUDAExecutionProvider"],

@@ -114,7 +114,7 @@ def lost(
     trained = [key for key in trained if not _is_tied(directory, key, model)]
     usual = _pretraining_keys(config, model)
     heads = [key for key in trained if key not in usual and not _POOLER.search(key)]
-    if heads and source.interface is None:
+    if heads and source.answers:
         raise StageError(
             f"the checkpoint has {len(heads)} trained weights that {type(model).__name__} does not load, first "
             f"`{heads[0]}`: {', '.join(_groups(heads))}",

@@ -21,14 +21,21 @@ from ortc.frontend.reference.checkpoint import (
 )
 from ortc.frontend.reference.derive import OPTIONAL_MASKS, Processing, candidates, left_out, processing
 from ortc.frontend.reference.model import ForwardError, Reference, example_inputs, finish
+from ortc.frontend.reference.tail import build_tail, steps_of
+from ortc.frontend.samples.inputs import MASK
 from ortc.inspection.model_files import refuse
-from ortc.inspection.repository import of_directories
+from ortc.inspection.recipe import read_recipe
+from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, InputPlan
+from ortc.plan.processing import EMBEDDING
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.tasks import TASKS
 
 if TYPE_CHECKING:
     import torch
+
+HIDDEN = "last_hidden_state"
+"""The output of a model that pooling reads."""
 
 
 def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Reference:
@@ -59,17 +66,38 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
         if hasattr(config, "use_cache"):
             config.use_cache = False
     _check_positions(model.config, export)
+    tail = _tail(source, repository, directory)
     if export.inputs is None:
-        reference = _derived(model, source.task, export, processing(repository))
+        reference = _derived(model, source.task, export, processing(repository), tail)
     else:
         _check_inputs(model, export.inputs)
-        reference = _finish(model, export.inputs, export)
+        reference = _finish(model, export.inputs, export, tail)
     refuse_needed(reference, model, missing, export)
     return replace(
         reference,
         parts_left_out=(*other_head(written, model), *left),
         inputs_left_out=left_out(model, reference.inputs),
     )
+
+
+def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) -> torch.nn.Module | None:
+    """What follows the model's hidden states by the repository's recipe and the spec; None for nothing.
+
+    Raises:
+        StageError: a part of it cannot be reproduced.
+    """
+    if not source.answers:
+        return None
+    recipe = read_recipe(repository)
+    steps = steps_of(recipe, source.interface)
+    if not steps:
+        return None
+    if source.task != "feature-extraction":
+        raise StageError(
+            f"`modules.json` puts a pooling after the model, and `model.task` is `{source.task}`",
+            help="write `task: feature-extraction` for the embeddings, or `interface: tensors` for the head alone",
+        )
+    return build_tail(steps, directory, random=source.weights == "random")
 
 
 def _loaded(
@@ -130,7 +158,7 @@ def _pretrained(auto: Any, config: Any, directory: Path) -> tuple[Any, Mapping[s
     return model, report
 
 
-def _derived(model: Any, task: str, export: ExportPlan, said: Processing) -> Reference:
+def _derived(model: Any, task: str, export: ExportPlan, said: Processing, tail: torch.nn.Module | None) -> Reference:
     """The model with the first of the inputs that it may take with which it runs.
 
     Raises:
@@ -139,12 +167,12 @@ def _derived(model: Any, task: str, export: ExportPlan, said: Processing) -> Ref
     *others, last = candidates(model, task, export, said)
     for inputs in others:
         with contextlib.suppress(ForwardError):
-            return _needed(model, inputs, export)
+            return _needed(model, inputs, export, tail)
     # Of several ways to call a model, the last has all that it could need: its failure tells the most.
-    return _needed(model, last, export)
+    return _needed(model, last, export, tail)
 
 
-def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan) -> Reference:
+def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan, tail: torch.nn.Module | None) -> Reference:
     """The model with those of the inputs that it reads: a mask of sound or of images changes no answer of some.
 
     Raises:
@@ -152,7 +180,7 @@ def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan) -> Re
     """
     import torch
 
-    reference = _finish(model, inputs, export)
+    reference = _finish(model, inputs, export, tail)
     if inputs[0].name == "input_ids" or not any(tensor.name in OPTIONAL_MASKS for tensor in inputs):
         return reference
     arguments = example_inputs(inputs, export)
@@ -166,7 +194,7 @@ def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan) -> Re
             if all(torch.equal(left, right) for left, right in zip(expected, found, strict=True)):
                 unread.add(tensor.name)
     read = tuple(tensor for tensor in inputs if tensor.name not in unread)
-    return _finish(model, read, export) if unread else reference
+    return _finish(model, read, export, tail) if unread else reference
 
 
 def _check_inputs(model: Any, inputs: tuple[InputPlan, ...]) -> None:
@@ -189,8 +217,41 @@ def _check_positions(config: Any, export: ExportPlan) -> None:
         )
 
 
-def _finish(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan) -> Reference:
-    return finish(_ordered(model, tuple(tensor.name for tensor in inputs)), inputs, export, binding=IN_ORDER)
+def _finish(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan, tail: torch.nn.Module | None) -> Reference:
+    names = tuple(tensor.name for tensor in inputs)
+    if tail is None:
+        return finish(_ordered(model, names), inputs, export, binding=IN_ORDER)
+    if MASK not in names and MASK in inspect.signature(model.forward).parameters:
+        raise StageError(
+            f"the pooling of modules.json reads `{MASK}`, which `export.inputs` does not declare",
+            help=f"add `{MASK}: {{dtype: int64, shape: [batch, sequence], fill: 1}}`, or write `interface: tensors`",
+        )
+    # A spec that lists outputs keeps them, and gains the answer's.
+    wanted = (*(export.outputs or ()), *(() if EMBEDDING in (export.outputs or ()) else (EMBEDDING,)))
+    export = export.model_copy(update={"outputs": wanted})
+    return finish(_ordered(_pooled(model, tail), names), inputs, export, binding=IN_ORDER)
+
+
+def _pooled(model: Any, tail: torch.nn.Module) -> torch.nn.Module:
+    """The model with one vector for each text beside its outputs."""
+    import torch
+
+    class Pooled(torch.nn.Module):
+        """The model and what follows its hidden states."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.tail = model, tail
+
+        def forward(self, **inputs: torch.Tensor) -> Any:
+            found = dict(self.model(**inputs))
+            if (hidden := found.get(HIDDEN)) is None:
+                raise ValueError(f"the model gives no `{HIDDEN}`, which pooling reads")
+            mask = inputs.get(MASK)
+            whole = torch.ones(hidden.shape[:2], dtype=torch.int64) if mask is None else mask
+            return {**found, EMBEDDING: self.tail(hidden, whole)}
+
+    return Pooled()
 
 
 def _ordered(model: Any, names: tuple[str, ...]) -> torch.nn.Module:

@@ -29,7 +29,7 @@ def check(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> 
             help=CODE_HELP,
         )
     left = unwanted(model, repository)
-    if left and model.interface is None:
+    if left and model.answers:
         listed = next((part.file for part in left if part.file in model.files), None)
         span = loaded.document.locate(place)
         if listed is not None:

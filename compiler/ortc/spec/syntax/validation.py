@@ -96,7 +96,7 @@ class _Explainer:
         for (path, _), members in groups.items():
             if members[0][1]["type"] == "too_short" and any(other[: len(path)] == path != other for other, _ in groups):
                 continue  # pydantic counts only the valid items
-            if all(error["type"] in _EXPECTED for _, error in members) and (
+            if all(error["type"] in {*_EXPECTED, "literal_error"} for _, error in members) and (
                 path in missing or any(len(other) > len(path) and other[: len(path)] == path for other, _ in groups)
             ):
                 continue  # what is wrong inside is of another member of a union, the one that was meant

@@ -1,9 +1,17 @@
 """The catalogue of rules: every code that a diagnostic can carry."""
 
-from ortc.spec.diagnostics.rules import checks, plans, reuse, schema, sources, syntax
+from ortc.spec.diagnostics.rules import answers, checks, plans, reuse, schema, sources, syntax
 from ortc.spec.diagnostics.rules.model import Rule, Severity
 
-CATALOGUE: tuple[Rule, ...] = syntax.RULES + schema.RULES + reuse.RULES + plans.RULES + checks.RULES + sources.RULES
+CATALOGUE: tuple[Rule, ...] = (
+    *syntax.RULES,
+    *schema.RULES,
+    *reuse.RULES,
+    *plans.RULES,
+    *checks.RULES,
+    *sources.RULES,
+    *answers.RULES,
+)
 
 __all__ = ["CATALOGUE", "Rule", "Severity", "find_rule"]
 

@@ -210,21 +210,14 @@ REPOSITORY_PARTS = Rule(
     "ORTC318",
     "repository-parts",
     "A model's repository has parts that the bundle would be without.",
-    "A bundle is one forward pass of a class of transformers. Pooling, Dense and Normalize of modules.json, an adapter "
-    "beside its base, a head in a file of its own, and further files of weights are not in it. `interface: tensors` "
-    "says that the tensors of the model without them are wanted; the report and the manifest then name what is left "
-    "out. An adapter becomes a part of the model with PEFT's merge_and_unload(). The build looks into the checkpoint "
-    "as well, and asks the same of trained heads that nothing loads.",
-    bad="model:\n  source: huggingface\n  id: sentence-transformers/all-MiniLM-L6-v2\n"
-    "  revision: 1110a243fdf4706b3f48f1d95db1a4f5529b4d41\n  files:\n"
-    "    config.json: 953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41\n"
-    "    modules.json: 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf\n"
-    "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
-    good="model:\n  source: huggingface\n  id: sentence-transformers/all-MiniLM-L6-v2\n"
-    "  revision: 1110a243fdf4706b3f48f1d95db1a4f5529b4d41\n  interface: tensors\n  files:\n"
-    "    config.json: 953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41\n"
-    "    modules.json: 84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf\n"
-    "    model.safetensors: 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db\n",
+    "A bundle is one forward pass of a class of transformers, with the pooling and the layers of modules.json after "
+    "it. An adapter beside its base, a head in a file of its own, and further files of weights are not in it. "
+    "`interface: tensors` says that the tensors of the model without them are wanted, and without modules.json; the "
+    "report and the manifest then name what is left out. An adapter becomes a part of the model with PEFT's "
+    "merge_and_unload(). The build looks into the checkpoint as well, and asks the same of trained heads that nothing "
+    "loads.",
+    bad="$ ls models/encoder\nadapter_config.json  adapter_model.safetensors  config.json  model.safetensors\n",
+    good="model:\n  source: huggingface\n  path: models/encoder\n  interface: tensors\n",
 )
 WEIGHTS_UNSAID = Rule(
     "ORTC319",

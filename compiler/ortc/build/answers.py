@@ -1,0 +1,214 @@
+"""Answers to texts: the model's own tokenizer, PyTorch's answers, and the proof that a bundle gives the same."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ortc.build.context import Context
+from ortc.bundle.answers import Answers
+from ortc.common.errors import AccuracyError, StageError
+from ortc.common.texts import shown
+from ortc.evaluation.accuracy_gates import answer_limit
+from ortc.evaluation.answers import TextAnswer, check_answers
+from ortc.execution.action_cache import Entry
+from ortc.execution.code_closure import code_of
+from ortc.execution.worker import Worker
+from ortc.frontend.samples.odd_texts import PLAIN_TEXTS, odd_texts
+from ortc.frontend.samples.sources import samples_digest
+from ortc.inspection.repository import of_directories
+from ortc.passes.canonical import Exported
+from ortc.plan.plan import InputPlan
+from ortc.plan.processing import AnswerForm, Processing
+from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form
+
+SAMPLE_TEXTS = 64
+"""Most sample texts that a variant is judged by."""
+GOLDEN_ANSWERS = 3
+"""Texts with an answer that travel with a bundle: they are answered at every full start."""
+WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without texts"
+TEXTS_FILE, TOKENIZER_FILE = "texts.json", "tokenizer.json"
+
+
+class WrongTokensError(AccuracyError):
+    """A bundle's tokenizer gives other token ids than the model's own."""
+
+
+def build_answers(context: Context, exported: Exported) -> Answers | None:
+    """Read the model's own tokenizer and its answers; None for bundles of tensors.
+
+    Raises:
+        StageError: what a text becomes cannot be reproduced.
+    """
+    plan = context.plan
+    form = answer_form(plan.model, plan.export, of_directories((context.fetched.directory,)))
+    if form is None:
+        return None
+    _check_inputs(exported.inputs)
+    if form.output not in {tensor.name for tensor in exported.outputs}:
+        raise StageError(
+            f"answers are read from `{form.output}`, which the exported graph does not have",
+            help="add it to `export.outputs`, or write `interface: tensors` in `model`",
+        )
+    entry = _reference_texts(context, form, exported)
+    content = json.loads(entry.files[TEXTS_FILE].read_bytes()) if not entry.pending else {"odd": [], "samples": []}
+    judged = tuple(TextAnswer(text=row["text"], answer=row["answer"]) for row in content["samples"])
+    return Answers(
+        processing=Processing.model_validate(entry.result["processing"]),
+        tokenizer=entry.files[TOKENIZER_FILE],
+        golden=tuple(_golden(content)),
+        judged=judged,
+        odd=(*content["samples"], *content["odd"]),
+        key=entry.key,
+    )
+
+
+def _check_inputs(inputs: Sequence[InputPlan]) -> None:
+    """Check that texts give everything that the model takes.
+
+    Raises:
+        StageError: they do not.
+    """
+    names = {tensor.name for tensor in inputs}
+    if other := sorted(names - TEXT_INPUTS):
+        raise StageError(
+            f"the model takes `{other[0]}`, which no text gives",
+            help=WAY_OUT,
+        )
+    if any(len(tensor.shape) != 2 for tensor in inputs):
+        raise StageError("the model's token ids are not of the shape [batch, sequence]", help=WAY_OUT)
+    rows = inputs[0].shape[0]
+    if MASK not in names and rows != 1:
+        raise StageError(
+            f"the model takes no `{MASK}`, so that texts of different lengths cannot share a run",
+            help=f"declare `{MASK}` in `export.inputs`, or write `interface: tensors` in `model`",
+        )
+
+
+def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> Entry:
+    """The model's own tokenizer as it ships, with token ids of odd texts, and answers of sample texts."""
+    plan = context.plan
+    declared = plan.accuracy.samples
+    inputs = {
+        "model": context.model_key(),
+        "interface": plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
+        "inputs": [tensor.model_dump(mode="json") for tensor in exported.inputs],
+        "form": form.model_dump(mode="json"),
+        "samples": samples_digest(str(declared), context.root) if _is_text(declared) else None,
+        "split": plan.calibrates,
+        "code": code_of("texts"),
+    }
+
+    def action(output: Path) -> dict[str, Any]:
+        worker = context.reference()
+        bound = _bound(context, exported)
+        made = worker.call("texts", form=inputs["form"], bound=bound, tokenizer=str(output / TOKENIZER_FILE))
+        samples = _sample_texts(context)
+        odd = [*odd_texts(made["special"]), _long(samples, int(made["processing"]["text"]["max_length"]))]
+        tokens = worker.call("tokens", texts=[*odd, *samples])["rows"]
+        answers = worker.call("answers", texts=samples)["answers"]
+        rows = [{"text": text, **row} for text, row in zip([*odd, *samples], tokens, strict=True)]
+        _check_types(rows, exported.inputs)
+        answered = [{**row, "answer": answer} for row, answer in zip(rows[len(odd) :], answers, strict=True)]
+        content = {"odd": rows[: len(odd)], "samples": answered}
+        (output / TEXTS_FILE).write_text(json.dumps(content), "utf-8")
+        return {"processing": made["processing"]}
+
+    return context.run("texts", plan.name, inputs, action)
+
+
+def _is_text(declared: object) -> bool:
+    return isinstance(declared, str) and declared.endswith(".txt")
+
+
+def _bound(context: Context, exported: Exported) -> int:
+    """The most tokens that the model's inputs hold."""
+    ids = next(tensor for tensor in exported.inputs if tensor.name == IDS)
+    last = ids.shape[-1]
+    return last if isinstance(last, int) else next(axis.max for axis in context.plan.export.axes if axis.name == last)
+
+
+def _sample_texts(context: Context) -> list[str]:
+    """The samples of the spec that nothing is calibrated on, where they are texts; else plain sentences."""
+    declared = context.plan.accuracy.samples
+    if not isinstance(declared, str) or not _is_text(declared):
+        return list(PLAIN_TEXTS)
+    lines = [line.strip() for line in (context.root / declared).read_text("utf-8").splitlines() if line.strip()]
+    judged = lines[::2] if context.plan.calibrates and len(lines) > 1 else lines
+    step = max(1, len(judged) // SAMPLE_TEXTS)
+    return judged[::step][:SAMPLE_TEXTS]
+
+
+def _long(samples: Sequence[str], length: int) -> str:
+    """A text of more tokens than a text may have: no token is longer than a word."""
+    words = " ".join(samples).split()
+    return " ".join(words[index % len(words)] for index in range(length + 8))
+
+
+def _check_types(rows: Sequence[dict[str, Any]], inputs: Sequence[InputPlan]) -> None:
+    """Check that token types are an input where the tokenizer makes others than 0.
+
+    Raises:
+        StageError: they are not.
+    """
+    if TYPES in {tensor.name for tensor in inputs}:
+        return
+    if any(any(row["types"]) for row in rows):
+        raise StageError(
+            f"the tokenizer gives token types, which the model does not take: `{TYPES}` is no input",
+            help=f"declare `{TYPES}` in `export.inputs`, or write `interface: tensors` in `model`",
+        )
+
+
+def _golden(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Texts that travel with a bundle: a few samples with answers, and odd ones that show how texts are cut."""
+    short = sorted(content["samples"], key=lambda row: len(row["ids"]))
+    step = max(1, len(short) // GOLDEN_ANSWERS)
+    chosen = short[::step][:GOLDEN_ANSWERS]
+    odd = content["odd"]
+    marked = next((row for row in odd if "before" in row["text"]), None)
+    plain = [row for row in (*odd[:1], marked, *odd[16:20], *odd[-1:]) if row is not None]
+    return [*chosen, *({**row, "answer": None} for row in plain)]
+
+
+def prove(context: Context, answers: Answers, interpreter: Path, bundle: Path) -> None:
+    """Check that a bundle's processing is the model's own: token ids of every text, and answers of sample texts.
+
+    Args:
+        context: of the build.
+        answers: what PyTorch and the model's own tokenizer give.
+        interpreter: of an environment with the bundle's requirements.
+        bundle: of the canonical graph.
+
+    Raises:
+        WrongTokensError: token ids differ; the message names the text.
+        AccuracyError: an answer differs.
+    """
+    texts = [row["text"] for row in answers.odd]
+    with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+        worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
+        found = worker.call("tokens", texts=texts)["rows"]
+        for expected, row in zip(answers.odd, found, strict=True):
+            if [row["ids"], row["types"]] != [expected["ids"], expected["types"]]:
+                raise WrongTokensError(
+                    f"the bundle's tokenizer and the model's own give other token ids for {shown(expected['text'])!a}",
+                    help="save the tokenizer again with save_pretrained() of transformers, or write "
+                    "`interface: tensors` in `model`",
+                    details=(f"expected {expected['ids'][:16]}", f"found {row['ids'][:16]}"),
+                )
+        check = check_answers(answers.judged, worker)
+    least = answer_limit("fp32", context.plan.accuracy)
+    if not check.cosine_min >= least:
+        raise AccuracyError(
+            f"the answer of the exported graph to {shown(check.worst)!a} has cosine {check.cosine_min:.7f} to "
+            f"PyTorch's, at least {least} is expected",
+            help="the exported graph or its processing computes something else; see the report's cases",
+        )
+
+
+def scratch(context: Context) -> Path:
+    """A new directory of the build's work."""
+    return Path(tempfile.mkdtemp(prefix="answers-", dir=context.work))

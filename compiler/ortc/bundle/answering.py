@@ -1,0 +1,47 @@
+"""Answer texts with a finished bundle: its own loader, in an environment of its pinned requirements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ortc.bundle.manifest import read_bundle
+from ortc.common.errors import AccuracyError, StageError, UsageError
+from ortc.common.resources import cache_root
+from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import Worker, WorkerError
+
+
+def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) -> list[Any]:
+    """Return the answers of a bundle to texts, as JSON has them.
+
+    Args:
+        bundle: its directory; files are verified and golden cases run before anything is answered.
+        texts: what to answer.
+        prompt: the name of one of the model's prompts, the default one when None.
+
+    Raises:
+        StageError: the directory is not a bundle, or the bundle cannot run here.
+        AccuracyError: files or golden answers differ.
+        UsageError: the bundle takes no texts, or a text cannot be answered.
+    """
+    if read_bundle(bundle).processing is None:
+        raise UsageError(
+            f"{bundle} takes tensors, not texts",
+            help="build it without `interface: tensors` from a repository with a tokenizer, or use "
+            "`runtime/loader.py run` with arrays",
+        )
+    requirements = (bundle / "requirements.txt").read_text("utf-8")
+    interpreter = environment(requirements, cache_root() / "environments")
+    try:
+        with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
+            worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)
+            found: list[Any] = worker.call("answers", texts=list(texts), prompt=prompt)["answers"]
+            return found
+    except WorkerError as error:
+        if error.code == "input":
+            raise UsageError(error.message, help=error.help) from error
+        if error.code in ("golden", "digest-mismatch", "files"):
+            raise AccuracyError(error.message, help=error.help, details=error.details) from error
+        raise StageError(error.message, help=error.help, details=error.details) from error

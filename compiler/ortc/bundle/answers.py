@@ -1,0 +1,56 @@
+"""What a bundle has around its tensors: its processing, and golden answers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ortc.bundle.manifest import AnswerTolerance, GoldenAnswers, ProcessingInfo
+from ortc.evaluation.accuracy_gates import answer_limit
+from ortc.evaluation.answers import TextAnswer
+from ortc.plan.plan import AccuracyPlan
+from ortc.plan.processing import DIRECTORY, DOCUMENT, TOKENIZER, Processing
+
+GOLDEN = "golden/answers.json"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What bundles of a build have around their tensors, and what they are judged by.
+
+    `tokenizer` is the file that ships; `golden` are texts with token ids, and some with an answer; `judged` are sample
+    texts with the answers of PyTorch; `key` is everything that decides them, for cache keys.
+    """
+
+    processing: Processing
+    tokenizer: Path
+    golden: tuple[dict[str, Any], ...]
+    judged: tuple[TextAnswer, ...]
+    odd: tuple[dict[str, Any], ...]
+    key: str
+
+
+def write_answers(directory: Path, answers: Answers, precision: str, accuracy: AccuracyPlan) -> ProcessingInfo:
+    """Write processing.json, the tokenizer and the golden answers of a bundle.
+
+    Args:
+        directory: of the bundle; `golden` is there.
+        answers: what texts become, and PyTorch's answers.
+        precision: of the variant.
+        accuracy: the promises.
+    """
+    (directory / DIRECTORY).mkdir()
+    document = json.dumps(answers.processing.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    (directory / DOCUMENT).write_text(f"{document}\n", "utf-8")
+    shutil.copyfile(answers.tokenizer, directory / TOKENIZER)
+    golden = json.dumps({"format_version": 1, "cases": answers.golden}, indent=None, ensure_ascii=True)
+    (directory / GOLDEN).write_text(f"{golden}\n", "utf-8")
+    return ProcessingInfo(
+        document=DOCUMENT,
+        tokenizer=TOKENIZER,
+        kind=answers.processing.answer.kind,
+        golden=GoldenAnswers(file=GOLDEN, tolerance=AnswerTolerance(cosine=answer_limit(precision, accuracy))),
+    )

@@ -1,0 +1,72 @@
+"""`ortc run`: answer texts with a finished bundle, in its own environment."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+_BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
+_SHOWN = 60
+_NUMBERS = 4
+
+
+@click.command(name="run")
+@click.argument("bundle", type=_BUNDLE)
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT|FILE|-...")
+@click.option("--prompt", metavar="NAME", help="One of the model's prompts, instead of its default.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
+def run(bundle: Path, texts: tuple[str, ...], prompt: str | None, as_json: bool) -> int:
+    """Answer texts with a bundle that takes texts.
+
+    A text is answered as it is; of an existing file, every line is one, and `-` reads lines from stdin. The bundle's
+    files are verified and its golden cases run first, in an environment of exactly its pinned requirements.
+    """
+    from ortc.bundle.answering import answer_texts
+
+    given = [line for text in texts for line in _lines(text)]
+    if not given:
+        raise click.UsageError("there is no text to answer")
+    answers = answer_texts(bundle, given, prompt)
+    if as_json:
+        rows = [{"text": text, "answer": answer} for text, answer in zip(given, answers, strict=True)]
+        sys.stdout.write(json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+        return 0
+    for text, answer in zip(given, answers, strict=True):
+        sys.stdout.write(f"{_shown(text)}\n    {described(answer)}\n")
+    return 0
+
+
+def _lines(text: str) -> list[str]:
+    """The texts that an argument stands for."""
+    if text == "-":
+        return sys.stdin.read().splitlines()
+    try:
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):
+        is_file = False
+    if not is_file:
+        return [text]
+    try:
+        return Path(text).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(f"{text} cannot be read as text: {error}") from error
+
+
+def _shown(text: str) -> str:
+    from ortc.common.texts import shown
+
+    return shown(text, _SHOWN)
+
+
+def described(answer: Any) -> str:
+    """One line for people: a vector by its first numbers, its size and its length."""
+    if answer and isinstance(answer[0], list):
+        return f"{len(answer)} tokens, each with a vector of {len(answer[0])} numbers"
+    first = ", ".join(f"{value:.4f}" for value in answer[:_NUMBERS])
+    more = ", …" if len(answer) > _NUMBERS else ""
+    length = sum(value * value for value in answer) ** 0.5
+    return f"[{first}{more}] ({len(answer)} numbers, length {length:.4f})"

@@ -1,0 +1,102 @@
+"""What a bundle answers with, as far as the files of this machine and the spec tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ortc.inspection.model_files import UNLISTED_HELP, answers_text, unlisted_files, visible
+from ortc.inspection.recipe import RecipeError, read_recipe
+from ortc.inspection.repository import Repository
+from ortc.inspection.text_length import declared_length
+from ortc.spec.deployment import Export
+from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
+from ortc.spec.diagnostics.rules import answers as rules
+from ortc.spec.interface import TextInterface
+from ortc.spec.load import LoadedSpec
+from ortc.spec.model_sources import HuggingFaceSource
+from ortc.spec.tasks import TEXT_TASKS
+
+IDS = "input_ids"
+"""The input that holds token ids; the name that transformers gives it."""
+
+
+def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
+    """Report a recipe that cannot be reproduced, files of it that are not listed, and texts that are too long."""
+    model = loaded.spec.model
+    if not isinstance(model, HuggingFaceSource) or not model.answers:
+        return
+    repository = visible(model, loaded.root)
+    try:
+        read_recipe(repository)
+        yield from _unlisted(loaded, model, repository)
+        yield from _unused(loaded, model, repository)
+        yield from _length(loaded, model, repository)
+    except RecipeError as error:
+        yield Diagnostic(
+            rules.RECIPE_UNREPRODUCED,
+            f"{quoted(str(model.id or model.path))} cannot be reproduced: {error.message}",
+            loaded.document.locate(("model", "id" if model.id is not None else "path")),
+            help=error.help,
+        )
+
+
+def _unlisted(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:
+    if names := unlisted_files(model, repository):
+        yield Diagnostic(
+            rules.RECIPE_UNLISTED,
+            f"`files` does not list {', '.join(map(quoted, names))}",
+            loaded.document.locate(("model", "files"), key=True),
+            help=UNLISTED_HELP,
+        )
+
+
+def _unused(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:
+    """Report settings for texts of a bundle that takes none."""
+    if not isinstance(model.interface, TextInterface):
+        return
+    if model.task not in TEXT_TASKS:
+        why = f"no answers are made for the task {quoted(model.task)}"
+    elif model.files and not answers_text(model, repository):
+        why = "`files` lists no tokenizer.json"
+    elif model.path is not None and not answers_text(model, repository):
+        why = f"{quoted(model.path)} has no tokenizer.json"
+    else:
+        return
+    yield Diagnostic(
+        rules.INTERFACE_UNUSED,
+        f"`interface` has settings for texts, but {why}",
+        loaded.document.locate(("model", "interface"), key=True),
+        help="remove `interface`, or add the model's tokenizer.json",
+    )
+
+
+def _length(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:
+    """Report a greatest length of texts that is above the bound of the axis of token ids."""
+    bound = sequence_bound(loaded.spec.export)
+    declared = declared_length(model, repository) if answers_text(model, repository) else None
+    if bound is None or declared is None or declared[0] <= bound[1]:
+        return
+    name, most = bound
+    length, place = declared
+    at = ("model", "interface", "max_length") if place == "interface.max_length" else ("export", "dynamic_axes", name)
+    yield Diagnostic(
+        rules.TEXT_LENGTH,
+        f"texts may have {length} tokens by {place}, but `{name}` ends at {most}",
+        loaded.document.locate(at if name else ("export", "inputs", IDS)),
+        help=f"set `model.interface.max_length` to {most} or less, or the bound of the axis to {length} or more",
+    )
+
+
+def sequence_bound(export: Export) -> tuple[str, int] | None:
+    """Return the axis of token ids and its greatest size; an empty name for a fixed size, None without such an input.
+
+    Inputs that are still to be derived have the axis `sequence`.
+    """
+    last: str | int = "sequence"
+    if export.inputs is not None:
+        if IDS not in export.inputs or not export.inputs[IDS].shape:
+            return None
+        last = export.inputs[IDS].shape[-1]
+    if isinstance(last, int):
+        return "", last
+    return (last, export.dynamic_axes[last].max) if last in export.dynamic_axes else None

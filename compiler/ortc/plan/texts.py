@@ -1,0 +1,75 @@
+"""Which bundles take texts, and what their environments hold besides for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ortc.inspection.model_files import answers_text
+from ortc.inspection.recipe import read_recipe
+from ortc.inspection.repository import Repository, of_directories
+from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
+from ortc.plan.processing import EMBEDDING, AnswerForm
+from ortc.spec.interface import TextInterface
+from ortc.spec.model_sources import HuggingFaceSource
+from ortc.spec.runtimes import pins
+
+TEXT = "+text"
+"""Ends the name of a set of pins that has what texts need."""
+HIDDEN = "last_hidden_state"
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+TEXT_INPUTS = frozenset((IDS, MASK, TYPES))
+"""Inputs that a text gives."""
+
+
+def answer_form(source: object, export: ExportPlan, repository: Repository) -> AnswerForm | None:
+    """Return how a bundle answers texts; None for a bundle of tensors.
+
+    A spec that lists inputs which no text gives, or outputs without the answer's, is one of tensors.
+
+    Args:
+        source: of the model.
+        export: its inputs and outputs, as the spec lists them.
+        repository: the model's files.
+    """
+    if not isinstance(source, HuggingFaceSource) or not answers_text(source, repository):
+        return None
+    if export.inputs is not None and not {IDS} <= {tensor.name for tensor in export.inputs} <= TEXT_INPUTS:
+        return None
+    if pools(source, repository):
+        return AnswerForm(kind="embedding", output=EMBEDDING)
+    if export.outputs is not None and HIDDEN not in export.outputs:
+        return None
+    return AnswerForm(kind="token-embeddings", output=HIDDEN)
+
+
+def pools(source: HuggingFaceSource, repository: Repository) -> bool:
+    """Whether the vectors of all tokens become one, by the repository or by the spec."""
+    if isinstance(source.interface, TextInterface) and source.interface.pooling is not None:
+        return True
+    recipe = read_recipe(repository) if source.answers else None
+    return recipe is not None and bool(recipe.steps)
+
+
+def with_text(plan: Plan, directory: Path) -> Plan:
+    """Return the plan with environments that hold what texts need, where its bundles take texts.
+
+    Args:
+        plan: as the spec was resolved.
+        directory: the model's files.
+    """
+    if answer_form(plan.model, plan.export, of_directories((directory,))) is None:
+        return plan
+    targets = tuple(
+        target.model_copy(update={"variants": tuple(map(_with_text, target.variants))}) for target in plan.targets
+    )
+    return plan.model_copy(update={"targets": targets})
+
+
+def _with_text(variant: VariantPlan) -> VariantPlan:
+    return variant.model_copy(update={"runtime": text_runtime(variant.runtime)})
+
+
+def text_runtime(runtime: RuntimePlan) -> RuntimePlan:
+    """The same runtime with what texts need beside it."""
+    name = runtime.pins if runtime.pins.endswith(TEXT) else f"{runtime.pins}{TEXT}"
+    return runtime.model_copy(update={"pins": name, "pins_sha256": pins(name).sha256})

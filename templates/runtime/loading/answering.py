@@ -1,0 +1,103 @@
+"""A loaded bundle that answers texts: the modules of processing/ beside this package, read when they are needed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .checked_session import CheckedSession
+from .errors import InputError
+from .files import inside, parsing
+
+if TYPE_CHECKING:
+    from processing.answers import Processing
+    from processing.texts import Row
+
+
+class AnsweringSession(CheckedSession):
+    """A session that also answers texts, where its bundle says how."""
+
+    _processing: Processing | None = None
+
+    def answer(self, request: object, prompt: str | None = None) -> Any:
+        """The answer to a text, or a list of the answers to a list of texts; docs/answers.md lists their forms.
+
+        Args:
+            request: A text, or a list of texts.
+            prompt: The name of one of the model's prompts; the default one when None.
+
+        Raises:
+            InputError: The request cannot be answered, or the bundle takes tensors alone.
+        """
+        return self.processing().answer(request, self.run, prompt)
+
+    def tokens(self, request: object, prompt: str | None = None) -> list[Row]:
+        """The tokens of every text of a request, cut as the model takes them and not padded.
+
+        Raises:
+            InputError: A text cannot be encoded, or the bundle takes tensors alone.
+        """
+        return self.processing().rows(request, prompt)
+
+    def processing(self) -> Processing:
+        """What makes inputs of texts and answers of outputs; read when it is first needed.
+
+        Raises:
+            InputError: The bundle takes tensors alone.
+            FormatError: A file of it is malformed.
+            RuntimeVersionError: A package that it needs is not installed.
+        """
+        if self._processing is None:
+            declared = self.manifest.get("processing")
+            if not declared:
+                names = ", ".join(tensor.name for tensor in self.inputs)
+                raise InputError(f"{self.name} takes tensors and no texts. Send {names} to `run`.")
+            inputs = {tensor.name: (tensor.shape, tensor.dtype) for tensor in self.inputs}
+            bounds = {axis.name: (axis.min, axis.max, axis.multiple_of) for axis in self.axes}
+            with parsing(self.root / "manifest.json"):
+                together = self.manifest["variant"]["batch_invariant"] is True
+                document = inside(self.root, str(declared["document"]))
+                tokenizer = inside(self.root, str(declared["tokenizer"]))
+            self._processing = processing_module().read(document, tokenizer, inputs, bounds, together=together)
+        return self._processing
+
+    def check_answers(self) -> dict[str, Any]:
+        """Answer the golden texts again: an entry of `golden`.
+
+        Raises:
+            GoldenError: Token ids or an answer differ.
+        """
+        with parsing(self.root / "manifest.json"):
+            golden = self.manifest["processing"]["golden"]
+            path, limits = inside(self.root, str(golden["file"])), dict(golden["tolerance"])
+            worst = _golden_check()(self.processing(), path, limits, self.run)
+        return {"name": "answers", "tolerance": limits, "cosine": worst}
+
+
+def plain(answer: Any) -> Any:
+    """An answer as JSON has it."""
+    return processing_module().plain(answer)
+
+
+def processing_module() -> ModuleType:
+    """processing/answers.py, also where sys.path does not lead there."""
+    here = str(Path(__file__).resolve().parent.parent)
+    sys.path.insert(0, here)
+    try:
+        from processing import answers
+    finally:
+        sys.path.remove(here)
+    return answers
+
+
+def _golden_check() -> Callable[..., float]:
+    here = str(Path(__file__).resolve().parent.parent)
+    sys.path.insert(0, here)
+    try:
+        from processing.golden import check
+    finally:
+        sys.path.remove(here)
+    return check

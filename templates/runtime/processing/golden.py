@@ -1,0 +1,87 @@
+"""Golden answers: texts with their token ids and answers, as the model gave them when the bundle was built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from loading.errors import FormatError, GoldenError, InputError
+
+from .answers import Arrays, Processing, plain
+
+SHOWN = 60
+
+
+def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Callable[[Arrays], Arrays]) -> float:
+    """Answer every golden text again.
+
+    Args:
+        processing: Of the bundle.
+        path: The file of golden answers.
+        limits: How far answers may be off: `cosine`.
+        run: Runs the model on checked inputs.
+
+    Returns:
+        The least similarity of an answer to the recorded one.
+
+    Raises:
+        FormatError: the file is malformed.
+        GoldenError: token ids or an answer differ; the message names the text.
+    """
+    try:
+        cases = json.loads(path.read_bytes())["cases"]
+        wanted = [(case["text"], [list(case["ids"]), list(case["types"])], case["answer"]) for case in cases]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"{path} cannot be read as golden answers: {error!r}") from error
+    if not wanted:
+        raise GoldenError("there is no golden answer, so that nothing shows that texts are read as they should be")
+    for text, ids, _ in wanted:
+        try:
+            (row,) = processing.rows(text)
+        except InputError as error:
+            raise GoldenError(f"the golden text {_shown(text)} is refused: {error}") from error
+        if [list(row.ids), list(row.types)] != ids:
+            raise GoldenError(
+                f"the golden text {_shown(text)} becomes other token ids than the model's own tokenizer gave: "
+                f"{_difference(ids[0], list(row.ids))}"
+            )
+    # Texts without an answer show how texts are cut, and cost no run.
+    answered = [(text, answer) for text, _, answer in wanted if answer is not None]
+    answers = processing.answer([text for text, _ in answered], run)
+    worst = 1.0
+    for (text, expected), found in zip(answered, answers, strict=True):
+        similarity = compare(expected, plain(found))
+        if not similarity >= float(limits["cosine"]):
+            raise GoldenError(
+                f"the answer to the golden text {_shown(text)} has cosine {similarity:.6f} to the recorded one, "
+                f"expected at least {float(limits['cosine']):g}"
+            )
+        worst = min(worst, similarity)
+    return worst
+
+
+def compare(expected: Any, found: Any) -> float:
+    """The cosine similarity of two answers of numbers; -1 where they are of different shape or not finite."""
+    left, right = np.asarray(expected, dtype=np.float64), np.asarray(found, dtype=np.float64)
+    if left.shape != right.shape or not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return -1.0
+    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(left, right) else -1.0
+    return min(1.0, float((left * right).sum()) / norms)
+
+
+def _shown(text: object) -> str:
+    content = text if isinstance(text, str) else repr(text)
+    return ascii(content if len(content) <= SHOWN else f"{content[:SHOWN]}…")
+
+
+def _difference(expected: list[int], found: list[int]) -> str:
+    place = next(
+        (index for index, (left, right) in enumerate(zip(expected, found, strict=False)) if left != right),
+        min(len(expected), len(found)),
+    )
+    return f"expected {expected[place : place + 4]} at token {place}, found {found[place : place + 4]}"

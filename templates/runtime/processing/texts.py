@@ -1,0 +1,196 @@
+"""Texts to token ids, cut and padded as the model's own tokenizer does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from loading.errors import FormatError, InputError, RuntimeVersionError
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+INSTALL = "pip install --no-deps --require-hashes -r requirements.txt"
+UNBOUNDED = 2**31 - 1
+SHOWN = 60  # characters of a text that a message shows
+
+
+@dataclass(frozen=True)
+class Row:
+    """One text as the model takes it, without padding.
+
+    `offsets` are the places of the tokens in the text, (0, 0) for special tokens; `sequence` is 0 for tokens of the
+    text, 1 for those of the second text of a pair, None for special ones.
+    """
+
+    ids: tuple[int, ...]
+    types: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
+    sequence: tuple[int | None, ...]
+
+
+class Texts:
+    """Makes a model's inputs of texts.
+
+    Args:
+        settings: `text` of processing.json.
+        tokenizer: The content of tokenizer.json.
+        shapes: Shapes of the model's inputs by name: names of axes and sizes.
+        dtypes: Their types by name.
+        bounds: Least size, greatest size and step of each axis by name.
+
+    Raises:
+        FormatError: the settings are malformed, or tokenizer.json is not a tokenizer.
+        RuntimeVersionError: tokenizers is not installed.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        tokenizer: bytes,
+        shapes: Mapping[str, Sequence[str | int | None]],
+        dtypes: Mapping[str, np.dtype[Any]],
+        bounds: Mapping[str, tuple[int, int, int]],
+    ) -> None:
+        if unknown := shapes.keys() - {IDS, MASK, TYPES}:
+            raise FormatError(f"the model takes {sorted(unknown)}, which no text gives")
+        if IDS not in shapes or any(len(shape) != 2 for shape in shapes.values()):
+            raise FormatError(f"the model takes no {IDS} of two dimensions")
+        self._dtypes = dict(dtypes)
+        self._rows, self._width = (_bounds(entry, bounds) for entry in shapes[IDS])
+        self._limit = int(settings["max_length"])
+        self._truncation = str(settings["truncation"])
+        pads = settings["padding"]
+        self._left = pads["side"] == "left"
+        self._fill = {IDS: int(pads["token"]), TYPES: int(pads["type"]), MASK: 0}
+        self._prompt = str(settings["prompt"])
+        self._prompts = {str(name): str(text) for name, text in settings["prompts"].items()}
+        if self._limit > self._width[1]:
+            raise FormatError(f"max_length is {self._limit}, the model takes {self._width[1]} tokens")
+        if self._truncation not in ("left", "right", "refuse") or pads["side"] not in ("left", "right"):
+            raise FormatError("truncation or the side of padding is unknown")
+        self._tokenizer = _read(tokenizer)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        if self._truncation != "refuse":
+            self._tokenizer.enable_truncation(self._limit, direction=self._truncation, strategy="longest_first")
+
+    @property
+    def most_rows(self) -> int:
+        """The most texts of one run."""
+        return self._rows[1]
+
+    def row(self, text: str, pair: str | None = None, prompt: str | None = None) -> Row:
+        """The tokens of a text, or of a pair of texts.
+
+        Args:
+            text: Any text without lone surrogates.
+            pair: The second text of a pair.
+            prompt: The name of one of the model's prompts; the default one when None, none when empty.
+
+        Raises:
+            InputError: the text cannot be encoded, is too long where nothing is cut, or the prompt is unknown.
+        """
+        before = self._prompt if prompt is None else self._named(prompt)
+        for part in (text, pair):
+            if part is not None:
+                _check(part)
+        given = before + text
+        found = self._tokenizer.encode(given) if pair is None else self._tokenizer.encode(given, pair)
+        if len(found.ids) > self._limit:
+            raise InputError(
+                f"a text has {len(found.ids)} tokens, at most {self._limit} are taken: {_shown(text)}. Send a shorter "
+                "text."
+            )
+        return _row(found, len(before))
+
+    def inputs(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
+        """The model's inputs for some rows: padded to the longest, within the bounds of the axes.
+
+        Rows are repeated where a run takes more than there are; nobody reads their answers.
+        """
+        most = max(max((len(row.ids) for row in rows), default=0), 1)
+        width, count = _fitting(most, self._width), _fitting(len(rows), self._rows)
+        filled = [*rows, *[rows[-1]] * (count - len(rows))]
+        made = {name: np.full((count, width), self._fill[name], dtype=dtype) for name, dtype in self._dtypes.items()}
+        for index, row in enumerate(filled):
+            length = len(row.ids)
+            place = slice(width - length, width) if self._left else slice(0, length)
+            values = {IDS: row.ids, TYPES: row.types, MASK: (1,) * length}
+            for name, array in made.items():
+                array[index, place] = values[name]
+        return made
+
+    def positions(self, row: Row, width: int) -> slice:
+        """Where the tokens of a row stand in a padded row."""
+        length = len(row.ids)
+        return slice(width - length, width) if self._left else slice(0, length)
+
+    def _named(self, name: str) -> str:
+        if not name:
+            return ""
+        if name not in self._prompts:
+            known = ", ".join(map(repr, self._prompts)) or "none"
+            raise InputError(f"there is no prompt {name!r}. The model's prompts: {known}.")
+        return self._prompts[name]
+
+
+def _row(found: Encoding, before: int) -> Row:
+    """An encoding without padding; places in the text do not count the prompt before it."""
+    sequence = tuple(found.sequence_ids)
+    offsets = tuple(
+        (max(0, start - before), max(0, end - before)) if part == 0 else (start, end)
+        for (start, end), part in zip(found.offsets, sequence, strict=True)
+    )
+    return Row(tuple(found.ids), tuple(found.type_ids), offsets, sequence)
+
+
+def _bounds(entry: str | int | None, bounds: Mapping[str, tuple[int, int, int]]) -> tuple[int, int, int]:
+    if isinstance(entry, int):
+        return entry, entry, 1
+    return (1, UNBOUNDED, 1) if entry is None else bounds[entry]
+
+
+def _fitting(size: int, bounds: tuple[int, int, int]) -> int:
+    """The least size of an axis that holds so many."""
+    least, _, step = bounds
+    return -(-max(size, least) // step) * step
+
+
+def _read(content: bytes) -> Any:
+    module = _package()
+    try:
+        return module.Tokenizer.from_buffer(content)
+    except Exception as error:
+        # The library raises Exception itself, with the reason.
+        raise FormatError(f"tokenizer.json is not a tokenizer that this loader reads: {error}") from error
+
+
+def _package() -> ModuleType:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise RuntimeVersionError(f"tokenizers cannot be imported: {error}. Install it: {INSTALL}") from error
+    return tokenizers
+
+
+def _check(text: object) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"a text is a {type(text).__name__}. Expected a string.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"a text holds a lone surrogate at character {error.start}, which is no text: {_shown(text)}. Send text "
+            "that can be written as UTF-8."
+        ) from error
+
+
+def _shown(text: str) -> str:
+    cut = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    return ascii(cut)
