@@ -47,6 +47,9 @@ if TYPE_CHECKING:
     from serving.process import Options
 
 
+MOST = 2.0**53  # of any number
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Load, check, serve until SIGTERM or SIGINT; returns the exit code."""
     arguments = _arguments(argv)
@@ -66,16 +69,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """Numbers with their least values; messages in one line."""
 
-    def number(self, name: str, kind: type[int] | type[float], least: float, default: object, text: str) -> None:
-        """An option that takes a number of at least `least`."""
+    def number(
+        self,
+        name: str,
+        kind: type[int] | type[float],
+        least: float,
+        default: object,
+        text: str,
+        most: float = MOST,
+    ) -> None:
+        """An option that takes a number of at least `least`, and at most `most`."""
 
         def parse(value: str) -> float:
             number = kind(value)
-            if not number >= least or number == float("inf"):
+            if not number >= least or number == float("inf") or number > most:
                 raise ValueError
             return number
 
-        parse.__name__ = f"number of at least {least:g}"
+        parse.__name__ = f"number of at least {least:g}" if most == MOST else f"number from {least:g} to {most:g}"
         self.add_argument(name, type=parse, default=default, metavar="N", help=text)
 
 
@@ -84,10 +95,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add, number = parser.add_argument, parser.number
     add("--bundle", default=str(Path(__file__).resolve().parent.parent), help="default: the one around")
     add("--host", default="127.0.0.1")
-    number("--port", int, 0, 8080, "default 8080; 0 takes a free one")
-    number("--grpc-port", int, 0, None, "serve gRPC, too; needs the packages of requirements-grpc.txt")
-    number("--threads", int, 1, None, "for one operator; default: what session.json says")
-    number("--concurrency", int, 1, None, "runs at once; default: what session.json says")
+    number("--port", int, 0, 8080, "default 8080; 0 takes a free one", most=65535)
+    number("--grpc-port", int, 0, None, "serve gRPC, too; needs the packages of requirements-grpc.txt", most=65535)
+    number("--threads", int, 1, None, "for one operator; default: what session.json says", most=1024)
+    number("--concurrency", int, 1, None, "runs at once; default: what session.json says", most=1024)
     add("--allow-unfit", action="store_true", help="serve a bundle that is marked unfit to serve")
     add("--nan", choices=("raise", "allow"), default="raise", help="raise: refuse NaN where the golden cases have none")
     number("--max-body-bytes", int, 1, 16 * 2**20, "of one request; default 16 MiB")

@@ -488,7 +488,12 @@ def test_a_bundle_for_cuda_is_never_served_by_a_cpu(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--port", "-1"), "number of at least 0"),
+        (("--port", "-1"), "number from 0 to 65535"),
+        (("--port", "99999"), "number from 0 to 65535"),
+        (("--threads", "1000000000000000"), "number from 1 to 1024"),
+        (("--max-queue-delay-us", "1" + "0" * 400), "number of at least 0"),
+        (("--host", "\udcff"), "cannot listen on"),
+        (("--repository", "a" * 300), "is not a directory"),
         (("--request-seconds", "nan"), "number of at least 0.001"),
         (("--preload", "x"), "Give --repository"),
         (("--max-batch-size", "17"), "verified up to batch 16"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -14,6 +16,7 @@ from typing import Any, NoReturn
 from .errors import DigestError, FilesError, FormatError, UsageError
 
 FORMAT_VERSION = 1
+MOST_DOCUMENT_BYTES = 64 * 2**20  # of manifest.json, session.json and SHA256SUMS
 _COMPANIONS = ("measurements", "attestations")  # may join a bundle after it was published; outside its digests
 State = tuple[int, int, int, int, int]  # of a file: device, inode, bytes, times of modification and of change
 
@@ -30,7 +33,7 @@ def read_manifest(root: Path, verify: str, seen: dict[str, State] | None = None)
     if verify != "none" and path.is_file():
         sums = _sums(root)
         try:
-            content = path.read_bytes()
+            content = read_plain(path)
         except OSError as error:
             raise FilesError(f"{path} cannot be read: {error.strerror}.") from error
         found = hashlib.sha256(content).hexdigest()
@@ -120,9 +123,25 @@ def inside(root: Path, path: str) -> Path:
     return found
 
 
+def read_plain(path: Path, most: int = MOST_DOCUMENT_BYTES) -> bytes:
+    """The bytes of a document, which is a plain file: no pipe that waits for a writer, no device without an end.
+
+    Raises:
+        OSError: It is no plain file, holds more than `most` bytes, or cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it holds more than {most} bytes", str(path))
+    return content
+
+
 def read_json(path: Path, content: bytes | None = None) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_bytes() if content is None else content)
+        document = json.loads(read_plain(path) if content is None else content)
     except FileNotFoundError:
         raise FormatError(f"{path.parent} is not a bundle: it has no {path.name}. Give a bundle's directory.") from None
     except OSError as error:
@@ -168,7 +187,7 @@ def _sums(root: Path) -> dict[str, str]:
     path = root / "SHA256SUMS"
     sums: dict[str, str] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_plain(path).decode("utf-8").splitlines()
     except FileNotFoundError:
         raise FilesError(f"{path} is missing. Get the bundle again.") from None
     except (OSError, UnicodeDecodeError) as error:

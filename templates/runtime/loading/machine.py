@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from .errors import ThreadsError
 
+MOST_THREADS = 1024
 # Of /proc/cpuinfo: what tells kinds of processors apart, and the features that decide which kernels run.
 PROCESSOR_FIELDS = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU architecture", "CPU part")
 PROCESSOR_FLAGS = (
@@ -78,9 +79,9 @@ def thread_count(policy: object, threads: int | None = None, environ: Mapping[st
         return physical_cores()
     else:
         source, value = "session.json: threads.intra_op", policy if isinstance(policy, int) else -1
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_THREADS:
         found = variable if source.startswith("ORT") else policy if source.startswith("session") else value
-        raise ThreadsError(f"{source} is {found!r}. Expected a whole number of at least 1.")
+        raise ThreadsError(f"{source} is {found!r}. Expected a whole number from 1 to {MOST_THREADS}.")
     return value
 
 

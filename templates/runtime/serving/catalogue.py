@@ -6,19 +6,23 @@ import base64
 import hashlib
 import json
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from loading.files import read_plain
 from loading.providers import CUDA, TENSORRT
 
+MOST_MEASUREMENT_BYTES = 2**20
+MOST_FOLDERS = 100_000  # that are looked into
 DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
 NO_LIMIT = 2**64 - 1  # gpu_mem_limit as ONNX Runtime has it by default
 # What reading JSON that anybody may have written ends with: it is not what was expected, of a size that no number has
-# (1e999), or nested without end.
-UNEXPECTED = (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError)
+# (1e999), nested without end, or links lead in a circle.
+UNEXPECTED = (OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError)
 Key = tuple[str, str]  # name, version
 
 
@@ -99,7 +103,7 @@ def measurements(path: Path) -> list[bytes]:
     found = []
     try:
         for file in sorted((path / "measurements").glob("*.json")):
-            content = file.read_bytes()
+            content = read_plain(file, MOST_MEASUREMENT_BYTES)
             if not signed or _is_stated(path, file, content):
                 found.append(content)
     except UNEXPECTED:
@@ -110,11 +114,13 @@ def measurements(path: Path) -> list[bytes]:
 def _is_stated(path: Path, file: Path, content: bytes) -> bool:
     fingerprint = file.name.partition(".")[0]
     wanted = {
-        "manifest.json": hashlib.sha256((path / "manifest.json").read_bytes()).hexdigest(),
+        "manifest.json": hashlib.sha256(read_plain(path / "manifest.json")).hexdigest(),
         f"measurements/{file.name}": hashlib.sha256(content).hexdigest(),
     }
     try:
-        signature = json.loads((path / f"attestations/measurements/{fingerprint}.sig").read_bytes())
+        signature = json.loads(
+            read_plain(path / f"attestations/measurements/{fingerprint}.sig", MOST_MEASUREMENT_BYTES)
+        )
         statement = json.loads(base64.b64decode(signature["dsseEnvelope"]["payload"], validate=True))
         stated = {str(entry["name"]): str(entry["digest"]) for entry in statement["predicate"]["resources"]}
     except UNEXPECTED:
@@ -130,7 +136,7 @@ def gpu_of(path: Path) -> int | None:
 def _on_gpu(path: Path) -> list[dict[str, str]]:
     """The options of NVIDIA's providers in session.json."""
     try:
-        providers = json.loads((path / "session.json").read_bytes())["providers"]
+        providers = json.loads(read_plain(path / "session.json"))["providers"]
         found = [dict(provider["options"]) for provider in providers if provider["name"] in (CUDA, TENSORRT)]
         for options in found:
             for name in ("gpu_mem_limit", "device_id"):
@@ -143,14 +149,43 @@ def _on_gpu(path: Path) -> list[dict[str, str]]:
 def find_bundles(root: Path, target: str) -> dict[Key, Known]:
     """The bundles below `root` that were built for `target`; what is no bundle is passed over."""
     found: dict[Key, Known] = {}
-    for depth in range(DEPTH + 1):
-        for path in sorted(root.glob("/".join(["*"] * depth + ["manifest.json"]))):
-            try:
-                manifest = json.loads(path.read_bytes())
-                known = known_bundle(path.parent, manifest)
-                fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
-            except UNEXPECTED:
-                continue  # another program's manifest.json, or one that is being written
-            if fits:
-                found[known.name, known.version] = known
+    for folder in sorted(_folders(root), key=lambda path: (len(path.parts), path)):
+        try:
+            path = folder / "manifest.json"
+            if not path.resolve().is_relative_to(root.resolve()):
+                continue
+            manifest = json.loads(read_plain(path))
+            known = known_bundle(folder, manifest)
+            fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
+        except UNEXPECTED:
+            continue  # no bundle, another program's manifest.json, or one that is being written
+        if fits:
+            found[known.name, known.version] = known
     return found
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """The directory and those below it, to the depth at which bundles lie; none that a link outside of it leads to."""
+    real, seen = root.resolve(), 0
+    pending = [(root, 0)]
+    while pending and seen < MOST_FOLDERS:
+        folder, depth = pending.pop(0)
+        seen += 1
+        yield folder
+        if depth < DEPTH:
+            try:
+                with os.scandir(folder) as entries:
+                    inside = [
+                        Path(e.path) for e in entries if e.is_dir() and (not e.is_symlink() or _leads(e.path, real))
+                    ]
+            except OSError:
+                continue  # it is gone, or not to be read
+            pending += [(path, depth + 1) for path in sorted(inside)]
+
+
+def _leads(link: str, root: Path) -> bool:
+    """Whether a link leads to a place below `root`."""
+    try:
+        return Path(link).resolve().is_relative_to(root)
+    except (OSError, RuntimeError):
+        return False  # it leads in a circle

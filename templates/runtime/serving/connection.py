@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import re
 import struct
 import termios
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from serving.sockets import Connections
 
 MOST_HEAD_BYTES = 65536
 HEAD_SECONDS = 30.0
-SLICE_BYTES = 8192  # that are parsed at once: so many requests of one connection may wait for an answer
+SLICE_BYTES = 8192  # of a head or a body of known length that are parsed at once
+SMALL_SLICE_BYTES = 1024  # of other bodies: nothing says where they end, and so many requests may begin behind them
+BLANK = re.compile(rb"\n\r?\n")  # ends a head
 READ_BYTES, BODY_READ_BYTES = 16384, 65536  # that one read takes, of heads and of large bodies
 
 
@@ -86,6 +89,8 @@ class Connection(HttpToolsProtocol):
     _raw_bytes = _field_bytes = 0  # of the head: what was read, and what its fields hold
     _too_large = False
     _unparsed = b""
+    _tail = b""  # what was parsed last, as far as the end of a head may begin there
+    _body_left: int | None = None  # bytes of the body that are still to come, where the head says it
     _taken = 0  # bytes of answers that the client took when it last made progress
     _since = 0.0
     _all_taken = True
@@ -130,9 +135,10 @@ class Connection(HttpToolsProtocol):
     def _parse(self) -> None:
         """Parse what arrived, a slice at a time, until a request waits for the answer to another."""
         while self._unparsed and not self.pipeline and not self.transport.is_closing():
-            size = min(SLICE_BYTES, MOST_HEAD_BYTES - self._raw_bytes) if self._in_head else SLICE_BYTES
+            size = self._slice()
             piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
             began_in_head = self._in_head
+            self._tail = (self._tail + piece[-3:])[-3:]
             super().data_received(piece)
             if self._in_head and began_in_head:
                 self._raw_bytes += len(piece)
@@ -143,10 +149,21 @@ class Connection(HttpToolsProtocol):
         if self.pipeline:
             self.flow.pause_reading()
 
+    def _slice(self) -> int:
+        """How much to parse next: no more than one request, so that many that came at once take their turns."""
+        if self._in_head:
+            most = min(SLICE_BYTES, MOST_HEAD_BYTES - self._raw_bytes)
+            # The end of a line may be parsed already.
+            before = len(self._tail)
+            ends = (found.end() - before for found in BLANK.finditer(self._tail + self._unparsed[:most]))
+            return next((end for end in ends if end > 0), most)
+        return SMALL_SLICE_BYTES if self._body_left is None else max(1, min(SLICE_BYTES, self._body_left))
+
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         self._in_head = self._begun = True
         self._raw_bytes = self._field_bytes = 0
+        self._body_left = None
         super().on_message_begin()
         self.scope["extensions"] = {"ortc.connection": {"": self}}
 
@@ -158,6 +175,8 @@ class Connection(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head."""
         self._count(len(name) + len(value) + 4)
+        if name.lower() == b"content-length" and value.strip().isdigit():
+            self._body_left = int(value[:18])
         super().on_header(name, value)
 
     def _count(self, size: int) -> None:
@@ -174,8 +193,15 @@ class Connection(HttpToolsProtocol):
         self._transport.read_at_most(BODY_READ_BYTES)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        if self._body_left is not None:
+            self._body_left -= len(body)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """The body is whole."""
+        self._tail = b""
         self._in_head, self._raw_bytes = True, 0
         self._registry.received(self)
         self._transport.read_at_most(READ_BYTES)

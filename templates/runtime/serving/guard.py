@@ -18,6 +18,10 @@ from serving.errors import RefusedError
 TOKEN = re.compile(r"[!-~]{16,512}")
 VARIABLE = "ORTC_ADMIN_TOKEN"
 SAME = ("same-origin", "none")  # of Sec-Fetch-Site
+PROXIED = (  # fields that proxies add
+    *("forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "client-ip", "true-client-ip"),
+    *("cf-connecting-ip", "fastly-client-ip", "fly-client-ip", "proxy-connection"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Guard:
                 "models are changed by local clients of a server that listens on a loopback address only; elsewhere "
                 f"the server needs --admin-token-file or {VARIABLE}",
             )
-        if any(name == "forwarded" or name.startswith("x-forwarded-") for name in headers):
+        if any(name in PROXIED or name.startswith(("x-forwarded-", "x-original-", "x-envoy-")) for name in headers):
             raise RefusedError(403, "forbidden", "the request came through a proxy; the server needs a token for that")
         # A page of another site may have resolved its own name to this machine.
         if not is_loopback(host_of(headers.get("host", ""))):

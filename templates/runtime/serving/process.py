@@ -286,8 +286,8 @@ def _load(options: Options, cache: ModelCache[Served], metrics: Metrics) -> Call
             raise UsageError("--preload names bundles of a repository. Give --repository DIRECTORY.")
         return None
     repository = options.repository
-    if not repository.is_dir():
-        raise UsageError(f"--repository {repository} is not a directory.")
+    if not os.path.isdir(repository):  # noqa: PTH112  # pathlib's raises an error for names that are too long
+        raise UsageError(f"--repository {ascii(str(repository))[1:-1][:200]} is not a directory.")
 
     def rescan() -> None:
         cache.learn([*find_bundles(repository, target).values(), own])

@@ -178,9 +178,11 @@ def listen(host: str, port: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, option, KERNEL_BYTES)
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError as error:
+    except (OSError, OverflowError, TypeError, ValueError) as error:  # a host that is no name, too
         listener.close()
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
+        raise UsageError(
+            f"cannot listen on {ascii(host)[1:-1]}:{port}: {getattr(error, 'strerror', None) or error}"
+        ) from error
     return listener
 
 

@@ -17,6 +17,7 @@ from serving.connection import Connection
 from serving.errors import RefusedError, bad
 from serving.memory import Hold, Memory
 from serving.protocol import BINARY_TYPE, HEAD_LENGTH, JSON_TYPE, decode, encode
+from serving.turns import Turns
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -46,7 +47,7 @@ class Web:
     """The ASGI application. `routes` answers all but inference."""
 
     def __init__(self, application: Application, routes: ASGI) -> None:
-        self._application, self._routes = application, routes
+        self._application, self._routes, self._turns = application, routes, Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -54,6 +55,7 @@ class Web:
             return
         found = INFER.fullmatch(scope["path"]) if scope["method"] == "POST" else None
         if found is None:
+            await self._turns.take()
             await self._routes(scope, receive, send)
             return
         call = self._application.call(found[1], found[2], scope["headers"])

@@ -165,13 +165,14 @@ def test_a_manifest_that_is_swapped_after_it_was_hashed_is_not_read(
 ) -> None:
     """It is read once: the bytes that were hashed are those that are parsed."""
     reads: list[Path] = []
-    read = Path.read_bytes
+    read = files_module.read_plain
 
     def counted(path: Path) -> bytes:
         reads.append(path)
-        return read(path)
+        content: bytes = read(path)
+        return content
 
-    monkeypatch.setattr(Path, "read_bytes", counted)
+    monkeypatch.setattr(files_module, "read_plain", counted)
     files_module.read_manifest(bundle, "full")
     assert reads.count(bundle / "manifest.json") == 1
 

@@ -34,6 +34,8 @@ def status(guard: object, peer: str, headers: dict[str, str]) -> int:
         ("127.0.0.1", "10.0.0.2", LOCAL, 403),
         ("127.0.0.1", "", LOCAL, 403),
         ("127.0.0.1", "127.0.0.1", {**LOCAL, "x-forwarded-for": "10.0.0.2"}, 403),
+        ("127.0.0.1", "127.0.0.1", {**LOCAL, "via": "1.1 proxy"}, 403),
+        ("127.0.0.1", "127.0.0.1", {**LOCAL, "x-real-ip": "10.0.0.2"}, 403),
         ("127.0.0.1", "127.0.0.1", {**LOCAL, "forwarded": "for=10.0.0.2"}, 403),
         # A page that resolved its own name to this machine, or that asks from elsewhere.
         ("127.0.0.1", "127.0.0.1", {"host": "evil.example:8080"}, 403),
