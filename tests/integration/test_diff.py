@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.support import bundles
-from tests.support.builds import PATIENT, ROOT, Compiler
+from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler
 
 pytestmark = pytest.mark.integration
 
@@ -53,10 +53,9 @@ def section(target: Any, name: str) -> dict[str, tuple[Any, Any]]:
 
 
 @pytest.fixture(scope="module")
-def before(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def before(built: Build) -> Path:
     """The digits' bundles."""
-    output = tmp_path_factory.mktemp("before")
-    return ortc.build(DIGITS, *PATIENT, output=output).succeeded().output / "digits" / "1.0.0"
+    return built.succeeded().output / "digits" / "1.0.0"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def after(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("after")
     options = ["-t", "cpu", "--variant", "int8-dynamic", "--set", "targets.cpu.precision=int8"]
     options += ["--set", "export.opset=18", "--set", "version=2.0.0"]
-    return ortc.build(DIGITS, *PATIENT[:2], *options, output=output).succeeded().output / "digits" / "2.0.0"
+    return ortc.build(DIGITS, *PATIENT[:2], *PLAIN, *options, output=output).succeeded().output / "digits" / "2.0.0"
 
 
 def test_two_builds(ortc: Compiler, before: Path, after: Path) -> None:

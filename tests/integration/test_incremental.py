@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.integration.conftest import MakeCache
-from tests.support.builds import PATIENT, ROOT, Build, Compiler
+from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler
 from tests.support.plans import plan
 
 from ortc.common.arrays import read_arrays, write_arrays
@@ -89,7 +89,9 @@ def test_a_budget_of_one_target_is_judged_again_and_nothing_else_runs(compiler: 
 
 
 def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, output: Path, tmp_path: Path) -> None:
-    options = (*PATIENT, "--set", "export.opset=18")
+    # A variant that is calibrated.
+    edge = ("-t", "edge", "--variant", "int8-static", *PLAIN, *PATIENT[2:])
+    options = (*edge, "--set", "export.opset=18")
     planned = foreseen(compiler, tmp_path, *options)
     build = compiler.build(SPEC, *options, output=tmp_path).succeeded()
     ran = done(build.report("digits"))
@@ -97,9 +99,7 @@ def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, ou
     # Everything but PyTorch's own outputs, which no opset changes.
     made = {"export", "shape matrix", "calibrate", "variant"}
     assert {stage for stage, _ in ran} == made | {"verify", "measure", "start", "bundle"}
-    document = json.loads(
-        run(compiler, "plan", SPEC, "--json", "-o", str(tmp_path), *PATIENT, "--set", "export.opset=19")
-    )
+    document = json.loads(run(compiler, "plan", SPEC, "--json", "-o", str(tmp_path), *edge, "--set", "export.opset=19"))
     assert "opset 18 -> 19" in document["stages"][0]["reason"]
 
 
@@ -146,7 +146,7 @@ def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) 
     output = tmp_path / "out"
     processes = [
         subprocess.Popen(
-            compiler.command(SPEC, *PATIENT, "--json", output=output),
+            compiler.command(SPEC, *PATIENT, *PLAIN, "--json", output=output),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -273,7 +273,7 @@ def test_other_samples_make_other_bundles_where_nothing_can_be_run(
     (project / "examples" / "digits" / "samples.npz").rename(samples)
     spec = project / SPEC
     spec.write_text(spec.read_text("utf-8").replace("examples/digits/samples.npz", "data/real.npz"), "utf-8")
-    options = ("-t", "server-gpu", "--set", "targets.server-gpu.unmeasured=allow")
+    options = ("-t", "server-gpu", *PLAIN, "--set", "targets.server-gpu.unmeasured=allow")
     golden = []
     for factor in (1.0, 0.5):
         arrays = read_arrays(samples)

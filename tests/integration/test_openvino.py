@@ -274,6 +274,9 @@ def soaked(python: Path, bundle: Path) -> dict[str, Any]:
         return dict(worker.call("soak", seconds=60.0))
 
 
+@pytest.mark.proof(
+    "test_a_cache_with_a_bound_is_filled_before_the_soak_ends; test_growth_without_a_bound_is_continued_over_all_shapes"
+)
 def test_memory_is_promised_for_many_shapes_and_bounded(openvino_python: Path, tmp_path: Path) -> None:
     """OpenVINO keeps kernels of every shape; of a cache without a bound, the growth goes into the promise."""
     recipe = wide()

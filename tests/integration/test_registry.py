@@ -34,7 +34,7 @@ def test_writers_that_are_killed_and_writers_at_once(tmp_path: Path, digits_comp
     """A smaller number than the evidence in docs/registry.md; the program itself checks what must hold."""
     program = [sys.executable, str(ROOT / "tests" / "support" / "registry_writers.py"), str(tmp_path)]
     done = subprocess.run(
-        [*program, "--kills", "40", "--writers", "6"],
+        [*program, "--kills", "20", "--writers", "6"],
         cwd=ROOT,
         env=digits_compiler.environment(),
         capture_output=True,
@@ -44,7 +44,7 @@ def test_writers_that_are_killed_and_writers_at_once(tmp_path: Path, digits_comp
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert sum(found["outcomes"].values()) == 40
+    assert sum(found["outcomes"].values()) == 20
     assert found["outcomes"]["killed, not visible"] > 0, "no writer was killed before it had ended"
     assert found["events"] == 30
 

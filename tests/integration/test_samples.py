@@ -49,7 +49,11 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         # By relative path: all of one directory, then all of the next.
         ("accuracy.samples=data", [index for label in range(3) for index in range(label, 128, 3)]),
-        ('accuracy.samples={entrypoint: "data.given:images"}', list(range(128))),
+        pytest.param(
+            'accuracy.samples={entrypoint: "data.given:images"}',
+            list(range(128)),
+            marks=pytest.mark.proof("test_what_was_trained_again_is_built_and_refused_by_the_lock has such samples"),
+        ),
     ],
     ids=["images", "function"],
 )

@@ -23,6 +23,12 @@ TIMEOUT = 900
 BERT = "tests/support/specs/bert.yaml"
 """The specs' text model with smaller bounds."""
 
+TEXT = "tests/support/specs/text.yaml"
+"""The same for the target `cpu` alone, with fewer samples and without a task metric; any machine keeps its budget."""
+
+DIGITS = "tests/support/specs/digits.yaml"
+"""The specs' digits, as `PATIENT` changes them."""
+
 PATIENT = ("--set", "targets.cpu.latency_budget.p99=60s", "--set", "targets.edge.latency_budget.p99=60s")
 """For builds of the repository's specs that must succeed: a machine that runs other tests too may miss real budgets."""
 

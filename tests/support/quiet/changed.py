@@ -15,6 +15,7 @@ CHANGED: dict[str, dict[str, float]] = {
         "START_SPREAD": math.inf,
     },
     "ortc.evaluation.turns": {"REST_SECONDS": 0.02, "TURN_SECONDS": 0.02, "WARM_SECONDS": 0.002},
-    "ortc.evaluation.latency": {"START_RUNS": 3},
+    "ortc.build.target": {"QUICK_STARTS": 1},
+    "ortc.evaluation.latency": {"START_RUNS": 1},
     "ortc.evaluation.accuracy": {"SOAK_SECONDS": 1.0},
 }
