@@ -65,17 +65,7 @@ def race(
             absent[entry.name] = entry.reason
         else:
             ready.append(entry)
-    document = {
-        "kind": "race",
-        "model": model.name,
-        "shape": dict(zip(model.axes, shape, strict=True)),
-        "host": host.model_dump(mode="json"),
-        "threads": threads,
-        "scheduling": sorted({scheduling(), *document.get("scheduling", [])}),
-        "rest_seconds": REST_SECONDS,
-        "absent": {name: reason for name, reason in absent.items() if name not in {e.name for e in ready}},
-        **_kept(document, ready, threads),
-    }
+    document = _header(model, shape, host, threads, absent, document, ready)
     if _rounds_of({entry.name for entry in ready}, document) >= rounds:
         say(f"  {rounds} rounds are there")
         return
@@ -85,24 +75,28 @@ def race(
         workers = _opened(stack, model, shape, ready, document)
         runs = {name: runs_of_a_turn(worker, inputs) for name, worker in workers.items()}
         say("  runs a turn: " + ", ".join(f"{name} {count}" for name, count in runs.items()))
-        order, have = list(workers), _rounds_of(set(workers), document)
+        have = _rounds_of(set(workers), document)
         deadline = time.monotonic() + seconds
         while have < rounds and time.monotonic() < deadline:
-            turn: dict[str, list[float]] = {}
-            start = have % len(order)
-            for name in order[start:] + order[:start]:
-                time.sleep(REST_SECONDS)
-                latencies = workers[name].bench(inputs, runs=runs[name], warmup=1)
-                turn[name] = [round(value, 4) for value in latencies]
-            document["rounds"].append({name: turn[name] for name in order})
+            document["rounds"].append(_round(workers, runs, inputs, have))
             have += 1
             # Kept at once: what is interrupted goes on from here.
             records.write(path, document)
         for name, worker in workers.items():
             document["contenders"][name]["peak_rss_bytes"] = int(worker.call("info")["peak_rss_bytes"])
         records.write(path, document)
-    middle = {name: median([v for turn in document["rounds"] for v in turn.get(name, ())]) for name in order}
+    middle = {name: median([v for turn in document["rounds"] for v in turn.get(name, ())]) for name in workers}
     say(f"  {have} of {rounds} rounds; p50 ms: " + ", ".join(f"{name} {value:.1f}" for name, value in middle.items()))
+
+
+def _round(workers: dict[str, Worker], runs: dict[str, int], inputs: Path, number: int) -> dict[str, list[float]]:
+    """The latencies, in milliseconds, of a turn of each contender; another one begins each round."""
+    order, turn = list(workers), dict[str, list[float]]()
+    start = number % len(order)
+    for name in order[start:] + order[:start]:
+        time.sleep(REST_SECONDS)
+        turn[name] = [round(value, 4) for value in workers[name].bench(inputs, runs=runs[name], warmup=1)]
+    return {name: turn[name] for name in order}
 
 
 def scheduling() -> str:
@@ -182,3 +176,26 @@ def runs_of_a_turn(worker: Worker, inputs: Path) -> int:
     if slow < 5 * TURN_SECONDS:
         slow = min(worker.bench(inputs, runs=2, warmup=1)) / 1000
     return max(1, min(MOST_RUNS, round(TURN_SECONDS / slow)))
+
+
+def _header(
+    model: Model,
+    shape: tuple[int, ...],
+    host: Host,
+    threads: int,
+    absent: dict[str, str],
+    document: dict[str, Any],
+    ready: list[Entrant],
+) -> dict[str, Any]:
+    """The record of a race before its next round."""
+    return {
+        "kind": "race",
+        "model": model.name,
+        "shape": dict(zip(model.axes, shape, strict=True)),
+        "host": host.model_dump(mode="json"),
+        "threads": threads,
+        "scheduling": sorted({scheduling(), *document.get("scheduling", [])}),
+        "rest_seconds": REST_SECONDS,
+        "absent": {name: reason for name, reason in absent.items() if name not in {e.name for e in ready}},
+        **_kept(document, ready, threads),
+    }

@@ -38,14 +38,7 @@ def main() -> int:
     Returns:
         0; 1 or 7 of `busy.main`; 2 when an argument names nothing known.
     """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(STEPS)}; default: all of them")
-    parser.add_argument("--models", default=",".join(entry.name for entry in MODELS), help="default: all")
-    parser.add_argument("--shapes", help="batch x sequence, or batch: 1x128,4x16; default: all of the model's")
-    parser.add_argument("--only", default="", help="contenders whose names begin so: ortc,openvino; eager always runs")
-    parser.add_argument("--rounds", type=int, default=12, help="rounds that a race shall have (default: 12)")
-    parser.add_argument("--starts", type=int, default=5, help="starts of each contender (default: 5)")
-    parser.add_argument("--seconds", type=float, default=1e9, help="begin no further round of a race after this time")
+    parser = _options()
     arguments = parser.parse_args()
     steps = tuple(arguments.steps) or STEPS
     known = {entry.name: entry for entry in MODELS}
@@ -93,6 +86,18 @@ def main() -> int:
     if "render" in steps:
         render.main()
     return 0
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"{', '.join(STEPS)}; default: all of them")
+    parser.add_argument("--models", default=",".join(entry.name for entry in MODELS), help="default: all")
+    parser.add_argument("--shapes", help="batch x sequence, or batch: 1x128,4x16; default: all of the model's")
+    parser.add_argument("--only", default="", help="contenders whose names begin so: ortc,openvino; eager always runs")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds that a race shall have (default: 12)")
+    parser.add_argument("--starts", type=int, default=5, help="starts of each contender (default: 5)")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no further round of a race after this time")
+    return parser
 
 
 def _shapes(model: Model, asked: str | None) -> tuple[tuple[int, ...], ...]:

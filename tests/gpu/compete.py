@@ -391,8 +391,7 @@ def _race(job: Job, model: Json, ready: list[Running], shape: Shape, mode: str, 
 
 
 def _turned(entries: list[Running], turn: int) -> Iterator[Running]:
-    for index in range(len(entries)):
-        yield entries[(index + turn) % len(entries)]
+    yield from (entries[(index + turn) % len(entries)] for index in range(len(entries)))
 
 
 def say(line: str) -> None:

@@ -239,6 +239,15 @@ def test_old_versions_leave_and_one_version_can_be_unloaded(repository: Path) ->
         running.stop()
 
 
+def leave(running: Running, times: int) -> None:
+    """Ask, and go before the answer."""
+    content = body([[1, 2]])
+    for _ in range(times):
+        with socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as leaving:
+            leaving.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode())
+            leaving.sendall(content)
+
+
 def test_under_steady_load_faults_and_the_end_cost_no_answer(repository: Path) -> None:
     """A hundred requests a second, and no answer is lost.
 
@@ -290,11 +299,7 @@ def test_under_steady_load_faults_and_the_end_cost_no_answer(repository: Path) -
         change("/v2/repository/models/text/load", 200)
         shutil.rmtree(repository)
         change("/v2/repository/index", 200)
-        content = body([[1, 2]])
-        for _ in range(1000):
-            with socket.create_connection(("127.0.0.1", running.port), timeout=SECONDS) as leaving:
-                leaving.sendall(f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(content)}\r\n\r\n".encode())
-                leaving.sendall(content)
+        leave(running, 1000)
         go_on()
         ended.append(time.monotonic())
         running.stop()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,10 +12,11 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from tests.support.bundles import digest as sha256
-from tests.support.bundles import edit_json, runtime_module, seal
+from tests.support.bundles import runtime_module
 from tests.support.cpuinfo import ARM, X86
 from tests.support.keys import write_keys
-from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
+from tests.support.measurements import BOARD, NAME, SIGNATURE, WHEN, Write, outcomes, verdicts_of
+from tests.support.whole_bundles import HOST, whole_bundle
 
 from ortc.__main__ import run
 from ortc.bundle.attach import attach
@@ -25,54 +24,8 @@ from ortc.bundle.supply_chain.signing import sign, verify
 from ortc.common import bundle_runtime
 from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.execution import host
-from ortc.execution.host import Host
-from ortc.registry.aliases import promote
-from ortc.registry.retrieval import retrieve
-from ortc.registry.store import Registry
-from ortc.registry.views import view
 
-measure, nvml = runtime_module("measure"), runtime_module("nvml")
-BOARD = Host(platform="linux/amd64", cpu="A board", isa=(), cores=4, memory=2**30, gpus=())
-NAME = f"measurements/{BOARD.fingerprint()}.json"
-SIGNATURE = f"attestations/measurements/{BOARD.fingerprint()}.sig"
-WHEN = datetime(2026, 5, 1, 12, tzinfo=UTC)
-Write = Callable[..., Path]
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Path:
-    return whole_bundle(tmp_path / "cpu")
-
-
-@pytest.fixture
-def write(tmp_path: Path, bundle: Path) -> Write:
-    """A measurement of the bundle on a board, as runtime/measure.py writes it but for `changes`."""
-
-    def written(
-        name: str = "measurement.json", *, of: Path = bundle, milliseconds: float = 2.0, **changes: Any
-    ) -> Path:
-        rounds = [[milliseconds + 0.001 * (21 * turn + run) for run in range(21)] for turn in range(20)]
-        document = {
-            **own_measurement(of, BOARD, WHEN.isoformat()),
-            "rounds": rounds,
-            **changes,
-        }
-        place = tmp_path / name
-        place.write_text(json.dumps({**document, "sha256": measure.digest(document)}, indent=1))
-        return place
-
-    return written
-
-
-def verdicts_of(bundle: Path) -> list[dict[str, Any]]:
-    """What the attached measurement says of the promises."""
-    found: list[dict[str, Any]] = json.loads((bundle / NAME).read_bytes())["verdicts"]
-    return found
-
-
-def outcomes(bundle: Path) -> dict[str, str]:
-    found = json.loads((bundle / NAME).read_bytes())["verdicts"]
-    return {verdict["gate"]: verdict["outcome"] for verdict in found}
+measure = runtime_module("measure")
 
 
 def test_a_kept_promise(bundle: Path, write: Write) -> None:
@@ -382,78 +335,6 @@ def test_signatures_hold(bundle: Path, write: Write, tmp_path: Path) -> None:
     assert NAME in verify(bundle, public).unsigned_measurements
 
 
-def test_of_an_unsigned_measurement_beside_a_signed_bundle_nothing_is_kept(
-    bundle: Path, write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    private, _ = write_keys(tmp_path / "keys")
-    attach(bundle, write())
-    planted = json.loads((bundle / NAME).read_bytes())
-    promise = {**planted["verdicts"][0], "gate": "planted", "outcome": "pass", "observed": "1", "limit": "2"}
-    planted["verdicts"].append(promise)
-    planted["trades"] = [{"planted": True}]
-    (bundle / NAME).write_text(json.dumps(planted))
-    sign(bundle, private)
-    newer = (WHEN + timedelta(days=1)).isoformat()
-    # Whoever has the key signed it: it is kept.
-    shutil.copytree(bundle, tmp_path / "signed")
-    assert attach(tmp_path / "signed", write(measured=newer)).not_kept is None
-    assert any(verdict["gate"] == "planted" for verdict in verdicts_of(tmp_path / "signed"))
-    (bundle / SIGNATURE).unlink()
-    capsys.readouterr()
-    assert run(["attach", str(bundle), str(write(measured=newer))]) == 0
-    assert f"no signature covers {NAME}: not used" in capsys.readouterr().out
-    assert all(verdict["gate"] != "planted" for verdict in verdicts_of(bundle))
-    assert json.loads((bundle / NAME).read_bytes())["trades"] == []
-
-
-def test_a_registry_shows_it(bundle: Path, write: Write, tmp_path: Path) -> None:
-    registry = Registry((tmp_path / "registry").as_uri())
-    registry.add(bundle)
-    attach(bundle, write(milliseconds=150.0))
-    assert NAME in registry.add(bundle).companions
-    (shown,) = view(registry, "linear").bundles
-    (found,) = [entry for entry in shown.performance if entry.fingerprint == BOARD.fingerprint()]
-    assert (found.host, found.threads, found.verdicts) == (BOARD, 1, {"fail": 1, "pass": 1})
-    assert found.numbers is not None
-    assert found.numbers.p99_ms.samples == 420
-
-
-def test_a_registry_promotes_no_broken_promise(bundle: Path, write: Write, tmp_path: Path) -> None:
-    url = (tmp_path / "registry").as_uri()
-    registry = Registry(url)
-    attach(bundle, write(milliseconds=150.0))
-    registry.add(bundle)
-    with pytest.raises(StageError, match=rf"breaks a promise: cpu on A board \({BOARD.fingerprint()}\)"):
-        promote(registry, "linear@1.0.0", "production")
-    assert run(["registry", "promote", "linear@1.0.0", "canary", "--registry", url, "--allow-broken-promises"]) == 0
-    attach(bundle, write(measured=(WHEN + timedelta(days=1)).isoformat()))
-    registry.add(bundle)
-    assert promote(registry, "linear@1.0.0", "production") == "1.0.0"
-
-
-def test_a_registry_gives_back_what_replaced_a_signed_measurement(bundle: Path, write: Write, tmp_path: Path) -> None:
-    private, public = write_keys(tmp_path / "keys")
-    registry = Registry((tmp_path / "registry").as_uri())
-    attach(bundle, write())
-    sign(bundle, private)
-    assert SIGNATURE in registry.add(bundle).companions
-    older = Path(shutil.copytree(bundle, tmp_path / "older"))
-    attach(bundle, write(measured=(WHEN + timedelta(days=1)).isoformat()))
-    # Until it is signed, the one before stays.
-    added = registry.add(bundle)
-    assert (added.companions, NAME in added.unsigned) == ((), True)
-    got = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "got")
-    assert (got / NAME).read_bytes() == (older / NAME).read_bytes()
-    assert NAME in verify(got, public).measurements
-    sign(bundle, private)
-    assert NAME in registry.add(bundle).companions
-    # A copy from before the newer measurement brings nothing back.
-    assert registry.add(older).companions == ()
-    got = retrieve(registry, "linear", "1.0.0", "cpu", tmp_path / "signed")
-    assert (got / NAME).read_bytes() == (bundle / NAME).read_bytes()
-    assert NAME in verify(got, public).measurements
-
-
 @pytest.mark.parametrize("text", [X86, ARM, "", None])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64", "riscv64"])
 def test_equal_hardware_has_one_fingerprint(
@@ -489,107 +370,3 @@ def test_every_refusal_says_what_to_do(bundle: Path, write: Write) -> None:
             attach(bundle, write(**changes))
         assert caught.value.help
         assert "measurement.json" in caught.value.message
-
-
-@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="this host has what the test wants missing")
-def test_without_a_driver_nothing_is_said_of_device_memory() -> None:
-    assert nvml.used_bytes() is None
-    peak = measure.DevicePeak()
-    peak.look()
-    assert peak.bytes is None
-
-
-def test_the_most_device_memory_that_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = iter([100, 700, 400])
-    monkeypatch.setattr(nvml, "used_bytes", lambda: next(seen))
-    peak = measure.DevicePeak()
-    for _ in range(2):
-        peak.look()
-    assert peak.bytes == 600
-
-
-@pytest.mark.parametrize(
-    ("peak", "limit"),
-    [(None, None), (0, None), (1, 64 * 2**20), (64 * 2**20, 128 * 2**20), (1_000_000_000, 17 * 64 * 2**20)],
-)
-def test_the_limit_that_follows_from_device_memory(
-    bundle: Path, write: Write, capsys: pytest.CaptureFixture[str], peak: int | None, limit: int | None
-) -> None:
-    file = write(peak_device_bytes=peak, copies=None if peak is None else {"MemcpyToHost": 2, "MemcpyFromHost": 1})
-    assert run(["attach", str(bundle), str(file)]) == 0
-    said = capsys.readouterr().out
-    assert ("gpu_mem_limit" in said) == (limit is not None)
-    if limit is not None:
-        assert f'gpu_mem_limit: "{limit}"' in said
-    assert ("1 MemcpyFromHost, 2 MemcpyToHost" in said) == (peak is not None)
-    kept = json.loads((bundle / NAME).read_bytes())
-    assert kept["numbers"]["peak_device_bytes"] == kept["attached"]["peak_device_bytes"] == peak
-
-
-def test_a_measurement_of_an_older_bundle_says_nothing_of_devices(bundle: Path, write: Write) -> None:
-    """What bundles wrote before they looked at device memory."""
-    document = json.loads(write().read_bytes())
-    assert not {"peak_device_bytes", "copies"} & document.keys()
-    done = attach(bundle, write())
-    assert (done.gpu_mem_limit, done.copies) == (None, None)
-
-
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
-
-
-@pytest.fixture
-def on_cuda(tmp_path: Path) -> Path:
-    """A bundle for CUDA that allows one node on the CPU and two copies."""
-    root = whole_bundle(tmp_path / "gpu")
-    edit_json(root / "session.json", providers=[{"name": name, "options": {}} for name in (CUDA, CPU)])
-    placement = {
-        "max_cpu_nodes": 1,
-        "max_memcpy_nodes": 2,
-        "shape_nodes": {"Concat": ["a", "b"], "Gather": list("cdefg")},
-    }
-    edit_json(root / "manifest.json", placement=placement)
-    return seal(root)
-
-
-def left(nodes: int, shape_nodes: int, **changes: Any) -> dict[str, Any]:
-    """What a measurement says of its placement."""
-    fallback = {"nodes": nodes, "shape_nodes": shape_nodes, "named": ["Tanh 'x'"] * nodes}
-    placement = {CUDA: 40, CPU: nodes + shape_nodes}
-    return {"providers": [CUDA, CPU], "placement": placement, "fallback": fallback, **changes}
-
-
-@pytest.mark.parametrize(
-    ("changes", "cpu", "copies"),
-    [
-        (left(1, 7, copies={"MemcpyToHost": 2}), "pass", "pass"),
-        (left(2, 7, copies={"MemcpyToHost": 2, "MemcpyFromHost": 1}), "fail", "fail"),
-        (left(0, 0, copies={}), "pass", "pass"),
-        (left(0, 0, copies=None), "pass", "unmeasured"),
-        # Before the two were told apart every node on the CPU was counted.
-        (left(1, 1, fallback=None, copies={}), "fail", "pass"),
-    ],
-)
-def test_placement_is_judged_without_what_computes_shapes(
-    on_cuda: Path, write: Write, changes: dict[str, Any], cpu: str, copies: str
-) -> None:
-    done = attach(on_cuda, write(of=on_cuda, **changes))
-    found = {verdict.gate: verdict for verdict in done.verdicts}
-    assert (found["cpu_nodes"].outcome, found["memcpy_nodes"].outcome) == (cpu, copies)
-    if changes["fallback"] is not None and changes["fallback"]["shape_nodes"]:
-        assert found["cpu_nodes"].observed.endswith("(7 more compute shapes)")
-
-
-def test_what_was_left_to_the_cpu_is_shown(on_cuda: Path, write: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["attach", str(on_cuda), str(write(of=on_cuda, **left(1, 7, copies={})))]) == 0
-    assert "on the CPU: nodes that compute shapes 7, others 1 (Tanh 'x')\n" in capsys.readouterr().out
-
-
-def test_counts_that_do_not_add_up_are_refused(on_cuda: Path, write: Write) -> None:
-    with pytest.raises(StageError, match="it has 8 nodes that compute shapes, the manifest names 7"):
-        attach(on_cuda, write(of=on_cuda, **left(0, 8)))
-    named = left(0, 7) | {"fallback": {"nodes": 0, "shape_nodes": 7, "named": ["Conv 'x'"]}}
-    with pytest.raises(StageError, match="names 1 of 0 nodes on the CPU"):
-        attach(on_cuda, write(of=on_cuda, **named))
-    changes = left(1, 7) | {"placement": {CUDA: 40, CPU: 9}}
-    with pytest.raises(StageError, match="tells 1 nodes and 7 for shapes apart, of 9 on the CPU"):
-        attach(on_cuda, write(of=on_cuda, **changes))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.support.bundles import runtime_module
 from tests.support.examples import examples
+from tests.support.flipped_bits import every_bit, files
 from tests.support.keys import Keys, write_keys
 from tests.support.whole_bundles import add_measurement, whole_bundle
 
@@ -50,24 +50,12 @@ def bundle(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "elsewhere"))
 
 
-def files(bundle: Path) -> list[str]:
-    return sorted(path.relative_to(bundle).as_posix() for path in bundle.rglob("*") if path.is_file())
-
-
 def test_a_signed_bundle_is_accepted_wherever_it_lies(bundle: Path, keys: Keys) -> None:
     found = verify(bundle, keys[1])
     covered = {*found.files, *found.measurements}
     assert set(files(bundle)) - covered == {path for path in files(bundle) if path.endswith(".sig")}
     assert found.unsigned_measurements == ()
     assert len(found.measurements) == 1
-
-
-def every_bit(bundle: Path) -> Iterator[tuple[str, int]]:
-    for name in files(bundle):
-        size = (bundle / name).stat().st_size
-        # The ends and between; of what has no digest in SHA256SUMS more.
-        step = max(1, size // (examples(8) if name.startswith(("attestations/", "measurements/")) else 2))
-        yield from ((name, byte) for byte in {*range(0, size, step), size - 1})
 
 
 def test_one_flipped_bit_in_any_file_is_named(bundle: Path, keys: Keys) -> None:
