@@ -48,6 +48,7 @@ def test_committed_digits_weights_are_accurate() -> None:
     assert digits_accuracy(ROOT / "examples/digits/weights.safetensors") >= 0.985
 
 
+@pytest.mark.proof("test_committed_digits_weights_are_accurate; test_digits_weights_are_the_spec_s_and_small")
 def test_training_digits_again_gives_the_same_split_and_accuracy(tmp_path: Path) -> None:
     pytest.importorskip("sklearn")
     result = subprocess.run(

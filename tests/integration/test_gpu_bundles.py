@@ -90,7 +90,6 @@ DEEP = pytest.mark.proof(
     "test_every_layer_of_what_is_served_is_fused of two layers; test_every_layer_is_fused of each model"
 )
 VARIANTS = [
-    ("bert", "fp32-fused", SHALLOW),
     ("vit", "fp16-fused", SHALLOW),
     pytest.param("bert", "fp32-fused", 12, marks=DEEP),
     pytest.param("bert", "fp16-fused", 12, marks=DEEP),

@@ -103,17 +103,20 @@ def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, ou
     assert "opset 18 -> 19" in document["stages"][0]["reason"]
 
 
+MORE = pytest.mark.proof("test_what_a_change_costs_is_what_the_plan_then_says with four other changes")
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "targets.edge.latency_budget.p99=62s",
-        "export.opset=19",
-        "accuracy.cosine=0.97",
         "export.dynamic_axes.batch.max=32",
         "targets.cpu.precision=auto",
-        "targets.cpu.latency_budget.at.batch=2",
-        "targets.edge.latency_budget.at.batch=2",
         "model.args.width=16",
+        pytest.param("export.opset=19", marks=MORE),
+        pytest.param("accuracy.cosine=0.97", marks=MORE),
+        pytest.param("targets.cpu.latency_budget.at.batch=2", marks=MORE),
+        pytest.param("targets.edge.latency_budget.at.batch=2", marks=MORE),
     ],
 )
 def test_what_a_change_costs_is_what_the_plan_then_says(
@@ -146,7 +149,7 @@ def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) 
     output = tmp_path / "out"
     processes = [
         subprocess.Popen(
-            compiler.command(SPEC, *PATIENT, *PLAIN, "--json", output=output),
+            compiler.command(SPEC, "-t", "cpu", *PATIENT[:2], *PLAIN, "--json", output=output),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -164,10 +167,8 @@ def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) 
                 stages[entry] = stages.get(entry, 0) + 1
     assert stages
     assert {entry: count for entry, count in stages.items() if count > 1} == {}, "a stage ran more than once"
-    assert sorted(str(path.relative_to(output)) for path in output.rglob("manifest.json")) == [
-        "digits/1.0.0/cpu/manifest.json",
-        "digits/1.0.0/edge/manifest.json",
-    ]
+    found = [str(path.relative_to(output)) for path in output.rglob("manifest.json")]
+    assert found == ["digits/1.0.0/cpu/manifest.json"]
 
 
 def test_another_machine_takes_what_this_one_did(

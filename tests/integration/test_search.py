@@ -34,6 +34,7 @@ def subjects(build: Build, stage: str) -> list[str]:
     return [entry["subject"] for entry in build.report("digits")["stages"] if entry["stage"] == stage]
 
 
+@pytest.mark.proof("test_what_ships_passes_with_all_others_on_integers forces one; test_a_build_for_openvino")
 def test_one_variant_is_forced(ortc: Compiler, tmp_path: Path) -> None:
     build = ortc.build(*DIGITS, "--variant", "fp32-openvino", output=tmp_path).succeeded()
     target = target_of(build)
@@ -72,6 +73,7 @@ def test_no_search_takes_the_first(ortc: Compiler, tmp_path: Path) -> None:
     assert [subject.rpartition(", ")[0] for subject in subjects(build, "measure")] == ["cpu: fp32 and PyTorch"]
 
 
+@pytest.mark.proof("test_a_quick_search_skips_shapes_and_says_so, with latency as the objective")
 def test_throughput(ortc: Compiler, tmp_path: Path) -> None:
     options = (
         "--set",

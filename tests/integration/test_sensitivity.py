@@ -125,6 +125,7 @@ def test_what_overflows_stays_in_float32(ortc: Compiler, project: Path) -> None:
     assert "in float16" in build.stdout
 
 
+@pytest.mark.proof("test_what_overflows_stays_in_float32 mixes the first variant without a GPU")
 def test_without_a_gpu_the_next_variant_is_mixed_where_no_mix_of_the_first_is_right(
     ortc: Compiler, project: Path
 ) -> None:

@@ -132,6 +132,7 @@ def test_exported_program_of_a_drafted_spec(ortc: Compiler, project: Path, tmp_p
     assert manifest["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["batch", 4], "range": None}]
 
 
+@pytest.mark.proof("test_weights_that_run_code reads this format; test_both_specs_build loads weights")
 def test_torch_weights(
     ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path, fresh_python: Callable[[Path], Path]
 ) -> None:

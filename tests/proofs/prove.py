@@ -44,6 +44,7 @@ PROGRAMS = (
         ("tests/architectures/run.py",),
         ("tests/architectures/data", "docs/architectures.md"),
     ),
+    Program("property tests with all examples", ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit")),
     Program("fuzz specs", ("tests/fuzz/run.py",), ("tests/fuzz/record.json",)),
     Program("fuzz files of every kind", ("tests/fuzz/fuzz_files.py",), ("tests/fuzz/record_files.json",)),
     Program("fuzz the server", ("tests/fuzz/fuzz_server.py",)),
@@ -58,6 +59,7 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="record what ran although something is left")
     parser.add_argument("--no-commit", action="store_true", help="write the record without committing it")
     arguments = parser.parse_args()
+    os.environ["ORTC_TESTS"] = "all"
     commit = git("rev-parse", "HEAD")
     journal = WORK / f"{commit}.jsonl"
     proofs = [*marked(), *(program.name for program in PROGRAMS)]
