@@ -50,7 +50,7 @@ def target(**changes: Any) -> TargetPlan:
     if not _TARGET:
         _TARGET.append(plan(ROOT / "specs" / "bert.yaml", targets=("cpu",)).targets[0])
     limits = {key: changes.pop(promise_of(key), None) for key in Budgets.model_fields}
-    limits |= {f"latency_budget.{name}": limit for name, limit in changes.pop("latency", {}).items()}
+    limits |= {f"latency_budget.{name}": limit for name, limit in (changes.pop("latency", None) or {}).items()}
     budgets = BudgetPlan(limits={key: limit for key, limit in limits.items() if limit is not None})
     return _TARGET[0].model_copy(update={"budgets": budgets, **changes})
 

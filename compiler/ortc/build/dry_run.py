@@ -172,8 +172,8 @@ def _downstream(context: _Foreseeing, missing: str) -> None:
         runnable = not target.requires_gpu or bool(context.host.gpus)
         # Of a target that cannot run here no more are made than it takes to find one that is right.
         for variant in target.variants if runnable else target.variants[:1]:
-            if variant.is_calibrated and runnable:
-                _later(context, "calibrate", f"{target.name}: {', '.join(variant.operators)}", missing)
+            if (how := variant.quantization) is not None and how.is_calibrated and runnable:
+                _later(context, "calibrate", f"{target.name}: {', '.join(how.operators)}", missing)
             _later(context, "variant", f"{target.name}: {variant.name}", missing)
         for stage in _judging(target, runnable):
             _later(context, stage, target.name, missing)

@@ -51,7 +51,7 @@ class Emulator:
 
 def is_asked(target: TargetPlan, variant: VariantPlan, host: Host) -> bool:
     """Whether a variant has to be judged on another instruction set than this host's: INT8, for any amd64."""
-    return variant.quantization != "none" and hides_overflow(target.platforms, host)
+    return variant.quantization is not None and hides_overflow(target.platforms, host)
 
 
 def hides_overflow(platforms: Collection[str], host: Host) -> bool:

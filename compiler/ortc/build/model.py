@@ -330,8 +330,6 @@ def _canonical_variant(plan: Plan) -> VariantPlan:
     return VariantPlan(
         name="canonical",
         precision="fp32",
-        quantization="none",
-        operators=(),
         offline=False,
         runtime=first.runtime,
         session=session,

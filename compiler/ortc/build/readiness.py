@@ -104,7 +104,7 @@ def _other_platform(facts: Facts, platform: str) -> Problem:
 
 def _instruction_sets(facts: Facts, profile: TargetProfile, platforms: Collection[str]) -> Iterator[Problem]:
     """INT8 for amd64 is also judged without VNNI; builds here lack that verdict without an emulator."""
-    quantizes = any(variant.quantization != "none" for variant in profile.variants)
+    quantizes = any(variant.quantization is not None for variant in profile.variants)
     if quantizes and hides_overflow(platforms, facts.host) and facts.avx2_emulation is None:
         yield Problem(
             what=f"no {EMULATOR} {'.'.join(map(str, LEAST_EMULATOR))} or later: INT8 variants are not judged on "

@@ -100,7 +100,7 @@ class VariantBuilder:
 
     def judge(self, entry: Tried) -> Tried:
         """A made variant judged at its own graph level: by the real samples, which is cheap, then at every case."""
-        is_rounded = entry.made.variant.quantization != "none"
+        is_rounded = entry.made.variant.quantization is not None
         if is_rounded and any(case.is_sample for case in self.model.material.cases):
             seen = self._checked(entry, only=REAL)
             if not self.is_right(seen):

@@ -27,6 +27,7 @@ from ortc.passes.rewrite import rewrite_variant
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import TargetPlan, TuningPlan, VariantPlan
 from ortc.spec.profile import GraphLevel
+from ortc.spec.quantization import Quantization
 from ortc.spec.runtimes import pins
 
 RANGES = "ranges.npz"
@@ -57,13 +58,14 @@ class GraphBuilder:
         interpreter = self.environments.interpreter(variant)
         name = f"{self.target.name}: {variant.name} at {level}"
         table, runtime = table_for(variant), variant.runtime
+        how = variant.quantization
         inputs = {
             "model": self.model.key["export"],
             "variant": variant.model_dump(mode="json", exclude={"session", "runtime"}),
             "config": variant.session.config_entries,
             "level": level,
             "runtime": [runtime.package, runtime.version, runtime.pins_sha256] if interpreter else None,
-            "ranges": digest(self._ranges_key(variant)) if variant.is_calibrated else None,
+            "ranges": digest(self._ranges_key(variant, how)) if how is not None and how.is_calibrated else None,
             "kernels": None if table is None else table.sha256,
             "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir", "onnxscript")},
             "variables": self.context.variables,
@@ -117,13 +119,13 @@ class GraphBuilder:
         Raises:
             NotApplicable: nothing can be calibrated, or not here.
         """
-        if not variant.is_calibrated:
+        if (how := variant.quantization) is None or not how.is_calibrated:
             return None
         if not self.runnable:
             raise NotApplicable("calibration runs the model, and this host lacks the target's hardware")
         # The ranges are those of the graph in fp32, whatever runs it later: the plain runtime finds them for all.
         plain = self.context.interpreter(CHECK_PINS, (self.platform,))
-        inputs = self._ranges_key(variant)
+        inputs = self._ranges_key(variant, how)
 
         def action(output: Path) -> dict[str, Any]:
             from ortc.passes.quantization.calibration import calibrate
@@ -142,14 +144,14 @@ class GraphBuilder:
                         graph,
                         files,
                         output / RANGES,
-                        operators=variant.operators,
-                        method=variant.calibration,
+                        operators=how.operators,
+                        method=how.calibration,
                     )
                     return {"samples": len(files)}
             except NotApplicable as error:
                 return {"skip": error.message}
 
-        subject = f"{self.target.name}: {', '.join(variant.operators)}"
+        subject = f"{self.target.name}: {', '.join(how.operators)}"
         entry = self.context.run("calibrate", subject, inputs, action)
         if (skip := entry.result.get("skip")) is not None:
             raise NotApplicable(skip)
@@ -157,13 +159,13 @@ class GraphBuilder:
         # Of one that `ortc plan` foresees there is no file yet, and nothing is made of it.
         return entry.files.get(RANGES)
 
-    def _ranges_key(self, variant: VariantPlan) -> dict[str, Any]:
+    def _ranges_key(self, variant: VariantPlan, how: Quantization) -> dict[str, Any]:
         """What decides the ranges of a variant, for cache keys."""
         return {
             "model": self.model.key["export"],
             "rewrites": variant.rewrites,
-            "operators": variant.operators,
-            "method": variant.calibration,
+            "operators": how.operators,
+            "method": how.calibration,
             "samples": self.model.calibration_key,
             "runtime": pins(CHECK_PINS).sha256,
             "variables": self.context.variables,

@@ -23,6 +23,7 @@ COMMANDS = (
     ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
     ("registry", "ortc.cli.registry:registry", "Keep versions of bundles, and bring them back."),
     ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),
+    ("migrate", "ortc.cli.migrate:migrate", "Rewrite profiles whose keys the language had before."),
     ("targets", "ortc.cli.targets:targets", "List the target profiles."),
     ("init", "ortc.cli.init:init", "Write the first spec of a model."),
     ("doctor", "ortc.cli.doctor:doctor", "Show what this machine has, and what is missing for which target."),

@@ -12,7 +12,9 @@ SHARED = 0o666
 """Mode of a file that everybody reads whom the umask lets."""
 
 
-def replace_file(place: Path, content: bytes, *, mode: int = SHARED, stamp: int | None = None) -> None:
+def replace_file(
+    place: Path, content: bytes, *, mode: int = SHARED, stamp: int | None = None, is_durable: bool = False
+) -> None:
     """Write a file beside its place, and rename it into it.
 
     Args:
@@ -20,6 +22,7 @@ def replace_file(place: Path, content: bytes, *, mode: int = SHARED, stamp: int 
         content: the whole of it.
         mode: permission bits, less those of the umask.
         stamp: time of last change in seconds since the epoch; now when None.
+        is_durable: whether the content is on the disk before it takes the place, so that no crash loses both.
 
     Raises:
         OSError: the file cannot be written; whatever was in its place is untouched.
@@ -28,6 +31,9 @@ def replace_file(place: Path, content: bytes, *, mode: int = SHARED, stamp: int 
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
             stream.write(content)
+            if is_durable:
+                stream.flush()
+                os.fsync(stream.fileno())
         if stamp is not None:
             os.utime(fresh, (stamp, stamp))
         fresh.replace(place)

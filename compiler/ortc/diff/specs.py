@@ -20,6 +20,7 @@ from ortc.plan.resolve import resolve
 from ortc.spec.deployment import Spec
 from ortc.spec.diagnostics.diagnostic import Diagnostic
 from ortc.spec.diagnostics.errors import SpecError
+from ortc.spec.migration import migrations
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def load(side: SpecAt, stack: ExitStack, targets: tuple[str, ...] = ()) -> Loade
         tree.mkdir()
         side.repository.checkout(side.commit, tree)
         path = tree / side.path
+        _in_present_spelling(path)
         shown = (f"{tree}/", f"{side.revision}:")
     try:
         checked = check_spec(path)
@@ -67,6 +69,16 @@ def load(side: SpecAt, stack: ExitStack, targets: tuple[str, ...] = ()) -> Loade
         root=checked.loaded.root,
         warnings=tuple(_renamed(diagnostic, shown) for diagnostic in checked.warnings),
     )
+
+
+def _in_present_spelling(path: Path) -> None:
+    """Rewrite profiles of a revision, in its copy, that the language has moved on from."""
+    try:
+        for entry in migrations(path):
+            if entry.is_needed:
+                entry.write()
+    except SpecError:
+        return  # what is wrong with the files is reported when they are checked
 
 
 def _renamed(diagnostic: Diagnostic, shown: tuple[str, str] | None) -> Diagnostic:

@@ -120,7 +120,7 @@ def run_verdicts(check: Check, target: TargetPlan, accuracy: AccuracyPlan, platf
 
 def weight_verdicts(variant: VariantPlan, graph: VariantGraph, platform: str) -> tuple[Verdict, ...]:
     """Refuse a quantized graph with more weights than the canonical one: a tied table may have to be there twice."""
-    if variant.quantization == "none" or graph.weights <= graph.exact_weights:
+    if variant.quantization is None or graph.weights <= graph.exact_weights:
         return ()
     gate = gate_of("weights")
     return (

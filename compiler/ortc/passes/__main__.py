@@ -5,6 +5,7 @@ A process of its own, so that two variants can be made at once and the memory th
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def make(request: Json) -> Json:
         graph = make_variant(
             Path(request["canonical"]),
             Path(request["output"]),
-            VariantPlan.model_validate(request["variant"]),
+            VariantPlan.model_validate_json(json.dumps(request["variant"])),
             request["level"],
             None if interpreter is None else Path(interpreter),
             None if ranges is None else Path(ranges),

@@ -22,6 +22,7 @@ from ortc.passes.shape_arithmetic import shape_nodes
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import VariantPlan
 from ortc.spec.profile import GraphLevel
+from ortc.spec.quantization import StaticQuantization
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -66,10 +67,10 @@ def make_variant(
         tempfile.TemporaryDirectory(prefix="ortc-variant-") as scratch,
     ):
         current = source
-        if variant.quantization != "none":
+        if (how := variant.quantization) is not None:
             quantized = Path(scratch) / "quantized"
             quantized.mkdir()
-            if variant.quantization == "int8-static":
+            if isinstance(how, StaticQuantization):
                 from ortc.passes.quantization.calibration import Ranges
                 from ortc.passes.quantization.static import quantize_static
 
@@ -79,11 +80,11 @@ def make_variant(
                     current,
                     quantized,
                     found,
-                    operators=variant.operators,
-                    smooth=variant.smoothing,
-                    exclude=(*(_narrowing(current) if variant.keep_narrowing else ()), *variant.exclude),
+                    operators=how.operators,
+                    smooth=how.smoothing,
+                    exclude=(*(_narrowing(current) if how.narrowing == "float" else ()), *variant.exclude),
                     blocks=variant.blocks,
-                    symmetric=variant.symmetric,
+                    symmetric=how.symmetric,
                 )
             else:
                 quantize(current, quantized, variant, ranges)

@@ -11,16 +11,14 @@ from ortc.common.values import Frozen, digest
 from ortc.spec.accuracy import Embeddings, Metric, SamplesFunction
 from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, ModelSource, OnnxSource, PyTorchSource
 from ortc.spec.profile import (
-    Calibration,
     Concurrency,
     Fallback,
     GraphLevel,
-    Quantization,
     Rewrite,
     RuntimePackage,
-    Smoothing,
     Threads,
 )
+from ortc.spec.quantization import Quantization
 from ortc.spec.vocabulary import (
     MAX_AXES,
     MAX_SIZE,
@@ -119,14 +117,7 @@ class VariantPlan(Frozen):
 
     name: Name
     precision: Literal["fp32", "fp16", "bf16", "int8"]
-    quantization: Quantization
-    operators: tuple[str, ...]
-    smooth: bool = False
-    weight_only: bool = False
-    keep_narrowing: bool = False
-    smoothing: Smoothing | None = None
-    symmetric: bool = False
-    calibration: Calibration = "minmax"
+    quantization: Quantization | None = None
     fallback: tuple[Fallback, ...] = ()
     blocks: tuple[str, ...] = Field(default=(), description="Nodes whose weights alone are rounded, to 8 bits.")
     exclude: tuple[str, ...] = Field(default=(), description="Nodes that stay in floating point.")
@@ -139,7 +130,7 @@ class VariantPlan(Frozen):
     @property
     def is_calibrated(self) -> bool:
         """Whether it is made with the ranges that activations take on samples."""
-        return self.quantization == "int8-static" or self.smoothing is not None
+        return self.quantization is not None and self.quantization.is_calibrated
 
     @property
     def is_mixed(self) -> bool:

@@ -224,7 +224,7 @@ def why_not(spec: Spec, engine: Engine, variant: Variant, platforms: tuple[Platf
     known = runtime(engine.runtime.package, engine.runtime.version)
     if spec.export.shipped_opset > known.max_opset or ir_version_for_opset(spec.export.shipped_opset) > known.max_ir:
         return f"{known.package} {known.version} reaches opset {known.max_opset}"
-    calibrated = variant.quantization == "int8-static" or variant.smoothing is not None
+    calibrated = variant.quantization is not None and variant.quantization.is_calibrated
     if calibrated and spec.accuracy.samples is None and not has_random_weights(spec.model):
         return "calibration needs real inputs: `accuracy.samples`"
     return None
@@ -246,13 +246,6 @@ def _variant(variant: Variant, profile: TargetProfile) -> VariantPlan:
         name=variant.name,
         precision=variant.precision,
         quantization=variant.quantization,
-        operators=variant.operators,
-        smooth=variant.smooth,
-        weight_only=variant.weight_only,
-        keep_narrowing=variant.keep_narrowing,
-        smoothing=variant.smoothing,
-        symmetric=variant.symmetric,
-        calibration=variant.calibration,
         fallback=variant.fallback,
         rewrites=variant.rewrites,
         offline=variant.offline,

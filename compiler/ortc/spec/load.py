@@ -15,6 +15,7 @@ from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.rules.schema import OVERRIDE_BASE
 from ortc.spec.diagnostics.source import Document, SourceFile, Span
 from ortc.spec.env_references import substitute
+from ortc.spec.former_keys import former_keys
 from ortc.spec.inheritance import KEY, inherited
 from ortc.spec.model_sources import OnnxSource
 from ortc.spec.onnx_header import read_header
@@ -164,6 +165,8 @@ def find_profile(name: str, *, root: Path | None = None, span: Span | None = Non
 def _validated(source: SourceFile) -> tuple[TargetProfile, Document]:
     """The profile in a text; the targets of many specs name the same one."""
     document = parse(source)
+    if former := tuple(former_keys(document)):
+        raise SpecError(in_order(former))
     return validate(TargetProfile, document), document
 
 

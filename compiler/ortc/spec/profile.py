@@ -6,14 +6,12 @@ from pydantic import Field, model_validator
 
 from ortc.common import texts
 from ortc.spec.budgets import Budgets
+from ortc.spec.quantization import Quantization
 from ortc.spec.vocabulary import Model, Name, Objective, Platform, Precision, Version
 
 Text = texts.Line | Literal[""]
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
-Quantization = Literal["none", "int8-dynamic", "int8-static", "int8-weights", "int4-weights"]
-Calibration = Literal["minmax", "percentile", "entropy", "moving-average"]
 Fallback = Literal["int8-weights", "fp32"]
-Smoothing = Annotated[float, Field(gt=0, lt=1)] | Literal["auto"]
 Rewrite = Literal["merge-projections", "fuse", "embeddings", "half", "bfloat16"]
 SHORT: dict[str, str] = {"half": "fp16", "bfloat16": "bf16"}
 """Precisions of 16 bits, by the rewrite that brings them in."""
@@ -99,35 +97,9 @@ class Variant(Model):
 
     name: Name = Field(description="Name of the variant in reports.")
     precision: Literal["fp32", "fp16", "bf16", "int8"] = Field(description="What it computes in.")
-    quantization: Quantization = Field(
-        default="none", description="How its weights and activations become integers; `-weights` alone, in blocks."
+    quantization: Quantization | None = Field(
+        default=None, description="How its weights and activations become integers; not at all when not given."
     )
-    operators: tuple[str, ...] = Field(default=(), description="Operator types to quantize.")
-    smooth: bool = Field(
-        default=False,
-        description="Move the spread of activation channels into the weights where a LayerNormalization feeds a MatMul "
-        "that widens, before quantizing.",
-    )
-    weight_only: bool = Field(
-        default=False,
-        description="Keep the activations of MatMuls that narrow in floating point and quantize their weights alone.",
-    )
-    keep_narrowing: bool = Field(
-        default=False,
-        description="Leave MatMuls that narrow, a feed-forward's second, in floating point, for `int8-static`.",
-    )
-    smoothing: Smoothing | None = Field(
-        default=None,
-        description="SmoothQuant's alpha over calibrated ranges, for `int8-static` and `int8-dynamic`; `auto` finds "
-        "one for each tensor.",
-    )
-    symmetric: bool = Field(
-        default=False,
-        description="Activations as signed integers around zero for `int8-static` (S8S8), instead of unsigned ones "
-        "with a zero point of their own (U8S8). Not every processor has kernels for it: some products stay in floating "
-        "point.",
-    )
-    calibration: Calibration = Field(default="minmax", description="How `int8-static` finds the ranges of activations.")
     fallback: tuple[Fallback, ...] = Field(
         default=(),
         description="What nodes are kept in that cost too much accuracy, tried in this order, where a gate of accuracy "
@@ -197,7 +169,7 @@ class TargetProfile(Model):
                     f"`{variant.name}` has precision `{variant.precision}`, and its rewrites make it `{made}`: the one "
                     "for fp16 is `half`, that for bf16 `bfloat16`"
                 )
-            if variant.fallback and made is None and variant.quantization == "none":
+            if variant.fallback and made is None and variant.quantization is None:
                 raise ValueError(f"`{variant.name}` has a `fallback`, and neither integers nor a rewrite to 16 bits")
             if made is not None and "int8-weights" in variant.fallback:
                 raise ValueError(f"`{variant.name}` has the `fallback` int8-weights, which is for int8; use fp32")

@@ -18,8 +18,10 @@ from ortc.evaluation.gate_table import plain_gate
 from ortc.evaluation.gates import failure_code
 from ortc.execution.host import Host
 from ortc.plan.plan import VariantPlan
+from ortc.spec.quantization import DynamicQuantization, WeightQuantization
 
-INT8 = variant("int8", "int8", quantization="int8-dynamic")
+INT8 = variant("int8", "int8", quantization=DynamicQuantization(kind="dynamic", operators=("MatMul",)))
+WEIGHTS = variant("w", "int8", quantization=WeightQuantization(kind="weight-only", bits=8, operators=("MatMul",)))
 
 
 def host(platform: str = AMD64, *isa: str) -> Host:
@@ -35,7 +37,7 @@ def host(platform: str = AMD64, *isa: str) -> Host:
         (INT8, host(AMD64, "avx2"), False),
         (INT8, host("linux/arm64", "asimddp"), False),
         (variant("fp32", "fp32"), host(AMD64, "avx2", "avx512_vnni"), False),
-        (variant("w", "int8", quantization="int8-weights"), host(AMD64, "avx2", "avx_vnni"), True),
+        (WEIGHTS, host(AMD64, "avx2", "avx_vnni"), True),
     ],
 )
 def test_int8_for_amd64_is_judged_without_vnni(plan: VariantPlan, machine: Host, asked: bool) -> None:

@@ -8,6 +8,7 @@ from tests.support import plans
 from ortc.build.search.sensitivity import Ladder, NodeError, Step, _search
 from ortc.evaluation.report import Verdict
 from ortc.passes.quantization.mixed_graphs import Mix, Node, layers
+from ortc.spec.quantization import DynamicQuantization, Quantization, WeightQuantization
 
 BLOCK = ((384, 384), (384, 384), (384, 1536), (1536, 384))
 
@@ -50,7 +51,11 @@ def errors(count: int, *, blocks: bool = True) -> list[NodeError]:
     ]
 
 
-def ladder(count: int, *fallback: str, blocks: bool = True, quantization: str = "int8-dynamic") -> Ladder:
+DYNAMIC = DynamicQuantization(kind="dynamic", operators=("MatMul",))
+WEIGHTS = WeightQuantization(kind="weight-only", bits=8, operators=("MatMul",))
+
+
+def ladder(count: int, *fallback: str, blocks: bool = True, quantization: Quantization = DYNAMIC) -> Ladder:
     variant = plans.variant("int8-dynamic", "int8").model_copy(
         update={"quantization": quantization, "fallback": fallback}
     )
@@ -76,7 +81,7 @@ def test_the_worst_nodes_come_first() -> None:
         (ladder(10, "int8-weights"), [(0, 10)]),
         (ladder(10, "int8-weights", blocks=False), []),
         (ladder(10, "int8-weights", "fp32", blocks=False), [(0, 5)]),
-        (ladder(10, "int8-weights", "fp32", quantization="int8-weights"), [(0, 5)]),
+        (ladder(10, "int8-weights", "fp32", quantization=WEIGHTS), [(0, 5)]),
         (ladder(1, "fp32"), []),
     ],
     ids=["floats", "weights", "no blocks", "no blocks but floats", "weights are integers already", "half of one"],

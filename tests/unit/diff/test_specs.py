@@ -186,3 +186,31 @@ def test_a_spec_with_mistakes_is_refused_at_their_place(project: Path) -> None:
     with pytest.raises(SpecError) as caught:
         compared(project)
     assert str(caught.value.diagnostics[0].span).startswith(f"{project}/b/spec.yaml:")
+
+
+class Copies:
+    """A repository whose only revision is a directory."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+
+    def checkout(self, _: str, tree: Path) -> None:
+        """Copy the directory."""
+        shutil.copytree(self.place, tree, dirs_exist_ok=True)
+
+
+def test_a_revision_with_a_profile_in_a_former_spelling_is_compared(project: Path) -> None:
+    for name in ("a", "b"):
+        (project / name / "targets").mkdir()
+        text = (ROOT / "targets" / "edge.yaml").read_text("utf-8")
+        former = "quantization: int8-static, operators: [Conv, Gemm]"
+        present = "quantization: {kind: static, operators: [Conv, Gemm]}"
+        assert present in text
+        written = text.replace(present, former) if name == "a" else text
+        (project / name / "targets" / "edge.yaml").write_text(written, "utf-8")
+    before = SpecAt("old", Path("spec.yaml"), Copies(project / "a"), "HEAD~1", "0" * 40)  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        sides = [load(side, stack) for side in (before, SpecAt("new", project / "b" / "spec.yaml"))]
+        assert compare_specs(*sides).same
+    # The revision itself is as it was; only its copy was rewritten.
+    assert former in (project / "a" / "targets" / "edge.yaml").read_text("utf-8")

@@ -22,6 +22,7 @@ from ortc.frontend.samples.inputs import InputFactory, Samples
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AxisPlan, InputPlan
 from ortc.spec.accuracy import Metric
+from ortc.spec.quantization import DynamicQuantization
 from ortc.spec.runtimes import pins
 
 
@@ -219,7 +220,7 @@ def budgets(found: Check, **fields: Any) -> dict[str, str]:
 
 
 def test_quantized_weights_are_no_more_than_those_of_fp32() -> None:
-    quantized = variant("int8", "int8", quantization="int8-dynamic")
+    quantized = variant("int8", "int8", quantization=DynamicQuantization(kind="dynamic", operators=("MatMul", "Gemm")))
     graph = VariantGraph(bytes=9, domains={}, operators={}, weights=2000, exact_weights=1000)
     (verdict,) = weight_verdicts(quantized, graph, "linux/amd64")
     told = "weights is 2.0 kB, must be <= 1.0 kB, the weights of fp32"

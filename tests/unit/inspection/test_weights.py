@@ -26,11 +26,25 @@ from ortc.inspection.weights.safetensors import file_weights, index_weights
 from ortc.plan.checks import check_spec
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.profile import Variant
+from ortc.spec.quantization import DynamicQuantization, Quantization, WeightQuantization
 
 FP32 = Variant(name="fp32", precision="fp32")
 FP16 = Variant(name="fp16", precision="fp16")
-INT8 = Variant(name="int8", precision="int8", quantization="int8-dynamic", operators=("MatMul", "Gemm"))
-EDGE = Variant(name="edge", precision="int8", quantization="int8-dynamic", operators=("MatMul", "Gemm", "Gather"))
+
+
+def int8(quantization: Quantization) -> Variant:
+    return Variant(name="int8", precision="int8", quantization=quantization)
+
+
+INT8 = int8(DynamicQuantization(kind="dynamic", operators=("MatMul", "Gemm")))
+EDGE = int8(DynamicQuantization(kind="dynamic", operators=("MatMul", "Gemm", "Gather")))
+
+
+def test_weights_of_four_bits_are_half_of_eight() -> None:
+    found = Found((Weights(elements=100, itemsize=4, readers=(frozenset({"MatMul"}),)),))
+    eight = WeightQuantization(kind="weight-only", bits=8, operators=("MatMul",))
+    for how, size in ((eight, 100), (eight.model_copy(update={"bits": 4}), 50)):
+        assert least_bytes(found, int8(how)) == size
 
 
 def needs(weights: tuple[Weights, ...] | None) -> list[int]:

@@ -31,7 +31,7 @@ from ortc.passes.quantization.calibration import Range, Ranges
 from ortc.passes.quantization.editor import round_channels
 from ortc.passes.quantization.qdq import emit
 from ortc.passes.quantization.quantizable import observed
-from ortc.spec.profile import Smoothing
+from ortc.spec.quantization import Alpha
 
 RANDOM = np.random.default_rng(0)
 # Channels of very different spread, as a trained model has them.
@@ -238,7 +238,7 @@ def test_weights_are_dequantized_before_they_are_read() -> None:
 
 
 @pytest.mark.parametrize("smooth", [0.25, 0.5, 0.75, "auto"])
-def test_smoothing_helps_where_channels_differ(smooth: Smoothing) -> None:
+def test_smoothing_helps_where_channels_differ(smooth: Alpha) -> None:
     model = make(ATTENTION, "y", weights(wq=(SIZE, SIZE), wk=(SIZE, SIZE), b=(SIZE,)))
     plain = quantized(model, X, "MatMul", expected=2)
     result, (actual,), (wanted,) = quantized(model, X, "MatMul", expected=2, smooth=smooth)

@@ -21,6 +21,7 @@ from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan, Plan, Search, Tuning
 from ortc.plan.resolve import engine_of, padded_axis, resolve, variants_for, why_not
 from ortc.spec.load import load_profile
 from ortc.spec.profile import GraphLevel, TargetProfile
+from ortc.spec.quantization import StaticQuantization
 from ortc.spec.runtimes import pins
 
 BERT = ROOT / "specs" / "bert.yaml"
@@ -283,7 +284,8 @@ def test_why_a_variant_is_left_out() -> None:
     assert why_not(newer, other, variants["fp32-openvino"], ("linux/amd64",)) == (
         "onnxruntime-openvino 1.24.1 reaches opset 25"
     )
-    static = variants["int8-dynamic"].model_copy(update={"quantization": "int8-static"})
+    how = StaticQuantization(kind="static", operators=("MatMul",))
+    static = variants["int8-dynamic"].model_copy(update={"quantization": how})
     assert why_not(spec, plain, static, ("linux/amd64",)) is None
     without = spec.model_copy(update={"accuracy": spec.accuracy.model_copy(update={"samples": None})})
     assert why_not(without, plain, static, ("linux/amd64",)) == "calibration needs real inputs: `accuracy.samples`"

@@ -280,7 +280,7 @@ def test_a_fallback_without_reduced_precision_is_refused_at_its_target() -> None
         for profile in document["profiles"].values():
             for variant in profile["variants"]:
                 if "fallback" in variant:
-                    variant |= {"rewrites": [], "quantization": "none"}
+                    variant |= {"rewrites": [], "quantization": None}
 
     found = findings(edited(change))
     assert found

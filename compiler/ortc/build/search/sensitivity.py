@@ -33,6 +33,7 @@ from ortc.frontend.samples.calibration import sensitivity_inputs
 from ortc.frontend.samples.inputs import MASK
 from ortc.passes.canonical import MODEL_FILE
 from ortc.passes.half_precision import format_of
+from ortc.passes.quantization.data_free import bits_of
 from ortc.passes.quantization.mixed_graphs import Node, layers, prepare, write_mixes
 from ortc.passes.rewrite import rewrite_variant
 from ortc.plan.plan import CasePlan, VariantPlan
@@ -98,7 +99,7 @@ class Ladder:
 
     def __init__(self, variant: VariantPlan, nodes: Sequence[NodeError]) -> None:
         self.floats = "fp32" in variant.fallback
-        blocks = "int8-weights" in variant.fallback and variant.quantization != "int8-weights"
+        blocks = "int8-weights" in variant.fallback and bits_of(variant) != 8
         self.nodes = tuple(node for node in nodes if self.floats or (blocks and node.in_blocks))
         most = min(len(self.nodes), int((1 - LEAST_REDUCED) * len(nodes))) if self.floats else 0
         weights = len(self.nodes) if blocks and any(node.in_blocks for node in self.nodes) else 0

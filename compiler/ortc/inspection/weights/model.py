@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from ortc.spec.quantization import Quantization, WeightQuantization
+
 Reader = frozenset[str]
 """The ONNX operators, one of which reads a weight; several where that depends on the exporter."""
 
@@ -47,12 +49,8 @@ class Variant(Protocol):
         """What it computes in."""
 
     @property
-    def quantization(self) -> str:
+    def quantization(self) -> Quantization | None:
         """How its weights become integers."""
-
-    @property
-    def operators(self) -> tuple[str, ...]:
-        """Operator types whose weights do."""
 
 
 def least_bytes(found: Found, variant: Variant) -> int:
@@ -65,11 +63,9 @@ def least_bytes(found: Found, variant: Variant) -> int:
 
 
 def _each(item: Weights, variant: Variant) -> float:
-    quantized = variant.quantization != "none" and (
-        item.readers is None or all(reader & set(variant.operators) for reader in item.readers)
-    )
-    if quantized:
-        return 0.5 if variant.quantization == "int4-weights" else 1
+    how = variant.quantization
+    if how is not None and (item.readers is None or all(reader & set(how.operators) for reader in item.readers)):
+        return how.bits / 8 if isinstance(how, WeightQuantization) else 1
     return min(item.itemsize, _BYTES[variant.precision])
 
 

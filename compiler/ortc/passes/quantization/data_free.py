@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from ortc.common.errors import NotApplicable, StageError
 from ortc.execution.processes import own_environment, own_module
 from ortc.plan.plan import VariantPlan
+from ortc.spec.quantization import DynamicQuantization, WeightQuantization
 
 if TYPE_CHECKING:
     import onnx
@@ -26,7 +27,6 @@ SMOOTHING = 0.75
 """How much of the spread goes from activations into weights; SmoothQuant's alpha (Xiao et al., 2022, equation 4)."""
 NORMAL_REACH = 3.0
 """Standard deviations that a normalized activation is taken to reach, in place of a calibration run."""
-_BITS = {"int8-weights": 8, "int4-weights": 4}
 _NOT_APPLICABLE = 3
 
 
@@ -36,23 +36,25 @@ def quantize(source: Path, output: Path, variant: VariantPlan, ranges: Path | No
     Args:
         source: directory with the canonical graph.
         output: an existing directory.
-        variant: `operators` are the types whose constant weights become int8 (`Gather` means embeddings); `blocks` and
-            `exclude` name the nodes that do not follow.
+        variant: the `operators` of its quantization are the types whose constant weights become int8 (`Gather` means
+            embeddings); `blocks` and `exclude` name the nodes that do not follow.
         ranges: of the activations, for calibrated smoothing.
 
     Raises:
         NotApplicable: there is nothing to quantize, smooth or keep.
         StageError: the quantizer fails.
     """
+    how = variant.quantization
+    assert isinstance(how, DynamicQuantization | WeightQuantization)  # noqa: S101  # the caller tells kinds apart
     request = {
         "source": str(source / "model.onnx"),
         "output": str(output / "model.onnx"),
-        "operators": list(variant.operators),
-        "smooth": variant.smooth,
-        "weight_only": variant.weight_only,
+        "operators": list(how.operators),
+        "smooth": how.smoothing == "layer-norm",
+        "weight_only": isinstance(how, DynamicQuantization) and how.narrowing == "weight-only",
         "bits": bits_of(variant),
         "ranges": None if ranges is None else str(ranges),
-        "smoothing": variant.smoothing,
+        "smoothing": how.alpha,
         "blocks": list(variant.blocks),
         "exclude": list(variant.exclude),
     }
@@ -132,7 +134,7 @@ def name_nodes(model: onnx.ModelProto) -> None:
 
 def bits_of(variant: VariantPlan) -> int:
     """Bits of a variant that rounds weights alone; 0 of any other."""
-    return _BITS.get(variant.quantization, 0)
+    return variant.quantization.bits if isinstance(variant.quantization, WeightQuantization) else 0
 
 
 def narrowing(model: onnx.ModelProto) -> list[str]:

@@ -24,6 +24,7 @@ from ortc.execution.processes import own_environment, own_module
 from ortc.passes.canonical import MODEL_FILE
 from ortc.plan.plan import VariantPlan
 from ortc.plan.precision_mix import Mix
+from ortc.spec.quantization import StaticQuantization
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -143,7 +144,7 @@ def _run(
 
 
 def _main(request: dict[str, Any]) -> object:
-    variant, output = VariantPlan.model_validate(request["variant"]), Path(request["output"])
+    variant, output = VariantPlan.model_validate_json(json.dumps(request["variant"])), Path(request["output"])
     ranges = None if request["ranges"] is None else Path(request["ranges"])
     if request["mixes"] is None:
         return _prepare(Path(request["source"]), output, variant, ranges)
@@ -159,14 +160,15 @@ def _prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | No
     from ortc.passes.half_precision import format_of
     from ortc.passes.quantization import data_free
 
-    if variant.quantization == "int8-static" or format_of(variant.rewrites) is not None:
+    how = variant.quantization
+    if how is None or isinstance(how, StaticQuantization) or format_of(variant.rewrites) is not None:
         model = ir.load(source / MODEL_FILE)
     else:
         _, model = data_free.prepare(
             str(source / MODEL_FILE),
-            smooth_first=variant.smooth,
+            smooth_first=how.smoothing == "layer-norm",
             ranges=None if ranges is None else str(ranges),
-            smoothing=variant.smoothing,
+            smoothing=how.alpha,
         )
     nodes = _nodes(model, variant, ranges)
     ir.save(model, output / BASE, external_data=WEIGHTS)
@@ -184,8 +186,9 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[N
 
     if (short := format_of(variant.rewrites)) is not None:
         return _rounded(model, short)
-    is_static = variant.quantization == "int8-static"
-    operators = set(variant.operators) if is_static else set(variant.operators) & {"MatMul", "Gemm"}
+    is_static = isinstance(variant.quantization, StaticQuantization)
+    wanted = _operators(variant)
+    operators = set(wanted) if is_static else set(wanted) & {"MatMul", "Gemm"}
     known = Ranges.load(ranges).tensors if is_static and ranges is not None else None
     found = {}
     for site in find_sites(model, operators):
@@ -195,7 +198,7 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[N
         if fits or not bits_of(variant):
             node = Node(name=site.name, operator=site.node.op_type, shape=site.shape, in_blocks=fits)
             found[site.node] = node
-    if "Gather" in variant.operators:
+    if "Gather" in wanted:
         for lookup in find_lookups(model):
             table = lookup.inputs[0]
             assert table is not None  # noqa: S101  # find_lookups
@@ -203,6 +206,10 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[N
             shape = tuple(table.const_value.shape.numpy())
             found[lookup] = Node(name=node_name(lookup), operator="Gather", shape=shape, in_blocks=False)
     return [found[node] for node in model.graph if node in found]
+
+
+def _operators(variant: VariantPlan) -> tuple[str, ...]:
+    return () if variant.quantization is None else variant.quantization.operators
 
 
 def _rounded(model: ir.Model, short: Format) -> list[Node]:
@@ -234,19 +241,19 @@ def _write(
     exclude = (*variant.exclude, *mix.exclude)
     if (short := format_of(variant.rewrites)) is not None:
         shorten(model, short, exclude)
-    elif variant.quantization == "int8-static":
+    elif isinstance(how := variant.quantization, StaticQuantization):
         assert ranges is not None  # noqa: S101  # the caller calibrates what is static
         weight_only.emit(model, dict.fromkeys(mix.blocks, 8))
         qdq.emit(
             model,
             Ranges.load(ranges),
-            operators=variant.operators,
-            smooth=variant.smoothing,
+            operators=how.operators,
+            smooth=how.smoothing,
             exclude=exclude,
-            symmetric=variant.symmetric,
+            symmetric=how.symmetric,
         )
     else:
-        emit_integers(model, variant.operators, bits_of(variant), mix.blocks, exclude)
+        emit_integers(model, _operators(variant), bits_of(variant), mix.blocks, exclude)
     tensors = (value.const_value for value in model.graph.initializers.values())
     size = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     if on_cpu:

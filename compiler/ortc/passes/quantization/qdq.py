@@ -20,7 +20,7 @@ from ortc.passes.quantization.calibration import Range, Ranges
 from ortc.passes.quantization.editor import LEAST_OPSET, Editor, round_channels
 from ortc.passes.quantization.quantizable import MOVES, Site, find_sites, find_stream, is_bias, is_standard
 from ortc.passes.quantization.smoothquant import factors_of
-from ortc.spec.profile import Smoothing
+from ortc.spec.quantization import Alpha
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -35,7 +35,7 @@ def emit(
     ranges: Ranges,
     *,
     operators: tuple[str, ...],
-    smooth: Smoothing | None = None,
+    smooth: Alpha | None = None,
     exclude: tuple[str, ...] = (),
     symmetric: bool = False,
 ) -> int:
@@ -67,7 +67,7 @@ class _Rounded:
 class _Emitter(Editor):
     """One model while it is quantized."""
 
-    def __init__(self, model: ir.Model, ranges: Ranges, smooth: Smoothing | None, *, symmetric: bool) -> None:
+    def __init__(self, model: ir.Model, ranges: Ranges, smooth: Alpha | None, *, symmetric: bool) -> None:
         super().__init__(model)
         self.ranges = ranges.tensors
         self.smooth = smooth

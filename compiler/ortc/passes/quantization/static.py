@@ -22,7 +22,7 @@ from ortc.passes.canonical import MODEL_FILE, write
 from ortc.passes.quantization import weight_only as in_blocks
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.qdq import emit
-from ortc.spec.profile import Smoothing
+from ortc.spec.quantization import Alpha
 
 _NOT_APPLICABLE = 3
 
@@ -33,7 +33,7 @@ def quantize_static(
     ranges: Ranges,
     *,
     operators: tuple[str, ...],
-    smooth: Smoothing | None = None,
+    smooth: Alpha | None = None,
     exclude: tuple[str, ...] = (),
     blocks: tuple[str, ...] = (),
     symmetric: bool = False,

@@ -21,6 +21,7 @@ from ortc.spec.diagnostics.rules import plans as rules
 from ortc.spec.diagnostics.source import Document, Entry, Mapping, Scalar, Span
 from ortc.spec.diagnostics.source import Path as Steps
 from ortc.spec.env_references import substitute
+from ortc.spec.former_keys import former_keys
 from ortc.spec.inheritance import KEY
 from ortc.spec.load import LoadedProfile, LoadedSpec, is_path
 from ortc.spec.profile import TargetProfile
@@ -59,6 +60,8 @@ def check_plan(place: Path | bytes, root: Path) -> CheckedPlan:
     if foreign := tuple(_foreign(document)):
         raise SpecError(in_order(foreign))
     document = _with_environment(document)
+    if former := tuple(_former(document)):
+        raise SpecError(in_order(former))
     file = validate(PlanFile, document)
     if confused := (*_profiles(file, document), *_choices(file, document)):
         raise SpecError(in_order(confused))
@@ -89,6 +92,14 @@ def _with_environment(document: Document) -> Document:
         raise SpecError(in_order(wrong))
     entries = document.root.entries | {"spec": Entry(spec.key, part.root)}
     return replace(document, root=replace(document.root, entries=entries))
+
+
+def _former(document: Document) -> Iterator[Diagnostic]:
+    """Find keys of the profiles that the language had before."""
+    profiles = document.find(["profiles"])
+    for entry in profiles.entries.values() if isinstance(profiles, Mapping) else ():
+        if isinstance(entry.value, Mapping):
+            yield from former_keys(Document(document.source, entry.value))
 
 
 def _part(document: Document, *path: str) -> Document:

@@ -85,6 +85,20 @@ INCONSISTENT_KEYS = Rule(
     bad="model:\n  source: huggingface\n  id: google-bert/bert-base-uncased\n  path: examples/bert-base\n",
     good="model:\n  source: huggingface\n  path: examples/bert-base\n",
 )
+FORMER_KEY = Rule(
+    "ORTC130",
+    "former-key",
+    "A profile uses a key that the language had before.",
+    "Until version 1.0 the language `ortc/v1alpha1` changes in place. A quantization was one word and up to seven keys "
+    "beside it, of which some had no effect; it is one mapping now, whose `kind` decides which keys it takes. "
+    "`placement` became a part of `gates`. `ortc migrate FILE` rewrites a profile, or every profile of a spec, and "
+    "keeps comments and formatting.",
+    bad="$ grep int8 targets/mine.yaml\n"
+    "  - {name: int8, precision: int8, quantization: int8-dynamic, operators: [MatMul], smooth: true}",
+    good="$ ortc migrate targets/mine.yaml && grep -A2 int8 targets/mine.yaml\n"
+    "targets/mine.yaml: rewritten\n"
+    "  - {name: int8, precision: int8, quantization: {kind: dynamic, operators: [MatMul], smoothing: layer-norm}}",
+)
 OVERRIDE_SYNTAX = Rule(
     "ORTC140",
     "override-syntax",
@@ -122,6 +136,7 @@ RULES = (
     INVALID_VALUE,
     BAD_QUANTITY,
     INCONSISTENT_KEYS,
+    FORMER_KEY,
     OVERRIDE_SYNTAX,
     OVERRIDE_PATH,
     OVERRIDE_BASE,
