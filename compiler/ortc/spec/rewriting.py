@@ -107,7 +107,9 @@ def _without(text: str, part: Part, *, before: bool) -> Edit:
     line = text.rfind("\n", 0, start) + 1
     if not text[line:start].strip() and (rest := _LINE_END.match(text, end)) is not None:
         return Edit(line, rest.end(), "")
-    return Edit(start, end, "")
+    # A comment begins behind a space, also where other entries between it and the text that stays are removed, too.
+    is_glued = text[end : end + 1] == "#" and text[line:start].strip()
+    return Edit(start, end, " " if is_glued else "")
 
 
 def _in_block(text: str, parts: list[Part], found: Rewritten) -> Edit:
