@@ -49,7 +49,7 @@ Json = dict[str, Any]
 
 def export(architecture: Architecture, place: Path) -> None:
     """Write an architecture's canonical graph, and the forms that can be made of it."""
-    with context_of(architecture, OPSET) as context:
+    with context_of(architecture, OPSET) as (context, _):
         canonical = build_model(context).canonical()
         shutil.copytree(canonical, place / "canonical")
     for form, names in FORMS.items():

@@ -14,28 +14,31 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from catalogue import Architecture
 
 from ortc.build.context import Context
+from ortc.build.executor import Executor
 from ortc.build.model import build_model
 from ortc.build.progress import Progress
+from ortc.build.reference_process import ReferenceProcess
+from ortc.build.runner import Done, Work
+from ortc.build.stages import SHAPE_MATRIX, Action, R
 from ortc.build.variant import VariantBuilder
+from ortc.build.workspace import Workspace
 from ortc.common.errors import OrtcError
 from ortc.common.resources import cache_root
 from ortc.evaluation.gates import describe as told
 from ortc.evaluation.report import Check
-from ortc.execution.action_cache import Entry, Store
-from ortc.execution.host import describe
+from ortc.execution.action_cache import Store
 from ortc.execution.worker import Worker, WorkerError
 from ortc.execution.worker_protocol import reply
 from ortc.frontend.__main__ import Server
-from ortc.frontend.fetch import fetch
 from ortc.plan.checks import check_spec
 from ortc.plan.resolve import resolve
 
@@ -67,40 +70,34 @@ class Here(Worker):
         return result
 
 
+class InProcess(ReferenceProcess):
+    """A reference in this process."""
+
+    def new_worker(self) -> Worker:
+        """The model in PyTorch."""
+        return Here()
+
+
 @dataclass
-class InProcess(Context):
-    """A build whose reference is in this process.
+class Trial(Executor):
+    """Executes actions, and keeps what the check of the exported graph says.
 
     `worst` is the greatest difference of the graph as it was exported, over the shape matrix.
     """
 
-    worst: float | None = None
+    worst: float | None = field(default=None, init=False)
 
-    def run(
-        self,
-        stage: str,
-        subject: str,
-        inputs: dict[str, Any],
-        action: Any,
-        is_final: Callable[[dict[str, Any]], bool] | None = None,
-    ) -> Entry:
-        """Run a stage, and keep what the check of the exported graph says."""
-        entry = super().run(stage, subject, inputs, action, is_final)
-        if stage == "shape matrix":
-            cases = Check.model_validate(entry.result).cases
-            self.worst = max((found.max_abs for case in cases for found in case.differences), default=None)
-        return entry
-
-    def reference(self, *, timed: bool = False) -> Worker:
-        """The model in PyTorch."""
-        if self._reference is None:
-            self._reference = self.stack.enter_context(Here())
-            self.load_reference(self._reference)
-        return self._reference
+    def run(self, action: Action[R], work: Work[R]) -> Done[R]:
+        """Execute an action."""
+        done = super().run(action, work)
+        if isinstance(done.known, Check) and action.stage.name == SHAPE_MATRIX.name:
+            differences = [found.max_abs for case in done.known.cases for found in case.differences]
+            self.worst = max(differences, default=None)
+        return done
 
 
 @contextlib.contextmanager
-def context_of(architecture: Architecture, opset: int) -> Iterator[InProcess]:
+def context_of(architecture: Architecture, opset: int) -> Iterator[tuple[Context, Trial]]:
     """A build of an architecture's spec, in directories that are removed at the end."""
     with tempfile.TemporaryDirectory(prefix="ortc-architecture-") as name, ExitStack() as stack:
         root = Path(name)
@@ -118,10 +115,11 @@ def context_of(architecture: Architecture, opset: int) -> Iterator[InProcess]:
         environments.mkdir(parents=True, exist_ok=True)
         (root / "cache").mkdir(exist_ok=True)
         (root / "cache" / "environments").symlink_to(environments)
-        for part in ("work", "source"):
-            (root / part).mkdir()
-        fetched = fetch(plan.model, root, store, root / "source")
-        yield InProcess(plan, root, store, describe(), Progress(), root / "work", stack, fetched)
+        (root / "work").mkdir()
+        workspace, runner = Workspace.with_files(plan, root, store, root / "work"), Trial(plan.name, store, Progress())
+        context = Context.of(plan, workspace, runner, runner.progress, stack)
+        context.reference = InProcess(plan, workspace, context.modules, stack)
+        yield context, runner
 
 
 INSTALLED = re.compile(r"/[^\s\"']*/site-packages/")
@@ -138,7 +136,7 @@ def trial(architecture: Architecture, opset: int, variants: Sequence[str]) -> Js
     begin = time.monotonic()
     found: Json = {"name": architecture.name, "opset": opset}
     try:
-        with context_of(architecture, opset) as context:
+        with context_of(architecture, opset) as (context, runner):
             model = build_model(context)
             target = context.plan.targets[0]
             builder = VariantBuilder(context, model, target)
@@ -149,7 +147,7 @@ def trial(architecture: Architecture, opset: int, variants: Sequence[str]) -> Js
                 "cases": len(context.plan.cases),
                 "inputs": {tensor.name: list(tensor.shape) for tensor in exported.inputs},
                 "outputs": [output.name for output in exported.outputs],
-                "max_abs": context.worst,
+                "max_abs": runner.worst,
             }
             for variant in target.variants:
                 if variant.name in variants:

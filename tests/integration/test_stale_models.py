@@ -17,15 +17,17 @@ from tests.support.builds import PLAIN, Build, Compiler
 from tests.support.plans import plan
 
 from ortc.build.context import Context
+from ortc.build.executor import Executor
 from ortc.build.observation import built
 from ortc.build.progress import Progress
+from ortc.build.workspace import Workspace
 from ortc.common.arrays import read_arrays
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
-from ortc.execution.host import describe
 from ortc.execution.worker import Worker
 from ortc.frontend.fetch import Fetched
+from ortc.plan.plan import Plan
 from ortc.spec.model_sources import PyTorchSource
 
 ENTRY = """\
@@ -111,12 +113,18 @@ def write_project(
     return project / "spec.yaml"
 
 
+def context_of(planned: Plan, root: Path, store: Store, work: Path, stack: ExitStack, fetched: Fetched) -> Context:
+    """A build that executes its actions."""
+    workspace = Workspace(root, store, work, fetched)
+    return Context.of(planned, workspace, Executor(planned.name, store, Progress()), Progress(), stack)
+
+
 def state(spec: Path, cache: Path, work: Path) -> str:
     """The digest of the model in the keys of a build."""
     with ExitStack() as stack:
         planned = plan(spec)
         fetched = Fetched(directory=work, files=())
-        context = Context(planned, spec.parent, Store(cache), describe(), Progress(), work, stack, fetched)
+        context = context_of(planned, spec.parent, Store(cache), work, stack, fetched)
         assert isinstance(planned.model, PyTorchSource)
         return built(context, planned.model, fetched)
 
@@ -153,12 +161,12 @@ def test_a_model_that_differs_each_time_is_refused(tmp_path: Path) -> None:
     (project / "net.py").write_text(f"{ENTRY}def build():\n    {drawn}")
     with ExitStack() as stack:
         planned, fetched = plan(spec), Fetched(directory=work, files=())
-        context = Context(planned, project, Store(tmp_path / "cache"), describe(), Progress(), work, stack, fetched)
+        context = context_of(planned, project, Store(tmp_path / "cache"), work, stack, fetched)
         assert isinstance(planned.model, PyTorchSource)
         built(context, planned.model, fetched)
-        context.fresh_reference()
+        context.reference.end()
         with pytest.raises(StageError, match=r"builds another module each time that it is called: `layer\.bias`"):
-            context.reference()
+            context.reference.worker()
 
 
 DATA = """

@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 from tests.support.plans import ROOT, plan
 
+from ortc.build.stages import ENTRYPOINT, STAGES
 from ortc.diff.stages import foresee
 from ortc.execution import code_closure
-from ortc.execution.code_closure import ACTIONS, action_modules, code_of
+from ortc.execution.code_closure import code_modules, code_of
 
+NAMED = {(stage.name, stage.code): stage.label for stage in reversed(STAGES) if stage.code is not None}
+"""Stages of one name that run the same code are one column."""
+CODES = {stage.label: stage.code for stage in STAGES if stage.code is not None and stage.label in NAMED.values()}
 TABLE = Path(__file__).parents[1] / "golden" / "touched.txt"
 HEAD = """\
 Which actions run again when one module changes, of a build of specs/digits.yaml and of any other.
@@ -27,7 +31,7 @@ Which actions run again when one module changes, of a build of specs/digits.yaml
 @pytest.fixture
 def digests(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Digests of all modules that an action runs; a test may replace one."""
-    names = {name for action in ACTIONS for name in action_modules(action)}
+    names = {name for code in CODES.values() for name in code_modules(code)}
     found = {name: code_closure.module_digest(name) for name in names}
     monkeypatch.setattr(code_closure, "module_digest", found.__getitem__)
     return found
@@ -53,11 +57,11 @@ def test_stages_that_run_again(
     digests: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update_golden: bool
 ) -> None:
     before = stages(tmp_path / "before")
-    columns = [action for action in ACTIONS if action != "model"]
+    columns = [label for label in CODES if label != ENTRYPOINT.label]
     again: dict[frozenset[str], set[str]] = {}
     rows = []
     for name in sorted(digests):
-        own = frozenset(action for action in ACTIONS if name in action_modules(action))
+        own = frozenset(label for label, code in CODES.items() if name in code_modules(code))
         if own not in again:
             # Modules of the same actions are in the same keys: one of them speaks for all.
             with monkeypatch.context() as touched:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ortc.build.context import Context
+from ortc.build.observation import model_key
+from ortc.build.runner import Done
+from ortc.build.stage_results import Texts
+from ortc.build.stages import TEXTS
 from ortc.bundle.answers import Answers
 from ortc.common.errors import AccuracyError, StageError
 from ortc.common.texts import shown
 from ortc.evaluation.accuracy_gates import answer_limit
 from ortc.evaluation.answers import TextAnswer, check_answers
-from ortc.execution.action_cache import Entry
-from ortc.execution.code_closure import code_of
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.odd_texts import PLAIN_TEXTS, odd_texts
 from ortc.frontend.samples.sources import samples_digest
@@ -44,25 +46,29 @@ def build_answers(context: Context, exported: Exported) -> Answers | None:
         StageError: what a text becomes cannot be reproduced.
     """
     plan = context.plan
-    form = answer_form(plan.model, plan.export, of_directories((context.fetched.directory,)))
+    form = answer_form(plan.model, plan.export, of_directories((context.workspace.fetched.directory,)))
     if form is None:
         return None
     _check_inputs(exported.inputs)
-    if form.output not in {tensor.name for tensor in exported.outputs}:
+    outputs = {tensor.name for tensor in exported.outputs}
+    # A comparison of two specs exports nothing, and knows of no output.
+    if outputs and form.output not in outputs:
         raise StageError(
             f"answers are read from `{form.output}`, which the exported graph does not have",
             help="add it to `export.outputs`, or write `interface: tensors` in `model`",
         )
-    entry = _reference_texts(context, form, exported)
-    content = json.loads(entry.files[TEXTS_FILE].read_bytes()) if not entry.pending else {"odd": [], "samples": []}
+    done = _reference_texts(context, form, exported)
+    # A dry run and a comparison may have no files: no key depends on what they hold.
+    place = done.files.get(TEXTS_FILE)
+    content = {"odd": [], "samples": []} if place is None or not place.is_file() else json.loads(place.read_bytes())
     judged = tuple(TextAnswer(text=row["text"], answer=row["answer"]) for row in content["samples"])
     return Answers(
-        processing=Processing.model_validate(entry.result["processing"]),
-        tokenizer=entry.files[TOKENIZER_FILE],
+        processing=done.result.processing,
+        tokenizer=done.files.get(TOKENIZER_FILE, Path(TOKENIZER_FILE)),
         golden=tuple(_golden(content)),
         judged=judged,
         odd=(*content["samples"], *content["odd"]),
-        key=entry.key,
+        key=done.key,
     )
 
 
@@ -88,22 +94,21 @@ def _check_inputs(inputs: Sequence[InputPlan]) -> None:
         )
 
 
-def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> Entry:
+def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> Done[Texts]:
     """The model's own tokenizer as it ships, with token ids of odd texts, and answers of sample texts."""
     plan = context.plan
     declared = plan.accuracy.samples
     inputs = {
-        "model": context.model_key(),
+        "model": model_key(context),
         "interface": plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "inputs": [tensor.model_dump(mode="json") for tensor in exported.inputs],
         "form": form.model_dump(mode="json"),
-        "samples": samples_digest(str(declared), context.root) if _is_text(declared) else None,
+        "samples": samples_digest(str(declared), context.workspace.root) if _is_text(declared) else None,
         "split": plan.calibrates,
-        "code": code_of("texts"),
     }
 
-    def action(output: Path) -> dict[str, Any]:
-        worker = context.reference()
+    def work(output: Path) -> Texts:
+        worker = context.reference.worker()
         bound = _bound(context, exported)
         made = worker.call("texts", form=inputs["form"], bound=bound, tokenizer=str(output / TOKENIZER_FILE))
         samples = _sample_texts(context)
@@ -115,9 +120,9 @@ def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> 
         answered = [{**row, "answer": answer} for row, answer in zip(rows[len(odd) :], answers, strict=True)]
         content = {"odd": rows[: len(odd)], "samples": answered}
         (output / TEXTS_FILE).write_text(json.dumps(content), "utf-8")
-        return {"processing": made["processing"]}
+        return Texts(processing=Processing.model_validate(made["processing"]))
 
-    return context.run("texts", plan.name, inputs, action)
+    return context.run(TEXTS.action(plan.name, inputs), work)
 
 
 def _is_text(declared: object) -> bool:
@@ -136,7 +141,9 @@ def _sample_texts(context: Context) -> list[str]:
     declared = context.plan.accuracy.samples
     if not isinstance(declared, str) or not _is_text(declared):
         return list(PLAIN_TEXTS)
-    lines = [line.strip() for line in (context.root / declared).read_text("utf-8").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in (context.workspace.root / declared).read_text("utf-8").splitlines() if line.strip()
+    ]
     judged = lines[::2] if context.plan.calibrates and len(lines) > 1 else lines
     step = max(1, len(judged) // SAMPLE_TEXTS)
     return judged[::step][:SAMPLE_TEXTS]
@@ -211,4 +218,4 @@ def prove(context: Context, answers: Answers, interpreter: Path, bundle: Path) -
 
 def scratch(context: Context) -> Path:
     """A new directory of the build's work."""
-    return Path(tempfile.mkdtemp(prefix="answers-", dir=context.work))
+    return Path(tempfile.mkdtemp(prefix="answers-", dir=context.workspace.work))

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ortc.build.context import Context
-from ortc.build.distillation import fetch_teacher
+from ortc.build.context import Context, opened
 from ortc.build.model import ModelBuild, build_model
-from ortc.build.pipeline import is_published
 from ortc.build.progress import Progress
 from ortc.build.target import build_target
-from ortc.build.target_result import TargetBuild
+from ortc.build.target_result import Shipment, TargetBuild
 from ortc.common.arrays import write_arrays
 from ortc.common.errors import AccuracyError, BudgetError, OrtcError, StageError, UnmeasuredError
 from ortc.common.statistics import Interval, percentile, ratio_of_rounds
@@ -27,11 +25,8 @@ from ortc.evaluation.noise import race_noise
 from ortc.evaluation.report import Contender, Load, Race
 from ortc.evaluation.turns import Turn, interleave
 from ortc.execution.action_cache import Store
-from ortc.execution.cache_users import in_use
-from ortc.execution.host import Host, cores, describe
-from ortc.execution.work_directory import workplace
+from ortc.execution.host import Host, cores
 from ortc.execution.worker import Worker
-from ortc.frontend.fetch import fetch
 from ortc.plan.plan import AxisPlan, CasePlan, Plan, Shape
 
 FORMAT_VERSION = 1
@@ -143,19 +138,10 @@ def benchmark(
         AccuracyError: the exported graph does not compute what PyTorch computes.
         OrtcError: no target can be measured on this host; with the exit code of its build.
     """
-    with ExitStack() as stack:
-        stack.enter_context(in_use(store.root))
-        work = stack.enter_context(workplace(store.root))
-        with progress.step("fetch", plan.name):
-            sources = work / "source"
-            sources.mkdir()
-            fetched = fetch(plan.model, root, store, sources)
-            teacher = fetch_teacher(plan, root, store, work)
-        context = Context(plan, root, store, describe(), progress, work, stack, fetched, teacher=teacher)
-        context.remeasured = remeasured
+    with opened(plan, root, store, progress, remeasured) as context:
         model = build_model(context)
         candidates, missing = _candidates(context, model, output)
-        context.fresh_reference()
+        context.reference.end()
         axis = next((axis for axis in plan.export.axes if axis.name == model.factory().batch_axis), None)
         shapes, clipped = shapes_of(plan.export.axes, axis, batches)
         notes = (*missing, *clipped)
@@ -253,11 +239,12 @@ def _nothing(why: tuple[str, ...], codes: list[int]) -> OrtcError:
 
 def _bundle(context: Context, model: ModelBuild, made: TargetBuild, base: Path) -> Path:
     """The bundle as it is published, or written to where this run works."""
-    if is_published(context, made, model.material, base):
+    shipment = Shipment.of(made, context, model.material)
+    if shipment.is_published(base / made.plan.name):
         return base / made.plan.name
-    place = context.work / "bundles" / made.plan.name
+    place = context.workspace.work / "bundles" / made.plan.name
     place.mkdir(parents=True)
-    made.write(context, model.material, place)
+    shipment.write(place)
     return place
 
 
@@ -270,7 +257,7 @@ def _at(
     versions: dict[str, str],
 ) -> AtBatch:
     """One race, everybody in a fresh process, so that starts and peaks of memory are this shape's own."""
-    inputs = context.work / "bench.npz"
+    inputs = context.workspace.work / "bench.npz"
     write_arrays(inputs, model.factory().case(CasePlan(shape=shape, padded=False)))
     with ExitStack() as stack:
         started = [*_pytorch(context, stack, inputs)]
@@ -320,14 +307,14 @@ def _pytorch(context: Context, stack: ExitStack, inputs: Path) -> list[Started]:
     started = []
     for name in (REFERENCE, COMPILED):
         # What an earlier compilation left would make this one look quick.
-        cache = context.work / "inductor"
+        cache = context.workspace.work / "inductor"
         worker = Worker.for_reference(
             {"TORCHINDUCTOR_CACHE_DIR": str(cache), "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
         )
         with ExitStack() as starting:
             begin = time.perf_counter()
             starting.enter_context(worker)
-            context.load_reference(worker)
+            context.reference.load(worker)
             worker.bench(inputs, runs=1, warmup=0)
             entry = Started(name, worker, start_seconds=time.perf_counter() - begin)
             if name == COMPILED:

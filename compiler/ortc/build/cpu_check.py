@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ortc.build.model import CHECK_PINS
+from ortc.build.stages import VERIFY_ON_CPU
 from ortc.build.target_result import Tried
 from ortc.build.task_metric import answers_verdicts
 from ortc.build.variant import VariantBuilder
@@ -21,7 +21,6 @@ from ortc.bundle.assemble import Made, assemble
 from ortc.evaluation.accuracy import CPU, check_bundle
 from ortc.evaluation.gate_table import ON_CPU
 from ortc.evaluation.report import Check
-from ortc.execution.code_closure import code_of
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE
 from ortc.passes.half_precision import format_of
 from ortc.passes.upcast import upcast
@@ -33,7 +32,7 @@ from ortc.spec.runtimes import pins
 def runner_on_cpu(builder: VariantBuilder) -> Path:
     """The interpreter of the plain CPU runtime."""
     pin_set = CHECK_PINS if builder.model.material.answers is None else f"{CHECK_PINS}{TEXT}"
-    return builder.context.interpreter(pin_set, (builder.platform,))
+    return builder.context.runner.interpreter(pin_set, (builder.platform,))
 
 
 def is_checked(variant: VariantPlan) -> bool:
@@ -63,29 +62,21 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
         "on": CPU,
         "only": None,
         "host": context.host.fingerprint(),
-        "code": code_of("verify on CPU"),
     }
 
-    def action(_: Path) -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="on-cpu-", dir=context.work) as scratch:
+    def work(_: Path) -> Check:
+        with tempfile.TemporaryDirectory(prefix="on-cpu-", dir=context.workspace.work) as scratch:
             bundle = Path(scratch) / "bundle"
             bundle.mkdir()
             assemble(bundle, model.material, builder.target, for_cpu(entry.made, Path(scratch)))
             function = None if metric is None else metric.function
-            check = check_bundle(
-                interpreter,
-                bundle,
-                model.material.cases,
-                model.factory(),
-                function,
-                None,
-                embeddings,
-                answers=model.judged,
+            cases = model.material.cases
+            return check_bundle(
+                interpreter, bundle, cases, model.factory(), function, None, embeddings, answers=model.judged
             )
-            return check.model_dump(mode="json")
 
     name = f"{builder.target.name}: {variant.name} on the CPU provider"
-    check = Check.model_validate(context.run("verify", name, inputs, action).result)
+    check = context.run(VERIFY_ON_CPU.action(name, inputs), work).result
     found = answers_verdicts(context.plan, metric, check, variant.precision, builder.platform)
     verdicts = tuple(verdict.model_copy(update={"gate": f"{verdict.gate}{ON_CPU}"}) for verdict in found)
     return replace(entry, verdicts=(*verdicts, *entry.verdicts), on_cpu=check)

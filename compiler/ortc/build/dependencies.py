@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ortc.build.context import Context
 from ortc.build.observation import observed
+from ortc.build.task_metric import metric_action
 from ortc.bundle.assemble import Material, loaded_sources
 from ortc.bundle.supply_chain.provenance import Dependency
 from ortc.common.digests import sha256_file
@@ -38,14 +39,14 @@ def dependencies(context: Context, material: Material, target: TargetPlan) -> tu
     found = [
         *_repository(source, "model", model),
         *(Dependency(name=name, role="model", digest={"sha256": sha256}) for name, sha256 in model.items()),
-        *_code(source, "model", context.root),
+        *_code(source, "model", context.workspace.root),
         *_teacher(context),
         *_samples(context),
     ]
     metric = context.plan.accuracy.metric
     if metric is not None:
-        found += _files(entrypoint_files(metric.entrypoint, context.root), "metric code")
-    _, data = observed(context, None if metric is None else context.metric_inputs(metric))
+        found += _files(entrypoint_files(metric.entrypoint, context.workspace.root), "metric code")
+    _, data = observed(context, metric_action(context))
     found += [Dependency(name=name, role="data", digest={"sha256": sha256}) for name, sha256 in sorted(data.items())]
     found += base_image(target.image.base_image)
     found += [
@@ -56,7 +57,7 @@ def dependencies(context: Context, material: Material, target: TargetPlan) -> tu
             uri=entry.uri,
             annotations={"key": entry.key, "subject": entry.subject},
         )
-        for _, entry in sorted(context.from_remote.items())
+        for _, entry in sorted(context.runner.from_remote.items())
     ]
     return tuple(found)
 
@@ -87,13 +88,13 @@ def _repository(source: SourcePlan, role: str, files: Mapping[str, str]) -> Iter
 
 def _teacher(context: Context) -> Iterator[Dependency]:
     teacher = context.plan.model.teacher
-    if teacher is None or context.teacher is None:
+    if teacher is None or context.workspace.teacher is None:
         return
-    files = context.teacher.digests()
+    files = context.workspace.teacher.digests()
     yield from _repository(teacher.model, "teacher", files)
     for name, sha256 in files.items():
         yield Dependency(name=f"teacher/{name}", role="teacher", digest={"sha256": sha256})
-    yield from _code(teacher.model, "teacher", context.root)
+    yield from _code(teacher.model, "teacher", context.workspace.root)
 
 
 def _samples(context: Context) -> Iterator[Dependency]:
@@ -101,9 +102,9 @@ def _samples(context: Context) -> Iterator[Dependency]:
     if samples is None:
         return
     if isinstance(samples, SamplesFunction):
-        yield from _files(entrypoint_files(samples.entrypoint, context.root), "samples code")
+        yield from _files(entrypoint_files(samples.entrypoint, context.workspace.root), "samples code")
         return
-    path = context.root / samples
+    path = context.workspace.root / samples
     files = image_files(path) if path.is_dir() else [path]
     for file in files:
         # A path of the spec, which is no path of this machine.

@@ -7,63 +7,52 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ortc.build.context import Context, source_key
+from ortc.build.context import Context
+from ortc.build.observation import source_key
+from ortc.build.stage_results import TeacherAnswers
+from ortc.build.stages import TEACHER_REFERENCE
+from ortc.build.workspace import about_the_teacher
 from ortc.common.errors import StageError
 from ortc.evaluation.accuracy import ReferenceCase
 from ortc.evaluation.accuracy_gates import differs
 from ortc.evaluation.gate_table import TEACHER
 from ortc.evaluation.gates import Judge
 from ortc.evaluation.report import Check, Verdict
-from ortc.execution.action_cache import Store
-from ortc.execution.code_closure import code_of
 from ortc.execution.host import cores
 from ortc.execution.worker import Worker
-from ortc.frontend.fetch import Fetched, fetch
 from ortc.passes.canonical import Exported
-from ortc.plan.plan import ExportPlan, Plan
+from ortc.plan.plan import ExportPlan
 from ortc.spec.model_sources import Teacher
 
 REAL = "samples "
 """How the names of cases begin that are real samples."""
 
 
-def fetch_teacher(plan: Plan, root: Path, store: Store, work: Path) -> Fetched | None:
-    """Put the files of the plan's teacher into `work`/teacher; None where there is none.
-
-    Raises:
-        StageError: a file cannot be had, or not with the declared digest.
-    """
-    if plan.model.teacher is None:
-        return None
-    (work / "teacher").mkdir()
-    with _of_the_teacher():
-        return fetch(plan.model.teacher.model, root, store, work / "teacher")
-
-
 def teacher_key(context: Context) -> dict[str, Any] | None:
     """What decides the teacher's answers, for cache keys; None where there is no teacher."""
     teacher = context.plan.model.teacher
-    if teacher is None or context.teacher is None:
+    if teacher is None or context.workspace.teacher is None:
         return None
     return {
-        "model": source_key(teacher.model, context.teacher, context),
+        "model": source_key(teacher.model, context.workspace.teacher, context),
         "outputs": teacher.outputs,
-        "code": code_of("teacher"),
+        "code": TEACHER_REFERENCE.code_sha256,
     }
 
 
-def teacher_inputs(context: Context, cases: dict[str, Any]) -> dict[str, Any]:
-    """What goes into the stage, given what decides the cases that the student is judged at."""
-    return {"teacher": teacher_key(context), "cases": cases}
-
-
 def with_teacher(
-    context: Context, exported: Exported, cases: tuple[ReferenceCase, ...], inputs: dict[str, Any]
+    context: Context, exported: Exported, cases: tuple[ReferenceCase, ...], decided: dict[str, Any]
 ) -> tuple[ReferenceCase, ...]:
     """The cases, with the teacher's answers at those that it is judged by.
 
     Only real samples are asked about where there are any: what two models make of random numbers says little of what
     the one has learnt from the other.
+
+    Args:
+        context: the build.
+        exported: names the inputs and outputs.
+        cases: where the student is judged.
+        decided: everything that decides those cases.
 
     Raises:
         StageError: the teacher cannot be loaded, or does not take the student's inputs.
@@ -73,14 +62,15 @@ def with_teacher(
     real = any(case.name.startswith(REAL) for case in cases)
     judged = [index for index, case in enumerate(cases) if not real or case.name.startswith(REAL)]
 
-    def action(output: Path) -> dict[str, Any]:
-        with _of_the_teacher(), running_teacher(context, exported) as worker:
+    def work(output: Path) -> TeacherAnswers:
+        with about_the_teacher(), running_teacher(context, exported) as worker:
             for index in judged:
                 worker.call("run", inputs=str(cases[index].inputs), outputs=str(output / f"{index}.npz"))
-        return {"cases": [cases[index].name for index in judged]}
+        return TeacherAnswers(cases=tuple(cases[index].name for index in judged))
 
-    entry = context.run("teacher", f"{len(judged)} cases", inputs, action)
-    answers = {index: path for index in judged if (path := entry.files.get(f"{index}.npz")) is not None}
+    asked = TEACHER_REFERENCE.action(f"{len(judged)} cases", {"teacher": teacher_key(context), "cases": decided})
+    done = context.run(asked, work)
+    answers = {index: path for index in judged if (path := done.files.get(f"{index}.npz")) is not None}
     return tuple(case.model_copy(update={"teacher": answers.get(index)}) for index, case in enumerate(cases))
 
 
@@ -92,7 +82,7 @@ def running_teacher(context: Context, exported: Exported) -> Iterator[Worker]:
         StageError: it cannot be loaded.
     """
     teacher = context.plan.model.teacher
-    if teacher is None or context.teacher is None:
+    if teacher is None or context.workspace.teacher is None:
         raise StageError("the model has no teacher")
     outputs = teacher.outputs or tuple(output.name for output in exported.outputs)
     export: ExportPlan = context.plan.export.model_copy(update={"inputs": exported.inputs, "outputs": outputs})
@@ -101,25 +91,11 @@ def running_teacher(context: Context, exported: Exported) -> Iterator[Worker]:
             "load",
             model=teacher.model.model_dump(mode="json"),
             export=export.model_dump(mode="json"),
-            directory=str(context.teacher.directory),
-            root=str(context.root),
+            directory=str(context.workspace.teacher.directory),
+            root=str(context.workspace.root),
             threads=cores(),
         )
         yield worker
-
-
-@contextmanager
-def _of_the_teacher() -> Iterator[None]:
-    """Say of an error that it is about the teacher, which is loaded like any other model."""
-    try:
-        yield
-    except StageError as error:
-        error.message = f"the teacher (`model.teacher`): {error.message}"
-        error.help = (
-            "student and teacher take the same inputs (`export.inputs`); outputs that both give are named in "
-            "`model.teacher.outputs`" + (f"; {error.help}" if error.help else "")
-        )
-        raise
 
 
 def teacher_verdicts(check: Check, teacher: Teacher | None, platform: str, metric: float | None) -> tuple[Verdict, ...]:

@@ -1,4 +1,4 @@
-"""Foresee a build: the driver itself runs, and instead of doing what is missing, it is told apart from what is cached.
+"""Foresee a build: the driver itself runs, and its actions are looked up instead of executed.
 
 Because the same code computes the same keys, a prediction cannot disagree with the build that follows.
 """
@@ -8,29 +8,42 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from ortc.build.context import Context, T
+from ortc.build.context import Context
 from ortc.build.cpu_check import is_checked
-from ortc.build.distillation import fetch_teacher
-from ortc.build.model import ModelBuild, build_model, reference_inputs
+from ortc.build.model import ModelBuild, build_model, reference_action
 from ortc.build.observation import samples_key_of
-from ortc.build.pipeline import bundle_subject, is_published
 from ortc.build.progress import Progress
+from ortc.build.runner import Done, Runner, T, UnknownResult, Work, nothing
+from ortc.build.stages import (
+    BUNDLE,
+    CALIBRATE,
+    ENVIRONMENT,
+    MEASURE,
+    SHAPE_MATRIX,
+    START,
+    TEACHER_REFERENCE,
+    VARIANT,
+    VERIFY,
+    Action,
+    R,
+    Stage,
+)
 from ortc.build.target import TargetBuilder
+from ortc.build.target_result import Shipment
+from ortc.build.task_metric import metric_action
+from ortc.build.workspace import Workspace
 from ortc.common.errors import OrtcError
 from ortc.common.values import Frozen
-from ortc.execution.action_cache import Entry, Store
-from ortc.execution.host import describe
+from ortc.execution.action_cache import Store
 from ortc.execution.runtime_environment import is_made
-from ortc.frontend.fetch import Fetched, fetch
 from ortc.plan.plan import Plan, TargetPlan
-from ortc.spec.model_sources import PyTorchSource
 from ortc.spec.runtimes import pins
 
-_FORESEEABLE = ("reference", "teacher", "metric", "shape matrix", "calibrate")
-"""Stages whose result the keys of later stages do not need."""
+State = Literal["cached", "cached (remote)", "will run"]
 
 
 class Foreseen(Frozen):
@@ -38,66 +51,71 @@ class Foreseen(Frozen):
 
     stage: str
     subject: str
-    state: Literal["cached", "cached (remote)", "will run"]
+    state: State
     reason: str = ""
 
 
-class _Missing(Exception):  # noqa: N818  # control flow: what comes after cannot be foreseen in detail
-    """A stage whose result is needed to know more has not been done."""
+@dataclass
+class Lookup(Runner):
+    """Looks actions up, and tells those that will run from those that are cached.
 
+    Attributes:
+        name: of the plan, in the subjects of records.
+        store: where entries may be, or in whose remote cache.
+        foreseen: what was found, in order.
+    """
 
-class _Foreseeing(Context):
-    """A context that does nothing; it looks."""
+    executes: ClassVar[bool] = False
+    name: str
+    store: Store
+    foreseen: list[Foreseen] = field(default_factory=list, init=False)
+    _seen: set[str] = field(default_factory=set, init=False)
 
-    foreseen: list[Foreseen]
-    seen: set[str]
-
-    def run(
-        self,
-        stage: str,
-        subject: str,
-        inputs: dict[str, Any],
-        action: Any,
-        is_final: Callable[[dict[str, Any]], bool] | None = None,
-    ) -> Entry:
-        """The cached entry, or a note that the stage will run."""
-        if (entry := self.store.foresee(stage, inputs)) is not None:
-            state: Literal["cached", "cached (remote)"] = "cached (remote)" if entry.found == "remote" else "cached"
-            if entry.key in self.seen:
-                state = "cached"  # fetched by then: another target of the build needs the same
-            self.seen.add(entry.key)
-            self.foreseen.append(Foreseen(stage=stage, subject=subject, state=state))
-            return entry
-        reason = self.store.records.why_missing(stage, inputs, f"{self.plan.name}: {subject}")
-        self.foreseen.append(Foreseen(stage=stage, subject=subject, state="will run", reason=reason))
-        if stage in _FORESEEABLE:
-            return Entry(key="", result={}, found="nowhere", pending=True)
-        raise _Missing(stage)
-
-    def observe(self, source: PyTorchSource, fetched: Fetched) -> None:
-        """Nothing: a dry run runs nothing of the user's."""
+    def run(self, action: Action[R], work: Work[R]) -> Done[R]:
+        """The cached entry; or that the action will run, and why."""
+        stage, entry = action.stage, self.store.foresee(action.stage.name, action.inputs)
+        if entry is None:
+            reason = self.store.records.why_missing(stage.name, action.inputs, f"{self.name}: {action.subject}")
+            self.tell(stage.name, action.subject, "will run", reason)
+            return Done(action)
+        # Fetched by then: another target of the build needs the same.
+        is_remote = entry.found == "remote" and entry.key not in self._seen
+        self._seen.add(entry.key)
+        self.tell(stage.name, action.subject, "cached (remote)" if is_remote else "cached")
+        return Done(action, stage.read(entry.result), entry)
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
-        """All steps, though one's result is missing."""
-        found, missing = [], None
+        """All steps, though the result of one is unknown."""
+        found: list[T] = []
+        unknown: UnknownResult | None = None
         for step in steps:
             try:
                 found.append(step())
-            except _Missing as error:
-                missing = missing or error
-        if missing is not None:
-            raise missing
+            except UnknownResult as error:
+                unknown = unknown or error
+        if unknown is not None:
+            raise unknown
         return found
 
     def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
         """Where the interpreter is or will be."""
         requirements = pins(pin_set).requirements_txt(platforms)
         place, made = is_made(requirements, self.store.root / "environments")
-        if not any(entry.stage == "environment" and entry.subject == pin_set for entry in self.foreseen):
-            state: Literal["cached", "will run"] = "cached" if made else "will run"
-            reason = "" if made else "never made"
-            self.foreseen.append(Foreseen(stage="environment", subject=pin_set, state=state, reason=reason))
+        if not any(entry.stage == ENVIRONMENT and entry.subject == pin_set for entry in self.foreseen):
+            self.tell(ENVIRONMENT, pin_set, "cached" if made else "will run", "" if made else "never made")
         return place
+
+    def tell(self, stage: str, subject: str, state: State, reason: str = "") -> None:
+        """Add a line to what is foreseen."""
+        self.foreseen.append(Foreseen(stage=stage, subject=subject, state=state, reason=reason))
+
+    def stop(self, subject: str, reason: str) -> None:
+        """Add that the build will stop here."""
+        self.tell("stop", subject, "cached", reason)
+
+    def later(self, stage: Stage[Any], subject: str, unknown: str) -> None:
+        """Add a stage whose inputs depend on a result that is unknown."""
+        self.tell(stage.name, subject, "will run", f"after {unknown}")
 
 
 def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foreseen, ...]:
@@ -110,82 +128,69 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
     """
     with ExitStack() as stack:
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortc-plan-")))
-        (work / "source").mkdir()
-        fetched = fetch(plan.model, root, store, work / "source")
-        teacher = fetch_teacher(plan, root, store, work)
-        context = _Foreseeing(plan, root, store, describe(), Progress(), work, stack, fetched, teacher=teacher)
-        context.foreseen = []
-        context.seen = set()
+        workspace = Workspace.with_files(plan, root, store, work)
+        lookup = Lookup(plan.name, store)
+        context = Context.of(plan, workspace, lookup, Progress(), stack)
         try:
             model = build_model(context)
-        except _Missing as missing:
-            _downstream(context, str(missing))
-            return tuple(context.foreseen)
+        except UnknownResult as unknown:
+            _after_the_model(context, lookup, unknown.stage)
         except OrtcError as error:
             # A cached failure: the build will stop at the same place.
-            context.foreseen.append(Foreseen(stage="stop", subject=plan.name, state="cached", reason=error.message))
-            return tuple(context.foreseen)
-        for target in context.plan.targets:
-            _target(context, model, target, output)
-        return tuple(context.foreseen)
+            lookup.stop(plan.name, error.message)
+        else:
+            for target in context.plan.targets:
+                _target(context, lookup, model, target, output)
+        return tuple(lookup.foreseen)
 
 
-def _target(context: _Foreseeing, model: ModelBuild, target: TargetPlan, output: Path) -> None:
+def _target(context: Context, lookup: Lookup, model: ModelBuild, target: TargetPlan, output: Path) -> None:
     builder = TargetBuilder(context, model, target)
-    begun = len(context.foreseen)
+    begun = len(lookup.foreseen)
     try:
         found = builder.build()
-    except _Missing as missing:
-        stages = [entry.stage for entry in context.foreseen[begun:]]
-        for stage in _judging(target, builder.builder.runnable):
-            if stage not in stages or str(missing) == "variant":
-                _later(context, stage, target.name, str(missing))
-        _later(context, "bundle", target.name, str(missing))
+    except UnknownResult as unknown:
+        seen = {entry.stage for entry in lookup.foreseen[begun:]}
+        for stage in _judging(target, is_runnable=builder.builder.runnable):
+            if stage.name not in seen or unknown.stage == VARIANT.name:
+                lookup.later(stage, target.name, unknown.stage)
+        lookup.later(BUNDLE, target.name, unknown.stage)
         return
     if found.report.exit_code:
-        context.foreseen.append(
-            Foreseen(stage="stop", subject=target.name, state="cached", reason="a promise is known to be broken")
-        )
+        lookup.stop(target.name, "a promise is known to be broken")
         return
-    base = output / context.plan.name / context.plan.version
-    if is_published(context, found, model.material, base):
-        context.foreseen.append(Foreseen(stage="bundle", subject=target.name, state="cached"))
+    shipment = Shipment.of(found, context, model.material)
+    place = output / context.plan.name / context.plan.version / target.name
+    if shipment.is_published(place):
+        lookup.tell(BUNDLE.name, target.name, "cached")
         return
-    key, subject = found.key(context, model.material), bundle_subject(context, found)
-    reason = context.store.records.why_missing("bundle", key, subject)
-    if not (base / target.name).exists():
-        reason = "not there"
-    context.foreseen.append(Foreseen(stage="bundle", subject=target.name, state="will run", reason=reason))
+    why = lookup.store.records.why_missing(BUNDLE.name, shipment.action.inputs, shipment.subject)
+    lookup.tell(BUNDLE.name, target.name, "will run", why if place.exists() else "not there")
 
 
-def _downstream(context: _Foreseeing, missing: str) -> None:
+def _after_the_model(context: Context, lookup: Lookup, unknown: str) -> None:
     """All that comes after the export. What does not depend on it is looked up all the same."""
     plan = context.plan
-    inputs = reference_inputs(context, samples_key_of(context))
-    context.run("reference", f"{len(plan.cases)} shapes", inputs, None)
-    if (metric := plan.accuracy.metric) is not None and context.has_reference:
-        context.run_recorded("metric", metric.entrypoint, context.metric_inputs(metric), None)
+    context.run(reference_action(context, samples_key_of(context)), nothing)
+    if (metric := metric_action(context)) is not None and context.has_reference:
+        context.run_with_files(metric, nothing)
     if plan.model.teacher is not None:
-        _later(context, "teacher", plan.name, missing)
-    _later(context, "shape matrix", plan.name, missing)
-    for target in context.plan.targets:
-        runnable = not target.requires_gpu or bool(context.host.gpus)
+        lookup.later(TEACHER_REFERENCE, plan.name, unknown)
+    lookup.later(SHAPE_MATRIX, plan.name, unknown)
+    for target in plan.targets:
+        is_runnable = not target.requires_gpu or bool(context.host.gpus)
         # Of a target that cannot run here no more are made than it takes to find one that is right.
-        for variant in target.variants if runnable else target.variants[:1]:
-            if (how := variant.quantization) is not None and how.is_calibrated and runnable:
-                _later(context, "calibrate", f"{target.name}: {', '.join(how.operators)}", missing)
-            _later(context, "variant", f"{target.name}: {variant.name}", missing)
-        for stage in _judging(target, runnable):
-            _later(context, stage, target.name, missing)
-        _later(context, "bundle", target.name, missing)
+        for variant in target.variants if is_runnable else target.variants[:1]:
+            if (how := variant.quantization) is not None and how.is_calibrated and is_runnable:
+                lookup.later(CALIBRATE, f"{target.name}: {', '.join(how.operators)}", unknown)
+            lookup.later(VARIANT, f"{target.name}: {variant.name}", unknown)
+        for stage in _judging(target, is_runnable=is_runnable):
+            lookup.later(stage, target.name, unknown)
+        lookup.later(BUNDLE, target.name, unknown)
 
 
-def _judging(target: TargetPlan, runnable: bool) -> tuple[str, ...]:
+def _judging(target: TargetPlan, *, is_runnable: bool) -> tuple[Stage[Any], ...]:
     """The stages that a target's variants are judged by: on a host that cannot run them, at most their numbers."""
-    if runnable:
-        return ("verify", "measure", "start")
-    return ("verify",) if target.variants and is_checked(target.variants[0]) else ()
-
-
-def _later(context: _Foreseeing, stage: str, subject: str, missing: str) -> None:
-    context.foreseen.append(Foreseen(stage=stage, subject=subject, state="will run", reason=f"after {missing}"))
+    if is_runnable:
+        return (VERIFY, MEASURE, START)
+    return (VERIFY,) if target.variants and is_checked(target.variants[0]) else ()

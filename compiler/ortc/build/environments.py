@@ -41,7 +41,7 @@ class Environments:
     def _environment(self, name: str) -> Path:
         # On a host that is none of the target's platforms the same runtime still checks numerics, as evidence.
         platforms = self._target.platforms if self.promised else (*self._target.platforms, self.platform)
-        return self._context.interpreter(name, platforms)
+        return self._context.runner.interpreter(name, platforms)
 
     def runner(self, made: Made) -> Path:
         """The interpreter of a variant on a host that can run it."""

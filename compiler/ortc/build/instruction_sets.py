@@ -12,15 +12,15 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ortc.build.stages import VERIFY_ON_AVX2
 from ortc.build.target_result import Tried
 from ortc.bundle.emulation import version
 from ortc.evaluation.accuracy import ReferenceCase, run_cases
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.gate_table import ON_AVX2
 from ortc.evaluation.report import Check, Verdict
-from ortc.execution.code_closure import code_of
 from ortc.execution.host import Host
 from ortc.execution.processes import emulated_python
 from ortc.execution.worker import Worker, WorkerError
@@ -91,15 +91,13 @@ def check_on_avx2(builder: VariantBuilder, entry: Tried) -> Tried:
         "model": builder.model.key,
         "only": [case.name for case in cases],
         "on": found.description,
-        "code": code_of("verify on AVX2"),
     }
 
-    def action(_: Path) -> dict[str, Any]:
-        check = run_on_avx2(found, builder.runner(made), builder.bundle(made), cases)
-        return check.model_dump(mode="json")
+    def work(_: Path) -> Check:
+        return run_on_avx2(found, builder.runner(made), builder.bundle(made), cases)
 
     name = f"{builder.target.name}: {made.variant.name} on AVX2"
-    check = Check.model_validate(context.run("verify", name, inputs, action).result)
+    check = context.run(VERIFY_ON_AVX2.action(name, inputs), work).result
     # Few rows: shares of them are judged at every case, on this machine.
     accuracy = context.plan.accuracy.model_copy(update={"embeddings": None, "metric": None, "top1_agreement": None})
     verdicts = accuracy_verdicts(check, made.variant.precision, accuracy, AMD64, None)

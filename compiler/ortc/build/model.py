@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ortc.build.answers import build_answers, prove
-from ortc.build.context import Context, T, error_data, is_deterministic, is_of_the_model
-from ortc.build.distillation import teacher_inputs, teacher_key, teacher_verdicts, with_teacher
-from ortc.build.observation import keep_samples, opened_files, samples_key_of
+from ortc.build.context import Context, is_deterministic, is_of_the_model
+from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
+from ortc.build.observation import keep_samples, model_key, opened_files, samples_key_of
 from ortc.build.original import import_error, run_original, serve_original
 from ortc.build.output_shapes import confirmed
+from ortc.build.runner import Done, T
+from ortc.build.stage_results import AnsweredCase, ExportDone, ExportFailed, Failure, Proven, References
+from ortc.build.stages import ANSWERS, EXPORT, REFERENCE, REFERENCE_OF_ONNX, SHAPE_MATRIX, Action
 from ortc.build.task_metric import Metric, task_metric
 from ortc.bundle.answers import Answers
 from ortc.bundle.assemble import Made, Material, assemble
@@ -27,8 +30,6 @@ from ortc.evaluation.accuracy import ReferenceCase, check_bundle
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.answers import TextAnswer
 from ortc.evaluation.report import Check
-from ortc.execution.action_cache import Entry
-from ortc.execution.code_closure import code_of
 from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, Exported
@@ -69,8 +70,8 @@ class ModelBuild:
     canonical: Callable[[], Path]
     factory: Callable[[], InputFactory]
     metric: Metric | None
-    references: Callable[[str, dict[str, Any], Callable[[], list[Request]]], tuple[ReferenceCase, ...]]
-    """Gives the reference's answers for inputs, from a name, what decides the inputs, and what makes them."""
+    references: Callable[[Action[References], Callable[[], list[Request]]], tuple[ReferenceCase, ...]]
+    """Gives the reference's answers for inputs, from the action and what makes the inputs."""
 
     @property
     def judged(self) -> tuple[TextAnswer, ...]:
@@ -100,41 +101,41 @@ def build_model(context: Context) -> ModelBuild:
         exporters = ("onnx",)
     for exporter in exporters:
         try:
-            exported, entry = _export(context, exporter)
-            key = entry.key
+            exported, graph = _export(context, exporter)
             factory = _factory(exported, plan, samples)
-            inputs = reference_inputs(context, samples_sha256)
-            cases = _reference_cases(context, exported, factory, inputs)
+            asked = reference_action(context, samples_sha256)
+            decided = digest(asked.inputs)
+            cases = _reference_cases(context, exported, factory, asked)
             exported = confirmed(exported, cases)
-            cases = with_teacher(context, exported, cases, teacher_inputs(context, inputs))
+            cases = with_teacher(context, exported, cases, asked.inputs)
             material = Material(
                 plan=plan,
-                fetched=context.fetched,
+                fetched=context.workspace.fetched,
                 exported=exported,
                 exporter_reason="; ".join(reasons) or None,
                 cases=cases,
                 tools=context.tools,
-                cases_key=digest(inputs),
+                cases_key=decided,
                 opened=opened_files(context),
             )
             answers = build_answers(context, exported)
             material = replace(material, answers=answers)
             metric = task_metric(context, exported)
             full_key: dict[str, Any] = {
-                "export": key,
+                "export": graph.key,
                 "samples": samples_sha256,
                 "split": samples_sha256 is not None and plan.calibrates,
                 "cases": [str(case) for case in plan.cases],
-                "references": digest(inputs),
+                "references": decided,
                 "calibration": [axis.model_dump(mode="json") for axis in plan.export.axes],
             }
             if (taught := teacher_key(context)) is not None:
                 full_key["teacher"] = taught
             if answers is not None:
                 full_key["answers"] = answers.key
-            _check_canonical(context, material, full_key, entry, factory)
+            _check_canonical(context, material, full_key, graph, factory)
             if answers is not None:
-                _prove_answers(context, material, answers, full_key, entry)
+                _prove_answers(context, material, answers, full_key, graph)
         except ExportError as error:
             if exporter == exporters[-1]:
                 raise StageError(error.message, help=error.help, details=(*reasons, *error.details)) from error
@@ -142,7 +143,7 @@ def build_model(context: Context) -> ModelBuild:
             context.progress.note(f"{error.message}; trying the {exporters[-1]} exporter")
         else:
             references = partial(_references, context, exported)
-            return ModelBuild(material, full_key, _checked_out(context, entry), factory, metric, references)
+            return ModelBuild(material, full_key, _checked_out(context, graph), factory, metric, references)
     raise AssertionError(exporters)
 
 
@@ -170,101 +171,106 @@ def _one_at_a_time(function: Callable[[], T]) -> Callable[[], T]:
 
 def _samples(context: Context) -> tuple[str | None, Callable[[Exported], Samples]]:
     """The key of the samples, None without any; and what reads them for the inputs of an exported graph."""
-    declared, root = context.plan.accuracy.samples, context.root
+    declared, workspace = context.plan.accuracy.samples, context.workspace
     if declared is None:
         return None, lambda _: Samples()
 
     def load(exported: Exported) -> Samples:
-        with context.recorder() as recorder:
-            found = load_samples(declared, root, context.fetched.directory, exported.inputs, context.plan.export.axes)
+        directory, axes = workspace.fetched.directory, context.plan.export.axes
+        with workspace.recorder() as recorder:
+            found = load_samples(declared, workspace.root, directory, exported.inputs, axes)
             keep_samples(context, recorder.opened())
         return found
 
     return samples_key_of(context), load
 
 
-def _export(context: Context, exporter: str) -> tuple[Exported, Entry]:
+def _export(context: Context, exporter: str) -> tuple[Exported, Done[ExportDone | ExportFailed]]:
     plan = context.plan.export
     inputs = {
-        "model": context.model_key(),
+        "model": model_key(context),
         "export": plan.model_dump(mode="json", exclude={"exporter"}),
         "exporter": exporter,
-        "code": code_of("export"),
     }
 
-    def action(output: Path) -> dict[str, Any]:
+    def work(output: Path) -> ExportDone | ExportFailed:
         if isinstance(context.plan.model, OnnxSource):
             from ortc.frontend.import_onnx import import_onnx
 
-            source = context.fetched.directory / Path(context.plan.model.path).name
-            return {"exported": import_onnx(source, plan, output).model_dump(mode="json")}
-        worker = context.reference()
+            source = context.workspace.fetched.directory / Path(context.plan.model.path).name
+            return ExportDone(exported=import_onnx(source, plan, output))
+        worker = context.reference.worker()
         try:
-            return {"exported": worker.call("export", exporter=exporter, output=str(output))}
+            found = worker.call("export", exporter=exporter, output=str(output))
+            return ExportDone(exported=Exported.model_validate(found))
         except StageError as error:
             if not is_deterministic(error) or is_of_the_model(error):
                 raise
-            return {"error": error_data(error)}
+            return ExportFailed(error=Failure.of(error))
 
-    entry = context.run("export", exporter, inputs, action)
-    if (failure := entry.result.get("error")) is not None:
-        raise ExportError(failure["message"], help=failure["help"], details=tuple(failure["details"]))
-    return Exported.model_validate(entry.result["exported"]), entry
+    done = context.run(EXPORT.action(exporter, inputs), work)
+    if isinstance(done.result, ExportFailed):
+        failure = done.result.error
+        raise ExportError(failure.message, help=failure.help, details=failure.details)
+    return done.result.exported, done
 
 
-def _prove_answers(context: Context, material: Material, answers: Answers, key: dict[str, Any], graph: Entry) -> None:
+def _prove_answers(
+    context: Context, material: Material, answers: Answers, key: dict[str, Any], graph: Done[Any]
+) -> None:
     """Check that the exported graph answers texts as PyTorch does, in a bundle of its own.
 
     Raises:
         AccuracyError: token ids or an answer differ.
     """
     pin_set = f"{CHECK_PINS}{TEXT}"
-    interpreter = context.interpreter(pin_set, (context.host.platform,))
+    interpreter = context.runner.interpreter(pin_set, (context.host.platform,))
     inputs = {
         "model": key,
         "host": context.host.fingerprint(),
         "runtime": pins(pin_set).sha256,
         "variables": context.variables,
         "accuracy": context.plan.accuracy.answer_cosine,
-        "code": code_of("answers"),
     }
 
-    def action(_: Path) -> dict[str, Any]:
+    def work(_: Path) -> Proven:
         prove(context, answers, interpreter, _canonical_bundle(context, material, graph))
-        return {}
+        return Proven()
 
-    context.run("answers", f"{len(answers.odd)} texts", inputs, action)
+    context.run(ANSWERS.action(f"{len(answers.odd)} texts", inputs), work)
 
 
-def _checked_out(context: Context, entry: Entry) -> Callable[[], Path]:
+def _checked_out(context: Context, graph: Done[ExportDone | ExportFailed]) -> Callable[[], Path]:
     """Gives a directory with the canonical graph, made when it is first needed."""
 
     @cache
     def directory() -> Path:
-        return context.store.check_out(entry, Path(tempfile.mkdtemp(prefix="graph-", dir=context.work)))
+        place = Path(tempfile.mkdtemp(prefix="graph-", dir=context.workspace.work))
+        return context.workspace.store.check_out(graph.kept, place)
 
     return _one_at_a_time(directory)
 
 
-def reference_inputs(context: Context, samples: str | None) -> dict[str, Any]:
-    """What the reference's outputs depend on: not the export."""
+def reference_action(context: Context, samples: str | None) -> Action[References]:
+    """The reference's outputs, which do not depend on the export; `samples` is what decides the samples."""
     export = context.plan.export
-    return {
-        "model": context.model_key(),
+    inputs = {
+        "model": model_key(context),
         "runtime": None if context.has_reference else pins(CHECK_PINS).sha256,
         "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
         "samples": samples,
         "split": samples is not None and context.plan.calibrates,
-        "code": code_of("reference" if context.has_reference else "reference of ONNX"),
     }
+    stage = REFERENCE if context.has_reference else REFERENCE_OF_ONNX
+    return stage.action(f"{len(context.plan.cases)} shapes", inputs)
 
 
 def _reference_cases(
     context: Context,
     exported: Exported,
     factory: Callable[[], InputFactory],
-    inputs: dict[str, Any],
+    asked: Action[References],
 ) -> tuple[ReferenceCase, ...]:
     """Inputs of every case and what the reference gives for them."""
 
@@ -273,23 +279,22 @@ def _reference_cases(
         made = [Request(str(case), factory().case(case), is_padded=case.padded) for case in cases]
         return made + [Request(name, arrays, is_sample=True) for name, arrays in factory().real()]
 
-    return _references(context, exported, f"{len(context.plan.cases)} shapes", inputs, named)
+    return _references(context, exported, asked, named)
 
 
 def _references(
     context: Context,
     exported: Exported,
-    subject: str,
-    inputs: dict[str, Any],
+    asked: Action[References],
     named: Callable[[], list[Request]],
 ) -> tuple[ReferenceCase, ...]:
-    """What the reference gives for named inputs, which `inputs` decides."""
+    """What the reference gives for named inputs, which the action's inputs decide."""
 
-    def action(output: Path) -> dict[str, Any]:
+    def work(output: Path) -> References:
         cases = []
         with ExitStack() as stack:
             if context.has_reference:
-                worker = context.reference()
+                worker = context.reference.worker()
             else:
                 worker = stack.enter_context(serve_original(context, exported, CHECK_PINS))
             for index, request in enumerate(named()):
@@ -300,24 +305,25 @@ def _references(
                 else:
                     run_original(worker, request.name, given, answers)
                 cases.append(
-                    {
-                        "name": request.name,
-                        "is_sample": request.is_sample,
-                        "is_padded": request.is_padded,
-                        "input_shapes": read_shapes(given),
-                        "output_shapes": read_shapes(answers),
-                    }
+                    AnsweredCase(
+                        name=request.name,
+                        is_sample=request.is_sample,
+                        is_padded=request.is_padded,
+                        input_shapes=read_shapes(given),
+                        output_shapes=read_shapes(answers),
+                    )
                 )
-        return {"cases": cases}
+        return References(cases=tuple(cases))
 
-    entry = context.run("reference", subject, inputs, action)
+    done = context.run(asked, work)
+    # No key depends on the answers: without them, a dry run and a comparison go on.
     return tuple(
         ReferenceCase(
-            **case,
-            inputs=entry.files[f"{index}.inputs.npz"],
-            outputs=entry.files[f"{index}.outputs.npz"],
+            **dict(case),
+            inputs=done.files[f"{index}.inputs.npz"],
+            outputs=done.files[f"{index}.outputs.npz"],
         )
-        for index, case in enumerate(entry.result.get("cases", ()))
+        for index, case in enumerate(() if done.known is None else done.known.cases)
     )
 
 
@@ -336,20 +342,20 @@ def _canonical_variant(plan: Plan) -> VariantPlan:
     )
 
 
-def _canonical_bundle(context: Context, material: Material, entry: Entry) -> Path:
-    exported = material.exported
-    bundle = Path(tempfile.mkdtemp(prefix="canonical-", dir=context.work))
-    size = sum(file.bytes for file in entry.kept if file.path in (MODEL_FILE, DATA_FILE))
+def _canonical_bundle(context: Context, material: Material, canonical: Done[Any]) -> Path:
+    workspace, exported = context.workspace, material.exported
+    bundle = Path(tempfile.mkdtemp(prefix="canonical-", dir=workspace.work))
+    size = sum(file.bytes for file in canonical.kept.kept if file.path in (MODEL_FILE, DATA_FILE))
     graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
     material = replace(material, exporter_reason=None, cases_key="", opened=())
-    files = partial(context.store.proven, entry)
+    files = partial(workspace.proven, canonical)
     made = Made(variant=_canonical_variant(context.plan), level="off", files=files, graph=graph)
     assemble(bundle, material, context.plan.targets[0], made)
     return bundle
 
 
 def _check_canonical(
-    context: Context, material: Material, key: dict[str, Any], graph: Entry, factory: Callable[[], InputFactory]
+    context: Context, material: Material, key: dict[str, Any], graph: Done[Any], factory: Callable[[], InputFactory]
 ) -> None:
     """Run the exported graph, unoptimized, over the shape matrix.
 
@@ -359,7 +365,7 @@ def _check_canonical(
         ExportError: it does not load or run at some shape: the export baked something in.
         AccuracyError: it runs, and computes something else than PyTorch.
     """
-    interpreter = context.interpreter(CHECK_PINS, (context.host.platform,))
+    interpreter = context.runner.interpreter(CHECK_PINS, (context.host.platform,))
     cases = material.cases
     if context.plan.search == "quick":
         kept = without_largest(context.plan.export.axes, context.plan.cases)
@@ -371,17 +377,15 @@ def _check_canonical(
         "host": context.host.fingerprint(),
         "runtime": pins(CHECK_PINS).sha256,
         "variables": context.variables,
-        "code": code_of("shape matrix"),
     }
 
-    def action(output: Path) -> dict[str, Any]:  # the result is all there is
+    def work(_: Path) -> Check:
         bundle = _canonical_bundle(context, material, graph)
-        return check_bundle(interpreter, bundle, cases, factory(), None).model_dump(mode="json")
+        return check_bundle(interpreter, bundle, cases, factory(), None)
 
-    entry = context.run("shape matrix", f"{len(cases)} cases", inputs, action)
-    if entry.pending:
+    check = context.run(SHAPE_MATRIX.action(f"{len(cases)} cases", inputs), work).known
+    if check is None:
         return
-    check = Check.model_validate(entry.result)
     original = not context.has_reference
     if check.error is not None and original:
         raise StageError(f"the imported graph does not run where the ONNX file does: {check.error}")

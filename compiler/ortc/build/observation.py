@@ -9,13 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ortc.common.errors import StageError
+from ortc.build.runner import latest_action
+from ortc.build.stage_results import BuiltModule, MetricOfReference, SamplesRead
+from ortc.build.stages import ENTRYPOINT, OPENED, SAMPLES, Action
 from ortc.common.values import digest
-from ortc.execution.code_closure import code_of
-from ortc.execution.files_opened import INSTALLED, SEEN, Opened, latest
+from ortc.execution.files_opened import INSTALLED, SEEN, Opened
+from ortc.execution.worker import Worker
 from ortc.frontend.fetch import Fetched, FetchedFile
+from ortc.frontend.reference.trained import MAY_BE_DRAWN, refuse_drawn
 from ortc.frontend.samples.sources import samples_key
 from ortc.inspection.entrypoint import entrypoint_digest
+from ortc.plan.plan import SourcePlan
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import PyTorchSource
 
@@ -28,6 +32,26 @@ UNKNOWN = "unknown until it is built"
 """Stands for the digest of a module in the keys of a dry run, which runs no entry point."""
 
 
+def source_key(source: SourcePlan, fetched: Fetched, context: Context) -> dict[str, Any]:
+    """Everything that decides what a model of a build computes, for cache keys."""
+    key: dict[str, Any] = {
+        "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path", "teacher"}),
+        "files": fetched.digests(),
+        "tools": context.tools,
+        "variables": context.variables,
+        "code": ENTRYPOINT.code_sha256,
+    }
+    if isinstance(source, PyTorchSource):
+        key["module"] = entrypoint_digest(source.entrypoint, context.workspace.root)
+        key["state"] = built(context, source, fetched)
+    return key
+
+
+def model_key(context: Context) -> dict[str, Any]:
+    """Everything that decides what the model computes, for cache keys."""
+    return source_key(context.plan.model, context.workspace.fetched, context)
+
+
 def built(context: Context, source: PyTorchSource, fetched: Fetched) -> str:
     """The digest of the module that an entry point builds from what it reads now.
 
@@ -37,47 +61,56 @@ def built(context: Context, source: PyTorchSource, fetched: Fetched) -> str:
     Raises:
         StageError: it fails.
     """
-    inputs: dict[str, Any] = {
-        "source": source.model_dump(mode="json", exclude={"teacher"}),
-        "files": fetched.digests(),
-        "module": entrypoint_digest(source.entrypoint, context.root),
-        "tools": context.tools,
-        "variables": context.variables,
-        "code": code_of("model"),
-    }
-    asked = digest(inputs)
-    if asked not in context.states:
-        inputs, entry = latest(context.store, "entrypoint", inputs, context.root)
-        result = None if entry is None else entry.result
-        if result is None or result["opened"]["blind"]:
-            observed_now = context.observe(source, fetched)
-            if observed_now is not None:
-                opened = Opened.model_validate(observed_now["opened"]).portable(context.root)
-                result = {**observed_now, "opened": opened.model_dump(mode="json")}
-                subject = f"{context.plan.name}: {source.entrypoint}"
-                context.store.put("entrypoint", inputs, result, subject, offered=True)
-        context.states[asked] = {UNKNOWN: str(inputs.get("opened"))} if result is None else result["parts"]
-        if fetched is context.fetched and result is not None:
-            context.expected = result["parts"]
-            context.opened = Opened.model_validate(result["opened"])
-    return digest(context.states[asked])
+    root, modules = context.workspace.root, context.modules
+    subject = f"{context.plan.name}: {source.entrypoint}"
+    action = ENTRYPOINT.action(
+        subject,
+        {
+            "source": source.model_dump(mode="json", exclude={"teacher"}),
+            "files": fetched.digests(),
+            "module": entrypoint_digest(source.entrypoint, root),
+            "tools": context.tools,
+            "variables": context.variables,
+        },
+    )
+    asked = action.key
+    if asked not in modules.states:
+        action, entry = latest_action(context.workspace.store, action, root)
+        found = None if entry is None else ENTRYPOINT.read(entry.result)
+        if (found is None or found.opened.blind) and context.runner.executes:
+            found = _run_entrypoint(context, source, fetched)
+            result = found.model_dump(mode="json")
+            context.workspace.store.put(ENTRYPOINT.name, action.inputs, result, subject, offered=True)
+        modules.states[asked] = {UNKNOWN: str(action.inputs.get(OPENED))} if found is None else found.parts
+        if fetched is context.workspace.fetched and found is not None:
+            modules.expected, modules.opened = found.parts, found.opened
+    return digest(modules.states[asked])
 
 
-def check_built(expected: dict[str, str], parts: dict[str, str], entrypoint: str) -> None:
-    """Refuse an entry point that builds another module every time.
+def _run_entrypoint(context: Context, source: PyTorchSource, fetched: Fetched) -> BuiltModule:
+    """Run the entry point of a model: digests of all parts of the module that it builds, and what it has read.
 
     Raises:
-        StageError: naming a part that differs.
+        StageError: it fails.
     """
-    if parts == expected:
-        return
-    differing = [name for name in {**expected, **parts} if expected.get(name) != parts.get(name)]
-    raise StageError(
-        f"`{entrypoint}` builds another module each time that it is called: `{differing[0]}` differs"
-        + (f", and {len(differing) - 1} more" if len(differing) > 1 else ""),
-        help="what was proven must be what ships: load trained weights (`model.weights`), or seed every random number "
-        "generator that the function draws from (ortc seeds torch's)",
-    )
+    workspace = context.workspace
+    if fetched is workspace.fetched:
+        worker = context.reference.worker()
+        parts, opened = worker.call("state")["parts"], context.reference.opened
+        if source.weights not in MAY_BE_DRAWN:
+            refuse_drawn(source, parts, worker.call("state of another")["parts"])
+    else:
+        request = {
+            "model": source.model_dump(mode="json"),
+            "directory": str(fetched.directory),
+            "root": str(workspace.root),
+        }
+        with Worker.for_reference() as worker:
+            found = worker.call("build", **request, other=False)
+            parts, opened = found["parts"], found["opened"]
+            if source.weights not in MAY_BE_DRAWN:
+                refuse_drawn(source, parts, worker.call("build", **request, other=True)["parts"])
+    return BuiltModule(parts=parts, opened=Opened.model_validate(opened).portable(workspace.root))
 
 
 def opened_files(context: Context) -> tuple[FetchedFile, ...]:
@@ -87,7 +120,7 @@ def opened_files(context: Context) -> tuple[FetchedFile, ...]:
     packages that every build has are part of those.
     """
     found: dict[str, str] = {}
-    for name, sha256 in context.opened.data().items():
+    for name, sha256 in context.modules.opened.data().items():
         package = name.removeprefix(INSTALLED).partition("/")[0] if name.startswith(INSTALLED) else ""
         if package not in SEEN:
             found[f"{OUTSIDE}{sha256[:12]}/{Path(name).name}" if Path(name).is_absolute() else name] = sha256
@@ -100,50 +133,50 @@ def samples_key_of(context: Context) -> str | None:
     Raises:
         StageError: there is no such file or module.
     """
-    samples = context.plan.accuracy.samples
+    samples, root = context.plan.accuracy.samples, context.workspace.root
     if samples is None:
         return None
-    found = samples_key(samples, context.root)
+    found = samples_key(samples, root)
     if not isinstance(samples, SamplesFunction):
         return found
-    inputs, _ = latest(context.store, "samples", _samples_inputs(context, found), context.root)
-    return digest([found, inputs["opened"]]) if "opened" in inputs else found
+    action, _ = latest_action(context.workspace.store, _samples_action(context, samples), root)
+    return digest([found, action.inputs[OPENED]]) if OPENED in action.inputs else found
 
 
 def keep_samples(context: Context, opened: Opened) -> None:
     """Remember what a function that gives samples has read."""
-    samples = context.plan.accuracy.samples
+    samples, store, root = context.plan.accuracy.samples, context.workspace.store, context.workspace.root
     if isinstance(samples, SamplesFunction):
-        asked = _samples_inputs(context, samples_key(samples, context.root))
-        inputs, _ = latest(context.store, "samples", asked, context.root)
-        result = {"opened": opened.portable(context.root).model_dump(mode="json")}
-        context.store.put("samples", inputs, result, f"{context.plan.name}: {samples.entrypoint}", offered=True)
+        action, _ = latest_action(store, _samples_action(context, samples), root)
+        result = SamplesRead(opened=opened.portable(root)).model_dump(mode="json")
+        store.put(SAMPLES.name, action.inputs, result, action.subject, offered=True)
 
 
-def _samples_inputs(context: Context, key: str) -> dict[str, Any]:
-    return {"samples": key, "files": context.fetched.digests()}
+def _samples_action(context: Context, samples: SamplesFunction) -> Action[SamplesRead]:
+    inputs = {"samples": samples_key(samples, context.workspace.root), "files": context.workspace.fetched.digests()}
+    return SAMPLES.action(f"{context.plan.name}: {samples.entrypoint}", inputs)
 
 
-def observed(context: Context, metric: dict[str, Any] | None) -> tuple[dict[str, str], dict[str, str]]:
+def observed(context: Context, metric: Action[MetricOfReference] | None) -> tuple[dict[str, str], dict[str, str]]:
     """For ortc.lock: digests of the modules that entry points build, and of the data that functions of the spec read.
 
     Args:
         context: the build.
-        metric: what decides the task metric's action, None without one.
+        metric: the task metric's action, None without one.
     """
     states = {}
-    teacher = context.plan.model.teacher
+    workspace, teacher = context.workspace, context.plan.model.teacher
     if isinstance(context.plan.model, PyTorchSource):
-        states["model"] = built(context, context.plan.model, context.fetched)
-    if teacher is not None and context.teacher is not None and isinstance(teacher.model, PyTorchSource):
-        states["teacher"] = built(context, teacher.model, context.teacher)
+        states["model"] = built(context, context.plan.model, workspace.fetched)
+    if teacher is not None and workspace.teacher is not None and isinstance(teacher.model, PyTorchSource):
+        states["teacher"] = built(context, teacher.model, workspace.teacher)
     data: dict[str, str] = {}
     samples = context.plan.accuracy.samples
-    asked = [] if metric is None else [("metric", metric)]
+    asked: list[Action[Any]] = [] if metric is None else [metric]
     if isinstance(samples, SamplesFunction):
-        asked.append(("samples", _samples_inputs(context, samples_key(samples, context.root))))
-    for stage, inputs in asked:
-        _, entry = latest(context.store, stage, inputs, context.root)
+        asked.append(_samples_action(context, samples))
+    for action in asked:
+        _, entry = latest_action(workspace.store, action, workspace.root)
         if entry is not None:
-            data |= Opened.model_validate(entry.result.get("opened", {})).data()
+            data |= action.stage.read(entry.result).opened.data()
     return states, data

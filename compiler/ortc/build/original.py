@@ -27,7 +27,7 @@ def source_file(context: Context) -> Path:
     source = context.plan.model
     if not isinstance(source, OnnxSource):
         raise TypeError(f"a source `{source.source}` has no ONNX file")
-    return context.fetched.directory / Path(source.path).name
+    return context.workspace.fetched.directory / Path(source.path).name
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def serve_original(context: Context, exported: Exported, pin_set: str) -> Iterat
         StageError: the runtime does not open the file.
     """
     path = source_file(context)
-    interpreter = context.interpreter(pin_set, (context.host.platform,))
+    interpreter = context.runner.interpreter(pin_set, (context.host.platform,))
     with Worker.for_original("the ONNX file", interpreter) as worker:
         try:
             worker.call(

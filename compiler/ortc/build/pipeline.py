@@ -6,22 +6,18 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ortc.build.context import Context
-from ortc.build.distillation import fetch_teacher
+from ortc.build.context import Context, opened
 from ortc.build.model import build_model
 from ortc.build.progress import Progress
+from ortc.build.stages import BUNDLE
 from ortc.build.target import build_target
-from ortc.build.target_result import TargetBuild
+from ortc.build.target_result import Shipment, TargetBuild
 from ortc.bundle.assemble import Material, unfit_reason
-from ortc.bundle.publish import Staging, is_intact
+from ortc.bundle.publish import Staging
 from ortc.common.digests import sha256_file
 from ortc.common.disk import room
 from ortc.evaluation.report import BuildReport, TargetReport
 from ortc.execution.action_cache import Store
-from ortc.execution.cache_users import in_use
-from ortc.execution.host import describe
-from ortc.execution.work_directory import workplace
-from ortc.frontend.fetch import fetch
 from ortc.plan.plan import Plan
 
 
@@ -50,36 +46,16 @@ def build(
         StageError: the model's part fails, so that there is nothing to judge.
         AccuracyError: the exported graph does not compute what PyTorch computes.
     """
-    with ExitStack() as stack:
-        with room(("the cache", store.root)):
-            stack.enter_context(in_use(store.root))
-            work = stack.enter_context(workplace(store.root))
-        with progress.step("fetch", plan.name):
-            sources = work / "source"
-            sources.mkdir()
-            fetched = fetch(plan.model, root, store, sources)
-            teacher = fetch_teacher(plan, root, store, work)
-        notes = (*fetched.notes, *(teacher.notes if teacher is not None else ()))
+    with opened(plan, root, store, progress, remeasured) as context:
+        notes = context.workspace.notes
         for note in notes:
             progress.note(note)
-        context = Context(
-            plan=plan,
-            root=root,
-            store=store,
-            host=describe(),
-            progress=progress,
-            work=work,
-            stack=stack,
-            fetched=fetched,
-            teacher=teacher,
-            remeasured=remeasured,
-        )
         if check is not None:
             check(context)
         model = build_model(context)
         material = model.material
         targets = [build_target(context, model, target) for target in context.plan.targets]
-        context.fresh_reference()
+        context.reference.end()
         reports = _publish(context, material, targets, output)
         return _report(context, material, reports, notes)
 
@@ -94,7 +70,7 @@ def _report(context: Context, material: Material, reports: Sequence[TargetReport
         exporter=exported.exporter,
         exporter_reason=material.exporter_reason,
         notes=(*notes, *exported.warnings),
-        parts_left_out=(*context.fetched.left_out, *exported.parts_left_out),
+        parts_left_out=(*context.workspace.fetched.left_out, *exported.parts_left_out),
         inputs_left_out=exported.inputs_left_out,
         unfit_reason=unfit_reason(plan),
         skipped_cases=tuple(f"{case.shape}: {case.reason}" for case in plan.skipped_cases),
@@ -110,29 +86,20 @@ def _publish(context: Context, material: Material, targets: list[TargetBuild], o
         return [target.report for target in targets]
     base = output / context.plan.name / context.plan.version
     with ExitStack() as stack:
-        staged: list[tuple[TargetBuild, Staging]] = []
+        staged: list[tuple[Shipment, Staging]] = []
         for target in targets:
-            with context.progress.step("bundle", target.plan.name) as step:
-                if is_published(context, target, material, base):
+            place = base / target.plan.name
+            with context.progress.step(BUNDLE.name, target.plan.name) as step:
+                shipment = Shipment.of(target, context, material)
+                if shipment.is_published(place):
                     step.cached = True
                     continue
-                staging = stack.enter_context(Staging(base / target.plan.name))
+                staging = stack.enter_context(Staging(place))
                 with room(("bundles", base), needed=target.report.model_bytes):
-                    target.write(context, material, staging.directory)
-                staged.append((target, staging))
-        for target, staging in staged:
+                    shipment.write(staging.directory)
+                staged.append((shipment, staging))
+        for shipment, staging in staged:
             sums = sha256_file(staging.directory / "SHA256SUMS")
             staging.commit()
-            context.store.put("bundle", target.key(context, material), {"sums": sums}, bundle_subject(context, target))
+            shipment.keep(sums)
     return [target.report.model_copy(update={"bundle": str(base / target.plan.name)}) for target in targets]
-
-
-def bundle_subject(context: Context, target: TargetBuild) -> str:
-    """What a bundle's cache entry is about."""
-    return f"{context.plan.name}: {target.plan.name}"
-
-
-def is_published(context: Context, target: TargetBuild, material: Material, base: Path) -> bool:
-    """Whether the very bundle lies below `base` already, whole."""
-    done = context.store.find("bundle", target.key(context, material))
-    return done is not None and is_intact(base / target.plan.name, done.result["sums"])

@@ -85,7 +85,7 @@ class TargetBuilder:
         level, tuning = self.target.graph_levels[0], first_tuning(self.target)
         made, spared = make_all(
             self.target.variants,
-            lambda variants: self.context.each(
+            lambda variants: self.context.runner.each(
                 [partial(self.builder.make, variant, level, tuning) for variant in variants]
             ),
         )
@@ -94,9 +94,8 @@ class TargetBuilder:
         for entry, first in twins:
             self._reject(entry, f"the same graph as {name_of(first)}")
         if len(ready) > 1:
-            seen = {
-                name_of(entry): entry for entry in self.context.each([partial(self.builder.glance, e) for e in ready])
-            }
+            glances = [partial(self.builder.glance, entry) for entry in ready]
+            seen = {name_of(entry): entry for entry in self.context.runner.each(glances)}
             made = [seen.get(name_of(entry), entry) for entry in made]
             ready = [entry for entry in seen.values() if entry.failed is None]
         for entry in made:

@@ -6,21 +6,21 @@ import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ortc.build.context import Context
 from ortc.build.dependencies import FROM_REMOTE, dependencies
+from ortc.build.stage_results import Sums
+from ortc.build.stages import BUNDLE, Action
 from ortc.bundle.assemble import Made, Material, assemble
 from ortc.bundle.integrity import own_files
 from ortc.bundle.manifest import MEASUREMENTS, PROVENANCE, DecisionInfo
-from ortc.bundle.publish import seal, stamp
-from ortc.bundle.supply_chain.provenance import provenance
+from ortc.bundle.publish import is_intact, seal, stamp
+from ortc.bundle.supply_chain.provenance import Dependency, provenance
 from ortc.bundle.supply_chain.sbom import performance
 from ortc.bundle.tradeoff_plot import trade_svg
 from ortc.common.digests import templates_digest
 from ortc.common.errors import StageError
 from ortc.evaluation.report import Check, Race, TargetReport, Verdict
-from ortc.execution.code_closure import code_of
 from ortc.execution.worker import Worker
 from ortc.plan.plan import TargetPlan, TuningPlan
 from ortc.spec.runtimes import extras
@@ -58,58 +58,91 @@ class TargetBuild:
     race: Race | None
     interpreter: Path | None
 
-    def key(self, context: Context, material: Material) -> dict[str, Any]:
-        """Everything that decides the bundle's bytes."""
-        return {
-            "plan": context.plan.slice(self.plan.name).digest(),
-            "files": context.fetched.digests(),
+
+@dataclass(frozen=True)
+class Shipment:
+    """The bundle of a target: what decides its bytes, whether it is published already, and how it is written.
+
+    `dependencies` are named in its provenance.
+    """
+
+    built: TargetBuild
+    context: Context
+    material: Material
+    dependencies: tuple[Dependency, ...]
+    action: Action[Sums]
+
+    @classmethod
+    def of(cls, built: TargetBuild, context: Context, material: Material) -> Shipment:
+        """The bundle of a target, with everything that decides its bytes.
+
+        Raises:
+            StageError: the code of an entry point cannot be found any more.
+        """
+        found = dependencies(context, material, built.plan)
+        inputs = {
+            "plan": context.plan.slice(built.plan.name).digest(),
+            "files": context.workspace.fetched.digests(),
             "opened": [[file.name, file.sha256] for file in material.opened],
             "left out": [
-                context.fetched.left_out,
+                context.workspace.fetched.left_out,
                 material.exported.parts_left_out,
                 material.exported.inputs_left_out,
             ],
             "cases": material.cases_key,
             "exporter": [material.exported.exporter, material.exporter_reason],
             "variant": None
-            if self.winner is None
-            else [self.winner.key, self.winner.made.level, self.winner.made.session.model_dump(mode="json")],
-            "invariance": None if self.winner is None or self.winner.check is None else self.winner.check.invariance,
-            "report": self.report.model_dump(mode="json"),
+            if built.winner is None
+            else [built.winner.key, built.winner.made.level, built.winner.made.session.model_dump(mode="json")],
+            "invariance": None if built.winner is None or built.winner.check is None else built.winner.check.invariance,
+            "report": built.report.model_dump(mode="json"),
             "tools": context.tools,
             "stamp": stamp(),
-            "code": [code_of("bundle"), templates_digest()],
+            "code": [BUNDLE.code_sha256, templates_digest()],
             "extras": [extra.sha256 for extra in extras()],
             # But for what a remote cache gave: the bundle is the same, whoever computed it.
-            "dependencies": [
-                entry.model_dump(mode="json")
-                for entry in dependencies(context, material, self.plan)
-                if entry.role != FROM_REMOTE
-            ],
+            "dependencies": [entry.model_dump(mode="json") for entry in found if entry.role != FROM_REMOTE],
         }
+        return cls(built, context, material, found, BUNDLE.action(built.plan.name, inputs))
 
-    def write(self, context: Context, material: Material, directory: Path) -> None:
+    @property
+    def subject(self) -> str:
+        """What the bundle's cache entry is about."""
+        return f"{self.context.plan.name}: {self.built.plan.name}"
+
+    def is_published(self, place: Path) -> bool:
+        """Whether the very bundle lies there already, whole."""
+        done = self.context.workspace.store.find(BUNDLE.name, self.action.inputs)
+        return done is not None and is_intact(place, BUNDLE.read(done.result).sums)
+
+    def keep(self, sums: str) -> None:
+        """Note that the bundle was published with a SHA256SUMS of this digest."""
+        result = Sums(sums=sums).model_dump(mode="json")
+        self.context.workspace.store.put(BUNDLE.name, self.action.inputs, result, self.subject)
+
+    def write(self, directory: Path) -> None:
         """Write the bundle and prove it: digests and golden answers, in its own runtime, as a user would.
 
         Raises:
             StageError: the self-test fails.
         """
-        if self.winner is None:
-            raise StageError(f"target `{self.plan.name}` has no variant to ship")
-        check = self.winner.check
+        built, context = self.built, self.context
+        if built.winner is None:
+            raise StageError(f"target `{built.plan.name}` has no variant to ship")
+        check = built.winner.check
         manifest = assemble(
             directory,
-            material,
-            self.plan,
-            self.winner.made,
-            check=check or self.winner.on_cpu,
+            self.material,
+            built.plan,
+            built.winner.made,
+            check=check or built.winner.on_cpu,
             batch_invariant=None
             if check is None or check.invariance is None
             else check.is_invariant(context.plan.accuracy.max_abs),
-            provisional=self.report.status == "provisional",
+            provisional=built.report.status == "provisional",
             decisions=tuple(
                 DecisionInfo(variant=entry.variant, outcome=entry.outcome, reason=entry.reason)
-                for entry in self.report.decisions
+                for entry in built.report.decisions
             ),
         )
         place = directory / MEASUREMENTS
@@ -118,19 +151,19 @@ class TargetBuild:
         document = {
             "format_version": 1,
             "host": context.host.model_dump(mode="json"),
-            "verdicts": [verdict.model_dump(mode="json") for verdict in self.report.verdicts],
-            "numbers": None if self.report.numbers is None else self.report.numbers.model_dump(mode="json"),
-            "race": None if self.race is None else self.race.model_dump(mode="json"),
-            "trades": [trade.model_dump(mode="json") for trade in self.report.trades],
+            "verdicts": [verdict.model_dump(mode="json") for verdict in built.report.verdicts],
+            "numbers": None if built.report.numbers is None else built.report.numbers.model_dump(mode="json"),
+            "race": None if built.race is None else built.race.model_dump(mode="json"),
+            "trades": [trade.model_dump(mode="json") for trade in built.report.trades],
         }
         fingerprint = context.host.fingerprint()
-        card = performance(sealed, fingerprint, self.report.numbers, self.report.verdicts)
+        card = performance(sealed, fingerprint, built.report.numbers, built.report.verdicts)
         beside = {
             f"{MEASUREMENTS}/{fingerprint}.json": json.dumps(document, indent=1) + "\n",
             f"{MEASUREMENTS}/{fingerprint}.cdx.json": card,
-            PROVENANCE: provenance(sealed, own_files(directory, sealed), dependencies(context, material, self.plan)),
+            PROVENANCE: provenance(sealed, own_files(directory, sealed), self.dependencies),
         }
-        for trade in self.report.trades:
+        for trade in built.report.trades:
             # Times differ from run to run: beside what is signed, like every other measurement.
             if (
                 plot := trade_svg(trade, f"{sealed.name} {sealed.version}, {sealed.target}: {trade.variant}")
@@ -140,6 +173,6 @@ class TargetBuild:
         for name, text in beside.items():
             (directory / name).write_text(text, "utf-8")
             os.utime(directory / name, (sealed.stamp, sealed.stamp))
-        if self.interpreter is not None:
-            with Worker.for_bundle(self.plan.name, self.interpreter, directory) as worker:
+        if built.interpreter is not None:
+            with Worker.for_bundle(built.plan.name, built.interpreter, directory) as worker:
                 worker.call("load", bundle=str(directory), verify="full", selftest=True, warmup=True)

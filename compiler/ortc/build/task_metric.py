@@ -6,15 +6,18 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ortc.build.context import Context
 from ortc.build.distillation import running_teacher, teacher_key, teacher_verdicts
+from ortc.build.observation import model_key
+from ortc.build.stage_results import MetricOfReference, MetricOfTeacher
+from ortc.build.stages import METRIC, METRIC_OF_TEACHER, Action
 from ortc.common.arrays import Arrays
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.values import digest
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.report import Check, Verdict
+from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.passes.canonical import Exported
 from ortc.plan.plan import Plan
 
@@ -32,15 +35,31 @@ class Metric:
     teacher: float | None = None
 
 
+def metric_action(context: Context) -> Action[MetricOfReference] | None:
+    """The action that gives the task metric of the reference, but for the files that its function reads."""
+    declared = context.plan.accuracy.metric
+    if declared is None:
+        return None
+    interface = context.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"})
+    inputs = {
+        "model": model_key(context),
+        "interface": interface,
+        "metric": declared.entrypoint,
+        "module": entrypoint_digest(declared.entrypoint, context.workspace.root),
+    }
+    return METRIC.action(declared.entrypoint, inputs)
+
+
 def task_metric(context: Context, exported: Exported) -> Metric | None:
     """The task metric as a function of `predict`, with its value for the reference.
 
     Raises:
         StageError: the metric fails, or there is no PyTorch reference to judge by.
     """
-    declared = context.plan.accuracy.metric
-    if declared is None:
+    declared, action = context.plan.accuracy.metric, metric_action(context)
+    if declared is None or action is None:
         return None
+    workspace = context.workspace
     if not context.has_reference:
         raise StageError(
             "a task metric is judged by PyTorch's value, which an ONNX source has not", help="remove `accuracy.metric`"
@@ -49,37 +68,34 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
     def metric(predict: Callable[[Arrays], Arrays]) -> float:
         from ortc.common.project import resolve_entrypoint
 
-        function = resolve_entrypoint(declared.entrypoint, context.root)
+        function = resolve_entrypoint(declared.entrypoint, workspace.root)
         takes_directory = "model_dir" in inspect.signature(function).parameters
         try:
-            value = function(predict, model_dir=context.fetched.directory) if takes_directory else function(predict)
+            value = function(predict, model_dir=workspace.fetched.directory) if takes_directory else function(predict)
             return float(value)
         except OrtcError:
             raise
         except Exception as error:
             raise StageError(f"the metric `{declared.entrypoint}` fails: {type(error).__name__}: {error}") from error
 
-    def of_the_reference(_: Path) -> dict[str, Any]:
-        worker = context.reference()
-        with context.recorder() as recorder:
-            return {
-                "value": metric(worker.run),
-                "opened": recorder.opened().portable(context.root).model_dump(mode="json"),
-            }
+    def of_the_reference(_: Path) -> MetricOfReference:
+        worker = context.reference.worker()
+        with workspace.recorder() as recorder:
+            return MetricOfReference(value=metric(worker.run), opened=recorder.opened().portable(workspace.root))
 
-    inputs, entry = context.run_recorded(
-        "metric", declared.entrypoint, context.metric_inputs(declared), of_the_reference
-    )
-    value, taught = float(entry.result.get("value", 0.0)), None
+    done = context.run_with_files(action, of_the_reference)
+    inputs, taught = done.action.inputs, None
+    # No key depends on the value: without it, a dry run and a comparison go on.
+    value = 0.0 if done.known is None else done.known.value
     if context.plan.model.teacher is not None and context.plan.model.teacher.max_drop is not None:
 
-        def of_the_teacher(_: Path) -> dict[str, Any]:
+        def of_the_teacher(_: Path) -> MetricOfTeacher:
             with running_teacher(context, exported) as worker:
-                return {"value": metric(worker.run)}
+                return MetricOfTeacher(value=metric(worker.run))
 
         asked = {**inputs, "model": teacher_key(context)}
-        found = context.run("metric", f"teacher: {declared.entrypoint}", asked, of_the_teacher)
-        taught = float(found.result.get("value", 0.0))
+        found = context.run(METRIC_OF_TEACHER.action(f"teacher: {declared.entrypoint}", asked), of_the_teacher)
+        taught = 0.0 if found.known is None else found.known.value
     code = digest({name: part for name, part in inputs.items() if name not in ("model", "interface")})
     return Metric(metric, code, value, taught)
 

@@ -10,6 +10,7 @@ from ortc.build.context import Context
 from ortc.build.environments import Environments
 from ortc.build.instruction_sets import check_on_avx2
 from ortc.build.model import ModelBuild
+from ortc.build.stages import VERIFY
 from ortc.build.target_result import Tried
 from ortc.build.task_metric import answers_verdicts
 from ortc.build.variant_graph import GraphBuilder
@@ -21,7 +22,6 @@ from ortc.evaluation.budget_gates import run_verdicts
 from ortc.evaluation.gate_table import ACCURACY_GATES, EMBEDDING_GATES
 from ortc.evaluation.gates import describe
 from ortc.evaluation.report import Check
-from ortc.execution.code_closure import code_of
 from ortc.execution.worker_pool import Loaded
 from ortc.plan.plan import TargetPlan
 
@@ -147,10 +147,9 @@ class VariantBuilder:
             "only": only,
             "copies": copies,
             "soaks": only is None,
-            "code": code_of("verify"),
         }
 
-        def check(_: Path) -> dict[str, Any]:
+        def work(_: Path) -> Check:
             function = None if metric is None else metric.function
             cases = tuple(
                 case
@@ -160,7 +159,7 @@ class VariantBuilder:
             factory, bundle = self.model.factory(), self.bundle(made)
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
             loaded = self.loaded if only not in (None, REAL) else None
-            check = check_bundle(
+            return check_bundle(
                 interpreter,
                 bundle,
                 cases,
@@ -172,12 +171,9 @@ class VariantBuilder:
                 copies=copies,
                 soaks=only is None,
             )
-            return check.model_dump(mode="json")
 
         name = f"{self.target.name}: {made.variant.name} at {made.level}"
-        return Check.model_validate(
-            self.context.run("verify", f"{name}, {only}" if only else name, inputs, check).result
-        )
+        return self.context.run(VERIFY.action(f"{name}, {only}" if only else name, inputs), work).result
 
     def bundle(self, made: Made) -> Path:
         """A directory where a variant can be run."""
@@ -187,7 +183,7 @@ class VariantBuilder:
         mix = digest([made.variant.blocks, made.variant.exclude])[:12]
         name = f"{self.target.name}-{made.variant.name}-{mix}-{made.level}-{session}{packed}"
         if name not in self._bundles:
-            bundle = self.context.work / name
+            bundle = self.context.workspace.work / name
             bundle.mkdir()
             assemble(bundle, self.model.material, self.target, made)
             self._bundles[name] = bundle

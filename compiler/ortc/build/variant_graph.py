@@ -6,11 +6,12 @@ import sys
 import tempfile
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ortc.build.context import Context
 from ortc.build.environments import Environments
 from ortc.build.model import CHECK_PINS, ModelBuild
+from ortc.build.stage_results import Ranges, Skip
+from ortc.build.stages import CALIBRATE, VARIANT, Action
 from ortc.build.target_result import Tried
 from ortc.bundle.assemble import Made
 from ortc.common.arrays import write_arrays
@@ -19,7 +20,6 @@ from ortc.common.errors import NotApplicable, StageError
 from ortc.common.values import digest
 from ortc.evaluation.budget_gates import size_verdicts, weight_verdicts
 from ortc.evaluation.report import Verdict
-from ortc.execution.code_closure import code_of
 from ortc.execution.graph_workers import Makers
 from ortc.frontend.samples.calibration import calibration_inputs
 from ortc.passes.placement import table_for
@@ -65,15 +65,16 @@ class GraphBuilder:
             "config": variant.session.config_entries,
             "level": level,
             "runtime": [runtime.package, runtime.version, runtime.pins_sha256] if interpreter else None,
-            "ranges": digest(self._ranges_key(variant, how)) if how is not None and how.is_calibrated else None,
+            "ranges": digest(self._ranges_action(variant, how).inputs)
+            if how is not None and how.is_calibrated
+            else None,
             "kernels": None if table is None else table.sha256,
             "tools": {tool: self.context.tools[tool] for tool in ("onnx", "onnx-ir", "onnxscript")},
             "variables": self.context.variables,
-            "code": code_of("variant"),
         }
 
-        def action(output: Path) -> dict[str, Any]:
-            return self.makers.make(
+        def work(output: Path) -> VariantGraph | Skip:
+            found = self.makers.make(
                 canonical=str(self.model.canonical()),
                 output=str(output),
                 variant=variant.model_dump(mode="json"),
@@ -81,25 +82,24 @@ class GraphBuilder:
                 interpreter=None if interpreter is None else str(interpreter),
                 ranges=None if ranges is None else str(ranges),
             )
+            return VARIANT.read(found)
 
         try:
             ranges = self.ranges(variant)
-            entry = self.context.run("variant", name, inputs, action)
-            skip = entry.result.get("skip")
+            done = self.context.run(VARIANT.action(name, inputs), work)
         except DiskFullError:
             # Nothing about the variant.
             raise
         except StageError as error:
-            skip = error.message
-        if skip is not None:
-            return self._not_made(variant, level, tuning, skip)
-        files = partial(self.context.store.proven, entry)
-        made = Made(variant, level, files, VariantGraph.model_validate(entry.result), tuning)
+            return self._not_made(variant, level, tuning, error.message)
+        if isinstance(done.result, Skip):
+            return self._not_made(variant, level, tuning, done.result.skip)
+        made = Made(variant, level, partial(self.context.workspace.proven, done), done.result, tuning)
         verdicts = (
             *weight_verdicts(variant, made.graph, self.platform),
             *size_verdicts(self.target, variant, made.graph.bytes, self.platform),
         )
-        return Tried(made=made, key=entry.key, check=None, verdicts=verdicts, lowered=None)
+        return Tried(made=made, key=done.key, check=None, verdicts=verdicts, lowered=None)
 
     def _no_wheels(self, variant: VariantPlan) -> str | None:
         """Why the variant's runtime cannot be installed here: a runtime of another variant may well be."""
@@ -124,16 +124,15 @@ class GraphBuilder:
         if not self.runnable:
             raise NotApplicable("calibration runs the model, and this host lacks the target's hardware")
         # The ranges are those of the graph in fp32, whatever runs it later: the plain runtime finds them for all.
-        plain = self.context.interpreter(CHECK_PINS, (self.platform,))
-        inputs = self._ranges_key(variant, how)
+        plain = self.context.runner.interpreter(CHECK_PINS, (self.platform,))
 
-        def action(output: Path) -> dict[str, Any]:
+        def work(output: Path) -> Ranges | Skip:
             from ortc.passes.quantization.calibration import calibrate
 
             try:
                 with (
                     rewrite_variant(self.model.canonical(), variant.rewrites) as graph,
-                    tempfile.TemporaryDirectory(prefix="samples-", dir=self.context.work) as scratch,
+                    tempfile.TemporaryDirectory(prefix="samples-", dir=self.context.workspace.work) as scratch,
                 ):
                     files = []
                     for index, arrays in enumerate(calibration_inputs(self.model.factory())):
@@ -147,21 +146,19 @@ class GraphBuilder:
                         operators=how.operators,
                         method=how.calibration,
                     )
-                    return {"samples": len(files)}
+                    return Ranges(samples=len(files))
             except NotApplicable as error:
-                return {"skip": error.message}
+                return Skip(skip=error.message)
 
-        subject = f"{self.target.name}: {', '.join(how.operators)}"
-        entry = self.context.run("calibrate", subject, inputs, action)
-        if (skip := entry.result.get("skip")) is not None:
-            raise NotApplicable(skip)
-        self._tell_samples(int(entry.result.get("samples", 0)))
-        # Of one that `ortc plan` foresees there is no file yet, and nothing is made of it.
-        return entry.files.get(RANGES)
+        done = self.context.run(self._ranges_action(variant, how), work)
+        if isinstance(done.known, Skip):
+            raise NotApplicable(done.known.skip)
+        # No key depends on the ranges themselves: without them, a dry run and a comparison go on.
+        self._tell_samples(0 if done.known is None else done.known.samples)
+        return done.files.get(RANGES)
 
-    def _ranges_key(self, variant: VariantPlan, how: Quantization) -> dict[str, Any]:
-        """What decides the ranges of a variant, for cache keys."""
-        return {
+    def _ranges_action(self, variant: VariantPlan, how: Quantization) -> Action[Ranges | Skip]:
+        inputs = {
             "model": self.model.key["export"],
             "rewrites": variant.rewrites,
             "operators": how.operators,
@@ -169,8 +166,8 @@ class GraphBuilder:
             "samples": self.model.calibration_key,
             "runtime": pins(CHECK_PINS).sha256,
             "variables": self.context.variables,
-            "code": code_of("calibrate"),
         }
+        return CALIBRATE.action(f"{self.target.name}: {', '.join(how.operators)}", inputs)
 
     def _tell_samples(self, requests: int) -> None:
         """Warn, once, where ranges rest on few samples; `requests` counts the longest and the shortest one, too."""

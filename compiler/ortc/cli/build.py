@@ -248,6 +248,7 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
     Raises:
         StageError: there is no lock for the spec, or the plan is another one.
     """
+    from ortc.build.ingredients import ingredients
     from ortc.build.lock import LOCK_FILE, check_locked, lock_path, read_lock, restrict
 
     entry = read_lock(lock_path(spec)).specs.get(plan.name)
@@ -255,7 +256,11 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
         raise StageError(
             f"{LOCK_FILE} beside {spec} has no entry for `{plan.name}`", help=f"write it: `ortc lock {spec}`"
         )
-    return restrict(plan, entry), lambda context: check_locked(entry.ingredients, context.ingredients(), context.root)
+
+    def check(context: Context) -> None:
+        check_locked(entry.ingredients, ingredients(context), context.workspace.root)
+
+    return restrict(plan, entry), check
 
 
 def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildReport:

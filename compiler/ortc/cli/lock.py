@@ -31,6 +31,7 @@ def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_ur
 
     `ortc build --locked`, with the same `--search` and `--variant`, then gives the same bundles, or fails.
     """
+    from ortc.build.ingredients import ingredients
     from ortc.build.lock import lock_path, locked, write_lock
     from ortc.build.pipeline import build
 
@@ -48,7 +49,7 @@ def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_ur
         show([report])
         return report.exit_code
     place = lock_path(spec)
-    write_lock(place, plan.name, locked(plan, report, seen[0].ingredients()), replace=replace)
+    write_lock(place, plan.name, locked(plan, report, ingredients(seen[0])), replace=replace)
     for target in report.targets:
         sys.stdout.write(f"{target.target}: {target.variant} at {target.graph_level}\n")
     sys.stdout.write(f"locked in {place}\n")

@@ -9,30 +9,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from ortc.build.context import Context, T
+from ortc.build.context import Context
 from ortc.build.model import ModelBuild, build_model
 from ortc.build.progress import Progress
-from ortc.build.search.sensitivity import Sensitivity
+from ortc.build.runner import Done, Runner, T, UnknownResult, Work
+from ortc.build.stages import BUNDLE, ENVIRONMENT, START, VARIANT, VERIFY, Action, R
 from ortc.build.target import TargetBuilder
-from ortc.build.target_result import TargetBuild
+from ortc.build.target_result import Shipment, TargetBuild
+from ortc.build.workspace import Workspace
 from ortc.common.values import Frozen, digest
 from ortc.diff.report import StageChange
 from ortc.diff.values import changes
-from ortc.evaluation.compare import Difference
-from ortc.evaluation.report import CaseResult, Check, Starts, TargetReport
-from ortc.execution.action_cache import Entry, Store
-from ortc.execution.host import describe
+from ortc.evaluation.report import TargetReport
+from ortc.execution.action_cache import Store
 from ortc.execution.runtime_environment import is_made
 from ortc.frontend.fetch import Fetched, FetchedFile, fetch
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.inspection.hub_files import WEIGHT_SUFFIXES
-from ortc.passes.canonical import Exported
-from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import Plan, SourcePlan, TargetPlan
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
@@ -51,36 +49,29 @@ class Recorded(Frozen):
     inputs: dict[str, Any]
 
 
-class _Raced(Exception):  # noqa: N818  # control flow: what comes after a race depends on how it ends
-    """A race would be held."""
+@dataclass
+class ActionRecorder(Runner):
+    """Keeps what goes into each action, and takes it to have succeeded.
 
+    Attributes:
+        name: of the plan.
+        environments: where runtime environments would be.
+        recorded: the actions, in order.
+        target: the name of the target whose part is built; None in the model's part.
+    """
 
-class _Recording(Context):
-    """A context in which every stage up to the first race of a target has succeeded already."""
+    executes: ClassVar[bool] = False
+    name: str
+    environments: Path
+    recorded: list[Recorded] = field(default_factory=list, init=False)
+    target: str | None = field(default=None, init=False)
 
-    recorded: list[Recorded]
-    target: str | None = None
-
-    def run(
-        self,
-        stage: str,
-        subject: str,
-        inputs: dict[str, Any],
-        action: Any,
-        is_final: Callable[[dict[str, Any]], bool] | None = None,
-    ) -> Entry:
-        """Keep what goes into the stage; give a result that lets the build go on."""
-        # How many cases the shape matrix has, a result would tell.
-        name = self.plan.name if stage == "shape matrix" else subject
-        self.recorded.append(Recorded(target=self.target, stage=stage, subject=name, inputs=inputs))
-        if stage == "measure":
-            raise _Raced
-        key = digest({"stage": stage, "inputs": inputs})
-        # Of the shape matrix nothing is read: it says what `pending` does.
-        return Entry(key, self._result(stage, inputs, key), found="here", pending=stage == "shape matrix")
-
-    def observe(self, source: PyTorchSource, fetched: Fetched) -> None:
-        """Nothing: a comparison runs nothing of the user's."""
+    def run(self, action: Action[R], work: Work[R]) -> Done[R]:
+        """Keep what goes into the action; its result is the one that its stage assumes, or unknown."""
+        stage = action.stage
+        # A result that nobody has would tell how many cases or texts there are.
+        self.record(stage.name, self.name if stage.counts_results else action.subject, action.inputs)
+        return Done(action, None if stage.assume is None else stage.assume(action))
 
     def each(self, steps: Sequence[Callable[[], T]]) -> list[T]:
         """One after the other: what is recorded has an order."""
@@ -89,39 +80,17 @@ class _Recording(Context):
     def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
         """Where the interpreter would be; the packages it holds are part of the keys."""
         requirements = pins(pin_set).requirements_txt(platforms)
-        name = {"packages": digest(requirements)}
-        found = Recorded(target=self.target, stage="environment", subject=pin_set, inputs=name)
+        found = self._of(ENVIRONMENT, pin_set, {"packages": digest(requirements)})
         if found not in self.recorded:
             self.recorded.append(found)
-        return is_made(requirements, self.store.root)[0]
+        return is_made(requirements, self.environments)[0]
 
-    def _result(self, stage: str, inputs: dict[str, Any], key: str) -> dict[str, Any]:
-        match stage:
-            case "export":
-                plan = self.plan.export
-                exported = Exported(
-                    exporter=inputs["exporter"],
-                    opset=plan.opset,
-                    ir_version=plan.ir_version,
-                    domains={},
-                    inputs=plan.inputs or (),
-                    outputs=(),
-                    operators={},
-                    warnings=(),
-                )
-                return {"exported": exported.model_dump(mode="json")}
-            case "variant" | "prepack":
-                # No two variants are the same graph.
-                return VariantGraph(bytes=0, domains={}, operators={}, sha256=key).model_dump(mode="json")
-            case "verify":
-                exact = Difference(output="", max_abs=0.0, cosine=1.0, top1=1.0)
-                case_result = CaseResult(case="", differences=(exact,))
-                return Check(cases=(case_result,), invariance=0.0, metric=1e300).model_dump(mode="json")
-            case "sensitivity":
-                return Sensitivity(nodes=(), steps=()).model_dump(mode="json")
-            case "start":
-                return Starts(seconds=(0.0,), peak_rss_bytes=0).model_dump(mode="json")
-        return {}
+    def record(self, stage: str, subject: str, inputs: dict[str, Any]) -> None:
+        """Keep what goes into a stage of the target's part, or of the model's."""
+        self.recorded.append(self._of(stage, subject, inputs))
+
+    def _of(self, stage: str, subject: str, inputs: dict[str, Any]) -> Recorded:
+        return Recorded(target=self.target, stage=stage, subject=subject, inputs=inputs)
 
 
 @dataclass(frozen=True)
@@ -150,36 +119,36 @@ def foresee(plan: Plan, root: Path, work: Path) -> Outlook:
         (work / "teacher").mkdir()
         taught = declared_files(teacher.model, root, work / "teacher")
     with ExitStack() as stack:
-        context = _Recording(plan, root, Store(work), describe(), Progress(), work, stack, fetched, teacher=taught)
-        context.recorded = []
+        recorder = ActionRecorder(plan.name, work)
+        workspace = Workspace(root, Store(work), work, fetched, taught)
+        context = Context.of(plan, workspace, recorder, Progress(), stack)
         model = build_model(context)
-        for target in plan.targets:
-            context.target = target.name
-            _target(context, model, target)
-        return Outlook(tuple(context.recorded), _ingredients(plan, root, fetched, taught))
+        for target in context.plan.targets:
+            recorder.target = target.name
+            _target(context, recorder, model, target)
+        return Outlook(tuple(recorder.recorded), _ingredients(plan, root, fetched, taught))
 
 
-def _target(context: _Recording, model: ModelBuild, target: TargetPlan) -> None:
-    begun = len(context.recorded)
+def _target(context: Context, recorder: ActionRecorder, model: ModelBuild, target: TargetPlan) -> None:
+    begun = len(recorder.recorded)
     try:
         built = TargetBuilder(context, model, target).build()
-    except _Raced:
-        of = context.recorded[begun:]
+    except UnknownResult:
+        # A race: what comes after it depends on who wins.
+        of = recorder.recorded[begun:]
         race = {"race": of[-1].inputs}
-        later: list[tuple[str, dict[str, Any]]] = [("start", race)]
-        if not any(entry.stage == "verify" and entry.inputs["only"] is None for entry in of):
-            variants = [entry.inputs for entry in of if entry.stage == "variant"]
+        if not any(entry.stage == VERIFY.name and entry.inputs["only"] is None for entry in of):
+            variants = [entry.inputs for entry in of if entry.stage == VARIANT.name]
             metric = None if model.metric is None else model.metric.code
-            later.insert(0, ("verify", {"variants": variants, "model": model.key, "metric": metric}))
-        for stage, inputs in later:
-            subject = f"{target.name}: the best"
-            context.recorded.append(Recorded(target=target.name, stage=stage, subject=subject, inputs=inputs))
+            inputs = {"variants": variants, "model": model.key, "metric": metric}
+            recorder.record(VERIFY.name, f"{target.name}: the best", inputs)
+        recorder.record(START.name, f"{target.name}: the best", race)
         report = TargetReport(target=target.name, status="published")
         built = TargetBuild(plan=target, report=report, winner=None, race=None, interpreter=None)
     # No stage had results: what goes into them stands for the report.
-    results = {entry.stage: digest(entry.inputs) for entry in context.recorded[begun:]}
-    inputs = {**built.key(context, model.material), "report": results}
-    context.recorded.append(Recorded(target=target.name, stage="bundle", subject=target.name, inputs=inputs))
+    results = {entry.stage: digest(entry.inputs) for entry in recorder.recorded[begun:]}
+    shipment = Shipment.of(built, context, model.material)
+    recorder.record(BUNDLE.name, target.name, {**shipment.action.inputs, "report": results})
 
 
 def declared_files(source: SourcePlan, root: Path, work: Path) -> Fetched:

@@ -27,10 +27,7 @@ Found = Literal["here", "remote", "nowhere"]
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished action: its JSON result and the files it wrote.
-
-    A pending one is foreseen by `ortc plan` and has neither.
-    """
+    """A finished action: its JSON result and the files it wrote."""
 
     key: str
     result: Json
@@ -38,7 +35,6 @@ class Entry:
     kept: tuple[KeptFile, ...] = ()
     files: Mapping[str, Path] = field(default_factory=dict)
     """Where the content of each file lies in the cache; to be read, never to be changed or linked to."""
-    pending: bool = False
     origin: str | None = None
     """The remote record that this machine took the result from, now or earlier, as a URI without its place."""
 

@@ -33,6 +33,12 @@ DRIVER = frozenset(
     for name in (
         *(
             "build.context",
+            "build.executor",
+            "build.runner",
+            "build.stages",
+            "build.workspace",
+            "build.reference_process",
+            "build.ingredients",
             "execution.action_cache",
             "execution.action_record",
             "execution.record_store",
@@ -127,94 +133,21 @@ Constructors of `ortc.execution.worker.Worker` and the programs that they start.
 """
 
 
-class Action(NamedTuple):
+class Code(NamedTuple):
     """The modules that hold an action's work, and modules that the work imports without using them here."""
 
     roots: tuple[str, ...]
     without: frozenset[str] = DOCUMENTS
 
 
-def _action(*roots: str, without: frozenset[str] = DOCUMENTS) -> Action:
-    return Action(tuple(root if root.startswith(RUNTIME) else f"{PACKAGE}.{root}" for root in roots), without)
-
-
-_BUNDLE_RUNS = ("evaluation.accuracy", "bundle.assemble", LOADER)
-_SAMPLES = ("frontend.samples.sources", "frontend.samples.inputs")
-_ORIGINAL = (
-    "frontend.ort_original",
-    "passes.canonical",
-    "spec.onnx_header",
-    "spec.runtimes",
-    "execution.host",
-    "execution.worker",
-)
-_SENSITIVITY = (
-    "frontend.samples.calibration",
-    "frontend.samples.inputs",
-    "evaluation.machine",
-    "passes.quantization.mixed_graphs",
-    "passes.upcast",
-    "passes.rewrite",
-    "plan.texts",
-)
-
-ACTIONS: Mapping[str, Action] = {
-    # The process that exports also answers; what only exports does not change the answers.
-    "model": _action("frontend.__main__", without=DOCUMENTS | {f"{PACKAGE}.frontend.export"}),
-    "export": _action("build.model", "frontend.__main__", "frontend.import_onnx"),
-    "reference": _action("build.model", "common.arrays", *_SAMPLES),
-    "reference of ONNX": _action("build.model", "build.original", *_SAMPLES, *_ORIGINAL),
-    "texts": _action("build.answers", "frontend.reference.texts", "frontend.samples.odd_texts", "passes.canonical"),
-    "answers": _action("build.model", "build.answers", "evaluation.answers", *_BUNDLE_RUNS),
-    "shape matrix": _action("build.model", "frontend.samples.inputs", *_BUNDLE_RUNS),
-    "teacher": _action("build.distillation", "execution.worker", "execution.host", "passes.canonical"),
-    "metric": _action(
-        "build.task_metric",
-        "build.distillation",
-        "frontend.reference.custom",
-        "execution.worker",
-        "execution.host",
-        "passes.canonical",
-    ),
-    "variant": _action("build.variant_graph", "passes.__main__", "passes.make_variant"),
-    "calibrate": _action(
-        "build.variant_graph",
-        "frontend.samples.calibration",
-        "passes.quantization.calibration",
-        "passes.rewrite",
-        *_SAMPLES,
-    ),
-    "verify": _action("build.variant", "frontend.samples.inputs", *_BUNDLE_RUNS),
-    "verify on CPU": _action("build.cpu_check", "frontend.samples.inputs", "passes.upcast", *_BUNDLE_RUNS),
-    "verify on AVX2": _action("build.instruction_sets", "frontend.samples.inputs", "bundle.emulation", *_BUNDLE_RUNS),
-    "measure": _action("build.search.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS),
-    "start": _action("build.search.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS),
-    "sensitivity": _action("build.search.sensitivity", "build.cpu_check", *_SENSITIVITY, *_BUNDLE_RUNS),
-    "prepack": _action("build.search.session_tuning", "passes.prepack"),
-    "bundle": _action(
-        "build.target_result",
-        "build.dependencies",
-        "inspection.image_files",
-        "bundle.assemble",
-        "bundle.tradeoff_plot",
-        "bundle.integrity",
-        "bundle.supply_chain.provenance",
-        LOADER,
-        without=frozenset(),
-    ),
-}
-"""What each kind of action runs. A root of the driver stands for the action's own definition."""
-
-
 @cache
-def code_of(action: str) -> str:
-    """sha256 over the code that an action of `ACTIONS` runs, by module.
+def code_of(code: Code) -> str:
+    """sha256 over the code that an action runs, by module.
 
     Raises:
-        KeyError: there is no such action.
         LookupError: a module or script that is named or imported does not exist.
     """
-    return digest([[name, module_digest(name)] for name in sorted(action_modules(action))])
+    return digest([[name, module_digest(name)] for name in sorted(code_modules(code))])
 
 
 def whole_code() -> str:
@@ -222,9 +155,9 @@ def whole_code() -> str:
     return digest([[name, module_digest(name)] for name in modules()])
 
 
-def action_modules(action: str) -> frozenset[str]:
+def code_modules(code: Code) -> frozenset[str]:
     """Names of all modules and scripts that an action runs."""
-    return closure(*ACTIONS[action].roots, without=ACTIONS[action].without)
+    return closure(*code.roots, without=code.without)
 
 
 def closure(*roots: str, without: frozenset[str] = frozenset()) -> frozenset[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,9 +18,13 @@ from tests.support.whole_bundles import HOST
 
 from ortc.build.context import Context
 from ortc.build.dependencies import FROM_REMOTE, base_image, dependencies
+from ortc.build.executor import Executor
 from ortc.build.progress import Progress
+from ortc.build.stages import Stage
+from ortc.build.workspace import Workspace
 from ortc.bundle.assemble import Material
 from ortc.bundle.supply_chain.provenance import Dependency
+from ortc.common.values import Frozen
 from ortc.execution.action_cache import Store
 from ortc.execution.remote_cache import RemoteCache
 from ortc.frontend.fetch import Fetched, FetchedFile
@@ -48,16 +53,25 @@ def project(tmp_path: Path) -> Path:
     return root
 
 
+class Counted(Frozen):
+    nodes: int
+
+
+COUNTED: Stage[Counted] = Stage("export", ("opset",), Counted)
+
+
 def context(root: Path, store: Store, source: Any, teacher: Fetched | None = None, **promises: Any) -> Context:
     made = plan(ROOT / "specs" / "bert.yaml", targets=("cpu",))
     made = made.model_copy(update={"model": source, "accuracy": accuracy(**promises)})
     fetched = Fetched(directory=root, files=(FetchedFile(name="model.onnx", sha256=DIGEST, origin="path:model.onnx"),))
-    return Context(made, root, store, HOST, Progress(), root, ExitStack(), fetched, teacher=teacher)
+    workspace = Workspace(root, store, root, fetched, teacher)
+    made_of = Context.of(made, workspace, Executor(made.name, store, Progress()), Progress(), ExitStack())
+    return replace(made_of, host=HOST)
 
 
 def found(of: Context, base: str = f"python:3.12-slim@sha256:{DIGEST}") -> dict[tuple[str, str], Dependency]:
     """The dependencies by role and name."""
-    material = cast(Material, SimpleNamespace(plan=of.plan, fetched=of.fetched, opened=()))
+    material = cast(Material, SimpleNamespace(plan=of.plan, fetched=of.workspace.fetched, opened=()))
     chosen = target().model_copy(update={"image": target().image.model_copy(update={"base_image": base})})
     listed = dependencies(of, material, chosen)
     by_name = {(entry.role, entry.name): entry for entry in listed}
@@ -134,7 +148,7 @@ def test_results_of_a_remote_cache_are_named_without_its_place(project: Path, tm
     source = OnnxModel(source="onnx", path="model.onnx")
 
     def run(of: Context) -> dict[tuple[str, str], Dependency]:
-        of.run("export", "linear", {"opset": 17}, lambda _: {"nodes": 3})
+        of.run(COUNTED.action("linear", {"opset": 17}), lambda _: Counted(nodes=3))
         return {key: entry for key, entry in found(of).items() if key[0] == FROM_REMOTE}
 
     own = context(project, Store(tmp_path / "one", RemoteCache(url)), source)
@@ -153,7 +167,7 @@ def test_results_of_a_remote_cache_are_named_without_its_place(project: Path, tm
     assert list(run(context(project, Store(tmp_path / "two"), source)).values()) == [entry]
     # Until the machine computes it itself.
     again = context(project, Store(tmp_path / "two"), source)
-    again.remeasured = frozenset({"export"})
+    again.runner = Executor(again.plan.name, again.workspace.store, Progress(), frozenset({"export"}))
     assert run(again) == {}
     assert run(context(project, Store(tmp_path / "two"), source)) == {}
 

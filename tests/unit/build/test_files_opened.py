@@ -15,6 +15,7 @@ import pytest
 from ortc.build.context import Context
 from ortc.build.lock import LOCK_FILE, Ingredients, LockedSpec, check_locked, read_lock, write_lock
 from ortc.build.observation import opened_files
+from ortc.build.reference_process import Modules
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
 from ortc.execution.files_opened import INSTALLED, Opened, Recorder, latest, located, portable_name
@@ -209,7 +210,7 @@ def test_files_that_an_entry_point_read_are_named_alike_on_every_machine(
             str(root / "torch" / "w.pt"): digests["f"],
         }
     )
-    found = opened_files(cast(Context, SimpleNamespace(opened=opened.portable(root), root=root)))
+    found = opened_files(cast(Context, SimpleNamespace(modules=Modules(opened=opened.portable(root)))))
     assert {file.name: file.sha256 for file in found} == {
         "runs/w.pt": digests["a"],
         f"outside/{digests['c'][:12]}/w.pt": digests["c"],

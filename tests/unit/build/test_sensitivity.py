@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests.support import plans
 
-from ortc.build.search.sensitivity import Ladder, NodeError, Step, _search
+from ortc.build.search.precision_ladder import Ladder, NodeError, Step, search_steps
 from ortc.evaluation.report import Verdict
 from ortc.passes.quantization.mixed_graphs import Mix, Node, layers
 from ortc.spec.quantization import DynamicQuantization, Quantization, WeightQuantization
@@ -99,7 +99,7 @@ def searched(given: Ladder, right: set[int]) -> tuple[list[int], list[int]]:
         return Step(step=step, bytes=1, p50_ms=None, verdicts=gates)
 
     failing = Verdict(gate="cosine", platform="linux/amd64", outcome="fail", observed="0.5", limit=">= 0.9")
-    found = _search(given, measure)
+    found = search_steps(given, measure)
     return [entry.step for entry in found], [entry.step for entry in found if entry.passes]
 
 

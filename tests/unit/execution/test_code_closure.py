@@ -11,20 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from ortc.build import stages
 from ortc.bundle.render import runtime_files
 from ortc.execution import code_closure
 from ortc.execution.code_closure import (
-    ACTIONS,
     DRIVER,
     LOADER,
     RUNTIME,
     SCRIPTS,
     WORKERS,
-    action_modules,
+    code_modules,
     code_of,
     modules,
 )
 
+CODES = {stage.label: stage.code for stage in stages.STAGES if stage.code is not None}
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -84,8 +85,8 @@ def test_relative_imports_and_packages(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_name_of_an_action_exists() -> None:
-    for action, declared in ACTIONS.items():
-        assert len(code_of(action)) == 64
+    for declared in CODES.values():
+        assert len(code_of(declared)) == 64
         assert {*declared.roots, *declared.without} <= {*modules(), LOADER}
 
 
@@ -104,15 +105,15 @@ def test_a_key_changes_with_its_modules_and_with_no_other(monkeypatch: pytest.Mo
     scripts = [f"{RUNTIME}{path}" for path in runtime_files(texts=True) if path.endswith(".py")]
     digests = {name: code_closure.module_digest(name) for name in [*modules(), *scripts]}
     monkeypatch.setattr(code_closure, "module_digest", digests.__getitem__)
-    before = code_of.__wrapped__("verify")
+    before = code_of.__wrapped__(CODES["verify"])
     for name in digests:
         with monkeypatch.context() as touched:
             touched.setitem(digests, name, "0" * 64)
-            assert (code_of.__wrapped__("verify") != before) == (name in action_modules("verify")), name
+            assert (code_of.__wrapped__(CODES["verify"]) != before) == (name in code_modules(CODES["verify"])), name
 
 
 def test_the_driver_is_in_no_key() -> None:
-    homes = {root for action in ACTIONS.values() for root in action.roots} & DRIVER
+    homes = {root for code in CODES.values() for root in code.roots} & DRIVER
     for name in (
         "build.context",
         "execution.action_cache",
@@ -122,7 +123,7 @@ def test_the_driver_is_in_no_key() -> None:
         "cli.build",
     ):
         assert f"ortc.{name}" not in homes
-        assert not [action for action in ACTIONS if f"ortc.{name}" in action_modules(action)]
+        assert not [label for label, code in CODES.items() if f"ortc.{name}" in code_modules(code)]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_the_driver_is_in_no_key() -> None:
     ],
 )
 def test_what_lists_by_hand_forgot(action: str, module: str) -> None:
-    assert module in action_modules(action)
+    assert module in code_modules(CODES[action])
 
 
 # Programs.
@@ -187,24 +188,38 @@ def test_programs_are_found() -> None:
 
 
 def actions() -> Iterator[tuple[str, str, ast.AST, ast.AST]]:
-    """Module, kind of action, enclosing function and function of every action that a build runs."""
-    bundle = next(node for node in tree("ortc.build.target_result").body if getattr(node, "name", "") == "TargetBuild")
+    """Module, stage, enclosing function and function of every action that a build runs."""
+    bundle = next(node for node in tree("ortc.build.target_result").body if getattr(node, "name", "") == "Shipment")
     yield "ortc.build.target_result", "bundle", bundle, bundle
     for module in sorted(DRIVER - {"ortc.build.dry_run", "ortc.build.context"}):
         for outer in ast.walk(tree(module)):
             if not isinstance(outer, ast.FunctionDef):
                 continue
             for call in calls_of_run(outer):
-                kind = str(ast.literal_eval(call.args[0]))
-                codes = [node for node in ast.walk(outer) if isinstance(node, ast.Call) and name_of(node) == "code_of"]
-                if kind == "verify" and codes:
-                    kind = str(ast.literal_eval(codes[0].args[0]))
-                action = call.args[3]
-                if isinstance(action, ast.Name):
-                    inner = (node for node in ast.walk(outer) if isinstance(node, ast.FunctionDef))
-                    action = next(node for node in inner if node.name == action.id)
-                assert isinstance(action, Function)
-                yield module, kind, outer, action
+                work = call.args[1]
+                assert isinstance(work, ast.Name)
+                inner = (node for node in ast.walk(outer) if isinstance(node, ast.FunctionDef))
+                action = next(node for node in inner if node.name == work.id)
+                for label in stages_of(module, outer, call):
+                    yield module, label, outer, action
+
+
+def stages_of(module: str, outer: ast.AST, call: ast.Call) -> list[str]:
+    """Labels of the stages that a call of `run` may be about: named by it, by the functions that give actions, or near.
+
+    Two references at calibration samples are run by the function that runs those of the shape matrix.
+    """
+    functions = [node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef)]
+    makers = [node for node in functions if node.name.endswith("_action")]
+    for places in ([call.args[0]], makers, [outer]):
+        names = {node.id for place in places for node in ast.walk(place) if isinstance(node, ast.Name)}
+        if found := [getattr(stages, name).label for name in sorted(names) if is_stage(name)]:
+            return found
+    raise AssertionError(ast.unparse(call))
+
+
+def is_stage(name: str) -> bool:
+    return isinstance(getattr(stages, name, None), stages.Stage)
 
 
 def name_of(call: ast.Call) -> str:
@@ -212,9 +227,13 @@ def name_of(call: ast.Call) -> str:
 
 
 def calls_of_run(outer: ast.AST) -> list[ast.Call]:
-    """Calls of `context.run(stage, subject, inputs, action)`."""
-    found = [node for node in ast.walk(outer) if isinstance(node, ast.Call) and name_of(node) == "run"]
-    return [call for call in found if len(call.args) == 4 and isinstance(call.args[0], ast.Constant)]
+    """Calls of `context.run(action, work)`."""
+    found = [node for node in ast.walk(outer) if isinstance(node, ast.Call)]
+    return [
+        call
+        for call in found
+        if name_of(call) in ("run", "run_with_files") and len(call.args) == 2 and "context" in ast.unparse(call.func)
+    ]
 
 
 def used(module: str, outer: ast.AST, start: ast.AST) -> set[str]:
@@ -284,23 +303,24 @@ def _methods() -> dict[str, tuple[str, ast.AST]]:
 
 
 METHODS = _methods()
-HOMES = {root for action in ACTIONS.values() for root in action.roots} & DRIVER
+HOMES = {root for code in CODES.values() for root in code.roots} & DRIVER
 
 
 def test_every_module_that_an_action_uses_is_in_its_key() -> None:
     kinds, forgotten = set(), []
     for module, kind, outer, action in actions():
         kinds.add(kind)
-        assert module in ACTIONS[kind].roots, f"{kind} is defined in {module}"
-        known = action_modules(kind)
+        assert module in CODES[kind].roots, f"{kind} is defined in {module}"
+        known = code_modules(CODES[kind])
         if kind == "reference":
-            known |= action_modules("reference of ONNX")
-        missing = used(module, outer, action) - known - ACTIONS[kind].without - DRIVER
+            known |= code_modules(CODES["reference of ONNX"])
+        missing = used(module, outer, action) - known - CODES[kind].without - DRIVER
         if missing:
             forgotten.append((kind, module, sorted(missing)))
     assert not forgotten
-    # The model is part of other keys.
-    assert kinds == ACTIONS.keys() - {"model", "reference of ONNX"}
+    # What an entry point builds is part of other keys.
+    beside = {label for label in CODES if label.startswith("entrypoint") or "calibration samples" in label}
+    assert kinds == CODES.keys() - beside
 
 
 def test_what_an_action_uses_is_found() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from ortc.build.search.sensitivity import Ladder, Sensitivity, find_sensitivity
+from ortc.build.search.precision_ladder import Ladder, Sensitivity
+from ortc.build.search.sensitivity import find_sensitivity
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ortc.build.search.choice import name_of
+from ortc.build.stages import MEASURE, START, START_OF_PYTORCH
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import assemble
@@ -17,10 +18,8 @@ from ortc.common.arrays import write_arrays
 from ortc.evaluation import latency
 from ortc.evaluation.footprint import Footprint, loader_bytes
 from ortc.evaluation.machine import ControlClock, Watch, control_worker, exclusive
-from ortc.evaluation.noise import race_noise, starts_noise
 from ortc.evaluation.report import Numbers, Race, Starts
 from ortc.evaluation.turns import REST_SECONDS
-from ortc.execution.code_closure import code_of
 from ortc.execution.host import cores
 from ortc.execution.worker_pool import Loaded
 from ortc.plan.plan import CasePlan, Shape
@@ -58,14 +57,14 @@ def race(
         quantity = "throughput" if target.objective == "throughput" else "latency"
     inputs = {**_inputs(builder, entries, at, quantity), "rounds": [rounds, runs], "reference": with_reference}
 
-    def run(output: Path) -> dict[str, Any]:
+    def work(output: Path) -> Race:
         request = _request(builder, at, output)
         if not with_reference:
             # It would only take memory from the contenders.
-            context.fresh_reference()
+            context.reference.end()
         return latency.race(
             [_entrant(builder, name, entry) for name, entry in zip(called, entries, strict=True)],
-            context.timed_reference() if with_reference else None,
+            context.reference.timed() if with_reference else None,
             request,
             measure=quantity,
             shape=str(at),
@@ -75,12 +74,12 @@ def race(
             runs=runs,
             loaded=loaded,
             say=context.progress.note,
-        ).model_dump(mode="json")
+        )
 
     where = ("" if shape is None else f" at {shape}") + (", throughput" if quantity == "throughput" else "")
     # Of the same contenders there may be several races.
     subject = f"{target.name}: {', '.join(called)}{' and PyTorch' if with_reference else ''}{where}, {rounds} rounds"
-    return Race.model_validate(context.run("measure", subject, inputs, run, is_final=_is_quiet_race).result)
+    return context.run(MEASURE.action(subject, inputs), work).result
 
 
 def _inputs(builder: VariantBuilder, entries: Sequence[Tried], at: Shape, quantity: str) -> dict[str, Any]:
@@ -92,7 +91,6 @@ def _inputs(builder: VariantBuilder, entries: Sequence[Tried], at: Shape, quanti
         "host": builder.context.host.fingerprint(),
         "threads": cores(),
         "quantity": quantity,
-        "code": code_of("measure"),
     }
 
 
@@ -117,19 +115,19 @@ def start(builder: VariantBuilder, entry: Tried, starts: int = latency.START_RUN
         "model": builder.model.key,
         "shape": shape,
         "starts": starts,
-        "code": code_of("start"),
     }
 
-    def run(_: Path) -> dict[str, Any]:
+    def work(_: Path) -> Starts:
         # A place of its own: the same variant starts again when it is tuned.
-        bundle = Path(tempfile.mkdtemp(prefix=f"{builder.target.name}-{name_of(entry)}-start-", dir=context.work))
+        prefix = f"{builder.target.name}-{name_of(entry)}-start-"
+        bundle = Path(tempfile.mkdtemp(prefix=prefix, dir=context.workspace.work))
         seal(bundle, assemble(bundle, builder.model.material, builder.target, entry.made))
         sizes = builder.target.measure_at.as_dict()
         say = context.progress.note
-        return latency.start_times(builder.runner(entry.made), bundle, sizes, starts, say).model_dump(mode="json")
+        return latency.start_times(builder.runner(entry.made), bundle, sizes, starts, say)
 
     subject = f"{builder.target.name}: {name_of(entry)}"
-    return Starts.model_validate(context.run("start", subject, inputs, run, is_final=_is_quiet_start).result)
+    return context.run(START.action(subject, inputs), work).result
 
 
 def reference_start(builder: VariantBuilder) -> Starts | None:
@@ -145,34 +143,25 @@ def reference_start(builder: VariantBuilder) -> Starts | None:
         "shape": at.model_dump(mode="json"),
         "host": context.host.fingerprint(),
         "threads": cores(),
-        "code": code_of("start"),
     }
 
-    def run(output: Path) -> dict[str, Any]:
+    def work(output: Path) -> Starts:
         request = _request(builder, at, output)
-        context.fresh_reference()
+        context.reference.end()
         with exclusive(context.progress.note), control_worker() as controlled:
             clock, watch = ControlClock(controlled, cores()), Watch()
             time.sleep(REST_SECONDS)
             clock.take()
-            worker = context.timed_reference()
+            worker = context.reference.timed()
             worker.bench(request, runs=1, warmup=0)
             seconds = time.perf_counter() - worker.started
             clock.take()
             control, load = clock.control(), watch.load()
         peak = int(worker.call("info")["peak_rss_bytes"])
-        return Starts(seconds=(seconds,), peak_rss_bytes=peak, control=control, load=load).model_dump(mode="json")
+        return Starts(seconds=(seconds,), peak_rss_bytes=peak, control=control, load=load)
 
     subject = f"{builder.target.name}: PyTorch at {at}"
-    return Starts.model_validate(context.run("start", subject, inputs, run, is_final=_is_quiet_start).result)
-
-
-def _is_quiet_race(result: dict[str, Any]) -> bool:
-    return not race_noise(Race.model_validate(result))
-
-
-def _is_quiet_start(result: dict[str, Any]) -> bool:
-    return not starts_noise(Starts.model_validate(result))
+    return context.run(START_OF_PYTORCH.action(subject, inputs), work).result
 
 
 def footprint_of(builder: VariantBuilder, entry: Tried, measured: Numbers | None) -> Footprint:

@@ -8,35 +8,34 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ortc.build.cpu_check import for_cpu, runner_on_cpu
 from ortc.build.model import CHECK_PINS, Request
+from ortc.build.observation import model_key
+from ortc.build.search.precision_ladder import Ladder, NodeError, Sensitivity, Step, search_steps
+from ortc.build.stages import CALIBRATION_REFERENCE, CALIBRATION_REFERENCE_OF_ONNX, SENSITIVITY
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import assemble
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.statistics import median
-from ortc.common.values import Frozen, digest
+from ortc.common.values import digest
 from ortc.evaluation.accuracy import CPU, ReferenceCase, run_cases
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.machine import exclusive
-from ortc.evaluation.report import Verdict
-from ortc.execution.code_closure import code_of
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.calibration import sensitivity_inputs
 from ortc.frontend.samples.inputs import MASK
 from ortc.passes.canonical import MODEL_FILE
 from ortc.passes.half_precision import format_of
-from ortc.passes.quantization.data_free import bits_of
 from ortc.passes.quantization.mixed_graphs import Node, layers, prepare, write_mixes
 from ortc.passes.rewrite import rewrite_variant
-from ortc.plan.plan import CasePlan, VariantPlan
+from ortc.plan.plan import CasePlan
 from ortc.plan.precision_mix import Mix
 from ortc.spec.runtimes import pins
 
@@ -44,85 +43,9 @@ BY_NODE = 48
 """Up to so many nodes each is measured by itself; of more, layers are first."""
 COVERED = 0.9
 """Share of the layers' errors whose nodes are then told apart."""
-LEAST_REDUCED = 0.5
-"""Share of the nodes that stay in less precision (of integers, by their weights), or it is not that variant any
-more."""
 MOST_ERROR = 1e30
 """Of a node whose results are no numbers any more: JSON has no infinity."""
 BENCH_RUNS, BENCH_WARMUP = 12, 3
-
-
-class NodeError(Frozen):
-    """A node, the elements of its weight, and its share in the error: the mean square difference that it alone makes
-    in less precision, over the mean square of the outputs."""
-
-    name: str
-    operator: str
-    shape: tuple[int, ...]
-    elements: int
-    in_blocks: bool
-    error: float
-
-
-class Step(Frozen):
-    """So many of the worst nodes in higher precision: bytes of the weights, milliseconds at the budget's shape (None
-    where it was not timed), and how it does on the calibration samples."""
-
-    step: int
-    bytes: int
-    p50_ms: float | None
-    verdicts: tuple[Verdict, ...]
-
-    @property
-    def passes(self) -> bool:
-        """Whether every gate of accuracy holds."""
-        return all(verdict.outcome == "pass" for verdict in self.verdicts)
-
-
-class Sensitivity(Frozen):
-    """What was found: nodes from the one that is best kept in higher precision on, and steps in ascending order."""
-
-    nodes: tuple[NodeError, ...]
-    steps: tuple[Step, ...]
-
-    def first_step(self) -> int | None:
-        """The least step that passes on the calibration samples; None when none does."""
-        return next((entry.step for entry in self.steps if entry.passes), None)
-
-
-class Ladder:
-    """Mixes of precisions from all nodes as the variant has them on, the worst nodes first to be kept in higher ones.
-
-    Up to three flights, each from its first step on: the weights alone of more and more nodes as integers; more and
-    more nodes in floating point, the others as the variant has them; and the same with the weights alone of all others.
-    """
-
-    def __init__(self, variant: VariantPlan, nodes: Sequence[NodeError]) -> None:
-        self.floats = "fp32" in variant.fallback
-        blocks = "int8-weights" in variant.fallback and bits_of(variant) != 8
-        self.nodes = tuple(node for node in nodes if self.floats or (blocks and node.in_blocks))
-        most = min(len(self.nodes), int((1 - LEAST_REDUCED) * len(nodes))) if self.floats else 0
-        weights = len(self.nodes) if blocks and any(node.in_blocks for node in self.nodes) else 0
-        self.ends = (weights, weights + most, weights + (2 * most if weights else most))
-        self.top = self.ends[-1]
-
-    def flights(self) -> list[tuple[int, int]]:
-        """The step below the first one, and the last one, of each flight."""
-        return [(low, high) for low, high in zip((0, *self.ends), self.ends, strict=False) if high > low]
-
-    def mix(self, step: int) -> Mix:
-        """What a step does to the nodes."""
-        weights, floats, _ = self.ends
-        if step > weights:
-            kept, others = step - (weights if step <= floats else floats), step > floats
-            above = self.nodes[kept:] if others else ()
-            excluded = [node.name for node in self.nodes[:kept]]
-        else:
-            above = self.nodes[:step]
-            # What cannot have its weights alone rounded goes to floating point at once.
-            excluded = [node.name for node in above if self.floats and not node.in_blocks]
-        blocks = [node.name for node in above if node.in_blocks]
-        return Mix(blocks=tuple(sorted(blocks)), exclude=tuple(sorted(excluded)))
 
 
 def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity, Ladder]:
@@ -132,41 +55,39 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
         StageError: a graph cannot be made or run.
     """
     context, model, variant = builder.context, builder.model, entry.made.variant
+    place = context.workspace.work
     reference = {
-        "model": context.model_key(),
+        "model": model_key(context),
         "export": model.key["export"],
         "calibration": model.calibration_key,
         "use": "sensitivity",
-        "code": code_of("reference" if context.has_reference else "reference of ONNX"),
     }
+    stage = CALIBRATION_REFERENCE if context.has_reference else CALIBRATION_REFERENCE_OF_ONNX
+    references = stage.action(f"{builder.target.name}: calibration samples", reference)
     inputs = {
         **builder.key(entry),
         "model": model.key,
-        "references": digest(reference),
+        "references": digest(references.inputs),
         "runtime on CPU": pins(CHECK_PINS).sha256,
         "at": str(builder.target.measure_at),
         "accuracy": context.plan.accuracy.model_dump(mode="json"),
         "on": "hardware" if builder.runnable else CPU,
-        "code": code_of("sensitivity"),
     }
 
-    def action(_: Path) -> dict[str, Any]:
-        subject = f"{builder.target.name}: calibration samples"
+    def work(_: Path) -> Sensitivity:
         requests = [Request(*named) for named in sensitivity_inputs(model.factory())]
-        cases = model.references(subject, reference, lambda: requests)
+        cases = model.references(references, lambda: requests)
         with ExitStack() as stack:
             short = format_of(variant.rewrites)
             before = tuple(name for name in variant.rewrites if short is None or name != short.rewrite)
             source = stack.enter_context(rewrite_variant(model.canonical(), before))
-            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensitivity-", dir=context.work))
+            scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensitivity-", dir=place))
             bench = _Bench(builder, entry, source, Path(scratch), cases)
             runner = builder.runner(entry.made) if builder.runnable else runner_on_cpu(builder)
             with Worker.for_bundle(variant.name, runner, bench.bundle) as worker:
-                return bench.measure(worker).model_dump(mode="json")
+                return bench.measure(worker)
 
-    found = Sensitivity.model_validate(
-        context.run("sensitivity", f"{builder.target.name}: {variant.name}", inputs, action).result
-    )
+    found = context.run(SENSITIVITY.action(f"{builder.target.name}: {variant.name}", inputs), work).result
     return found, Ladder(variant, found.nodes)
 
 
@@ -207,7 +128,7 @@ class _Bench:
         # What the error of a node costs to be rid of is its weight, of size and of time. In 16 bits most have none.
         by_weight = format_of(self.variant.rewrites) is None
         found.sort(key=lambda node: (-node.error / (node.elements if by_weight else 1), node.name))
-        steps = _search(Ladder(self.variant, found), lambda step, mix: self._step(worker, step, mix))
+        steps = search_steps(Ladder(self.variant, found), lambda step, mix: self._step(worker, step, mix))
         return Sensitivity(nodes=tuple(found), steps=steps)
 
     def _errors(self, worker: Worker, nodes: Sequence[Node]) -> dict[str, float]:
@@ -270,22 +191,3 @@ class _Bench:
                 error = float(np.square(left - right).sum() / max(float(np.square(left).sum()), 1e-30))
                 errors.append(min(error, MOST_ERROR) if np.isfinite(error) else MOST_ERROR)
         return float(np.mean(errors)) if errors else 0.0
-
-
-def _search(ladder: Ladder, measure: Callable[[int, Mix], Step]) -> tuple[Step, ...]:
-    """The least step that passes, by halving, between what was measured on the way."""
-    found: dict[int, Step] = {}
-
-    def look(step: int) -> bool:
-        if step not in found:
-            found[step] = measure(step, ladder.mix(step))
-        return found[step].passes
-
-    if not look(0):
-        for low, high in ladder.flights():
-            if look(high):
-                while high - low > 1:
-                    middle = (low + high) // 2
-                    low, high = (low, middle) if look(middle) else (middle, high)
-                break
-    return tuple(found[step] for step in sorted(found))

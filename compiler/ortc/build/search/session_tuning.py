@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ortc.build.search.races import start
 from ortc.build.search.ranking import FIRST_ROUNDS, FIRST_RUNS, QUICK_ROUNDS
+from ortc.build.stage_results import Skip
+from ortc.build.stages import PREPACK
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.manifest import Prepacked, session_file, to_json
@@ -21,7 +22,6 @@ from ortc.evaluation.budget_gates import size_verdicts
 from ortc.evaluation.gates import describe
 from ortc.evaluation.noise import race_noise, starts_noise
 from ortc.evaluation.report import Race
-from ortc.execution.code_closure import code_of
 from ortc.execution.host import processor
 from ortc.passes.canonical import PREPACKED_FILE
 from ortc.passes.variant_graph import VariantGraph
@@ -127,27 +127,25 @@ def _packed(builder: VariantBuilder, entry: Tried) -> Tried:
         "processor": kind,
         "runtime": made.variant.runtime.model_dump(mode="json"),
         "variables": builder.context.variables,
-        "code": code_of("prepack"),
     }
 
-    def action(output: Path) -> dict[str, Any]:
+    def work(output: Path) -> VariantGraph | Skip:
         from ortc.passes.prepack import prepack
 
-        with tempfile.TemporaryDirectory(prefix="plain-", dir=builder.context.work) as scratch:
+        with tempfile.TemporaryDirectory(prefix="plain-", dir=builder.context.workspace.work) as scratch:
             for name, file in made.files().items():
                 # Copies: ONNX reads no external data through links.
                 shutil.copyfile(file, Path(scratch) / name)
             try:
-                return prepack(interpreter, Path(scratch), output, session, made.graph).model_dump(mode="json")
+                return prepack(interpreter, Path(scratch), output, session, made.graph)
             except NotApplicable as error:
-                return {"skip": error.message}
+                return Skip(skip=error.message)
 
-    done = builder.context.run("prepack", f"{builder.target.name}: {made.variant.name}", inputs, action)
-    if (skip := done.result.get("skip")) is not None:
-        raise NotApplicable(skip)
-    graph = VariantGraph.model_validate(done.result)
+    done = builder.context.run(PREPACK.action(f"{builder.target.name}: {made.variant.name}", inputs), work)
+    if isinstance(graph := done.result, Skip):
+        raise NotApplicable(graph.skip)
     new = made.packed(
-        partial(builder.context.store.proven, done),
+        partial(builder.context.workspace.proven, done),
         graph,
         Prepacked(file=f"model/{PREPACKED_FILE}", processor=kind, runtime=made.variant.runtime.version),
     )

@@ -1,0 +1,38 @@
+"""What a build is made of, for ortc.lock."""
+
+from __future__ import annotations
+
+from ortc.build.context import Context
+from ortc.build.lock import Ingredients
+from ortc.build.observation import observed
+from ortc.build.task_metric import metric_action
+from ortc.common.digests import templates_digest
+from ortc.common.values import digest
+from ortc.execution.code_closure import whole_code
+from ortc.frontend.samples.sources import samples_digest
+from ortc.inspection.entrypoint import entrypoint_digest
+from ortc.spec.model_sources import PyTorchSource
+
+
+def ingredients(context: Context) -> Ingredients:
+    """Digests of all that a build reads, and versions of its tools.
+
+    Raises:
+        StageError: something that the spec names cannot be found, or an entry point fails.
+    """
+    plan, workspace = context.plan, context.workspace
+    samples, metric, teacher = plan.accuracy.samples, plan.accuracy.metric, plan.model.teacher
+    entrypoints = [metric.entrypoint] if metric is not None else []
+    sources = (plan.model, *([] if teacher is None else [teacher.model]))
+    entrypoints += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
+    taught = {} if workspace.teacher is None else workspace.teacher.digests()
+    code = [whole_code(), templates_digest(), *(entrypoint_digest(entry, workspace.root) for entry in entrypoints)]
+    states, data = observed(context, metric_action(context))
+    return Ingredients(
+        states=states,
+        data=data,
+        files={**workspace.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
+        samples_sha256=None if samples is None else samples_digest(samples, workspace.root),
+        code_sha256=digest(code),
+        tools=context.tools,
+    )

@@ -1,0 +1,128 @@
+"""The process that has the model in PyTorch: started when it is first needed, and ended when it would disturb."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from ortc.build.workspace import Workspace
+from ortc.common.errors import StageError
+from ortc.execution.files_opened import Opened
+from ortc.execution.host import cores
+from ortc.execution.worker import Worker
+from ortc.plan.plan import Plan
+from ortc.spec.model_sources import PyTorchSource
+
+
+@dataclass
+class Modules:
+    """What is known of the modules that entry points build.
+
+    Attributes:
+        states: digests of their parts, by what decides them.
+        expected: those of the model, once they are known.
+        opened: what the model's entry point read, besides its code and the files that the spec names.
+    """
+
+    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    expected: dict[str, str] | None = None
+    opened: Opened = field(default_factory=Opened)
+
+
+@dataclass
+class ReferenceProcess:
+    """The reference of one build.
+
+    Attributes:
+        plan: whose model is loaded.
+        workspace: with the model's files.
+        modules: what the model's module has to be.
+        stack: ends the process with the build.
+        opened: what the entry point read when the process loaded the model.
+    """
+
+    plan: Plan
+    workspace: Workspace
+    modules: Modules
+    stack: ExitStack
+    opened: dict[str, Any] | None = field(default=None, init=False)
+    _worker: Worker | None = field(default=None, init=False)
+    _is_timed: bool = field(default=False, init=False)
+
+    def worker(self, *, timed: bool = False) -> Worker:
+        """The process, which may have done anything before.
+
+        Raises:
+            StageError: the model cannot be loaded.
+        """
+        self._is_timed = False
+        if self._worker is None:
+            worker = self.new_worker()
+            with ExitStack() as starting:
+                starting.enter_context(worker)
+                self.load(worker)
+                source = self.plan.model
+                if isinstance(source, PyTorchSource) and self.modules.expected is not None and not timed:
+                    check_built(self.modules.expected, worker.call("state")["parts"], source.entrypoint)
+                self.stack.push(starting.pop_all())
+            self._worker = worker
+        return self._worker
+
+    def timed(self) -> Worker:
+        """A process that has done nothing but answer what is timed.
+
+        One that has exported holds more memory and more threads than a user's would.
+
+        Raises:
+            StageError: the model cannot be loaded.
+        """
+        if not self._is_timed:
+            self.end()
+        worker = self.worker(timed=True)
+        self._is_timed = True
+        return worker
+
+    def end(self) -> None:
+        """End the process; the next use starts another."""
+        self._is_timed = False
+        if self._worker is not None:
+            self._worker.__exit__(None, None, None)
+            self._worker = None
+
+    def new_worker(self) -> Worker:
+        """The worker that is started."""
+        return Worker.for_reference()
+
+    def load(self, worker: Worker) -> None:
+        """Have a process load the model, with as many threads as a bundle takes.
+
+        Raises:
+            StageError: the model cannot be loaded.
+        """
+        loaded = worker.call(
+            "load",
+            model=self.plan.model.model_dump(mode="json"),
+            export=self.plan.export.model_dump(mode="json"),
+            directory=str(self.workspace.fetched.directory),
+            root=str(self.workspace.root),
+            threads=cores(),
+        )
+        self.opened = loaded["opened"]
+
+
+def check_built(expected: dict[str, str], parts: dict[str, str], entrypoint: str) -> None:
+    """Refuse an entry point that builds another module every time.
+
+    Raises:
+        StageError: naming a part that differs.
+    """
+    if parts == expected:
+        return
+    differing = [name for name in {**expected, **parts} if expected.get(name) != parts.get(name)]
+    raise StageError(
+        f"`{entrypoint}` builds another module each time that it is called: `{differing[0]}` differs"
+        + (f", and {len(differing) - 1} more" if len(differing) > 1 else ""),
+        help="what was proven must be what ships: load trained weights (`model.weights`), or seed every random number "
+        "generator that the function draws from (ortc seeds torch's)",
+    )
