@@ -31,6 +31,7 @@ def refused(ortc: Compiler, spec: Path, tmp_path: Path, exit_code: int = 4) -> s
     return told
 
 
+@pytest.mark.proof("test_dynamo_alone_refuses_that_opset; test_right_over_the_shape_matrix falls back and says why")
 def test_an_opset_that_dynamo_does_not_reach(
     ortc: Compiler, models: Path, write_spec: WriteSpec, tmp_path: Path
 ) -> None:

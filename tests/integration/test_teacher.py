@@ -55,6 +55,9 @@ def build(ortc: Compiler, project: Path, output: Path, *options: str, **limits: 
     return ortc.build(path, *PLAIN, *options, output=output, cwd=project)
 
 
+@pytest.mark.proof(
+    "test_another_width_is_told compares with a teacher; test_the_worst_case_decides; test_agreement_is_the_mean"
+)
 def test_thresholds(ortc: Compiler, project: Path, tmp_path: Path) -> None:
     """Three of six layers are not the teacher: refused at 0.99, and built at what they reach."""
     refused = build(ortc, project, tmp_path / "strict", cosine=0.99)
