@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form
 
 SAMPLE_TEXTS = 64
 """Most sample texts that a variant is judged by."""
+ODD_PAIRS, SAMPLE_PAIRS = 60, 8
+"""Odd texts and sample texts that are also compared as pairs, where a bundle takes pairs."""
 GOLDEN_ANSWERS = 3
 """Texts with an answer that travel with a bundle: they are answered at every full start."""
 WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without texts"
@@ -110,9 +113,16 @@ def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> 
     def work(output: Path) -> Texts:
         worker = context.reference.worker()
         bound = _bound(context, exported)
-        made = worker.call("texts", form=inputs["form"], bound=bound, tokenizer=str(output / TOKENIZER_FILE))
-        samples = _sample_texts(context)
-        odd = [*odd_texts(made["special"]), _long(samples, int(made["processing"]["text"]["max_length"]))]
+        names = [tensor.name for tensor in exported.inputs]
+        place = str(output / TOKENIZER_FILE)
+        made = worker.call("texts", form=inputs["form"], bound=bound, inputs=names, tokenizer=place)
+        lines, text = _sample_texts(context), made["processing"]["text"]
+        odd: list[Any] = [*odd_texts(made["special"]), _long(lines, int(text["max_length"]))]
+        samples: list[Any] = list(lines)
+        if text["pairs"]:
+            odd += [paired(one, other) for one, other in itertools.pairwise(odd[:ODD_PAIRS])]
+            pairs = [paired(one, other) for one, other in zip(lines, [*lines[1:], lines[0]], strict=True)]
+            samples = pairs if form.kind == "score" else [*samples, *pairs[:SAMPLE_PAIRS]]
         tokens = worker.call("tokens", texts=[*odd, *samples])["rows"]
         answers = worker.call("answers", texts=samples)["answers"]
         rows = [{"text": text, **row} for text, row in zip([*odd, *samples], tokens, strict=True)]
@@ -149,6 +159,11 @@ def _sample_texts(context: Context) -> list[str]:
     return judged[::step][:SAMPLE_TEXTS]
 
 
+def paired(text: str, other: str) -> dict[str, str]:
+    """A pair of texts, as requests have it."""
+    return {"text": text, "text_pair": other}
+
+
 def _long(samples: Sequence[str], length: int) -> str:
     """A text of more tokens than a text may have: no token is longer than a word."""
     words = " ".join(samples).split()
@@ -176,8 +191,9 @@ def _golden(content: dict[str, Any]) -> list[dict[str, Any]]:
     step = max(1, len(short) // GOLDEN_ANSWERS)
     chosen = short[::step][:GOLDEN_ANSWERS]
     odd = content["odd"]
-    marked = next((row for row in odd if "before" in row["text"]), None)
-    plain = [row for row in (*odd[:1], marked, *odd[16:20], *odd[-1:]) if row is not None]
+    longest = sorted(odd, key=lambda row: -len(row["ids"]))[:1]
+    marked = next((row for row in odd if "before" in str(row["text"])), None)
+    plain = [row for row in (*odd[:1], marked, *odd[16:20], *longest, *odd[-1:]) if row is not None]
     return [*chosen, *({**row, "answer": None} for row in plain)]
 
 
@@ -200,8 +216,9 @@ def prove(context: Context, answers: Answers, interpreter: Path, bundle: Path) -
         found = worker.call("tokens", texts=texts)["rows"]
         for expected, row in zip(answers.odd, found, strict=True):
             if [row["ids"], row["types"]] != [expected["ids"], expected["types"]]:
+                text = shown(str(expected["text"]))
                 raise WrongTokensError(
-                    f"the bundle's tokenizer and the model's own give other token ids for {shown(expected['text'])!a}",
+                    f"the bundle's tokenizer gives other token ids than the model's own: {text!a}",
                     help="save the tokenizer again with save_pretrained() of transformers, or write "
                     "`interface: tensors` in `model`",
                     details=(f"expected {expected['ids'][:16]}", f"found {row['ids'][:16]}"),

@@ -11,7 +11,7 @@ import rich_click as click
 
 _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 _SHOWN = 60
-_NUMBERS = 4
+_NUMBERS, _LABELS = 4, 5
 
 
 @click.command(name="run")
@@ -63,7 +63,11 @@ def _shown(text: str) -> str:
 
 
 def described(answer: Any) -> str:
-    """One line for people: a vector by its first numbers, its size and its length."""
+    """One line for people: classes with scores, a score, or a vector by its first numbers, size and length."""
+    if isinstance(answer, float | int):
+        return f"{answer:.4f}"
+    if answer and isinstance(answer[0], dict):
+        return ", ".join(f"{entry['label']} {entry['score']:.4f}" for entry in answer[:_LABELS])
     if answer and isinstance(answer[0], list):
         return f"{len(answer)} tokens, each with a vector of {len(answer[0])} numbers"
     first = ", ".join(f"{value:.4f}" for value in answer[:_NUMBERS])

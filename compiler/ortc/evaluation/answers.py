@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from ortc.common.arrays import Array
 from ortc.common.values import Frozen
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
 
 
 class TextAnswer(Frozen):
-    """A text, and what PyTorch answers, as JSON has it."""
+    """A text or a pair of texts, and what PyTorch answers, as JSON has it."""
 
-    text: str
+    text: str | dict[str, str]
     answer: Any
 
 
@@ -26,17 +27,38 @@ def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck
         WorkerError: a text cannot be answered.
     """
     found = worker.call("answers", texts=[entry.text for entry in expected])["answers"]
-    compared = [(cosine(entry.answer, answer), entry.text) for entry, answer in zip(expected, found, strict=True)]
+    compared = [(cosine(entry.answer, answer), str(entry.text)) for entry, answer in zip(expected, found, strict=True)]
     least, worst = min(compared)
     return AnswerCheck(texts=len(expected), cosine_min=least, worst=worst)
 
 
 def cosine(expected: Any, found: Any) -> float:
-    """Cosine similarity of two answers of numbers; -1 where they are of different shape or not finite."""
-    left, right = np.asarray(expected, dtype=np.float64), np.asarray(found, dtype=np.float64)
+    """Cosine similarity of two answers; -1 where they are of different shape, of other labels, or not finite.
+
+    Scores of classes are compared in the order of their labels. A single score x is compared as (x, 1): the cosine of
+    one number alone is its sign.
+    """
+    if labels_of(expected) != labels_of(found):
+        return -1.0
+    left, right = numbers(expected), numbers(found)
     if left.shape != right.shape or not (np.isfinite(left).all() and np.isfinite(right).all()):
         return -1.0
     norms = float(np.linalg.norm(left) * np.linalg.norm(right))
     if norms == 0.0:
         return 1.0 if np.array_equal(left, right) else -1.0
     return min(1.0, float((left * right).sum()) / norms)
+
+
+def labels_of(answer: Any) -> list[str] | None:
+    """The labels of an answer of classes, sorted; None for other answers."""
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        return sorted(entry["label"] for entry in answer)
+    return None
+
+
+def numbers(answer: Any) -> Array:
+    """The numbers of an answer, float64."""
+    if labels_of(answer) is not None:
+        scores = [entry["score"] for entry in sorted(answer, key=lambda entry: str(entry["label"]))]
+        answer = scores[0] if len(scores) == 1 else scores
+    return np.asarray([answer, 1.0] if isinstance(answer, float | int) else answer, dtype=np.float64)

@@ -206,7 +206,7 @@ class Server:
         return {"latencies_ms": latencies, "wall_seconds": wall / 1e9, "cpu_seconds": computed / 1e9}
 
     def texts(self, request: Json) -> Json:
-        """{form, bound, tokenizer: path} -> {"processing", "special"}; the tokenizer is written.
+        """{form, bound, inputs, tokenizer: path} -> {"processing", "special"}; the tokenizer is written.
 
         They are the content of processing.json of a bundle, and the special tokens as texts.
 
@@ -219,7 +219,9 @@ class Server:
         if not isinstance(self.source, HuggingFaceSource):
             raise StageError("the model's source has no tokenizer")
         form = AnswerForm.model_validate(request["form"])
-        self.reference_texts = ReferenceTexts(self.source, self.directory, form, int(request["bound"]))
+        self.reference_texts = ReferenceTexts(
+            self.source, self.directory, form, int(request["bound"]), request["inputs"]
+        )
         self.reference_texts.write(Path(request["tokenizer"]))
         made = self.reference_texts
         return {"processing": made.processing.model_dump(mode="json"), "special": list(made.special)}

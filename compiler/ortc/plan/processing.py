@@ -18,8 +18,13 @@ TOKENIZER = f"{DIRECTORY}/tokenizer.json"
 EMBEDDING = "sentence_embedding"
 """The output that holds one vector for each text."""
 
-Kind = Literal["embedding", "token-embeddings"]
-"""What an answer is: a vector for a text, or one for each of its tokens."""
+PROBABILITIES = "probabilities"
+"""The output that holds the scores of classes after softmax or sigmoid."""
+LOGITS = "logits"
+"""The output of a classifier before softmax or sigmoid."""
+
+Kind = Literal["embedding", "token-embeddings", "labels", "score"]
+"""What an answer is: a vector for a text, one for each of its tokens, classes with scores, or one score of a pair."""
 
 
 class Padding(Frozen):
@@ -38,6 +43,7 @@ class TextProcessing(Frozen):
     padding: Padding
     prompt: str = Field(default="", description="Put before every text, unless the caller names another.")
     prompts: dict[str, str] = Field(default_factory=dict, description="Texts that a caller may put before, by name.")
+    pairs: bool = Field(default=False, description="Whether a request may be a pair of texts.")
 
 
 class AnswerForm(Frozen):
@@ -45,6 +51,7 @@ class AnswerForm(Frozen):
 
     kind: Kind
     output: str = Field(description="The tensor that the answer is read from.")
+    labels: tuple[str, ...] = Field(default=(), description="Names of the classes, in the order of the tensor.")
 
 
 class Processing(Frozen):

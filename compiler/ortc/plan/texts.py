@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ortc.inspection.classes import activation_of, labels_of
 from ortc.inspection.model_files import answers_text
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
-from ortc.plan.processing import EMBEDDING, AnswerForm
+from ortc.plan.processing import EMBEDDING, LOGITS, PROBABILITIES, AnswerForm
 from ortc.spec.interface import TextInterface
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.runtimes import pins
@@ -17,6 +18,7 @@ TEXT = "+text"
 """Ends the name of a set of pins that has what texts need."""
 HIDDEN = "last_hidden_state"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
+CLASSIFIERS = ("text-classification", "text-ranking")
 TEXT_INPUTS = frozenset((IDS, MASK, TYPES))
 """Inputs that a text gives."""
 
@@ -35,11 +37,21 @@ def answer_form(source: object, export: ExportPlan, repository: Repository) -> A
         return None
     if export.inputs is not None and not {IDS} <= {tensor.name for tensor in export.inputs} <= TEXT_INPUTS:
         return None
+    if source.task in CLASSIFIERS:
+        return _classes(source, repository)
     if pools(source, repository):
         return AnswerForm(kind="embedding", output=EMBEDDING)
     if export.outputs is not None and HIDDEN not in export.outputs:
         return None
     return AnswerForm(kind="token-embeddings", output=HIDDEN)
+
+
+def _classes(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
+    config = repository.mapping("config.json")
+    output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
+    if source.task == "text-ranking":
+        return AnswerForm(kind="score", output=output)
+    return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
 
 
 def pools(source: HuggingFaceSource, repository: Repository) -> bool:

@@ -6,6 +6,7 @@ TASKS = {
     "causal-lm": "AutoModelForCausalLM",
     "fill-mask": "AutoModelForMaskedLM",
     "text-classification": "AutoModelForSequenceClassification",
+    "text-ranking": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
@@ -36,5 +37,5 @@ GENERATION = frozenset(
 )
 """Tasks, as transformers calls them, that are a loop around a model and not one forward pass."""
 
-TEXT_TASKS = ("feature-extraction",)
+TEXT_TASKS = ("feature-extraction", "text-classification", "text-ranking")
 """Tasks of a text model whose answers a bundle gives, where its repository has a tokenizer."""

@@ -15,7 +15,8 @@ from .texts import Row, Texts
 
 FORMAT_VERSION = 1
 Arrays = dict[str, NDArray[Any]]
-KINDS = ("embedding", "token-embeddings")
+KINDS = ("embedding", "token-embeddings", "labels", "score")
+PAIR = ("text", "text_pair")
 
 
 class Processing:
@@ -47,6 +48,8 @@ class Processing:
         try:
             self.task = str(document["task"])
             self.kind, self.output = str(document["answer"]["kind"]), str(document["answer"]["output"])
+            self.labels = tuple(str(label) for label in document["answer"]["labels"])
+            self._pairs = bool(document["text"]["pairs"])
             shapes = {name: shape for name, (shape, _) in inputs.items()}
             dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
             self.texts = Texts(document["text"], tokenizer, shapes, dtypes, bounds)
@@ -62,19 +65,34 @@ class Processing:
         Raises:
             InputError: the request is neither a text nor a list of texts, or a text cannot be encoded.
         """
-        return [self.texts.row(text, None, prompt) for text in _texts(request)]
+        return [self.texts.row(*self._parts(entry), prompt) for entry in _entries(request)]
+
+    def _parts(self, entry: object) -> tuple[str, str | None]:
+        """The text of a request, and its second text where it is a pair."""
+        if isinstance(entry, Mapping):
+            if set(entry) != set(PAIR):
+                raise InputError(f"a pair has {sorted(map(str, entry))}. Expected {' and '.join(PAIR)}.")
+            if not self._pairs:
+                raise InputError("the model takes single texts, not pairs of texts.")
+            return entry[PAIR[0]], entry[PAIR[1]]
+        if not isinstance(entry, str):
+            raise InputError(f"a text is a {type(entry).__name__}. Expected a string.")
+        if self.kind == "score":
+            raise InputError(f"the model scores pairs of texts. Send {' and '.join(PAIR)}.")
+        return entry, None
 
     def answer(self, request: object, run: Callable[[Arrays], Arrays], prompt: str | None = None) -> Any:
         """The answer to a text, or a list of the answers to a list of texts.
 
         Args:
-            request: A text, or a list of texts.
+            request: A text, a pair {"text", "text_pair"}, or a list of them.
             run: Runs the model on checked inputs.
             prompt: The name of one of the model's prompts; the default one when None.
 
         Returns:
             `embedding`: an array [hidden], or [texts, hidden] for a list. `token-embeddings`: an array
-            [tokens, hidden], or a list of such arrays.
+            [tokens, hidden], or a list of such arrays. `labels`: all classes as {"label", "score"}, the highest score
+            first. `score`: a number.
 
         Raises:
             InputError: the request cannot be answered.
@@ -86,7 +104,7 @@ class Processing:
             outputs = run(inputs)
             for index, place in enumerate(places):
                 found[place] = self._read(outputs, index, rows[place])
-        if isinstance(request, str):
+        if isinstance(request, str | Mapping):
             return found[0]
         return np.stack(found) if self.kind == "embedding" and found else found
 
@@ -101,6 +119,11 @@ class Processing:
         values = outputs[self.output][index]
         if self.kind == "embedding":
             return np.array(values)
+        if self.kind == "score":
+            return float(values[0])
+        if self.kind == "labels":
+            scored = [{"label": name, "score": float(score)} for name, score in zip(self.labels, values, strict=True)]
+            return sorted(scored, key=lambda entry: -entry["score"])
         return np.array(values[self.texts.positions(row, len(values))])
 
 
@@ -141,9 +164,10 @@ def plain(answer: Any) -> Any:
     return answer
 
 
-def _texts(request: object) -> list[str]:
-    if isinstance(request, str):
+def _entries(request: object) -> list[Any]:
+    """The texts and pairs of a request."""
+    if isinstance(request, str | Mapping):
         return [request]
     if not isinstance(request, list | tuple):
-        raise InputError(f"the request is a {type(request).__name__}. Expected a text, or a list of texts.")
+        raise InputError(f"the request is a {type(request).__name__}. Expected a text, a pair, or a list of them.")
     return list(request)

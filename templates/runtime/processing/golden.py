@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from loading.errors import FormatError, GoldenError, InputError
+from numpy.typing import NDArray
 
 from .answers import Arrays, Processing, plain
 
@@ -40,7 +41,7 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
         raise GoldenError("there is no golden answer, so that nothing shows that texts are read as they should be")
     for text, ids, _ in wanted:
         try:
-            (row,) = processing.rows(text)
+            (row,) = processing.rows([text])
         except InputError as error:
             raise GoldenError(f"the golden text {_shown(text)} is refused: {error}") from error
         if [list(row.ids), list(row.types)] != ids:
@@ -64,14 +65,32 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
 
 
 def compare(expected: Any, found: Any) -> float:
-    """The cosine similarity of two answers of numbers; -1 where they are of different shape or not finite."""
-    left, right = np.asarray(expected, dtype=np.float64), np.asarray(found, dtype=np.float64)
+    """The cosine similarity of two answers; -1 where they are of different shape, of other labels, or not finite.
+
+    Scores of classes are compared in the order of their labels, a single score x as (x, 1).
+    """
+    if _labels(expected) != _labels(found):
+        return -1.0
+    left, right = _numbers(expected), _numbers(found)
     if left.shape != right.shape or not (np.isfinite(left).all() and np.isfinite(right).all()):
         return -1.0
     norms = float(np.linalg.norm(left) * np.linalg.norm(right))
     if norms == 0.0:
         return 1.0 if np.array_equal(left, right) else -1.0
     return min(1.0, float((left * right).sum()) / norms)
+
+
+def _labels(answer: Any) -> list[str] | None:
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        return sorted(str(entry["label"]) for entry in answer)
+    return None
+
+
+def _numbers(answer: Any) -> NDArray[Any]:
+    if _labels(answer) is not None:
+        scores = [entry["score"] for entry in sorted(answer, key=lambda entry: str(entry["label"]))]
+        answer = scores[0] if len(scores) == 1 else scores
+    return np.asarray([answer, 1.0] if isinstance(answer, float | int) else answer, dtype=np.float64)
 
 
 def _shown(text: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +21,30 @@ from ortc.frontend.reference.checkpoint import (
 )
 from ortc.frontend.reference.derive import OPTIONAL_MASKS, Processing, candidates, left_out, processing
 from ortc.frontend.reference.model import ForwardError, Reference, example_inputs, finish
-from ortc.frontend.reference.tail import build_tail, steps_of
+from ortc.frontend.reference.tail import build_activation, build_tail, steps_of
 from ortc.frontend.samples.inputs import MASK
-from ortc.inspection.model_files import refuse
+from ortc.inspection.classes import activation_of
+from ortc.inspection.model_files import answers_text, refuse
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, InputPlan
-from ortc.plan.processing import EMBEDDING
+from ortc.plan.processing import EMBEDDING, LOGITS, PROBABILITIES
+from ortc.plan.texts import CLASSIFIERS, HIDDEN
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.tasks import TASKS
 
 if TYPE_CHECKING:
     import torch
 
-HIDDEN = "last_hidden_state"
-"""The output of a model that pooling reads."""
+
+@dataclass(frozen=True)
+class Tail:
+    """A module that follows one output of a model and gives another; `keeps` are outputs that stay by default."""
+
+    source: str
+    output: str
+    module: torch.nn.Module
+    keeps: tuple[str, ...] = ()
 
 
 def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Reference:
@@ -80,14 +89,17 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
     )
 
 
-def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) -> torch.nn.Module | None:
-    """What follows the model's hidden states by the repository's recipe and the spec; None for nothing.
+def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) -> Tail | None:
+    """What follows the model's outputs by the repository's recipe and the spec; None for nothing.
 
     Raises:
         StageError: a part of it cannot be reproduced.
     """
     if not source.answers:
         return None
+    if source.task in CLASSIFIERS and answers_text(source, repository):
+        function = activation_of(source.task, repository.mapping("config.json"))
+        return None if function == "none" else Tail(LOGITS, PROBABILITIES, build_activation(function), keeps=(LOGITS,))
     recipe = read_recipe(repository)
     steps = steps_of(recipe, source.interface)
     if not steps:
@@ -97,7 +109,7 @@ def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) ->
             f"`modules.json` puts a pooling after the model, and `model.task` is `{source.task}`",
             help="write `task: feature-extraction` for the embeddings, or `interface: tensors` for the head alone",
         )
-    return build_tail(steps, directory, random=source.weights == "random")
+    return Tail(HIDDEN, EMBEDDING, build_tail(steps, directory, random=source.weights == "random"))
 
 
 def _loaded(
@@ -158,7 +170,7 @@ def _pretrained(auto: Any, config: Any, directory: Path) -> tuple[Any, Mapping[s
     return model, report
 
 
-def _derived(model: Any, task: str, export: ExportPlan, said: Processing, tail: torch.nn.Module | None) -> Reference:
+def _derived(model: Any, task: str, export: ExportPlan, said: Processing, tail: Tail | None) -> Reference:
     """The model with the first of the inputs that it may take with which it runs.
 
     Raises:
@@ -172,7 +184,7 @@ def _derived(model: Any, task: str, export: ExportPlan, said: Processing, tail: 
     return _needed(model, last, export, tail)
 
 
-def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan, tail: torch.nn.Module | None) -> Reference:
+def _needed(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan, tail: Tail | None) -> Reference:
     """The model with those of the inputs that it reads: a mask of sound or of images changes no answer of some.
 
     Raises:
@@ -217,41 +229,44 @@ def _check_positions(config: Any, export: ExportPlan) -> None:
         )
 
 
-def _finish(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan, tail: torch.nn.Module | None) -> Reference:
+def _finish(model: Any, inputs: tuple[InputPlan, ...], export: ExportPlan, tail: Tail | None) -> Reference:
     names = tuple(tensor.name for tensor in inputs)
     if tail is None:
         return finish(_ordered(model, names), inputs, export, binding=IN_ORDER)
-    if MASK not in names and MASK in inspect.signature(model.forward).parameters:
+    if tail.output == EMBEDDING and MASK not in names and MASK in inspect.signature(model.forward).parameters:
         raise StageError(
             f"the pooling of modules.json reads `{MASK}`, which `export.inputs` does not declare",
             help=f"add `{MASK}: {{dtype: int64, shape: [batch, sequence], fill: 1}}`, or write `interface: tensors`",
         )
     # A spec that lists outputs keeps them, and gains the answer's.
-    wanted = (*(export.outputs or ()), *(() if EMBEDDING in (export.outputs or ()) else (EMBEDDING,)))
+    kept = tail.keeps if export.outputs is None else export.outputs
+    wanted = (*kept, *(() if tail.output in kept else (tail.output,)))
     export = export.model_copy(update={"outputs": wanted})
-    return finish(_ordered(_pooled(model, tail), names), inputs, export, binding=IN_ORDER)
+    return finish(_ordered(_followed(model, tail), names), inputs, export, binding=IN_ORDER)
 
 
-def _pooled(model: Any, tail: torch.nn.Module) -> torch.nn.Module:
-    """The model with one vector for each text beside its outputs."""
+def _followed(model: Any, tail: Tail) -> torch.nn.Module:
+    """The model with the answer's tensor beside its outputs."""
     import torch
 
-    class Pooled(torch.nn.Module):
-        """The model and what follows its hidden states."""
+    class Followed(torch.nn.Module):
+        """The model and what follows one of its outputs."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.model, self.tail = model, tail
+            self.model, self.tail = model, tail.module
 
         def forward(self, **inputs: torch.Tensor) -> Any:
             found = dict(self.model(**inputs))
-            if (hidden := found.get(HIDDEN)) is None:
-                raise ValueError(f"the model gives no `{HIDDEN}`, which pooling reads")
+            if (value := found.get(tail.source)) is None:
+                raise ValueError(f"the model gives no `{tail.source}`, which the answer is made of")
+            if tail.source == LOGITS:
+                return {**found, tail.output: self.tail(value)}
             mask = inputs.get(MASK)
-            whole = torch.ones(hidden.shape[:2], dtype=torch.int64) if mask is None else mask
-            return {**found, EMBEDDING: self.tail(hidden, whole)}
+            whole = torch.ones(value.shape[:2], dtype=torch.int64) if mask is None else mask
+            return {**found, tail.output: self.tail(value, whole)}
 
-    return Pooled()
+    return Followed()
 
 
 def _ordered(model: Any, names: tuple[str, ...]) -> torch.nn.Module:

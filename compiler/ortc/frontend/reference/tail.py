@@ -41,6 +41,13 @@ def steps_of(recipe: Recipe | None, interface: object) -> tuple[Step, ...]:
     return steps
 
 
+def build_activation(function: str) -> torch.nn.Module:
+    """Build the function over a classifier's logits [batch, classes]: `softmax` or `sigmoid`."""
+    import torch
+
+    return torch.nn.Softmax(dim=-1) if function == "softmax" else torch.nn.Sigmoid()
+
+
 def build_tail(steps: Sequence[Step], directory: Path, *, random: bool) -> torch.nn.Module:
     """Build the steps as one module, called with hidden states [batch, sequence, hidden] and the attention mask.
 

@@ -20,6 +20,8 @@ from ortc.spec.model_sources import HuggingFaceSource
 if TYPE_CHECKING:
     import torch
 
+Request = str | dict[str, str]
+"""A text, or a pair: `text` and `text_pair`."""
 WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without texts"
 
 
@@ -31,12 +33,15 @@ class ReferenceTexts:
         directory: the model's files.
         form: how the bundle answers.
         bound: the most tokens that the model's inputs hold.
+        inputs: names of the model's inputs.
 
     Raises:
         StageError: transformers cannot load the tokenizer, or what it does cannot be reproduced.
     """
 
-    def __init__(self, source: HuggingFaceSource, directory: Path, form: AnswerForm, bound: int) -> None:
+    def __init__(
+        self, source: HuggingFaceSource, directory: Path, form: AnswerForm, bound: int, inputs: Sequence[str]
+    ) -> None:
         repository = of_directories((directory,))
         self._recipe = read_recipe(repository) or Recipe(steps=())
         self._settings = source.interface if isinstance(source.interface, TextInterface) else TextInterface()
@@ -51,9 +56,26 @@ class ReferenceTexts:
                 f"texts may have {declared[0]} tokens by {declared[1]}, but the model's inputs hold {bound}",
                 help=f"set `model.interface.max_length` to {bound} or less, or raise the bound of the axis",
             )
-        self.processing = Processing(
-            task=source.task, text=self._text(bound if declared is None else declared[0]), answer=form
-        )
+        text = self._text(bound if declared is None else declared[0])
+        self.processing = Processing(task=source.task, text=text, answer=form)
+        if form.kind in ("labels", "score"):
+            self._allow_pairs(inputs)
+
+    def _allow_pairs(self, inputs: Sequence[str]) -> None:
+        """Take pairs of texts, where the model reads the token types that tell them apart.
+
+        Raises:
+            StageError: a ranking needs pairs, and the model does not.
+        """
+        types = self._encoded({"text": "a", "text_pair": "b"})[TYPES]
+        if TYPES in inputs or not any(types):
+            text = self.processing.text.model_copy(update={"pairs": True})
+            self.processing = self.processing.model_copy(update={"text": text})
+        elif self.processing.answer.kind == "score":
+            raise StageError(
+                f"a ranking takes pairs of texts, which the tokenizer tells apart by `{TYPES}`, and that is no input",
+                help=f"declare `{TYPES}` in `export.inputs`; or: {WAY_OUT}",
+            )
 
     def _text(self, length: int) -> TextProcessing:
         prompts, tokenizer = self._recipe.prompts, self._tokenizer
@@ -78,21 +100,43 @@ class ReferenceTexts:
         content = {**json.loads(self._content), "padding": None, "truncation": None}
         path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
-    def rows(self, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+    def rows(self, texts: Sequence[Request]) -> list[dict[str, list[int]]]:
         """Token ids and token types of every text, cut as the bundle cuts them and not padded."""
         return [{"ids": row["input_ids"], "types": row[TYPES]} for row in map(self._encoded, texts)]
 
-    def _encoded(self, text: str) -> dict[str, list[int]]:
+    def _encoded(self, request: Request) -> dict[str, list[int]]:
         settings = self.processing.text
         cuts = {} if settings.truncation == "refuse" else {"truncation": True, "max_length": settings.max_length}
         if cuts:
             self._tokenizer.truncation_side = settings.truncation
-        found = self._tokenizer(settings.prompt + text, return_token_type_ids=True, return_attention_mask=False, **cuts)
+        pair = {} if isinstance(request, str) else {"text_pair": request["text_pair"]}
+        text = request if isinstance(request, str) else request["text"]
+        found = self._tokenizer(
+            settings.prompt + text, **pair, return_token_type_ids=True, return_attention_mask=False, **cuts
+        )
         return {"input_ids": list(found["input_ids"]), TYPES: list(found[TYPES])}
 
-    def answers(self, texts: Sequence[str], reference: Reference) -> list[Any]:
-        """What the model answers in PyTorch to every text by itself, as JSON has it."""
+    def answers(self, texts: Sequence[Request], reference: Reference) -> list[Any]:
+        """What the model answers in PyTorch to every text by itself, as JSON has it.
+
+        Classes and their scores are those of transformers' own pipeline.
+        """
+        if self.processing.answer.kind == "labels":
+            return self._classified(texts, reference)
         return [self._answer(self._encoded(text), reference) for text in texts]
+
+    def _classified(self, texts: Sequence[Request], reference: Reference) -> list[Any]:
+        import transformers
+
+        models = (part for part in reference.original.modules() if isinstance(part, transformers.PreTrainedModel))
+        model = next(models)
+        labels = self.processing.answer.labels
+        model.config.id2label = dict(enumerate(labels))
+        settings = self.processing.text
+        cuts = {} if settings.truncation == "refuse" else {"truncation": True, "max_length": settings.max_length}
+        classify: Any = transformers.pipeline("text-classification", model=model, tokenizer=self._tokenizer)
+        found = [classify(dict(text) if isinstance(text, dict) else text, top_k=None, **cuts) for text in texts]
+        return [[{"label": entry["label"], "score": float(entry["score"])} for entry in row] for row in found]
 
     def _answer(self, row: dict[str, list[int]], reference: Reference) -> Any:
         import torch
@@ -105,7 +149,7 @@ class ReferenceTexts:
         with torch.inference_mode():
             outputs = dict(zip(reference.outputs, reference.module(*tensors), strict=True))
         value: torch.Tensor = outputs[self.processing.answer.output][0]
-        return value.tolist()
+        return float(value[0]) if self.processing.answer.kind == "score" else value.tolist()
 
 
 def _load(directory: Path) -> Any:
