@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from records import place, write
 
-from ortc.build.context import Context, tool_versions
+from ortc.build.context import opened, tool_versions
 from ortc.build.model import build_model
 from ortc.build.progress import Progress
 from ortc.build.variant import VariantBuilder
@@ -30,7 +30,6 @@ from ortc.common.arrays import write_arrays
 from ortc.common.resources import cache_root
 from ortc.execution.action_cache import Store
 from ortc.execution.host import describe
-from ortc.frontend.fetch import fetch
 from ortc.plan.resolve import resolve
 
 Json = dict[str, Any]
@@ -141,21 +140,14 @@ def calibration(root: Path) -> tuple[int, Json]:
 
 def make(path: Path, name: str) -> None:
     """Make one variant of a spec, without judging it: the stages of a build up to there."""
-    from contextlib import ExitStack
-
     from ortc.plan.checks import check_spec
 
     checked = check_spec(path)
     plan = resolve(checked.loaded.spec, checked.profiles, search="none", variant=name)
-    store = Store(cache_root())
-    with tempfile.TemporaryDirectory(dir=path.parent) as scratch, ExitStack() as stack:
-        work, root = Path(scratch), checked.loaded.root
-        (work / "source").mkdir()
-        fetched = fetch(plan.model, root, store, work / "source")
-        context = Context(plan, root, store, describe(), Progress(), work, stack, fetched)
+    with opened(plan, checked.loaded.root, Store(cache_root()), Progress()) as context:
         model = build_model(context)
-        context.fresh_reference()
-        (target,) = plan.targets
+        context.reference.end()
+        (target,) = context.plan.targets
         made = VariantBuilder(context, model, target).make(target.variants[0], target.graph_levels[0])
         if made.failed is not None:
             raise SystemExit(made.failed.observed)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ortc.build.answers import build_answers, prove
+from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
 from ortc.build.observation import keep_samples, model_key, opened_files, samples_key_of
@@ -22,7 +23,7 @@ from ortc.build.stage_results import AnsweredCase, ExportDone, ExportFailed, Fai
 from ortc.build.stages import ANSWERS, EXPORT, REFERENCE, REFERENCE_OF_ONNX, SHAPE_MATRIX, Action
 from ortc.build.task_metric import Metric, task_metric
 from ortc.bundle.answers import Answers
-from ortc.bundle.assemble import Made, Material, assemble
+from ortc.bundle.assemble import Material
 from ortc.common.arrays import Array, read_shapes, write_arrays
 from ortc.common.errors import AccuracyError, StageError
 from ortc.common.values import digest
@@ -32,9 +33,8 @@ from ortc.evaluation.answers import TextAnswer
 from ortc.evaluation.report import Check
 from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
-from ortc.passes.canonical import DATA_FILE, MODEL_FILE, Exported
-from ortc.passes.variant_graph import VariantGraph
-from ortc.plan.plan import Plan, ProviderPlan, VariantPlan
+from ortc.passes.canonical import Exported
+from ortc.plan.plan import Plan
 from ortc.plan.shape_matrix import without_largest
 from ortc.plan.texts import TEXT
 from ortc.spec.model_sources import OnnxSource
@@ -94,11 +94,7 @@ def build_model(context: Context) -> ModelBuild:
     plan = context.plan
     samples_sha256, samples = _samples(context)
     reasons: list[str] = []
-    exporters: tuple[str, ...] = (plan.export.exporter,)
-    if plan.export.exporter == "auto":
-        exporters = ("dynamo", "torchscript")
-    if isinstance(plan.model, OnnxSource):
-        exporters = ("onnx",)
+    exporters = _exporters(plan)
     for exporter in exporters:
         try:
             exported, graph = _export(context, exporter)
@@ -145,6 +141,13 @@ def build_model(context: Context) -> ModelBuild:
             references = partial(_references, context, exported)
             return ModelBuild(material, full_key, _checked_out(context, graph), factory, metric, references)
     raise AssertionError(exporters)
+
+
+def _exporters(plan: Plan) -> tuple[str, ...]:
+    """The exporters to try, in order."""
+    if isinstance(plan.model, OnnxSource):
+        return ("onnx",)
+    return ("dynamo", "torchscript") if plan.export.exporter == "auto" else (plan.export.exporter,)
 
 
 def _factory(exported: Exported, plan: Plan, samples: Callable[[Exported], Samples]) -> Callable[[], InputFactory]:
@@ -234,7 +237,7 @@ def _prove_answers(
     }
 
     def work(_: Path) -> Proven:
-        prove(context, answers, interpreter, _canonical_bundle(context, material, graph))
+        prove(context, answers, interpreter, canonical_bundle(context, material, graph))
         return Proven()
 
     context.run(ANSWERS.action(f"{len(answers.odd)} texts", inputs), work)
@@ -327,33 +330,6 @@ def _references(
     )
 
 
-def _canonical_variant(plan: Plan) -> VariantPlan:
-    """The exported graph as it is, on the plain CPU runtime with every optimization off."""
-    first = plan.targets[0].variants[0]
-    session = first.session.model_copy(
-        update={"providers": (ProviderPlan(name="CPUExecutionProvider", options={}),), "config_entries": {}}
-    )
-    return VariantPlan(
-        name="canonical",
-        precision="fp32",
-        offline=False,
-        runtime=first.runtime,
-        session=session,
-    )
-
-
-def _canonical_bundle(context: Context, material: Material, canonical: Done[Any]) -> Path:
-    workspace, exported = context.workspace, material.exported
-    bundle = Path(tempfile.mkdtemp(prefix="canonical-", dir=workspace.work))
-    size = sum(file.bytes for file in canonical.kept.kept if file.path in (MODEL_FILE, DATA_FILE))
-    graph = VariantGraph(bytes=size, domains=exported.domains, operators=exported.operators)
-    material = replace(material, exporter_reason=None, cases_key="", opened=())
-    files = partial(workspace.proven, canonical)
-    made = Made(variant=_canonical_variant(context.plan), level="off", files=files, graph=graph)
-    assemble(bundle, material, context.plan.targets[0], made)
-    return bundle
-
-
 def _check_canonical(
     context: Context, material: Material, key: dict[str, Any], graph: Done[Any], factory: Callable[[], InputFactory]
 ) -> None:
@@ -380,7 +356,7 @@ def _check_canonical(
     }
 
     def work(_: Path) -> Check:
-        bundle = _canonical_bundle(context, material, graph)
+        bundle = canonical_bundle(context, material, graph)
         return check_bundle(interpreter, bundle, cases, factory(), None)
 
     check = context.run(SHAPE_MATRIX.action(f"{len(cases)} cases", inputs), work).known

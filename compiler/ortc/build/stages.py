@@ -229,14 +229,14 @@ ANSWERS: Stage[Proven] = Stage(
     "answers",
     ("model", "host", "runtime", "variables", "accuracy", CODE),
     Proven,
-    code=_code("build.model", "build.answers", _RESULTS, "evaluation.answers", *_BUNDLE_RUNS),
+    code=_code("build.model", "build.canonical_bundle", "build.answers", _RESULTS, "evaluation.answers", *_BUNDLE_RUNS),
     counts_results=True,
 )
 SHAPE_MATRIX: Stage[Check] = Stage(
     "shape matrix",
     ("model", "only", "host", "runtime", "variables", CODE),
     Check,
-    code=_code("build.model", "frontend.samples.inputs", *_BUNDLE_RUNS),
+    code=_code("build.model", "build.canonical_bundle", "frontend.samples.inputs", *_BUNDLE_RUNS),
     counts_results=True,
 )
 CALIBRATE: Stage[Ranges | Skip] = Stage(
