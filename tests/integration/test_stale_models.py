@@ -25,7 +25,6 @@ from ortc.common.arrays import read_arrays
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
-from ortc.execution.worker import Worker
 from ortc.frontend.fetch import Fetched
 from ortc.plan.plan import Plan
 from ortc.spec.model_sources import PyTorchSource
@@ -126,7 +125,7 @@ def state(spec: Path, cache: Path, work: Path) -> str:
         fetched = Fetched(directory=work, files=())
         context = context_of(planned, spec.parent, Store(cache), work, stack, fetched)
         assert isinstance(planned.model, PyTorchSource)
-        return built(context, planned.model, fetched)
+        return built(context, planned.model, fetched).key
 
 
 REST = pytest.mark.proof("test_a_model_that_was_trained_again_has_another_key in four other ways")
@@ -144,13 +143,69 @@ def test_a_model_that_was_trained_again_has_another_key(
     train(project, elsewhere, way, 1)
     monkeypatch.setenv("KEYS_TEST_WEIGHTS", str(elsewhere / "w-1.pt"))
     before = state(spec, cache, work)
-    with monkeypatch.context() as unchanged:
-        # Without a process: nothing that the entry point read has changed.
-        unchanged.setattr(Worker, "__enter__", lambda _: pytest.fail("the entry point was run again"))
-        assert state(spec, cache, work) == before
+    assert state(spec, cache, work) == before
     train(project, elsewhere, way, 2)
     monkeypatch.setenv("KEYS_TEST_WEIGHTS", str(elsewhere / "w-2.pt"))
     assert state(spec, cache, work) != before
+
+
+UNSEEN = """\
+import os, pathlib, subprocess
+import numpy, torch
+HERE = pathlib.Path(__file__).parent
+W = torch.from_numpy(numpy.fromfile(HERE / "w.bin", "f4"))
+def through_a_program(): return numpy.frombuffer(subprocess.check_output(["cat", HERE / "w.bin"]), "f4").copy()
+def mapped(): return torch.from_file(str(HERE / "w.bin"), size=4).clone().numpy()
+def the_last(): return sum(1.0 for number in range(9) if os.path.exists(HERE / f"epoch-{number}")) * numpy.ones(4, "f4")
+def the_newest(): return numpy.full(4, max(os.path.getmtime(HERE / name) for name in ("w.bin", "net.py")), "f4")
+def through_a_variable(): return numpy.full(4, float(os.environ["ORTC_OF_THE_USER"]), "f4")
+def through_a_link(): return numpy.full(4, float(os.readlink(HERE / "last")), "f4")
+WAYS = (through_a_program, mapped, the_last, the_newest, through_a_variable, through_a_link)
+class Table:
+    def __init__(self): self.w = torch.from_numpy(numpy.fromfile(HERE / "w.bin", "f4"))
+    def __call__(self, x): return x * self.w
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        for way in WAYS:
+            self.register_buffer(way.__name__, torch.as_tensor(way()))
+        self.table, closure = Table(), torch.from_numpy(numpy.fromfile(HERE / "w.bin", "f4"))
+        self.scaled = lambda x: x * closure
+    def forward(self, x):
+        return self.scaled(self.table(x)) * W + sum(self.buffers())
+def build(): return Net()
+"""
+NUMBERS = (
+    *("through_a_program", "mapped", "the_last", "the_newest", "through_a_variable", "through_a_link"),
+    *("table.w", "scaled.closure", "net.W"),
+)
+
+
+def test_numbers_that_come_in_ways_which_nobody_sees_are_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, work = tmp_path / "project", tmp_path / "work"
+    work.mkdir()
+    spec = write_project(project, tmp_path, "beside")
+    (project / "net.py").write_text(UNSEEN)
+    os.utime(project / "net.py", (1, 1))
+    planned = plan(spec)
+    parts: list[dict[str, str]] = []
+    for number in (1, 2):
+        np.full(4, number, np.float32).tofile(project / "w.bin")
+        os.utime(project / "w.bin", (number * 1e6, number * 1e6))
+        (project / f"epoch-{number}").touch()
+        (project / "last").unlink(missing_ok=True)
+        (project / "last").symlink_to(str(number))
+        monkeypatch.setenv("ORTC_OF_THE_USER", str(number))
+        with ExitStack() as stack:
+            fetched = Fetched(directory=work, files=())
+            context = context_of(planned, project, Store(tmp_path / "cache"), work, stack, fetched)
+            assert isinstance(planned.model, PyTorchSource)
+            built(context, planned.model, fetched)
+            assert context.modules.expected is not None
+            parts.append(context.modules.expected)
+    assert {name for name in parts[0] if parts[0][name] != parts[1][name]} == set(NUMBERS)
 
 
 def test_a_model_that_differs_each_time_is_refused(tmp_path: Path) -> None:

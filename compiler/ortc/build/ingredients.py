@@ -29,7 +29,8 @@ def ingredients(context: Context) -> Ingredients:
     code = [whole_code(), templates_digest(), *(entrypoint_digest(entry, workspace.root) for entry in entrypoints)]
     states, data = observed(context, metric_action(context))
     return Ingredients(
-        states=states,
+        states={name: state.sha256 for name, state in states.items()},
+        opaque={name: list(state.opaque) for name, state in states.items() if state.opaque},
         data=data,
         files={**workspace.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
         samples_sha256=None if samples is None else samples_digest(samples, workspace.root),

@@ -25,6 +25,7 @@ class Ingredients(Frozen):
     """What a build is made of: digests of the model's files, of samples and code, versions of tools.
 
     `states` are digests of the modules that entry points build, `data` those of files that functions of the spec read.
+    `opaque` names objects of those modules that nothing can see into.
     """
 
     files: dict[str, str]
@@ -32,6 +33,7 @@ class Ingredients(Frozen):
     code_sha256: str
     tools: dict[str, str]
     states: dict[str, str] = Field(default_factory=dict)
+    opaque: dict[str, list[str]] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)
 
 
@@ -209,6 +211,10 @@ def check_locked(before: Ingredients, now: Ingredients, root: Path) -> None:
         f"the {name} that its entry point builds, such as its weights: locked {state}, found {now.states.get(name)}"
         for name, state in sorted(before.states.items())
         if state != now.states.get(name)
+    ]
+    changed += [
+        f"the {name} holds {', '.join(now.opaque[name])}: nothing shows whether the content is the locked one"
+        for name in sorted(now.opaque)
     ]
     if before.samples_sha256 != now.samples_sha256:
         changed.append(f"samples: locked {before.samples_sha256}, found {now.samples_sha256}")

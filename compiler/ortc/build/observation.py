@@ -1,14 +1,15 @@
 """What the functions of a spec make of the files that they read: in cache keys, and in ortc.lock.
 
-The module that `build()` gives may hold weights of any file, variable or package. Its digest is part of every key, and
-is known without running anything as long as all that the function read is the same.
+The module that `build()` gives may hold weights of any file, variable or package. Its digest is part of every key.
 """
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ortc.build.reference_process import Observed, call_for
 from ortc.build.runner import latest_action
 from ortc.build.stage_results import BuiltModule, MetricOfReference, SamplesRead
 from ortc.build.stages import ENTRYPOINT, OPENED, SAMPLES, Action
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 OUTSIDE = "outside/"
 """How the names of files begin that are neither the project's nor a package's."""
+DRAWN = "drawn"
+"""The records of modules that have no number which another seed would change."""
 UNKNOWN = "unknown until it is built"
 """Stands for the digest of a module in the keys of a dry run, which runs no entry point."""
 
@@ -43,7 +46,7 @@ def source_key(source: SourcePlan, fetched: Fetched, context: Context) -> dict[s
     }
     if isinstance(source, PyTorchSource):
         key["module"] = entrypoint_digest(source.entrypoint, context.workspace.root)
-        key["state"] = built(context, source, fetched)
+        key["state"] = built(context, source, fetched).key
     return key
 
 
@@ -52,39 +55,59 @@ def model_key(context: Context) -> dict[str, Any]:
     return source_key(context.plan.model, context.workspace.fetched, context)
 
 
-def built(context: Context, source: PyTorchSource, fetched: Fetched) -> str:
-    """The digest of the module that an entry point builds from what it reads now.
+def built(context: Context, source: PyTorchSource, fetched: Fetched) -> Observed:
+    """Digest the module that an entry point builds now.
 
-    The entry point runs if it never ran, if something that it read has changed, or if compiled code may have read more
-    than is known.
+    The entry point runs once in every build: files, variables and anything else that nobody sees may have changed. A
+    dry run runs nothing, and takes the digest of the last run where all that was recorded of it is the same.
 
     Raises:
-        StageError: it fails.
+        StageError: the entry point fails, or draws weights at random that it should load.
     """
-    root, modules = context.workspace.root, context.modules
     subject = f"{context.plan.name}: {source.entrypoint}"
     action = ENTRYPOINT.action(
         subject,
         {
             "source": source.model_dump(mode="json", exclude={"teacher"}),
             "files": fetched.digests(),
-            "module": entrypoint_digest(source.entrypoint, root),
+            "module": entrypoint_digest(source.entrypoint, context.workspace.root),
             "tools": context.tools,
             "variables": context.variables,
         },
     )
-    asked = action.key
-    if asked not in modules.states:
-        action, entry = latest_action(context.workspace.store, action, root)
-        found = None if entry is None else ENTRYPOINT.read(entry.result)
-        if (found is None or found.opened.blind) and context.runner.executes:
-            found = _run_entrypoint(context, source, fetched)
+    if action.key not in context.modules.states:
+        context.modules.states[action.key] = _observe(context, source, fetched, action)
+    return context.modules.states[action.key]
+
+
+def _observe(context: Context, source: PyTorchSource, fetched: Fetched, asked: Action[BuiltModule]) -> Observed:
+    store, modules = context.workspace.store, context.modules
+    found = _run_entrypoint(context, source, fetched) if context.runner.executes else None
+    action, entry = latest_action(store, asked, context.workspace.root)
+    before = None if entry is None else ENTRYPOINT.read(entry.result)
+    if found is not None:
+        _check_drawn(context, source, fetched, asked, found.parts)
+        if before != found:
             result = found.model_dump(mode="json")
-            context.workspace.store.put(ENTRYPOINT.name, action.inputs, result, subject, offered=True)
-        modules.states[asked] = {UNKNOWN: str(action.inputs.get(OPENED))} if found is None else found.parts
-        if fetched is context.workspace.fetched and found is not None:
-            modules.expected, modules.opened = found.parts, found.opened
-    return digest(modules.states[asked])
+            store.put(ENTRYPOINT.name, action.inputs, result, action.subject, offered=True)
+    known = before if found is None else found
+    if known is None or (found is None and known.opaque):
+        return Observed(UNKNOWN, digest([UNKNOWN, action.inputs.get(OPENED)]))
+    if fetched is context.workspace.fetched:
+        modules.expected, modules.opened = known.parts, known.opened
+    sha256 = digest(known.parts)
+    # Nothing is known of the content of such an object, so that no result of an earlier build may stand for it.
+    return Observed(sha256, digest([sha256, uuid.uuid4().hex]) if known.opaque else sha256, known.opaque)
+
+
+def _check_drawn(
+    context: Context, source: PyTorchSource, fetched: Fetched, asked: Action[BuiltModule], parts: dict[str, str]
+) -> None:
+    """Refuse numbers that another seed would change; once for the same numbers of the same code."""
+    store, proven = context.workspace.store, {**asked.inputs, "parts": digest(parts)}
+    if source.weights not in MAY_BE_DRAWN and store.find(DRAWN, proven) is None:
+        refuse_drawn(source, parts, _run_with_other_numbers(context, source, fetched))
+        store.put(DRAWN, proven, {}, asked.subject)
 
 
 def _run_entrypoint(context: Context, source: PyTorchSource, fetched: Fetched) -> BuiltModule:
@@ -96,21 +119,34 @@ def _run_entrypoint(context: Context, source: PyTorchSource, fetched: Fetched) -
     workspace = context.workspace
     if fetched is workspace.fetched:
         worker = context.reference.worker()
-        parts, opened = worker.call("state")["parts"], context.reference.opened
-        if source.weights not in MAY_BE_DRAWN:
-            refuse_drawn(source, parts, worker.call("state of another")["parts"])
+        found = {**worker.call("state"), "opened": context.reference.opened}
     else:
-        request = {
-            "model": source.model_dump(mode="json"),
-            "directory": str(fetched.directory),
-            "root": str(workspace.root),
-        }
-        with Worker.for_reference() as worker:
-            found = worker.call("build", **request, other=False)
-            parts, opened = found["parts"], found["opened"]
-            if source.weights not in MAY_BE_DRAWN:
-                refuse_drawn(source, parts, worker.call("build", **request, other=True)["parts"])
-    return BuiltModule(parts=parts, opened=Opened.model_validate(opened).portable(workspace.root))
+        found = _build(context, source, fetched, other=False)
+    opened = Opened.model_validate(found["opened"]).portable(workspace.root)
+    return BuiltModule(parts=found["parts"], opaque=tuple(found["opaque"]), opened=opened)
+
+
+def _run_with_other_numbers(context: Context, source: PyTorchSource, fetched: Fetched) -> dict[str, str]:
+    """Digest the parts of the same module, built in another process where every random number is another.
+
+    Raises:
+        StageError: the entry point fails there.
+    """
+    if fetched is not context.workspace.fetched:
+        return dict(_build(context, source, fetched, other=True)["parts"])
+    with context.reference.new_worker() as worker:
+        context.reference.load(worker, other=True)
+        return dict(worker.call("state")["parts"])
+
+
+def _build(context: Context, source: PyTorchSource, fetched: Fetched, *, other: bool) -> dict[str, Any]:
+    request = {
+        "model": source.model_dump(mode="json"),
+        "directory": str(fetched.directory),
+        "root": str(context.workspace.root),
+    }
+    with Worker.for_reference() as worker:
+        return call_for(source, worker, "build", **request, other=other)
 
 
 def opened_files(context: Context) -> tuple[FetchedFile, ...]:
@@ -157,8 +193,8 @@ def _samples_action(context: Context, samples: SamplesFunction) -> Action[Sample
     return SAMPLES.action(f"{context.plan.name}: {samples.entrypoint}", inputs)
 
 
-def observed(context: Context, metric: Action[MetricOfReference] | None) -> tuple[dict[str, str], dict[str, str]]:
-    """For ortc.lock: digests of the modules that entry points build, and of the data that functions of the spec read.
+def observed(context: Context, metric: Action[MetricOfReference] | None) -> tuple[dict[str, Observed], dict[str, str]]:
+    """For ortc.lock: the modules that entry points build, and digests of the data that functions of the spec read.
 
     Args:
         context: the build.

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ortc.build.workspace import Workspace
 from ortc.common.errors import StageError
 from ortc.execution.files_opened import Opened
 from ortc.execution.host import cores
-from ortc.execution.worker import Worker
-from ortc.plan.plan import Plan
+from ortc.execution.worker import Worker, WorkerError
+from ortc.plan.plan import Plan, SourcePlan
 from ortc.spec.model_sources import PyTorchSource
+
+
+class Observed(NamedTuple):
+    """The module of an entry point: its digest, what stands for it in keys, and objects that nothing can see into."""
+
+    sha256: str
+    key: str
+    opaque: tuple[str, ...] = ()
 
 
 @dataclass
@@ -20,12 +28,12 @@ class Modules:
     """What is known of the modules that entry points build.
 
     Attributes:
-        states: digests of their parts, by what decides them.
-        expected: those of the model, once they are known.
+        states: what is known of them, by what decides them.
+        expected: digests of the parts of the model, once they are known.
         opened: what the model's entry point read, besides its code and the files that the spec names.
     """
 
-    states: dict[str, dict[str, str]] = field(default_factory=dict)
+    states: dict[str, Observed] = field(default_factory=dict)
     expected: dict[str, str] | None = None
     opened: Opened = field(default_factory=Opened)
 
@@ -94,21 +102,43 @@ class ReferenceProcess:
         """The worker that is started."""
         return Worker.for_reference()
 
-    def load(self, worker: Worker) -> None:
+    def load(self, worker: Worker, *, other: bool = False) -> None:
         """Have a process load the model, with as many threads as a bundle takes.
+
+        With `other`, every random number that its entry point draws is another.
 
         Raises:
             StageError: the model cannot be loaded.
         """
-        loaded = worker.call(
+        loaded = call_for(
+            self.plan.model,
+            worker,
             "load",
             model=self.plan.model.model_dump(mode="json"),
             export=self.plan.export.model_dump(mode="json"),
             directory=str(self.workspace.fetched.directory),
             root=str(self.workspace.root),
             threads=cores(),
+            other=other,
         )
-        self.opened = loaded["opened"]
+        if not other:
+            self.opened = loaded["opened"]
+
+
+def call_for(source: SourcePlan, worker: Worker, operation: str, **arguments: object) -> dict[str, Any]:
+    """One request that runs the entry point of a source.
+
+    Raises:
+        StageError: the worker says so; or its process ended, which the user's code may have done.
+    """
+    try:
+        return worker.call(operation, **arguments)
+    except WorkerError as error:
+        if error.code == "died" and isinstance(source, PyTorchSource) and error.help is None:
+            error.message = f"`{source.entrypoint}` ended the process in which it runs: {error.message}"
+            error.help = "a function that a spec names returns its result; it does not end its process"
+            error.details = error.details[-3:]
+        raise
 
 
 def check_built(expected: dict[str, str], parts: dict[str, str], entrypoint: str) -> None:

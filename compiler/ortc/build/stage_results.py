@@ -98,6 +98,7 @@ class BuiltModule(Frozen):
 
     parts: dict[str, str]
     opened: Opened
+    opaque: tuple[str, ...] = ()
 
 
 class SamplesRead(Frozen):

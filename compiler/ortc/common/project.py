@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder, SourceFileLoader
@@ -22,6 +24,8 @@ from ortc.common.permissions import is_trusted
 
 IMPORTED_FROM = "entry points are imported from the project's root, the directory that holds .git or pyproject.toml"
 _INSTALLED = ("site-packages", "dist-packages")
+_FRAMES = 50
+"""Of a traceback that is read, from its beginning."""
 
 
 def untrusted(module: str, subject: str) -> StageError:
@@ -126,6 +130,42 @@ def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
     if not (trusted or is_trusted(owner) or _is_of_project(sys.modules.get(owner), root)):
         raise untrusted(owner, f"`{entrypoint}` is a function of `{owner}`, which")
     return value
+
+
+@contextmanager
+def ending_is_an_error(entrypoint: str) -> Iterator[None]:
+    """Run a function of the user's, or import its module, where neither may end the process.
+
+    Raises:
+        StageError: it exits, interrupts itself, or calls itself without end.
+    """
+    try:
+        yield
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        said = f"{type(error).__name__}({', '.join(map(repr, error.args))})"
+        raise StageError(
+            f"`{entrypoint}` ended the process in which it runs: {said}",
+            help="a function that a spec names returns its result; it neither exits nor interrupts",
+            details=_place(error),
+        ) from error
+    except RecursionError as error:
+        raise StageError(
+            f"`{entrypoint}` calls itself without end: {error}",
+            help="look at the function that the line below is of",
+            details=_place(error),
+        ) from error
+
+
+def _place(error: BaseException) -> tuple[str, ...]:
+    """The innermost line of code that is no library's."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__, limit=_FRAMES)
+        if not any(step in _INSTALLED for step in Path(frame.filename).parts) and Path(frame.filename) != Path(__file__)
+    ]
+    if not frames:
+        return ()
+    return (f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name}: {frames[-1].line}",)
 
 
 def _owner(value: Any) -> str:

@@ -64,6 +64,8 @@ def own_environment(variables: Mapping[str, str] | None = None) -> dict[str, str
     return {
         "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         "PYTHONSAFEPATH": "1",
+        # The order of sets of texts, which a module may keep, is the same in all of them.
+        "PYTHONHASHSEED": "0",
         TRUST_ENTRYPOINT: ",".join(sorted(trusted_packages())),
         **(variables or {}),
     }

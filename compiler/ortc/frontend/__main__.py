@@ -11,8 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,8 @@ from ortc.plan.processing import AnswerForm
 from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
 
 if TYPE_CHECKING:
+    import torch
+
     from ortc.frontend.reference.model import Reference, Tensors
     from ortc.frontend.reference.texts import ReferenceTexts
 
@@ -38,7 +39,7 @@ class Server:
     def __init__(self) -> None:
         self.reference: Reference | None = None
         self.export_plan: ExportPlan | None = None
-        self.reload: Callable[[], Reference] | None = None
+        self.root: Path | None = None
         self.load_seconds = 0.0
         self.is_repeatable = False
         self.source: ModelPlan | None = None
@@ -48,7 +49,6 @@ class Server:
             "load": self.load,
             "build": self.build,
             "state": self.state,
-            "state of another": self.state_of_another,
             "export": self.export,
             "compile": self.compile,
             "run": self.run,
@@ -60,7 +60,10 @@ class Server:
         }
 
     def load(self, request: Json) -> Json:
-        """{model, export, directory, root, threads} -> interface, sizes, and the files that its entry point opened."""
+        """{model, export, directory, root, threads, other} -> interface, sizes, and what its entry point opened.
+
+        With `other`, every random number that the entry point draws is another.
+        """
         import torch
 
         from ortc.execution.files_opened import Recorder
@@ -72,9 +75,9 @@ class Server:
         self.export_plan = ExportPlan.model_validate(request["export"])
         directory = Path(request["directory"])
         self.source, self.directory = source, directory
-        self.reload = partial(load, source, directory, Path(request["root"]), self.export_plan)
-        with Recorder(directory) as recorder:
-            self.reference = self.reload()
+        self.root = Path(request["root"])
+        with _numbers(other=bool(request.get("other"))), Recorder(directory) as recorder:
+            self.reference = load(source, directory, self.root, self.export_plan)
         self.load_seconds = time.perf_counter() - begin
         return {
             "inputs": [tensor.model_dump(mode="json") for tensor in self.reference.inputs],
@@ -86,44 +89,26 @@ class Server:
         }
 
     def build(self, request: Json) -> Json:
-        """{model, directory, root, other} -> {"parts", "opened"} of the module of an entry point, which is not kept.
+        """{model, directory, root, other} -> {"parts", "opaque", "opened"} of a module, which is not kept.
 
-        With `other`, it is built with other seeds.
+        With `other`, every random number that the entry point draws is another.
         """
         import torch
 
         from ortc.execution.files_opened import Recorder
         from ortc.frontend.reference.custom import build_module
-        from ortc.frontend.reference.state import module_state
-        from ortc.frontend.reference.trained import other_seeds
 
         source = PyTorchSource.model_validate(request["model"])
         directory = Path(request["directory"])
-        with other_seeds() if request["other"] else nullcontext(), Recorder(directory) as recorder:
+        with _numbers(other=request["other"]), Recorder(directory) as recorder:
             torch.manual_seed(0)
             module = build_module(source, directory, Path(request["root"]))
-        return {"parts": module_state(module), "opened": recorder.opened().model_dump(mode="json")}
+        return {**_state(module, Path(request["root"])), "opened": recorder.opened().model_dump(mode="json")}
 
     def state(self, request: Json) -> Json:
-        """{} -> {"parts": …}, digests of all that the module computes with."""
-        from ortc.frontend.reference.state import module_state
-
+        """{} -> {"parts": …, "opaque": …}, digests of all that the module computes with."""
         reference, _ = self._loaded()
-        return {"parts": module_state(reference.original)}
-
-    def state_of_another(self, request: Json) -> Json:
-        """{} -> {"parts": …} as `state`, of the same model built with other seeds, which is not kept.
-
-        Raises:
-            StageError: it cannot be built again.
-        """
-        from ortc.frontend.reference.state import module_state
-        from ortc.frontend.reference.trained import other_seeds
-
-        if self.reload is None:
-            raise StageError("no model is loaded")
-        with other_seeds():
-            return {"parts": module_state(self.reload().original)}
+        return _state(reference.original, self.root)
 
     def export(self, request: Json) -> Json:
         """{exporter, output} -> what was written, see ortc.frontend.export.
@@ -262,6 +247,24 @@ class Server:
         reference, _ = self._loaded()
         arrays = read_arrays(Path(path))
         return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in reference.inputs)
+
+
+def _numbers(*, other: bool) -> AbstractContextManager[None]:
+    """Random numbers as they are drawn, or other ones."""
+    if not other:
+        return nullcontext()
+    # Before anything is replaced: inputs that ortc makes are the same.
+    import ortc.frontend.samples.inputs  # noqa: F401
+    from ortc.frontend.reference.randomness import other_random_numbers
+
+    return other_random_numbers()
+
+
+def _state(module: torch.nn.Module, root: Path | None) -> Json:
+    from ortc.frontend.reference.state import module_state
+
+    found = module_state(module, root)
+    return {"parts": found.parts, "opaque": list(found.opaque)}
 
 
 def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:

@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from ortc.common.errors import StageError
 from ortc.frontend.reference.custom import NOTHING_TO_LOAD, build_module, load_module
-from ortc.frontend.reference.state import module_state
-from ortc.frontend.reference.trained import ANOTHER_SEED, numbers, other_seeds, refuse_drawn
+from ortc.frontend.reference.randomness import ANOTHER_SEED, other_random_numbers
+from ortc.frontend.reference.state import module_state, numbers
+from ortc.frontend.reference.trained import refuse_drawn
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
 from ortc.spec.model_sources import PyTorchSource
 
@@ -48,6 +49,8 @@ PARTS: dict[str, tuple[str, list[str]]] = {
         "        self._own = {'a': (torch.nn.Linear(4, 4),)}",
         ["_own['a'][0].weight", "_own['a'][0].bias"],
     ),
+    "a plain tensor": ("        self.own = torch.ones(4)", ["own"]),
+    "an array in a private tuple": ("        self._own = (torch.ones(4).numpy(),)", ["_own[0]"]),
     "nothing": ("        self.size = 4", []),
 }
 
@@ -111,7 +114,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path, module: Callable[..
 
 def state(declared: PyTorchSource, root: Path, seed: int) -> dict[str, str]:
     torch.manual_seed(seed)
-    return module_state(build_module(declared, root, root))
+    return module_state(build_module(declared, root, root)).parts
 
 
 LOADS = "    net = Net()\n    net.load_state_dict(torch.load({place!r}))\n    return net"
@@ -153,6 +156,53 @@ DRAWN: dict[str, tuple[str, str, str, str | None]] = {
         "entrypoint",
         "`a`, `b`, `c` and 1 more at random",
     ),
+    "a generator by another name": (
+        (
+            "        from numpy.random import PCG64, Generator, default_rng\n"
+            "        from torch import Generator as Dice\n"
+            "        self.register_buffer('a', torch.from_numpy(Generator(PCG64(7)).standard_normal(4)))\n"
+            "        self.register_buffer('b', torch.from_numpy(default_rng([1, 2]).standard_normal(4)))\n"
+            "        self.register_buffer('c', torch.randn(4, generator=Dice().manual_seed(0)))\n"
+            "        self.register_buffer('d', torch.tensor(random.Random(5).gauss(0, 1)))"
+        ),
+        "    return Net()",
+        "entrypoint",
+        "`a`, `b`, `c` and 1 more at random",
+    ),
+    "operators of PyTorch": (
+        (
+            "        torch.default_generator.manual_seed(3)\n"
+            "        self.register_buffer('a', torch.randperm(32))\n"
+            "        self.register_buffer('b', torch.randint(1000, (4,)))\n"
+            "        self.register_buffer('c', torch.bernoulli(torch.full((64,), 0.5)))\n"
+            "        self.register_buffer('d', torch.nn.init.trunc_normal_(torch.empty(4)))\n"
+            "        self.register_buffer('e', torch.multinomial(torch.ones(64), 16))"
+        ),
+        "    return Net()",
+        "entrypoint",
+        "`a`, `b`, `c` and 2 more at random",
+    ),
+    "a state that is set": (
+        (
+            "        numpy.random.set_state(numpy.random.RandomState(numpy.random.MT19937(1)).get_state())\n"
+            "        self.register_buffer('a', torch.from_numpy(numpy.random.rand(4)))\n"
+            "        torch.set_rng_state(torch.Generator().manual_seed(4).get_state())\n"
+            "        self.register_buffer('b', torch.rand(4))"
+        ),
+        "    return Net()",
+        "entrypoint",
+        "`a`, `b` at random",
+    ),
+    "a plain object and a closure": (
+        (
+            "        class Table:\n            def __init__(self): self.t = torch.randn(4)\n"
+            "        own = torch.randn(4)\n"
+            "        self.table, self.scaled = Table(), lambda x: x * own"
+        ),
+        "    return Net()",
+        "entrypoint",
+        "`table.t`, `scaled.own` at random",
+    ),
     "numbers in the code": (
         "        self.register_buffer('sobel', torch.tensor([1.0, 0.0, -1.0]))",
         "    torch.manual_seed(7)\n    return Net()",
@@ -175,13 +225,13 @@ DRAWN: dict[str, tuple[str, str, str, str | None]] = {
         "        self.own = torch.randn(4)",
         "    return Net()",
         "entrypoint",
-        "an attribute of `the module` at random",
+        "`own` at random",
     ),
     "a private tensor that is no parameter": (
         f"{LAYER}\n        self._own = [torch.randn(4)]",
         "    return Net()",
         "w.pt",
-        "an attribute of `the module` at random: `w.pt` has none",
+        "`_own[0]` at random: `w.pt` has none",
     ),
     "a buffer that no state dict has": (
         f"{LAYER}\n        self.register_buffer('noise', torch.randn(4), persistent=False)",
@@ -205,7 +255,7 @@ def test_numbers_that_nothing_loads_are_refused(name: str, tmp_path: Path, modul
     torch.save({f"layer.{key}": value for key, value in layer.items()}, tmp_path / "w.pt")
     declared = source(module(parts, body.format(place=str(tmp_path / "w.pt"))), weights)
     drawn = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    with other_seeds():
+    with other_random_numbers():
         again = state(declared, tmp_path, 0)
     assert torch.equal(torch.get_rng_state(), drawn[0])
     assert (random.getstate(), np.random.get_state()[1].tolist()) == drawn[1:]
@@ -237,4 +287,21 @@ def test_a_module_that_is_held_in_a_circle_is_digested_once() -> None:
             self.inner = [torch.nn.Linear(2, 2)]
             self.inner[0].owner = [self]  # type: ignore[assignment]
 
-    assert set(module_state(Net())) == {"()", "inner[0].weight", "inner[0].bias", "inner[0].()"}
+    parts = module_state(Net()).parts
+    assert [part for part in parts if part.startswith("inner")] == ["inner[0].weight", "inner[0].bias", "inner[0]()"]
+
+
+ENDS = {
+    "import sys; sys.exit(0)": "ended the process in which it runs: SystemExit(0)",
+    "raise KeyboardInterrupt": "ended the process in which it runs: KeyboardInterrupt()",
+    "return build()": "calls itself without end",
+}
+
+
+@pytest.mark.parametrize("line", ENDS)
+def test_a_function_that_ends_its_process_is_named(line: str, tmp_path: Path, module: Callable[..., str]) -> None:
+    declared = source(module(LAYER, f"    {line}"), "random")
+    with pytest.raises(StageError) as caught:
+        build_module(declared, tmp_path, tmp_path)
+    assert caught.value.message.startswith(f"`{declared.entrypoint}` {ENDS[line]}")
+    assert [line in detail for detail in caught.value.details] == [True]

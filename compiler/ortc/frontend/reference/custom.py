@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
-from ortc.common.project import resolve_entrypoint
+from ortc.common.project import ending_is_an_error, resolve_entrypoint
 from ortc.frontend.reference.binding import Binding
 from ortc.frontend.reference.model import Reference, finish
-from ortc.frontend.reference.trained import give_weights, numbers, weights_of
+from ortc.frontend.reference.state import numbers
+from ortc.frontend.reference.trained import give_weights, weights_of
 from ortc.inspection.pt2_safety import checked_copy
 from ortc.plan.plan import ExportPlan, InputPlan
 from ortc.spec.model_sources import ExportedProgramSource, PyTorchSource
@@ -49,7 +50,8 @@ def build_module(source: PyTorchSource, directory: Path, root: Path) -> torch.nn
     """
     import torch
 
-    module = resolve_entrypoint(source.entrypoint, root)(**source.args)
+    with ending_is_an_error(source.entrypoint):
+        module = resolve_entrypoint(source.entrypoint, root)(**source.args)
     if not isinstance(module, torch.nn.Module):
         raise StageError(f"`{source.entrypoint}` gives {type(module).__name__}, not a torch.nn.Module")
     path = weights_of(source, directory)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
-from ortc.frontend.reference.state import tensor_digest
+from ortc.frontend.reachable.arrays import tensor_digest
 
 if TYPE_CHECKING:
     import torch

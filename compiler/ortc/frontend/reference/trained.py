@@ -5,22 +5,17 @@ The constructor of a module draws numbers until trained ones are loaded. Whateve
 
 from __future__ import annotations
 
-import functools
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
-from ortc.frontend.reference.state import unregistered
+from ortc.frontend.reference.state import numbers
 from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
     import torch
 
-ANOTHER_SEED = 1
-"""A seed besides 0, which every model is built with; as much is added to the seeds that a function sets itself."""
 MAY_BE_DRAWN = ("none", "random")
 """Values of `weights` that claim nothing of the numbers that a constructor draws."""
 SHOWN = 3
@@ -46,20 +41,12 @@ def give_weights(source: PyTorchSource, module: torch.nn.Module, state: Mapping[
             f"nothing says where the weights of `{source.entrypoint}` come from",
             help="give `model.weights`: a path, `entrypoint`, `none` or `random`",
         )
-    elif source.weights == "none" and (found := list(numbers(module))):
+    elif source.weights == "none" and (found := numbers(module)):
         raise StageError(
-            f"`weights: none`, but the module of `{source.entrypoint}` has {_counted(found)}",
+            f"`weights: none`, but the module of `{source.entrypoint}` has {_counted(module, found)}",
             help="name the trained state dict: `weights: path/model.safetensors`; or write `weights: entrypoint` where "
             "the function itself gives them their values",
         )
-
-
-def numbers(module: torch.nn.Module) -> Iterator[str]:
-    """Names of a module's parameters and buffers, those in plain lists and mappings included."""
-    yield from (name for name, _ in (*module.named_parameters(), *module.named_buffers()))
-    for name, value in unregistered(module):
-        parts = value.state_dict() if hasattr(value, "state_dict") else {"": value}
-        yield from (f"{name}.{part}".rstrip(".") for part in parts)
 
 
 def refuse_drawn(source: PyTorchSource, parts: Mapping[str, str], again: Mapping[str, str]) -> None:
@@ -86,75 +73,6 @@ def refuse_drawn(source: PyTorchSource, parts: Mapping[str, str], again: Mapping
     )
 
 
-@contextmanager
-def other_seeds() -> Iterator[None]:
-    """While a function runs, whatever generator it seeds gets another seed than it says: PyTorch's, NumPy's, Python's.
-
-    A seed of its own makes the numbers of a constructor the same every time, and no more trained. What generators draw
-    afterwards does not depend on what they drew meanwhile.
-    """
-    import numpy as np
-    import torch
-
-    class Generator(torch.Generator):
-        def manual_seed(self, seed: int) -> torch.Generator:
-            return super().manual_seed(_other(seed))
-
-    class RandomState(np.random.RandomState):
-        def __init__(self, seed: Any = None) -> None:
-            super().__init__(_other(seed))
-
-    replaced = (
-        # `torch.manual_seed` asks this one, under whatever name a module has imported it.
-        (torch.random, "default_generator", _Shifted(torch.default_generator)),
-        (torch, "Generator", Generator),
-        (np.random, "RandomState", RandomState),
-        (np.random, "seed", _shifted(np.random.seed)),
-        (np.random, "default_rng", _shifted(np.random.default_rng)),
-        (random, "seed", _shifted(random.seed)),
-    )
-    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    arrays, plain = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=()):
-        try:
-            for module, name, value in replaced:
-                setattr(module, name, value)
-            yield
-        finally:
-            for module, name, value in before:
-                setattr(module, name, value)
-            np.random.set_state(arrays)
-            random.setstate(plain)
-
-
-class _Shifted:
-    """PyTorch's own generator, which gets other seeds."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-
-    def manual_seed(self, seed: int) -> torch.Generator:
-        return self._generator.manual_seed(_other(seed))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._generator, name)
-
-
-def _shifted(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(seed: Any = None, *arguments: Any, **options: Any) -> Any:
-        return function(_other(seed), *arguments, **options)
-
-    return call
-
-
-def _other(seed: Any) -> Any:
-    """Another seed, where one is given as a number or a text."""
-    if hasattr(seed, "__index__"):
-        return (int(seed) + ANOTHER_SEED) % 2**32
-    return f"{seed}{ANOTHER_SEED}" if isinstance(seed, str) else seed
-
-
 def _load(source: PyTorchSource, module: torch.nn.Module, state: Mapping[str, Any]) -> None:
     try:
         missing, unexpected = module.load_state_dict(state, strict=False)
@@ -173,9 +91,12 @@ def _load(source: PyTorchSource, module: torch.nn.Module, state: Mapping[str, An
         )
 
 
-def _counted(names: list[str]) -> str:
-    what = "parameter or buffer" if len(names) == 1 else "parameters and buffers"
-    return f"{len(names)} {what}: {_listed([f'`{name}`' for name in names])}"
+def _counted(module: torch.nn.Module, names: Sequence[str]) -> str:
+    registered = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    one, many = ("parameter or buffer", "parameters and buffers")
+    if not registered.issuperset(names):
+        one, many = ("tensor or array", "tensors and arrays")
+    return f"{len(names)} {one if len(names) == 1 else many}: {_listed([f'`{name}`' for name in names])}"
 
 
 def _listed(names: list[str]) -> str:

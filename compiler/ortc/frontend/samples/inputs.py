@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.random import default_rng
 
 from ortc.common.arrays import Array
 from ortc.common.errors import StageError
@@ -43,7 +44,7 @@ def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
     dtype = np.dtype(tensor.dtype)
     if tensor.fill is not None:
         return np.full(shape, tensor.fill, dtype=dtype)
-    generator = np.random.default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+    generator = default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
     if dtype.kind == "f":
         if tensor.range is None:
             return generator.standard_normal(shape).astype(dtype)
