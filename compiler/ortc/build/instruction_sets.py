@@ -123,7 +123,11 @@ def missing_verdicts(builder: VariantBuilder, entry: Tried) -> Iterator[Verdict]
 
 
 def some_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
-    """Real samples, evenly from all of them; without any, cases of the shape matrix with the smallest outputs."""
+    """Real samples, evenly from all of them; without any, cases of the shape matrix with the smallest outputs.
+
+    Cases whose every value is masked, zero or not finite show nothing, and are passed over where there are others.
+    """
+    cases = tuple(case for case in cases if case.telling is None or case.telling) or cases
     real = [case for case in cases if case.is_sample]
     if not real:
         return tuple(sorted(cases, key=lambda case: case.outputs.stat().st_size)[:CASES])

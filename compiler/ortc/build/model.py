@@ -9,22 +9,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from ortc.build.answers import build_answers, prove
 from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
 from ortc.build.observation import keep_samples, model_key, opened_files, samples_key_of
-from ortc.build.original import import_error, run_original, serve_original
+from ortc.build.original import import_error, serve_original
 from ortc.build.output_shapes import confirmed
+from ortc.build.references import Asking, Request
 from ortc.build.runner import Done, T
-from ortc.build.stage_results import AnsweredCase, ExportDone, ExportFailed, Failure, Proven, References
+from ortc.build.stage_results import ExportDone, ExportFailed, Failure, Proven, References
 from ortc.build.stages import ANSWERS, EXPORT, REFERENCE, REFERENCE_OF_ONNX, SHAPE_MATRIX, Action
 from ortc.build.task_metric import Metric, task_metric
 from ortc.bundle.answers import Answers
 from ortc.bundle.assemble import Material
-from ortc.common.arrays import Array, read_shapes, write_arrays
 from ortc.common.errors import AccuracyError, StageError
 from ortc.common.values import digest
 from ortc.evaluation.accuracy import ReferenceCase, check_bundle
@@ -37,20 +37,11 @@ from ortc.passes.canonical import Exported
 from ortc.plan.plan import Plan
 from ortc.plan.shape_matrix import without_largest
 from ortc.plan.texts import TEXT
-from ortc.spec.model_sources import OnnxSource
+from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
 from ortc.spec.runtimes import pins
 
 CHECK_PINS = "onnxruntime"
 """The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
-
-
-class Request(NamedTuple):
-    """Inputs of a case; see `ReferenceCase` for the rest."""
-
-    name: str
-    inputs: dict[str, Array]
-    is_sample: bool = False
-    is_padded: bool = False
 
 
 class ExportError(StageError):
@@ -294,35 +285,21 @@ def _references(
     """What the reference gives for named inputs, which the action's inputs decide."""
 
     def work(output: Path) -> References:
-        cases = []
         with ExitStack() as stack:
             if context.has_reference:
                 worker = context.reference.worker()
             else:
                 worker = stack.enter_context(serve_original(context, exported, CHECK_PINS))
-            for index, request in enumerate(named()):
-                given, answers = output / f"{index}.inputs.npz", output / f"{index}.outputs.npz"
-                write_arrays(given, request.inputs)
-                if context.has_reference:
-                    worker.call("run", inputs=str(given), outputs=str(answers))
-                else:
-                    run_original(worker, request.name, given, answers)
-                cases.append(
-                    AnsweredCase(
-                        name=request.name,
-                        is_sample=request.is_sample,
-                        is_padded=request.is_padded,
-                        input_shapes=read_shapes(given),
-                        output_shapes=read_shapes(answers),
-                    )
-                )
-        return References(cases=tuple(cases))
+            asking = Asking(worker, output, by_file=not context.has_reference)
+            is_declared = isinstance(context.plan.model, HuggingFaceSource)
+            return asking.answers(named(), exported.inputs, is_declared=is_declared)
 
     done = context.run(asked, work)
     # No key depends on the answers: without them, a dry run and a comparison go on.
     return tuple(
         ReferenceCase(
             **dict(case),
+            excluding=() if done.known is None else done.known.excluding,
             inputs=done.files[f"{index}.inputs.npz"],
             outputs=done.files[f"{index}.outputs.npz"],
         )

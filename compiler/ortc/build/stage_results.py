@@ -43,19 +43,28 @@ class ExportFailed(Frozen):
 
 
 class AnsweredCase(Frozen):
-    """A case that the reference has answered; shapes of its inputs and outputs by name."""
+    """A case that the reference has answered; shapes of its inputs and outputs by name.
+
+    `is_whole`, `telling`: see `ortc.evaluation.accuracy.ReferenceCase`.
+    """
 
     name: str
     is_sample: bool = False
     is_padded: bool = False
     input_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
     output_shapes: dict[str, tuple[int, ...]] = Field(default_factory=dict)
+    is_whole: bool = True
+    telling: tuple[str, ...] | None = None
 
 
 class References(Frozen):
-    """The cases that the reference has answered; arrays lie in files named by their index."""
+    """The cases that the reference has answered; arrays lie in files named by their index.
+
+    `excluding` names the outputs at which a mask of 0 means padding.
+    """
 
     cases: tuple[AnsweredCase, ...]
+    excluding: tuple[str, ...] = ()
 
 
 class TeacherAnswers(Frozen):

@@ -169,8 +169,9 @@ _METRIC = _code(
     "passes.canonical",
 )
 _TIMED = _code("build.search.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
-_REFERENCE = _code("build.model", _RESULTS, "common.arrays", *_SAMPLES)
-_REFERENCE_OF_ONNX = _code("build.model", _RESULTS, "build.original", *_SAMPLES, *_ORIGINAL)
+_ASKING = ("build.model", "build.references", _RESULTS, "frontend.samples.masking", *_SAMPLES)
+_REFERENCE = _code("common.arrays", *_ASKING)
+_REFERENCE_OF_ONNX = _code("build.original", *_ASKING, *_ORIGINAL)
 
 _SESSION = ("variant", "session", "runtime", "host", "max_cpu_nodes", "variables")
 """What decides how a made variant runs on this host."""

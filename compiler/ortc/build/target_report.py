@@ -22,6 +22,7 @@ from ortc.evaluation.gates import (
     parity,
 )
 from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade, Verdict
+from ortc.evaluation.unproven import unproven
 from ortc.plan.precision_mix import mix_of
 
 WRONG = ACCURACY_GATES | {"runs", "applies"}
@@ -116,9 +117,11 @@ def _verdicts(builder: VariantBuilder, outcome: Outcome) -> tuple[Verdict, ...]:
     target, winner = builder.target, outcome.winner
     foreseen = () if builder.runnable else foreseen_verdicts(target, winner.made.graph.placement)
     known = {verdict.gate for verdict in foreseen}
-    absent = unmeasured_verdicts(target, builder.platform, builder.runnable)
+    absent = unmeasured_verdicts(target, builder.context.plan.accuracy, builder.platform, builder.runnable)
     unmeasured = (verdict for verdict in absent if verdict.gate not in known)
-    return (*winner.verdicts, *missing_verdicts(builder, winner), *unmeasured, *foreseen, *outcome.timed)
+    check = winner.check or winner.on_cpu
+    blind = () if check is None else unproven(check, builder.platform)
+    return (*winner.verdicts, *blind, *missing_verdicts(builder, winner), *unmeasured, *foreseen, *outcome.timed)
 
 
 def _status(verdicts: Iterable[Verdict], *, is_provisional: bool) -> tuple[str, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortc.bundle.answers import Answers, write_answers
+from ortc.bundle.golden_cases import golden_cases
 from ortc.bundle.manifest import (
     PLACEMENT_KEYS,
     PROMISE_KEYS,
@@ -36,7 +37,6 @@ from ortc.bundle.publish import stamp
 from ortc.bundle.render import render
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
-from ortc.common.arrays import read_arrays
 from ortc.common.permissions import masked
 from ortc.evaluation.accuracy import CPU, ReferenceCase
 from ortc.evaluation.accuracy_gates import LABEL_AGREEMENT
@@ -56,11 +56,6 @@ from ortc.spec.runtimes import extras, pins
 UNFIT = "the weights are random (`model.weights: random`): the architecture is real, the answers mean nothing"
 MEASURED_ROOM = 2.0
 """How many times the greatest difference that was measured a golden answer may be off on another machine."""
-GOLDEN_CASES = 3
-GOLDEN_BYTES = 4 * 2**20
-"""Most bytes of one golden case's outputs."""
-QUICK_GOLDEN_BYTES = 2**20
-"""As much, where a kind of case has one so small: golden cases are run and compared at every full start."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +113,9 @@ def tolerance(precision: str, accuracy: AccuracyPlan, check: Check | None = None
         every = [entry for result in check.cases for entry in result.differences]
         for found in check.outputs:
             seen = max((entry.max_abs for entry in every if entry.output == found.output), default=0.0)
-            most = max(MEASURED_ROOM * seen, accuracy.nrmse * found.scale, accuracy.max_abs)
-            outputs[found.output] = OutputTolerance(max_abs=float(f"{most:.4g}"))
+            spread = 0.0 if found.is_constant else accuracy.nrmse * found.scale
+            most = max(MEASURED_ROOM * seen, spread, accuracy.max_abs)
+            outputs[found.output] = OutputTolerance(max_abs=float(f"{most:.4g}"), is_constant=found.is_constant)
         here = [entry for result in check.cases if result.case == case for entry in result.differences]
         outputs |= {entry.output: _labels(entry, accuracy) for entry in here if entry.cosine is None}
     return Tolerance(max_abs=None, cosine=accuracy.cosine, relative_error=accuracy.relative_error, outputs=outputs)
@@ -132,24 +128,6 @@ def _labels(found: Difference, accuracy: AccuracyPlan) -> OutputTolerance:
     wrong = round((1 - (1.0 if found.top1 is None else found.top1)) * count)
     allowed = max(wrong, min(math.ceil((1 - least) * count), count // 2))
     return OutputTolerance(top1_agreement=(count - allowed) / count)
-
-
-def golden_cases(cases: tuple[ReferenceCase, ...]) -> tuple[ReferenceCase, ...]:
-    """Cases that travel with the bundle: real samples, a padded batch and a plain one, of bounded size."""
-    sizes = {case.name: case.outputs.stat().st_size for case in cases}
-    small = [case for case in cases if sizes[case.name] <= GOLDEN_BYTES]
-    wanted = [
-        [case for case in small if case.is_sample],
-        [case for case in small if case.is_padded],
-        [case for case in small if not case.is_padded and not case.is_sample],
-    ]
-    quick = [[case for case in kind if sizes[case.name] <= QUICK_GOLDEN_BYTES] or kind for kind in wanted]
-    if len(quick[-1]) == 1:
-        # The smallest shape of the matrix is degenerate, and alone shows little.
-        quick[-1] = wanted[-1]
-    # The middle of each kind: neither the smallest nor the slowest.
-    chosen = [kind[len(kind) // 2] for kind in quick if kind]
-    return tuple(chosen[:GOLDEN_CASES] or sorted(cases, key=lambda case: sizes[case.name])[:1])
 
 
 def assemble(
@@ -322,9 +300,17 @@ def _golden(directory: Path, material: Material, made: Made, check: Check | None
         inputs, outputs = f"golden/{index}.inputs.npz", f"golden/{index}.outputs.npz"
         shutil.copyfile(case.inputs, directory / inputs)
         shutil.copyfile(case.outputs, directory / outputs)
-        mask = MASK if MASK in read_arrays(case.inputs) else None
         allowed = tolerance(made.variant.precision, material.plan.accuracy, check, case.name)
-        entries.append(GoldenInfo(name=case.name, inputs=inputs, outputs=outputs, tolerance=allowed, mask=mask))
+        entries.append(
+            GoldenInfo(
+                name=case.name,
+                inputs=inputs,
+                outputs=outputs,
+                tolerance=allowed,
+                mask=MASK if case.excluding else None,
+                masked_outputs=case.excluding if case.excluding else None,
+            )
+        )
     return tuple(entries)
 
 

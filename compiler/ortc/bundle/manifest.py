@@ -149,10 +149,12 @@ class OutputTolerance(Frozen):
     """How far one golden output may be off at reduced precision: greatest difference, or least share of equal labels.
 
     From what the build measured of this output and its spread: of rows with one value a cosine tells only the sign.
+    Where the output `is_constant`, no cosine and no relative error is judged.
     """
 
     max_abs: float | None = None
     top1_agreement: float | None = None
+    is_constant: bool = False
 
 
 class Tolerance(Frozen):
@@ -167,13 +169,14 @@ class Tolerance(Frozen):
 
 
 class GoldenInfo(Frozen):
-    """One golden case."""
+    """One golden case; `mask` excludes positions of `masked_outputs`, in old bundles of all that have its shape."""
 
     name: Line
     inputs: Inner
     outputs: Inner
     tolerance: Tolerance
     mask: Line | None
+    masked_outputs: tuple[Line, ...] | None = None
 
 
 class AnswerTolerance(Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +41,7 @@ class _Case:
 
     name: str
     inputs: Arrays
-    mask: Array | None
+    masks: Mapping[str, Array]
     before: GoldenInfo | None
     after: GoldenInfo | None
 
@@ -116,10 +116,10 @@ def numerics(before: Runnable, after: Runnable, platform: str) -> Numerics:
                 if (own := (case.before, case.after)[index]) is not None:
                     expected = _arrays(one.bundle, own.outputs)
                     golden[index].append(
-                        GoldenDistance(case=own.name, outputs=_distances(expected, answers[-1], case.mask))
+                        GoldenDistance(case=own.name, outputs=_distances(expected, answers[-1], case.masks))
                     )
             of: Literal["A", "B", "both"] = "both" if case.before and case.after else "A" if case.before else "B"
-            outputs = () if problem else _distances(answers[0], answers[1], case.mask)
+            outputs = () if problem else _distances(answers[0], answers[1], case.masks)
             cases.append(CaseDistance(case=case.name, golden_of=of, outputs=outputs, problem=problem))
     return Numerics(
         platform=platform,
@@ -143,7 +143,11 @@ def _cases(before: Bundle, after: Bundle) -> Iterator[_Case]:
 def _case(bundle: Bundle, golden: GoldenInfo, before: GoldenInfo | None, after: GoldenInfo | None) -> _Case:
     inputs = _arrays(bundle, golden.inputs)
     mask = None if golden.mask is None else inputs.get(golden.mask)
-    return _Case(golden.name, inputs, mask, before, after)
+    names = golden.masked_outputs
+    if names is None:
+        names = tuple(output.name for output in bundle.manifest.outputs)
+    masks = {} if mask is None else dict.fromkeys(names, mask)
+    return _Case(golden.name, inputs, masks, before, after)
 
 
 def _arrays(bundle: Bundle, name: str) -> Arrays:
@@ -153,9 +157,9 @@ def _arrays(bundle: Bundle, name: str) -> Arrays:
         raise StageError(f"{bundle.path / name} cannot be read: {error}") from error
 
 
-def _distances(expected: Arrays, actual: Arrays, mask: Array | None) -> tuple[OutputDistance, ...]:
+def _distances(expected: Arrays, actual: Arrays, masks: Mapping[str, Array]) -> tuple[OutputDistance, ...]:
     """Of the outputs that both have; the interface tells of the others."""
-    found = [compare(name, array, actual[name], mask) for name, array in expected.items() if name in actual]
+    found = [compare(name, array, actual[name], masks.get(name)) for name, array in expected.items() if name in actual]
     return tuple(
         OutputDistance(output=entry.output, max_abs=None, cosine=None, problem=entry.problem or "integer values differ")
         if entry.problem is not None or differs(entry)

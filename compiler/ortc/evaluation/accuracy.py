@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from ortc.common.arrays import Arrays, read_arrays
+from ortc.common.arrays import Array, Arrays, read_arrays
 from ortc.common.values import Frozen
 from ortc.evaluation.answers import TextAnswer, check_answers
 from ortc.evaluation.compare import compare
-from ortc.evaluation.embeddings import check_embeddings, pooled
+from ortc.evaluation.embeddings import check_embeddings, embedded, pooled
 from ortc.evaluation.report import CaseResult, Check, Soak
 from ortc.evaluation.spread import Spreads
 from ortc.execution.worker import Worker, WorkerError
@@ -31,7 +31,9 @@ class ReferenceCase(Frozen):
     """A case with its files: inputs, the reference's outputs for them, and the teacher's where it was asked.
 
     `is_sample`: a batch of real samples, and not a point of the shape matrix. `is_padded`: rows of different lengths.
-    The shapes are those of the arrays in both files, by name.
+    The shapes are those of the arrays in both files, by name. `excluding` names the outputs at which the reference
+    treats positions with an attention mask of 0 as padding: these are not compared. `is_whole`: there are none.
+    `telling` names the outputs that have other values than masked ones, 0, NaN and infinity; None where nobody looked.
     """
 
     name: str
@@ -42,6 +44,13 @@ class ReferenceCase(Frozen):
     inputs: Path
     outputs: Path
     teacher: Path | None = None
+    excluding: tuple[str, ...] = ()
+    is_whole: bool = True
+    telling: tuple[str, ...] | None = None
+
+    def mask(self, output: str, inputs: Arrays) -> Array | None:
+        """The attention mask that excludes positions of an output; None where every value is compared."""
+        return inputs[MASK] if output in self.excluding else None
 
 
 def check_bundle(
@@ -132,15 +141,17 @@ def run_cases(worker: Worker, cases: Iterable[ReferenceCase], embeddings: Embedd
     for case in cases:
         inputs, wanted = read_arrays(case.inputs), read_arrays(case.outputs)
         found = _answer(worker, case.name, inputs, wanted)
-        mask = inputs.get(MASK)
-        differences = tuple(compare(name, wanted[name], found[name], mask) for name in wanted)
+        masks = {name: case.mask(name, inputs) for name in wanted}
+        differences = tuple(compare(name, wanted[name], found[name], masks[name]) for name in wanted)
         for entry in differences:
+            name = entry.output
             if entry.problem is None:
-                spreads.add(entry.output, wanted[entry.output], found[entry.output], mask, is_sample=case.is_sample)
+                spreads.add(name, wanted[name], found[name], masks[name], is_sample=case.is_sample)
         taught = {} if case.teacher is None else read_arrays(case.teacher)
-        beside = tuple(compare(name, taught[name], found[name], mask) for name in taught)
+        beside = tuple(compare(name, taught[name], found[name], masks.get(name)) for name in taught)
         results.append(CaseResult(case=case.name, differences=differences, teacher=beside))
         if embeddings is not None and case.is_sample and not any(d.problem for d in differences):
+            mask = case.mask(embedded(wanted, embeddings), inputs)
             expected.append(pooled(wanted, embeddings, mask))
             actual.append(pooled(found, embeddings, mask))
     compared = check_embeddings(np.concatenate(expected), np.concatenate(actual)) if expected else None

@@ -27,7 +27,8 @@ def accuracy_verdicts(
 
     fp32 is judged by max_abs, and its integers are the reference's. Less is judged by the direction and the norm of
     each sample (`cosine`, `relative_error`), by the error over the spread of all samples (`nrmse`, `spearman`), and by
-    the share of equal labels.
+    the share of equal labels. An output that the reference gives as the same at every row is judged by max_abs at any
+    precision. Nothing is judged by outputs that give no evidence; see `ortc.evaluation.unproven`.
 
     Args:
         check: of a variant.
@@ -58,7 +59,7 @@ def _verdicts(
         yield judge.words("outputs", str(entry.problem), "the shape and kind of PyTorch's", where)
         return
     yield from _exact(judge, every, accuracy) if precision == "fp32" else _reduced(judge, check, every, accuracy)
-    yield from _top1(judge, check, every, precision, accuracy)
+    yield from _top1(judge, check, [pair for pair in every if pair[1].proves], precision, accuracy)
     if check.answers is not None:
         texts = f"{check.answers.texts} texts"
         yield judge.number("answer_cosine", check.answers.cosine_min, answer_limit(precision, accuracy), texts)
@@ -96,25 +97,30 @@ def differs(entry: Difference) -> bool:
 
 
 def _reduced(judge: Judge, check: Check, every: EVERY, accuracy: AccuracyPlan) -> Iterator[Verdict]:
-    if all(entry.cosine is None for _, entry in every) and not any(differs(entry) for _, entry in every):
+    proven = [pair for pair in every if pair[1].proves]
+    if proven and all(entry.cosine is None and not differs(entry) for _, entry in proven):
         yield judge.words("outputs", "equal", "equal integers", held=True)
+    constant = _constant(check, every)
+    yield from _unvarying(judge, [pair for pair in every if pair[1].output in constant], accuracy)
+    varying = [pair for pair in proven if pair[1].output not in constant]
     # Of one value the cosine is the sign: its error is judged by the spread, below.
-    cosines = [(entry.cosine, case, entry) for case, entry in every if entry.cosine is not None and entry.values != 1]
+    cosines = [(entry.cosine, case, entry) for case, entry in varying if entry.cosine is not None and entry.values != 1]
     if cosines:
         cosine, case, entry = min(cosines, key=lambda triple: triple[0])
         yield judge.number("cosine", cosine, accuracy.cosine, f"output `{entry.output}` at {case}")
     errors = [
         (entry.relative_error, case, entry)
-        for case, entry in every
+        for case, entry in varying
         if entry.relative_error is not None and (entry.values or 0) > FEW
     ]
     if errors:
         error, case, entry = max(errors, key=lambda triple: triple[0])
         where = f"output `{entry.output}` at {case}"
         yield judge.number("relative_error", error, accuracy.relative_error, where)
-    if check.outputs:
+    spreads = [entry for entry in check.outputs if entry.output not in constant]
+    if spreads:
         # What fp32 may be off is no error of less.
-        apart = [entry for entry in check.outputs if entry.max_abs > accuracy.max_abs] or list(check.outputs[:1])
+        apart = [entry for entry in spreads if entry.max_abs > accuracy.max_abs] or spreads[:1]
         far = max(apart, key=lambda entry: entry.nrmse)
         held = far.max_abs <= accuracy.max_abs
         where = f"output `{far.output}`, {far.rows} rows"
@@ -128,12 +134,28 @@ def _reduced(judge: Judge, check: Check, every: EVERY, accuracy: AccuracyPlan) -
             )
 
 
+def _constant(check: Check, every: EVERY) -> set[str]:
+    """Outputs of floating point without any variation: at every row the same, or 0 at every case."""
+    floats = {entry.output for _, entry in every if entry.cosine is not None and entry.compared != 0}
+    proven = {entry.output for _, entry in every if entry.proves}
+    return {entry.output for entry in check.outputs if entry.is_constant} | (floats - proven)
+
+
+def _unvarying(judge: Judge, found: EVERY, accuracy: AccuracyPlan) -> Iterator[Verdict]:
+    """Judge constant outputs as fp32 is: their direction, ranks and spread are those of any other constant."""
+    if found:
+        case, worst = max(found, key=lambda pair: pair[1].max_abs)
+        where = f"output `{worst.output}` at {case}; PyTorch gives the same at every row"
+        yield judge.number("max_abs", worst.max_abs, accuracy.max_abs, where)
+
+
 def _top1(judge: Judge, check: Check, every: EVERY, precision: str, accuracy: AccuracyPlan) -> Iterator[Verdict]:
     """The share of rows whose largest value, and of integers that, are the reference's: the least of both."""
     limit = LABEL_AGREEMENT if accuracy.top1_agreement is None else accuracy.top1_agreement
     shares: list[tuple[float, str]] = []
     if precision != "fp32":
-        shares += [(entry.share, f"output `{entry.output}`, {entry.labels} labels") for entry in check.labels]
+        found = [entry for entry in check.labels if entry.labels]
+        shares += [(entry.share, f"output `{entry.output}`, {entry.labels} labels") for entry in found]
     if accuracy.top1_agreement is not None:
         floats = [entry.top1 for _, entry in every if entry.top1 is not None and entry.cosine is not None]
         if floats:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ortc.evaluation.evidence import Evidence, Placed
 from ortc.evaluation.footprint import loader_bytes
-from ortc.evaluation.gate_table import BUDGETS, Bounds, Budget, Gate, Observation, gate_of
+from ortc.evaluation.gate_table import BUDGETS, EMBEDDING_GATES, Bounds, Budget, Gate, Observation, gate_of
 from ortc.evaluation.report import Check, Outcome, Verdict
 from ortc.passes.kernel_tables import Forecast, counted
 from ortc.passes.variant_graph import VariantGraph
@@ -160,11 +160,24 @@ def foreseen_verdicts(target: TargetPlan, placement: Forecast | None) -> tuple[V
     )
 
 
-def unmeasured_verdicts(target: TargetPlan, platform: str, runnable: bool) -> tuple[Verdict, ...]:
+def _promised(accuracy: AccuracyPlan) -> Iterator[str]:
+    """Gates of answers that a spec declares besides those that every build has."""
+    if accuracy.top1_agreement is not None:
+        yield "top1_agreement"
+    if accuracy.embeddings is not None:
+        yield from (gate for gate in EMBEDDING_GATES if getattr(accuracy.embeddings, gate) is not None)
+    if accuracy.metric is not None:
+        yield "metric"
+
+
+def unmeasured_verdicts(
+    target: TargetPlan, accuracy: AccuracyPlan, platform: str, runnable: bool
+) -> tuple[Verdict, ...]:
     """List what a host cannot say: every platform that it is not, and every gate on a missing GPU.
 
     Args:
         target: Whose gates.
+        accuracy: The promises, of which those of samples and of the task metric are listed by name.
         platform: Of the host.
         runnable: Whether the host can run the target.
     """
@@ -173,6 +186,9 @@ def unmeasured_verdicts(target: TargetPlan, platform: str, runnable: bool) -> tu
     verdicts: list[Verdict] = []
     for name in (name for name in target.platforms if name != platform or not runnable):
         said, required = absent
-        verdicts.append(Verdict(gate="parity", platform=name, outcome="unmeasured", said=said, required=required))
+        verdicts += [
+            Verdict(gate=gate, platform=name, outcome="unmeasured", said=said, required=required)
+            for gate in ("parity", *_promised(accuracy))
+        ]
         verdicts += budget_verdicts(Evidence(), target.budgets, name, absent=absent)
     return tuple(verdicts)

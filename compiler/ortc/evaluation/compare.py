@@ -16,6 +16,9 @@ class Difference(Frozen):
     of the sample. `values`: elements of a sample. These three are None for outputs that are not floating point.
     `top1`: share of rows along the last axis whose largest element is the same; of integers, the share of all `labels`
     that are equal. `problem`: why the outputs cannot be compared at all, or None.
+
+    `compared`: elements that were compared: unmasked, and finite where they are floating point. `is_zero`: the
+    reference is 0 at all of them. `is_whole`: no position was masked.
     """
 
     output: str
@@ -26,6 +29,14 @@ class Difference(Frozen):
     values: int | None = None
     labels: int | None = None
     problem: str | None = None
+    compared: int | None = None
+    is_zero: bool = False
+    is_whole: bool = True
+
+    @property
+    def proves(self) -> bool:
+        """Whether there was anything to be right about: no comparison of nothing, or with 0 alone, is evidence."""
+        return self.compared != 0 and not self.is_zero
 
 
 def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Difference:
@@ -38,8 +49,7 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
         name: of the output.
         expected: the reference, of any shape and dtype.
         actual: what the variant gave.
-        mask: the attention mask [batch, sequence], or None; used where the output's first two dimensions are the
-            mask's.
+        mask: [batch, positions], 0 at positions of the output's first two dimensions that are padding, or None.
     """
 
     def fail(problem: str) -> Difference:
@@ -49,17 +59,16 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
         return fail(f"shape {list(actual.shape)} instead of {list(expected.shape)}")
     if expected.dtype.kind != actual.dtype.kind:
         return fail(f"dtype {actual.dtype} instead of {expected.dtype}")
+    keep = np.ones(expected.shape, dtype=bool)
+    if mask is not None and expected.ndim >= 2 and expected.shape[:2] == mask.shape:
+        keep &= (mask != 0).reshape(*mask.shape, *([1] * (expected.ndim - 2)))
+    is_whole = bool(keep.all())
     if expected.dtype.kind != "f":
-        return _labels(name, expected, actual)
-    if expected.size == 0:
-        return Difference(output=name, max_abs=0.0, cosine=1.0, top1=1.0, relative_error=0.0, values=0)
-    left, right = expected.astype(np.float64), actual.astype(np.float64)
-    keep = np.ones((1,) * left.ndim, dtype=bool)
-    if mask is not None and left.ndim >= 2 and left.shape[:2] == mask.shape:
-        keep = mask.astype(bool).reshape(*mask.shape, *([1] * (left.ndim - 2)))
-        if not keep.any():
-            return fail("the mask leaves nothing to compare")
-        left, right = np.where(keep, left, 0), np.where(keep, right, 0)
+        return _labels(name, expected[keep], actual[keep], is_whole=is_whole)
+    if not keep.any():
+        nothing = {"cosine": 1.0, "top1": None, "relative_error": 0.0, "values": 0, "compared": 0}
+        return Difference(output=name, max_abs=0.0, **nothing, is_whole=is_whole)
+    left, right = np.where(keep, expected, 0).astype(np.float64), np.where(keep, actual, 0).astype(np.float64)
     finite = np.isfinite(left)
     if (
         not np.array_equal(left[~finite], np.where(finite, 0, right)[~finite], equal_nan=True)
@@ -71,13 +80,16 @@ def compare(name: str, expected: Array, actual: Array, mask: Array | None) -> Di
         output=name,
         max_abs=float(np.max(np.abs(left - right))),
         cosine=worst_cosine(left, right),
-        top1=_top1(left, right, np.broadcast_to(keep, left.shape)),
+        top1=_top1(left, right, keep & finite),
         relative_error=worst_relative_error(left, right),
         values=left.size // (left.shape[0] if left.ndim else 1),
+        compared=int((keep & finite).sum()),
+        is_zero=not left.any(),
+        is_whole=is_whole,
     )
 
 
-def _labels(name: str, expected: Array, actual: Array) -> Difference:
+def _labels(name: str, expected: Array, actual: Array, *, is_whole: bool) -> Difference:
     """Integers, booleans and text: what share of them is equal."""
     share = float(np.mean(expected == actual)) if expected.size else 1.0
     farthest = 0.0
@@ -86,7 +98,10 @@ def _labels(name: str, expected: Array, actual: Array) -> Difference:
         numbers = expected.dtype.kind in "iub"
         pairs = zip(expected.ravel().tolist(), actual.ravel().tolist(), strict=True)
         farthest = float(max(abs(int(one) - int(other)) for one, other in pairs)) if numbers else float("inf")
-    return Difference(output=name, max_abs=farthest, cosine=None, top1=share, labels=expected.size)
+    count = expected.size
+    return Difference(
+        output=name, max_abs=farthest, cosine=None, top1=share, labels=count, compared=count, is_whole=is_whole
+    )
 
 
 def worst_cosine(left: Array, right: Array) -> float:
@@ -125,6 +140,8 @@ def _top1(left: Array, right: Array, keep: Array) -> float | None:
     if left.ndim < 2 or left.shape[-1] < 2:
         return None
     rows = keep.any(axis=-1)
-    # A masked position ranks last: where positions are ranked, as in question answering, zero could be the greatest.
+    if not rows.any():
+        return None
+    # What is masked or infinite ranks last. Zero in its place could be the greatest: of log probabilities it always is.
     best = [np.argmax(np.where(keep, values, -np.inf), axis=-1) for values in (left, right)]
     return float(np.mean((best[0] == best[1])[rows]))

@@ -11,6 +11,11 @@ from ortc.evaluation.report import EmbeddingCheck
 from ortc.spec.accuracy import Embeddings, Pooling
 
 
+def embedded(outputs: Arrays, declared: Embeddings) -> str:
+    """Name the output that holds embeddings: the declared one, or the first of floating point."""
+    return declared.output or next((name for name, value in outputs.items() if value.dtype.kind == "f"), "")
+
+
 def pooled(outputs: Arrays, declared: Embeddings, mask: Array | None) -> Array:
     """One embedding a sample, float64 [samples, hidden].
 
@@ -22,8 +27,8 @@ def pooled(outputs: Arrays, declared: Embeddings, mask: Array | None) -> Array:
     Raises:
         StageError: there is no such output, or it holds no embeddings.
     """
-    name = declared.output or next((name for name, value in outputs.items() if value.dtype.kind == "f"), None)
-    value = None if name is None else outputs.get(name)
+    name = embedded(outputs, declared)
+    value = outputs.get(name)
     if value is None or value.dtype.kind != "f" or value.ndim not in (2, 3):
         found = "none" if value is None else f"{value.dtype} {list(value.shape)}"
         raise StageError(

@@ -36,7 +36,7 @@ class OutputError(Frozen):
     `rows` counts observations of `values` numbers each. `scale` is what errors are divided by: the least standard
     deviation of the reference among what is judged, or its root mean square where it is constant. `nrmse` is the root
     mean square error over that, and `spearman` the least rank correlation of any value; None where rows have many
-    values, or are too few.
+    values, or are too few. `is_constant`: the reference gives the same values at every row, of two or more.
     """
 
     output: str
@@ -46,6 +46,7 @@ class OutputError(Frozen):
     max_abs: float
     nrmse: float
     spearman: float | None
+    is_constant: bool = False
 
 
 class LabelAgreement(Frozen):
@@ -115,7 +116,17 @@ class _Sums:
             pairs.append((self.error.sum() / count.sum(), spread if spread > CONSTANT**2 * size else size))
         if width > 1 and self.whole and self.rows > 1:
             pairs += self._without_common(squares)
+        if width > FEW and self.whole and self.rows == 1:
+            pairs += self._within_row()
         return max(_ratio(*pair) for pair in pairs), float(np.sqrt(min(spread for _, spread in pairs)))
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no value varies from row to row, by more than the resolution of float32."""
+        count = np.maximum(self.count, 1.0)
+        spreads = np.maximum(self.second - np.square(self.first) / count, 0.0)
+        # The moments are around the first row, so that rounding of a large offset is no spread.
+        return self.rows > 1 and bool((spreads <= CONSTANT**2 * self.magnitude).all())
 
     def _without_common(self, squares: Array) -> list[tuple[float, float]]:
         """The same of what is left of each row without its mean, as a softmax or a decision between values sees it."""
@@ -126,6 +137,13 @@ class _Sums:
         size = float(self.magnitude.sum()) / (self.rows * width)
         wrong = max(float(self.error.sum() - width * error), 0.0) / (self.rows * (width - 1))
         return [(wrong, left)] if left > CONSTANT**2 * size else []
+
+    def _within_row(self) -> list[tuple[float, float]]:
+        """The same of the only row, which is the pivot: nothing else varies that its errors could be held against."""
+        width = len(self.pivot)
+        left = float(np.var(self.pivot, ddof=1))
+        wrong = max(float(self.error.sum() - width * self.means[2]), 0.0) / (width - 1)
+        return [(wrong, left)] if left > CONSTANT**2 * float(self.magnitude.sum()) / width else []
 
 
 def _ratio(error: float, spread: float) -> float:
@@ -193,6 +211,7 @@ class Spread:
             max_abs=self._max_abs,
             nrmse=nrmse,
             spearman=self._spearman() if len(self._sums) == 1 else None,
+            is_constant=sums.is_constant,
         )
 
     def _spearman(self) -> float | None:
@@ -251,6 +270,8 @@ class Spreads:
             for spreads in (self._all, self._real) if is_sample else (self._all,):
                 spreads.setdefault(output, Spread(output)).add(expected, actual, mask)
             return
+        if mask is not None and expected.shape[:2] == mask.shape:
+            expected, actual = expected[mask != 0], actual[mask != 0]
         equal, count = int(np.sum(expected == actual)), expected.size
         for labels in (self._all_labels, self._real_labels) if is_sample else (self._all_labels,):
             before = labels.get(output, LabelAgreement(output=output, labels=0, equal=0))

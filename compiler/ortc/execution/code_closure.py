@@ -65,6 +65,7 @@ DRIVER = frozenset(
         ),
         *(
             "build.model",
+            "build.references",
             "build.answers",
             "build.environments",
             "build.variant",

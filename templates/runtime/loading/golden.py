@@ -21,21 +21,22 @@ def compare(
     result = {"max_abs": 0.0, "cosine": 1.0}
     if observed.shape != expected.shape:
         return result, f"shape is {list(observed.shape)}, expected {list(expected.shape)}"
+    keep = np.ones(expected.shape, dtype=bool)
+    if mask is not None and mask.ndim == 2 and expected.shape[:2] == mask.shape:
+        # What stands at padding is nobody's answer, and there rounding errors grow beyond any useful bound.
+        if not mask.any():
+            return result, "the mask leaves nothing to compare"
+        keep &= (mask != 0).reshape(mask.shape + (1,) * (expected.ndim - 2))
     if expected.dtype.kind != "f" or observed.dtype.kind != "f":
         if observed.dtype.kind != expected.dtype.kind:
             return result, f"dtype is {observed.dtype}, expected {expected.dtype}"
-        wrong, least = int((observed != expected).sum()), tolerance.get("top1_agreement")
-        if not wrong or (least is not None and (expected.size - wrong) / expected.size >= least):
+        wrong, size = int((observed != expected)[keep].sum()), int(keep.sum())
+        least = tolerance.get("top1_agreement")
+        if not wrong or (least is not None and (size - wrong) / size >= least):
             return result, None
         most = "all equal" if least is None else f"{least:.2%} equal"
-        return result, f"{wrong} of {expected.size} values differ, expected {most}"
-    x, y = expected.astype(np.float64), observed.astype(np.float64)
-    if mask is not None and mask.ndim == 2 and x.shape[:2] == mask.shape:
-        # What stands at padding is nobody's answer, and there rounding errors grow beyond any useful bound.
-        keep = (mask != 0).reshape(mask.shape + (1,) * (x.ndim - 2))
-        if not keep.any():
-            return result, "the mask leaves nothing to compare"
-        x, y = np.where(keep, x, 0), np.where(keep, y, 0)
+        return result, f"{wrong} of {size} values differ, expected {most}"
+    x, y = (np.where(keep, value, 0).astype(np.float64) for value in (expected, observed))
     finite = np.isfinite(x)
     # assert_array_equal's rule: NaN where NaN is expected, the same infinity where one is.
     odd = int((~np.where(finite, np.isfinite(y), (np.isnan(x) & np.isnan(y)) | (x == y))).sum())
@@ -52,6 +53,9 @@ def compare(
         at = np.unravel_index(int(difference.argmax()), x.shape)
         place = f"at {[int(i) for i in at]}: expected {x[at]:.6g}, found {y[at]:.6g}"
         return result, f"max_abs is {result['max_abs']:.3g}, allowed {allowed:.3g} ({place})"
+    if tolerance.get("is_constant"):
+        # The direction of a constant is that of any other.
+        return result, None
     values = x.size // (x.shape[0] if x.ndim else 1) if x.size else 0
     # Of one value the cosine is its sign, and the difference says more.
     if least is not None and (values > 1 or allowed is None) and not result["cosine"] >= least:

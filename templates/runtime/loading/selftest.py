@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from .arrays import Arrays, read_npz
 from .errors import BundleError, FormatError, GoldenError
 from .files import inside, parsing
@@ -16,22 +18,31 @@ from .numerics import NanWatch, has_nan
 
 @dataclass(frozen=True)
 class Case:
-    """A golden case: its files, how far an answer may be from the recorded one, and the input that masks outputs."""
+    """A golden case: its files, how far an answer may be off, and the input that masks some outputs (None: all)."""
 
     name: str
     tolerance: Mapping[str, Any]
     mask: str | None
+    masked: Sequence[str] | None
     inputs: Path
     outputs: Path
+
+    def mask_of(self, output: str, inputs: Arrays) -> NDArray[Any] | None:
+        """The mask whose zeros exclude positions of an output; None where every value is compared."""
+        return inputs[self.mask] if self.mask and (self.masked is None or output in self.masked) else None
 
 
 def cases_of(root: Path, manifest: Mapping[str, Any]) -> list[Case]:
     """The golden cases that manifest.json lists; FormatError where it is malformed."""
     with parsing(root / "manifest.json"):
         return [
-            Case(str(c["name"]), c["tolerance"], c["mask"], *(inside(root, c[k]) for k in ("inputs", "outputs")))
+            Case(str(c["name"]), c["tolerance"], c["mask"], c.get("masked_outputs"), *_files(root, c))
             for c in manifest["golden"]
         ]
+
+
+def _files(root: Path, case: Mapping[str, Any]) -> tuple[Path, Path]:
+    return inside(root, case["inputs"]), inside(root, case["outputs"])
 
 
 def first_inputs(root: Path, manifest: Mapping[str, Any]) -> Arrays:
@@ -72,8 +83,7 @@ def run_case(
     for output, array in observed.items():
         with parsing(case.inputs.parent.parent / "manifest.json"):
             limits = {**case.tolerance, **(case.tolerance.get("outputs") or {}).get(output, {})}
-            mask = inputs[case.mask] if case.mask else None
-            seen[output], problem = compare(expected[output], array, limits, mask)
+            seen[output], problem = compare(expected[output], array, limits, case.mask_of(output, inputs))
         if problem:
             raise GoldenError(
                 f"golden case {case.name!r}, output {output!r}: {problem}. On this machine the bundle does not compute "

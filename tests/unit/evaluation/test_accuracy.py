@@ -18,6 +18,7 @@ from ortc.evaluation.compare import Difference, compare
 from ortc.evaluation.gates import describe
 from ortc.evaluation.report import CaseResult, Check, Verdict
 from ortc.evaluation.spread import Spreads
+from ortc.evaluation.unproven import unproven
 from ortc.frontend.samples.inputs import InputFactory, Samples
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import AxisPlan, InputPlan
@@ -133,6 +134,61 @@ def test_the_limits_of_the_spread_are_those_of_the_spec() -> None:
     found = answers(expected, expected + (0.2 * RANDOM((64, 1))).astype(np.float32))
     assert failed(found) == set()
     assert failed(found, nrmse=0.1, spearman=0.999) == {"nrmse", "spearman"}
+
+
+@PRECISIONS
+def test_an_output_without_variation_is_judged_by_max_abs(precision: str) -> None:
+    for expected in (np.full((16, 1), 4.6), np.tile(RANDOM(64), (16, 1)), np.zeros((16, 64))):
+        wanted = expected.astype(np.float32)
+        wrong, right = answers(wanted, wanted + np.float32(1e-3)), answers(wanted, wanted + np.float32(1e-5))
+        for found, outcome in ((wrong, "fail"), (right, "pass")):
+            (verdict,) = judge(found, precision, max_abs=1e-4).values()
+            assert (verdict.gate, verdict.outcome) == ("max_abs", outcome)
+            assert verdict.where.endswith("at samples 1; PyTorch gives the same at every row")
+    # One row is no row too few to vary: it is judged by its direction.
+    assert "cosine" in judge(answers(RANDOM((1, 64)), RANDOM((1, 64))), precision)
+
+
+@PRECISIONS
+def test_a_common_offset_of_the_only_row_hides_nothing(precision: str) -> None:
+    """A model of fixed shape has one row, whose offset makes any answer look alike."""
+    expected = (1000 + RANDOM((1, 16))).astype(np.float32)
+    noise = (1000 + RANDOM((1, 16))).astype(np.float32)
+    assert failed(answers(expected, noise), precision) == {"nrmse"}
+    assert failed(answers(expected, expected + (0.02 * RANDOM((1, 16))).astype(np.float32)), precision) == set()
+
+
+@PRECISIONS
+def test_comparisons_of_nothing_are_no_verdict(precision: str) -> None:
+    empty = check(difference(compared=0, top1=None, values=0), difference(compared=0, top1=None, values=0))
+    assert judge(empty, precision) == {}
+    assert judge(empty, precision, top1_agreement=0.5)["top1_agreement"].outcome == "fail"
+    some = check(difference(compared=0), difference(compared=4, cosine=0.5, top1=0.25))
+    verdicts = judge(some, precision, top1_agreement=0.5)
+    assert (verdicts["cosine"].observed, verdicts["top1_agreement"].observed) == ("0.50000", "0.2500")
+    labels = difference(compared=0, labels=0, cosine=None)
+    assert judge(check(labels), precision) == {}
+
+
+def test_what_no_case_shows_is_unmeasured() -> None:
+    def told(*entries: Difference) -> list[str]:
+        return [f"{v.gate} {v.outcome}: {v.observed} {v.where}" for v in unproven(check(*entries), "linux/amd64")]
+
+    zero, empty, masked = {"compared": 4, "is_zero": True}, {"compared": 0}, {"compared": 4, "is_whole": False}
+    assert told(difference(), difference(compared=4)) == []
+    assert told(difference(**zero), difference(**empty)) == [
+        "parity unmeasured: the reference is 0 at all 2 cases output `y`"
+    ]
+    assert told(difference(**empty)) == ["parity unmeasured: no finite value at the only case output `y`"]
+    assert told(difference(**masked)) == [
+        "parity unmeasured: masked positions are left out at the only case output `y`"
+    ]
+    assert told(difference(**masked), difference(compared=1)) == []
+    assert told(difference(), difference(output="z", **empty)) == [
+        "parity unmeasured: no finite value at the only case output `z`"
+    ]
+    labels = difference(cosine=None, labels=0, compared=0)
+    assert told(labels) == ["parity unmeasured: no finite value at the only case output `y`"]
 
 
 def test_fp32_is_not_judged_by_the_spread() -> None:
@@ -355,5 +411,9 @@ def test_padding_is_masked(tmp_path: Any) -> None:
     padded = np.ones((1, 3, 2), np.float32)
     padded[0, 2] = 99
     worker: Any = FakeWorker(lambda x: {"y": padded})
-    (found,) = verify.run_cases(worker, [ReferenceCase(name="p", inputs=path, outputs=outputs)], None).cases
-    assert found.differences[0].max_abs == 0.0
+    case = ReferenceCase(name="p", inputs=path, outputs=outputs)
+    # The name of an input is no evidence: only what the reference treats as padding is left out.
+    for excluding, max_abs in (((), 98.0), (("z",), 98.0), (("y",), 0.0)):
+        seen = case.model_copy(update={"excluding": excluding})
+        (found,) = verify.run_cases(worker, [seen], None).cases
+        assert found.differences[0].max_abs == max_abs

@@ -94,7 +94,41 @@ def test_masks_count_where_dimensions_are_the_masks() -> None:
     pooled = floats([1, 2, 3, 4], [1, 2, 3, 4])
     changed = floats([1, 2, 3, 5], [1, 2, 3, 4])
     assert compare("pooled", pooled, changed, np.array([[1, 1, 0], [1, 0, 0]])).max_abs == 1.0
-    assert compare("y", floats([1]), floats([2]), np.array([[0]])).problem == "the mask leaves nothing to compare"
+    assert not compare("y", floats([1]), floats([2]), np.array([[0]])).proves
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, bool])
+def test_what_was_compared_is_counted(kind: type) -> None:
+    ones, mask = np.ones((2, 3, 4), kind), np.array([[1, 1, 0], [0, 0, 0]])
+    found = compare("y", ones, ones, mask)
+    assert (found.compared, found.is_whole, found.proves) == (8, False, True)
+    assert (compare("y", ones, ones, None).compared, compare("y", ones, ones, np.ones((2, 3))).is_whole) == (24, True)
+    empty = compare("y", ones[:0], ones[:0], None)
+    assert (empty.compared, empty.proves) == (0, False)
+    assert not compare("y", ones, ones, np.zeros((2, 3))).proves
+
+
+def test_zeros_and_nothing_finite_are_no_evidence() -> None:
+    for nothing in ([0.0, 0.0], [np.nan, -np.inf]):
+        found = compare("y", floats(nothing), floats(nothing), None)
+        assert (found.problem, found.proves) == (None, False)
+    assert compare("y", floats([0.0, np.nan, 1e-30]), floats([0.0, np.nan, 1e-30]), None).proves
+    masked = compare("y", floats([0, 5]), floats([0, 6]), np.array([[1, 0]]))
+    assert (masked.is_zero, masked.proves) == (True, False)
+
+
+def test_top1_of_log_probabilities_does_not_rank_infinities() -> None:
+    expected = floats([-1, -2, -np.inf], [-np.inf, -1, -2])
+    assert compare("y", expected, floats([-2, -1, -np.inf], [-np.inf, -2, -1]), None).top1 == 0.0
+    assert compare("y", expected, expected, None).top1 == 1.0
+    nothing = floats([np.nan, -np.inf])
+    assert compare("y", nothing, nothing, None).top1 is None
+
+
+def test_labels_at_masked_positions_are_nobodys_answer() -> None:
+    expected, actual = np.array([[1, 2, 3, 4]]), np.array([[1, 9, 3, 4]])
+    assert compare("label", expected, actual, None).top1 == 0.75
+    assert compare("label", expected, actual, np.array([[1, 1, 0, 0]])).top1 == 0.5
 
 
 def test_top1_counts_unmasked_rows_alone() -> None:
@@ -129,7 +163,7 @@ def test_cosine_neither_overflows_nor_vanishes() -> None:
 
 def test_empty_outputs_are_equal() -> None:
     found = compare("boxes", np.ones((0, 4)), np.ones((0, 4)), None)
-    assert (found.max_abs, found.cosine, found.top1, found.problem) == (0.0, 1.0, 1.0, None)
+    assert (found.max_abs, found.cosine, found.top1, found.problem) == (0.0, 1.0, None, None)
 
 
 @st.composite
@@ -150,6 +184,9 @@ def test_the_loader_finds_the_same(case: tuple[Array, Array, Array | None]) -> N
     expected, actual, mask = case
     mine = compare("y", expected, actual, mask)
     theirs, problem = golden_module.compare(expected, actual, {"max_abs": np.inf, "cosine": None}, mask)
+    if mask is not None and not mask.any():
+        assert (mine.compared, problem) == (0, "the mask leaves nothing to compare")
+        return
     assert (mine.problem is None) == (problem is None), (mine, problem)
     if problem is None:
         assert mine.max_abs == pytest.approx(theirs["max_abs"], rel=1e-12)

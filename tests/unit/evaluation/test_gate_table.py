@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.support.plans import manifest, target
+from tests.support.plans import accuracy, manifest, target
 
 from ortc.bundle.manifest import PLACEMENT_KEYS, PROMISE_KEYS, Manifest, promise_of
 from ortc.bundle.verify import budgets_of
@@ -13,7 +13,7 @@ from ortc.evaluation.budget_gates import budget_verdicts, unmeasured_verdicts
 from ortc.evaluation.evidence import Evidence
 from ortc.evaluation.gate_table import ACCURACY_GATES, BUDGETS, GATES, gate_of
 from ortc.plan.plan import BudgetPlan
-from ortc.spec.accuracy import Accuracy, Embeddings
+from ortc.spec.accuracy import Accuracy, Embeddings, Metric
 from ortc.spec.budgets import Budgets
 from ortc.spec.deployment import LatencyBudget
 from ortc.spec.model_sources import Teacher
@@ -50,9 +50,24 @@ def test_what_nobody_saw_has_no_verdict_or_is_unmeasured() -> None:
     assert [verdict.gate for verdict in absent] == [gate.name for gate in BUDGETS if gate.scope != "anywhere"]
     assert {verdict.outcome for verdict in absent} == {"unmeasured"}
     promised = target(platforms=("linux/amd64", "linux/arm64")).model_copy(update={"budgets": EVERY})
-    found = unmeasured_verdicts(promised, "linux/amd64", runnable=True)
+    found = unmeasured_verdicts(promised, accuracy(), "linux/amd64", runnable=True)
     assert [verdict.gate for verdict in found] == ["parity", *(verdict.gate for verdict in absent)]
     assert {verdict.platform for verdict in found} == {"linux/arm64"}
+
+
+def test_every_declared_promise_about_answers_is_unmeasured_elsewhere() -> None:
+    """A metric with a minimum has a verdict on a host that cannot run the target, and it is no pass."""
+    declared = accuracy(
+        metric=Metric(entrypoint="m:f", max_drop=0.1, minimum=0.9),
+        embeddings=Embeddings(cosine_min=0.9, rank_correlation=0.9),
+        top1_agreement=0.9,
+    )
+    gpu = target(platforms=("linux/amd64",)).model_copy(update={"budgets": BudgetPlan(), "requires_gpu": True})
+    found = unmeasured_verdicts(gpu, declared, "linux/amd64", runnable=False)
+    gates = ["parity", "top1_agreement", "cosine_min", "rank_correlation", "metric"]
+    assert [(verdict.gate, verdict.outcome) for verdict in found] == [(gate, "unmeasured") for gate in gates]
+    assert {verdict.observed for verdict in found} == {"no GPU on this host"}
+    assert unmeasured_verdicts(gpu, declared, "linux/amd64", runnable=True) == ()
 
 
 def test_a_bundle_promises_every_budget_of_its_plan() -> None:

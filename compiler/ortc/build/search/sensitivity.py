@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from ortc.build.cpu_check import for_cpu, runner_on_cpu
-from ortc.build.model import CHECK_PINS, Request
+from ortc.build.model import CHECK_PINS
 from ortc.build.observation import model_key
+from ortc.build.references import Request
 from ortc.build.search.precision_ladder import Ladder, NodeError, Sensitivity, Step, search_steps
 from ortc.build.stages import CALIBRATION_REFERENCE, CALIBRATION_REFERENCE_OF_ONNX, SENSITIVITY
 from ortc.build.target_result import Tried
@@ -30,7 +31,6 @@ from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.machine import exclusive
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.calibration import sensitivity_inputs
-from ortc.frontend.samples.inputs import MASK
 from ortc.passes.canonical import MODEL_FILE
 from ortc.passes.half_precision import format_of
 from ortc.passes.quantization.mixed_graphs import Node, layers, prepare, write_mixes
@@ -180,13 +180,13 @@ class _Bench:
     def _error(self, worker: Worker) -> float:
         """Mean over the cases of the outputs' square difference to the reference, over their square."""
         errors = []
-        for inputs, expected in zip(self.inputs, self.expected, strict=True):
-            actual, mask = worker.run(inputs), inputs.get(MASK)
+        for case, inputs, expected in zip(self.cases, self.inputs, self.expected, strict=True):
+            actual = worker.run(inputs)
             for name, wanted in expected.items():
                 if wanted.dtype.kind != "f" or not wanted.size:
                     continue
                 left, right = wanted.astype(np.float64), actual[name].astype(np.float64)
-                if mask is not None and left.shape[:2] == mask.shape:
+                if (mask := case.mask(name, inputs)) is not None:
                     left, right = left[mask != 0], right[mask != 0]
                 error = float(np.square(left - right).sum() / max(float(np.square(left).sum()), 1e-30))
                 errors.append(min(error, MOST_ERROR) if np.isfinite(error) else MOST_ERROR)

@@ -50,7 +50,20 @@ def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
             return generator.standard_normal(shape).astype(dtype)
         return _ordered(tensor, generator.uniform(*tensor.range, shape).astype(dtype))
     low, high = (0, 1) if tensor.range is None else (int(tensor.range[0]), int(tensor.range[1]))
-    return _ordered(tensor, generator.integers(low, high, size=shape, endpoint=True).astype(dtype))
+    drawn = generator.integers(low, high, size=shape, endpoint=True).astype(dtype)
+    return _mixed(drawn, low, high) if tensor.name == MASK and len(shape) == 2 else _ordered(tensor, drawn)
+
+
+def _mixed(mask: Array, low: int, high: int) -> Array:
+    """A mask with a real position in every row, and with a masked one where a row has several positions.
+
+    Neither kind may be missing: which of both is 1 is up to the model.
+    """
+    last = mask.shape[1] - 1
+    if last >= 0:
+        mask[~(mask != low).any(axis=1), 0] = high
+        mask[(mask != low).all(axis=1), last] = low if last else high
+    return mask
 
 
 def _ordered(tensor: InputPlan, values: Array) -> Array:

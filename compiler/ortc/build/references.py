@@ -1,0 +1,81 @@
+"""What the reference answers: PyTorch, or an ONNX file as it was fetched, at every case that is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ortc.build.original import run_original
+from ortc.build.stage_results import AnsweredCase, References
+from ortc.common.arrays import Array, read_arrays, read_shapes, write_arrays
+from ortc.execution.worker import Worker
+from ortc.frontend.samples.masking import Answered, excluding_outputs, is_whole, telling_outputs, whole
+from ortc.plan.plan import InputPlan
+
+
+class Request(NamedTuple):
+    """Inputs of a case; see `ReferenceCase` for the rest."""
+
+    name: str
+    inputs: dict[str, Array]
+    is_sample: bool = False
+    is_padded: bool = False
+
+
+class Asking:
+    """The requests that a reference has answered, with their files in a directory.
+
+    Args:
+        worker: has the reference loaded.
+        output: the directory.
+        by_file: the reference is an ONNX file.
+    """
+
+    def __init__(self, worker: Worker, output: Path, *, by_file: bool) -> None:
+        self.worker = worker
+        self.output = output
+        self.by_file = by_file
+        self.requests: list[Request] = []
+
+    def answers(self, requests: Iterable[Request], tensors: Sequence[InputPlan], *, is_declared: bool) -> References:
+        """Have requests answered, and one without masked positions where all have some that are excluded.
+
+        Args:
+            requests: inputs by name.
+            tensors: the model's inputs.
+            is_declared: the architecture defines the attention mask.
+        """
+        answered = [self._ask(request) for request in requests]
+        excluding = excluding_outputs(tensors, answered, self.worker.run, is_declared=is_declared)
+        if excluding and not any(is_whole(case.inputs) for case in answered):
+            # No answer may be left out at every case.
+            some = self.requests[len(answered) // 2]
+            self._ask(Request(f"{some.name}, nothing masked", whole(some.inputs)))
+        return References(cases=tuple(self._cases(excluding)), excluding=excluding)
+
+    def _ask(self, request: Request) -> Answered:
+        given, answers = self._files(len(self.requests))
+        self.requests.append(request)
+        write_arrays(given, request.inputs)
+        if self.by_file:
+            run_original(self.worker, request.name, given, answers)
+        else:
+            self.worker.call("run", inputs=str(given), outputs=str(answers))
+        return Answered(request.inputs, read_shapes(answers))
+
+    def _cases(self, excluding: tuple[str, ...]) -> Iterable[AnsweredCase]:
+        for index, request in enumerate(self.requests):
+            given, answers = self._files(index)
+            yield AnsweredCase(
+                name=request.name,
+                is_sample=request.is_sample,
+                is_padded=request.is_padded,
+                input_shapes=read_shapes(given),
+                output_shapes=read_shapes(answers),
+                is_whole=not excluding or is_whole(request.inputs),
+                telling=telling_outputs(request.inputs, read_arrays(answers), excluding),
+            )
+
+    def _files(self, index: int) -> tuple[Path, Path]:
+        return self.output / f"{index}.inputs.npz", self.output / f"{index}.outputs.npz"
