@@ -7,7 +7,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     # `python -m ortc` would import a `pydantic.py` of the working directory.
     del sys.path[0]
 
-from ortc.cli.report import report_bug, report_error
+from ortc.cli.report import refused_path, report_bug, report_error
 from ortc.cli.streams import clean_streams
 from ortc.common.errors import OrtcError
 
@@ -70,6 +70,9 @@ def _run(arguments: list[str]) -> int:
             full = everywhere()
             report_error(full, debug=debug)
             return full.exit_code
+        if (refused := refused_path(error)) is not None:
+            report_error(refused, debug=debug)
+            return refused.exit_code
         report_bug()
         return 1
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from ortc.common.atomic_files import replace_file
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.evaluation.report import BuildReport
 from ortc.execution.files_opened import located
@@ -77,9 +78,11 @@ def read_lock(path: Path) -> Lock:
         StageError: the file is not a lock.
     """
     try:
-        return Lock.model_validate_json(path.read_bytes())
+        return Lock.model_validate_json(read_plain(path))
     except FileNotFoundError:
         return Lock(specs={})
+    except OSError as error:
+        raise StageError(f"the lock {path} cannot be read: {error.strerror}", help="give a plain file") from error
     except ValueError as error:
         raise StageError(
             f"{path} is not a lock that this ortc reads", help="write it again: `ortc lock SPEC`"

@@ -19,6 +19,7 @@ from ortc.bundle.verify import budgets_of, files_of
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full
 from ortc.common.errors import StageError, UsageError
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.evaluation.budget_gates import budget_verdicts
 from ortc.evaluation.evidence import Evidence, Placed
@@ -157,7 +158,7 @@ def _same_bundle(found: Measurement, file: Path, bundle: Path, manifest: Manifes
 
 def _what_ships(found: Measurement, file: Path, bundle: Path, manifest: Manifest) -> None:
     """Raise StageError unless runtime, providers, threads, shape and golden cases are those of the bundle."""
-    session = SessionFile.model_validate_json((bundle / "session.json").read_bytes())
+    session = SessionFile.model_validate_json(read_plain(bundle / "session.json"))
     policy = session.threads.intra_op
     pairs: dict[str, tuple[Any, Any]] = {
         "manifest.json with sha256": (found.manifest_sha256, sha256_file(bundle / "manifest.json")),
@@ -226,7 +227,7 @@ def _beyond(found: Measurement, manifest: Manifest) -> Iterator[str]:
 def _there(place: Path) -> dict[str, Any] | None:
     """The measurement of the same hardware that the bundle has already."""
     try:
-        document = json.loads(place.read_bytes())
+        document = json.loads(read_plain(place))
         if not isinstance(document, dict):
             raise ValueError("it is no object")
     except FileNotFoundError:
@@ -299,7 +300,7 @@ def _write(bundle: Path, staging: Path, texts: dict[str, str], signature: str, m
 
 def _holds(place: Path, text: str) -> bool:
     try:
-        return place.read_bytes() == text.encode()
+        return read_plain(place) == text.encode()
     except OSError:
         return False
 

@@ -9,6 +9,7 @@ from ortc.bundle.manifest import COMPANIONS, FileInfo, Manifest, read_bundle
 from ortc.common.bundle_runtime import runtime_module
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain_text
 
 SUMS = "SHA256SUMS"
 MANIFEST = "manifest.json"
@@ -35,7 +36,7 @@ def verified(bundle: Path, how: Literal["full", "fast"] = "full") -> Manifest:
         raise StageError(f"{bundle} cannot be read: {error.strerror or error}") from error
     listed = {f"{file.sha256}  {file.path}" for file in own_files(bundle, manifest) if file.path != SUMS}
     # The loader reads lines as `sha256sum -c` does, who forgives what separates them.
-    if sorted((bundle / SUMS).read_text("utf-8").split("\n")) != sorted({"", *listed}):
+    if sorted(read_plain_text(bundle / SUMS).split("\n")) != sorted({"", *listed}):
         raise StageError(
             f"{bundle} is damaged: {SUMS} is not as it was written", help="build the bundle again, or get it again"
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain
 from ortc.common.texts import Cleaned, Inner, Label, Line
 from ortc.common.values import Frozen
 from ortc.plan.plan import AxisPlan, SessionPlan
@@ -334,9 +335,11 @@ def read_bundle(bundle: Path) -> Manifest:
         StageError: the directory is no bundle of this format.
     """
     try:
-        content = (bundle / "manifest.json").read_bytes()
+        content = read_plain(bundle / "manifest.json")
     except FileNotFoundError as error:
         raise StageError(f"{bundle} is no bundle: it has no manifest.json") from error
+    except OSError as error:
+        raise StageError(f"{bundle} is no bundle that can be read: manifest.json: {error.strerror}") from error
     return parse_manifest(content, f"{bundle}/manifest.json")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AwareDatetime, Field, ValidationError
 
 from ortc.common.errors import StageError, UsageError
+from ortc.common.plain_files import not_plain, read_plain
 from ortc.common.texts import Cleaned, Label, Line
 from ortc.common.values import Frozen, digest
 from ortc.evaluation import latency
@@ -192,10 +194,10 @@ def read_measurement(file: Path) -> Measurement:
 def _as_written(file: Path) -> dict[str, Any]:
     """The document in a file, which has the digest that it states."""
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise StageError(f"{file} is no measurement: it has more than {MOST_BYTES} bytes")
-        content = file.read_bytes()
+        content = read_plain(file, MOST_BYTES)
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise StageError(f"{file} is no measurement: it has more than {MOST_BYTES} bytes") from error
         raise UsageError(
             f"{file} cannot be read: {error.strerror}", help=f"`python {PROGRAM} --output FILE` in the bundle writes it"
         ) from error
@@ -235,12 +237,14 @@ def take(bundle: Path, interpreter: Path, file: Path, say: Say = latency.silent)
         say: told when another measurement on this machine is waited for.
 
     Raises:
-        UsageError: the bundle cannot measure itself.
+        UsageError: the bundle cannot measure itself, or the file is a pipe or a device.
         StageError: it fails.
     """
     program = bundle / PROGRAM
     if not program.is_file():
         raise UsageError(f"{bundle} has no {PROGRAM}: an older ortc built it", help="build the bundle again")
+    if (kind := not_plain(file)) is not None:
+        raise UsageError(f"{file} is {kind}, not a plain file", help="name a file that is to be written")
     command = bundled_script(interpreter, program, "--bundle", str(bundle), "--output", str(file))
     with exclusive(say):
         environment = {**os.environ, HELD_ELSEWHERE: "1"}

@@ -19,6 +19,8 @@ from ortc.bundle.manifest import COMPANIONS, MEASUREMENTS, PROVENANCE, STAMP, Fi
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full
 from ortc.common.errors import StageError
+from ortc.common.file_locks import make_lock_file
+from ortc.common.plain_files import read_plain, read_plain_text
 from ortc.execution.ownership import within_umask
 
 _RENAME_EXCHANGE = 2
@@ -71,8 +73,8 @@ def is_intact(place: Path, sums: str) -> bool:
     try:
         if sha256_file(place / "SHA256SUMS") != sums:
             return False
-        manifest = Manifest.model_validate_json((place / "manifest.json").read_bytes())
-        listed = (place / "SHA256SUMS").read_text("utf-8").splitlines()
+        manifest = Manifest.model_validate_json(read_plain(place / "manifest.json"))
+        listed = read_plain_text(place / "SHA256SUMS").splitlines()
         if f"{sha256_file(place / 'manifest.json')}  manifest.json" not in listed:
             return False
         if not any((place / MEASUREMENTS).iterdir()) or not (place / PROVENANCE).is_file():
@@ -106,6 +108,7 @@ class Staging:
     def __enter__(self) -> Self:
         with self._writing():
             self.place.parent.mkdir(parents=True, exist_ok=True)
+            make_lock_file(Path(self._lock.lock_file))
             self._lock.acquire()
             _recover(self.place)
             self.directory = Path(tempfile.mkdtemp(prefix=f".{self.place.name}.new-", dir=self.place.parent))
@@ -125,6 +128,7 @@ class Staging:
             StageError: the place cannot be written.
         """
         with self._writing():
+            self.directory.chmod(within_umask(0o755))
             _flush(self.directory)
             _swap(self.directory, self.place)
 

@@ -13,6 +13,7 @@ from ortc.bundle.manifest import PLACEMENT_KEYS, PROMISE_KEYS, Manifest, promise
 from ortc.bundle.measurement import take
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import UsageError
+from ortc.common.plain_files import read_plain_text
 from ortc.common.values import Frozen
 from ortc.evaluation import latency as measure
 from ortc.evaluation.accuracy import CPU, soak
@@ -75,7 +76,7 @@ def reverify(
     host = describe()
     verdicts: list[Verdict] = []
     numbers, race = None, None
-    gpu = "CUDAExecutionProvider" in (bundle / "session.json").read_text("utf-8")
+    gpu = "CUDAExecutionProvider" in read_plain_text(bundle / "session.json")
     missing = _missing(manifest, host, is_for_gpu=gpu)
     if platform is not None and platform != host.platform and not gpu:
         verdicts += _emulated(bundle, manifest, store, platform)
@@ -86,7 +87,7 @@ def reverify(
             for name in manifest.platforms
         ]
     else:
-        interpreter = environment((bundle / "requirements.txt").read_text("utf-8"), store.root / "environments")
+        interpreter = environment(read_plain_text(bundle / "requirements.txt"), store.root / "environments")
         candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
         verdicts += _selftest(candidate, bundle, host.platform, placed=manifest)
         verdicts += budget_verdicts(files_of(manifest, host.platform), budgets_of(manifest), host.platform)
@@ -143,7 +144,7 @@ def _timed(numbers: Numbers, manifest: Manifest, platform: str) -> tuple[Verdict
 
 
 def _emulated(bundle: Path, manifest: Manifest, store: Store, platform: str) -> Iterator[Verdict]:
-    requirements = (bundle / "requirements.txt").read_text("utf-8")
+    requirements = read_plain_text(bundle / "requirements.txt")
     emulated = emulation(platform, manifest, requirements, store.root / "environments")
     # One thread: the emulator gains nothing from more.
     environment = {**emulated.environment, "ORT_INTRA_OP_NUM_THREADS": "1"}

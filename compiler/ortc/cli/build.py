@@ -116,6 +116,7 @@ def build(
     if registry is not None:
         # A registry that cannot be reached is told before hours of work.
         registry.prepare()
+    expect_writable(output)
     store = open_store(cache_url)
     done = Done()
     for path, (plan, root) in zip(specs, prepared, strict=True):
@@ -131,6 +132,21 @@ def build(
                 done.registered += [registry.add(bundle) for bundle in bundles]
     _print(done, registry_url, has_emitted=bool(emitted), as_json=as_json)
     return min((code for code in done.codes if code), default=0)
+
+
+def expect_writable(output: Path) -> None:
+    """Make the directory for bundles: one that cannot be made is reported before hours of work.
+
+    Raises:
+        StageError: it cannot be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(
+            f"cannot make the directory for bundles, {output}: {error.strerror or error}",
+            help="name another one with `-o`",
+        ) from error
 
 
 @dataclass

@@ -9,6 +9,7 @@ import rich_click as click
 from ortc.cli.options import trust_options
 from ortc.cli.report import use_color, write
 from ortc.common.atomic_files import replace_file
+from ortc.common.plain_files import is_directory, is_plain, not_plain, read_plain_text
 from ortc.inspection.draft_spec import render
 from ortc.inspection.findings import InspectionError
 from ortc.inspection.inspect_model import inspect
@@ -53,6 +54,8 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
     path = output or Path("specs") / f"{draft.name}.yaml"
     if path.exists() and not force:
         raise click.UsageError(f"{path} exists; `--force` replaces it, `-o` names another file")
+    if (kind := not_plain(path) or ("a directory" if is_directory(path) else None)) is not None:
+        raise click.UsageError(f"{path} is {kind}, not a plain file; `-o` names another one")
     path.parent.mkdir(parents=True, exist_ok=True)
     reference = _schema(root, path.parent)
     replace_file(path, render(draft, targets, reference).encode())
@@ -71,10 +74,10 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
 def _schema(root: Path, directory: Path) -> str:
     """Where the JSON Schema lies for a spec in a directory; it is written beside the spec where a project has none."""
     place = root / "docs" / _SCHEMA
-    if place.is_file():
+    if is_plain(place):
         return Path(os.path.relpath(place, directory.resolve())).as_posix()
     place = directory / _SCHEMA
-    if not place.is_file() or place.read_text("utf-8") != schema_text("spec"):
-        place.write_text(schema_text("spec"), "utf-8")
+    if not is_plain(place) or read_plain_text(place) != schema_text("spec"):
+        replace_file(place, schema_text("spec").encode())
         sys.stdout.write(f"wrote {place}\n")
     return _SCHEMA

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from ortc.cli.build import expect_writable
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.options import output_option, trust_options
 from ortc.cli.prepare import prepare, search_options
@@ -36,6 +37,7 @@ def lock(spec: Path, output: Path, search: Search, variant: str | None, cache_ur
     from ortc.build.pipeline import build
 
     plan, root = prepare(spec, (), (), search=search, variant=variant)
+    expect_writable(output)
     seen: list[Context] = []
 
     progress = ConsoleProgress(str(spec))

@@ -1,14 +1,45 @@
 """Errors on stderr: diagnostics, messages of stages, bugs."""
 
+import errno
 import os
 import sys
 import traceback
+from pathlib import Path
 
 from ortc import __version__
-from ortc.common.errors import OrtcError
+from ortc.common.errors import OrtcError, StageError
 from ortc.spec.diagnostics.diagnostic import render_text, summary
 from ortc.spec.diagnostics.errors import DiagnosticError
 from ortc.spec.diagnostics.excerpt import Palette, printable
+
+_OF_PATHS = frozenset(
+    {
+        errno.EACCES,
+        errno.EBUSY,
+        errno.EEXIST,
+        errno.EFBIG,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.EMLINK,
+        errno.ENAMETOOLONG,
+        errno.ENODEV,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENOTEMPTY,
+        errno.ENOTSUP,
+        errno.ENXIO,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ESTALE,
+        errno.ETXTBSY,
+        errno.EXDEV,
+    }
+)
+"""Errors that the name or the place of a file leads to."""
+_CIRCLE = "Symlink loop from "
+"""How pathlib says that a path leads in a circle."""
+_LONGEST = 200
 
 
 def report_error(error: OrtcError, *, debug: bool = False) -> None:
@@ -25,6 +56,26 @@ def report_error(error: OrtcError, *, debug: bool = False) -> None:
     for number, line in enumerate((error.help or "").splitlines()):
         lines.append(f"  {palette.bold('help') + ': ' if number == 0 else '      '}{printable(line)}")
     write("\n".join(lines) + "\n")
+
+
+def refused_path(error: Exception) -> OrtcError | None:
+    """The error of a path that the system does not let ortc use; None where a bug of ortc is more likely."""
+    if isinstance(error, RuntimeError) and str(error).startswith(_CIRCLE):
+        error = OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(error).removeprefix(_CIRCLE).strip("'\""))
+    if not isinstance(error, OSError):
+        return None
+    if error.filename is None or error.errno not in _OF_PATHS:
+        return None
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    own = str(Path(__file__).resolve().parents[1])
+    if name.startswith((f"{own}/", f"{sys.prefix}/")):
+        return None
+    shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+    return StageError(
+        f"cannot use the path `{shown}`: {error.strerror or error}",
+        help="check the name, the permissions, and that each part of the path is a directory; `ortc --debug` shows "
+        "where it was used",
+    )
 
 
 def report_bug() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import stat
 import struct
 import zipfile
 import zlib
@@ -101,6 +102,9 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
 def _archive(path: Path, most_unpacked: int) -> Iterator[zipfile.ZipFile]:
     """Open an archive whose members lie in the file one after the other; every error becomes a ValueError."""
     try:
+        # A pipe would wait for a writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("not a plain file")
         with path.open("rb") as stream:
             if stream.read(len(_MAGIC)) == _MAGIC:
                 raise ValueError("a single array, and no .npz file with names")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from pathlib import Path
+
+from ortc.common.plain_files import not_plain
 
 PRIVATE = 0o600
 """Mode of a file that only its owner reads."""
@@ -25,8 +28,10 @@ def replace_file(
         is_durable: whether the content is on the disk before it takes the place, so that no crash loses both.
 
     Raises:
-        OSError: the file cannot be written; whatever was in its place is untouched.
+        OSError: the file cannot be written, or a pipe or a device is there; whatever was in its place is untouched.
     """
+    if (kind := not_plain(place)) is not None:
+        raise OSError(errno.EINVAL, f"it is {kind}, not a plain file", str(place))
     fresh = place.with_name(f".{place.name[:12]}-{uuid.uuid4().hex[:12]}")
     try:
         with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ortc.common.plain_files import open_plain
 from ortc.common.values import digest
 
 
 def sha256_file(path: Path) -> str:
     """sha256, in hex, of a file's bytes."""
-    with path.open("rb") as stream:
+    with open_plain(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from ortc.common.plain_files import MOST_DOCUMENT, open_plain, read_plain
 from ortc.common.redaction import mask_secrets
+from ortc.common.units import format_bytes
+
+_CHUNK = 1 << 20
 
 
 def check_url(url: str) -> None:
@@ -113,3 +119,41 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return mask_secrets(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def read_document(system: Any, path: str) -> bytes:
+    """The content of a document.
+
+    Raises:
+        OSError: it cannot be read, is not a plain file, or is larger than a document may be.
+    """
+    if is_directory(system):
+        return read_plain(Path(path))
+    if (system.info(path).get("size") or 0) > MOST_DOCUMENT:
+        raise OSError(errno.EFBIG, f"it has more than {format_bytes(MOST_DOCUMENT)}", path)
+    return bytes(system.cat_file(path))
+
+
+def copy_file(system: Any, path: str, place: Path, size: int) -> None:
+    """Copy a file of a known size to this machine; of another size an empty file or a part is left there.
+
+    Args:
+        system: a file system of fsspec.
+        path: of the file.
+        place: where to.
+        size: bytes that the file must have.
+
+    Raises:
+        OSError: it cannot be read, or is not a plain file.
+    """
+    if not is_directory(system):
+        if system.info(path).get("size") in (size, None):
+            system.get_file(path, str(place))
+        else:
+            place.touch()
+        return
+    left = size + 1
+    with open_plain(Path(path)) as source, place.open("wb") as target:
+        while left > 0 and (chunk := source.read(min(_CHUNK, left))):
+            target.write(chunk)
+            left -= len(chunk)

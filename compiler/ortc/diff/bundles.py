@@ -9,6 +9,7 @@ from typing import Any
 from ortc.bundle.manifest import FileInfo, Manifest, SessionFile, read_bundle
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain, read_plain_text
 from ortc.diff.report import BundleInfo, OperatorChange, Section, Sizes
 from ortc.diff.requirements import versions
 from ortc.diff.values import changes
@@ -29,8 +30,8 @@ class Bundle:
         self.path = path.resolve()
         self.manifest: Manifest = read_bundle(path)
         try:
-            self.session = SessionFile.model_validate_json((path / "session.json").read_bytes())
-            self.requirements = (path / "requirements.txt").read_text("utf-8")
+            self.session = SessionFile.model_validate_json(read_plain(path / "session.json"))
+            self.requirements = read_plain_text(path / "requirements.txt")
         except (OSError, ValueError) as error:
             raise StageError(f"{path} is not a whole bundle: {error}", help="`ortc build` writes it again") from error
 

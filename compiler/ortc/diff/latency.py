@@ -12,6 +12,7 @@ from ortc.bundle.supply_chain.companions import companions
 from ortc.bundle.verify import request_of
 from ortc.common.arrays import write_arrays
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain
 from ortc.common.statistics import Interval, percentile, ratio_of_rounds
 from ortc.diff.bundles import Bundle
 from ortc.diff.numerics import A, B, Runnable
@@ -99,7 +100,7 @@ def _measurements(bundle: Bundle, say: Say) -> dict[str, _Measurement]:
         say(told)
     for path in (bundle.path / name for name in usable.measurements):
         try:
-            found[path.stem] = _Measurement.model_validate(json.loads(path.read_bytes()))
+            found[path.stem] = _Measurement.model_validate(json.loads(read_plain(path)))
         except (OSError, ValueError, RecursionError) as error:
             raise StageError(f"{path} is no measurement that this ortc reads: {error}") from error
     return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ortc.common.errors import UsageError
+from ortc.common.plain_files import is_directory
 from ortc.diff.git import Repository
 
 MANIFEST = "manifest.json"
@@ -101,7 +102,7 @@ def side(argument: str) -> Bundles | SpecAt:
         UsageError: nothing.
     """
     path = Path(argument)
-    if path.is_dir():
+    if is_directory(path):
         return _bundles(argument, path)
     if os.path.lexists(path):
         return SpecAt(argument, path)
@@ -134,7 +135,7 @@ def _bundles(argument: str, path: Path) -> Bundles:
 
 def _at(revision: str, spec: Path) -> SpecAt:
     """The spec that `--spec` names, at a revision."""
-    directory = spec.parent if spec.parent.is_dir() else Path()
+    directory = spec.parent if is_directory(spec.parent) else Path()
     repository = Repository.around(directory)
     name = os.path.relpath(spec.parent.resolve() / spec.name, repository.top)
     return _in_commit(repository, revision, name, f"{revision}:{name}")

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 from ortc.common.digests import sha256_file
 from ortc.common.disk import room, temporary
+from ortc.common.file_locks import file_lock
 from ortc.execution.action_record import KeptFile, Record, action_key
 from ortc.execution.blob_store import Blobs
 from ortc.execution.ownership import refuse_others
@@ -201,7 +200,7 @@ class Store:
     @contextlib.contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         (self.root / "unfinished").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.root / "unfinished" / f"{key}.lock"):
+        with file_lock(self.root / "unfinished" / f"{key}.lock"):
             yield
 
     @contextlib.contextmanager

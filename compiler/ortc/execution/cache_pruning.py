@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ortc.common.plain_files import read_plain
 from ortc.execution.action_cache import Store
 from ortc.execution.action_record import Record, read_record
 from ortc.execution.cache_users import alone
@@ -104,7 +105,7 @@ def _drop(place: Path, root: Path) -> None:
 
 def _record(place: Path) -> Record | None:
     try:
-        return read_record(place.read_bytes(), place.stem)
+        return read_record(read_plain(place), place.stem)
     except (OSError, ValueError):
         return None
 

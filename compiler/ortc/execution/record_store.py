@@ -11,6 +11,7 @@ from typing import Any
 
 from ortc.common.atomic_files import PRIVATE, replace_file
 from ortc.common.digests import sha256_file
+from ortc.common.plain_files import read_plain, read_plain_text
 from ortc.common.values import digest
 from ortc.execution.action_record import Record, action_key, read_record
 
@@ -39,7 +40,7 @@ class Records:
     def read(self, key: str) -> Record | None:
         """The record of an action; None where there is none, or a crash of the machine has torn it."""
         try:
-            return read_record(self.place(key).read_bytes(), key)
+            return read_record(read_plain(self.place(key)), key)
         except (OSError, ValueError):
             return None
 
@@ -71,7 +72,7 @@ class Records:
     def origin(self, key: str) -> str | None:
         """The remote record that this machine took a result from; None for its own."""
         try:
-            return self._origin(key).read_text("utf-8", "replace")
+            return read_plain(self._origin(key)).decode("utf-8", "replace")
         except FileNotFoundError:
             return None
 
@@ -82,10 +83,10 @@ class Records:
     def why_missing(self, stage: str, inputs: Json, subject: str) -> str:
         """What changed since the last entry for this subject, or that the last one was not kept, for people."""
         with contextlib.suppress(OSError):
-            if self._not_final(stage, subject).read_text("utf-8") == action_key(stage, inputs):
+            if read_plain_text(self._not_final(stage, subject)) == action_key(stage, inputs):
                 return NOISY
         try:
-            before = self.read(self._latest(stage, subject).read_text("utf-8"))
+            before = self.read(read_plain_text(self._latest(stage, subject)))
         except (OSError, ValueError):
             before = None
         if before is None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ortc.common.digests import sha256_file
 from ortc.common.disk import is_full
 from ortc.common.redaction import mask_secrets
-from ortc.common.remote_files import check_url, put_whole, reach, reason
+from ortc.common.remote_files import check_url, copy_file, put_whole, reach, read_document, reason
 from ortc.execution.action_record import KeptFile, Record, read_record
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class RemoteCache:
 
     def find(self, key: str) -> Record | None:
         """The record of an action, if it is there and whole."""
-        content = self._read(lambda: self._system.cat_file(self._action(key)))
+        content = self._read(lambda: read_document(self._system, self._action(key)))
         if content is None:
             return None
         try:
@@ -66,7 +66,7 @@ class RemoteCache:
         """Copy a file to a place, and say whether it came with its digest. What came without is left there."""
 
         def get() -> bool:
-            self._system.get_file(self._blob(file.sha256), str(place))
+            copy_file(self._system, self._blob(file.sha256), place, file.bytes)
             return True
 
         if self._read(get) is None:

@@ -10,10 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
-
 from ortc.common.disk import room, temporary
 from ortc.common.errors import StageError
+from ortc.common.file_locks import file_lock
 from ortc.common.values import digest
 from ortc.execution.processes import standard_module
 
@@ -55,7 +54,7 @@ def kept(place: Path, make: Callable[[Path], None], on_make: Callable[[], None] 
             (place / MARKER).touch()
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{place}.lock"):
+    with file_lock(Path(f"{place}.lock")):
         if (place / MARKER).is_file():
             return
         shutil.rmtree(place, ignore_errors=True)

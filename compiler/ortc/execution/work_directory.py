@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from ortc.common.file_locks import file_lock
 
 _HELD = ".held"
 
@@ -23,7 +23,7 @@ def workplace(root: Path) -> Iterator[Path]:
     """
     base = root / "work"
     base.mkdir(parents=True, exist_ok=True)
-    with FileLock(root / "work.lock"):
+    with file_lock(root / "work.lock"):
         for place in base.iterdir():
             _clear(place)
         place = Path(tempfile.mkdtemp(dir=base))

@@ -18,6 +18,7 @@ from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full, temporary
 from ortc.common.errors import StageError
 from ortc.common.permissions import masked
+from ortc.common.plain_files import is_plain, read_plain
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Store
 from ortc.frontend.mirrors import download
@@ -83,7 +84,7 @@ def _fetched(source: SourcePlan, root: Path, store: Store, work: Path) -> Fetche
 
 def _local(name: str, declared: str | None, root: Path, work: Path) -> Fetched:
     path = root / name
-    if not path.is_file():
+    if not is_plain(path):
         raise StageError(f"`{name}` does not exist", help=f"paths of a spec resolve against its root, {root}")
     _check_suffix(name)
     refuse_pointer(path, name)
@@ -162,7 +163,7 @@ def _directory(source: HuggingFaceSource, root: Path, work: Path) -> Fetched:
         path = directory / name
         if source.weights == "random" and name.endswith(WEIGHT_SUFFIXES):
             continue
-        if not path.is_file():
+        if not is_plain(path):
             raise StageError(f"`{source.path}` has no `{name}`")
         _check_suffix(name)
         refuse_pointer(path, f"{source.path}/{name}")
@@ -243,7 +244,7 @@ def _places(
                         raise full(temporary()) from error
                     tried.append(f"{mirror}: {error}")
             continue
-        if path is not None and path.is_file():
+        if path is not None and is_plain(path):
             yield mirror, path
         else:
             tried.append(f"{mirror}: has no `{name}`")
@@ -255,7 +256,7 @@ def _places(
 
 def _package_file(place: str, name: str) -> Path | None:
     """A file inside an importable package (`module/directory`), found without importing it."""
-    return next((path for base in package_directories(place) if (path := base / name).is_file()), None)
+    return next((path for base in package_directories(place) if is_plain(path := base / name)), None)
 
 
 def _hub_cache(source: HuggingFaceSource, name: str) -> Path | None:
@@ -328,7 +329,7 @@ def _hub_repository(source: HuggingFaceSource, work: Path) -> Repository:
         listed = HfApi().list_repo_files(str(source.id), revision=source.revision)
     for name in listed:
         _inside(work, name)
-    return Repository(frozenset(listed), lambda name: json.loads(_hub_download(source, name).read_bytes()))
+    return Repository(frozenset(listed), lambda name: json.loads(read_plain(_hub_download(source, name))))
 
 
 def _ways_out(source: HuggingFaceSource) -> str:

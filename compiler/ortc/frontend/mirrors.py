@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from ortc import __version__
 from ortc.common.permissions import may_use_http
+from ortc.common.plain_files import open_plain
 from ortc.common.texts import shown
 from ortc.common.units import format_bytes
 from ortc.inspection.hub_files import WEIGHT_SUFFIXES
@@ -50,10 +51,19 @@ def download(url: str, target: Path) -> Path:
             if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > most):
                 raise ValueError(f"it is larger than {format_bytes(most)}")
             return _write(remote, target, most)
+    if (local := _local(url)) is not None:
+        with open_plain(local) as stream:
+            return _write(stream, target, most)
     import fsspec
 
     with fsspec.open(url, "rb") as remote:
         return _write(remote, target, most)
+
+
+def _local(url: str) -> Path | None:
+    """The file of this machine that a URL names."""
+    scheme, _, place = url.partition(":")
+    return Path(place.removeprefix("//")) if scheme == "file" else None
 
 
 def _write(remote: IO[bytes], target: Path, most: int) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain
 from ortc.common.project import IMPORTED_FROM, find_module, module_file
 from ortc.common.values import digest
 
@@ -84,7 +85,7 @@ def _imported(code: list[Path], root: Path) -> set[Path]:
 def _imports(file: Path, root: Path) -> Iterator[Path]:
     """Where the modules that a file imports would lie in the project, without suffixes."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(read_plain(file))
     except (SyntaxError, ValueError):
         # Whoever imports it will hear of it.
         return

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
+from ortc.common.plain_files import open_plain
 from ortc.common.texts import shown
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def refuse_pointer(path: Path, name: str) -> None:
     Raises:
         StageError: the file is such a pointer.
     """
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         if file.read(len(POINTER)) == POINTER:
             raise StageError(f"`{name}` is a Git LFS pointer, not the file itself", help="fetch it with `git lfs pull`")
 
@@ -177,7 +178,7 @@ def copy(source: Path, target: Path) -> str:
     """Copy a file; the sha256, in hex, of the bytes that were copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
     digest = hashlib.sha256()
-    with source.open("rb") as read, target.open("xb") as written:
+    with open_plain(source) as read, target.open("xb") as written:
         while chunk := read.read(_CHUNK):
             digest.update(chunk)
             written.write(chunk)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.common.digests import sha256_file
+from ortc.common.plain_files import is_directory, is_plain, read_plain
 from ortc.common.texts import shown
 from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
@@ -74,9 +75,9 @@ def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: i
 def _inspected(place: str, root: Path, revision: str | None, max_opset: int) -> Draft:
     path = Path(place)
     opset = min(DEFAULT_OPSET, max_opset)
-    if path.is_dir():
+    if is_directory(path):
         return _directory(path, root, opset)
-    if path.is_file():
+    if is_plain(path):
         if path.suffix == ".pt2":
             from ortc.inspection.exported_program import inspect_program
 
@@ -272,7 +273,7 @@ def _has_weights(digests: dict[str, str]) -> bool:
 
 def _config(path: Path) -> dict[str, Any] | None:
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(read_plain(path))
     except (OSError, ValueError, RecursionError):
         return None
     return config if isinstance(config, dict) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
+from ortc.common.plain_files import is_directory, is_plain, read_plain_text
 from ortc.common.project import find_installed
 from ortc.inspection.recipe import TOKENIZER_FILES, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
@@ -51,7 +52,7 @@ def local_directories(source: HuggingFaceSource, root: Path) -> tuple[Path, ...]
     if (snapshot := _hub_snapshot(source)) is not None:
         places.append(snapshot)
     # A directory without a configuration is not a copy of a model's repository.
-    return tuple(place for place in places if (place / "config.json").is_file())
+    return tuple(place for place in places if is_plain(place / "config.json"))
 
 
 def package_directories(place: str) -> Iterator[Path]:
@@ -67,9 +68,9 @@ def _hub_snapshot(source: HuggingFaceSource) -> Path | None:
     place = _hub_cache() / f"models--{str(source.id).replace('/', '--')}"
     revision = source.revision or "main"
     with contextlib.suppress(OSError, UnicodeError):
-        revision = (place / "refs" / revision).read_text("utf-8").strip()
+        revision = read_plain_text(place / "refs" / revision).strip()
     snapshot = place / "snapshots" / revision
-    return snapshot if snapshot.is_dir() else None
+    return snapshot if is_directory(snapshot) else None
 
 
 def _hub_cache() -> Path:

@@ -6,6 +6,7 @@ import mmap
 from collections.abc import Iterator
 from pathlib import Path
 
+from ortc.common.plain_files import open_plain
 from ortc.common.protobuf import Data, fields, varint
 from ortc.inspection.onnx_interface import ELEMENTS, Interface, Value
 
@@ -42,7 +43,7 @@ def read_interface(path: Path) -> Interface:
     stored: set[str] = set()
     zipped: set[str] = set()
     count = 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_plain(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for number, content, end in _of(data, 0, len(data), (_IR_VERSION, _GRAPH)):
             if number == _IR_VERSION:
                 ir_version, _ = varint(data, content, end)

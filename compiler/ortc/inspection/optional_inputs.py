@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ortc.common.plain_files import read_plain
+
 _DERIVED = {
     "input_ids",
     "pixel_values",
@@ -56,7 +58,7 @@ def _tensors(model_type: str, architecture: str) -> Iterator[str]:
         path = Path(base) / "models" / folder / f"modeling_{folder}.py"
         if not path.is_file():
             continue
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(read_plain(path))
         classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == architecture]
         for forward in (node for found in classes for node in found.body if isinstance(node, ast.FunctionDef)):
             if forward.name == "forward":

@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 from ortc.common.digests import sha256_file
+from ortc.common.plain_files import read_plain
 from ortc.common.project import find_module
 from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.entrypoint import installed
@@ -81,7 +82,7 @@ def inspect_entrypoint(entrypoint: str, root: Path, opset: int) -> Draft:
 
 def _parse(file: Path) -> ast.Module:
     try:
-        return ast.parse(file.read_bytes())
+        return ast.parse(read_plain(file))
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError) as error:
         raise InspectionError(f"`{file}` cannot be read as Python: {error}") from error
 

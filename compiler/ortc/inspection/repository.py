@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ortc.common.plain_files import read_plain
+
 MODULES = "modules.json"
 PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
 TOKENIZERS = ("tokenizer_config.json", "tokenizer.json")
@@ -83,7 +85,7 @@ def of_directories(directories: Iterable[Path], names: Collection[str] = ()) -> 
     def read(name: str) -> Any:
         if name not in places:
             raise FileNotFoundError(name)
-        return json.loads(places[name].read_bytes())
+        return json.loads(read_plain(places[name]))
 
     return Repository(frozenset((*places, *names)), read)
 

@@ -56,7 +56,7 @@ def retrieve(registry: Catalogue, name: str, version: str, target: str, output: 
 
 def _bring(registry: Catalogue, file: KeptFile, place: Path, stamp: int) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    there = registry.storage.fetch(blob(file.sha256), place)
+    there = registry.storage.fetch(blob(file.sha256), place, file.bytes)
     if not there or place.stat().st_size != file.bytes or sha256_file(place) != file.sha256:
         what = "is damaged in" if there else "is missing from"
         raise StageError(

@@ -13,7 +13,17 @@ from typing import Any, TypeVar
 from ortc.common.disk import is_full
 from ortc.common.errors import StageError, UsageError
 from ortc.common.redaction import mask_secrets
-from ortc.common.remote_files import aside, check_url, is_directory, put_whole, reach, reason, with_parents
+from ortc.common.remote_files import (
+    aside,
+    check_url,
+    copy_file,
+    is_directory,
+    put_whole,
+    reach,
+    read_document,
+    reason,
+    with_parents,
+)
 
 T = TypeVar("T")
 PATIENCE = 30.0
@@ -41,7 +51,7 @@ class Storage:
 
     def read(self, path: str) -> bytes | None:
         """The content of a file; None where there is none."""
-        return self._ask(lambda system, root: bytes(system.cat_file(f"{root}/{path}")))
+        return self._ask(lambda system, root: read_document(system, f"{root}/{path}"))
 
     def size(self, path: str) -> int | None:
         """The bytes of a file; None where there is none."""
@@ -72,18 +82,18 @@ class Storage:
         def ask(system: Any, root: str) -> list[str]:
             # What another process wrote is seen too: drivers keep listings.
             system.invalidate_cache()
-            directory = f"{root}/{path}".rstrip("/")
+            directory = f"{root}/{path}".rstrip("/") or str(system.root_marker)
             entries = [str(entry).rstrip("/") for entry in system.ls(directory, detail=False)]
             return sorted({PurePosixPath(entry).name for entry in entries if entry != directory})
 
         found = self._ask(ask) or []
         return [name for name in found if hidden or not name.startswith(".")]
 
-    def fetch(self, path: str, place: Path) -> bool:
-        """Copy a file to a place on this machine, and say whether there was one."""
+    def fetch(self, path: str, place: Path, size: int) -> bool:
+        """Copy a file of `size` bytes to a place on this machine, and say whether there was one."""
 
         def ask(system: Any, root: str) -> bool:
-            system.get_file(f"{root}/{path}", str(place))
+            copy_file(system, f"{root}/{path}", place, size)
             return True
 
         return bool(self._ask(ask))

@@ -12,6 +12,7 @@ from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.supply_chain.companions import companions as usable_companions
 from ortc.bundle.supply_chain.companions import is_measurement
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.execution.action_record import KeptFile
 from ortc.registry.catalogue import LATEST, Catalogue, companions_path, identity, record_path
@@ -152,4 +153,4 @@ def _kept(file: FileInfo) -> KeptFile:
 
 
 def _performance(bundle: Path, file: FileInfo) -> Performance | None:
-    return performance_in((bundle / file.path).read_bytes(), file.path) if is_measurement(file.path) else None
+    return performance_in(read_plain(bundle / file.path), file.path) if is_measurement(file.path) else None

@@ -6,6 +6,7 @@ import mmap
 from dataclasses import dataclass
 from pathlib import Path
 
+from ortc.common.plain_files import open_plain
 from ortc.common.protobuf import fields, varint
 
 # Numbers of fields, from onnx.proto: of ModelProto and OperatorSetIdProto.
@@ -37,7 +38,7 @@ def read_header(path: Path) -> Header:
         ValueError: the file is not well-formed, or has more than `MOST_FIELDS` parts.
     """
     ir_version, opset = 0, 0
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_plain(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for count, (number, _, content, end) in enumerate(fields(data, 0, len(data))):
             if count >= MOST_FIELDS:
                 raise ValueError(f"it has more than {MOST_FIELDS:,} parts beside its graph")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -199,3 +200,34 @@ def test_the_command_line(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert document["format_version"] == 1
     assert run(["pack", str(bundle), "-o", str(tmp_path / "out"), "--format", "tar"]) == 0
     assert document["archive_sha256"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, "1" * 6_000, '{"numbers": null}', "", "\x00", '"text"'])
+def test_a_measurement_that_is_none_is_not_packed(
+    bundle: Path, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (bundle / "measurements" / ("f" * 12 + ".json")).write_text(content)
+    for arguments in (["pack", "-o"], ["registry", "add", "--registry"], ["emit", "-o"]):
+        assert run([*arguments, str(tmp_path / "out"), str(bundle)]) == 4, arguments
+        assert "is no measurement that this ortc reads" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o700), (0o022, 0o755), (0o027, 0o750)])
+def test_a_bundle_from_a_registry_is_as_readable_as_the_umask_lets(
+    bundle: Path, tmp_path: Path, mask: int, mode: int
+) -> None:
+    before = os.umask(mask)
+    try:
+        registry = ["--registry", str(tmp_path / "registry")]
+        assert run(["registry", "add", str(bundle), *registry]) == 0
+        assert run(["registry", "get", "linear", *registry, "-o", str(tmp_path / "got")]) == 0
+        assert run(["emit", str(bundle), "--emit", "k8s", "-o", str(tmp_path / "emitted")]) == 0
+        assert run(["pack", str(bundle), "-o", str(tmp_path / "packed")]) == 0
+    finally:
+        os.umask(before)
+    got = tmp_path / "got" / "linear" / "1.0.0" / "cpu"
+    for place in (got, got / "model", tmp_path / "emitted", tmp_path / "packed" / f"{NAME}.oci"):
+        assert place.stat().st_mode & 0o777 == mode, place
+    for place in (got / "manifest.json", tmp_path / "emitted" / "k8s.yaml", tmp_path / "packed" / f"{NAME}.tar"):
+        assert place.stat().st_mode & 0o777 == mode & 0o666, place

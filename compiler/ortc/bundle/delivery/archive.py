@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from ortc.bundle.manifest import Manifest
+from ortc.common.plain_files import open_plain
 
 
 class Digesting(io.RawIOBase):
@@ -62,7 +63,7 @@ def write_tar(stream: IO[bytes], bundle: Path, paths: Iterable[str], *, prefix: 
                     known.add(directory)
                     archive.addfile(_entry(directory, stamp, directory=True))
             entry = _entry(name, stamp)
-            with (bundle / path).open("rb") as content:
+            with open_plain(bundle / path) as content:
                 entry.size = (bundle / path).stat().st_size
                 archive.addfile(entry, content)
     return out.sha256, out.bytes

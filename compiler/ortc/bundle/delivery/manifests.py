@@ -19,8 +19,8 @@ from ortc.bundle.render import template_environment
 from ortc.bundle.supply_chain.companions import companions
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError, UsageError
+from ortc.common.plain_files import read_plain
 from ortc.common.units import format_bytes, format_seconds
-from ortc.execution.ownership import within_umask
 
 Kind = Literal["k8s", "kserve", "triton"]
 KINDS: tuple[Kind, ...] = ("k8s", "kserve", "triton")
@@ -100,7 +100,6 @@ def emit(
                 text = kubernetes(described, image) if kind == "k8s" else kserve(described, image)
                 (staging.directory / path).write_text(text, "utf-8")
             written.append(place / path)
-        staging.directory.chmod(within_umask(0o755))
         staging.commit()
     return tuple(written)
 
@@ -142,9 +141,9 @@ def describe(bundle: Path, key: Path | None = None) -> Described:
     manifest = verified(bundle)
     refuse_unfit(bundle, manifest, "deployed")
     usable = companions(bundle, key)
-    found = [performance_in((bundle / path).read_bytes(), path) for path in usable.measurements]
+    found = [performance_in(read_plain(bundle / path), path) for path in usable.measurements]
     timed = [entry for entry in found if entry.numbers is not None]
-    session = SessionFile.model_validate_json((bundle / "session.json").read_bytes())
+    session = SessionFile.model_validate_json(read_plain(bundle / "session.json"))
     # Of several machines the one where it took the most.
     measured = max(timed, key=lambda entry: entry.numbers.peak_rss_bytes if entry.numbers else 0, default=None)
     return Described(bundle, manifest, session, measured, usable.note(str(bundle)))

@@ -16,6 +16,7 @@ from typing import Any
 from ortc.bundle.delivery.archive import write_tar
 from ortc.bundle.manifest import Manifest
 from ortc.common.errors import UsageError
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 
 MODELS = "models"
@@ -185,13 +186,12 @@ def _read_base(base: Path, platform: str) -> tuple[dict[str, Any], list[dict[str
     """Configuration and layers of a layout's only image for a platform."""
 
     def read(descriptor: dict[str, Any]) -> dict[str, Any]:
-        document: dict[str, Any] = json.loads(
-            (base / "blobs" / "sha256" / descriptor["digest"].partition(":")[2]).read_bytes()
-        )
+        place = base / "blobs" / "sha256" / descriptor["digest"].partition(":")[2]
+        document: dict[str, Any] = json.loads(read_plain(place))
         return document
 
     try:
-        (entry,) = json.loads((base / "index.json").read_bytes())["manifests"]
+        (entry,) = json.loads(read_plain(base / "index.json"))["manifests"]
         manifest = read(entry)
         config = read(manifest["config"])
         is_for = f"{config['os']}/{config['architecture']}"

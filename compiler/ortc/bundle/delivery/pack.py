@@ -11,8 +11,10 @@ from ortc.bundle.delivery.archive import label, write_tar
 from ortc.bundle.delivery.oci import Image, write_layout
 from ortc.bundle.integrity import own_files, refuse_unfit, verified
 from ortc.bundle.manifest import Manifest
+from ortc.bundle.performance import performance_in
 from ortc.bundle.supply_chain.companions import companions
 from ortc.common.disk import room
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 
 
@@ -49,7 +51,7 @@ def pack(
         say: told which measurements are not packed: beside a signed bundle those that no signature covers.
 
     Raises:
-        StageError: the bundle is damaged or not fit to serve, or the disk is full.
+        StageError: the bundle is damaged or not fit to serve, a measurement beside it is not one, or the disk is full.
         SignatureError: with a key, the bundle is not as it was signed with it.
         UsageError: the base is no layout of one image.
     """
@@ -60,6 +62,9 @@ def pack(
     usable = companions(bundle, key)
     if (told := usable.note(str(bundle))) is not None:
         say(told)
+    for path in usable.measurements:
+        # A registry and `ortc emit` would refuse what was packed.
+        performance_in(read_plain(bundle / path), path)
     found = [*own_files(bundle, manifest), *usable.files]
     files = sorted(file.path for file in found)
     done = Packed()

@@ -14,6 +14,7 @@ from ortc.bundle.manifest import MEASUREMENTS, FileInfo
 from ortc.bundle.supply_chain.signature_file import stated_digests
 from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, groups_of, signature_of, verify
 from ortc.common.digests import sha256_file
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 
 SIGN_AGAIN = "`ortc sign` covers them once somebody has checked them"
@@ -65,7 +66,7 @@ def companions(bundle: Path, key: Path | None = None) -> Companions:
         unsigned = frozenset(verify(bundle, key).unsigned_measurements)
     else:
         digests = {file.path: file.sha256 for file in found} | {MANIFEST: sha256_file(bundle / MANIFEST)}
-        unsigned = unsigned_measurements(digests, lambda path: (bundle / path).read_bytes())
+        unsigned = unsigned_measurements(digests, lambda path: read_plain(bundle / path))
     return Companions(
         files=tuple(file for file in found if file.path not in unsigned), unsigned=tuple(sorted(unsigned))
     )

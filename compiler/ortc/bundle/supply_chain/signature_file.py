@@ -9,8 +9,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ortc.common.errors import UsageError
+from ortc.common.plain_files import MOST_KEY, read_plain, read_plain_text
+
 _MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+def expect_key(key: Path) -> None:
+    """Check that a key is a plain file of a key's size; libraries would read anything to its end.
+
+    Raises:
+        UsageError: it cannot be read, is a pipe or a device, or is too large.
+    """
+    try:
+        read_plain(key, MOST_KEY)
+    except OSError as error:
+        raise UsageError(f"the key {key} cannot be read: {error.strerror}", help="give a key as a PEM file") from error
 
 
 def is_canonical(place: Path, key: Path) -> bool:
@@ -21,7 +36,7 @@ def is_canonical(place: Path, key: Path) -> bool:
     from cryptography.hazmat.primitives import serialization
 
     try:
-        text = place.read_text("utf-8")
+        text = read_plain_text(place)
         envelope = json.loads(text)["dsseEnvelope"]
         payload, (signature,) = str(envelope["payload"]), (str(entry["sig"]) for entry in envelope["signatures"])
         for value in (payload, signature):
@@ -29,7 +44,7 @@ def is_canonical(place: Path, key: Path) -> bool:
                 return False
     except (OSError, ValueError, KeyError, TypeError, binascii.Error):
         return False
-    public = serialization.load_pem_public_key(key.read_bytes()).public_bytes(
+    public = serialization.load_pem_public_key(read_plain(key, MOST_KEY)).public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return text == _text(payload, signature, hashlib.sha256(public).hexdigest())
@@ -37,7 +52,7 @@ def is_canonical(place: Path, key: Path) -> bool:
 
 def rewritten(written: Path) -> str:
     """A signature of the library's without the fields that say nothing."""
-    document = json.loads(written.read_bytes())
+    document = json.loads(read_plain(written))
     envelope = document["dsseEnvelope"]
     hint = document["verificationMaterial"]["publicKey"]["hint"]
     return _text(envelope["payload"], envelope["signatures"][0]["sig"], hint)

@@ -17,7 +17,7 @@ from typing import Any
 from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
 from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE, Manifest
-from ortc.bundle.supply_chain.signature_file import is_canonical, rewritten
+from ortc.bundle.supply_chain.signature_file import expect_key, is_canonical, rewritten
 from ortc.common.atomic_files import replace_file
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, UsageError
@@ -68,6 +68,7 @@ def sign(bundle: Path, key: Path) -> Signed:
             help="build it again, and sign that",
         )
     password = os.environ.get(PASSWORD)
+    expect_key(key)
     try:
         config = signing.Config().use_elliptic_key_signer(
             private_key=key, password=None if password is None else password.encode()
@@ -187,6 +188,7 @@ def _verify_with(base: Path, place: Path, name: str, hashed: _Listed | _Stated, 
         raise SignatureError(
             f"{name} is missing: the bundle is not signed", help="`ortc sign BUNDLE --key KEY` signs it"
         )
+    expect_key(key)
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
     except (OSError, ValueError, TypeError, AttributeError) as error:

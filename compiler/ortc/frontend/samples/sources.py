@@ -13,6 +13,7 @@ import numpy as np
 from ortc.common.arrays import Array, read_arrays
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, StageError
+from ortc.common.plain_files import MOST_TEXTS, not_plain, read_plain_text
 from ortc.common.values import digest
 from ortc.frontend.samples.images import load_images, pillow_version
 from ortc.frontend.samples.inputs import Samples
@@ -37,6 +38,8 @@ def samples_digest(declared: str | SamplesFunction, root: Path) -> str:
     path = root / declared
     if path.is_dir():
         return digest([[file.relative_to(path).as_posix(), sha256_file(file)] for file in image_files(path)])
+    if (kind := not_plain(path)) is not None:
+        raise StageError(f"samples `{declared}` are {kind}, not a plain file", help="write what it gives into a file")
     if not path.is_file():
         raise StageError(f"samples `{declared}` do not exist", help=f"paths of a spec resolve against its root, {root}")
     return sha256_file(path)
@@ -170,9 +173,11 @@ def read_samples(path: Path, model_directory: Path | None) -> Samples:
             help="list tokenizer.json in `model.files`, or give samples as .npz with an array an input",
         )
     try:
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in read_plain_text(path, MOST_TEXTS).splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise StageError(f"samples `{path.name}` are not UTF-8: byte {error.start}") from error
+    except OSError as error:
+        raise StageError(f"cannot read the samples `{path.name}`: {error.strerror}") from error
     if not lines:
         raise StageError(f"samples `{path.name}` are empty")
     tokenizer = read_tokenizer(tokenizer_file)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
+from ortc.common.plain_files import read_plain
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -85,7 +86,7 @@ def padding(tokenizer: Tokenizer, directory: Path) -> Padding:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_plain(path))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ortc.common.plain_files import open_plain
 from ortc.common.project import find_installed
 from ortc.inspection.weights.model import Found, Weights
 from ortc.inspection.weights.safetensors import file_weights, index_weights, weights
@@ -70,7 +71,7 @@ def _places(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Path]:
 
 def _config(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             config = json.loads(file.read(_MAX_CONFIG))
     except (OSError, ValueError, RecursionError):
         return {}

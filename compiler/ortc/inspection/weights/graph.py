@@ -7,6 +7,7 @@ import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ortc.common.plain_files import open_plain
 from ortc.common.protobuf import field, fields
 from ortc.inspection.weights.model import Operation, Reader, Tensor, Weights, shipped
 
@@ -101,7 +102,7 @@ def without_weights(path: Path) -> bytes:
         OSError: it cannot be read.
         ValueError: it is not well-formed, or what is left is too large.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with open_plain(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         graphs = [(begin, end) for number, _, begin, end in fields(data, 0, len(data)) if number == _GRAPH]
         if len(graphs) != 1:
             raise ValueError("no graph, or several")

@@ -11,6 +11,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+from ortc.common.plain_files import open_plain, read_plain
 from ortc.inspection.weights.model import Weights
 
 _MAX_HEADER = 100_000_000
@@ -57,7 +58,7 @@ def index_weights(path: Path, config: dict[str, Any]) -> tuple[Weights, ...] | N
     try:
         if path.stat().st_size > _MAX_INDEX:
             return None
-        index = json.loads(path.read_bytes())
+        index = json.loads(read_plain(path))
         names = sorted({str(name) for name in index["weight_map"].values()})
         if all("/" not in name and "\\" not in name for name in names):
             found = [file_weights(path.parent / name, config) for name in names]
@@ -80,7 +81,7 @@ def weights(embedding: int, others: int) -> tuple[Weights, ...]:
 
 
 def _header(path: Path) -> list[dict[str, Any]]:
-    with path.open("rb") as file:
+    with open_plain(path) as file:
         (length,) = struct.unpack("<Q", file.read(8))
         if length > _MAX_HEADER:
             raise ValueError(length)

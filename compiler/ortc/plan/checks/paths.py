@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ortc.common.plain_files import is_directory, is_plain, not_plain
 from ortc.common.suggest import closest
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
@@ -13,6 +14,10 @@ ROOT_HELP = "relative paths start from the root of the project: the nearest dire
 
 
 def missing(loaded: LoadedSpec, span: Span, name: str, what: str, rule: Rule = rules.FILE_MISSING) -> Diagnostic:
+    path = loaded.root / name
+    kind = not_plain(path) or ("a directory" if is_directory(path) else "a file" if is_plain(path) else None)
+    if kind is not None:
+        return Diagnostic(rule, f"{quoted(name)} is {kind}, not a {what}", span, help=f"give the path of a {what}")
     meant = neighbour(loaded.root / name)
     place = f"{Path(name).parent}/" if Path(name).parent != Path() else ""
     return Diagnostic(
@@ -27,6 +32,7 @@ def missing(loaded: LoadedSpec, span: Span, name: str, what: str, rule: Rule = r
 def neighbour(path: Path) -> str | None:
     """A file or directory beside a missing one that has nearly its name."""
     try:
-        return closest(path.name, sorted(entry.name for entry in path.parent.iterdir())[:1000])
-    except OSError:
+        beside = sorted(entry.name for entry in path.parent.iterdir() if entry.name != path.name)
+        return closest(path.name, beside[:1000])
+    except (OSError, ValueError):
         return None

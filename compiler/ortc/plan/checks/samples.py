@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from ortc.common.errors import StageError
+from ortc.common.plain_files import is_directory, is_plain
 from ortc.inspection.image_files import IMAGES, image_files
 from ortc.plan.checks.paths import missing
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
@@ -25,13 +26,13 @@ def check(loaded: LoadedSpec, name: str) -> Iterator[Diagnostic]:
     span = loaded.document.locate(["accuracy", "samples"])
     path = loaded.root / name
     suffix = path.suffix.lower()
-    if path.is_dir():
+    if is_directory(path):
         try:
             image_files(path)
         except StageError as error:
             message = f"{quoted(name)} is a directory without images"
             yield Diagnostic(rules.SAMPLES_FORMAT, message, span, help=error.help)
-    elif not path.is_file():
+    elif not is_plain(path):
         yield missing(loaded, span, name, "file", rules.SAMPLES_MISSING)
     elif path.suffix == ".npz":
         return

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ortc.common.permissions import is_trusted, may_use_http
-from ortc.common.project import in_project, module_file
+from ortc.common.plain_files import is_directory, is_plain, read_plain
+from ortc.common.project import find_installed, in_project, module_file
 from ortc.common.suggest import closest, listed
 from ortc.common.texts import shown
 from ortc.inspection.entrypoint import installed
@@ -99,7 +100,7 @@ def _teacher(loaded: LoadedSpec, teacher: Teacher) -> Iterator[Diagnostic]:
 
 def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
     document = loaded.document
-    if model.path is not None and not (loaded.root / model.path).is_dir():
+    if model.path is not None and not is_directory(loaded.root / model.path):
         yield missing(loaded, document.locate((*at, "path")), model.path, "directory")
     if model.id is not None and model.revision is None:
         yield Diagnostic(
@@ -145,7 +146,7 @@ def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ..
 def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]:
     scheme, _, place = mirror.partition(":")
     if scheme == "path":
-        if not (loaded.root / place).is_dir():
+        if not is_directory(loaded.root / place):
             yield Diagnostic(rules.MIRROR_MISSING, f"there is no directory {quoted(place)}", span, help=ROOT_HELP)
         return
     if scheme == "package":
@@ -215,7 +216,7 @@ def _file(
             span,
             help=f"write `source: {other}`" if other else None,
         )
-    elif not (loaded.root / name).is_file():
+    elif not is_plain(loaded.root / name):
         yield missing(loaded, span, name, "file")
 
 
@@ -237,9 +238,9 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
         yield Diagnostic(rules.MODULE_MISSING, f"{quoted(module)} is not the name of a module", span)
         return
     path = loaded.root.joinpath(*parts)
-    source = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+    source = next((file for file in (path.with_suffix(".py"), path / "__init__.py") if is_plain(file)), None)
     if source is None:
-        local = (loaded.root / parts[0]).is_dir() or (loaded.root / f"{parts[0]}.py").is_file()
+        local = is_directory(loaded.root / parts[0]) or is_plain(loaded.root / f"{parts[0]}.py")
         if not local and installed(parts[0]):
             yield from _installed(loaded, module, span)
             return
@@ -253,6 +254,12 @@ def _entrypoint(loaded: LoadedSpec, entrypoint: str, span: Span) -> Iterator[Dia
             help=f"expected {expected} under the root of the project",
         )
         return
+    if len(parts) > 1 and not is_plain(loaded.root / parts[0] / "__init__.py"):
+        # Python takes an installed package before a directory that is none.
+        shadow = find_installed(parts[0])
+        if shadow is not None and shadow.file is not None and not in_project(shadow.file, loaded.root):
+            yield from _installed(loaded, parts[0], span)
+            return
     names = _defined(source)
     if names is not None and function not in names:
         meant = closest(function, names)
@@ -280,7 +287,7 @@ def _installed(loaded: LoadedSpec, module: str, span: Span) -> Iterator[Diagnost
 def _defined(path: Path) -> set[str] | None:
     """The names that a module defines at its top level; None when they cannot be told without running it."""
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = ast.parse(read_plain(path))
     except (SyntaxError, ValueError, OSError, RecursionError, MemoryError):
         return None
     names: set[str] = set()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from ortc.common.plain_files import open_plain
 from ortc.spec.diagnostics.diagnostic import Diagnostic
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules import syntax as rules
@@ -40,7 +41,7 @@ def read(path: Path, name: str | None = None, kind: Kind = YAML) -> SourceFile:
     """
     name = name or str(path)
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             content = file.read(kind.most_bytes + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
