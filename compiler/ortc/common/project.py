@@ -21,6 +21,7 @@ from typing import Any
 
 from ortc.common.errors import StageError
 from ortc.common.permissions import is_trusted
+from ortc.common.plain_files import is_plain
 
 IMPORTED_FROM = "entry points are imported from the project's root, the directory that holds .git or pyproject.toml"
 _INSTALLED = ("site-packages", "dist-packages")
@@ -82,7 +83,7 @@ def find_installed(name: str) -> Installed | None:
 def find_module(place: Path) -> Path | None:
     """The file of a module, given its path without a suffix."""
     candidates = (place / "__init__.py", place.parent / f"{place.name}.py")
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if is_plain(path)), None)
 
 
 def module_file(name: str, root: Path) -> Path | None:
@@ -90,7 +91,7 @@ def module_file(name: str, root: Path) -> Path | None:
     if (file := find_module(root.joinpath(*name.split(".")))) is not None:
         return file
     found = find_installed(name)
-    return found.file if found is not None and found.file is not None and found.file.is_file() else None
+    return found.file if found is not None and found.file is not None and is_plain(found.file) else None
 
 
 def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
@@ -111,7 +112,7 @@ def resolve_entrypoint(entrypoint: str, root: Path) -> Any:
         sys.path.insert(0, str(root))
     _import_from_source(root)
     try:
-        module = importlib.import_module(name)
+        module = importlib.import_module(name) if file is None or trusted else _import(name, file, root, entrypoint)
         value = getattr(module, attribute)
     except ImportError as error:
         raise StageError(
@@ -166,6 +167,39 @@ def _place(error: BaseException) -> tuple[str, ...]:
     if not frames:
         return ()
     return (f"{Path(frames[-1].filename).name}, line {frames[-1].lineno}, in {frames[-1].name}: {frames[-1].line}",)
+
+
+def _import(name: str, file: Path, root: Path, entrypoint: str) -> ModuleType:
+    """Import a module of the project from the file that was checked, after the packages that it is in.
+
+    Each one is found before its code runs: an installed package goes before a directory of its name that has no
+    `__init__.py`, and a package that was imported before goes first in any case.
+
+    Raises:
+        ImportError: one of them cannot be imported.
+        StageError: the name means another file, or one of the packages is not of the project.
+    """
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        package = ".".join(parts[:depth])
+        spec = _find(package)
+        # Without an origin it is a namespace: directories, and no code.
+        if spec is None or (spec.origin is not None and not in_project(Path(spec.origin), root)):
+            raise untrusted(package, f"the package `{package}` of the entry point `{entrypoint}`")
+        importlib.import_module(package)
+    spec = _find(name)
+    if spec is None or spec.origin is None or Path(spec.origin).resolve() != file.resolve():
+        raise untrusted(name, f"the module `{name}` of the entry point `{entrypoint}`")
+    return importlib.import_module(name)
+
+
+def _find(name: str) -> ModuleSpec | None:
+    """What an import of a name would take; the packages that it is in are imported already."""
+    try:
+        return importlib.util.find_spec(name)
+    except ValueError:
+        # A module that was made by hand.
+        return None
 
 
 def _owner(value: Any) -> str:

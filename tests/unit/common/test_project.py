@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import py_compile
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from ortc.common.errors import StageError
 from ortc.common.permissions import SETTINGS, grant, masked, may_read
 from ortc.common.project import module_file, resolve_entrypoint
+from ortc.plan.checks import check_spec
 from ortc.spec.deployment import Spec
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.source import SourceFile
@@ -199,8 +201,6 @@ def test_a_profile_outside_of_the_project(root: Path, tmp_path: Path) -> None:
 
 
 def test_settings_of_ortc_are_not_for_specs() -> None:
-    import re
-
     named = set()
     for path in COMPILER.rglob("*.py"):
         named |= set(re.findall(r'"(ORTC_[A-Z_]+)"', path.read_text("utf-8")))
@@ -228,3 +228,61 @@ def test_messages_show_the_reference(root: Path, monkeypatch: pytest.MonkeyPatch
     )
     substitute(Spec, document, {"ORTC_PLACE": "/secret/place", "ORTC_TAG": "s3cr3t words"})
     assert masked("no `/secret/place/m.onnx` of s3cr3t words") == "no `${env:ORTC_PLACE}/m.onnx` of ${env:ORTC_TAG}"
+
+
+# --- names that mean something else than the file that was checked ---
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of installed packages, after the project on the import path."""
+    place = tmp_path / "installed"
+    monkeypatch.setattr(sys, "path", [*sys.path, str(place)])
+    return place
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+def test_an_installed_package_is_not_imported_for_a_module_of_the_project(
+    root: Path, installed: Path, depth: int
+) -> None:
+    """Python takes an installed package before a directory of the same name without an `__init__.py`."""
+    package = "nets_k" if depth == 1 else "nets_l/deep"
+    write(installed, **{f"{package}/__init__": f"open({str(root / 'ran')!r}, 'w')"})
+    write(root, **{f"{package}/evil": "def build(): return 1"})
+    name = package.replace("/", ".")
+    with pytest.raises(StageError, match=r"of the entry point .* is not of this project") as caught:
+        resolve_entrypoint(f"{name}.evil:build", root)
+    assert f"`{name.partition('.')[0]}" in str(caught.value)
+    assert not (root / "ran").exists()
+
+
+def test_a_package_that_was_imported_before_is_not_taken_for_the_projects(
+    root: Path, installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(installed, **{"nets_m/__init__": "", "nets_m/model": "def build(): return 'installed'"})
+    monkeypatch.syspath_prepend(str(installed))
+    importlib.import_module("nets_m")
+    sys.path.remove(str(installed))
+    write(root, **{"nets_m/__init__": "", "nets_m/model": "def build(): return 'project'"})
+    with pytest.raises(StageError, match=r"the package `nets_m` of the entry point .* is not of this project"):
+        resolve_entrypoint("nets_m.model:build", root)
+    assert "nets_m.model" not in sys.modules
+
+
+def test_packages_without_code_are_the_projects(root: Path, installed: Path) -> None:
+    write(root, **{"nets_n/deep/model": "def build(): return 'project'"})
+    write(installed, **{"nets_n/other": "", "nets_n/deep/model": "def build(): return 'installed'"})
+    assert resolve_entrypoint("nets_n.deep.model:build", root)() == "project"
+
+
+def test_a_check_tells_of_an_installed_package_of_the_name(root: Path, installed: Path) -> None:
+    write(installed, **{"nets_o/__init__": "raise RuntimeError"})
+    write(root, **{"nets_o/evil": "def build(): return 1"})
+    (root / "pyproject.toml").touch()
+    text = (Path(__file__).parents[3] / "specs" / "digits.yaml").read_text()
+    entrypoint = re.search("entrypoint: (.*)", text)
+    assert entrypoint is not None
+    (root / "s.yaml").write_text(text.replace(entrypoint[1], "nets_o.evil:build"))
+    with pytest.raises(SpecError) as caught:
+        check_spec(root / "s.yaml")
+    assert "ORTC330" in [diagnostic.code for diagnostic in caught.value.diagnostics]
