@@ -12,6 +12,7 @@ import rich_click as click
 
 from ortc.cli.cache import age
 from ortc.cli.options import key_option, output_option
+from ortc.cli.signals import tidy
 from ortc.cli.verify import note
 from ortc.common.units import format_bytes
 
@@ -61,6 +62,7 @@ def registry() -> None:
 )
 @key_option("bundles that are not signed with it are refused.")
 @_JSON
+@tidy
 def add(bundles: tuple[Path, ...], url: str, repair: bool, key: Path | None, as_json: bool) -> int:
     """Register bundles, after comparing every file with its digest.
 
@@ -184,6 +186,7 @@ def rollback(name: str, alias: str, url: str, as_json: bool) -> int:
 @output_option("Directory for bundles: OUTPUT/NAME/VERSION/TARGET.")
 @key_option("bundles that are not signed with it are refused before they appear.")
 @_JSON
+@tidy
 def get(reference: str, url: str, targets: tuple[str, ...], output: Path, key: Path | None, as_json: bool) -> int:
     """Bring a version's bundles back, compared with their digests."""
     from ortc.registry.retrieval import retrieve

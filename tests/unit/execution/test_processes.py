@@ -47,9 +47,9 @@ def test_no_other_module_makes_command_lines_of_this_python() -> None:
     }
     assert named <= STARTERS
     # Options of git have the form `-c NAME=VALUE`.
-    assert {path.name for path, nodes in sources() if flags(nodes) - ({"-c"} if path.name == "git.py" else set())} == {
-        "processes.py"
-    }
+    assert {
+        path.name for path, nodes in sources() if flags(nodes) - ({"-c"} if path.name == "git_process.py" else set())
+    } == {"processes.py"}
 
 
 def flags(nodes: list[ast.AST]) -> set[str]:
