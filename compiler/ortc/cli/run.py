@@ -9,6 +9,8 @@ from typing import Any
 
 import rich_click as click
 
+from ortc.common.plain_files import MOST_TEXTS, read_plain_text
+
 _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 _SHOWN = 60
 _NUMBERS, _LABELS = 4, 5
@@ -51,7 +53,7 @@ def _lines(text: str) -> list[str]:
     if not is_file:
         return [text]
     try:
-        return Path(text).read_text("utf-8").splitlines()
+        return read_plain_text(Path(text), MOST_TEXTS).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{text} cannot be read as text: {error}") from error
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ortc.common.atomic_files import replace_file
+from ortc.common.plain_files import read_plain
 from ortc.spec.boundary import project_root
 from ortc.spec.diagnostics.diagnostic import Diagnostic, in_order
 from ortc.spec.diagnostics.errors import SpecError
@@ -18,7 +19,7 @@ from ortc.spec.former_keys import GATES, PLACEMENT, RELATED, former_keys, is_for
 from ortc.spec.inheritance import inherited
 from ortc.spec.load import is_path
 from ortc.spec.rewriting import Edit, Offsets, edits, is_named, parts_of
-from ortc.spec.syntax.text import read
+from ortc.spec.syntax.text import YAML, read
 from ortc.spec.syntax.yaml_parser import parse
 
 _BY_HAND = "write the present spelling by hand: `ortc explain ORTC130`"
@@ -46,7 +47,7 @@ class Migration:
             OSError: the file cannot be written; it is as before.
         """
         place = self.path.resolve()
-        mark = _MARK if place.read_bytes().startswith(_MARK) else b""
+        mark = _MARK if read_plain(place, YAML.most_bytes).startswith(_MARK) else b""
         replace_file(place, mark + self.after.encode(), mode=stat.S_IMODE(place.stat().st_mode), is_durable=True)
 
 
