@@ -18,7 +18,7 @@ from tests.support.plans import plan
 
 from ortc.build.context import Context
 from ortc.build.executor import Executor
-from ortc.build.observation import built
+from ortc.build.observation import built, samples_key_of
 from ortc.build.progress import Progress
 from ortc.build.workspace import Workspace
 from ortc.common.arrays import read_arrays
@@ -206,6 +206,24 @@ def test_numbers_that_come_in_ways_which_nobody_sees_are_another_model(
             assert context.modules.expected is not None
             parts.append(context.modules.expected)
     assert {name for name in parts[0] if parts[0][name] != parts[1][name]} == set(NUMBERS)
+
+
+def test_samples_that_come_in_ways_which_nobody_sees_have_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, work = tmp_path / "project", tmp_path / "work"
+    work.mkdir()
+    spec = write_project(project, tmp_path, "beside", {"accuracy": {"samples": {"entrypoint": "rows_of_mine:samples"}}})
+    function = "import os, numpy\ndef samples():\n    return [{'x': numpy.full(4, os.path.getmtime({!r}), 'f4')}]\n"
+    (project / "rows_of_mine.py").write_text(function.replace("{!r}", repr(str(project / "pyproject.toml"))))
+    planned, keys = plan(spec), []
+    for time in (1, 1, 2):
+        os.utime(project / "pyproject.toml", (time, time))
+        with ExitStack() as stack:
+            fetched = Fetched(directory=work, files=())
+            context = context_of(planned, project, Store(tmp_path / "cache"), work, stack, fetched)
+            keys.append(samples_key_of(context))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_model_that_differs_each_time_is_refused(tmp_path: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from ortc.build.context import Context
 from ortc.build.lock import Ingredients
-from ortc.build.observation import observed
+from ortc.build.observation import observed, samples_key_of
 from ortc.build.task_metric import metric_action
 from ortc.common.digests import templates_digest
 from ortc.common.values import digest
 from ortc.execution.code_closure import whole_code
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest
+from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import PyTorchSource
 
 
@@ -33,7 +34,14 @@ def ingredients(context: Context) -> Ingredients:
         opaque={name: list(state.opaque) for name, state in states.items() if state.opaque},
         data=data,
         files={**workspace.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
-        samples_sha256=None if samples is None else samples_digest(samples, workspace.root),
+        samples_sha256=None if samples is None else _samples(context, samples),
         code_sha256=digest(code),
         tools=context.tools,
     )
+
+
+def _samples(context: Context, samples: str | SamplesFunction) -> str | None:
+    """The digest of the samples: of files, or of what a function gives."""
+    if isinstance(samples, SamplesFunction):
+        return samples_key_of(context)
+    return samples_digest(samples, context.workspace.root)

@@ -15,7 +15,7 @@ from ortc.build.answers import build_answers, prove
 from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
-from ortc.build.observation import keep_samples, model_key, opened_files, samples_key_of
+from ortc.build.observation import model_key, opened_files, samples_key_of
 from ortc.build.original import import_error, serve_original
 from ortc.build.output_shapes import confirmed
 from ortc.build.references import Asking, Request
@@ -171,10 +171,8 @@ def _samples(context: Context) -> tuple[str | None, Callable[[Exported], Samples
 
     def load(exported: Exported) -> Samples:
         directory, axes = workspace.fetched.directory, context.plan.export.axes
-        with workspace.recorder() as recorder:
-            found = load_samples(declared, workspace.root, directory, exported.inputs, axes)
-            keep_samples(context, recorder.opened())
-        return found
+        given = None if context.modules.given is None else context.modules.given[0]
+        return load_samples(declared, workspace.root, directory, exported.inputs, axes, given)
 
     return samples_key_of(context), load
 

@@ -17,8 +17,9 @@ from ortc.common.values import digest
 from ortc.execution.files_opened import INSTALLED, SEEN, Opened
 from ortc.execution.worker import Worker
 from ortc.frontend.fetch import Fetched, FetchedFile
+from ortc.frontend.reachable.walk import state_of
 from ortc.frontend.reference.trained import MAY_BE_DRAWN, refuse_drawn
-from ortc.frontend.samples.sources import samples_key
+from ortc.frontend.samples.sources import given_samples, samples_key
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.plan.plan import SourcePlan
 from ortc.spec.accuracy import SamplesFunction
@@ -173,19 +174,26 @@ def samples_key_of(context: Context) -> str | None:
     if samples is None:
         return None
     found = samples_key(samples, root)
-    if not isinstance(samples, SamplesFunction):
-        return found
-    action, _ = latest_action(context.workspace.store, _samples_action(context, samples), root)
-    return digest([found, action.inputs[OPENED]]) if OPENED in action.inputs else found
+    return digest([found, _given(context, samples)]) if isinstance(samples, SamplesFunction) else found
 
 
-def keep_samples(context: Context, opened: Opened) -> None:
-    """Remember what a function that gives samples has read."""
-    samples, store, root = context.plan.accuracy.samples, context.workspace.store, context.workspace.root
-    if isinstance(samples, SamplesFunction):
-        action, _ = latest_action(store, _samples_action(context, samples), root)
-        result = SamplesRead(opened=opened.portable(root)).model_dump(mode="json")
-        store.put(SAMPLES.name, action.inputs, result, action.subject, offered=True)
+def _given(context: Context, samples: SamplesFunction) -> str:
+    """Digest what a function gives; it runs in every build, since nobody sees all that it depends on."""
+    store, workspace, modules = context.workspace.store, context.workspace, context.modules
+    action, entry = latest_action(store, _samples_action(context, samples), workspace.root)
+    before = None if entry is None else SAMPLES.read(entry.result)
+    if not context.runner.executes:
+        return UNKNOWN if before is None else before.sha256
+    if modules.given is None:
+        with workspace.recorder() as recorder:
+            given = given_samples(samples.entrypoint, workspace.root, workspace.fetched.directory)
+            opened = recorder.opened().portable(workspace.root)
+        modules.given = given, digest(state_of(given).parts)
+        read = SamplesRead(opened=opened, sha256=modules.given[1])
+        if read != before:
+            action, _ = latest_action(store, _samples_action(context, samples), workspace.root)
+            store.put(SAMPLES.name, action.inputs, read.model_dump(mode="json"), action.subject, offered=True)
+    return modules.given[1]
 
 
 def _samples_action(context: Context, samples: SamplesFunction) -> Action[SamplesRead]:

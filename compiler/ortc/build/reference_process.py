@@ -25,14 +25,16 @@ class Observed(NamedTuple):
 
 @dataclass
 class Modules:
-    """What is known of the modules that entry points build.
+    """What is known of the modules that entry points build, and of the samples that a function gives.
 
     Attributes:
+        given: what the function of the samples gave, and its digest, once it has run.
         states: what is known of them, by what decides them.
         expected: digests of the parts of the model, once they are known.
         opened: what the model's entry point read, besides its code and the files that the spec names.
     """
 
+    given: tuple[list[object], str] | None = None
     states: dict[str, Observed] = field(default_factory=dict)
     expected: dict[str, str] | None = None
     opened: Opened = field(default_factory=Opened)

@@ -78,6 +78,8 @@ class MetricOfReference(Frozen):
 
     value: float
     opened: Opened
+    asked: tuple[str, ...] = ()
+    """Digests of the inputs that the function asked about, in order; the files of the action hold the answers."""
 
 
 class MetricOfTeacher(Frozen):
@@ -111,9 +113,10 @@ class BuiltModule(Frozen):
 
 
 class SamplesRead(Frozen):
-    """What a function that gives samples has read."""
+    """What a function that gives samples has read, and the digest of what it gave."""
 
     opened: Opened
+    sha256: str = ""
 
 
 class Sums(Frozen):

@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
 import tempfile
@@ -34,11 +35,15 @@ SEEN = frozenset(
 """Packages whose compiled modules open files through Python, or whose own way of opening them is recorded."""
 _ORTC = Path(__file__).parents[1]
 """The directory of this package, whose reading is no user's."""
-_IGNORED = ("ORTC_", "PYTHON", "PYTEST_", "LC_")
+_IGNORED = ("PYTHON", "PYTEST_", "LC_")
+_OF_ORTC = frozenset({"ORTC_CACHE_DIR", "ORTC_CACHE_URL", "ORTC_TRUST_ENTRYPOINT", "ORTC_MEASURE_LOCK_HELD"})
+"""Variables that say how ortc works; whoever copies the environment reads them as well."""
 _OF_THE_SHELL = frozenset({"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES", "LANG"})
 _LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
 _IMPORTING = ("<frozen importlib", f"{Path(importlib.__file__).parent}{os.sep}")
 """Code that looks for modules and for versions of packages: it lists all directories that modules come from."""
+_SCRATCH = re.compile(rf"{re.escape(os.path.realpath(tempfile.gettempdir()))}/ortc-[a-z]+-[a-z0-9_]{{8}}/")
+"""Directories that `tempfile` makes for processes of ortc."""
 _OWN_NAMES = frozenset({"__pycache__", "ortc.lock"})
 """What Python and ortc write beside a user's files."""
 
@@ -126,7 +131,7 @@ class Recorder:
 
     def variable(self, name: str) -> None:
         """A variable was read."""
-        if not name.startswith(_IGNORED) and name not in _OF_THE_SHELL:
+        if not name.startswith(_IGNORED) and name not in _OF_THE_SHELL | _OF_ORTC:
             self._variables.add(name)
 
     def opened(self) -> Opened:
@@ -149,11 +154,11 @@ class Recorder:
             except ValueError:
                 return None
         real, within = os.path.realpath(path), f"{path}{os.sep}"
-        temporary = f"{os.path.realpath(tempfile.gettempdir())}{os.sep}ortc-"
         # A path among the model's files may be a link that ortc set to a file elsewhere, whose digest is known.
         if within.startswith(self._without) or f"{real}{os.sep}".startswith(self._without):
             return None
-        if real.startswith((temporary, "/proc/", "/sys/", "/dev/", "/etc/")):
+        is_device = real.startswith("/dev/") and not real.startswith("/dev/shm/")  # noqa: S108  # weights lie there, too
+        if is_device or real.startswith(("/proc/", "/sys/", "/etc/")) or _SCRATCH.match(real):
             return None
         if real.startswith(self._packages):
             return path if self._counts(real) else None

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import os
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -82,6 +83,20 @@ def test_variables_are_recorded_as_digests(monkeypatch: pytest.MonkeyPatch) -> N
     assert "secret" not in opened.model_dump_json()
     monkeypatch.setenv("WEIGHTS_OF_MINE", "other")
     assert opened.now(Path("/")) != opened
+
+
+def test_shared_memory_and_directories_that_only_look_like_ortc_s_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORTC_OF_THE_USER", "1")
+    scratch = Path(tempfile.gettempdir())
+    places = [scratch / "ortc-weights-of-nobody" / "w.npy", Path("/dev/shm/weights-of-nobody.npy")]  # noqa: S108
+    own = scratch / "ortc-worker-a1b2c3d4" / "inputs.npz"
+    with Recorder() as recorder:
+        for place in (*places, own, Path("/dev/nobody")):
+            with pytest.raises(FileNotFoundError):
+                place.read_bytes()
+        assert os.environ["ORTC_OF_THE_USER"] == "1"
+    assert sorted(recorder.opened().files) == sorted(map(str, places))
+    assert "ORTC_OF_THE_USER" in recorder.opened().variables
 
 
 def test_what_the_function_wrote_itself_and_what_is_known_otherwise_is_left_out(tmp_path: Path) -> None:

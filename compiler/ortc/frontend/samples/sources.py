@@ -63,6 +63,7 @@ def load_samples(
     model_directory: Path | None,
     inputs: tuple[InputPlan, ...],
     axes: tuple[AxisPlan, ...],
+    given: list[object] | None = None,
 ) -> Samples:
     """Real inputs of a model.
 
@@ -72,49 +73,60 @@ def load_samples(
         model_directory: the model's files.
         inputs: what the model takes.
         axes: the declared axes.
+        given: what the function gave, where it has run already.
 
     Raises:
         StageError: unreadable, empty, or not for this model.
     """
     if isinstance(declared, SamplesFunction):
-        return Samples(arrays=call_samples(declared.entrypoint, root, model_directory, inputs))
+        given = given_samples(declared.entrypoint, root, model_directory) if given is None else given
+        return Samples(arrays=stacked_samples(declared.entrypoint, given, inputs))
     path = root / declared
     if path.is_dir():
         return Samples(arrays=load_images(path, model_directory, inputs, axes))
     return read_samples(path, model_directory)
 
 
-def call_samples(
-    entrypoint: str, root: Path, model_directory: Path | None, inputs: tuple[InputPlan, ...]
-) -> dict[str, Array]:
-    """What a function of the user's gives, as an array an input with samples along axis 0.
+def given_samples(entrypoint: str, root: Path, model_directory: Path | None) -> list[object]:
+    """Call a function of the user's that gives samples.
 
     It is called without arguments, or with `model_dir` where it has such a parameter, and gives an iterable of mappings
-    from input to array, one sample each. An array has the dimensions that the input declares with the first of size 1,
-    or those without the first.
+    from input to array, one sample each.
 
     Raises:
-        StageError: it fails, or gives something else.
+        StageError: it fails, ends the process, or gives nothing or something else.
     """
-    from ortc.common.project import resolve_entrypoint
+    from ortc.common.project import ending_is_an_error, resolve_entrypoint
 
-    function = resolve_entrypoint(entrypoint, root)
     given: list[object] = []
-    try:
-        takes_directory = "model_dir" in inspect.signature(function).parameters
-        found = function(model_dir=model_directory) if takes_directory else function()
-        if not isinstance(found, Iterable) or isinstance(found, Mapping):
-            raise StageError(
-                f"`{entrypoint}` gives {type(found).__name__}, not an iterable of samples",
-                help="return or yield a mapping from input to array for each sample",
-            )
-        given = list(itertools.islice(found, MAX_GIVEN))
-    except OrtcError:
-        raise
-    except Exception as error:
-        raise StageError(f"the samples `{entrypoint}` fail: {type(error).__name__}: {error}") from error
+    with ending_is_an_error(entrypoint):
+        function = resolve_entrypoint(entrypoint, root)
+        try:
+            takes_directory = "model_dir" in inspect.signature(function).parameters
+            found = function(model_dir=model_directory) if takes_directory else function()
+            if not isinstance(found, Iterable) or isinstance(found, Mapping):
+                raise StageError(
+                    f"`{entrypoint}` gives {type(found).__name__}, not an iterable of samples",
+                    help="return or yield a mapping from input to array for each sample",
+                )
+            given = list(itertools.islice(found, MAX_GIVEN))
+        except OrtcError:
+            raise
+        except Exception as error:
+            raise StageError(f"the samples `{entrypoint}` fail: {type(error).__name__}: {error}") from error
     if not given:
         raise StageError(f"the samples `{entrypoint}` are empty")
+    return given
+
+
+def stacked_samples(entrypoint: str, given: list[object], inputs: tuple[InputPlan, ...]) -> dict[str, Array]:
+    """What a function gave, as an array an input with samples along axis 0.
+
+    An array of a sample has the dimensions that the input declares, with the first of size 1 or without it.
+
+    Raises:
+        StageError: a sample is not for these inputs.
+    """
     rows = [_row(entrypoint, index, sample, inputs) for index, sample in enumerate(given)]
     return {tensor.name: _stacked(entrypoint, tensor.name, [row[tensor.name] for row in rows]) for tensor in inputs}
 
