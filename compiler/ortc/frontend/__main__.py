@@ -20,15 +20,14 @@ from pydantic import TypeAdapter
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker_protocol import serve
+from ortc.frontend.text_operations import TextOperations
 from ortc.plan.plan import ExportPlan, ModelPlan
-from ortc.plan.processing import AnswerForm
-from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
+from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
     import torch
 
     from ortc.frontend.reference.model import Reference, Tensors
-    from ortc.frontend.reference.texts import ReferenceTexts
 
 Json = dict[str, Any]
 
@@ -44,7 +43,6 @@ class Server:
         self.is_repeatable = False
         self.source: ModelPlan | None = None
         self.directory = Path()
-        self.reference_texts: ReferenceTexts | None = None
         self.operations: dict[str, Callable[[Json], Json]] = {
             "load": self.load,
             "build": self.build,
@@ -53,9 +51,7 @@ class Server:
             "compile": self.compile,
             "run": self.run,
             "bench": self.bench,
-            "texts": self.texts,
-            "tokens": self.tokens,
-            "answers": self.answers,
+            **TextOperations(self).operations,
             "info": self.info,
         }
 
@@ -107,7 +103,7 @@ class Server:
 
     def state(self, request: Json) -> Json:
         """{} -> {"parts": …, "opaque": …}, digests of all that the module computes with."""
-        reference, _ = self._loaded()
+        reference, _ = self.loaded()
         return _state(reference.original, self.root)
 
     def export(self, request: Json) -> Json:
@@ -120,7 +116,7 @@ class Server:
         from ortc.frontend.reference.model import example_inputs
         from ortc.frontend.reference.repeatable import check_repeatable
 
-        reference, plan = self._loaded()
+        reference, plan = self.loaded()
         if not self.is_repeatable:
             check_repeatable(reference.module, example_inputs(reference.inputs, plan), reference.outputs)
             self.is_repeatable = True
@@ -134,7 +130,7 @@ class Server:
         """
         import torch
 
-        reference, _ = self._loaded()
+        reference, _ = self.loaded()
         tensors = self._tensors(request["inputs"])
         begin = time.perf_counter()
         try:
@@ -151,7 +147,7 @@ class Server:
 
     def run(self, request: Json) -> Json:
         """{inputs: .npz, outputs: .npz} -> nothing; outputs are written by name."""
-        reference, _ = self._loaded()
+        reference, _ = self.loaded()
         tensors = self._tensors(request["inputs"])
         try:
             outputs = reference.module(*tensors)
@@ -174,7 +170,7 @@ class Server:
         """
         import torch
 
-        reference, _ = self._loaded()
+        reference, _ = self.loaded()
         arrays = read_arrays(Path(request["inputs"]))
         inputs = [arrays[tensor.name] for tensor in reference.inputs]
         module, convert = reference.module, torch.from_numpy
@@ -190,41 +186,6 @@ class Server:
             computed, wall = time.process_time_ns() - computed, time.perf_counter_ns() - begin
         return {"latencies_ms": latencies, "wall_seconds": wall / 1e9, "cpu_seconds": computed / 1e9}
 
-    def texts(self, request: Json) -> Json:
-        """{form, bound, inputs, tokenizer: path} -> {"processing", "special"}; the tokenizer is written.
-
-        They are the content of processing.json of a bundle, and the special tokens as texts.
-
-        Raises:
-            StageError: the model's own tokenizer cannot be reproduced.
-        """
-        from ortc.frontend.reference.texts import ReferenceTexts
-
-        self._loaded()
-        if not isinstance(self.source, HuggingFaceSource):
-            raise StageError("the model's source has no tokenizer")
-        form = AnswerForm.model_validate(request["form"])
-        self.reference_texts = ReferenceTexts(
-            self.source, self.directory, form, int(request["bound"]), request["inputs"]
-        )
-        self.reference_texts.write(Path(request["tokenizer"]))
-        made = self.reference_texts
-        return {"processing": made.processing.model_dump(mode="json"), "special": list(made.special)}
-
-    def tokens(self, request: Json) -> Json:
-        """{texts} -> {"rows": [{"ids", "types"}, …]}, by the model's own tokenizer."""
-        return {"rows": self._texts().rows(request["texts"])}
-
-    def answers(self, request: Json) -> Json:
-        """{texts} -> {"answers": […]}, each text by itself."""
-        reference, _ = self._loaded()
-        return {"answers": self._texts().answers(request["texts"], reference)}
-
-    def _texts(self) -> ReferenceTexts:
-        if self.reference_texts is None:
-            raise StageError("no tokenizer is loaded")
-        return self.reference_texts
-
     def info(self, request: Json) -> Json:
         """Versions, threads, load time in seconds and peak resident memory in bytes."""
         import torch
@@ -236,7 +197,8 @@ class Server:
             "peak_rss_bytes": peak_rss_bytes(),
         }
 
-    def _loaded(self) -> tuple[Reference, ExportPlan]:
+    def loaded(self) -> tuple[Reference, ExportPlan]:
+        """The model, and how it is exported; StageError where none is loaded."""
         if self.reference is None or self.export_plan is None:
             raise StageError("no model is loaded")
         return self.reference, self.export_plan
@@ -244,7 +206,7 @@ class Server:
     def _tensors(self, path: str) -> Tensors:
         import torch
 
-        reference, _ = self._loaded()
+        reference, _ = self.loaded()
         arrays = read_arrays(Path(path))
         return tuple(torch.from_numpy(arrays[tensor.name]) for tensor in reference.inputs)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.examples import examples
 from tests.support.keys import write_keys
 from tests.support.whole_bundles import whole_bundle
 
@@ -174,8 +175,11 @@ def _devices() -> list[bool]:
 def test_odd_paths(
     name: str, given: dict[str, str], work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Every place meets every command in `make proofs`, and elsewhere a share: each command meets some places."""
     odd = PLACES[name](work)
-    for number, command in enumerate(COMMANDS):
+    step = len(COMMANDS) // examples(len(COMMANDS))
+    first = list(PLACES).index(name) % step
+    for number, command in list(enumerate(COMMANDS))[first::step]:
         out = tmp_path / f"out{number}"
         words = [word.format(odd=odd, out=out, **given) for word in command.split(" ")]
         if any(word.startswith("/x") for word in words):

@@ -249,6 +249,8 @@ def test_a_cache_that_cannot_be_reached(
         calls.append(1)
         raise error
 
+    # What is not there is not read.
+    contents(machine("broken://cache"), export)
     broken[operation] = refuse
     store = machine("broken://cache")
     assert contents(store, export) == ("nowhere", FILES)

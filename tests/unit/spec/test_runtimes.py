@@ -62,7 +62,7 @@ def test_only_gpu_runtimes_need_cuda() -> None:
 
 
 def test_the_loader_asks_of_a_gpu_what_the_table_says() -> None:
-    needs = bundles.runtime_module("loader").CUDA_NEEDS
+    needs = bundles.runtime_module("loading.nvidia").CUDA_NEEDS
     tables = [found.cuda for found in runtimes.runtimes() if found.cuda is not None]
     assert tables
     for table in tables:

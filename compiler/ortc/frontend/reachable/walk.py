@@ -82,7 +82,7 @@ class Walk:
             return [kind.__name__, repr(value)]
         if isinstance(value, PurePath):
             return ["path", self.text(str(value))]
-        if self._is_tensor(value) or self._is_array(value):
+        if _is_tensor(value) or _is_array(value):
             return self._array(value, path)
         if kind is tuple:
             return self._tuple(value, path, depth)
@@ -160,17 +160,6 @@ class Walk:
             path += "'"
         self._paths.add(path)
         return path
-
-    @staticmethod
-    def _is_tensor(value: Any) -> bool:
-        torch = _torch()
-        return torch is not None and isinstance(value, torch.Tensor)
-
-    @staticmethod
-    def _is_array(value: Any) -> bool:
-        import numpy as np
-
-        return isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject
 
     def _array(self, value: Any, path: str) -> Any:
         import numpy as np
@@ -252,6 +241,17 @@ class Walk:
 def _torch() -> types.ModuleType | None:
     """PyTorch, where it is loaded: a process without it has no tensors."""
     return sys.modules.get("torch")
+
+
+def _is_tensor(value: Any) -> bool:
+    torch = _torch()
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def _is_array(value: Any) -> bool:
+    import numpy as np
+
+    return isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject
 
 
 def state_of(value: Any, root: Path | None = None) -> State:
