@@ -128,6 +128,27 @@ def test_state_and_dice_are_named(kind: type[Base], said: str) -> None:
         assert "in training mode in spite of eval(): `norm` (BatchNorm1d)" in caught.value.help
 
 
+class Sticky(Base):
+    """Switches to another way of computing at short inputs, for good."""
+
+    short = False
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        self.short = self.short or len(x) < 2
+        return (self.layer(x) * (2 if self.short else 1),)
+
+
+def test_a_switch_that_other_shapes_turn_is_named() -> None:
+    others = [[torch.ones(1, 4)]]
+    with pytest.raises(NotRepeatableError, match="differs after a run on inputs of other shapes") as caught:
+        check_repeatable(Sticky().eval(), [torch.ones(3, 4)], ("first",), others)
+    assert "([[1, 4]]): forward() keeps something between calls, and changes `short`" in caught.value.message
+    assert caught.value.help is not None
+    assert "decide by the inputs of each call alone" in caught.value.help
+    # What fails at another shape is for the reference to say.
+    check_repeatable(Sticky().eval(), [torch.ones(3, 4)], ("first",), [[torch.ones(3, 5)]])
+
+
 @pytest.mark.parametrize("kind", [Plain, LayerDrop])
 def test_what_answers_equally_passes_and_leaves_the_dice_alone(kind: type[Base]) -> None:
     before = torch.get_rng_state(), random.getstate()

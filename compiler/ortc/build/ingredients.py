@@ -6,11 +6,11 @@ from ortc.build.context import Context
 from ortc.build.lock import Ingredients
 from ortc.build.observation import observed, samples_key_of
 from ortc.build.task_metric import metric_action
-from ortc.common.digests import templates_digest
+from ortc.common.digests import sha256_file, templates_digest
 from ortc.common.values import digest
 from ortc.execution.code_closure import whole_code
 from ortc.frontend.samples.sources import samples_digest
-from ortc.inspection.entrypoint import entrypoint_digest
+from ortc.inspection.entrypoint import entrypoint_digest, entrypoint_files
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import PyTorchSource
 
@@ -28,6 +28,11 @@ def ingredients(context: Context) -> Ingredients:
     entrypoints += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
     taught = {} if workspace.teacher is None else workspace.teacher.digests()
     code = [whole_code(), templates_digest(), *(entrypoint_digest(entry, workspace.root) for entry in entrypoints)]
+    beside = {
+        f"{name} beside `{entry}`": sha256_file(path)
+        for entry in entrypoints
+        for name, path in entrypoint_files(entry, workspace.root).items()
+    }
     states, data = observed(context, metric_action(context))
     return Ingredients(
         states={name: state.sha256 for name, state in states.items()},
@@ -36,6 +41,7 @@ def ingredients(context: Context) -> Ingredients:
         files={**workspace.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
         samples_sha256=None if samples is None else _samples(context, samples),
         code_sha256=digest(code),
+        beside=beside,
         tools=context.tools,
     )
 

@@ -26,7 +26,8 @@ class Ingredients(Frozen):
     """What a build is made of: digests of the model's files, of samples and code, versions of tools.
 
     `states` are digests of the modules that entry points build, `data` those of files that functions of the spec read.
-    `opaque` names objects of those modules that nothing can see into.
+    `opaque` names objects of those modules that nothing can see into. `code_sha256` is of ortc's own code and of the
+    files that lie in the directories of entry points or that these import; `beside` are digests of each of those files.
     """
 
     files: dict[str, str]
@@ -36,6 +37,7 @@ class Ingredients(Frozen):
     states: dict[str, str] = Field(default_factory=dict)
     opaque: dict[str, list[str]] = Field(default_factory=dict)
     data: dict[str, str] = Field(default_factory=dict)
+    beside: dict[str, str] = Field(default_factory=dict)
 
 
 class LockedTarget(Frozen):
@@ -222,9 +224,16 @@ def check_locked(before: Ingredients, now: Ingredients, root: Path) -> None:
     if before.samples_sha256 != now.samples_sha256:
         changed.append(f"samples: locked {before.samples_sha256}, found {now.samples_sha256}")
     if before.code_sha256 != now.code_sha256:
-        changed.append(
+        names = sorted(before.beside.keys() | now.beside.keys())
+        files = [
+            f"file {name}: locked {before.beside.get(name)}, found {now.beside.get(name)}"
+            for name in names
+            if before.beside and before.beside.get(name) != now.beside.get(name)
+        ]
+        # A lock from before files were named says only that one of them differs.
+        changed += files or [
             f"code of ortc or of the spec's entry points: locked {before.code_sha256}, found {now.code_sha256}"
-        )
+        ]
     if changed:
         raise StageError(
             f"the build would differ from {LOCK_FILE}",

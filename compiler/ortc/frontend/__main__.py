@@ -113,12 +113,13 @@ class Server:
             NotRepeatableError: the model has a state, or draws random numbers, which no graph does.
         """
         from ortc.frontend.export import export
-        from ortc.frontend.reference.model import example_inputs
+        from ortc.frontend.reference.model import example_inputs, other_inputs
         from ortc.frontend.reference.repeatable import check_repeatable
 
         reference, plan = self.loaded()
         if not self.is_repeatable:
-            check_repeatable(reference.module, example_inputs(reference.inputs, plan), reference.outputs)
+            inputs, others = example_inputs(reference.inputs, plan), other_inputs(reference.inputs, plan)
+            check_repeatable(reference.module, inputs, reference.outputs, others)
             self.is_repeatable = True
         return export(reference, plan, request["exporter"], Path(request["output"])).model_dump(mode="json")
 

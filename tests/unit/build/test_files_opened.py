@@ -261,6 +261,18 @@ def test_models_and_data_that_changed_are_refused_by_name(tmp_path: Path) -> Non
     ]
 
 
+def test_files_beside_an_entry_point_are_refused_by_name(tmp_path: Path) -> None:
+    before = ingredients(beside={"model.py beside `model:build`": "1"})
+    stray = {**before.beside, "run.log beside `model:build`": "2"}
+    with pytest.raises(StageError) as caught:
+        check_locked(before, ingredients(code_sha256="1", beside=stray), tmp_path)
+    assert caught.value.details == ("file run.log beside `model:build`: locked None, found 2",)
+    # Locks from before such files were named.
+    with pytest.raises(StageError) as caught:
+        check_locked(ingredients(), ingredients(code_sha256="1", beside=stray), tmp_path)
+    assert caught.value.details == ("code of ortc or of the spec's entry points: locked 0, found 1",)
+
+
 def test_a_version_keeps_its_content(tmp_path: Path) -> None:
     def entry(**changes: Any) -> LockedSpec:
         fields = {"version": "1.0.0", "plan_sha256": "0", "revision": None, "targets": {}}

@@ -150,9 +150,18 @@ def example_sizes(export: ExportPlan) -> dict[str, int]:
 
 def example_inputs(inputs: tuple[InputPlan, ...], export: ExportPlan) -> Tensors:
     """Distinct seeded tensors to trace with; the same tensor given twice would be taken for one input."""
+    return _inputs_of(inputs, example_sizes(export))
+
+
+def other_inputs(inputs: tuple[InputPlan, ...], export: ExportPlan) -> tuple[Tensors, ...]:
+    """The same at the least sizes of all axes, and at their typical ones."""
+    least = {axis.name: -(-axis.min // axis.multiple_of) * axis.multiple_of for axis in export.axes}
+    return _inputs_of(inputs, least), _inputs_of(inputs, {axis.name: axis.typical for axis in export.axes})
+
+
+def _inputs_of(inputs: tuple[InputPlan, ...], sizes: dict[str, int]) -> Tensors:
     import torch
 
     from ortc.frontend.samples.inputs import synthetic
 
-    sizes = example_sizes(export)
     return tuple(torch.from_numpy(synthetic(tensor, sizes, f"example/{tensor.name}")) for tensor in inputs)

@@ -20,13 +20,19 @@ class NotRepeatableError(StageError):
     """Two runs of the model on equal inputs differ."""
 
 
-def check_repeatable(module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Sequence[str]) -> None:
+def check_repeatable(
+    module: torch.nn.Module,
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[str],
+    others: Sequence[Sequence[torch.Tensor]] = (),
+) -> None:
     """Run a module in eval mode twice on equal inputs, and compare outputs, buffers and parameters bit by bit.
 
     Args:
         module: gives a tuple of tensors.
         inputs: small ones; they are not changed.
         outputs: names of the tensors that it gives.
+        others: inputs of other shapes, which may switch something that later answers depend on.
 
     Raises:
         NotRepeatableError: naming the buffer that forward() changes, or the output that differs, and why.
@@ -60,6 +66,37 @@ def check_repeatable(module: torch.nn.Module, inputs: Sequence[torch.Tensor], ou
             )
             + _left_training(module),
         )
+    _check_after_others(module, inputs, outputs, first, others)
+
+
+def _check_after_others(
+    module: torch.nn.Module,
+    inputs: Sequence[torch.Tensor],
+    outputs: Sequence[str],
+    first: list[str],
+    others: Sequence[Sequence[torch.Tensor]],
+) -> None:
+    """Run the module at other shapes, and compare its answers to the first inputs with those that it gave before."""
+    before = _settings(module)
+    with _dice():
+        for other in others:
+            try:
+                module(*(tensor.clone() for tensor in other))
+            except Exception:  # noqa: BLE001, S112 - the reference runs at this shape as well, and says what fails
+                continue
+        again = _answers(module, inputs)
+    differing = [name for name, one, other in zip(outputs, first, again, strict=True) if one != other]
+    if not differing:
+        return
+    after = _settings(module)
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    shapes = "; ".join(str([list(tensor.shape) for tensor in other]) for other in others)
+    raise NotRepeatableError(
+        f"output `{differing[0]}` differs after a run on inputs of other shapes ({shapes}): forward() keeps something "
+        "between calls" + (f", and changes `{_named(changed[0])}`" if changed else ""),
+        help="a graph keeps nothing from one call to the next: decide by the inputs of each call alone"
+        + _left_training(module),
+    )
 
 
 def _by_seed(module: torch.nn.Module, inputs: Sequence[torch.Tensor], outputs: Sequence[str]) -> list[str]:
@@ -108,6 +145,16 @@ def _dice() -> Iterator[Any]:
 
 def _answers(module: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> list[str]:
     return [tensor_digest(tensor) for tensor in module(*(tensor.clone() for tensor in inputs))]
+
+
+def _settings(module: torch.nn.Module) -> dict[str, str]:
+    """Attributes of a module and its parts that are plain values, by name."""
+    return {
+        f"{place}.{key}".lstrip("."): repr(value)
+        for place, part in module.named_modules()
+        for key, value in vars(part).items()
+        if value is None or isinstance(value, bool | int | float | str)
+    }
 
 
 def _tensors(module: torch.nn.Module) -> dict[str, str]:
