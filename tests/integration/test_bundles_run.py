@@ -123,5 +123,7 @@ def test_the_bounds_of_the_spec_are_enforced(built: Build, fresh_python: Fresh, 
 def test_the_manifest_tells_where_the_model_came_from(built: Build) -> None:
     provenance = json.loads((built.succeeded().bundle("bert", "cpu") / "manifest.json").read_bytes())["provenance"]
     assert provenance["revision"] == "1110a243fdf4706b3f48f1d95db1a4f5529b4d41"
-    assert {file["name"] for file in provenance["files"]} == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert {file["name"] for file in provenance["files"]} == {
+        *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+    }
     assert {"torch", "transformers", "onnx", "python"} <= provenance["tools"].keys()

@@ -151,6 +151,6 @@ def test_parts_of_a_directory_are_refused_where_it_is_loaded(tmp_path: Path) -> 
     place = save(tmp_path / "model", "BertModel", **TEXT)
     modules = [{"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]
     (place / "modules.json").write_text(json.dumps(modules), "utf-8")
-    with pytest.raises(StageError, match=r"modules\.json: Pooling"):
+    with pytest.raises(StageError, match=r"modules\.json: .*Pooling"):
         loaded(place)
     assert loaded(place, interface="tensors").parts_left_out == ()

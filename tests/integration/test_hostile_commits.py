@@ -206,8 +206,8 @@ def test_a_signal_leaves_no_files(top: Path, tmp_path: Path, number: signal.Sign
         env={**os.environ, "TMPDIR": str(scratch), "ORTC_CACHE_DIR": str(tmp_path / "cache")},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        # A runner that was put into the background ignores interrupts, and so would all its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A runner in the background ignores interrupts, one under nohup hang-ups, and so would all its children.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     ) as process:
         deadline = time.monotonic() + 120
         while not any(scratch.glob("ortc-diff-*/tree/*")):
