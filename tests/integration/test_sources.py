@@ -219,7 +219,7 @@ def test_torch_reads_the_program_that_was_checked(models: Path, tmp_path: Path) 
     script = (
         "import sys; from pathlib import Path; from ortc.plan.plan import ExportPlan, AxisPlan;"
         "from ortc.frontend.reference.custom import load_program;"
-        "from ortc.spec.deployment import ExportedProgramSource;"
+        "from ortc.spec.model_sources import ExportedProgramSource;"
         "axes = (AxisPlan(name='batch', min=1, typical=1, max=8, multiple_of=1),);"
         "source = ExportedProgramSource(source='exported_program', path='two.pt2');"
         "export = ExportPlan(opset=20, ir_version=10, exporter='auto', axes=axes, inputs=None, outputs=None);"
