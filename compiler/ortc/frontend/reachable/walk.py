@@ -147,8 +147,6 @@ class Walk:
         self.parts[name] = digest_of(value) if self._hashed else ""
         return ["at", name]
 
-    # The rest is the walk's own.
-
     def _new(self, value: Any, path: str) -> str:
         name = self._free(path)
         self._seen[id(value)] = name
