@@ -19,7 +19,7 @@ test-fast: $(VENV)/.tests
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint unit
 
 unit: $(VENV)/.tests
-	PYTHONDONTWRITEBYTECODE= ORTC_TESTS=fast $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/integration
+	PYTHONDONTWRITEBYTECODE= ORTC_TESTS=fast OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal --ignore tests/integration
 
 lint: $(VENV)/.tests
 	$(BIN)/ruff check

@@ -94,8 +94,9 @@ class Recipe:
     session: dict[str, Any]
     golden: list[Arrays] = field(default_factory=list)
     external_data: bool = False
-    server: bool = field(default_factory=starts_processes)
-    """Whether the server is in it. Tests that may not start one have bundles of a quarter of the files."""
+    runs: bool = field(default_factory=starts_processes)
+    """Whether its programs can be started. Where a test may not, they lie there without the packages that they import,
+    which are most of a bundle's files."""
 
     def write(self, root: Path) -> Path:
         """The bundle as a directory, its golden outputs by onnx's reference implementation, digests and stamp right."""
@@ -113,7 +114,7 @@ class Recipe:
             np.savez(root / f"golden/{index}.inputs.npz", **inputs)  # type: ignore[arg-type]
             answers = dict(zip(names, reference.run(None, inputs), strict=True))
             np.savez(root / f"golden/{index}.outputs.npz", **answers)
-        left_out = shutil.ignore_patterns("__pycache__", *(() if self.server else ("serving",)))
+        left_out = shutil.ignore_patterns("__pycache__", *(() if self.runs else ("loading", "processing", "serving")))
         shutil.copytree(RUNTIME, root / "runtime", ignore=left_out, dirs_exist_ok=True)
         (root / "requirements.txt").write_text("numpy\nonnxruntime\n")
         write_json(root / "session.json", self.session)

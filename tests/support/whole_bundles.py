@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tests.support.bundles import STAMP, linear, seal, write_json
+from tests.support.bundles import STAMP, linear, seal, starts_processes, write_json
 
 from ortc.bundle.integrity import own_files
 from ortc.bundle.manifest import PROVENANCE, Manifest
@@ -20,8 +23,21 @@ from ortc.spec.runtimes import Package
 HOST = Host(platform="linux/amd64", cpu="A CPU", isa=("avx2",), cores=2, memory=8 * 2**30, gpus=())
 
 
+_MADE: dict[str, Path] = {}
+
+
 def whole_bundle(place: Path, *, version: str = "1.0.0", target: str = "cpu", seed: int = 0, **changes: Any) -> Path:
-    """A bundle of the linear model; another seed is another model."""
+    """A bundle of the linear model; another seed is another model. What a process has made once it copies."""
+    key = json.dumps([version, target, seed, starts_processes(), changes], sort_keys=True, default=repr)
+    if key not in _MADE:
+        directory = Path(tempfile.mkdtemp(prefix="ortc-whole-bundles-"))
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        _MADE[key] = _make(directory / "bundle", version=version, target=target, seed=seed, **changes)
+    shutil.copytree(_MADE[key], place, copy_function=shutil.copy2)
+    return place
+
+
+def _make(place: Path, *, version: str, target: str, seed: int, **changes: Any) -> Path:
     recipe = linear()
     weights = next(tensor for tensor in recipe.model.graph.initializer if tensor.name == "b")
     weights.raw_data = np.random.default_rng(seed).standard_normal(3).astype(np.float32).tobytes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -84,19 +85,27 @@ def _imported(code: list[Path], root: Path) -> set[Path]:
 
 def _imports(file: Path, root: Path) -> Iterator[Path]:
     """Where the modules that a file imports would lie in the project, without suffixes."""
+    for level, module, names in _import_statements(read_plain(file)):
+        base = root if level == 0 else file.parents[min(level, len(file.parents)) - 1]
+        place = base.joinpath(*module.split(".")) if module else base
+        yield place
+        # `from package import name`: the name may be a module.
+        for name in names:
+            yield place / name
+
+
+@lru_cache(maxsize=1024)
+def _import_statements(source: bytes) -> tuple[tuple[int, str, tuple[str, ...]], ...]:
+    """Level, module and names of every import; one build asks for those of the same files again and again."""
     try:
-        tree = ast.parse(read_plain(file))
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):
         # Whoever imports it will hear of it.
-        return
+        return ()
+    found: list[tuple[int, str, tuple[str, ...]]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield root.joinpath(*alias.name.split("."))
+            found += [(0, alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            base = root if node.level == 0 else file.parents[min(node.level, len(file.parents)) - 1]
-            module = base.joinpath(*(node.module or "").split(".")) if node.module else base
-            yield module
-            # `from package import name`: the name may be a module.
-            for alias in node.names:
-                yield module / alias.name
+            found.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+    return tuple(found)

@@ -36,17 +36,19 @@ def tree(module: str) -> ast.Module:
 
 def imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     """Import statements as a visit of the whole tree finds them."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        yield node
-    is_never = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
-    for child in node.orelse if is_never else ast.iter_child_nodes(node):
-        yield from imports(child)
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        is_never = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        pending.extend(node.orelse if is_never else ast.iter_child_nodes(node))
 
 
 def test_import_statements_are_those_of_the_whole_module() -> None:
     for module in modules():
         found = code_closure.import_statements(code_closure._file(module).read_text("utf-8"))
-        assert sorted(map(ast.unparse, found)) == sorted(map(ast.unparse, imports(tree(module)))), module
+        assert sorted(map(ast.dump, found)) == sorted(map(ast.dump, imports(tree(module)))), module
 
 
 def test_import_statements_of_any_form() -> None:

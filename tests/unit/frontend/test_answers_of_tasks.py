@@ -25,7 +25,7 @@ from ortc.plan.texts import answer_form
 from ortc.spec.model_sources import HuggingFaceSource
 
 LENGTH = 16
-TEXTS = (*PLAIN_TEXTS, *odd_texts(("[SEP]",), 90)[2:44])
+TEXTS = tuple(text[:2000] for text in (*PLAIN_TEXTS, *odd_texts(("[SEP]",), 90)[2:44]))
 CLASSES = {0: "negative", 1: "neutral", 2: "positive"}
 
 

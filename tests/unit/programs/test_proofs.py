@@ -55,7 +55,7 @@ def test_every_proof_names_a_test_of_the_suite() -> None:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.FunctionDef):
                 functions.add(node.name)
-            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.proof":
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "proof":
                 texts.append((path.name, ast.literal_eval(node.args[0])))
     for name, text in texts:
         named = re.findall(r"\btest_\w+", text)
