@@ -14,7 +14,7 @@ import re
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -108,7 +108,7 @@ class Recorder:
     def __enter__(self) -> Self:
         self._before = frozenset(sys.modules)
         _watch()
-        self._wrap_native()
+        self._restore.extend(_wrap_native())
         _RECORDERS.append(self)
         return self
 
@@ -116,8 +116,8 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _RECORDERS.remove(self)
-        for restore in self._restore:
-            restore()
+        while self._restore:
+            self._restore.pop()()
 
     def file(self, path: object, *, written: bool = False) -> None:
         """A file was opened."""
@@ -172,24 +172,43 @@ class Recorder:
             return False
         return package not in SEEN or rest == "__init__.py" or not rest.endswith((".py", ".so"))
 
-    def _wrap_native(self) -> None:
-        """Tell of files that compiled code opens by itself."""
-        for module, name in (("safetensors", "safe_open"), ("safetensors.torch", "safe_open"), ("torch.jit", "load")):
-            if module != "safetensors" and module not in sys.modules:
-                continue
-            owner = importlib.import_module(module)
-            original = getattr(owner, name)
-
-            def tell(path: Any, *arguments: Any, _original: Any = original, **options: Any) -> Any:
-                self.file(path)
-                return _original(path, *arguments, **options)
-
-            setattr(owner, name, tell)
-            self._restore.append(partial(setattr, owner, name, original))
-
 
 _RECORDERS: list[Recorder] = []
 _WATCHING: list[bool] = []
+_NATIVE = (("safetensors", "safe_open"), ("safetensors.torch", "safe_open"), ("torch.jit", "load"))
+"""Functions of compiled code that open files by themselves."""
+_TELLING: dict[int, tuple[Any, Callable[..., Any]]] = {}
+"""Each such function, and the one that tells of its files, by the identity of either."""
+
+
+def _wrap_native() -> Iterator[Callable[[], None]]:
+    """Tell of files that compiled code opens by itself; gives what undoes it.
+
+    A module that imports the name meanwhile keeps what it got: the same in every process, and without a recorder.
+    """
+    for module, name in _NATIVE:
+        if module != "safetensors" and module not in sys.modules:
+            continue
+        owner = importlib.import_module(module)
+        original = getattr(owner, name)
+        if id(original) not in _TELLING:
+            telling = _telling(original)
+            _TELLING[id(original)] = _TELLING[id(telling)] = (original, telling)
+        original, telling = _TELLING[id(original)]
+        if getattr(owner, name) is original:
+            setattr(owner, name, telling)
+            yield partial(setattr, owner, name, original)
+
+
+def _telling(original: Callable[..., Any]) -> Callable[..., Any]:
+    def tell(path: Any, *arguments: Any, _original: Callable[..., Any] = original, **options: Any) -> Any:
+        for recorder in _RECORDERS:
+            recorder.file(path)
+        return _original(path, *arguments, **options)
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(tell, name, getattr(original, name))
+    return tell
 
 
 def _watch() -> None:

@@ -154,6 +154,26 @@ def test_safetensors_opens_files_by_itself(tmp_path: Path) -> None:
     assert safetensors.safe_open is original
 
 
+def test_what_a_module_imported_meanwhile_is_the_same_in_every_process_and_holds_no_recorder() -> None:
+    """The numbers that a module computes with are compared between processes, and reach what it imported."""
+    import safetensors.torch
+
+    original = safetensors.torch.safe_open
+    kept = []
+    for _ in range(2):
+        with Recorder() as outer, Recorder() as inner:
+            kept.append(safetensors.torch.safe_open)
+            with pytest.raises(FileNotFoundError, match="/no/such"):
+                kept[-1]("/no/such/file", framework="numpy")
+        assert "/no/such/file" in {*outer._files} & {*inner._files}
+        assert safetensors.torch.safe_open is original
+    assert kept[0] is kept[1]
+    assert (kept[0].__module__, kept[0].__qualname__) == (original.__module__, original.__qualname__)
+    assert kept[0].__closure__ is None
+    with pytest.raises(FileNotFoundError, match="/no/such"):
+        kept[0]("/no/such/other", framework="numpy")
+
+
 def test_an_entry_stands_as_long_as_what_was_read_is_the_same(tmp_path: Path) -> None:
     store, file = Store(tmp_path / "cache"), tmp_path / "labels"
     file.write_text("1")
