@@ -164,7 +164,7 @@ def test_mistakes_are_counted_to_a_hundred() -> None:
 def test_the_largest_file_is_read_in_time() -> None:
     large = size(2**20)
     for text in ("# " + "x" * large, "x: " + "y" * large, "".join(f"k{n}: v\n" for n in range(size(80_000)))):
-        began = time.perf_counter()
+        began = time.process_time()
         with suppress(SpecError):
             document(text)
-        assert time.perf_counter() - began < 5
+        assert time.process_time() - began < 5
