@@ -98,7 +98,7 @@ class Server:
         directory = Path(request["directory"])
         with _numbers(other=request["other"]), Recorder(directory) as recorder:
             torch.manual_seed(0)
-            module = build_module(source, directory, Path(request["root"]))
+            module, _ = build_module(source, directory, Path(request["root"]))
         return {**_state(module, Path(request["root"])), "opened": recorder.opened().model_dump(mode="json")}
 
     def state(self, request: Json) -> Json:

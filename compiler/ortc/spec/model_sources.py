@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, JsonValue, model_validator
 
 from ortc.common.texts import Label, Line
 from ortc.spec.interface import Interface
@@ -79,7 +79,11 @@ class PyTorchSource(Model):
 
     source: Literal["pytorch"] = Field(description="Where the model comes from.")
     entrypoint: Entrypoint = Field(description="`module:function` that returns the torch.nn.Module.")
-    args: dict[str, str | int | float | bool] = Field(default_factory=dict, description="Keyword arguments for it.")
+    args: dict[str, JsonValue] = Field(
+        default_factory=dict,
+        description="Keyword arguments for it: texts, numbers, true, false, null, and lists and mappings of them.",
+        examples=[{"layers": [64, 32], "dropout": None}],
+    )
     weights: RelativePath | None = Field(
         default=None,
         description="Required. The path of a state dict: .safetensors, or .pt/.pth/.bin read with weights_only=True. "
@@ -88,6 +92,19 @@ class PyTorchSource(Model):
         examples=["model.safetensors", *NO_WEIGHTS_FILE],
     )
     sha256: Sha256 | None = Field(default=None, description="Digest of the weights file.")
+    weights_key: Line | None = Field(
+        default=None,
+        min_length=1,
+        description="Where the state dict lies in a checkpoint of more: names of mappings in mappings, joined by dots.",
+        examples=["state_dict", "ema.model"],
+    )
+    strip_prefix: Line | None = Field(
+        default=None,
+        min_length=1,
+        description="What the names of the state dict begin with and the module's do not. Tensors without it are left "
+        "out; the report names them.",
+        examples=["module.", "_orig_mod."],
+    )
 
     @property
     def weights_file(self) -> str | None:

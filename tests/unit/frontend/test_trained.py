@@ -80,7 +80,7 @@ def test_none_is_for_modules_without_numbers(name: str, tmp_path: Path, module: 
     lines, expected = PARTS[name]
     declared = source(module(lines), "none")
     if name == "nothing":
-        assert list(numbers(build_module(declared, tmp_path, tmp_path))) == []
+        assert list(numbers(build_module(declared, tmp_path, tmp_path)[0])) == []
         return
     with pytest.raises(StageError, match="`weights: none`, but the module of") as caught:
         build_module(declared, tmp_path, tmp_path)
@@ -114,7 +114,7 @@ def test_weights_of_another_size_are_refused(tmp_path: Path, module: Callable[..
 
 def state(declared: PyTorchSource, root: Path, seed: int) -> dict[str, str]:
     torch.manual_seed(seed)
-    return module_state(build_module(declared, root, root)).parts
+    return module_state(build_module(declared, root, root)[0]).parts
 
 
 LOADS = "    net = Net()\n    net.load_state_dict(torch.load({place!r}))\n    return net"

@@ -52,6 +52,8 @@ def test_every_key_is_described_and_every_mapping_closed(language: str) -> None:
     schema = json_schema(LANGUAGES[language])
     models = schema["definitions"] if "if" in schema else {"": schema, **schema["definitions"]}
     for path, model in models.items():
+        if path.endswith("JsonValue"):
+            continue  # an argument of a user's function may be anything
         assert model["additionalProperties"] is False, path
         for key, value in model["properties"].items():
             if path.startswith("Inheriting"):

@@ -13,6 +13,7 @@ from ortc.common.project import ending_is_an_error, resolve_entrypoint
 from ortc.frontend.reference.binding import Binding
 from ortc.frontend.reference.model import Reference, finish
 from ortc.frontend.reference.state import numbers
+from ortc.frontend.reference.state_dicts import reason, state_dict
 from ortc.frontend.reference.trained import give_weights, weights_of
 from ortc.inspection.pt2_safety import checked_copy
 from ortc.plan.plan import ExportPlan, InputPlan
@@ -20,11 +21,6 @@ from ortc.spec.model_sources import ExportedProgramSource, PyTorchSource
 
 if TYPE_CHECKING:
     import torch
-
-PICKLE_REASON = (
-    "reading it would run code that the file carries; save the state dict with safetensors.torch.save_file(), or with "
-    "torch.save() as plain tensors"
-)
 
 NOTHING_TO_LOAD = "the module has no parameters and no buffers, which `weights: none` would say"
 
@@ -37,13 +33,14 @@ def load_module(source: PyTorchSource, directory: Path, root: Path, export: Expo
     """
     if export.inputs is None:
         raise StageError("a pytorch source needs `export.inputs`", help="declare name, dtype and shape of each input")
-    module = build_module(source, directory, root)
-    notes = (NOTHING_TO_LOAD,) if source.weights == "entrypoint" and not any(numbers(module)) else ()
+    module, notes = build_module(source, directory, root)
+    if source.weights == "entrypoint" and not any(numbers(module)):
+        notes = (NOTHING_TO_LOAD, *notes)
     return finish(module, export.inputs, export, notes)
 
 
-def build_module(source: PyTorchSource, directory: Path, root: Path) -> torch.nn.Module:
-    """The module of an entry point with its weights.
+def build_module(source: PyTorchSource, directory: Path, root: Path) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """The module of an entry point with its weights, and what somebody should know of their file.
 
     Raises:
         StageError: the entry point fails, does not give a module, or the module is not what `weights` says.
@@ -55,34 +52,9 @@ def build_module(source: PyTorchSource, directory: Path, root: Path) -> torch.nn
     if not isinstance(module, torch.nn.Module):
         raise StageError(f"`{source.entrypoint}` gives {type(module).__name__}, not a torch.nn.Module")
     path = weights_of(source, directory)
-    give_weights(source, module, None if path is None else read_weights(path))
-    return module
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """A state dict from .safetensors, or from a torch file without anything that would run code.
-
-    Raises:
-        StageError: unreadable, or a pickle of more than tensors.
-    """
-    import pickle
-
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            return dict(safetensors.torch.load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise StageError(f"refused to read `{path.name}`: {PICKLE_REASON}", details=(_reason(error),)) from error
-    except Exception as error:
-        # safetensors raises its own bare Exception subclasses; either way the file is what is wrong.
-        raise StageError(f"cannot read the weights `{path.name}`: {_reason(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise StageError(f"`{path.name}` holds no state dict (names to tensors) but {type(state).__name__}")
-    return state
+    state, notes = (None, ()) if path is None else state_dict(source, path)
+    give_weights(source, module, state)
+    return module, notes
 
 
 def load_program(source: ExportedProgramSource, directory: Path, export: ExportPlan) -> Reference:
@@ -102,7 +74,7 @@ def load_program(source: ExportedProgramSource, directory: Path, export: ExportP
         try:
             program = torch.export.load(copy)
         except Exception as error:
-            raise StageError(f"cannot read the exported program `{path.name}`: {_reason(error)}") from error
+            raise StageError(f"cannot read the exported program `{path.name}`: {reason(error)}") from error
     # Guards are Python text in the file, and would be compiled; the plan's axes say which sizes are allowed.
     module = program.module(check_guards=False)
     # torch replaces train() and eval() of such a module by functions that raise: its mode was fixed when it was
@@ -196,8 +168,3 @@ def program_inputs(program: Any, export: ExportPlan) -> tuple[InputPlan, ...]:
         dtype = str(value.dtype).removeprefix("torch.")
         inputs.append(InputPlan.model_validate({"name": name, "dtype": dtype, "shape": tuple(shape)}))
     return tuple(inputs)
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

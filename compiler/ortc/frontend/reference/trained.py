@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
 from ortc.frontend.reference.state import numbers
+from ortc.frontend.reference.state_dicts import prefix_of
 from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
@@ -86,9 +87,17 @@ def _load(source: PyTorchSource, module: torch.nn.Module, state: Mapping[str, An
     if missing or unexpected:
         raise StageError(
             f"`{source.weights}` does not fit the module: {len(missing)} weights missing, {len(unexpected)} unknown",
-            help="the entry point and its `args` must build the module that was trained",
+            help=_help(source, missing, unexpected),
             details=(*(f"missing: {key}" for key in missing), *(f"unknown: {key}" for key in unexpected))[:20],
         )
+
+
+def _help(source: PyTorchSource, missing: Sequence[str], unexpected: Sequence[str]) -> str:
+    """What to do about names that differ: most often one prefix stands before all of them."""
+    prefix = prefix_of(unexpected, missing)
+    if prefix is None:
+        return "the entry point and its `args` must build the module that was trained"
+    return f"the names of its weights begin with `{prefix}`: write `strip_prefix: {source.strip_prefix or ''}{prefix}`"
 
 
 def _counted(module: torch.nn.Module, names: Sequence[str]) -> str:

@@ -172,6 +172,9 @@ def _mirror(loaded: LoadedSpec, mirror: str, span: Span) -> Iterator[Diagnostic]
     )
 
 
+_OF_WEIGHTS_FILES = {"sha256": "is the digest of", "weights_key": "is a place in", "strip_prefix": "is about"}
+
+
 def _weights(loaded: LoadedSpec, model: PyTorchSource, at: tuple[str, ...]) -> Iterator[Diagnostic]:
     """Where the weights of a module come from: what no spec says would be what its constructor draws."""
     if model.weights is None:
@@ -182,13 +185,14 @@ def _weights(loaded: LoadedSpec, model: PyTorchSource, at: tuple[str, ...]) -> I
             help=WEIGHTS_HELP,
         )
     elif model.weights_file is None:
-        if model.sha256 is not None:
-            yield Diagnostic(
-                rules.WEIGHTS_UNSAID,
-                f"`sha256` is the digest of a weights file, and `weights: {model.weights}` names none",
-                loaded.document.locate((*at, "sha256")),
-                help="name the file in `weights`, or leave out `sha256`",
-            )
+        for key, meaning in _OF_WEIGHTS_FILES.items():
+            if getattr(model, key) is not None:
+                yield Diagnostic(
+                    rules.WEIGHTS_UNSAID,
+                    f"`{key}` {meaning} a weights file, and `weights: {model.weights}` names none",
+                    loaded.document.locate((*at, key)),
+                    help=f"name the file in `weights`, or leave out `{key}`",
+                )
     elif meant := closest(model.weights.lower(), NO_WEIGHTS_FILE) if not Path(model.weights).suffix else None:
         yield Diagnostic(
             rules.FORMAT,
@@ -199,6 +203,13 @@ def _weights(loaded: LoadedSpec, model: PyTorchSource, at: tuple[str, ...]) -> I
         )
     else:
         yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
+        if model.weights_key is not None and model.weights.lower().endswith(".safetensors"):
+            yield Diagnostic(
+                rules.FORMAT,
+                f"`weights_key: {model.weights_key}`, but a .safetensors file holds tensors and no mappings of them",
+                loaded.document.locate((*at, "weights_key")),
+                help="leave it out; what names begin with is `strip_prefix`",
+            )
 
 
 def _file(
