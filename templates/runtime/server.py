@@ -10,6 +10,9 @@ bundle's name:
     GET  /v2/health/ready          200 while requests are served, 503 before, and from SIGTERM on
     GET  /v2/models/NAME           the interface; /v2/models/NAME/ready; both also under /versions/VERSION
     POST /v2/models/NAME/infer     {"inputs": [{"name", "shape", "datatype", "data"}], "outputs": [{"name"}], "id"}
+    POST /v1/embeddings            {"model", "input"}: vectors of texts, as OpenAI has them
+    POST /v1/rerank                {"model", "query", "documents"}: documents by their scores
+    POST /v1/predict               {"model", "inputs"}: answers to texts and pairs
     GET  /metrics                  Prometheus
     GET  /openapi.json             this interface, with the model's inputs
 
@@ -128,12 +131,21 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     number(
         "--device-memory-bytes", int, 1, None, "the same of the GPU's memory; default: what is free there at the start"
     )
+    add("--api-keys", metavar="FILE", help="one key a line; requests then need one: Authorization: Bearer KEY")
+    add(
+        "--cors-origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="whose pages may ask from a browser; may be repeated; `*` for all",
+    )
     add("--log-requests", action="store_true", help="log every request; default: those not answered with 200")
     add("--trace", action="store_true", help="OpenTelemetry spans, as the OTEL_* variables say; needs its packages")
     return parser.parse_args(argv)
 
 
 def _options(arguments: argparse.Namespace) -> Options:
+    from serving.access import Access
     from serving.calls import Limits
     from serving.guard import Guard
     from serving.models import Settings
@@ -168,6 +180,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         model_memory=arguments.model_memory_bytes,
         device_memory=arguments.device_memory_bytes,
         guard=Guard.of(arguments.host, arguments.admin_token_file),
+        access=Access.of(arguments.api_keys, arguments.cors_origin),
         log_requests=arguments.log_requests,
         trace=arguments.trace,
     )

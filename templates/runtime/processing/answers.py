@@ -49,7 +49,7 @@ class Processing:
             self.task = str(document["task"])
             self.kind, self.output = str(document["answer"]["kind"]), str(document["answer"]["output"])
             self.labels = tuple(str(label) for label in document["answer"]["labels"])
-            self._pairs = bool(document["text"]["pairs"])
+            self.pairs = bool(document["text"]["pairs"])
             shapes = {name: shape for name, (shape, _) in inputs.items()}
             dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
             self.texts = Texts(document["text"], tokenizer, shapes, dtypes, bounds)
@@ -67,12 +67,20 @@ class Processing:
         """
         return [self.texts.row(*self._parts(entry), prompt) for entry in _entries(request)]
 
+    def row(self, entry: object, prompt: str | None = None) -> Row:
+        """The tokens of a text, of a pair, or of a tuple of token ids, which no prompt is put before.
+
+        Raises:
+            InputError: it is none of these, or it cannot be encoded.
+        """
+        return self.texts.row_of(entry) if isinstance(entry, tuple) else self.texts.row(*self._parts(entry), prompt)
+
     def _parts(self, entry: object) -> tuple[str, str | None]:
         """The text of a request, and its second text where it is a pair."""
         if isinstance(entry, Mapping):
             if set(entry) != set(PAIR):
                 raise InputError(f"a pair has {sorted(map(str, entry))}. Expected {' and '.join(PAIR)}.")
-            if not self._pairs:
+            if not self.pairs:
                 raise InputError("the model takes single texts, not pairs of texts.")
             return entry[PAIR[0]], entry[PAIR[1]]
         if not isinstance(entry, str):
@@ -99,32 +107,36 @@ class Processing:
         """
         rows = self.rows(request, prompt)
         found: list[Any] = [None] * len(rows)
-        for places in self._runs(rows):
+        for places in self.runs(rows):
             inputs = self.texts.inputs([rows[place] for place in places])
             outputs = run(inputs)
             for index, place in enumerate(places):
-                found[place] = self._read(outputs, index, rows[place])
+                found[place] = self.shaped(self._values(outputs, index, rows[place]))
         if isinstance(request, str | Mapping):
             return found[0]
         return np.stack(found) if self.kind == "embedding" and found else found
 
-    def _runs(self, rows: Sequence[Row]) -> Iterator[list[int]]:
+    def runs(self, rows: Sequence[Row]) -> Iterator[list[int]]:
         """Places of rows that share a run: the longest together, so that little is padded."""
         most = self.texts.most_rows if self._together else 1
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place].ids))
         for start in range(0, len(order), most):
             yield order[start : start + most]
 
-    def _read(self, outputs: Arrays, index: int, row: Row) -> Any:
+    def _values(self, outputs: Arrays, index: int, row: Row) -> NDArray[Any]:
         values = outputs[self.output][index]
-        if self.kind == "embedding":
-            return np.array(values)
+        if self.kind == "token-embeddings":
+            values = values[self.texts.positions(row, len(values))]
+        return np.array(values)
+
+    def shaped(self, values: NDArray[Any]) -> Any:
+        """The answer of one text, of what its row of the output holds without padding; see `answer`."""
         if self.kind == "score":
             return float(values[0])
         if self.kind == "labels":
             scored = [{"label": name, "score": float(score)} for name, score in zip(self.labels, values, strict=True)]
             return sorted(scored, key=lambda entry: -entry["score"])
-        return np.array(values[self.texts.positions(row, len(values))])
+        return values
 
 
 def read(

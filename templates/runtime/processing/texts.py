@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -101,13 +102,27 @@ class Texts:
             if part is not None:
                 _check(part)
         given = before + text
-        found = self._tokenizer.encode(given) if pair is None else self._tokenizer.encode(given, pair)
+        # Other threads run while a batch is encoded, and wait where a text is.
+        (found,) = self._tokenizer.encode_batch([given if pair is None else (given, pair)])
         if len(found.ids) > self._limit:
             raise InputError(
                 f"a text has {len(found.ids)} tokens, at most {self._limit} are taken: {_shown(text)}. Send a shorter "
                 "text."
             )
         return _row(found, len(before))
+
+    def row_of(self, ids: tuple[int, ...]) -> Row:
+        """The row of token ids, special tokens included, as the model's own tokenizer gives them.
+
+        Raises:
+            InputError: there are none or too many, or the tokenizer does not have one of them.
+        """
+        if not 0 < len(ids) <= self._limit:
+            raise InputError(f"there are {len(ids)} token ids. Send 1 to {self._limit}.")
+        size = self._tokenizer.get_vocab_size()
+        if unknown := [token for token in ids if not 0 <= token < size]:
+            raise InputError(f"there is no token {unknown[0]}. Send token ids from 0 to {size - 1}.")
+        return Row(ids, (0,) * len(ids), ((0, 0),) * len(ids), (0,) * len(ids))
 
     def inputs(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
         """The model's inputs for some rows: padded to the longest, within the bounds of the axes.
@@ -172,6 +187,7 @@ def _read(content: bytes) -> Any:
 
 
 def _package() -> ModuleType:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # its threads would be more than the session's
     try:
         import tokenizers
     except ImportError as error:

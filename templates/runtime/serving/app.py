@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import TypeVar
 
 from loading.arrays import Arrays
@@ -25,6 +26,7 @@ from serving.models import Served
 from serving.protocol import Request
 from serving.residents import BudgetError, Lease
 from serving.sockets import Connections
+from serving.texts import Answered, Asked, answer
 from serving.threads import in_thread
 from serving.tracing import Tracing
 from serving.versions import UnknownModelError
@@ -48,13 +50,20 @@ class Application:
     ) -> None:
         self.cache, self.metrics, self.limits, self.connections = cache, metrics, limits, connections
         self.memory = Memory(limits.all_body_bytes)
+        self.default = ""  # the model of requests that name none
         self.drain = Drain()
         self._log_requests = log_requests
         self._tracing = tracing
         self.ids = RequestIds()
 
     def call(
-        self, name: str, version: str | None, headers: Sequence[tuple[bytes, bytes]], seconds: float | None = None
+        self,
+        name: str,
+        version: str | None,
+        headers: Sequence[tuple[bytes, bytes]],
+        seconds: float | None = None,
+        *,
+        route: str = "infer",
     ) -> Call:
         """A request that begins; `seconds` is what its client gives it, if less than it may take anyway."""
         most = self.limits.seconds
@@ -64,7 +73,8 @@ class Application:
             self.ids.of(headers),
             time.perf_counter(),
             most if seconds is None else min(seconds, most),
-            self._tracing.start(headers) if self._tracing is not None else None,
+            route,
+            self._tracing.start(headers, route) if self._tracing is not None else None,
         )
 
     async def attempt(self, call: Call, work: Callable[[], Awaitable[T]]) -> T | None:
@@ -79,7 +89,7 @@ class Application:
                 with self.drain.bounded(deadline):
                     return await work()
         except RefusedError as error:
-            call.refuse(error.status, error.kind, str(error), error.retry_after)
+            call.refuse(error.status, error.kind, str(error), error.retry_after, error.parameter)
         except UnknownModelError as error:
             call.refuse(404, "unknown-model", str(error))
         except TimeoutError:
@@ -125,24 +135,22 @@ class Application:
         """The answer was sent."""
         seconds = time.perf_counter() - call.began
         if call.lease is not None:
-            call.lease.loaded.metrics.total.observe(seconds)
+            call.lease.loaded.metrics.answered(call.route, seconds)
         if call.span is not None:
             call.span.end(call.name, call.status)
         if call.status != 200 or self._log_requests:
             level = "info" if call.status == 200 else "error" if call.status == 500 else "warning"
             more = {"kind": call.kind, "error": call.problem} if call.problem else {}
-            fields = {"model": call.name, "status": call.status, "seconds": round(seconds, 6)}
+            fields = {"model": call.name, "route": call.route, "status": call.status, "seconds": round(seconds, 6)}
             logs.write(level, "request", request_id=call.id, **fields, **more)
 
     def _count_in(self, call: Call) -> None:
         if call.lease is None:
             # A client's own name for a model is no label: there would be no end of them.
-            self.metrics.count(self.cache.labels(call.name, call.version), call.kind if call.status != 200 else "")
+            kind = call.kind if call.status != 200 else ""
+            self.metrics.count((*self.cache.labels(call.name, call.version), call.route), kind)
             return
-        metrics = call.lease.loaded.metrics
-        metrics.requests.inc()
-        if call.status != 200:
-            metrics.error(call.kind)
+        call.lease.loaded.metrics.count(call.route, call.kind if call.status != 200 else "")
         self.cache.release(call.lease)
 
     async def lease(self, call: Call) -> Served:
@@ -217,15 +225,32 @@ class Application:
         """
         job = served.scheduler.submit(request.inputs, served.model.output_names(request.outputs))
         try:
-            return await job.answer
-        except InputError as error:
-            # ONNX Runtime's words name nodes of the graph: they are for the log.
-            logs.write("warning", "values-refused", model=served.model.name, error=str(error))
-            raise RefusedError(
-                400, "input", "the model cannot take these values: one is an index or a size outside of its range"
-            ) from error
-        except NumericsError as error:
-            raise RefusedError(422, "numerics", str(error)) from error
+            with _refusing(served):
+                return await job.answer
         finally:
             if not job.answer.done() or job.answer.cancelled():
                 served.scheduler.abandon(job)
+
+    async def answer(self, served: Served, held: Hold, asked: Asked) -> Answered:
+        """The values that the model has for each text of a request.
+
+        Raises:
+            RefusedError: A text cannot be answered, the model refuses the values, or the queue is full.
+        """
+        with _refusing(served):
+            return await answer(served, self.memory, held, asked)
+
+
+@contextlib.contextmanager
+def _refusing(served: Served) -> Iterator[None]:
+    """Say what the model refuses in the words of an answer."""
+    try:
+        yield
+    except InputError as error:
+        # ONNX Runtime's words name nodes of the graph: they are for the log.
+        logs.write("warning", "values-refused", model=served.model.name, error=str(error))
+        raise RefusedError(
+            400, "input", "the model cannot take these values: one is an index or a size outside of its range"
+        ) from error
+    except NumericsError as error:
+        raise RefusedError(422, "numerics", str(error)) from error

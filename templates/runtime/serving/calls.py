@@ -35,6 +35,7 @@ class Call:
     id: str
     began: float
     seconds: float  # that it may take
+    route: str = "infer"  # for metrics, traces and the log: `infer`, `embeddings`, `rerank` or `predict`
     span: Span | None = None
     lease: Lease[Served] | None = None
     receiving: bool = False  # it is the client that is waited for
@@ -44,6 +45,7 @@ class Call:
     kind: str = ""
     problem: str = ""
     retry_after: int | None = None
+    parameter: str | None = None  # the argument that is wrong
 
     def give_up(self) -> None:
         """Stop waiting for the client: its request is too slow for what it holds."""
@@ -51,9 +53,12 @@ class Call:
             self.too_slow = True
             self.deadline.reschedule(0)
 
-    def refuse(self, status: int, kind: str, problem: str, retry_after: int | None = None) -> None:
+    def refuse(
+        self, status: int, kind: str, problem: str, retry_after: int | None = None, parameter: str | None = None
+    ) -> None:
         """It is answered with an error."""
         self.status, self.kind, self.problem, self.retry_after = status, kind, problem, retry_after
+        self.parameter = parameter
 
 
 class RequestIds:

@@ -29,6 +29,7 @@ CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 LABELS = ("model", "version")
+ROUTED = (*LABELS, "route")
 # Answers that the moving statistics of an output remember, roughly; of a large output so many values are looked at.
 MEMORY = 1000
 MOST_VALUES = 65536
@@ -101,10 +102,10 @@ class Metrics:
             self._all.append(metric)
             return metric
 
-        self.requests = make(Counter, "ortc_requests", "Inference requests, refused ones included")
-        self.errors = make(Counter, "ortc_request_errors", "Requests not answered with 200, by kind", (*LABELS, "kind"))
+        self.requests = make(Counter, "ortc_requests", "Requests to models, refused ones included", ROUTED)
+        self.errors = make(Counter, "ortc_request_errors", "Requests not answered with 200, by kind", (*ROUTED, "kind"))
         self.total = make(
-            Histogram, "ortc_request_seconds", "From the head of a request to its whole answer", buckets=SECONDS
+            Histogram, "ortc_request_seconds", "From the head of a request to its whole answer", ROUTED, buckets=SECONDS
         )
         self.queued = make(Histogram, "ortc_queue_seconds", "Waiting for a thread, per request", buckets=SECONDS)
         self.compute = make(Histogram, "ortc_compute_seconds", "Running the model, per run", buckets=SECONDS)
@@ -140,8 +141,8 @@ class Metrics:
         make.set_function(buffered)
         self.registry.register(_Totals(refusals))
 
-    def count(self, labels: tuple[str, str], kind: str) -> None:
-        """Count a request that reached no model; `kind` is of its error, empty for none."""
+    def count(self, labels: tuple[str, str, str], kind: str) -> None:
+        """Count a request by its model, version and route; `kind` is of its error, empty for none."""
         self.requests.labels(*labels).inc()
         if kind:
             self.errors.labels(*labels, kind).inc()
@@ -183,7 +184,8 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, model: Model, memory_bytes: int, slow_seconds: float | None) -> None:
         labels = (model.name, model.version)
         self._metrics, self._labels = metrics, labels
-        self.requests, self.total = metrics.requests.labels(*labels), metrics.total.labels(*labels)
+        for known in (metrics.requests, metrics.total):
+            known.labels(*labels, "infer")  # there from the beginning, for those who look
         self._queued, self._compute = metrics.queued.labels(*labels), metrics.compute.labels(*labels)
         self._batches, self._slow = metrics.batches.labels(*labels), metrics.slow.labels(*labels)
         promised = (model.manifest.get("promises") or {}).get("latency") or {}
@@ -208,9 +210,13 @@ class ModelMetrics:
             metrics.golden_mean.labels(*labels, name).set(moments.mean)
             metrics.golden_variance.labels(*labels, name).set(moments.variance)
 
-    def error(self, kind: str) -> None:
-        """Count a request that was not answered with 200."""
-        self._metrics.errors.labels(*self._labels, kind).inc()
+    def count(self, route: str, kind: str) -> None:
+        """Count a request; `kind` is of its error, empty for one that was answered with 200."""
+        self._metrics.count((*self._labels, route), kind)
+
+    def answered(self, route: str, seconds: float) -> None:
+        """A request was answered after so many seconds."""
+        self._metrics.total.labels(*self._labels, route).observe(seconds)
 
     def ran(self, batch: Batch) -> None:
         """Count a run."""

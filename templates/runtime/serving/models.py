@@ -16,6 +16,7 @@ from serving.bounds import Capacity
 from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
+from serving.texts import TextModel
 
 
 class UnfitError(BundleError):
@@ -59,6 +60,9 @@ class Served:
             workers=settings.concurrency or model.concurrency,
             queue_size=settings.queue_size,
             batching=batching,
+        )
+        self.texts = (
+            TextModel(model.processing(), model, self.scheduler.workers) if model.manifest.get("processing") else None
         )
         metrics.waiting.labels(model.name, model.version).set_function(lambda: self.scheduler.waiting)
 

@@ -22,6 +22,7 @@ from loading.files import read_manifest
 from loading.model import Model
 
 from serving import logs
+from serving.access import Access
 from serving.app import Application
 from serving.cache import ModelCache
 from serving.calls import Limits
@@ -67,6 +68,7 @@ class Options:
     model_memory: int | None
     device_memory: int | None
     guard: Guard
+    access: Access
     log_requests: bool
     trace: bool
 
@@ -125,7 +127,7 @@ class Server(uvicorn.Server):
             if self._options.grpc_port is not None:
                 from serving.rpc import RpcServer
 
-                self._rpc = RpcServer(self._application, self._repository)
+                self._rpc = RpcServer(self._application, self._repository, self._options.access)
                 port = await self._rpc.start(self._options.host, self._options.grpc_port)
                 places["grpc"] = _place(self._options.host, port)
         except UsageError as error:
@@ -229,7 +231,7 @@ def serve(options: Options) -> int:
     metrics.watch(lambda: len(connections), lambda: connections.refusals, lambda: application.memory.taken)
     repository = Repository(application, changes=options.repository is not None, guard=options.guard)
     config = uvicorn.Config(
-        Web(application, Routes(application, repository).starlette()),
+        Web(application, Routes(application, repository).starlette(), options.access),
         http=Connection,
         ws="none",
         loop="asyncio",
@@ -244,7 +246,7 @@ def serve(options: Options) -> int:
         timeout_graceful_shutdown=int(LAST_SECONDS),
     )
     listener = listen(options.host, options.port)
-    server = Server(config, application, repository, options, lambda: _load(options, cache, metrics))
+    server = Server(config, application, repository, options, lambda: _load(options, application, metrics))
     server.run(sockets=[listener])
     if server.failure is not None:
         raise server.failure
@@ -267,8 +269,9 @@ def _check_grpc() -> None:
         raise UsageError(f"--grpc-port needs the packages of requirements-grpc.txt: {error}. Install them.") from error
 
 
-def _load(options: Options, cache: ModelCache[Served], metrics: Metrics) -> Callable[[], None] | None:
+def _load(options: Options, application: Application, metrics: Metrics) -> Callable[[], None] | None:
     """Load the bundle and what is to be preloaded; returns how to look for other bundles."""
+    cache = application.cache
     cache.budgets.device = _device_memory(options)
     for kind, budget in (("host", cache.budgets.host), ("device", cache.budgets.device)):
         if budget is not None:
@@ -278,6 +281,7 @@ def _load(options: Options, cache: ModelCache[Served], metrics: Metrics) -> Call
     weights = int(manifest.get("model", {}).get("bytes", 0))
     own = Known(name, version, options.bundle, weights, *device_need(options.bundle, weights), stamp_of(options.bundle))
     cache.learn([own])
+    application.default = name
     cache.load(name, newest=True)
     for served in cache.leased():
         _report(served.model)

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from loading.errors import UsageError
 
 from serving import logs
+from serving.access import Access
 from serving.app import Application
 from serving.arrivals import Arrivals
 from serving.bounds import refuse_fields
@@ -44,14 +45,15 @@ MOST_CALLS = 1024  # at once; what is beyond is told RESOURCE_EXHAUSTED
 MOST_STREAMS = 256  # of one connection at once
 HANDSHAKE_MS, IDLE_MS = 2000, 60000  # for a connection to begin, and without a call
 LARGE_BYTES, OBJECT_FACTOR = 65536, 8  # typed contents above are decoded in a thread; their objects take so much more
+OPEN = ("Check", "ServerLive", "ServerReady")  # calls that need no key
 SMALL = 65536  # bytes of any message but an inference request
 
 
 class RpcServer:
     """The gRPC server of an application; made and used in its event loop."""
 
-    def __init__(self, application: Application, repository: Repository) -> None:
-        self._application, self._repository = application, repository
+    def __init__(self, application: Application, repository: Repository, access: Access) -> None:
+        self._application, self._repository, self._access = application, repository, access
         limits = application.limits
         self._messages = {**make("inference", INFERENCE), **make("grpc.health.v1", HEALTH)}
         self._request, self._response = (self._messages[f"ModelInfer{kind}"] for kind in ("Request", "Response"))
@@ -92,13 +94,13 @@ class RpcServer:
 
     def _handlers(self) -> tuple[Any, ...]:
         inference = {
-            name: self._plain(self._messages[f"{name}Request"], answer, guarded=name.startswith("Repository"))
+            name: self._plain(self._messages[f"{name}Request"], answer, name)
             for name, answer in self._queries.answers().items()
         }
         # To the client it is a call of one request and one answer. Taken as streams, its bytes are read and written
         # under the eyes of the server.
         inference["ModelInfer"] = grpc.stream_stream_rpc_method_handler(self._infer)
-        health = {"Check": self._plain(self._messages["HealthCheckRequest"], self._queries.check)}
+        health = {"Check": self._plain(self._messages["HealthCheckRequest"], self._queries.check, "Check")}
         return (
             grpc.method_handlers_generic_handler(SERVICE, inference),
             grpc.method_handlers_generic_handler(HEALTH_SERVICE, health),
@@ -125,6 +127,7 @@ class RpcServer:
 
     async def _answer(self, call: Call, context: Any, held: Hold) -> bytes:
         application = self._application
+        self._access.check(_headers(context))
         application.drain.admit()
         content = await self._read(call, context, self._request)
         # Values that came in five bytes or less are objects for as long as they become an array.
@@ -169,12 +172,15 @@ class RpcServer:
 
     # --- everything else -------------------------------------------------------------------------------------------
 
-    def _plain(self, kind: Any, answer: Answer, *, guarded: bool = False) -> Any:
+    def _plain(self, kind: Any, answer: Answer, name: str) -> Any:
         """A handler that parses a short request, and says refusals in gRPC's codes."""
+        guarded = name.startswith("Repository")
 
         async def handle(_: Any, context: Any) -> None:
             call = self._application.call("", None, ())
             try:
+                if not guarded and name not in OPEN:
+                    self._access.check(_headers(context))
                 content = await self._application.attempt_plain(call, lambda: self._read(call, context, kind))
                 if len(content) > SMALL:
                     raise RefusedError(413, "too-large", f"this message may have {SMALL} bytes at most")

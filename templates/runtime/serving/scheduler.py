@@ -8,7 +8,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -34,10 +34,13 @@ class Observer(Protocol):
 class Job:
     """One request that waits for its run, or runs. `answer` is a future of the event loop that submitted it."""
 
-    __slots__ = ("_options", "answer", "inputs", "key", "loop", "names", "queued_seconds", "rows", "submitted")
+    __slots__ = (
+        *("_options", "answer", "inputs", "key", "loop", "names", "placed", "queued_seconds", "rows"),
+        "submitted",
+    )
 
-    def __init__(self, inputs: Arrays, names: list[str]) -> None:
-        self.inputs, self.names = inputs, names
+    def __init__(self, inputs: Arrays, names: list[str], *, placed: bool = False) -> None:
+        self.inputs, self.names, self.placed = inputs, names, placed
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Arrays] = self.loop.create_future()
         self.submitted = time.perf_counter()
@@ -116,6 +119,7 @@ class Scheduler:
         self._changed = threading.Condition(threading.Lock())
         self._inline_seconds = inline_seconds
         self._closed = False
+        self._places = 0  # requests of several runs; each has one place, however many of its runs wait
         self._active = 0  # threads that run something
         self._seconds: dict[tuple[tuple[int, ...], ...], float] = {}  # what a run takes, by the shapes of its inputs
         self._running: set[Job] = set()
@@ -135,26 +139,55 @@ class Scheduler:
         """Whether a thread has not ended yet."""
         return any(thread.is_alive() for thread in self._threads)
 
-    def submit(self, inputs: Arrays, names: list[str]) -> Job:
-        """Queue a request that Model.check has passed.
+    @property
+    def workers(self) -> int:
+        """Runs at once."""
+        return len(self._threads)
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """A place in the queue for a request of several runs, from before its first until after its last.
 
         Raises:
             RefusedError: 429, the queue is full; 503, the model is being unloaded.
         """
-        job = Job(inputs, names)
+        with self._changed:
+            self._admit()
+            self._places += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._places -= 1
+
+    def _admit(self) -> None:
+        """Raise RefusedError where one more request cannot be taken."""
+        if self._closed:
+            raise RefusedError(503, "unloading", "the model is being unloaded", 1)
+        alone = sum(not job.placed for job in self._queue)
+        if alone + self._places >= self._queue_size + len(self._threads) - self._active:
+            raise RefusedError(429, "queue-full", "too many requests wait already; try again later", 1)
+
+    def submit(self, inputs: Arrays, names: list[str], *, placed: bool = False) -> Job:
+        """Queue a request that Model.check has passed; `placed` is whether it has a place already.
+
+        Raises:
+            RefusedError: 429, the queue is full; 503, the model is being unloaded.
+        """
+        job = Job(inputs, names, placed=placed)
         if self._batching is not None:
             job.rows = int(next(iter(inputs.values())).shape[0])
             job.key = (*names, *((name, array.shape[1:]) for name, array in sorted(inputs.items())))
         with self._changed:
-            if self._closed:
+            if self._closed and not placed:
                 raise RefusedError(503, "unloading", "the model is being unloaded", 1)
             inline = not self._queue and not self._running and self._is_quick(inputs)
         if inline:
             self._run_inline(job)
             return job
         with self._changed:
-            if len(self._queue) >= self._queue_size + len(self._threads) - self._active:
-                raise RefusedError(429, "queue-full", "too many requests wait already; try again later", 1)
+            if not placed:
+                self._admit()
             self._queue.append(job)
             self._changed.notify()
         return job

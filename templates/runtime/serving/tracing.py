@@ -32,10 +32,10 @@ class Tracing:
         self._extract, self._kind = propagate.extract, trace.SpanKind.SERVER
         self._error = trace.Status(trace.StatusCode.ERROR)
 
-    def start(self, headers: Sequence[tuple[bytes, bytes]]) -> Span:
+    def start(self, headers: Sequence[tuple[bytes, bytes]], name: str = "infer") -> Span:
         """A span that began now; `headers` are those of HTTP or the metadata of gRPC."""
         carrier = {n.decode("latin-1"): v.decode("latin-1") for n, v in headers if n in (b"traceparent", b"tracestate")}
-        span = self._tracer.start_span("infer", context=self._extract(carrier), kind=self._kind)
+        span = self._tracer.start_span(name, context=self._extract(carrier), kind=self._kind)
         return Span(span, self._error)
 
     def close(self) -> None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import ClassVar
 
 from loading.errors import BundleError
 
 from serving.catalogue import Key, Known, version_key
 
+MOST_NAMES = 10  # in a message
+
 
 class UnknownModelError(BundleError):
     """There is no such model, or no such version of it, or it was unloaded."""
 
     code: ClassVar[str] = "unknown-model"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some names, for a message."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 class Versions:
@@ -48,8 +56,16 @@ class Versions:
         if version is None:
             version = self._latest(name, loaded)
         if version is None or (name, version) not in self._known:
-            raise UnknownModelError("there is no such model, or no such version of it")
+            raise self.unknown(name)
         return name, version
+
+    def unknown(self, name: str) -> UnknownModelError:
+        """An error that names the versions of the model, or else the models."""
+        versions = self.of(name)
+        if versions:
+            return UnknownModelError(f"there is no such version of the model; there are {_listed(versions)}")
+        models = sorted({name for name, _ in self._known})
+        return UnknownModelError(f"there is no such model; there are {_listed(models) or 'none'}")
 
     def _latest(self, name: str, loaded: Container[Key]) -> str | None:
         """The version for requests that name none: a bundle that was never loaded takes over from no loaded one."""
@@ -95,7 +111,7 @@ class Versions:
         """
         keys = [key for key in self._known if key[0] == name and version in (None, key[1])]
         if not keys:
-            raise UnknownModelError("there is no such model, or no such version of it")
+            raise self.unknown(name)
         self._withdrawn.add(name if version is None else (name, version))
         if version in (None, self._current.get(name)):
             self._current.pop(name, None)

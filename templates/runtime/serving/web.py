@@ -1,71 +1,72 @@
-"""Inference over HTTP: one ASGI application, inference straight, everything else through Starlette's routes."""
+"""Inference over HTTP: one ASGI application, models straight, everything else through Starlette's routes."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from serving.access import Access
+from serving.answer_bodies import error_body
+from serving.answer_routes import PATHS, AnswerRoutes
 from serving.app import Application
+from serving.bodies import Body, DisconnectedError, Head, Receive, Scope, Send, read_head
 from serving.bounds import json_bytes
 from serving.calls import Call
 from serving.connection import Connection
 from serving.errors import RefusedError, bad
-from serving.memory import Hold, Memory
+from serving.memory import Hold
+from serving.models import Served
 from serving.protocol import BINARY_TYPE, HEAD_LENGTH, JSON_TYPE, decode, encode
 from serving.turns import Turns
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
-SMALL_BODY = 65536  # is read and thrown away where it is not wanted; a connection with more to come is closed
 LARGE_BYTES = 65536  # of JSON, and above 1 MiB of anything: decoded in a thread
-LINGER_SECONDS = 2.0
-SHORT_LINGER_SECONDS = 0.2  # while the server ends
 
 
-class DisconnectedError(ConnectionError):
-    """The client left before its request was whole."""
+@dataclass(frozen=True)
+class _Reply:
+    """A body; `head_length` are the bytes of its JSON part where binary tensors follow."""
 
-
-@dataclass(slots=True)
-class _Head:
-    """What the headers of a request say; `length` None where the body is chunked."""
-
-    length: int | None
-    tensors_at: str | None
-    expects_100: bool
+    content: bytes
+    head_length: int | None = None
 
 
 class Web:
-    """The ASGI application. `routes` answers all but inference."""
+    """The ASGI application. `routes` answers all but models; `access` says who may ask."""
 
-    def __init__(self, application: Application, routes: ASGI) -> None:
-        self._application, self._routes, self._turns = application, routes, Turns()
+    def __init__(self, application: Application, routes: ASGI, access: Access) -> None:
+        self._application, self._routes, self._access, self._turns = application, routes, access, Turns()
+        self._answers = AnswerRoutes(application)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             return
-        found = INFER.fullmatch(scope["path"]) if scope["method"] == "POST" else None
-        if found is None:
+        send = self._access.shared(scope, send)
+        if await self._access.preflight(scope, send):
+            return
+        call = self._call(scope)
+        if call is None:
             await self._turns.take()
+            try:
+                self._access.check_path(scope["path"], scope["headers"])
+            except RefusedError as error:
+                await self._refuse(scope, send, error)
+                return
             await self._routes(scope, receive, send)
             return
-        call = self._application.call(found[1], found[2], scope["headers"])
         connection: Connection = scope["extensions"]["ortc.connection"][""]
         task = asyncio.current_task()
         with self._application.drain.counted(), self._application.memory.hold() as held:
             # What was asked for by a client that left is not to be run, nor kept.
             connection.left = None if task is None else lambda: _cancel(task)
             try:
-                await self._infer(call, scope["headers"], receive, send, held)
+                await self._answer(call, scope, receive, send, held)
                 held.evict = connection.abort
                 connection.hold = held
                 await connection.sent()
@@ -75,53 +76,94 @@ class Web:
             finally:
                 connection.left = connection.hold = None
 
-    async def _infer(
-        self, call: Call, given: list[tuple[bytes, bytes]], receive: Receive, send: Send, held: Hold
-    ) -> None:
-        application, memory = self._application, self._application.memory
-        body = _Body(receive, application.limits.body_bytes, memory, held)
+    async def _refuse(self, scope: Scope, send: Send, error: RefusedError) -> None:
+        """Answer who has no key, and read nothing more."""
+        call = self._application.call("", None, scope["headers"])
+        call.refuse(error.status, error.kind, str(error))
+        content = _refusal(call)
+        headers = [*_headers(call, len(content), None), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": error.status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
 
-        async def work() -> tuple[bytes, int | None]:
-            body.head = head = _head(given)
+    def _call(self, scope: Scope) -> Call | None:
+        """A request to a model; None for all others."""
+        if scope["method"] != "POST":
+            return None
+        path, headers = scope["path"], scope["headers"]
+        if path in PATHS:
+            return self._application.call("", None, headers, route=PATHS[path])
+        found = INFER.fullmatch(path)
+        return None if found is None else self._application.call(found[1], found[2], headers)
+
+    async def _answer(self, call: Call, scope: Scope, receive: Receive, send: Send, held: Hold) -> None:
+        application = self._application
+        body = Body(receive, application.limits.body_bytes, application.memory, held)
+
+        async def work() -> _Reply:
+            self._access.check(scope["headers"])
+            body.head = head = read_head(scope["headers"])
             application.drain.admit()
-            served = await application.lease(call)
+            served = await application.lease(call) if call.route == "infer" else None
             if head.length is not None and head.length > application.limits.body_bytes:
                 raise body.too_large()
-            call.receiving, held.evict = True, call.give_up
+            content = await self._content(call, body, held)
+            if served is None:
+                reply = _Reply(await self._answers.answer(call, content, held))
+            else:
+                reply = await self._inferred(served, content, head, held)
+            application.memory.give_back(held)
+            application.memory.take(held, len(reply.content))
             held.restart()
-            content = await body.read()
-            call.receiving, held.evict = False, None
-            end = _json_end(content, head.tensors_at)
-            if problem := served.capacity.refuse_size(end):
-                raise bad(problem)
-            large = end > LARGE_BYTES or len(content) > 16 * LARGE_BYTES
-            request = await application.decoded(
-                served,
-                held,
-                lambda: decode(content, head.tensors_at, served.model.inputs, served.capacity),
-                objects=1 + json_bytes(content, end) if large else 0,
-            )
-            answer, head_length = encode(served.model, await application.run(served, request), request)
-            memory.give_back(held)
-            memory.take(held, len(answer))
-            held.restart()
-            return answer, head_length
+            return reply
 
-        answer = await application.attempt(call, work)
-        content, head_length = answer or (json.dumps({"error": call.problem}).encode(), None)
-        headers = [
-            (b"content-type", JSON_TYPE if head_length is None else BINARY_TYPE),
-            (b"content-length", str(len(content)).encode()),
-            (b"x-request-id", call.id.encode()),
-        ]
-        if head_length is not None:
-            headers.append((HEAD_LENGTH, str(head_length).encode()))
-        if call.retry_after is not None:
-            headers.append((b"retry-after", str(call.retry_after).encode()))
+        reply = await application.attempt(call, work)
         try:
+            content = _refusal(call) if reply is None else reply.content
+            length = None if reply is None else reply.head_length
+            headers = _headers(call, len(content), length)
             await body.respond(send, call.status, headers, content, close=application.drain.draining)
         finally:
             application.ended(call)
+
+    async def _content(self, call: Call, body: Body, held: Hold) -> bytes | bytearray:
+        call.receiving, held.evict = True, call.give_up
+        held.restart()
+        content = await body.read()
+        call.receiving, held.evict = False, None
+        return content
+
+    async def _inferred(self, served: Served, content: bytes | bytearray, head: Head, held: Hold) -> _Reply:
+        application = self._application
+        end = _json_end(content, head.tensors_at)
+        if problem := served.capacity.refuse_size(end):
+            raise bad(problem)
+        large = end > LARGE_BYTES or len(content) > 16 * LARGE_BYTES
+        request = await application.decoded(
+            served,
+            held,
+            lambda: decode(content, head.tensors_at, served.model.inputs, served.capacity),
+            objects=1 + json_bytes(content, end) if large else 0,
+        )
+        return _Reply(*encode(served.model, await application.run(served, request), request))
+
+
+def _refusal(call: Call) -> bytes:
+    return json.dumps({"error": call.problem}).encode() if call.route == "infer" else error_body(call)
+
+
+def _headers(call: Call, length: int, head_length: int | None) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"content-type", JSON_TYPE if head_length is None else BINARY_TYPE),
+        (b"content-length", str(length).encode()),
+        (b"x-request-id", call.id.encode()),
+    ]
+    if head_length is not None:
+        headers.append((HEAD_LENGTH, str(head_length).encode()))
+    if call.retry_after is not None:
+        headers.append((b"retry-after", str(call.retry_after).encode()))
+    if call.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    return headers
 
 
 def _json_end(content: bytes | bytearray, tensors_at: str | None) -> int:
@@ -133,93 +175,3 @@ def _json_end(content: bytes | bytearray, tensors_at: str | None) -> int:
 
 def _cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
-
-
-def _head(headers: list[tuple[bytes, bytes]]) -> _Head:
-    length: int | None = None
-    chunked = expects = False
-    tensors_at: str | None = None
-    for name, value in headers:
-        if name == b"content-length":
-            if length is not None or not re.fullmatch(rb"[0-9]{1,18}", value):
-                raise bad("Content-Length is not one number")
-            length = int(value)
-        elif name == b"transfer-encoding":
-            chunked = True
-        elif name == HEAD_LENGTH:
-            tensors_at = value.decode("latin-1")
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            raise RefusedError(415, "request", "Content-Encoding is not supported; send the body as it is")
-        elif name == b"expect":
-            expects = True
-    return _Head(None if chunked else length or 0, tensors_at, expects)
-
-
-class _Body:
-    """The body of a request: read whole within bounds, or left where it is."""
-
-    def __init__(self, receive: Receive, most: int, memory: Memory, held: Hold) -> None:
-        self._receive, self._most, self._memory, self._held = receive, most, memory, held
-        self.head: _Head | None = None
-        self.complete = False
-
-    async def _part(self) -> bytes:
-        message = await self._receive()
-        if message["type"] != "http.request":
-            raise DisconnectedError
-        self.complete = not message.get("more_body", False)
-        part: bytes = message.get("body", b"")
-        return part
-
-    async def read(self) -> bytes | bytearray:
-        """All of it; only bytes that arrived count.
-
-        Raises:
-            RefusedError: 413, a chunked body is longer than allowed; 503, all requests together hold too much.
-            DisconnectedError: The client left.
-        """
-        first = await self._counted_part()
-        if self.complete and len(first) <= self._most:
-            return first
-        whole = bytearray(first)
-        while len(whole) <= self._most:
-            if self.complete:
-                return whole
-            whole += await self._counted_part()
-        raise self.too_large()
-
-    def too_large(self) -> RefusedError:
-        """The refusal of a body above the limit."""
-        return RefusedError(413, "too-large", f"the body may have {self._most} bytes at most")
-
-    async def _counted_part(self) -> bytes:
-        part = await self._part()
-        self._memory.take(self._held, len(part))
-        self._held.progress(len(part))
-        return part
-
-    async def respond(
-        self, send: Send, status: int, headers: list[tuple[bytes, bytes]], content: bytes, *, close: bool
-    ) -> None:
-        """Send an answer. A body that was not read is thrown away if it is short, else the connection closes after."""
-        head = self.head
-        short = head is not None and head.length is not None and head.length <= SMALL_BODY and not head.expects_100
-        if not self.complete and short and status != 408 and not close:
-            await self._linger(LINGER_SECONDS)
-        if close or not self.complete:
-            headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        if not self.complete:
-            # The client has its answer, but closing now would reset the connection under it while it still sends.
-            await send({"type": "http.response.body", "body": content, "more_body": True})
-            if head is None or not head.expects_100:
-                await self._linger(SHORT_LINGER_SECONDS if close else LINGER_SECONDS)
-            content = b""
-        await send({"type": "http.response.body", "body": content})
-
-    async def _linger(self, seconds: float) -> None:
-        """Throw away what comes, for a while."""
-        with contextlib.suppress(TimeoutError, DisconnectedError):
-            async with asyncio.timeout(seconds):
-                while not self.complete:
-                    await self._part()

@@ -1,0 +1,87 @@
+"""The answers of /v1/embeddings, /v1/rerank and /v1/predict, and their errors, as JSON."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from serving.errors import RefusedError
+
+if TYPE_CHECKING:
+    from processing.answers import Processing
+
+    from serving.answer_requests import TextsAsked
+    from serving.calls import Call
+
+Json = dict[str, Any]
+Values = Sequence[NDArray[Any]]
+INVALID = "invalid_request_error"
+TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+CODES = {"unknown-model": "model_not_found", "unauthorized": "invalid_api_key", "queue-full": "rate_limit_exceeded"}
+PARAMETERS = {"unknown-model": "model"}
+
+
+def embeddings(model: str, asked: TextsAsked, _: Processing, values: Values, tokens: int) -> Json:
+    """Vectors as OpenAI answers them: lists of numbers, or float32 in base64."""
+
+    def form(vector: NDArray[Any]) -> Any:
+        vector = np.ascontiguousarray(vector, dtype="<f4")
+        return base64.b64encode(vector).decode("ascii") if asked.base64 else vector
+
+    data = [{"object": "embedding", "index": index, "embedding": form(vector)} for index, vector in enumerate(values)]
+    return {"object": "list", "data": data, "model": model, "usage": _usage(tokens)}
+
+
+def rerank(model: str, asked: TextsAsked, processing: Processing, values: Values, tokens: int) -> Json:
+    """Documents by their scores, the highest first; equal ones in the order in which they came."""
+    scores = [processing.shaped(value) for value in values]
+    order = sorted(range(len(scores)), key=lambda index: -scores[index])[: asked.top]
+    results: list[Json] = [{"index": index, "relevance_score": scores[index]} for index in order]
+    if asked.documents:
+        for result in results:
+            pair: Any = asked.entries[result["index"]]
+            result["document"] = {"text": pair["text_pair"]}
+    return {"model": model, "results": results, "usage": _usage(tokens)}
+
+
+def predict(model: str, _: TextsAsked, processing: Processing, values: Values, tokens: int) -> Json:
+    """An answer for each text: classes with scores, a score, or a vector."""
+    return {"model": model, "outputs": [processing.shaped(value) for value in values], "usage": _usage(tokens)}
+
+
+ENCODERS = {"embeddings": embeddings, "rerank": rerank, "predict": predict}
+
+
+def encode(route: str, model: str, asked: TextsAsked, processing: Processing, values: Values, tokens: int) -> bytes:
+    """The body of an answer.
+
+    Raises:
+        RefusedError: 422, an infinity or NaN that JSON cannot say.
+    """
+    if not all(np.isfinite(value).all() for value in values):
+        raise RefusedError(422, "numerics", "the answer holds NaN or infinity, which JSON cannot say")
+    body = ENCODERS[route](model, asked, processing, values, tokens)
+    return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def error_body(call: Call) -> bytes:
+    """Why a call was not answered, in OpenAI's form; Cohere's clients read `message`."""
+    error = {
+        "message": call.problem,
+        "type": TYPES.get(call.status, INVALID),
+        "param": call.parameter or PARAMETERS.get(call.kind),
+        "code": CODES.get(call.kind),
+    }
+    document: Json = {"error": error}
+    if call.route == "rerank":
+        document["message"] = call.problem
+    return orjson.dumps(document)
+
+
+def _usage(tokens: int) -> Json:
+    return {"prompt_tokens": tokens, "total_tokens": tokens}

@@ -1,0 +1,97 @@
+"""/v1/embeddings, /v1/rerank and /v1/predict: a body to texts, the model that it names, and its answer as a body."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from serving.answer_bodies import encode
+from serving.answer_requests import DECODERS, TextsAsked, parse, refuse_structure, wrong
+from serving.app import Application
+from serving.calls import Call
+from serving.errors import RefusedError, bad
+from serving.memory import Hold
+from serving.models import Served
+from serving.texts import Asked
+from serving.threads import in_thread
+
+if TYPE_CHECKING:
+    from processing.answers import Processing
+
+T = TypeVar("T")
+PATHS = {f"/v1/{name}": name for name in DECODERS}
+LARGE_BYTES = 65536  # of a body, or values of an answer: made in a thread
+WIDEST = 4  # bytes that a character of a text takes where one of them is wide
+NUMBER_BYTES = 16  # of an answer's JSON for one value, about
+
+
+class AnswerRoutes:
+    """Answers requests of texts."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def answer(self, call: Call, content: bytes | bytearray, held: Hold) -> bytes:
+        """The body of the answer.
+
+        Raises:
+            RefusedError: The request cannot be answered.
+            UnknownModelError: There is no such model.
+        """
+        application, route = self._application, call.route
+        asked = await self._asked(route, content, held)
+        call.name = application.default if asked.model is None else asked.model
+        served = await application.lease(call)
+        processing = _processing(served, route)
+        self._check_dimensions(served, processing, asked)
+        work = Asked(asked.entries, [processing.output], asked.prompt)
+        answered = await application.answer(served, held, work)
+        values = [row[processing.output] for row in answered.values]
+        size = sum(value.size for value in values)
+        self._application.memory.take(held, NUMBER_BYTES * size)
+        model = served.model.name
+        return await _made(
+            lambda: encode(route, model, asked, processing, values, answered.tokens), large=size > LARGE_BYTES
+        )
+
+    async def _asked(self, route: str, content: bytes | bytearray, held: Hold) -> TextsAsked:
+        found = refuse_structure(content)
+        large = len(content) > LARGE_BYTES
+        self._application.memory.take(held, found.bytes + (WIDEST * len(content) if large else 0))
+        return await _made(lambda: DECODERS[route](parse(content)), large=large)
+
+    @staticmethod
+    def _check_dimensions(served: Served, processing: Processing, asked: TextsAsked) -> None:
+        """Vectors are not cut: no model says that the first of their numbers are an answer, too."""
+        (tensor,) = (tensor for tensor in served.model.outputs if tensor.name == processing.output)
+        if asked.dimensions not in (None, tensor.shape[-1]):
+            raise wrong(
+                f"{served.model.name} gives vectors of {tensor.shape[-1]} numbers, which cannot be cut; leave "
+                "dimensions out",
+                "dimensions",
+            )
+
+
+WANTED = {"embeddings": "embedding", "rerank": "score"}
+
+
+def _processing(served: Served, route: str) -> Processing:
+    """How the model answers texts; RefusedError where it does not answer what is asked for."""
+    name = served.model.name
+    if served.texts is None:
+        raise bad(f"{name} takes tensors and no texts; send them to /v2/models/{name}/infer")
+    processing = served.texts.processing
+    wanted = WANTED.get(route, processing.kind)
+    if processing.kind != wanted:
+        ways = [way for way, kind in WANTED.items() if kind == processing.kind] or ["predict"]
+        raise RefusedError(
+            400,
+            "request",
+            f"{name} is a model for {processing.task}, which /v1/{route} does not answer; use /v1/{ways[0]}",
+            parameter="model",
+        )
+    return processing
+
+
+async def _made(work: Callable[[], T], *, large: bool) -> T:
+    return await in_thread(work) if large else work()
