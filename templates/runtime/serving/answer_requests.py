@@ -8,10 +8,9 @@ from typing import Any
 
 import orjson
 
-from serving.bounds import LONGEST_NAME, quoted
+from serving.bounds import LONGEST_NAME, MOST_TEXTS, quoted
 from serving.errors import RefusedError
 from serving.json_bounds import Structure, count, structure
-from serving.texts import MOST_TEXTS
 
 MOST_TOKENS = 2**20  # ids in one request
 SLACK = 4096
@@ -49,11 +48,10 @@ def refuse_structure(body: bytes | bytearray) -> Structure:
         RefusedError: 400, it holds more than any request needs.
     """
     found = count(body, len(body))
-    if any(getattr(found, name) > getattr(BOUNDS, name) for name in ("values", "lists", "objects")):
+    if found.beyond(BOUNDS):
         found = structure(body, len(body))
-    for name in ("values", "lists", "objects"):
-        if getattr(found, name) > getattr(BOUNDS, name):
-            raise wrong(f"the body holds more {name} than a request may: more than {getattr(BOUNDS, name)}")
+    if what := found.beyond(BOUNDS):
+        raise wrong(f"the body holds more {what} than a request may: more than {getattr(BOUNDS, what)}")
     return found
 
 

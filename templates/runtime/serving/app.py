@@ -26,6 +26,7 @@ from serving.models import Served
 from serving.protocol import Request
 from serving.residents import BudgetError, Lease
 from serving.sockets import Connections
+from serving.text_tensors import names_of, needed, size_of, stacked
 from serving.texts import Answered, Asked, answer
 from serving.threads import in_thread
 from serving.tracing import Tracing
@@ -203,6 +204,9 @@ class Application:
                 if len(name) > SHOWN and name not in served.names:
                     raise RefusedError(400, "input", f"the model has no input or output {quoted(name)}")
             try:
+                if request.texts is not None and served.texts is not None:
+                    names_of(served.texts, request.outputs)
+                    return request
                 served.model.check(request.inputs)
                 served.model.output_names(request.outputs)
             except InputError as error:
@@ -217,12 +221,17 @@ class Application:
         finally:
             self.memory.give_back(held, objects)
 
-    async def run(self, served: Served, request: Request) -> Arrays:
+    async def run(self, served: Served, held: Hold, request: Request) -> Arrays:
         """The answer to a request that was checked; cancelled, its run is ended too.
 
         Raises:
             RefusedError: The model refuses the values, or the queue is full.
         """
+        if request.texts is not None and served.texts is not None:
+            names = names_of(served.texts, request.outputs)
+            answered = await self.answer(served, held, Asked(request.texts, needed(served.texts, names)))
+            self.memory.take(held, size_of(answered))
+            return stacked(served.texts, answered, names)
         job = served.scheduler.submit(request.inputs, served.model.output_names(request.outputs))
         try:
             with _refusing(served):

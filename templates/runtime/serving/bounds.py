@@ -6,12 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from loading.interface import Axis, Tensor
+
+from serving.json_bounds import Structure, count, structure
 
 SLACK = 4096  # values and lists beyond the model's own: a small mistake gets the message that names it
 VALUE_BYTES = 64  # of JSON for one value, with white space
 LONGEST_NAME = 1024  # characters
+MOST_TEXTS = 2048  # of one request
 SHOWN = 64  # characters of a client's text that an answer repeats
 LONGEST_MESSAGE = 1000  # characters
 
@@ -32,9 +34,10 @@ class Capacity:
 
     values: dict[str, int]
     lists: int
+    texts: bool = False  # whether the model takes texts, too
 
     @classmethod
-    def of(cls, tensors: Sequence[Tensor], axes: Sequence[Axis]) -> Capacity:
+    def of(cls, tensors: Sequence[Tensor], axes: Sequence[Axis], *, texts: bool = False) -> Capacity:
         """The capacity of inputs whose dynamic axes are bounded."""
         most = {axis.name: axis.max for axis in axes}
         values, lists = dict[str, int](), 0
@@ -42,10 +45,12 @@ class Capacity:
             shape = [most[size] if isinstance(size, str) else int(size or 0) for size in tensor.shape]
             values[tensor.name] = math.prod(shape)
             lists += 1 + sum(math.prod(shape[:depth]) for depth in range(1, len(shape)))
-        return cls(values, lists)
+        return cls(values, lists, texts)
 
     def refuse_size(self, end: int) -> str:
         """Why a JSON text of so many bytes cannot be a request to the model; empty where it can."""
+        if self.texts:
+            return ""
         most = 65536 + VALUE_BYTES * (sum(self.values.values()) + SLACK)
         return f"the JSON part has {end} bytes, the model needs at most {most}" if end > most else ""
 
@@ -56,15 +61,17 @@ class Capacity:
         """
         if end <= SLACK or (problem := self.refuse_size(end)):
             return "" if end <= SLACK else problem
-        values = sum(self.values.values()) + SLACK
-        for sign, most, what in (
-            (b",", values, "values"),
-            (b"[", self.lists + SLACK, "lists"),
-            (b"{", SLACK, "objects"),
-        ):
-            if _count(body, end, sign) > most:
-                return f"the JSON part holds more {what} than the model takes: more than {most}"
-        return ""
+        texts = MOST_TEXTS if self.texts else 0
+        most = Structure(
+            values=sum(self.values.values()) + SLACK + 2 * texts, lists=self.lists + SLACK + 2 * texts, objects=SLACK
+        )
+        found = count(body, end)
+        if self.texts and found.beyond(most):
+            found = structure(body, end)  # signs within texts are no values
+        what = found.beyond(most)
+        if not what:
+            return ""
+        return f"the JSON part holds more {what} than the model takes: more than {getattr(most, what)}"
 
     def refuse_values(self, name: str, count: int) -> str:
         """Why an input cannot hold so many values, with some slack for small mistakes; empty where it can."""
@@ -84,10 +91,8 @@ def refuse_fields(content: bytes, most: int = SLACK) -> str:
             if number == 6:
                 _fields(content, start, end, counts, most)
             for inner, inner_start, inner_end in _fields(content, start, end, counts, most) if number == 5 else ():
-                if inner == 5 and any(
-                    field == 8 for field, _, _ in _fields(content, inner_start, inner_end, counts, most)
-                ):
-                    return "bytes_contents are not supported: no input is of the datatype BYTES"
+                if inner == 5:
+                    _fields(content, inner_start, inner_end, counts, most)
     except OverflowError:
         return f"the message has more than {most} fields; send values packed, or as raw_input_contents"
     except IndexError:
@@ -132,9 +137,4 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
 
 def json_bytes(body: bytes | bytearray, end: int) -> int:
     """Bytes of memory that the objects of a JSON text take, at most about."""
-    return 40 * _count(body, end, b",") + 64 * _count(body, end, b"[") + 250 * _count(body, end, b"{")
-
-
-def _count(body: bytes | bytearray, end: int, sign: bytes) -> int:
-    # numpy lets other threads run meanwhile, bytes.count does not.
-    return int(np.count_nonzero(np.frombuffer(body, np.uint8, end) == ord(sign)))
+    return count(body, end).bytes

@@ -19,6 +19,11 @@ class Structure:
     lists: int
     objects: int
 
+    def beyond(self, most: Structure) -> str:
+        """What there is more of than there may be: `values`, `lists` or `objects`; empty where there is not."""
+        names = ("values", "lists", "objects")
+        return next((name for name in names if getattr(self, name) > getattr(most, name)), "")
+
     @property
     def bytes(self) -> int:
         """Bytes of memory that the objects take, at most about; without the characters of strings."""

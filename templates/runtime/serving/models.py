@@ -49,7 +49,7 @@ class Served:
         """Raise UsageError when the settings ask for batches that the bundle does not allow."""
         batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
         self.model, self.bytes, self.device_bytes = model, memory_bytes, device_bytes
-        self.capacity = Capacity.of(model.inputs, model.axes)
+        self.capacity = Capacity.of(model.inputs, model.axes, texts=bool(model.manifest.get("processing")))
         self.names = {tensor.name for tensor in (*model.inputs, *model.outputs)}
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, model, memory_bytes, settings.slow_seconds)

@@ -15,9 +15,11 @@ from loading.interface import Tensor
 from loading.model import Model
 from numpy.typing import NDArray
 
+from serving import text_tensors
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
 from serving.errors import RefusedError, bad
 from serving.json_tensors import MOST_AXES, from_json
+from serving.texts import TextModel
 
 DATATYPES = {
     "BOOL": "bool",
@@ -43,6 +45,7 @@ class Request:
     outputs: list[str] | None
     binary: frozenset[str] | None  # None: all of them
     id: str | None
+    texts: list[object] | None = None  # what a model that takes texts is sent instead of inputs
 
 
 # --- requests ------------------------------------------------------------------------------------------------------
@@ -79,13 +82,18 @@ def decode(
     if len(request["inputs"]) > len(tensors) + SLACK:
         raise bad(f"inputs has {len(request['inputs'])} entries, the model takes {len(tensors)}")
     arrays: Arrays = {}
+    texts: dict[str, list[str]] = {}
+    reads_texts = capacity is not None and capacity.texts
     for entry in request["inputs"]:
         if not isinstance(entry, dict) or not is_name(entry.get("name")):
             raise bad(f"every input needs a name of at most {LONGEST_NAME} characters")
         name = entry["name"]
         what = f"input {quoted(name)}"
-        if name in arrays:
+        if name in arrays or name in texts:
             raise bad(f"{what} is given twice")
+        if reads_texts and name in text_tensors.NAMES:
+            texts[name], end = _texts(entry, body, end, what)
+            continue
         dtype, shape = interface(entry.get("datatype"), entry.get("shape"), what, dtypes.get(name))
         check_capacity(capacity, name, shape, what)
         size = _parameters(entry, what).get("binary_data_size")
@@ -98,7 +106,19 @@ def decode(
     if end != len(body):
         raise bad(f"the body has {len(body) - end} bytes more than its JSON part and its binary tensors")
     names, binary = _outputs(request)
-    return Request(arrays, names, binary, identifier)
+    entries = text_tensors.entries_of(texts, arrays) if texts else None
+    return Request(arrays, names, binary, identifier, entries)
+
+
+def _texts(entry: Mapping[str, Any], body: bytes | bytearray, start: int, what: str) -> tuple[list[str], int]:
+    """The texts of an input, and where the next binary tensor begins."""
+    count = text_tensors.count_of(entry.get("shape"), entry.get("datatype"), what)
+    size = _parameters(entry, what).get("binary_data_size")
+    if size is None:
+        return text_tensors.from_json(entry.get("data"), count, what), start
+    if type(size) is not int or not 0 <= size <= len(body) - start:
+        raise bad(f"{what}: binary_data_size is not a number of bytes within the body")
+    return text_tensors.from_bytes(memoryview(body)[start : start + size], count, what), start + size
 
 
 def is_name(name: object) -> bool:
@@ -220,10 +240,13 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
     outputs: list[dict[str, Any]] = []
     tail: list[memoryview] = []
     for name, array in answer.items():
-        entry: dict[str, Any] = {"name": name, "datatype": NAMES[array.dtype], "shape": list(array.shape)}
+        entry: dict[str, Any] = {"name": name, "datatype": datatype_of(array), "shape": list(array.shape)}
         if request.binary is None or name in request.binary:
-            entry["parameters"] = {"binary_data_size": array.nbytes}
-            tail.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            content = bytes_of(array)
+            entry["parameters"] = {"binary_data_size": len(content)}
+            tail.append(content)
+        elif text_tensors.is_text(array):
+            entry["data"] = array.ravel().tolist()
         elif array.dtype.kind == "f" and not np.isfinite(array).all():
             raise RefusedError(
                 422, "numerics", f"output {name!r} holds NaN or infinity, which JSON cannot say; ask for binary data"
@@ -239,8 +262,21 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
     return (b"".join([head, *tail]), len(head)) if tail else (head, None)
 
 
-def metadata(model: Model, versions: Sequence[str]) -> dict[str, Any]:
-    """The interface of the model; a dynamic axis is -1."""
+def datatype_of(array: NDArray[Any]) -> str:
+    """The protocol's name for what an array of an answer holds."""
+    return text_tensors.DATATYPE if text_tensors.is_text(array) else NAMES[array.dtype]
+
+
+def bytes_of(array: NDArray[Any]) -> memoryview:
+    """The bytes of a tensor of an answer."""
+    if text_tensors.is_text(array):
+        return memoryview(text_tensors.to_bytes(array))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def metadata(model: Model, versions: Sequence[str], texts: TextModel | None = None) -> dict[str, Any]:
+    """The interface of the model; a dynamic axis is -1. `texts` is how it takes texts."""
+    inputs, outputs = ([], []) if texts is None else text_tensors.described(texts)
 
     def described(tensors: Sequence[Tensor]) -> list[dict[str, Any]]:
         return [
@@ -256,6 +292,6 @@ def metadata(model: Model, versions: Sequence[str]) -> dict[str, Any]:
         "name": model.name,
         "versions": list(versions),
         "platform": "onnxruntime_onnx",
-        "inputs": described(model.inputs),
-        "outputs": described(model.outputs),
+        "inputs": [*described(model.inputs), *inputs],
+        "outputs": [*described(model.outputs), *outputs],
     }

@@ -116,7 +116,7 @@ class Routes:
         self._application.drain.admit()
         lease = await self._application.leased(name, version)
         try:
-            return self._answer(request, metadata(lease.loaded.model, self._cache.versions(name)))
+            return self._answer(request, metadata(lease.loaded.model, self._cache.versions(name), lease.loaded.texts))
         finally:
             self._cache.release(lease)
 

@@ -141,7 +141,7 @@ class RpcServer:
         request = await application.decoded(
             served, held, lambda: decode(message, served.model.inputs, served.capacity), objects=OBJECT_FACTOR * typed
         )
-        answer = await application.run(served, request)
+        answer = await application.run(served, held, request)
         response: bytes = encode(self._response(), served.model, answer, request).SerializeToString()
         application.memory.give_back(held)
         application.memory.take(held, len(response))

@@ -59,7 +59,7 @@ class Queries:
         self._application.drain.admit()
         lease = await self._application.leased(request.name, request.version or None)
         try:
-            document = metadata(lease.loaded.model, cache.versions(request.name))
+            document = metadata(lease.loaded.model, cache.versions(request.name), lease.loaded.texts)
         finally:
             cache.release(lease)
         return describe(self._messages["ModelMetadataResponse"](), document)

@@ -12,6 +12,7 @@ from loading.interface import Tensor
 from loading.model import Model
 from numpy.typing import NDArray
 
+from serving import text_tensors
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
 from serving.errors import bad
 from serving.json_tensors import MOST_AXES, check_range
@@ -20,8 +21,10 @@ from serving.protocol import (
     MOST_OUTPUTS,
     NAMES,
     Request,
+    bytes_of,
     check_capacity,
     check_outputs,
+    datatype_of,
     from_bytes,
     interface,
     is_name,
@@ -38,6 +41,9 @@ CONTENTS = {
     "FP32": "fp32_contents",
     "FP64": "fp64_contents",
 }
+
+
+TEXTS = "bytes_contents"
 
 
 def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = None) -> Request:
@@ -57,20 +63,25 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
         raise bad(f"there are {len(message.inputs)} inputs and {len(message.outputs)} outputs, more than any model has")
     dtypes = {tensor.name: tensor.dtype for tensor in tensors}
     arrays: Arrays = {}
+    texts: dict[str, list[str]] = {}
+    reads_texts = capacity is not None and capacity.texts
     for index, entry in enumerate(message.inputs):
         what = f"input {quoted(entry.name)}"
         if not is_name(entry.name) or len(entry.shape) > MOST_AXES:
             raise bad(
                 f"{what}: its name has more than {LONGEST_NAME} characters, or its shape more than {MOST_AXES} axes"
             )
-        if entry.name in arrays:
+        if entry.name in arrays or entry.name in texts:
             raise bad(f"{what} is given twice")
         refuse_unsupported(entry.parameters, what)
+        if raw and entry.HasField("contents"):
+            raise bad(f"{what} has contents beside raw_input_contents; send one of them")
+        if reads_texts and entry.name in text_tensors.NAMES:
+            texts[entry.name] = _texts(entry, raw[index] if raw else None, what)
+            continue
         dtype, shape = interface(entry.datatype, list(entry.shape), what, dtypes.get(entry.name))
         check_capacity(capacity, entry.name, shape, what)
         if raw:
-            if entry.HasField("contents"):
-                raise bad(f"{what} has contents beside raw_input_contents; send one of them")
             content, expected = raw[index], math.prod(shape) * dtype.itemsize
             if len(content) != expected:
                 raise bad(f"{what}: raw_input_contents has {len(content)} bytes, shape {shape} takes {expected}")
@@ -82,7 +93,19 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
             raise bad(f"the name of an output has more than {LONGEST_NAME} characters")
         refuse_unsupported(output.parameters, f"output {quoted(output.name)}")
     names = check_outputs([output.name for output in message.outputs])
-    return Request(arrays, names or None, None if raw else frozenset(), message.id or None)
+    entries = text_tensors.entries_of(texts, arrays) if texts else None
+    return Request(arrays, names or None, None if raw else frozenset(), message.id or None, entries)
+
+
+def _texts(entry: Any, raw: bytes | None, what: str) -> list[str]:
+    """The texts of an input, of its bytes or of its contents."""
+    count = text_tensors.count_of(list(entry.shape), entry.datatype, what)
+    if raw is not None:
+        return text_tensors.from_bytes(raw, count, what)
+    found = [descriptor.name for descriptor, values in entry.contents.ListFields() if values]
+    if found not in ([], [TEXTS]):
+        raise bad(f"{what}: {entry.datatype} is sent in {TEXTS}, found {', '.join(found)}")
+    return text_tensors.decoded(entry.contents.bytes_contents, count, what)
 
 
 def _from_contents(entry: Any, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:
@@ -106,9 +129,11 @@ def encode(response: Any, model: Model, answer: Arrays, request: Request) -> Any
     response.model_name, response.model_version, response.id = model.name, model.version, request.id or ""
     raw = request.binary is None or any(array.dtype == np.float16 for array in answer.values())
     for name, array in answer.items():
-        entry = response.outputs.add(name=name, datatype=NAMES[array.dtype], shape=array.shape)
+        entry = response.outputs.add(name=name, datatype=datatype_of(array), shape=array.shape)
         if raw:
-            response.raw_output_contents.append(array.tobytes())
+            response.raw_output_contents.append(bytes(bytes_of(array)))
+        elif text_tensors.is_text(array):
+            entry.contents.bytes_contents.extend(text.encode() for text in array.ravel())
         else:
             getattr(entry.contents, CONTENTS[entry.datatype]).extend(array.ravel().tolist())
     return response

@@ -14,6 +14,7 @@ from loading.arrays import Arrays
 from loading.errors import InputError
 from loading.interface import Tensor
 
+from serving.bounds import MOST_TEXTS
 from serving.errors import RefusedError, bad
 from serving.memory import Hold, Memory
 from serving.scheduler import Job
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from serving.models import Served
 
-MOST_TEXTS = 2048  # of one request
 MOST_CHARACTERS = 2**18  # of one text
 MOST_VALUES = 2**23  # of the answer to one request
 WINDOW = 64  # texts whose token ids are held at once, or those of two runs

@@ -144,7 +144,7 @@ class Web:
             lambda: decode(content, head.tensors_at, served.model.inputs, served.capacity),
             objects=1 + json_bytes(content, end) if large else 0,
         )
-        return _Reply(*encode(served.model, await application.run(served, request), request))
+        return _Reply(*encode(served.model, await application.run(served, held, request), request))
 
 
 def _refusal(call: Call) -> bytes:
