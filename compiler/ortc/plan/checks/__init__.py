@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortc.common.permissions import masked
-from ortc.plan.checks import answers, axes, profile, secret, size, sources, target
+from ortc.plan.checks import answers, axes, digests, profile, secret, size, sources, target
 from ortc.spec.diagnostics.diagnostic import Diagnostic, in_order
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.load import LoadedProfile, LoadedSpec, find_profile, load_spec
@@ -28,12 +28,13 @@ class CheckedSpec:
         return {name: item.profile for name, item in self.loaded_profiles.items()}
 
 
-def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec:
+def check_spec(path: Path | str, overrides: tuple[str, ...] = (), *, with_digests: bool = True) -> CheckedSpec:
     """The spec in a file, with its profiles, once every check has passed.
 
     Args:
         path: The file; messages name it as given here.
         overrides: Arguments of `--set`, each `key.path=value`, applied in order.
+        with_digests: Whether local files must have the digests that the spec declares of them.
 
     Raises:
         SpecError: with every error and warning (the first hundred), sorted by place.
@@ -43,7 +44,8 @@ def check_spec(path: Path | str, overrides: tuple[str, ...] = ()) -> CheckedSpec
     except SpecError as error:
         raise SpecError(map(without_values, error.diagnostics)) from None
     profiles, unknown = load_profiles(loaded)
-    found = in_order(tuple(map(without_values, (*unknown, *run_checks(loaded, profiles)))))
+    differing = digests.check(loaded) if with_digests else ()
+    found = in_order(tuple(map(without_values, (*unknown, *run_checks(loaded, profiles), *differing))))
     if errors := [diagnostic for diagnostic in found if diagnostic.severity == "error"]:
         # Errors before warnings where there are too many of both to read.
         raise SpecError(found if len(found) <= _MAX_FOUND else errors[:_MAX_FOUND])

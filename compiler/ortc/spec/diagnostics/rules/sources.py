@@ -293,6 +293,21 @@ MIRROR_HTTP = Rule(
     "  files: {config.json: 7160e1553ad2ca51d8c1cb066be533db31826e12d173824c1bb0cb1a4f187d20}\n"
     "  mirrors: [https://models.internal/bert]\n",
 )
+DIGEST_DIFFERS = Rule(
+    "ORTC336",
+    "digest-differs",
+    "A file is not the one whose digest the spec declares.",
+    "A digest says which bytes were meant, so that a file that was retrained, cut off or swapped is never built in the "
+    "name of the other. `ortc check` compares the digests of local files: of `sha256`, and of `files` beside `path`. "
+    "Where the file is meant to be another, `ortc lock --update-digests SPEC` writes the new digests and changes "
+    "nothing else.",
+    bad='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\n  sha256: " + "0f" * 32 + "\nexport:\n"
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
+    good='model:\n  source: pytorch\n  entrypoint: "examples.digits.model:build"\n'
+    "  weights: examples/digits/weights.safetensors\nexport:\n"
+    "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -320,4 +335,5 @@ RULES = (
     TENSOR_NAME,
     TENSOR_MISSING,
     MIRROR_HTTP,
+    DIGEST_DIFFERS,
 )
