@@ -9,8 +9,14 @@ from pathlib import Path, PurePosixPath
 from ortc.bundle.integrity import MANIFEST
 from ortc.bundle.manifest import PROVENANCE
 from ortc.bundle.performance import performance_in
-from ortc.bundle.supply_chain.companions import is_measurement, unsigned_measurements
-from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, groups_of, signature_of, verify_stated
+from ortc.bundle.supply_chain.companions import unsigned_measurements
+from ortc.bundle.supply_chain.signing import (
+    BUNDLE_SIGNATURE,
+    groups_of,
+    is_measurement,
+    signature_of,
+    verify_stated,
+)
 from ortc.registry.documents import BundleRecord, CompanionRecord
 
 Content = Callable[[str, str], bytes]

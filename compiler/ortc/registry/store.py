@@ -10,7 +10,7 @@ from ortc.bundle.integrity import MANIFEST, own_files, verified
 from ortc.bundle.manifest import FileInfo
 from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.supply_chain.companions import companions as usable_companions
-from ortc.bundle.supply_chain.companions import is_measurement
+from ortc.bundle.supply_chain.signing import is_measurement
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen

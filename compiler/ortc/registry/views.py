@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from ortc.bundle.performance import Performance
-from ortc.bundle.supply_chain.companions import is_measurement
-from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE
+from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, is_measurement
 from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.registry.catalogue import Catalogue

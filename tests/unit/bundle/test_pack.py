@@ -207,10 +207,13 @@ def test_a_measurement_that_is_none_is_not_packed(
     bundle: Path, tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bundle / "measurements" / ("f" * 12 + ".json")).write_text(content)
-    for arguments in (["pack", "-o"], ["registry", "add", "--registry"], ["emit", "-o"]):
-        assert run([*arguments, str(tmp_path / "out"), str(bundle)]) == 4, arguments
+    key, _ = write_keys(tmp_path / "keys")
+    for arguments in (["pack", "-o"], ["registry", "add", "--registry"], ["emit", "-o"], ["sign", "--key"]):
+        place = key if arguments[0] == "sign" else tmp_path / "out"
+        assert run([*arguments, str(place), str(bundle)]) == 4, arguments
         assert "is no measurement that this ortc reads" in capsys.readouterr().err
         assert not (tmp_path / "out").exists()
+    assert not (bundle / "attestations" / "bundle.sig").exists()
 
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o700), (0o022, 0o755), (0o027, 0o750)])

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ortc.bundle.integrity import MANIFEST, companion_files
-from ortc.bundle.manifest import MEASUREMENTS, FileInfo
+from ortc.bundle.manifest import FileInfo
 from ortc.bundle.supply_chain.signature_file import stated_digests
-from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, groups_of, signature_of, verify
+from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, groups_of, is_measurement, signature_of, verify
 from ortc.common.digests import sha256_file
 from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
@@ -42,12 +42,6 @@ def left_out(what: str, unsigned: tuple[str, ...]) -> str | None:
         return None
     names = ", ".join(path for path in unsigned if is_measurement(path)) or ", ".join(unsigned)
     return f"{what} is signed, and no signature covers {names}: not used; {SIGN_AGAIN}"
-
-
-def is_measurement(path: str) -> bool:
-    """Whether a companion is a measurement, and no model card, plot or signature."""
-    directory, _, name = path.partition("/")
-    return directory == MEASUREMENTS and name.endswith(".json") and name.count(".") == 1 and "/" not in name
 
 
 def companions(bundle: Path, key: Path | None = None) -> Companions:

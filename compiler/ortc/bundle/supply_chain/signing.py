@@ -17,10 +17,12 @@ from typing import Any
 from ortc.bundle.identity import Expected
 from ortc.bundle.integrity import MANIFEST, companion_files, own_files, verified
 from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, PROVENANCE, Manifest
+from ortc.bundle.performance import performance_in
 from ortc.bundle.supply_chain.signature_file import expect_key, is_canonical, rewritten
 from ortc.common.atomic_files import replace_file
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, UsageError
+from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.spec.vocabulary import Name, Version
 
@@ -58,7 +60,7 @@ def sign(bundle: Path, key: Path) -> Signed:
 
     Raises:
         UsageError: the key is none, or ortc's extra `sign` is not installed.
-        StageError: the bundle is damaged.
+        StageError: the bundle is damaged, or a file among its measurements is none.
     """
     signing, _, hashing = _library()
     manifest = verified(bundle)
@@ -79,6 +81,9 @@ def sign(bundle: Path, key: Path) -> Signed:
             help=f"make one with `openssl ecparam -genkey -name prime256v1 -noout`; a password goes into ${PASSWORD}",
         ) from error
     groups = _groups(bundle)
+    for path in filter(is_measurement, (file.path for file in companion_files(bundle))):
+        # A signature says that somebody measured: there is to be a measurement.
+        performance_in(read_plain(bundle / path), path)
     wanted = {BUNDLE_SIGNATURE: _covered(bundle), **{signature_of(name): files for name, files in groups.items()}}
     for name, files in wanted.items():
         chosen = [bundle / file for file in files]
@@ -217,6 +222,12 @@ def _covered(bundle: Path) -> list[str]:
 
 def _groups(bundle: Path) -> dict[str, list[str]]:
     return groups_of(file.path for file in companion_files(bundle))
+
+
+def is_measurement(path: str) -> bool:
+    """Whether a companion is a measurement, and no model card, plot or signature."""
+    directory, _, name = path.partition("/")
+    return directory == MEASUREMENTS and name.endswith(".json") and name.count(".") == 1 and "/" not in name
 
 
 def groups_of(paths: Iterable[str]) -> dict[str, list[str]]:
