@@ -26,6 +26,11 @@ from typing import Any, NoReturn
 if __name__ == "__main__":
     # Nothing here multiplies matrices in numpy: a program of its own need not start BLAS' threads, one for each core.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    from loading.errors import end_without_numpy
+
+    sys.path.pop(0)
+    end_without_numpy(sys.stdout)
 
 import numpy as np
 

@@ -30,6 +30,9 @@ if __name__ == "__main__":
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # A bundle must not change by being measured.
     sys.dont_write_bytecode = True
+    from loading.errors import end_without_numpy
+
+    end_without_numpy(sys.stdout)
 
 import machine
 import nvml

@@ -42,6 +42,9 @@ if __name__ == "__main__":
     # drain there is nothing to drain.
     for _number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(_number, lambda *_: os._exit(0))
+    from loading.errors import end_without_numpy
+
+    end_without_numpy(sys.stderr)
 
 from loading.errors import BundleError, RuntimeVersionError
 from loading.worker import failure

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -452,3 +454,52 @@ def test_a_call_over_grpc_needs_a_key(guarded: Running) -> None:
             else:
                 with pytest.raises(grpc.RpcError, match="API key"):
                     ask_for(b"", timeout=SECONDS)
+
+
+def test_models_are_listed(server: Running) -> None:
+    names = ["classes", "linear", "scores", "vectors", "words"]
+    assert server.request("GET", "/v2/models") == (200, {"models": names})
+    status, answer = server.request("GET", "/v1/models")
+    assert (status, [entry["id"] for entry in answer["data"]]) == (200, names)
+    assert server.request("GET", "/v1/models/vectors") == (200, answer["data"][3])
+    status, answer = server.request("GET", "/v1/models/nobody")
+    assert (status, answer["error"]["code"]) == (404, "model_not_found")
+    for path in ("/v2/models/nobody", "/v2/models/nobody/ready"):
+        status, answer = server.request("GET", path)
+        assert (status, answer["error"]) == (404, f"there is no such model; there are {', '.join(names)}")
+    status, answer = server.request("GET", "/v2/models/vectors/versions/2.0.0")
+    assert (status, answer["error"]) == (404, "there is no such version of the model; there are 1.0.0")
+
+
+@pytest.mark.parametrize("program", ["server.py", "loader.py", "measure.py"])
+def test_a_missing_numpy_is_no_traceback(repository: Path, program: str) -> None:
+    command = [sys.executable, "-S", str(repository / "vectors" / "runtime" / program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: numpy cannot be imported")
+    documents = done.stderr if program == "server.py" else done.stdout
+    assert json.loads(documents.splitlines()[0])["error"]["code"] == "runtime-version"
+
+
+def test_openais_own_client_works_as_it_is(server: Running, guarded: Running) -> None:
+    openai = pytest.importorskip("openai", reason="OpenAI's client: pip install openai")
+    with openai.OpenAI(base_url=f"http://127.0.0.1:{server.port}/v1", api_key="unused", max_retries=0) as client:
+        for options in ({}, {"encoding_format": "float"}):
+            answer = client.embeddings.create(model="vectors", input=TEXTS, **options)
+            found = np.array([entry.embedding for entry in answer.data])
+            assert np.abs(found - vectors(server, TEXTS)).max() < 1e-6
+            assert answer.usage.prompt_tokens > 0
+        ids = [answering.ids_of(text)[0] for text in TEXTS]
+        assert len(client.embeddings.create(model="vectors", input=ids).data) == len(TEXTS)
+        assert [model.id for model in client.models.list()][-1] == "words"
+        with pytest.raises(openai.NotFoundError) as missing:
+            client.embeddings.create(model="nobody", input="a")
+        assert (missing.value.code, missing.value.param) == ("model_not_found", "model")
+        with pytest.raises(openai.BadRequestError, match="cannot be cut"):
+            client.embeddings.create(model="vectors", input="a", dimensions=2)
+    place = f"http://127.0.0.1:{guarded.port}/v1"
+    with openai.OpenAI(base_url=place, api_key=KEY) as client:
+        assert client.embeddings.create(model="vectors", input="a").data
+    with openai.OpenAI(base_url=place, api_key="wrong") as client, pytest.raises(openai.AuthenticationError):
+        client.embeddings.create(model="vectors", input="a")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sys
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 
 class BundleError(Exception):
@@ -104,6 +105,21 @@ def one_line(error: Exception) -> str:
 
 def warn(message: object) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+def end_without_numpy(answers: TextIO) -> None:
+    """End a program at once where numpy is missing, with a JSON document on `answers` and a line on stderr."""
+    try:
+        import numpy as np  # noqa: F401
+    except ImportError as reason:
+        error = RuntimeVersionError(
+            f"numpy cannot be imported: {reason}. Install the bundle's packages: pip install --no-deps "
+            "--require-hashes -r requirements.txt"
+        )
+        document = {"ok": False, "error": {"code": error.code, "message": str(error)}}
+        print(json.dumps(document), file=answers, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+        sys.exit(error.exit_code)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

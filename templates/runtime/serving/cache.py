@@ -179,6 +179,11 @@ class ModelCache(Generic[T]):
         for key in keys:
             self._residents.retire(key)
 
+    def unknown(self, name: str) -> UnknownModelError:
+        """The error that says what there is instead of a model."""
+        with self._lock:
+            return self._versions.unknown(name)
+
     def versions(self, name: str) -> list[str]:
         """Every version that can be asked for, the lowest first."""
         with self._lock:

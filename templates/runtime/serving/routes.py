@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from serving.answer_bodies import error_body
 from serving.app import Application
 from serving.cache import State
 from serving.errors import RefusedError
@@ -35,6 +36,9 @@ class Routes:
         routes = [
             Route("/v2", self.server),
             Route("/v2/", self.server, include_in_schema=False),
+            Route("/v2/models", self.models),
+            Route("/v1/models", self.listed),
+            Route("/v1/models/{name}", self.listed_one),
             Route("/v2/health/live", self.live),
             Route("/v2/health/ready", self.ready),
             Route("/metrics", self.metrics),
@@ -109,6 +113,27 @@ class Routes:
         """Requests are served."""
         ready = self._application.drain.ready
         return self._answer(request, {"ready": ready}, 200 if ready else 503)
+
+    async def models(self, request: Request) -> Response:
+        """The names of the models."""
+        return self._answer(request, {"models": self._names()})
+
+    async def listed(self, request: Request) -> Response:
+        """The models in OpenAI's form."""
+        return self._answer(request, {"object": "list", "data": [_listed(name) for name in self._names()]})
+
+    async def listed_one(self, request: Request) -> Response:
+        """One of them; 404 in OpenAI's form where there is none."""
+        name = request.path_params["name"]
+        if name in self._names():
+            return self._answer(request, _listed(name))
+        call = self._application.call(name, None, request.scope["headers"], route="models")
+        call.refuse(404, "unknown-model", str(self._cache.unknown(name)))
+        return self._answer(request, json.loads(error_body(call)), 404)
+
+    def _names(self) -> list[str]:
+        self._application.drain.admit()
+        return sorted({state.name for state in self._cache.states()})
 
     async def model(self, request: Request) -> Response:
         """The interface of a model, which is loaded for it where it is not."""
@@ -190,6 +215,11 @@ class Routes:
             raise HTTPException(400, "parameters is not an object, or its version is not a string")
         await self._repository.unload(request.path_params["name"], version)
         return self._answer(request, {})
+
+
+def _listed(name: str) -> dict[str, str | int]:
+    """A model as OpenAI lists it; when it was made is not known."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "ortc"}
 
 
 def _entry(state: State) -> dict[str, str | int]:
