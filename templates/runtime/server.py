@@ -13,6 +13,7 @@ bundle's name:
     POST /v1/embeddings            {"model", "input"}: vectors of texts, as OpenAI has them
     POST /v1/rerank                {"model", "query", "documents"}: documents by their scores
     POST /v1/predict               {"model", "inputs"}: answers to texts and pairs
+    GET  /                         a page to try the bundle by hand
     GET  /metrics                  Prometheus
     GET  /openapi.json             this interface, with the model's inputs
 
@@ -142,6 +143,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="ORIGIN",
         help="whose pages may ask from a browser; may be repeated; `*` for all",
     )
+    add("--no-page", action="store_true", help="no page at / to try the bundle by hand")
     add("--log-requests", action="store_true", help="log every request; default: those not answered with 200")
     add("--trace", action="store_true", help="OpenTelemetry spans, as the OTEL_* variables say; needs its packages")
     return parser.parse_args(argv)
@@ -183,6 +185,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         model_memory=arguments.model_memory_bytes,
         device_memory=arguments.device_memory_bytes,
         guard=Guard.of(arguments.host, arguments.admin_token_file),
+        page=not arguments.no_page,
         access=Access.of(arguments.api_keys, arguments.cors_origin),
         log_requests=arguments.log_requests,
         trace=arguments.trace,

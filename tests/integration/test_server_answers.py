@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,7 +40,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[Running]:
-    more = ("--repository", str(repository), "--grpc-port", "0", "--log-requests")
+    more = ["--repository", str(repository), "--grpc-port", "0", "--log-requests"]
+    more += [f"--preload={name}" for name in ("classes", "scores", "words", "linear")]
     with serve(repository / "vectors", *more) as running:
         yield running
         server_inference(running)
@@ -503,3 +506,49 @@ def test_openais_own_client_works_as_it_is(server: Running, guarded: Running) ->
         assert client.embeddings.create(model="vectors", input="a").data
     with openai.OpenAI(base_url=place, api_key="wrong") as client, pytest.raises(openai.AuthenticationError):
         client.embeddings.create(model="vectors", input="a")
+
+
+# --- the page and the document -------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_and_lets_nothing_foreign_in(server: Running, guarded: Running) -> None:
+    status, headers, content = server.exchange("GET", "/")
+    page = content.decode()
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
+    assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
+    for kind in ("script", "style"):
+        (inline,) = re.findall(f"<{kind}>(.*?)</{kind}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
+        assert policy[f"{kind}-src"] == f"'sha256-{digest}'"
+        assert page.count(f"<{kind}") == 1
+    assert not re.search(r"""https?://|//[a-z]|\son[a-z]+\s*=|\sstyle=|innerHTML|eval\(|@import|url\(""", page)
+    assert re.findall(r"""\s(?:src|href|action)=["']?([^"'> ]*)""", page) == ["data:,"]
+    assert guarded.exchange("GET", "/")[2] == content  # it says nothing of the bundle
+    assert server.exchange("POST", "/", b"")[0] == 405
+
+
+def test_every_example_of_the_document_works(server: Running) -> None:
+    status, document = server.request("GET", "/openapi.json")
+    assert status == 200
+    worked = []
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            assert method == "get" or "examples" in body or path.startswith("/v2/repository")
+            for example in body.get("examples", {}).values():
+                status, answer = server.request("POST", path, json.dumps(example["value"]).encode())
+                assert status == 200, (path, answer)
+                worked.append(path)
+    assert {"/v1/embeddings", "/v1/rerank", "/v1/predict", "/v2/models/linear/infer"} <= set(worked)
+    infer = document["paths"]["/v2/models/vectors/infer"]["post"]["requestBody"]["content"]["application/json"]
+    ids = infer["schema"]["properties"]["inputs"]["items"]["oneOf"][0]
+    assert ids["description"] == "Axes: batch 1 to 4, sequence 1 to 12"
+    assert ids["x-axes"][1] == {"name": "sequence", "minimum": 1, "maximum": 12}
+    assert {entry["name"]: entry.get("kind") for entry in document["x-models"]} == {
+        "classes": "labels",
+        "linear": None,
+        "scores": "score",
+        "vectors": "embedding",
+        "words": "token-embeddings",
+    }

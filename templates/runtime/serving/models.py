@@ -14,8 +14,10 @@ from loading.model import Model
 
 from serving.bounds import Capacity
 from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements
+from serving.examples import tensors_of
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
+from serving.text_tensors import described
 from serving.texts import TextModel
 
 
@@ -64,6 +66,8 @@ class Served:
         self.texts = (
             TextModel(model.processing(), model, self.scheduler.workers) if model.manifest.get("processing") else None
         )
+        self.example = tensors_of(model)
+        self.made = [] if self.texts is None else [entry["name"] for entry in described(self.texts)[1]]
         metrics.waiting.labels(model.name, model.version).set_function(lambda: self.scheduler.waiting)
 
     def close(self) -> None:

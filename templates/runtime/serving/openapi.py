@@ -8,26 +8,37 @@ from typing import Any
 from loading.interface import Tensor
 from loading.model import Model
 
+from serving import examples
+from serving.answer_openapi import models_of, text_paths
+from serving.bounds import MOST_TEXTS
+from serving.models import Served
 from serving.protocol import NAMES
+from serving.text_tensors import DATATYPE
+from serving.text_tensors import NAMES as TEXT_INPUTS
 
 Json = dict[str, Any]
 VERSION = "3.0.3"
 
 
-def document(models: Sequence[Model], repository: bool) -> Json:
-    """The document; `repository` tells whether models can be loaded and unloaded."""
+def document(models: Sequence[Served], repository: bool) -> Json:
+    """The document of what is loaded; `repository` tells whether models can be loaded and unloaded."""
+    error = {str(status): _answer("Why not", {"$ref": "#/components/schemas/AnswerError"}) for status in ERRORS}
     paths: Json = {
         "/v2": _get("Server metadata", _object({"name": _STRING, "version": _STRING, "extensions": _list(_STRING)})),
+        "/v2/models": _get("The names of the models", _object({"models": _list(_STRING)})),
+        "/v1/models": _get("The models", _object({"object": _STRING, "data": _list({"type": "object"})})),
         "/v2/health/live": _get("Whether the process answers", _object({"live": _BOOLEAN})),
         "/v2/health/ready": _get("Whether requests are served", _object({"ready": _BOOLEAN}), 503),
         "/metrics": {"get": {"summary": "Prometheus metrics", "responses": {"200": _text("The exposition")}}},
         "/openapi.json": _get("This document", {"type": "object"}),
     }
-    for model in models:
+    for served in models:
+        model = served.model
         for prefix in (f"/v2/models/{model.name}", f"/v2/models/{model.name}/versions/{model.version}"):
             paths[prefix] = _get("The interface of the model", _METADATA)
             paths[f"{prefix}/ready"] = _get("Whether it is served", _object({"name": _STRING, "ready": _BOOLEAN}), 503)
-            paths[f"{prefix}/infer"] = {"post": _infer(model)}
+            paths[f"{prefix}/infer"] = {"post": _infer(served)}
+    paths |= text_paths(models, error)
     if repository:
         told = ("name", "version", "state", "reason")
         taken = dict.fromkeys(("memory_bytes", "device_memory_bytes"), _INTEGER)  # of what is loaded
@@ -37,11 +48,14 @@ def document(models: Sequence[Model], repository: bool) -> Json:
         "openapi": VERSION,
         "info": {"title": "Open Inference Protocol", "version": "2"},
         "paths": paths,
-        "components": {"schemas": {"Error": _object({"error": _STRING})}},
+        "components": {"schemas": {"Error": _object({"error": _STRING}), "AnswerError": _ANSWER_ERROR}},
+        "x-models": models_of(models),
     }
 
 
+ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
 _STRING: Json = {"type": "string"}
+_NULLABLE: Json = {"type": "string", "nullable": True}
 _BOOLEAN: Json = {"type": "boolean"}
 _INTEGER: Json = {"type": "integer"}
 
@@ -56,6 +70,9 @@ def _object(properties: Json, required: Sequence[str] | None = None) -> Json:
     return {**found, "required": needed} if needed else found
 
 
+_ANSWER_ERROR = _object(
+    {"error": _object({"message": _STRING, "type": _STRING, "param": _NULLABLE, "code": _NULLABLE})}
+)
 _TENSOR = _object({"name": _STRING, "datatype": _STRING, "shape": _list(_INTEGER)})
 _METADATA = _object(
     {
@@ -97,15 +114,16 @@ def _post(summary: str, request: Json, schema: Json) -> Json:
     }
 
 
-def _infer(model: Model) -> Json:
-    output = _object({"name": {"type": "string", "enum": [t.name for t in model.outputs]}}, ("name",))
+def _infer(served: Served) -> Json:
+    model, texts = served.model, served.texts
+    output = _object({"name": {"type": "string", "enum": [*(t.name for t in model.outputs), *served.made]}}, ("name",))
     output["properties"]["parameters"] = _object({"binary_data": _BOOLEAN}, ())
     request = _object(
         {
             "id": {"type": "string", "maxLength": 64},
             "inputs": _list(
-                {"oneOf": [_input(tensor, model) for tensor in model.inputs]},
-                minItems=len(model.inputs),
+                {"oneOf": [*(_input(tensor, model) for tensor in model.inputs), *_texts(served)]},
+                minItems=1 if texts is not None else len(model.inputs),
                 maxItems=len(model.inputs),
             ),
             "outputs": _list(output),
@@ -115,21 +133,58 @@ def _infer(model: Model) -> Json:
     )
     answer = _object({"model_name": _STRING, "model_version": _STRING, "id": _STRING, "outputs": _list(_TENSOR)}, ())
     head = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 0}}
+    shown = [("tensors", served.example), ("texts", None if texts is None else examples.text_tensors_of(texts))]
+    working: Json = {name: {"value": value} for name, value in shown if value is not None}
     return {
         "summary": f"Run {model.name}",
         "parameters": [head],
         "requestBody": {
             "required": True,
             "content": {
-                "application/json": {"schema": request},
+                "application/json": {"schema": request, **({"examples": working} if working else {})},
                 "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             },
         },
         "responses": {
             "200": _answer("The outputs", answer, "application/octet-stream"),
-            **_errors(400, 404, 408, 413, 415, 422, 429, 503),
+            **_errors(*ERRORS),
         },
     }
+
+
+def _texts(served: Served) -> list[Json]:
+    """The inputs of texts, where the model takes them."""
+    if served.texts is None:
+        return []
+    names = TEXT_INPUTS if served.texts.processing.pairs else TEXT_INPUTS[:1]
+    return [
+        _object(
+            {
+                "name": {"type": "string", "enum": [name]},
+                "datatype": {"type": "string", "enum": [DATATYPE]},
+                "shape": _list({"type": "integer", "minimum": 1, "maximum": MOST_TEXTS}, minItems=1, maxItems=2),
+                "data": _list(_STRING, minItems=1, maxItems=MOST_TEXTS),
+                "parameters": _object({"binary_data_size": {"type": "integer", "minimum": 0}}, ()),
+            },
+            ("name", "datatype", "shape"),
+        )
+        for name in names
+    ]
+
+
+def _axes(tensor: Tensor, model: Model) -> Json:
+    """What is said of the axes of an input, in order: their names and bounds."""
+    known = {axis.name: axis for axis in model.axes}
+    axes: list[Json] = []
+    for size in tensor.shape:
+        if isinstance(size, str):
+            axis = known[size]
+            bounds = {"minimum": axis.min, "maximum": axis.max}
+            axes.append({"name": size, **bounds, **({"multipleOf": axis.multiple_of} if axis.multiple_of > 1 else {})})
+        else:
+            axes.append({"minimum": size, "maximum": size})
+    told = [f"{a['name']} {a['minimum']} to {a['maximum']}" if "name" in a else f"{a['minimum']}" for a in axes]
+    return {"description": f"Axes: {', '.join(told) or 'none'}", "x-axes": axes}
 
 
 def _input(tensor: Tensor, model: Model) -> Json:
@@ -140,7 +195,7 @@ def _input(tensor: Tensor, model: Model) -> Json:
         value |= {"minimum": tensor.range[0], "maximum": tensor.range[1]}
     shape: Json = {"type": "integer", "minimum": min((low for low, _ in sizes), default=0)}
     shape["maximum"] = max((high for _, high in sizes), default=0)
-    return _object(
+    made = _object(
         {
             "name": {"type": "string", "enum": [tensor.name]},
             "datatype": {"type": "string", "enum": [NAMES[tensor.dtype]]},
@@ -150,3 +205,4 @@ def _input(tensor: Tensor, model: Model) -> Json:
         },
         ("name", "datatype", "shape"),
     )
+    return {**made, **_axes(tensor, model)}

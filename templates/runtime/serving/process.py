@@ -32,6 +32,7 @@ from serving.guard import Guard
 from serving.memory import container_limit
 from serving.metrics import Metrics
 from serving.models import Opener, Served, Settings, rss_bytes
+from serving.page import Page
 from serving.repository import Repository
 from serving.routes import Routes
 from serving.sockets import BACKLOG, KERNEL_BYTES, Acceptor, Connections, listen, most_connections
@@ -69,6 +70,7 @@ class Options:
     device_memory: int | None
     guard: Guard
     access: Access
+    page: bool
     log_requests: bool
     trace: bool
 
@@ -231,7 +233,7 @@ def serve(options: Options) -> int:
     metrics.watch(lambda: len(connections), lambda: connections.refusals, lambda: application.memory.taken)
     repository = Repository(application, changes=options.repository is not None, guard=options.guard)
     config = uvicorn.Config(
-        Web(application, Routes(application, repository).starlette(), options.access),
+        Web(application, Routes(application, repository, Page() if options.page else None).starlette(), options.access),
         http=Connection,
         ws="none",
         loop="asyncio",

@@ -18,6 +18,7 @@ from serving.cache import State
 from serving.errors import RefusedError
 from serving.metrics import CONTENT_TYPE
 from serving.openapi import document
+from serving.page import Page
 from serving.protocol import metadata
 from serving.repository import Repository
 from serving.versions import UnknownModelError
@@ -28,8 +29,9 @@ MOST_BYTES = 65536
 class Routes:
     """What is answered besides inference."""
 
-    def __init__(self, application: Application, repository: Repository) -> None:
+    def __init__(self, application: Application, repository: Repository, page: Page | None = None) -> None:
         self._application, self._cache, self._repository = application, application.cache, repository
+        self._page = page
 
     def starlette(self) -> Starlette:
         """The ASGI application."""
@@ -59,6 +61,8 @@ class Routes:
                 Route("/v2/repository/models/{name}/unload", self.unload, methods=["POST"]),
                 Route(unload, self.unload, methods=["POST"]),
             ]
+        if self._page is not None:
+            routes.append(Route("/", self.page))
         handlers: dict[Any, Any] = {
             HTTPException: self._refused,
             UnknownModelError: self._unknown,
@@ -114,6 +118,13 @@ class Routes:
         ready = self._application.drain.ready
         return self._answer(request, {"ready": ready}, 200 if ready else 503)
 
+    async def page(self, request: Request) -> Response:
+        """The page to try the bundle by hand."""
+        page = self._page
+        if page is None:
+            raise HTTPException(404)
+        return Response(page.content, headers=page.headers, media_type="text/html")
+
     async def models(self, request: Request) -> Response:
         """The names of the models."""
         return self._answer(request, {"models": self._names()})
@@ -157,8 +168,7 @@ class Routes:
 
     async def openapi(self, request: Request) -> Response:
         """This interface, with the inputs of what is loaded."""
-        models = [served.model for served in self._cache.leased()]
-        return self._answer(request, document(models, self._repository.changes))
+        return self._answer(request, document(self._cache.leased(), self._repository.changes))
 
     async def _body(self, request: Request) -> dict[str, Any]:
         content = bytearray()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -113,3 +114,13 @@ def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
 def test_origins_are_those_that_browsers_send() -> None:
     origins = ["https://a.example", "http://localhost:3000", "http://[::1]:8080", "*"]
     assert access_module.Access.of(None, origins).origins == frozenset(origins)
+
+
+def test_the_page_is_left_out_where_nobody_wants_it() -> None:
+    routes, page = bundles.runtime_module("serving.routes"), bundles.runtime_module("serving.page").Page()
+    application, repository = SimpleNamespace(cache=None), SimpleNamespace(changes=False)
+    for wanted, has in ((page, True), (None, False)):
+        paths = {route.path for route in routes.Routes(application, repository, wanted).starlette().routes}
+        assert ("/" in paths) == has
+    arguments = bundles.runtime_module("server")._arguments
+    assert (arguments([]).no_page, arguments(["--no-page"]).no_page) == (False, True)

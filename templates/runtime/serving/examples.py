@@ -1,0 +1,67 @@
+"""Requests that work as they are, for the OpenAPI document and the page: of the golden inputs, or of texts."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from loading.arrays import Arrays
+from loading.errors import BundleError
+from loading.model import Model
+from loading.selftest import first_inputs
+
+from serving.protocol import NAMES
+
+if TYPE_CHECKING:
+    from serving.texts import TextModel
+
+Json = dict[str, Any]
+MOST_VALUES = 4096  # of an example
+TEXTS = ("A man is playing a guitar.", "The invoice is due next week.")
+QUERY, DOCUMENTS = "Where is the station?", ["The station is behind the park.", "Apples are red."]
+
+
+def tensors_of(model: Model) -> Json | None:
+    """A request of the first golden inputs, or of the least ones; None where JSON cannot say them, or is too long."""
+    found = [first_inputs(model.root, model.manifest)]
+    with contextlib.suppress(BundleError):  # inputs that cannot be made: the golden ones are all there is
+        found.append(model.example({axis.name: axis.min for axis in model.axes}))
+    for arrays in found:
+        if arrays and _is_short(arrays):
+            return {"inputs": [_tensor(name, array) for name, array in arrays.items()]}
+    return None
+
+
+def _is_short(arrays: Arrays) -> bool:
+    finite = all(array.dtype.kind != "f" or np.isfinite(array).all() for array in arrays.values())
+    return finite and sum(math.prod(array.shape) for array in arrays.values()) <= MOST_VALUES
+
+
+def _tensor(name: str, array: Any) -> Json:
+    return {
+        "name": name,
+        "shape": list(array.shape),
+        "datatype": NAMES[array.dtype],
+        "data": array.ravel().tolist(),
+    }
+
+
+def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
+    """Requests to the routes for texts that the model answers, by route."""
+    processing = texts.processing
+    pair = {"text": TEXTS[0], "text_pair": TEXTS[1]}
+    found: dict[str, Json] = {"predict": {"model": name, "inputs": pair if processing.kind == "score" else TEXTS[0]}}
+    if processing.kind == "embedding":
+        found["embeddings"] = {"model": name, "input": list(TEXTS)}
+    if processing.kind == "score":
+        found["rerank"] = {"model": name, "query": QUERY, "documents": DOCUMENTS}
+    return found
+
+
+def text_tensors_of(texts: TextModel) -> Json:
+    """A request of texts as tensors."""
+    given = zip(("text", "text_pair"), TEXTS, strict=True)
+    inputs = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in given]
+    return {"inputs": inputs if texts.processing.kind == "score" else inputs[:1]}
