@@ -68,6 +68,8 @@ def from_afar(report: dict[str, Any]) -> Stages:
 
 def test_an_unchanged_spec_does_no_work(compiler: Compiler, output: Path) -> None:
     assert foreseen(compiler, output, *PATIENT) == []
+    text = run(compiler, "plan", SPEC, "-o", str(output), *PATIENT)
+    assert "not run: `examples.digits.model:build`, `examples.digits.accuracy:accuracy`. A build runs them" in text
     before = {
         path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and "report" not in path.name
     }

@@ -85,4 +85,10 @@ def plan(
         sys.stdout.write(f"  {stage.state:<{width}} {stage.stage:<13} {stage.subject}{reason}\n")
     running = sum(stage.state == "will run" for stage in stages)
     sys.stdout.write(f"{running} of {len(stages)} stages will run\n")
+    if (functions := resolved.entrypoints()) and any(stage.state.startswith("cached") for stage in stages):
+        named = ", ".join(f"`{name}`" for name in functions)
+        sys.stdout.write(
+            f"not run: {named}. A build runs them and compares what they give; a plan compares the files that they "
+            "read the last time\n"
+        )
     return 0

@@ -299,6 +299,14 @@ class Plan(Frozen):
         """The plan of some targets alone. A bundle depends on that of its own target."""
         return self.model_copy(update={"targets": tuple(entry for entry in self.targets if entry.name in names)})
 
+    def entrypoints(self) -> tuple[str, ...]:
+        """Functions of the user's that a build calls: of the model, its teacher, the samples and the metric."""
+        sources = (self.model, *([] if self.model.teacher is None else [self.model.teacher.model]))
+        named = [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
+        declared = (self.accuracy.samples, self.accuracy.metric)
+        named += [entry.entrypoint for entry in declared if isinstance(entry, SamplesFunction | Metric)]
+        return tuple(dict.fromkeys(named))
+
     def digest(self) -> str:
         """sha256 of the plan."""
         return digest(self)
