@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ortc.build.context import Context
 from ortc.build.observation import model_key
+from ortc.build.requests import golden_texts, requests
 from ortc.build.runner import Done
 from ortc.build.stage_results import Texts
 from ortc.build.stages import TEXTS
 from ortc.bundle.answers import Answers
-from ortc.common.errors import AccuracyError, StageError
-from ortc.common.texts import shown
-from ortc.evaluation.accuracy_gates import answer_limit
-from ortc.evaluation.answers import TextAnswer, check_answers
+from ortc.common.errors import StageError
+from ortc.evaluation.answers import TextAnswer
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.odd_texts import PLAIN_TEXTS, odd_texts
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.repository import of_directories
 from ortc.passes.canonical import Exported
 from ortc.plan.plan import InputPlan
-from ortc.plan.processing import AnswerForm, Processing
+from ortc.plan.processing import AnswerForm, Processing, TextProcessing
 from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form
 
 SAMPLE_TEXTS = 64
 """Most sample texts that a variant is judged by."""
-ODD_PAIRS, SAMPLE_PAIRS = 60, 8
-"""Odd texts and sample texts that are also compared as pairs, where a bundle takes pairs."""
-GOLDEN_ANSWERS = 3
-"""Texts with an answer that travel with a bundle: they are answered at every full start."""
 WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without texts"
 TEXTS_FILE, TOKENIZER_FILE = "texts.json", "tokenizer.json"
-
-
-class WrongTokensError(AccuracyError):
-    """A bundle's tokenizer gives other token ids than the model's own."""
 
 
 def build_answers(context: Context, exported: Exported) -> Answers | None:
@@ -64,11 +53,11 @@ def build_answers(context: Context, exported: Exported) -> Answers | None:
     # A dry run and a comparison may have no files: no key depends on what they hold.
     place = done.files.get(TEXTS_FILE)
     content = {"odd": [], "samples": []} if place is None or not place.is_file() else json.loads(place.read_bytes())
-    judged = tuple(TextAnswer(text=row["text"], answer=row["answer"]) for row in content["samples"])
+    judged = tuple(TextAnswer(text=row["text"], answer=row["answer"], kind=form.kind) for row in content["samples"])
     return Answers(
         processing=done.result.processing,
         tokenizer=done.files.get(TOKENIZER_FILE, Path(TOKENIZER_FILE)),
-        golden=tuple(_golden(content)),
+        golden=tuple(golden_texts(content, form)),
         judged=judged,
         odd=(*content["samples"], *content["odd"]),
         key=done.key,
@@ -117,22 +106,34 @@ def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> 
         place = str(output / TOKENIZER_FILE)
         made = worker.call("texts", form=inputs["form"], bound=bound, inputs=names, tokenizer=place)
         lines, text = _sample_texts(context), made["processing"]["text"]
-        odd: list[Any] = [*odd_texts(made["special"]), _long(lines, int(text["max_length"]))]
-        samples: list[Any] = list(lines)
-        if text["pairs"]:
-            odd += [paired(one, other) for one, other in itertools.pairwise(odd[:ODD_PAIRS])]
-            pairs = [paired(one, other) for one, other in zip(lines, [*lines[1:], lines[0]], strict=True)]
-            samples = pairs if form.kind == "score" else [*samples, *pairs[:SAMPLE_PAIRS]]
-        tokens = worker.call("tokens", texts=[*odd, *samples])["rows"]
-        answers = worker.call("answers", texts=samples)["answers"]
-        rows = [{"text": text, **row} for text, row in zip([*odd, *samples], tokens, strict=True)]
-        _check_types(rows, exported.inputs)
-        answered = [{**row, "answer": answer} for row, answer in zip(rows[len(odd) :], answers, strict=True)]
-        content = {"odd": rows[: len(odd)], "samples": answered}
+        strange = [*odd_texts(made["special"]), _long(lines, int(text["max_length"]))]
+        odd, samples = requests(form, lines, strange, pairs=bool(text["pairs"]), mask=made["mask"])
+        processing = Processing.model_validate(made["processing"])
+        odd_rows, rows = (_tokens(worker, texts, processing.text) for texts in (odd, samples))
+        if form.kind == "fill-mask":
+            rows = [row for row in rows if processing.text.tokens.mask in row["ids"]]
+        if not rows:
+            raise StageError(
+                "no sample text can be answered within the greatest length of a text",
+                help="name shorter texts in `accuracy.samples`, or raise `model.interface.max_length`",
+            )
+        _check_types([*odd_rows, *rows], exported.inputs)
+        answers = worker.call("answers", texts=[row["text"] for row in rows])["answers"]
+        answered = [{**row, "answer": answer} for row, answer in zip(rows, answers, strict=True)]
+        content = {"odd": odd_rows, "samples": answered}
         (output / TEXTS_FILE).write_text(json.dumps(content), "utf-8")
-        return Texts(processing=Processing.model_validate(made["processing"]))
+        return Texts(processing=processing)
 
     return context.run(TEXTS.action(plan.name, inputs), work)
+
+
+def _tokens(worker: Worker, texts: Sequence[Any], settings: TextProcessing) -> list[dict[str, Any]]:
+    """Token ids of texts by the model's own tokenizer; without texts that the bundle refuses for their length."""
+    found = worker.call("tokens", texts=list(texts))["rows"]
+    rows = [{"text": text, **row} for text, row in zip(texts, found, strict=True)]
+    if settings.truncation != "refuse":
+        return rows
+    return [row for row in rows if len(row["ids"]) <= settings.max_length]
 
 
 def _is_text(declared: object) -> bool:
@@ -159,11 +160,6 @@ def _sample_texts(context: Context) -> list[str]:
     return judged[::step][:SAMPLE_TEXTS]
 
 
-def paired(text: str, other: str) -> dict[str, str]:
-    """A pair of texts, as requests have it."""
-    return {"text": text, "text_pair": other}
-
-
 def _long(samples: Sequence[str], length: int) -> str:
     """A text of more tokens than a text may have: no token is longer than a word."""
     words = " ".join(samples).split()
@@ -183,56 +179,3 @@ def _check_types(rows: Sequence[dict[str, Any]], inputs: Sequence[InputPlan]) ->
             f"the tokenizer gives token types, which the model does not take: `{TYPES}` is no input",
             help=f"declare `{TYPES}` in `export.inputs`, or write `interface: tensors` in `model`",
         )
-
-
-def _golden(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Texts that travel with a bundle: a few samples with answers, and odd ones that show how texts are cut."""
-    short = sorted(content["samples"], key=lambda row: len(row["ids"]))
-    step = max(1, len(short) // GOLDEN_ANSWERS)
-    chosen = short[::step][:GOLDEN_ANSWERS]
-    odd = content["odd"]
-    longest = sorted(odd, key=lambda row: -len(row["ids"]))[:1]
-    marked = next((row for row in odd if "before" in str(row["text"])), None)
-    plain = [row for row in (*odd[:1], marked, *odd[16:20], *longest, *odd[-1:]) if row is not None]
-    return [*chosen, *({**row, "answer": None} for row in plain)]
-
-
-def prove(context: Context, answers: Answers, interpreter: Path, bundle: Path) -> None:
-    """Check that a bundle's processing is the model's own: token ids of every text, and answers of sample texts.
-
-    Args:
-        context: of the build.
-        answers: what PyTorch and the model's own tokenizer give.
-        interpreter: of an environment with the bundle's requirements.
-        bundle: of the canonical graph.
-
-    Raises:
-        WrongTokensError: token ids differ; the message names the text.
-        AccuracyError: an answer differs.
-    """
-    texts = [row["text"] for row in answers.odd]
-    with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
-        worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
-        found = worker.call("tokens", texts=texts)["rows"]
-        for expected, row in zip(answers.odd, found, strict=True):
-            if [row["ids"], row["types"]] != [expected["ids"], expected["types"]]:
-                text = shown(str(expected["text"]))
-                raise WrongTokensError(
-                    f"the bundle's tokenizer gives other token ids than the model's own: {text!a}",
-                    help="save the tokenizer again with save_pretrained() of transformers, or write "
-                    "`interface: tensors` in `model`",
-                    details=(f"expected {expected['ids'][:16]}", f"found {row['ids'][:16]}"),
-                )
-        check = check_answers(answers.judged, worker)
-    least = answer_limit("fp32", context.plan.accuracy)
-    if not check.cosine_min >= least:
-        raise AccuracyError(
-            f"the answer of the exported graph to {shown(check.worst)!a} has cosine {check.cosine_min:.7f} to "
-            f"PyTorch's, at least {least} is expected",
-            help="the exported graph or its processing computes something else; see the report's cases",
-        )
-
-
-def scratch(context: Context) -> Path:
-    """A new directory of the build's work."""
-    return Path(tempfile.mkdtemp(prefix="answers-", dir=context.workspace.work))

@@ -11,7 +11,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from ortc.build.answers import build_answers, prove
+from ortc.build.answer_proof import prove
+from ortc.build.answers import build_answers
 from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
@@ -222,11 +223,11 @@ def _prove_answers(
         "host": context.host.fingerprint(),
         "runtime": pins(pin_set).sha256,
         "variables": context.variables,
-        "accuracy": context.plan.accuracy.answer_cosine,
+        "accuracy": context.plan.accuracy.model_dump(include={"answer_cosine", "answer_f1", "answer_top1"}),
     }
 
     def work(_: Path) -> Proven:
-        prove(context, answers, interpreter, canonical_bundle(context, material, graph))
+        prove(answers, context.plan.accuracy, interpreter, canonical_bundle(context, material, graph))
         return Proven()
 
     context.run(ANSWERS.action(f"{len(answers.odd)} texts", inputs), work)

@@ -223,14 +223,23 @@ TEXTS: Stage[Texts] = Stage(
     "texts",
     ("model", "interface", "inputs", "form", "samples", "split", CODE),
     Texts,
-    code=_code("build.answers", _RESULTS, "frontend.reference.texts", "frontend.samples.odd_texts", "passes.canonical"),
+    code=_code(
+        "build.answers",
+        _RESULTS,
+        "frontend.reference.answers",
+        "frontend.reference.texts",
+        "frontend.samples.odd_texts",
+        "passes.canonical",
+    ),
     assume=_assumed_texts,
 )
 ANSWERS: Stage[Proven] = Stage(
     "answers",
     ("model", "host", "runtime", "variables", "accuracy", CODE),
     Proven,
-    code=_code("build.model", "build.canonical_bundle", "build.answers", _RESULTS, "evaluation.answers", *_BUNDLE_RUNS),
+    code=_code(
+        "build.model", "build.canonical_bundle", "build.answer_proof", _RESULTS, "evaluation.answers", *_BUNDLE_RUNS
+    ),
     counts_results=True,
 )
 SHAPE_MATRIX: Stage[Check] = Stage(

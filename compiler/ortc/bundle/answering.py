@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,16 @@ from ortc.common.resources import cache_root
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import Worker, WorkerError
 
+SEVERAL_PARTS = ("score", "span", "zero-shot")
+"""Kinds of answers to requests of more than one text."""
+
 
 def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) -> list[Any]:
     """Return the answers of a bundle to texts, as JSON has them.
 
     Args:
         bundle: its directory; files are verified and golden cases run before anything is answered.
-        texts: what to answer.
+        texts: what to answer; a JSON object where the bundle takes requests of several parts.
         prompt: the name of one of the model's prompts, the default one when None.
 
     Raises:
@@ -26,18 +30,20 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         AccuracyError: files or golden answers differ.
         UsageError: the bundle takes no texts, or a text cannot be answered.
     """
-    if read_bundle(bundle).processing is None:
+    processing = read_bundle(bundle).processing
+    if processing is None:
         raise UsageError(
             f"{bundle} takes tensors, not texts",
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "
             "`runtime/loader.py run` with arrays",
         )
+    requests = [_request(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
     requirements = (bundle / "requirements.txt").read_text("utf-8")
     interpreter = environment(requirements, cache_root() / "environments")
     try:
         with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
             worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)
-            found: list[Any] = worker.call("answers", texts=list(texts), prompt=prompt)["answers"]
+            found: list[Any] = worker.call("answers", texts=requests, prompt=prompt)["answers"]
             return found
     except WorkerError as error:
         if error.code == "input":
@@ -45,3 +51,12 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         if error.code in ("golden", "digest-mismatch", "files"):
             raise AccuracyError(error.message, help=error.help, details=error.details) from error
         raise StageError(error.message, help=error.help, details=error.details) from error
+
+
+def _request(text: str) -> Any:
+    """A request of several parts, which is written as a JSON object; any other text is itself."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, dict) else text

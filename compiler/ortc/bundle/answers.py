@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.manifest import AnswerTolerance, GoldenAnswers, ProcessingInfo
-from ortc.evaluation.accuracy_gates import answer_limit
+from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
+from ortc.evaluation.agreement import GATES
 from ortc.evaluation.answers import TextAnswer
 from ortc.plan.plan import AccuracyPlan
 from ortc.plan.processing import DIRECTORY, DOCUMENT, TOKENIZER, Processing
@@ -43,7 +44,7 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
         accuracy: the promises.
     """
     (directory / DIRECTORY).mkdir()
-    document = json.dumps(answers.processing.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    document = json.dumps(answers.processing.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
     (directory / DOCUMENT).write_text(f"{document}\n", "utf-8")
     shutil.copyfile(answers.tokenizer, directory / TOKENIZER)
     golden = json.dumps({"format_version": 1, "cases": answers.golden}, indent=None, ensure_ascii=True)
@@ -52,5 +53,13 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
         document=DOCUMENT,
         tokenizer=TOKENIZER,
         kind=answers.processing.answer.kind,
-        golden=GoldenAnswers(file=GOLDEN, tolerance=AnswerTolerance(cosine=answer_limit(precision, accuracy))),
+        golden=GoldenAnswers(file=GOLDEN, tolerance=_tolerance(answers, precision, accuracy)),
     )
+
+
+def _tolerance(answers: Answers, precision: str, accuracy: AccuracyPlan) -> AnswerTolerance:
+    found = AnswerTolerance(cosine=answer_limit(precision, accuracy))
+    if (gate := GATES.get(answers.processing.answer.kind)) is None:
+        return found
+    least = agreement_limit(gate, precision, accuracy)
+    return found.model_copy(update={"f1" if gate == "answer_f1" else "top1": least})

@@ -184,6 +184,8 @@ class AnswerTolerance(Frozen):
     """How far golden answers may be off."""
 
     cosine: float
+    f1: float | None = Field(default=None, description="Least F1 of entities or spans; null for other answers.")
+    top1: float | None = Field(default=None, description="Least share of equal words; null for other answers.")
 
 
 class GoldenAnswers(Frozen):

@@ -65,14 +65,28 @@ def _shown(text: str) -> str:
 
 
 def described(answer: Any) -> str:
-    """One line for people: classes with scores, a score, or a vector by its first numbers, size and length."""
+    """One line for people: what was found with scores, a score, or a vector by its first numbers, size and length."""
     if isinstance(answer, float | int):
         return f"{answer:.4f}"
-    if answer and isinstance(answer[0], dict):
-        return ", ".join(f"{entry['label']} {entry['score']:.4f}" for entry in answer[:_LABELS])
-    if answer and isinstance(answer[0], list):
+    if isinstance(answer, dict):
+        return f"{answer['answer']!r} at {answer['start']} to {answer['end']}, {answer['score']:.4f}"
+    if not answer:
+        return "nothing"
+    if isinstance(answer[0], dict):
+        more = ", …" if len(answer) > _LABELS else ""
+        return ", ".join(map(_found, answer[:_LABELS])) + more
+    if isinstance(answer[0], list) and answer[0] and isinstance(answer[0][0], dict):
+        return " | ".join(map(described, answer))
+    if isinstance(answer[0], list):
         return f"{len(answer)} tokens, each with a vector of {len(answer[0])} numbers"
     first = ", ".join(f"{value:.4f}" for value in answer[:_NUMBERS])
     more = ", …" if len(answer) > _NUMBERS else ""
     length = sum(value * value for value in answer) ** 0.5
     return f"[{first}{more}] ({len(answer)} numbers, length {length:.4f})"
+
+
+def _found(entry: dict[str, Any]) -> str:
+    """A class, an entity with its place, or a word for a masked place."""
+    name = next(str(entry[key]) for key in ("label", "entity_group", "entity", "token_str") if key in entry)
+    where = f" {entry['word']!r} at {entry['start']} to {entry['end']}," if "word" in entry else ""
+    return f"{name}{where} {entry['score']:.4f}"

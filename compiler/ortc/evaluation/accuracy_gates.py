@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from ortc.common.errors import StageError
 from ortc.evaluation.compare import Difference
@@ -17,6 +18,8 @@ LABEL_AGREEMENT = 0.98
 """Least share of equal labels at reduced precision, unless the spec limits `top1_agreement`."""
 EXACT_ANSWER = 0.99999
 """Least cosine similarity of an answer in fp32, unless the spec limits `answer_cosine`."""
+AGREEMENT = 0.95
+"""Least F1 of entities and spans, and share of equal words, at reduced precision, unless the spec limits them."""
 EVERY = list[tuple[str, Difference]]
 
 
@@ -63,6 +66,9 @@ def _verdicts(
     if check.answers is not None:
         texts = f"{check.answers.texts} texts"
         yield judge.number("answer_cosine", check.answers.cosine_min, answer_limit(precision, accuracy), texts)
+        if (gate := check.answers.gate) is not None:
+            where = f"{texts} with {check.answers.named} answers"
+            yield judge.number(gate, check.answers.agreement, agreement_limit(gate, precision, accuracy), where)
     if accuracy.embeddings is not None:
         yield from _embeddings(judge, check.embeddings, accuracy.embeddings)
     if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
@@ -78,6 +84,14 @@ def answer_limit(precision: str, accuracy: AccuracyPlan) -> float:
     if accuracy.answer_cosine is not None:
         return accuracy.answer_cosine
     return EXACT_ANSWER if precision == "fp32" else accuracy.cosine
+
+
+def agreement_limit(gate: Literal["answer_f1", "answer_top1"], precision: str, accuracy: AccuracyPlan) -> float:
+    """The least agreement of answers with PyTorch's at a precision."""
+    declared = accuracy.answer_f1 if gate == "answer_f1" else accuracy.answer_top1
+    if declared is not None:
+        return declared
+    return 1.0 if precision == "fp32" else AGREEMENT
 
 
 def _exact(judge: Judge, every: EVERY, accuracy: AccuracyPlan) -> Iterator[Verdict]:

@@ -9,15 +9,18 @@ import numpy as np
 
 from ortc.common.arrays import Array
 from ortc.common.values import Frozen
+from ortc.evaluation.agreement import GATES, common_scores, f1, shares
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
+from ortc.plan.processing import Kind
 
 
 class TextAnswer(Frozen):
-    """A text or a pair of texts, and what PyTorch answers, as JSON has it."""
+    """A request of texts, and what PyTorch answers, as JSON has it."""
 
-    text: str | dict[str, str]
+    text: str | dict[str, Any]
     answer: Any
+    kind: Kind = "embedding"
 
 
 def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck:
@@ -27,9 +30,35 @@ def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck
         WorkerError: a text cannot be answered.
     """
     found = worker.call("answers", texts=[entry.text for entry in expected])["answers"]
-    compared = [(cosine(entry.answer, answer), str(entry.text)) for entry, answer in zip(expected, found, strict=True)]
-    least, worst = min(compared)
-    return AnswerCheck(texts=len(expected), cosine_min=least, worst=worst)
+    return compare_answers(expected, found)
+
+
+def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> AnswerCheck:
+    """Compare answers to the same texts with PyTorch's; at least one."""
+    kind, pairs = expected[0].kind, list(zip(expected, found, strict=True))
+    least, worst = min((similar(kind, entry.answer, answer), str(entry.text)) for entry, answer in pairs)
+    check = AnswerCheck(texts=len(expected), cosine_min=least, worst=worst)
+    if (gate := GATES.get(kind)) is None:
+        return check
+    counts = [shares(kind, entry.answer, answer) for entry, answer in pairs]
+    both, named, other = (sum(column) for column in zip(*counts, strict=True))
+    furthest = min(zip(map(f1, counts), (str(entry.text) for entry in expected), strict=True))
+    return check.model_copy(
+        update={
+            "gate": gate,
+            "agreement": f1((both, named, other)),
+            "named": int(named),
+            "worst": worst if furthest[0] == 1 else furthest[1],
+        }
+    )
+
+
+def similar(kind: Kind, expected: Any, found: Any) -> float:
+    """Cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
+    if kind not in GATES:
+        return cosine(expected, found)
+    left, right = common_scores(kind, expected, found)
+    return cosine([*left, 1.0], [*right, 1.0])
 
 
 def cosine(expected: Any, found: Any) -> float:

@@ -90,6 +90,8 @@ GATES: tuple[Gate, ...] = (
     Gate("top1_agreement", ">=", places=4, is_headline=True),
     Gate("metric", ">=", places=4, limit_format=".4f"),
     Gate("answer_cosine", ">="),
+    Gate("answer_f1", ">=", places=4),
+    Gate("answer_top1", ">=", places=4),
     Gate("cosine_mean", ">=", kind="embeddings"),
     Gate("cosine_min", ">=", kind="embeddings"),
     Gate("rank_correlation", ">=", kind="embeddings"),

@@ -46,11 +46,18 @@ class EmbeddingCheck(Frozen):
 
 
 class AnswerCheck(Frozen):
-    """Answers to sample texts against PyTorch's: the least cosine similarity, and the text that has it."""
+    """Answers to sample texts against PyTorch's: the least cosine similarity, and the text that has it.
+
+    `agreement` is how far both name the same entities, spans or words, by the `gate` that it is judged by; `named` are
+    as many as PyTorch names.
+    """
 
     texts: int
     cosine_min: float
     worst: str
+    gate: Literal["answer_f1", "answer_top1"] | None = None
+    agreement: float = 1.0
+    named: int = 0
 
 
 class Soak(Frozen):

@@ -41,9 +41,9 @@ class TextOperations:
         }
 
     def _write(self, request: Json) -> Json:
-        """{form, bound, inputs, tokenizer: path} -> {"processing", "special"}; the tokenizer is written.
+        """{form, bound, inputs, tokenizer: path} -> {"processing", "special", "mask"}; the tokenizer is written.
 
-        They are the content of processing.json of a bundle, and the special tokens as texts.
+        They are the content of processing.json of a bundle, the special tokens as texts, and the mask token.
 
         Raises:
             StageError: the model's own tokenizer cannot be reproduced.
@@ -58,7 +58,11 @@ class TextOperations:
         made = ReferenceTexts(source, self._server.directory, form, int(request["bound"]), request["inputs"])
         made.write(Path(request["tokenizer"]))
         self._made = made
-        return {"processing": made.processing.model_dump(mode="json"), "special": list(made.special)}
+        return {
+            "processing": made.processing.model_dump(mode="json"),
+            "special": list(made.special),
+            "mask": made.tokenizer.mask_token,
+        }
 
     def _tokens(self, request: Json) -> Json:
         """{texts} -> {"rows": [{"ids", "types"}, …]}, by the model's own tokenizer."""
@@ -66,8 +70,10 @@ class TextOperations:
 
     def _answers(self, request: Json) -> Json:
         """{texts} -> {"answers": […]}, each text by itself."""
+        from ortc.frontend.reference.answers import reference_answers
+
         reference, _ = self._server.loaded()
-        return {"answers": self._texts().answers(request["texts"], reference)}
+        return {"answers": reference_answers(self._texts(), request["texts"], reference)}
 
     def _texts(self) -> ReferenceTexts:
         if self._made is None:

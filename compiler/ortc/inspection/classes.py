@@ -47,11 +47,31 @@ def labels_of(config: Mapping[str, Any], interface: object) -> tuple[str, ...]:
     return found
 
 
+def entailment_of(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the class of a hypothesis that the text entails, and the class of one that it contradicts.
+
+    The rules are those of transformers' zero-shot-classification pipeline, which takes the last class as the entailment
+    where none is named so; that is refused here.
+
+    Raises:
+        RecipeError: no class is named so.
+    """
+    labels, count = labels_of(config, None), count_of(config)
+    stored = config.get("label2id")
+    ids = stored if isinstance(stored, dict) and stored else {label: index for index, label in enumerate(labels)}
+    found = next((number for label, number in ids.items() if str(label).lower().startswith("entail")), None)
+    if found is None:
+        raise RecipeError(CONFIG, "no class has a name that begins with `entail`, in `label2id` or in `id2label`")
+    if not isinstance(found, int) or not 0 <= found < count:
+        raise RecipeError(CONFIG, f"`label2id` gives the entailment the number {found}, and there are {count} classes")
+    return found, count - 1 if found == 0 else 0
+
+
 def activation_of(task: str, config: Mapping[str, Any]) -> Activation:
     """Return the function that turns a classifier's logits into its scores.
 
-    The rules are those of transformers' text-classification pipeline, and for rankings of sentence-transformers'
-    cross-encoders.
+    The rules are those of transformers' pipelines for text-classification and token-classification, and for rankings of
+    sentence-transformers' cross-encoders.
 
     Raises:
         RecipeError: the configuration names a function that is not reproduced.
@@ -59,6 +79,8 @@ def activation_of(task: str, config: Mapping[str, Any]) -> Activation:
     kind = config.get("problem_type")
     if task == "text-ranking":
         return _ranking(config)
+    if task == "token-classification":
+        return "softmax"
     if kind is not None and kind not in _BY_TYPE:
         raise RecipeError(CONFIG, f"`problem_type: {kind}` is not reproduced")
     if kind == "regression":

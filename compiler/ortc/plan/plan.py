@@ -79,6 +79,8 @@ class AccuracyPlan(Frozen):
     spearman: Annotated[float, Field(ge=-1, le=1)]
     top1_agreement: Annotated[float, Field(gt=0, le=1)] | None
     answer_cosine: Annotated[float, Field(gt=0, le=1)] | None = None
+    answer_f1: Annotated[float, Field(gt=0, le=1)] | None = None
+    answer_top1: Annotated[float, Field(gt=0, le=1)] | None = None
     samples: RelativePath | SamplesFunction | None
     embeddings: Embeddings | None
     metric: Metric | None

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from ortc.common.values import Frozen
+from ortc.spec.interface import Aggregation
 
 FORMAT_VERSION = 1
 DIRECTORY = "processing"
@@ -22,9 +23,12 @@ PROBABILITIES = "probabilities"
 """The output that holds the scores of classes after softmax or sigmoid."""
 LOGITS = "logits"
 """The output of a classifier before softmax or sigmoid."""
+STARTS, ENDS = "start_logits", "end_logits"
+"""Outputs that say where an answer starts and ends."""
 
-Kind = Literal["embedding", "token-embeddings", "labels", "score"]
-"""What an answer is: a vector for a text, one for each of its tokens, classes with scores, or one score of a pair."""
+Kind = Literal["embedding", "token-embeddings", "labels", "score", "entities", "span", "fill-mask", "zero-shot"]
+"""What an answer is: a vector for a text, one for each of its tokens, classes with scores, one score of a pair,
+entities of a text, a span of a context, words for masked places, or scores of labels that the request names."""
 
 
 class Padding(Frozen):
@@ -35,12 +39,27 @@ class Padding(Frozen):
     type: int
 
 
+class KnownTokens(Frozen):
+    """Ids of tokens with a meaning of their own, as far as the tokenizer has them."""
+
+    unknown: int | None = None
+    mask: int | None = None
+    padding: int | None = None
+    first: int | None = None
+
+
 class TextProcessing(Frozen):
     """How texts become token ids."""
 
     max_length: int = Field(ge=1, description="Most tokens of a text, special tokens included.")
     truncation: Literal["left", "right", "refuse"]
+    strategy: Literal["longest_first", "only_first", "only_second"] = Field(
+        default="longest_first", description="Which text of a pair is cut."
+    )
+    stride: int = Field(default=0, ge=0, description="Tokens that windows of a second text share.")
     padding: Padding
+    tokens: KnownTokens = KnownTokens()
+    clean_up: bool = Field(default=False, description="Whether text of token ids has no space before punctuation.")
     prompt: str = Field(default="", description="Put before every text, unless the caller names another.")
     prompts: dict[str, str] = Field(default_factory=dict, description="Texts that a caller may put before, by name.")
     pairs: bool = Field(default=False, description="Whether a request may be a pair of texts.")
@@ -51,7 +70,16 @@ class AnswerForm(Frozen):
 
     kind: Kind
     output: str = Field(description="The tensor that the answer is read from.")
-    labels: tuple[str, ...] = Field(default=(), description="Names of the classes, in the order of the tensor.")
+    labels: tuple[str, ...] = Field(
+        default=(), description="Names of the classes, in the order of the tensor; of `zero-shot` the default labels."
+    )
+    ends: str | None = Field(default=None, description="Of `span`: the tensor that says where an answer ends.")
+    aggregation: Aggregation | None = Field(default=None, description="Of `entities`: what becomes of tokens.")
+    top_k: int | None = Field(default=None, ge=1, description="Of `fill-mask`: candidates for a place.")
+    entailment: int | None = Field(default=None, description="Of `zero-shot`: the class of a hypothesis that holds.")
+    contradiction: int | None = Field(default=None, description="Of `zero-shot`: the class of one that does not.")
+    hypothesis: str | None = Field(default=None, description="Of `zero-shot`: a text with `{}` for a label.")
+    multi_label: bool | None = Field(default=None, description="Of `zero-shot`: whether several labels may hold.")
 
 
 class Processing(Frozen):

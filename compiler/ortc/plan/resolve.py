@@ -95,6 +95,8 @@ def _accuracy(spec: Accuracy) -> AccuracyPlan:
         spearman=min(SPEARMAN, left) if spec.spearman is None else spec.spearman,
         top1_agreement=spec.top1_agreement,
         answer_cosine=spec.answer_cosine,
+        answer_f1=spec.answer_f1,
+        answer_top1=spec.answer_top1,
         samples=spec.samples,
         embeddings=spec.embeddings,
         metric=spec.metric,

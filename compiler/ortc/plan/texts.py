@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ortc.inspection.classes import activation_of, labels_of
+from ortc.inspection.classes import activation_of, entailment_of, labels_of
 from ortc.inspection.model_files import answers_text
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
-from ortc.plan.processing import EMBEDDING, LOGITS, PROBABILITIES, AnswerForm
+from ortc.plan.processing import EMBEDDING, ENDS, LOGITS, PROBABILITIES, STARTS, AnswerForm
 from ortc.spec.interface import TextInterface
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.runtimes import pins
+from ortc.spec.tasks import SETTINGS
 
 TEXT = "+text"
 """Ends the name of a set of pins that has what texts need."""
 HIDDEN = "last_hidden_state"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
-CLASSIFIERS = ("text-classification", "text-ranking")
+CLASSIFIERS = ("text-classification", "text-ranking", "token-classification")
+"""Tasks whose scores are an output: logits after softmax or sigmoid."""
+TOP_K = 5
+"""Candidates for a masked place, unless the spec says how many."""
+HYPOTHESIS = "This example is {}."
+"""The hypothesis about a label, unless the spec has one."""
 TEXT_INPUTS = frozenset((IDS, MASK, TYPES))
 """Inputs that a text gives."""
 
@@ -39,6 +46,10 @@ def answer_form(source: object, export: ExportPlan, repository: Repository) -> A
         return None
     if source.task in CLASSIFIERS:
         return _classes(source, repository)
+    if source.task in _FORMS:
+        form = _FORMS[source.task](source, repository)
+        needed = {form.output, *(() if form.ends is None else (form.ends,))}
+        return form if export.outputs is None or needed <= set(export.outputs) else None
     if pools(source, repository):
         return AnswerForm(kind="embedding", output=EMBEDDING)
     if export.outputs is not None and HIDDEN not in export.outputs:
@@ -51,7 +62,52 @@ def _classes(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
     output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
     if source.task == "text-ranking":
         return AnswerForm(kind="score", output=output)
-    return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
+    labels = labels_of(config, source.interface)
+    if source.task == "token-classification":
+        aggregation = _settings(source).aggregation or "none"
+        return AnswerForm(kind="entities", output=output, labels=labels, aggregation=aggregation)
+    return AnswerForm(kind="labels", output=output, labels=labels)
+
+
+def takes_prompts(task: str) -> bool:
+    """Whether a text of a task may have a prompt before it: no place in the text and no other text depends on it."""
+    return task in SETTINGS["prompt"]
+
+
+def _settings(source: HuggingFaceSource) -> TextInterface:
+    return source.interface if isinstance(source.interface, TextInterface) else TextInterface()
+
+
+def _span(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
+    del source, repository
+    return AnswerForm(kind="span", output=STARTS, ends=ENDS)
+
+
+def _fill_mask(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
+    del repository
+    return AnswerForm(kind="fill-mask", output=LOGITS, top_k=_settings(source).top_k or TOP_K)
+
+
+def _zero_shot(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
+    settings = _settings(source)
+    entailment, contradiction = entailment_of(repository.mapping("config.json"))
+    return AnswerForm(
+        kind="zero-shot",
+        output=LOGITS,
+        labels=settings.labels or (),
+        entailment=entailment,
+        contradiction=contradiction,
+        hypothesis=settings.hypothesis or HYPOTHESIS,
+        multi_label=bool(settings.multi_label),
+    )
+
+
+_FORMS: Mapping[str, Callable[[HuggingFaceSource, Repository], AnswerForm]] = {
+    "question-answering": _span,
+    "fill-mask": _fill_mask,
+    "zero-shot-classification": _zero_shot,
+}
+"""Tasks whose answers are made of the model's own outputs."""
 
 
 def pools(source: HuggingFaceSource, repository: Repository) -> bool:

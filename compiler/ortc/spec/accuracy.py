@@ -99,6 +99,20 @@ class Accuracy(Model):
         description="Least cosine similarity to PyTorch's of the answer to any sample text, of a bundle that takes "
         "texts. The default is 0.99999 in fp32, and `cosine` at reduced precision.",
     )
+    answer_f1: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Least F1 of the entities or the spans of all sample texts against PyTorch's, of a bundle that "
+        "answers with them. The default is 1 in fp32, and 0.95 at reduced precision.",
+    )
+    answer_top1: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="Least share of masked places of the sample texts whose first candidate is PyTorch's, of a bundle "
+        "that fills them. The default is 1 in fp32, and 0.95 at reduced precision.",
+    )
     samples: RelativePath | SamplesFunction | None = Field(
         default=None,
         description="Real inputs: .txt with one a line, .npz with an array an input, a directory of images, or an "

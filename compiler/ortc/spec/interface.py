@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ortc.common.texts import Line
 from ortc.spec.vocabulary import Model
 
 Pool = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """How the vectors of all tokens become one, by the names of sentence-transformers."""
+Aggregation = Literal["none", "simple", "first", "average", "max"]
+"""How classes of tokens become entities, by the names of transformers' token-classification pipeline."""
+MOST_CANDIDATES = 100
+PLACE = "{}"
+"""Where the label stands in a hypothesis."""
 
 
 class TextInterface(Model):
@@ -40,8 +45,45 @@ class TextInterface(Model):
         default=None, description="Whether `sentence_embedding` has length 1, instead of modules.json."
     )
     labels: tuple[Line, ...] | None = Field(
-        default=None, min_length=1, description="Names of the classes in their order, instead of `id2label`."
+        default=None,
+        min_length=1,
+        description="Names of the classes in their order, instead of `id2label`; of zero-shot-classification the "
+        "labels of requests that name none.",
     )
+    aggregation: Aggregation | None = Field(
+        default=None,
+        description="How tokens of token-classification become entities: `none` answers with tokens, `simple` joins "
+        "neighbours of one class, and the others give the tokens of a word one class first. `none` when not given.",
+    )
+    stride: int | None = Field(
+        default=None,
+        ge=0,
+        description="Tokens that windows of a long context share, of question-answering. When not given: half of "
+        "`max_length`, 128 at most.",
+    )
+    top_k: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_CANDIDATES,
+        description="Candidates for a masked place, of fill-mask. 5 when not given.",
+    )
+    hypothesis: Line | None = Field(
+        default=None,
+        description="The hypothesis of zero-shot-classification, with `{}` for a label. `This example is {}.` when not "
+        "given.",
+    )
+    multi_label: bool | None = Field(
+        default=None,
+        description="Whether several labels of zero-shot-classification may hold, so that each has a score of its own. "
+        "`false` when not given.",
+    )
+
+    @field_validator("hypothesis")
+    @classmethod
+    def _has_one_place(cls, value: str | None) -> str | None:
+        if value is not None and not value.count("{") == value.count("}") == value.count(PLACE) == 1:
+            raise ValueError("a hypothesis has `{}` once, for the label, and no other braces")
+        return value
 
 
 Interface = Literal["auto", "tensors"] | TextInterface

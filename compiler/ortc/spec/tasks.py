@@ -1,5 +1,7 @@
 """Tasks of Hugging Face models: those that a spec can name, and those that need a loop around a model."""
 
+from collections.abc import Mapping
+
 TASKS = {
     "feature-extraction": "AutoModel",
     "text-encoding": "AutoModelForTextEncoding",
@@ -7,6 +9,7 @@ TASKS = {
     "fill-mask": "AutoModelForMaskedLM",
     "text-classification": "AutoModelForSequenceClassification",
     "text-ranking": "AutoModelForSequenceClassification",
+    "zero-shot-classification": "AutoModelForSequenceClassification",
     "token-classification": "AutoModelForTokenClassification",
     "question-answering": "AutoModelForQuestionAnswering",
     "multiple-choice": "AutoModelForMultipleChoice",
@@ -37,5 +40,26 @@ GENERATION = frozenset(
 )
 """Tasks, as transformers calls them, that are a loop around a model and not one forward pass."""
 
-TEXT_TASKS = ("feature-extraction", "text-classification", "text-ranking")
+TEXT_TASKS = (
+    "feature-extraction",
+    "text-classification",
+    "text-ranking",
+    "token-classification",
+    "question-answering",
+    "fill-mask",
+    "zero-shot-classification",
+)
 """Tasks of a text model whose answers a bundle gives, where its repository has a tokenizer."""
+
+SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "prompt": ("feature-extraction", "text-classification", "text-ranking"),
+    "pooling": ("feature-extraction",),
+    "normalize": ("feature-extraction",),
+    "labels": ("text-classification", "token-classification", "zero-shot-classification"),
+    "aggregation": ("token-classification",),
+    "stride": ("question-answering",),
+    "top_k": ("fill-mask",),
+    "hypothesis": ("zero-shot-classification",),
+    "multi_label": ("zero-shot-classification",),
+}
+"""Settings of `interface` that some tasks alone have, with those tasks."""

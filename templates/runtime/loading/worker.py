@@ -68,8 +68,9 @@ class Worker:
         return run_files(model, read_npz(_path("inputs", inputs)), target)
 
     def tokens(self, texts: list[Any]) -> dict[str, Any]:
-        """Token ids and token types of every text; see AnsweringSession.tokens."""
-        return {"rows": [{"ids": row.ids, "types": row.types} for row in self._loaded().tokens(texts)]}
+        """Token ids and token types of every request; those of its windows or labels follow one another."""
+        found = self._loaded().processing().encoded(texts)
+        return {"rows": [{"ids": _chain(rows, "ids"), "types": _chain(rows, "types")} for rows in found]}
 
     def answers(self, texts: list[Any], prompt: str | None = None) -> dict[str, Any]:
         """The answers to a list of texts; see AnsweringSession.answer."""
@@ -100,6 +101,10 @@ class Worker:
             self._model.close()
         self._model = None
         return {}
+
+
+def _chain(rows: list[Any], name: str) -> list[int]:
+    return [value for row in rows for value in getattr(row, name)]
 
 
 def failure(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,12 +12,24 @@ import numpy as np
 from loading.errors import FormatError, InputError
 from numpy.typing import NDArray
 
+from .entities import Entities
+from .forms import Arrays, Embedding, Form, Labels, Score, TokenEmbeddings
+from .masks import FillMask
+from .spans import Span
 from .texts import Row, Texts
+from .zero_shot import ZeroShot
 
 FORMAT_VERSION = 1
-Arrays = dict[str, NDArray[Any]]
-KINDS = ("embedding", "token-embeddings", "labels", "score")
-PAIR = ("text", "text_pair")
+FORMS: Mapping[str, type[Form]] = {
+    "embedding": Embedding,
+    "token-embeddings": TokenEmbeddings,
+    "labels": Labels,
+    "score": Score,
+    "entities": Entities,
+    "span": Span,
+    "fill-mask": FillMask,
+    "zero-shot": ZeroShot,
+}
 
 
 class Processing:
@@ -47,71 +60,78 @@ class Processing:
             raise FormatError(f"format_version is {document.get('format_version')!r}, expected {FORMAT_VERSION}")
         try:
             self.task = str(document["task"])
-            self.kind, self.output = str(document["answer"]["kind"]), str(document["answer"]["output"])
-            self.labels = tuple(str(label) for label in document["answer"]["labels"])
-            self.pairs = bool(document["text"]["pairs"])
+            self.kind = str(document["answer"]["kind"])
+            if self.kind not in FORMS:
+                raise FormatError(f"the answer {self.kind!r} is unknown, expected one of {', '.join(FORMS)}")
             shapes = {name: shape for name, (shape, _) in inputs.items()}
             dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
             self.texts = Texts(document["text"], tokenizer, shapes, dtypes, bounds)
+            self._form = FORMS[self.kind](document["answer"], self.texts)
+            self.output, self.labels, self.pairs = self._form.output, self._form.labels, self.texts.pairs
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"processing.json is malformed: {error!r}") from error
-        if self.kind not in KINDS:
-            raise FormatError(f"the answer {self.kind!r} is unknown, expected one of {', '.join(KINDS)}")
         self._together = together
 
     def rows(self, request: object, prompt: str | None = None) -> list[Row]:
-        """The tokens of every text of a request.
+        """The rows of the model's inputs that a request stands for.
 
         Raises:
-            InputError: the request is neither a text nor a list of texts, or a text cannot be encoded.
+            InputError: the request is of another form, or a text cannot be encoded.
         """
-        return [self.texts.row(*self._parts(entry), prompt) for entry in _entries(request)]
+        return [row for rows in self.encoded(request, prompt) for row in rows]
 
     def row(self, entry: object, prompt: str | None = None) -> Row:
         """The tokens of a text, of a pair, or of a tuple of token ids, which no prompt is put before.
 
         Raises:
-            InputError: it is none of these, or it cannot be encoded.
+            InputError: it is none of these, it cannot be encoded, or its answer is not made of one row alone.
         """
-        return self.texts.row_of(entry) if isinstance(entry, tuple) else self.texts.row(*self._parts(entry), prompt)
+        if not self._form.of_one_row:
+            raise InputError(f"answers of the kind {self.kind} need the whole request. Use `answer` of the loader.")
+        if isinstance(entry, tuple):
+            return self.texts.row_of(entry)
+        (row,) = self._form.rows(entry, prompt)
+        return row
 
-    def _parts(self, entry: object) -> tuple[str, str | None]:
-        """The text of a request, and its second text where it is a pair."""
-        if isinstance(entry, Mapping):
-            if set(entry) != set(PAIR):
-                raise InputError(f"a pair has {sorted(map(str, entry))}. Expected {' and '.join(PAIR)}.")
-            if not self.pairs:
-                raise InputError("the model takes single texts, not pairs of texts.")
-            return entry[PAIR[0]], entry[PAIR[1]]
-        if not isinstance(entry, str):
-            raise InputError(f"a text is a {type(entry).__name__}. Expected a string.")
-        if self.kind == "score":
-            raise InputError(f"the model scores pairs of texts. Send {' and '.join(PAIR)}.")
-        return entry, None
+    def encoded(self, request: object, prompt: str | None = None) -> list[list[Row]]:
+        """The rows of each entry of a request: one, or one for each window of a context or each label.
+
+        Raises:
+            InputError: as `rows`.
+        """
+        return [self._form.rows(entry, prompt) for entry in _entries(request)]
 
     def answer(self, request: object, run: Callable[[Arrays], Arrays], prompt: str | None = None) -> Any:
         """The answer to a text, or a list of the answers to a list of texts.
 
         Args:
-            request: A text, a pair {"text", "text_pair"}, or a list of them.
+            request: A text, a pair {"text", "text_pair"}, a question {"question", "context"}, a text with labels
+                {"text", "labels"}, or a list of them, as the kind of answers takes it.
             run: Runs the model on checked inputs.
             prompt: The name of one of the model's prompts; the default one when None.
 
         Returns:
             `embedding`: an array [hidden], or [texts, hidden] for a list. `token-embeddings`: an array
-            [tokens, hidden], or a list of such arrays. `labels`: all classes as {"label", "score"}, the highest score
-            first. `score`: a number.
+            [tokens, hidden], or a list of such arrays. `labels` and `zero-shot`: all classes as {"label", "score"},
+            the highest score first. `score`: a number. `entities`, `span` and `fill-mask`: see their modules.
 
         Raises:
             InputError: the request cannot be answered.
         """
-        rows = self.rows(request, prompt)
-        found: list[Any] = [None] * len(rows)
-        for places in self.runs(rows):
-            inputs = self.texts.inputs([rows[place] for place in places])
-            outputs = run(inputs)
+        encoded = self.encoded(request, prompt)
+        for rows in encoded:
+            self._form.check(rows)
+        every = [row for rows in encoded for row in rows]
+        values: list[Any] = [None] * len(every)
+        for places in self.runs(every):
+            outputs = run(self.texts.inputs([every[place] for place in places]))
             for index, place in enumerate(places):
-                found[place] = self.shaped(self._values(outputs, index, rows[place]))
+                values[place] = self._form.values(outputs, index, every[place])
+        left = iter(values)
+        found = [
+            self._form.answer(entry, rows, list(itertools.islice(left, len(rows))))
+            for entry, rows in zip(_entries(request), encoded, strict=True)
+        ]
         if isinstance(request, str | Mapping):
             return found[0]
         return np.stack(found) if self.kind == "embedding" and found else found
@@ -123,20 +143,9 @@ class Processing:
         for start in range(0, len(order), most):
             yield order[start : start + most]
 
-    def _values(self, outputs: Arrays, index: int, row: Row) -> NDArray[Any]:
-        values = outputs[self.output][index]
-        if self.kind == "token-embeddings":
-            values = values[self.texts.positions(row, len(values))]
-        return np.array(values)
-
     def shaped(self, values: NDArray[Any]) -> Any:
         """The answer of one text, of what its row of the output holds without padding; see `answer`."""
-        if self.kind == "score":
-            return float(values[0])
-        if self.kind == "labels":
-            scored = [{"label": name, "score": float(score)} for name, score in zip(self.labels, values, strict=True)]
-            return sorted(scored, key=lambda entry: -entry["score"])
-        return values
+        return self._form.answer(None, (), [values])
 
 
 def read(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from loading.errors import FormatError, GoldenError, InputError
 from numpy.typing import NDArray
 
+from .agreement import MEASURES, common_scores, f1, shares
 from .answers import Arrays, Processing, plain
 
 SHOWN = 60
@@ -22,7 +23,7 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
     Args:
         processing: Of the bundle.
         path: The file of golden answers.
-        limits: How far answers may be off: `cosine`.
+        limits: How far answers may be off: `cosine`, and `f1` or `top1` for kinds that name something.
         run: Runs the model on checked inputs.
 
     Returns:
@@ -41,20 +42,24 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
         raise GoldenError("there is no golden answer, so that nothing shows that texts are read as they should be")
     for text, ids, _ in wanted:
         try:
-            (row,) = processing.rows([text])
+            rows = processing.rows([text])
         except InputError as error:
             raise GoldenError(f"the golden text {_shown(text)} is refused: {error}") from error
-        if [list(row.ids), list(row.types)] != ids:
+        tokens = [token for row in rows for token in row.ids]
+        if [tokens, [kind for row in rows for kind in row.types]] != ids:
             raise GoldenError(
                 f"the golden text {_shown(text)} becomes other token ids than the model's own tokenizer gave: "
-                f"{_difference(ids[0], list(row.ids))}"
+                f"{_difference(ids[0], tokens)}"
             )
     # Texts without an answer show how texts are cut, and cost no run.
     answered = [(text, answer) for text, _, answer in wanted if answer is not None]
     answers = processing.answer([text for text, _ in answered], run)
+    pairs = [(text, expected, plain(found)) for (text, expected), found in zip(answered, answers, strict=True)]
+    if processing.kind in MEASURES:
+        _check_agreement(processing.kind, pairs, limits)
     worst = 1.0
-    for (text, expected), found in zip(answered, answers, strict=True):
-        similarity = compare(expected, plain(found))
+    for text, expected, found in pairs:
+        similarity = similar(processing.kind, expected, found)
         if not similarity >= float(limits["cosine"]):
             raise GoldenError(
                 f"the answer to the golden text {_shown(text)} has cosine {similarity:.6f} to the recorded one, "
@@ -62,6 +67,31 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
             )
         worst = min(worst, similarity)
     return worst
+
+
+def _check_agreement(kind: str, pairs: Sequence[tuple[Any, Any, Any]], limits: Mapping[str, Any]) -> None:
+    """Check that golden answers name what the recorded ones name.
+
+    Raises:
+        GoldenError: they agree less than the limit says.
+    """
+    measure = MEASURES[kind]
+    found = [(shares(kind, expected, answer), text) for text, expected, answer in pairs]
+    total = f1(tuple(map(sum, zip(*(counts for counts, _ in found), strict=True)))) if found else 1.0
+    if not total >= float(limits[measure]):
+        _, text = min(found, key=lambda pair: f1(pair[0]))
+        raise GoldenError(
+            f"the answers to the golden texts have {measure} {total:.4f} to the recorded ones, expected at least "
+            f"{float(limits[measure]):g}; {_shown(text)} is furthest off"
+        )
+
+
+def similar(kind: str, expected: Any, found: Any) -> float:
+    """The cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
+    if kind not in MEASURES:
+        return compare(expected, found)
+    left, right = common_scores(kind, expected, found)
+    return compare([*left, 1.0], [*right, 1.0])
 
 
 def compare(expected: Any, found: Any) -> float:

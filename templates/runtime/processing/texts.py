@@ -12,6 +12,8 @@ import numpy as np
 from loading.errors import FormatError, InputError, RuntimeVersionError
 from numpy.typing import NDArray
 
+from .vocabulary import Vocabulary
+
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
@@ -26,13 +28,16 @@ class Row:
     """One text as the model takes it, without padding.
 
     `offsets` are the places of the tokens in the text, (0, 0) for special tokens; `sequence` is 0 for tokens of the
-    text, 1 for those of the second text of a pair, None for special ones.
+    text, 1 for those of the second text of a pair, None for special ones. `special` tells the tokens that frame a
+    text from those of the text, and `words` are the numbers of the words that tokens are of.
     """
 
     ids: tuple[int, ...]
     types: tuple[int, ...]
     offsets: tuple[tuple[int, int], ...]
     sequence: tuple[int | None, ...]
+    special: tuple[bool, ...]
+    words: tuple[int | None, ...]
 
 
 class Texts:
@@ -69,6 +74,8 @@ class Texts:
         pads = settings["padding"]
         self._left = pads["side"] == "left"
         self._fill = {IDS: int(pads["token"]), TYPES: int(pads["type"]), MASK: 0}
+        self.pairs = bool(settings.get("pairs"))
+        self._stride = int(settings.get("stride", 0))
         self._prompt = str(settings["prompt"])
         self._prompts = {str(name): str(text) for name, text in settings["prompts"].items()}
         if self._limit > self._width[1]:
@@ -76,10 +83,24 @@ class Texts:
         if self._truncation not in ("left", "right", "refuse") or pads["side"] not in ("left", "right"):
             raise FormatError("truncation or the side of padding is unknown")
         self._tokenizer = _read(tokenizer)
+        self.vocabulary = Vocabulary(self._tokenizer, settings)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         if self._truncation != "refuse":
-            self._tokenizer.enable_truncation(self._limit, direction=self._truncation, strategy="longest_first")
+            strategy = str(settings.get("strategy", "longest_first"))
+            self._tokenizer.enable_truncation(
+                self._limit, stride=self._stride, direction=self._truncation, strategy=strategy
+            )
+
+    @property
+    def limit(self) -> int:
+        """The most tokens of a text, special ones included."""
+        return self._limit
+
+    @property
+    def pads_left(self) -> bool:
+        """Whether padding stands before a text."""
+        return self._left
 
     @property
     def most_rows(self) -> int:
@@ -97,19 +118,69 @@ class Texts:
         Raises:
             InputError: the text cannot be encoded, is too long where nothing is cut, or the prompt is unknown.
         """
+        return _row(*self._encoded(text, pair, prompt))
+
+    def windows(self, text: str, pair: str, prompt: str | None = None) -> list[Row]:
+        """The tokens of a pair of texts, of which the second is cut into windows that overlap.
+
+        Args:
+            text: As that of `row`; it stands in every window.
+            pair: The text that is cut.
+            prompt: As that of `row`.
+
+        Raises:
+            InputError: as `row`; or the first text leaves no room for a window.
+        """
+        for part in (text, pair):
+            _check(part)
+        if self._truncation != "refuse":
+            self._check_room(text, pair)
+        found, before = self._encoded(text, pair, prompt)
+        return [_row(window, before) for window in (found, *found.overflowing)]
+
+    def _check_room(self, text: str, pair: str) -> None:
+        """Refuse a text beside which no window of another advances.
+
+        Raises:
+            InputError: it is too long.
+        """
+        room = self._limit - self._length(text) - int(self._tokenizer.num_special_tokens_to_add(True))
+        if room <= self._stride and self._length(pair) > room:
+            raise InputError(
+                f"a text leaves {max(0, room)} of {self._limit} tokens for the other, more than {self._stride} are "
+                f"needed: {_shown(text)}. Send a shorter text."
+            )
+
+    def _length(self, text: str) -> int:
+        """How many tokens a text has by itself; the most of a row where it has more."""
+        try:
+            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        except Exception as error:
+            if "truncat" not in str(error).lower():
+                raise
+            return self._limit
+
+    def _encoded(self, text: str, pair: str | None, prompt: str | None) -> tuple[Encoding, int]:
+        """The encoding of a text or a pair, and the characters of the prompt before it."""
         before = self._prompt if prompt is None else self._named(prompt)
         for part in (text, pair):
             if part is not None:
                 _check(part)
         given = before + text
-        # Other threads run while a batch is encoded, and wait where a text is.
-        (found,) = self._tokenizer.encode_batch([given if pair is None else (given, pair)])
+        try:
+            # Other threads run while a batch is encoded, and wait where a text is.
+            (found,) = self._tokenizer.encode_batch([given if pair is None else (given, pair)])
+        except Exception as error:
+            # The library raises Exception itself where only one text of a pair may be cut, and that is too short.
+            if "truncat" not in str(error).lower():
+                raise
+            raise InputError(f"a text leaves no room for the other: {_shown(text)}. Send shorter texts.") from error
         if len(found.ids) > self._limit:
             raise InputError(
                 f"a text has {len(found.ids)} tokens, at most {self._limit} are taken: {_shown(text)}. Send a shorter "
                 "text."
             )
-        return _row(found, len(before))
+        return found, len(before)
 
     def row_of(self, ids: tuple[int, ...]) -> Row:
         """The row of token ids, special tokens included, as the model's own tokenizer gives them.
@@ -122,7 +193,8 @@ class Texts:
         size = self._tokenizer.get_vocab_size()
         if unknown := [token for token in ids if not 0 <= token < size]:
             raise InputError(f"there is no token {unknown[0]}. Send token ids from 0 to {size - 1}.")
-        return Row(ids, (0,) * len(ids), ((0, 0),) * len(ids), (0,) * len(ids))
+        count = len(ids)
+        return Row(ids, (0,) * count, ((0, 0),) * count, (0,) * count, (False,) * count, (None,) * count)
 
     def inputs(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
         """The model's inputs for some rows: padded to the longest, within the bounds of the axes.
@@ -162,7 +234,8 @@ def _row(found: Encoding, before: int) -> Row:
         (max(0, start - before), max(0, end - before)) if part == 0 else (start, end)
         for (start, end), part in zip(found.offsets, sequence, strict=True)
     )
-    return Row(tuple(found.ids), tuple(found.type_ids), offsets, sequence)
+    special = tuple(map(bool, found.special_tokens_mask))
+    return Row(tuple(found.ids), tuple(found.type_ids), offsets, sequence, special, tuple(found.word_ids))
 
 
 def _bounds(entry: str | int | None, bounds: Mapping[str, tuple[int, int, int]]) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,11 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tests.support.bundles import runtime_module
-from tests.support.make_sentence_models import tokenizer
+from tests.support.answering import LENGTH, TEXTS, answers, make, parts
 
 from ortc.common.errors import StageError
-from ortc.frontend.reference import huggingface
-from ortc.frontend.reference.model import Reference
-from ortc.frontend.reference.texts import ReferenceTexts
-from ortc.frontend.samples.odd_texts import PLAIN_TEXTS, odd_texts
-from ortc.inspection.repository import of_directories
-from ortc.plan.plan import AxisPlan, ExportPlan
-from ortc.plan.texts import answer_form
-from ortc.spec.model_sources import HuggingFaceSource
+from ortc.frontend.reference.answers import reference_answers
 
-LENGTH = 16
-TEXTS = tuple(text[:2000] for text in (*PLAIN_TEXTS, *odd_texts(("[SEP]",), 90)[2:44]))
 CLASSES = {0: "negative", 1: "neutral", 2: "positive"}
 
 
@@ -34,59 +23,6 @@ def _gradients() -> Iterator[None]:
     """Loading a model switches gradients off for the whole process."""
     with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
         yield
-
-
-def make(place: Path, **config: Any) -> Path:
-    """A tiny seeded classifier with its tokenizer."""
-    place.mkdir()
-    words = tokenizer()
-    words.save(str(place / "tokenizer.json"))
-    fields = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    settings = transformers.BertConfig(
-        vocab_size=words.get_vocab_size(), max_position_embeddings=32, **fields, **config
-    )
-    torch.manual_seed(0)
-    model = transformers.BertForSequenceClassification(settings)
-    with torch.no_grad():
-        for value in model.parameters():
-            value.mul_(6.0)  # answers that differ from text to text
-    model.save_pretrained(place)
-    own = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": LENGTH}
-    (place / "tokenizer_config.json").write_text(json.dumps(own), "utf-8")
-    return place
-
-
-def parts(place: Path, **fields: Any) -> tuple[Reference, ReferenceTexts]:
-    """The model in PyTorch with what follows it, and its own tokenizer."""
-    source = HuggingFaceSource.model_validate({"source": "huggingface", "path": "model", **fields})
-    axes = (AxisPlan(name="batch", min=1, typical=1, max=4), AxisPlan(name="sequence", min=1, typical=8, max=LENGTH))
-    export = ExportPlan(opset=17, ir_version=8, exporter="auto", axes=axes, inputs=None, outputs=None)
-    torch.set_grad_enabled(False)
-    reference = huggingface.load(source, place, export)
-    form = answer_form(source, export, of_directories((place,)))
-    assert form is not None
-    names = [tensor.name for tensor in reference.inputs]
-    return reference, ReferenceTexts(source, place, form, LENGTH, names)
-
-
-def answers(place: Path, reference: Reference, own: ReferenceTexts, requests: list[Any]) -> list[Any]:
-    """What a bundle's processing answers, with PyTorch in the place of the graph."""
-    module = runtime_module("processing.answers")
-    own.write(place / "ready.json")
-    made = module.Processing(
-        own.processing.model_dump(mode="json"),
-        (place / "ready.json").read_bytes(),
-        {tensor.name: (tensor.shape, np.dtype(tensor.dtype)) for tensor in reference.inputs},
-        {"batch": (1, 4, 1), "sequence": (1, LENGTH, 1)},
-        together=True,
-    )
-
-    def run(inputs: dict[str, Any]) -> dict[str, Any]:
-        found = reference.module(*(torch.from_numpy(inputs[tensor.name]) for tensor in reference.inputs))
-        return {name: value.numpy() for name, value in zip(reference.outputs, found, strict=True)}
-
-    found: list[Any] = module.plain(made.answer(requests, run))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -116,7 +52,7 @@ def test_classes_are_those_of_the_pipeline(tmp_path: Path, config: dict[str, Any
         scores = ([entry["score"] for entry in answer], [entry["score"] for entry in expected])
         assert np.allclose(*scores, rtol=1e-5, atol=1e-5)
     # The reference that bundles are judged by gives the same.
-    judged = own.answers(requests[:3], reference)
+    judged = reference_answers(own, requests[:3], reference)
     assert [[entry["label"] for entry in row] for row in judged] == [[e["label"] for e in row] for row in found[:3]]
 
 

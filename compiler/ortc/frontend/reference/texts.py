@@ -1,27 +1,29 @@
-"""Texts as the model's own tokenizer reads them, and the answers that PyTorch gives to them."""
+"""Texts as the model's own tokenizer reads them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from ortc.common.errors import StageError
-from ortc.frontend.reference.model import Reference
 from ortc.inspection.recipe import Recipe, read_recipe
 from ortc.inspection.repository import of_directories
 from ortc.inspection.text_length import declared_length
-from ortc.plan.processing import AnswerForm, Padding, Processing, TextProcessing
-from ortc.plan.texts import MASK, TYPES
+from ortc.plan.processing import AnswerForm, Kind, KnownTokens, Padding, Processing, TextProcessing
+from ortc.plan.texts import TYPES, takes_prompts
 from ortc.spec.interface import TextInterface
 from ortc.spec.model_sources import HuggingFaceSource
 
-if TYPE_CHECKING:
-    import torch
-
-Request = str | dict[str, str]
-"""A text, or a pair: `text` and `text_pair`."""
+Request = str | dict[str, Any]
+"""A text, a pair (`text`, `text_pair`), a question (`question`, `context`), or a text with `labels`."""
+UNLIMITED = 10**9
+"""A number of tokens that no text has."""
+STRIDE = 128
+"""Tokens that windows of a context share, unless that is more than half of a window."""
+STRATEGIES: Mapping[Kind, Literal["only_first", "only_second"]] = {"span": "only_second", "zero-shot": "only_first"}
+"""Kinds of answers to pairs of which one text alone is cut."""
 WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without texts"
 
 
@@ -44,22 +46,44 @@ class ReferenceTexts:
     ) -> None:
         repository = of_directories((directory,))
         self._recipe = read_recipe(repository) or Recipe(steps=())
+        self._task = source.task
         self._settings = source.interface if isinstance(source.interface, TextInterface) else TextInterface()
-        self._tokenizer = _load(directory)
+        self.tokenizer = _load(directory)
         if self._recipe.lower_case:
-            _lower(self._tokenizer)
+            _lower(self.tokenizer)
         # The state of the file that ships: what a call sets would be kept.
-        self._content = self._tokenizer.backend_tokenizer.to_str()
+        self._content = self.tokenizer.backend_tokenizer.to_str()
         declared = declared_length(source, repository)
         if declared is not None and declared[0] > bound:
             raise StageError(
                 f"texts may have {declared[0]} tokens by {declared[1]}, but the model's inputs hold {bound}",
                 help=f"set `model.interface.max_length` to {bound} or less, or raise the bound of the axis",
             )
-        text = self._text(bound if declared is None else declared[0])
+        text = self._text(form, bound if declared is None else declared[0])
         self.processing = Processing(task=source.task, text=text, answer=form)
-        if form.kind in ("labels", "score"):
+        if form.kind in ("labels", "score", "span", "zero-shot"):
             self._allow_pairs(inputs)
+        self._check_tokens()
+
+    def _check_tokens(self) -> None:
+        """Check that the tokenizer has what the kind of answers needs.
+
+        Raises:
+            StageError: it has not.
+        """
+        text, kind = self.processing.text, self.processing.answer.kind
+        if kind == "fill-mask" and text.tokens.mask is None:
+            raise StageError("the tokenizer has no mask token, which `fill-mask` fills", help=WAY_OUT)
+        if kind == "span" and text.padding.side == "left":
+            raise StageError(
+                "the tokenizer pads on the left, and questions are answered with padding on the right alone",
+                help=f"set `padding_side` of tokenizer_config.json to `right`; or: {WAY_OUT}",
+            )
+        if kind == "span" and text.stride >= text.max_length:
+            raise StageError(
+                f"windows of {text.max_length} tokens cannot share {text.stride}",
+                help="set `model.interface.stride` to less than half of `max_length`",
+            )
 
     def _allow_pairs(self, inputs: Sequence[str]) -> None:
         """Take pairs of texts, where the model reads the token types that tell them apart.
@@ -67,89 +91,103 @@ class ReferenceTexts:
         Raises:
             StageError: a ranking needs pairs, and the model does not.
         """
-        types = self._encoded({"text": "a", "text_pair": "b"})[TYPES]
+        types = list(self.tokenizer("a", "b", return_token_type_ids=True)[TYPES])
         if TYPES in inputs or not any(types):
             text = self.processing.text.model_copy(update={"pairs": True})
             self.processing = self.processing.model_copy(update={"text": text})
-        elif self.processing.answer.kind == "score":
+        elif self.processing.answer.kind != "labels":
             raise StageError(
-                f"a ranking takes pairs of texts, which the tokenizer tells apart by `{TYPES}`, and that is no input",
+                f"`{self.processing.task}` takes pairs of texts, told apart by `{TYPES}`, which is no input",
                 help=f"declare `{TYPES}` in `export.inputs`; or: {WAY_OUT}",
             )
 
-    def _text(self, length: int) -> TextProcessing:
-        prompts, tokenizer = self._recipe.prompts, self._tokenizer
+    def _text(self, form: AnswerForm, length: int) -> TextProcessing:
+        tokenizer, prompts = self.tokenizer, self._recipe.prompts if takes_prompts(self._task) else {}
         prompt = prompts.get(self._recipe.default_prompt or "", "")
-        if self._settings.prompt is not None:
+        if self._settings.prompt is not None and takes_prompts(self._task):
             prompt = prompts.get(self._settings.prompt, self._settings.prompt)
+        stride = 0
+        if form.kind == "span":
+            stride = min(length // 2, STRIDE) if self._settings.stride is None else self._settings.stride
         return TextProcessing(
             max_length=length,
             truncation=self._settings.truncation or tokenizer.truncation_side,
+            strategy=STRATEGIES.get(form.kind, "longest_first"),
+            stride=stride,
             padding=_padding(tokenizer),
             prompt=prompt,
             prompts=prompts,
+            tokens=_known_tokens(tokenizer),
+            clean_up=_cleans_up(tokenizer),
         )
 
     @property
     def special(self) -> tuple[str, ...]:
         """The tokenizer's special tokens as texts."""
-        return tuple(map(str, self._tokenizer.all_special_tokens))
+        return tuple(map(str, self.tokenizer.all_special_tokens))
 
     def write(self, path: Path) -> None:
         """Write the tokenizer as `tokenizers` reads it, without padding and truncation of its own."""
         content = {**json.loads(self._content), "padding": None, "truncation": None}
         path.write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), "utf-8")
 
-    def rows(self, texts: Sequence[Request]) -> list[dict[str, list[int]]]:
-        """Token ids and token types of every text, cut as the bundle cuts them and not padded."""
-        return [{"ids": row["input_ids"], "types": row[TYPES]} for row in map(self._encoded, texts)]
+    def rows(self, requests: Sequence[Request]) -> list[dict[str, list[int]]]:
+        """Token ids and token types of every request, cut as the bundle cuts them and not padded.
 
-    def _encoded(self, request: Request) -> dict[str, list[int]]:
+        Those of windows, and of the pairs that labels make, follow one another.
+        """
+        found = [self.encoded(request) for request in requests]
+        return [
+            {
+                "ids": [token for row in rows for token in row["input_ids"]],
+                "types": [kind for row in rows for kind in row[TYPES]],
+            }
+            for rows in found
+        ]
+
+    def cuts(self) -> dict[str, Any]:
+        """Arguments with which the tokenizer cuts as the bundle does."""
         settings = self.processing.text
-        cuts = {} if settings.truncation == "refuse" else {"truncation": True, "max_length": settings.max_length}
-        if cuts:
-            self._tokenizer.truncation_side = settings.truncation
-        pair = {} if isinstance(request, str) else {"text_pair": request["text_pair"]}
-        text = request if isinstance(request, str) else request["text"]
-        found = self._tokenizer(
-            settings.prompt + text, **pair, return_token_type_ids=True, return_attention_mask=False, **cuts
-        )
+        if settings.truncation == "refuse":
+            return {}
+        self.tokenizer.truncation_side = settings.truncation
+        strategy = True if settings.strategy == "longest_first" else settings.strategy
+        return {"truncation": strategy, "max_length": settings.max_length}
+
+    def bounded(self) -> Any:
+        """The tokenizer with the bundle's limit as its own, for callers that name none."""
+        settings = self.processing.text
+        limited = settings.truncation != "refuse"
+        if limited:
+            self.tokenizer.truncation_side = settings.truncation
+        self.tokenizer.model_max_length = settings.max_length if limited else UNLIMITED
+        return self.tokenizer
+
+    def encoded(self, request: Request) -> list[dict[str, list[int]]]:
+        """Token ids and token types of the rows that a request stands for."""
+        if isinstance(request, str):
+            return [self._row(self.processing.text.prompt + request)]
+        if "context" in request:
+            return [{"input_ids": row.ids, TYPES: row.type_ids} for row in self.windows(request).encodings]
+        if "labels" in request:
+            template = str(self.processing.answer.hypothesis)
+            return [self._row(request["text"], template.format(label)) for label in request["labels"]]
+        return [self._row(self.processing.text.prompt + request["text"], request["text_pair"])]
+
+    def _row(self, *texts: str) -> dict[str, list[int]]:
+        found = self.tokenizer(*texts, return_token_type_ids=True, return_attention_mask=False, **self.cuts())
         return {"input_ids": list(found["input_ids"]), TYPES: list(found[TYPES])}
 
-    def answers(self, texts: Sequence[Request], reference: Reference) -> list[Any]:
-        """What the model answers in PyTorch to every text by itself, as JSON has it.
-
-        Classes and their scores are those of transformers' own pipeline.
-        """
-        if self.processing.answer.kind == "labels":
-            return self._classified(texts, reference)
-        return [self._answer(self._encoded(text), reference) for text in texts]
-
-    def _classified(self, texts: Sequence[Request], reference: Reference) -> list[Any]:
-        import transformers
-
-        models = (part for part in reference.original.modules() if isinstance(part, transformers.PreTrainedModel))
-        model = next(models)
-        labels = self.processing.answer.labels
-        model.config.id2label = dict(enumerate(labels))
-        settings = self.processing.text
-        cuts = {} if settings.truncation == "refuse" else {"truncation": True, "max_length": settings.max_length}
-        classify: Any = transformers.pipeline("text-classification", model=model, tokenizer=self._tokenizer)
-        found = [classify(dict(text) if isinstance(text, dict) else text, top_k=None, **cuts) for text in texts]
-        return [[{"label": entry["label"], "score": float(entry["score"])} for entry in row] for row in found]
-
-    def _answer(self, row: dict[str, list[int]], reference: Reference) -> Any:
-        import torch
-
-        length = len(row["input_ids"])
-        values = {**row, MASK: [1] * length}
-        tensors = tuple(
-            torch.tensor([values[tensor.name]], dtype=getattr(torch, tensor.dtype)) for tensor in reference.inputs
+    def windows(self, request: dict[str, Any]) -> Any:
+        """A question with each window of its context, as transformers' BatchEncoding has them."""
+        return self.tokenizer(
+            [request["question"]],
+            [request["context"]],
+            return_token_type_ids=True,
+            return_overflowing_tokens=True,
+            stride=self.processing.text.stride,
+            **self.cuts(),
         )
-        with torch.inference_mode():
-            outputs = dict(zip(reference.outputs, reference.module(*tensors), strict=True))
-        value: torch.Tensor = outputs[self.processing.answer.output][0]
-        return float(value[0]) if self.processing.answer.kind == "score" else value.tolist()
 
 
 def _load(directory: Path) -> Any:
@@ -190,3 +228,22 @@ def _padding(tokenizer: Any) -> Padding:
     token = next((int(token) for token in found if token is not None), 0)
     kind = int(getattr(tokenizer, "pad_token_type_id", 0) or 0)
     return Padding(side=tokenizer.padding_side, token=token, type=kind)
+
+
+def _known_tokens(tokenizer: Any) -> KnownTokens:
+    return KnownTokens(
+        unknown=tokenizer.unk_token_id,
+        mask=tokenizer.mask_token_id,
+        padding=tokenizer.pad_token_id,
+        first=tokenizer.cls_token_id,
+    )
+
+
+def _cleans_up(tokenizer: Any) -> bool:
+    """Whether spaces before punctuation are dropped where token ids become text."""
+    if not tokenizer.clean_up_tokenization_spaces:
+        return False
+    is_bpe = type(tokenizer.backend_tokenizer.model).__name__ == "BPE"
+    return not is_bpe or bool(
+        getattr(tokenizer, "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output", False)
+    )

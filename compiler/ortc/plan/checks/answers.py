@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ortc.inspection.classes import CONFIG, activation_of, entailment_of, labels_of
 from ortc.inspection.model_files import UNLISTED_HELP, answers_text, unlisted_files, visible
 from ortc.inspection.recipe import RecipeError, read_recipe
 from ortc.inspection.repository import Repository
 from ortc.inspection.text_length import declared_length
+from ortc.plan.texts import CLASSIFIERS
 from ortc.spec.deployment import Export
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import answers as rules
 from ortc.spec.interface import TextInterface
 from ortc.spec.load import LoadedSpec
 from ortc.spec.model_sources import HuggingFaceSource
-from ortc.spec.tasks import TEXT_TASKS
+from ortc.spec.tasks import SETTINGS, TEXT_TASKS
 
 IDS = "input_ids"
 """The input that holds token ids; the name that transformers gives it."""
@@ -28,8 +30,10 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
     repository = visible(model, loaded.root)
     try:
         read_recipe(repository)
+        _check_classes(model, repository)
         yield from _unlisted(loaded, model, repository)
         yield from _unused(loaded, model, repository)
+        yield from _of_another_task(loaded, model)
         yield from _length(loaded, model, repository)
     except RecipeError as error:
         yield Diagnostic(
@@ -38,6 +42,36 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
             loaded.document.locate(("model", "id" if model.id is not None else "path")),
             help=error.help,
         )
+
+
+def _check_classes(model: HuggingFaceSource, repository: Repository) -> None:
+    """Check that the classes of a model are those that its task needs, as far as its configuration is here.
+
+    Raises:
+        RecipeError: they are not.
+    """
+    config = repository.mapping(CONFIG)
+    if not config or not answers_text(model, repository):
+        return
+    if model.task == "zero-shot-classification":
+        entailment_of(config)
+    elif model.task in CLASSIFIERS:
+        activation_of(model.task, config)
+        labels_of(config, model.interface)
+
+
+def _of_another_task(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Diagnostic]:
+    """Report settings that have an effect with other tasks alone."""
+    if not isinstance(model.interface, TextInterface) or model.task not in TEXT_TASKS:
+        return
+    for name in sorted(model.interface.model_fields_set & SETTINGS.keys()):
+        if model.task not in SETTINGS[name]:
+            yield Diagnostic(
+                rules.INTERFACE_OF_ANOTHER_TASK,
+                f"`{name}` has no effect with the task {quoted(model.task)}",
+                loaded.document.locate(("model", "interface", name), key=True),
+                help=f"remove it; it is a setting of {', '.join(SETTINGS[name])}",
+            )
 
 
 def _unlisted(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:

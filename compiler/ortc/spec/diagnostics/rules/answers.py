@@ -63,5 +63,17 @@ INTERFACE_UNUSED = Rule(
     bad=f"{_SOURCE}  files:\n{_FILES}  task: image-classification\n  interface: {{max_length: 128}}\n",
     good=f"{_SOURCE}  files:\n{_FILES}  task: image-classification\n",
 )
+INTERFACE_OF_ANOTHER_TASK = Rule(
+    "ORTC344",
+    "interface-of-another-task",
+    "A setting of `interface` belongs to other tasks than the model's.",
+    "Lengths and truncation hold for every task. `pooling` and `normalize` are settings of feature-extraction, and "
+    "`prompt` of feature-extraction, text-classification and text-ranking. `labels` is one of text-classification, "
+    "token-classification and zero-shot-classification. `aggregation` belongs to token-classification, `stride` to "
+    "question-answering, `top_k` to fill-mask, `hypothesis` and `multi_label` to zero-shot-classification. With other "
+    "tasks the setting would have no effect.",
+    bad=f"{_SOURCE}  files:\n{_FILES}  task: fill-mask\n  interface: {{aggregation: simple}}\n",
+    good=f"{_SOURCE}  files:\n{_FILES}  task: token-classification\n  interface: {{aggregation: simple}}\n",
+)
 
-RULES = (RECIPE_UNREPRODUCED, RECIPE_UNLISTED, TEXT_LENGTH, INTERFACE_UNUSED)
+RULES = (RECIPE_UNREPRODUCED, RECIPE_UNLISTED, TEXT_LENGTH, INTERFACE_UNUSED, INTERFACE_OF_ANOTHER_TASK)

@@ -1,0 +1,74 @@
+"""How far two answers agree in what they name: entities, spans, and words for masked places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from loading.errors import FormatError
+
+Shares = tuple[float, float, float]
+"""What both answers name, what the expected one names, and what the found one names."""
+F1, TOP1 = "f1", "top1"
+MEASURES: Mapping[str, str] = {"entities": F1, "span": F1, "fill-mask": TOP1}
+"""Kinds of answers that agree or not, besides their scores, with the name of the limit."""
+
+
+def shares(kind: str, expected: Any, found: Any) -> Shares:
+    """What two answers of one kind name.
+
+    Entities are the same where class and characters are. A span counts by the characters that it shares with the
+    expected one, as 1 at most. Of a masked place the first candidate counts.
+    """
+    if kind == "entities":
+        left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
+        return float((left & right).total()), float(left.total()), float(right.total())
+    if kind == "span":
+        return _overlap(expected, found), 1.0, 1.0
+    if kind == "fill-mask":
+        left_, right_ = _firsts(expected), _firsts(found)
+        same = sum(one == other for one, other in zip(left_, right_, strict=False))
+        return float(same), float(len(left_)), float(len(right_))
+    raise FormatError(f"answers of the kind {kind!r} are not compared by what they name")
+
+
+def f1(found: Shares) -> float:
+    """The harmonic mean of precision and recall; 1 where neither answer names anything."""
+    both, expected, other = found
+    return 1.0 if expected + other == 0 else 2 * both / (expected + other)
+
+
+def common_scores(kind: str, expected: Any, found: Any) -> tuple[list[float], list[float]]:
+    """Scores of what both answers name."""
+    if kind == "span":
+        return ([expected["score"]], [found["score"]]) if _overlap(expected, found) == 1 else ([], [])
+    left, right = (_scored(kind, answer) for answer in (expected, found))
+    names = [name for name in left if name in right]
+    return [left[name] for name in names], [right[name] for name in names]
+
+
+def _entity(entry: Mapping[str, Any]) -> tuple[str, int, int]:
+    return str(entry.get("entity_group", entry.get("entity"))), int(entry["start"]), int(entry["end"])
+
+
+def _overlap(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """F1 of the characters of two spans; 1 where both are empty."""
+    lengths = [int(entry["end"]) - int(entry["start"]) for entry in (expected, found)]
+    shared = min(expected["end"], found["end"]) - max(expected["start"], found["start"])
+    return 1.0 if not any(lengths) else 2 * max(0, shared) / sum(lengths)
+
+
+def _places(answer: Any) -> list[list[dict[str, Any]]]:
+    return answer if answer and isinstance(answer[0], list) else [answer]
+
+
+def _firsts(answer: Any) -> list[int]:
+    return [int(place[0]["token"]) for place in _places(answer)]
+
+
+def _scored(kind: str, answer: Any) -> dict[Hashable, float]:
+    """Scores by what they are of: an entity, or a word for a masked place."""
+    if kind == "entities":
+        return {_entity(entry): float(entry["score"]) for entry in answer}
+    return {(at, entry["token"]): float(entry["score"]) for at, place in enumerate(_places(answer)) for entry in place}
