@@ -153,7 +153,7 @@ def test_concurrent_requests_on_kept_connections_get_their_own_answers(server: R
         ("GET", "/v2/models/text/versions/2", None, 404, "no such version"),
         ("GET", INFER, None, 405, "does not take that method"),
         ("POST", "/v2/repository/index", b"{}", 404, "no such path"),
-        ("GET", "/", None, 404, "no such path"),
+        ("GET", "/nowhere", None, 404, "no such path"),
         ("DELETE", "/v2/models/text", None, 405, "does not take that method"),
     ],
 )

@@ -6,8 +6,10 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 import tritonclient.http as triton
 from tests.support import answering_bundles as answering
 from tests.support import bundles
-from tests.support.serving import SECONDS, Running, serve
+from tests.support.serving import SECONDS, Running, raw, serve
 
 pytestmark = pytest.mark.integration
 messages = bundles.runtime_module("serving.messages")
@@ -552,3 +554,29 @@ def test_every_example_of_the_document_works(server: Running) -> None:
         "vectors": "embedding",
         "words": "token-embeddings",
     }
+
+
+def test_bodies_are_bounded_before_they_are_read(server: Running) -> None:
+    for route in ("embeddings", "rerank", "predict"):
+        head = f"POST /v1/{route} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        for more, status in (("Content-Length: 20000000", 413), ("Content-Encoding: gzip\r\nContent-Length: 2", 415)):
+            answer = raw(server.port, f"{head}{more}\r\n\r\n{{}}".encode())
+            assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+            error = json.loads(answer.partition(b"\r\n\r\n")[2])["error"]
+            assert error["type"] == "invalid_request_error"
+
+
+def test_a_client_that_leaves_takes_its_texts_along(server: Running) -> None:
+    """What it asked for is neither run on nor kept."""
+    body = json.dumps({"model": "vectors", "input": ["a b c ," * 2_000] * 500}).encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    before = server.metric("ortc_request_errors_total", kind="disconnected")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=SECONDS) as connection:
+        connection.sendall(head + body)
+        while server.metric("ortc_buffered_bytes") < len(body):
+            time.sleep(0.01)
+    while server.metric("ortc_request_errors_total", kind="disconnected") == before:
+        time.sleep(0.01)
+    while server.metric("ortc_buffered_bytes"):
+        time.sleep(0.01)
+    assert vectors(server, "a").shape == (1, 8)

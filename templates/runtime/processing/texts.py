@@ -107,6 +107,11 @@ class Texts:
         """The most texts of one run."""
         return self._rows[1]
 
+    @property
+    def most_tokens(self) -> int:
+        """The most tokens of a text, special tokens included."""
+        return self._limit
+
     def row(self, text: str, pair: str | None = None, prompt: str | None = None) -> Row:
         """The tokens of a text, or of a pair of texts.
 

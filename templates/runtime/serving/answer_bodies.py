@@ -69,15 +69,21 @@ def encode(route: str, model: str, asked: TextsAsked, processing: Processing, va
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def error_of(status: int, kind: str, message: str, parameter: str | None = None) -> Json:
+    """Why there is no answer, in OpenAI's form."""
+    return {
+        "error": {
+            "message": message,
+            "type": TYPES.get(status, INVALID),
+            "param": parameter or PARAMETERS.get(kind),
+            "code": CODES.get(kind),
+        }
+    }
+
+
 def error_body(call: Call) -> bytes:
     """Why a call was not answered, in OpenAI's form; Cohere's clients read `message`."""
-    error = {
-        "message": call.problem,
-        "type": TYPES.get(call.status, INVALID),
-        "param": call.parameter or PARAMETERS.get(call.kind),
-        "code": CODES.get(call.kind),
-    }
-    document: Json = {"error": error}
+    document = error_of(call.status, call.kind, call.problem, call.parameter)
     if call.route == "rerank":
         document["message"] = call.problem
     return orjson.dumps(document)

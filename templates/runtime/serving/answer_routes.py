@@ -55,8 +55,8 @@ class AnswerRoutes:
         )
 
     async def _asked(self, route: str, content: bytes | bytearray, held: Hold) -> TextsAsked:
-        found = refuse_structure(content)
         large = len(content) > LARGE_BYTES
+        found = await _made(lambda: refuse_structure(content), large=large)
         self._application.memory.take(held, found.bytes + (WIDEST * len(content) if large else 0))
         return await _made(lambda: DECODERS[route](parse(content)), large=large)
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from serving.answer_bodies import error_body
+from serving.answer_bodies import error_of
 from serving.app import Application
 from serving.cache import State
 from serving.errors import RefusedError
@@ -138,9 +138,7 @@ class Routes:
         name = request.path_params["name"]
         if name in self._names():
             return self._answer(request, _listed(name))
-        call = self._application.call(name, None, request.scope["headers"], route="models")
-        call.refuse(404, "unknown-model", str(self._cache.unknown(name)))
-        return self._answer(request, json.loads(error_body(call)), 404)
+        return self._answer(request, error_of(404, "unknown-model", str(self._cache.unknown(name))), 404)
 
     def _names(self) -> list[str]:
         self._application.drain.admit()

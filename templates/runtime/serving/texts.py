@@ -136,17 +136,19 @@ async def answer(served: Served, memory: Memory, held: Hold, asked: Asked) -> An
     texts = served.texts
     if texts is None:
         raise bad(f"{served.model.name} takes tensors and no texts")
-    longest = check_size(asked.entries)
+    longest, processing = check_size(asked.entries), texts.processing
     values: list[Arrays] = []
     tokens, room = 0, _Room(memory, held)
     with served.scheduler.place():
         for start in range(0, len(asked.entries), texts.window):
             entries = asked.entries[start : start + texts.window]
-            memory.take(held, TOKEN_BYTES * longest)
+            # One text at a time becomes tokens of any number; of each, as many are kept as the model takes.
+            size = TOKEN_BYTES * (longest + len(entries) * min(longest, processing.texts.most_tokens))
+            memory.take(held, size)
             try:
                 window = await texts.prepared(entries, asked.prompt)
             finally:
-                memory.give_back(held, TOKEN_BYTES * longest)
+                memory.give_back(held, size)
             tokens += sum(len(row.ids) for row in window.rows)
             found = [Arrays() for _ in entries]
             await _Runs(served, texts, window, asked.names, room, found).all()

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.access import Access
-from serving.answer_bodies import error_body
+from serving.answer_bodies import error_body, error_of
 from serving.answer_routes import PATHS, AnswerRoutes
 from serving.app import Application
 from serving.bodies import Body, DisconnectedError, Head, Receive, Scope, Send, read_head
@@ -78,10 +78,17 @@ class Web:
 
     async def _refuse(self, scope: Scope, send: Send, error: RefusedError) -> None:
         """Answer who has no key, and read nothing more."""
-        call = self._application.call("", None, scope["headers"])
-        call.refuse(error.status, error.kind, str(error))
-        content = _refusal(call)
-        headers = [*_headers(call, len(content), None), (b"connection", b"close")]
+        document = {"error": str(error)}
+        if scope["path"].startswith("/v1/"):
+            document = error_of(error.status, error.kind, str(error))
+        content = json.dumps(document).encode()
+        headers = [
+            (b"content-type", JSON_TYPE),
+            (b"content-length", str(len(content)).encode()),
+            (b"x-request-id", self._application.ids.of(scope["headers"]).encode()),
+            (b"www-authenticate", b"Bearer"),
+            (b"connection", b"close"),
+        ]
         await send({"type": "http.response.start", "status": error.status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
