@@ -36,6 +36,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     answering.write(root / "classes", "labels", "classes", seed=1)
     answering.write(root / "scores", "score", "scores", seed=2)
     answering.write(root / "words", "token-embeddings", "words", seed=3)
+    answering.write(root / "topics", "zero-shot", "topics", seed=4)
+    answering.write(root / "names", "entities", "names", seed=5)
     bundles.linear().write(root / "linear")
     return root
 
@@ -43,7 +45,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(repository: Path) -> Iterator[Running]:
     more = ["--repository", str(repository), "--grpc-port", "0", "--log-requests"]
-    more += [f"--preload={name}" for name in ("classes", "scores", "words", "linear")]
+    more += [f"--preload={name}" for name in ("classes", "scores", "words", "linear", "topics", "names")]
     with serve(repository / "vectors", *more) as running:
         yield running
         server_inference(running)
@@ -150,6 +152,42 @@ def test_predictions_are_the_models_answers(server: Running) -> None:
     assert answer["outputs"] == pytest.approx([float(answering.expected("score", pair, 2)[0])], abs=1e-5)
 
 
+def test_answers_of_every_kind_are_those_of_the_loader(server: Running, repository: Path) -> None:
+    """Also where an answer takes several rows, or the whole request."""
+    pair = {"text": "good", "text_pair": "dog"}
+    topics = {"text": "a good dog", "labels": ["dog", "cat", "good bad", "a", "b"]}
+    asked = {
+        "classes": ["a", pair],
+        "scores": [pair],
+        "words": ["a b", ""],
+        "topics": [topics, {**topics, "multi_label": True}, {**topics, "hypothesis": "{} a"}],
+        "names": [*TEXTS, "a b c"],
+    }
+    module = bundles.runtime_module("loading.model")
+    for name, inputs in asked.items():
+        status, answer = ask(server, "predict", model=name, inputs=inputs)
+        assert status == 200, answer
+        with module.Model.load(repository / name) as model:
+            wanted = [bundles.runtime_module("loading.answering").plain(one) for one in model.answer(inputs)]
+        assert rounded(answer["outputs"]) == rounded(wanted)
+    status, answer = ask(server, "predict", model="topics", inputs={"text": "a", "labels": []})
+    assert (status, "0 labels" in answer["error"]["message"]) == (400, True)
+    status, answer = ask(server, "predict", model="topics", inputs={"text": {}, "labels": ["a"]})
+    assert (status, "a text is a dict" in answer["error"]["message"]) == (400, True)
+    text = [{"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}]
+    status, answer = server.request("POST", "/v2/models/topics/infer", json.dumps({"inputs": text}).encode())
+    assert (status, "datatype is not one of" in answer["error"]) == (400, True)
+
+
+def rounded(value: Any) -> Any:
+    """An answer whose numbers have four digits behind the point."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return round(value, 4) if isinstance(value, float) else value
+
+
 WRONG: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("embeddings", {"input": "a"}, 400, "you must provide a model parameter", None),
     ("embeddings", {"model": "nobody", "input": "a"}, 404, "vectors", "model"),
@@ -181,7 +219,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("rerank", {"model": "scores", "query": "a", "documents": [{"text": 1}]}, 400, "documents[0]", "documents"),
     ("rerank", {"model": "scores", "query": "a", "documents": ["b"], "top_n": 0}, 400, "top_n", "top_n"),
     ("predict", {"model": "classes", "inputs": []}, 400, "inputs is empty", "inputs"),
-    ("predict", {"model": "classes", "inputs": {"text": "a"}}, 400, "inputs is neither", "inputs"),
+    ("predict", {"model": "classes", "inputs": {"text": "a"}}, 400, "a pair has ['text']", None),
     ("predict", {"model": "classes", "inputs": [["a", "b"]]}, 400, "inputs[0] is neither", "inputs"),
     ("predict", {"model": "vectors", "inputs": {"text": "a", "text_pair": "b"}}, 400, "takes single texts", None),
     ("predict", {"model": "scores", "inputs": "a"}, 400, "scores pairs of texts", None),
@@ -462,11 +500,11 @@ def test_a_call_over_grpc_needs_a_key(guarded: Running) -> None:
 
 
 def test_models_are_listed(server: Running) -> None:
-    names = ["classes", "linear", "scores", "vectors", "words"]
+    names = ["classes", "linear", "names", "scores", "topics", "vectors", "words"]
     assert server.request("GET", "/v2/models") == (200, {"models": names})
     status, answer = server.request("GET", "/v1/models")
     assert (status, [entry["id"] for entry in answer["data"]]) == (200, names)
-    assert server.request("GET", "/v1/models/vectors") == (200, answer["data"][3])
+    assert server.request("GET", "/v1/models/vectors") == (200, answer["data"][5])
     status, answer = server.request("GET", "/v1/models/nobody")
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
     for path in ("/v2/models/nobody", "/v2/models/nobody/ready"):
@@ -550,7 +588,9 @@ def test_every_example_of_the_document_works(server: Running) -> None:
     assert {entry["name"]: entry.get("kind") for entry in document["x-models"]} == {
         "classes": "labels",
         "linear": None,
+        "names": "entities",
         "scores": "score",
+        "topics": "zero-shot",
         "vectors": "embedding",
         "words": "token-embeddings",
     }

@@ -66,8 +66,8 @@ class Processing:
             shapes = {name: shape for name, (shape, _) in inputs.items()}
             dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
             self.texts = Texts(document["text"], tokenizer, shapes, dtypes, bounds)
-            self._form = FORMS[self.kind](document["answer"], self.texts)
-            self.output, self.labels, self.pairs = self._form.output, self._form.labels, self.texts.pairs
+            self.form = FORMS[self.kind](document["answer"], self.texts)
+            self.output, self.labels, self.pairs = self.form.output, self.form.labels, self.texts.pairs
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"processing.json is malformed: {error!r}") from error
         self._together = together
@@ -86,11 +86,11 @@ class Processing:
         Raises:
             InputError: it is none of these, it cannot be encoded, or its answer is not made of one row alone.
         """
-        if not self._form.of_one_row:
+        if not self.form.of_one_row:
             raise InputError(f"answers of the kind {self.kind} need the whole request. Use `answer` of the loader.")
         if isinstance(entry, tuple):
             return self.texts.row_of(entry)
-        (row,) = self._form.rows(entry, prompt)
+        (row,) = self.form.rows(entry, prompt)
         return row
 
     def encoded(self, request: object, prompt: str | None = None) -> list[list[Row]]:
@@ -99,7 +99,7 @@ class Processing:
         Raises:
             InputError: as `rows`.
         """
-        return [self._form.rows(entry, prompt) for entry in _entries(request)]
+        return [self.form.rows(entry, prompt) for entry in _entries(request)]
 
     def answer(self, request: object, run: Callable[[Arrays], Arrays], prompt: str | None = None) -> Any:
         """The answer to a text, or a list of the answers to a list of texts.
@@ -120,16 +120,16 @@ class Processing:
         """
         encoded = self.encoded(request, prompt)
         for rows in encoded:
-            self._form.check(rows)
+            self.form.check(rows)
         every = [row for rows in encoded for row in rows]
         values: list[Any] = [None] * len(every)
         for places in self.runs(every):
             outputs = run(self.texts.inputs([every[place] for place in places]))
             for index, place in enumerate(places):
-                values[place] = self._form.values(outputs, index, every[place])
+                values[place] = self.form.values(outputs, index, every[place])
         left = iter(values)
         found = [
-            self._form.answer(entry, rows, list(itertools.islice(left, len(rows))))
+            self.form.answer(entry, rows, list(itertools.islice(left, len(rows))))
             for entry, rows in zip(_entries(request), encoded, strict=True)
         ]
         if isinstance(request, str | Mapping):
@@ -145,7 +145,7 @@ class Processing:
 
     def shaped(self, values: NDArray[Any]) -> Any:
         """The answer of one text, of what its row of the output holds without padding; see `answer`."""
-        return self._form.answer(None, (), [values])
+        return self.form.answer(None, (), [values])
 
 
 def read(

@@ -107,11 +107,6 @@ class Texts:
         """The most texts of one run."""
         return self._rows[1]
 
-    @property
-    def most_tokens(self) -> int:
-        """The most tokens of a text, special tokens included."""
-        return self._limit
-
     def row(self, text: str, pair: str | None = None, prompt: str | None = None) -> Row:
         """The tokens of a text, or of a pair of texts.
 
@@ -159,7 +154,8 @@ class Texts:
     def _length(self, text: str) -> int:
         """How many tokens a text has by itself; the most of a row where it has more."""
         try:
-            return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+            (found,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
+            return len(found.ids)
         except Exception as error:
             if "truncat" not in str(error).lower():
                 raise

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from serving.calls import Call
 
 Json = dict[str, Any]
-Values = Sequence[NDArray[Any]]
+Values = Sequence[Any]  # arrays, or answers where they are shaped
 INVALID = "invalid_request_error"
 TYPES = {429: "rate_limit_error", 500: "server_error", 503: "server_error"}
 CODES = {"unknown-model": "model_not_found", "unauthorized": "invalid_api_key", "queue-full": "rate_limit_exceeded"}
@@ -49,9 +49,9 @@ def rerank(model: str, asked: TextsAsked, processing: Processing, values: Values
     return {"model": model, "results": results, "usage": _usage(tokens)}
 
 
-def predict(model: str, _: TextsAsked, processing: Processing, values: Values, tokens: int) -> Json:
-    """An answer for each text: classes with scores, a score, or a vector."""
-    return {"model": model, "outputs": [processing.shaped(value) for value in values], "usage": _usage(tokens)}
+def predict(model: str, _: TextsAsked, __: Processing, values: Values, tokens: int) -> Json:
+    """An answer for each text, of the kind that the model gives."""
+    return {"model": model, "outputs": list(values), "usage": _usage(tokens)}
 
 
 ENCODERS = {"embeddings": embeddings, "rerank": rerank, "predict": predict}
@@ -63,10 +63,19 @@ def encode(route: str, model: str, asked: TextsAsked, processing: Processing, va
     Raises:
         RefusedError: 422, an infinity or NaN that JSON cannot say.
     """
-    if not all(np.isfinite(value).all() for value in values):
+    if not all(map(_is_finite, values)):
         raise RefusedError(422, "numerics", "the answer holds NaN or infinity, which JSON cannot say")
     body = ENCODERS[route](model, asked, processing, values, tokens)
     return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether every number of an answer can be said in JSON."""
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float | np.ndarray) or bool(np.isfinite(value).all())
 
 
 def error_of(status: int, kind: str, message: str, parameter: str | None = None) -> Json:

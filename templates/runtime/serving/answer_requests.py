@@ -19,7 +19,6 @@ COMMON = ("model", "prompt", "user")
 EMBEDDINGS = (*COMMON, "input", "encoding_format", "dimensions")
 RERANK = (*COMMON, "query", "documents", "top_n", "return_documents")
 PREDICT = (*COMMON, "inputs")
-PAIR = {"text", "text_pair"}
 TEXT_FORMS = "a string, a list of strings, a list of token ids, or a list of lists of token ids"
 
 
@@ -104,7 +103,7 @@ def rerank(document: Mapping[str, Any]) -> TextsAsked:
 
 
 def predict(document: Mapping[str, Any]) -> TextsAsked:
-    """A text, a pair, or a list of them; RefusedError with what is wrong."""
+    """A text, an object of a request's parts, or a list of them; RefusedError with what is wrong."""
     _known(document, PREDICT)
     given = document.get("inputs")
     entries = given if isinstance(given, list) else [given]
@@ -112,10 +111,10 @@ def predict(document: Mapping[str, Any]) -> TextsAsked:
         raise wrong("inputs is empty; send a text, a pair, or a list of them", "inputs")
     _count(entries, "inputs")
     for index, entry in enumerate(entries):
-        pair = isinstance(entry, dict) and set(entry) == PAIR and all(isinstance(part, str) for part in entry.values())
-        if not isinstance(entry, str) and not pair:
+        # What an object holds is for the model's kind of answers to check.
+        if not isinstance(entry, str | dict):
             place = f"inputs[{index}]" if isinstance(given, list) else "inputs"
-            raise wrong(f'{place} is neither a string nor a pair {{"text", "text_pair"}} of strings', "inputs")
+            raise wrong(f'{place} is neither a string nor an object, such as {{"text", "text_pair"}}', "inputs")
     return TextsAsked(_model(document), _prompt(document), entries)
 
 

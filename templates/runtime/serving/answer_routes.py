@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from serving.answer_bodies import encode
 from serving.answer_requests import DECODERS, TextsAsked, parse, refuse_structure, wrong
 from serving.app import Application
@@ -44,10 +46,12 @@ class AnswerRoutes:
         served = await application.lease(call)
         processing = _processing(served, route)
         self._check_dimensions(served, processing, asked)
-        work = Asked(asked.entries, [processing.output], asked.prompt)
-        answered = await application.answer(served, held, work)
-        values = [row[processing.output] for row in answered.values]
-        size = sum(value.size for value in values)
+        shaped = route == "predict"
+        # What an answer of several outputs is read from is for its kind to say.
+        names = [processing.output] if processing.form.of_one_row else served.model.output_names()
+        answered = await application.answer(served, held, Asked(asked.entries, names, asked.prompt, shaped))
+        values = answered.values if shaped else [row[processing.output] for row in answered.values]
+        size = sum(np.size(value) for value in values if isinstance(value, np.ndarray))
         self._application.memory.take(held, NUMBER_BYTES * size)
         model = served.model.name
         return await _made(

@@ -52,7 +52,15 @@ def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
     """Requests to the routes for texts that the model answers, by route."""
     processing = texts.processing
     pair = {"text": TEXTS[0], "text_pair": TEXTS[1]}
-    found: dict[str, Json] = {"predict": {"model": name, "inputs": pair if processing.kind == "score" else TEXTS[0]}}
+    inputs: dict[str, Any] = {
+        "score": pair,
+        "span": {"question": QUERY, "context": DOCUMENTS[0]},
+        "zero-shot": {"text": TEXTS[0], "labels": ["music", "money"]},
+    }
+    if processing.kind == "fill-mask":
+        vocabulary = processing.texts.vocabulary
+        inputs["fill-mask"] = f"A man is playing a {vocabulary.token(vocabulary.mask)}."
+    found: dict[str, Json] = {"predict": {"model": name, "inputs": inputs.get(processing.kind, TEXTS[0])}}
     if processing.kind == "embedding":
         found["embeddings"] = {"model": name, "input": list(TEXTS)}
     if processing.kind == "score":

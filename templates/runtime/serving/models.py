@@ -51,7 +51,6 @@ class Served:
         """Raise UsageError when the settings ask for batches that the bundle does not allow."""
         batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
         self.model, self.bytes, self.device_bytes = model, memory_bytes, device_bytes
-        self.capacity = Capacity.of(model.inputs, model.axes, texts=bool(model.manifest.get("processing")))
         self.names = {tensor.name for tensor in (*model.inputs, *model.outputs)}
         self._metrics = metrics
         self.metrics = ModelMetrics(metrics, model, memory_bytes, settings.slow_seconds)
@@ -66,6 +65,7 @@ class Served:
         self.texts = (
             TextModel(model.processing(), model, self.scheduler.workers) if model.manifest.get("processing") else None
         )
+        self.capacity = Capacity.of(model.inputs, model.axes, texts=self.texts is not None and self.texts.takes_tensors)
         self.example = tensors_of(model)
         self.made = [] if self.texts is None else [entry["name"] for entry in described(self.texts)[1]]
         metrics.waiting.labels(model.name, model.version).set_function(lambda: self.scheduler.waiting)

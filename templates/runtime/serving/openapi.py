@@ -123,7 +123,7 @@ def _infer(served: Served) -> Json:
             "id": {"type": "string", "maxLength": 64},
             "inputs": _list(
                 {"oneOf": [*(_input(tensor, model) for tensor in model.inputs), *_texts(served)]},
-                minItems=1 if texts is not None else len(model.inputs),
+                minItems=1 if served.capacity.texts else len(model.inputs),
                 maxItems=len(model.inputs),
             ),
             "outputs": _list(output),
@@ -133,7 +133,10 @@ def _infer(served: Served) -> Json:
     )
     answer = _object({"model_name": _STRING, "model_version": _STRING, "id": _STRING, "outputs": _list(_TENSOR)}, ())
     head = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 0}}
-    shown = [("tensors", served.example), ("texts", None if texts is None else examples.text_tensors_of(texts))]
+    shown = [
+        ("tensors", served.example),
+        ("texts", examples.text_tensors_of(texts) if texts is not None and texts.takes_tensors else None),
+    ]
     working: Json = {name: {"value": value} for name, value in shown if value is not None}
     return {
         "summary": f"Run {model.name}",
@@ -154,7 +157,7 @@ def _infer(served: Served) -> Json:
 
 def _texts(served: Served) -> list[Json]:
     """The inputs of texts, where the model takes them."""
-    if served.texts is None:
+    if served.texts is None or not served.texts.takes_tensors:
         return []
     names = TEXT_INPUTS if served.texts.processing.pairs else TEXT_INPUTS[:1]
     return [

@@ -177,6 +177,8 @@ def is_text(array: NDArray[Any]) -> bool:
 
 def described(model: TextModel) -> tuple[list[Json], list[Json]]:
     """The inputs and outputs that texts add to those of the model."""
+    if not model.takes_tensors:
+        return [], []
     names = NAMES if model.processing.pairs else NAMES[:1]
     return [{"name": name, "datatype": DATATYPE, "shape": [-1]} for name in names], [
         entry for entry in outputs_of(model).values() if entry

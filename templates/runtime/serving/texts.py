@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from loading.arrays import Arrays
 from loading.errors import InputError
 from loading.interface import Tensor
+from numpy.typing import NDArray
 
 from serving.bounds import MOST_TEXTS
 from serving.errors import RefusedError, bad
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 MOST_CHARACTERS = 2**18  # of one text
 MOST_VALUES = 2**23  # of the answer to one request
+SEVERAL_ROWS = ("span", "zero-shot")  # kinds of answers that may take many rows
 WINDOW = 64  # texts whose token ids are held at once, or those of two runs
 MOST_WINDOW = 512
 TOKEN_BYTES = 256  # of memory for each character of a text, while it becomes token ids
@@ -35,26 +38,32 @@ TOKEN_BYTES = 256  # of memory for each character of a text, while it becomes to
 
 @dataclass(frozen=True)
 class Asked:
-    """Texts, pairs or token ids to answer; `names` are outputs of the model, `prompt` is one of its prompts."""
+    """Texts, pairs or token ids to answer by outputs of the model; `prompt` is one of its prompts.
+
+    `shaped` is whether answers are wanted, as `Model.answer` gives them, or the values of the outputs.
+    """
 
     entries: Sequence[object]
     names: Sequence[str]
     prompt: str | None = None
+    shaped: bool = False
 
 
 @dataclass(frozen=True)
 class Answered:
-    """For each text the values of every output, without padding, and the tokens of all texts."""
+    """For each text its answer, or the values of every output without padding; and the tokens of all texts."""
 
-    values: list[Arrays]
+    values: list[Any]
     tokens: int
 
 
 @dataclass(frozen=True)
 class _Window:
-    """Some texts as rows, and the inputs of the runs that answer them, each with the places of its rows."""
+    """Some texts as rows, the inputs of the runs that answer them with the places of their rows, and of each text how
+    many rows it has."""
 
     rows: list[Row]
+    counts: list[int]
     runs: list[tuple[list[int], Arrays]]
 
 
@@ -65,13 +74,19 @@ class TextModel:
         self.processing, self._model = processing, model
         self._turns = asyncio.Semaphore(threads)
         shape = next(tensor.shape for tensor in model.inputs if tensor.name == "input_ids")
-        self._rows, self._width = shape
+        self._batch, self._width = shape
         self._per_token = {tensor.name for tensor in self.outputs() if self.is_per_token(tensor)}
-        self.window = min(max(WINDOW, 2 * processing.texts.most_rows), MOST_WINDOW)
+        several = processing.kind in SEVERAL_ROWS
+        self.window = 1 if several else min(max(WINDOW, 2 * processing.texts.most_rows), MOST_WINDOW)
+
+    @property
+    def takes_tensors(self) -> bool:
+        """Whether a text is one row, so that the outputs for it can be answered as tensors."""
+        return bool(self.processing.form.of_one_row)
 
     def outputs(self) -> list[Tensor]:
         """The outputs that have something for each text."""
-        return [tensor for tensor in self._model.outputs if tensor.shape and tensor.shape[0] == self._rows]
+        return [tensor for tensor in self._model.outputs if tensor.shape and tensor.shape[0] == self._batch]
 
     def is_per_token(self, tensor: Tensor) -> bool:
         """Whether an output has something for each token of a text."""
@@ -87,7 +102,21 @@ class TextModel:
             found[name] = np.array(values)
         return found
 
-    async def prepared(self, entries: Sequence[object], prompt: str | None) -> _Window:
+    def values(self, outputs: Arrays, index: int, row: Row, *, shaped: bool) -> Any:
+        """What an answer needs of one row of a run, or what the outputs have for it."""
+        if shaped:
+            return self.processing.form.values(outputs, index, row)
+        return self.of_row(outputs, index, row)
+
+    def answers(self, entries: Sequence[Any], window: _Window, values: list[Any]) -> list[Any]:
+        """The answers to the texts of a window, by the values of its rows."""
+        rows, left = iter(window.rows), iter(values)
+        return [
+            self.processing.form.answer(entry, list(islice(rows, count)), list(islice(left, count)))
+            for entry, count in zip(entries, window.counts, strict=True)
+        ]
+
+    async def prepared(self, entries: Sequence[object], prompt: str | None, *, shaped: bool) -> _Window:
         """Token ids and inputs, made by a thread.
 
         Raises:
@@ -97,16 +126,19 @@ class TextModel:
 
         def work() -> _Window:
             rows: list[Row] = []
+            counts: list[int] = []
             for entry in entries:
                 if left.is_set():
                     break  # nobody waits for it
-                rows.append(self.processing.row(entry, prompt))
+                made = self._rows_of(entry, prompt, shaped=shaped)
+                rows += made
+                counts.append(len(made))
             runs = []
-            for places in self.processing.runs(rows) if len(rows) == len(entries) else ():
+            for places in self.processing.runs(rows) if len(counts) == len(entries) else ():
                 inputs = self.processing.texts.inputs([rows[place] for place in places])
                 self._model.check(inputs)
                 runs.append((places, inputs))
-            return _Window(rows, runs)
+            return _Window(rows, counts, runs)
 
         await self._turns.acquire()
         made = asyncio.ensure_future(in_thread(work))
@@ -117,6 +149,13 @@ class TextModel:
             raise RefusedError(400, "input", str(error)) from error
         finally:
             left.set()
+
+    def _rows_of(self, entry: object, prompt: str | None, *, shaped: bool) -> list[Row]:
+        if not shaped:
+            return [self.processing.row(entry, prompt)]
+        found = self.processing.form.rows(entry, prompt)
+        self.processing.form.check(found)
+        return found
 
     def _ended(self, made: asyncio.Future[_Window]) -> None:
         self._turns.release()
@@ -137,23 +176,37 @@ async def answer(served: Served, memory: Memory, held: Hold, asked: Asked) -> An
     if texts is None:
         raise bad(f"{served.model.name} takes tensors and no texts")
     longest, processing = check_size(asked.entries), texts.processing
-    values: list[Arrays] = []
+    values: list[Any] = []
     tokens, room = 0, _Room(memory, held)
     with served.scheduler.place():
         for start in range(0, len(asked.entries), texts.window):
             entries = asked.entries[start : start + texts.window]
             # One text at a time becomes tokens of any number; of each, as many are kept as the model takes.
-            size = TOKEN_BYTES * (longest + len(entries) * min(longest, processing.texts.most_tokens))
+            size = TOKEN_BYTES * (longest + len(entries) * min(longest, processing.texts.limit))
             memory.take(held, size)
             try:
-                window = await texts.prepared(entries, asked.prompt)
+                window = await texts.prepared(entries, asked.prompt, shaped=asked.shaped)
             finally:
                 memory.give_back(held, size)
             tokens += sum(len(row.ids) for row in window.rows)
-            found = [Arrays() for _ in entries]
-            await _Runs(served, texts, window, asked.names, room, found).all()
+            found = await _Runs(served, texts, window, asked, room).all()
+            if asked.shaped:
+                kept = processing.form.of_one_row
+                found = await _answers(texts, entries, window, found, room, kept=kept)
             values += found
     return Answered(values, tokens)
+
+
+async def _answers(
+    texts: TextModel, entries: Sequence[Any], window: _Window, values: list[Any], room: _Room, *, kept: bool
+) -> list[Any]:
+    """The answers of a window; `kept` is whether they are the values themselves."""
+    if kept:
+        return texts.answers(entries, window, values)
+    try:
+        return await in_thread(lambda: texts.answers(entries, window, values))
+    finally:
+        room.give_back(values)
 
 
 class _Room:
@@ -162,43 +215,45 @@ class _Room:
     def __init__(self, memory: Memory, held: Hold) -> None:
         self._memory, self._held, self._values = memory, held, 0
 
-    def take(self, values: Arrays) -> None:
-        """Count the values of one more text; raises RefusedError where they are too many, or there is no memory."""
-        self._values += sum(array.size for array in values.values())
+    def take(self, values: Any) -> None:
+        """Count the values of one more row; raises RefusedError where they are too many, or there is no memory."""
+        self._values += sum(array.size for array in _arrays(values))
         if self._values > MOST_VALUES:
             raise RefusedError(413, "too-large", f"the answer has more than {MOST_VALUES} values; send fewer texts")
-        self._memory.take(self._held, sum(array.nbytes for array in values.values()))
+        self._memory.take(self._held, sum(array.nbytes for array in _arrays(values)))
+
+    def give_back(self, rows: Sequence[Any]) -> None:
+        """The values of these rows are kept no more."""
+        arrays = [array for values in rows for array in _arrays(values)]
+        self._values -= sum(array.size for array in arrays)
+        self._memory.give_back(self._held, sum(array.nbytes for array in arrays))
 
 
 class _Runs:
     """The runs of a window, as many at once as the model has threads."""
 
-    def __init__(
-        self,
-        served: Served,
-        texts: TextModel,
-        window: _Window,
-        names: Sequence[str],
-        room: _Room,
-        found: list[Arrays],
-    ) -> None:
-        self._served, self._texts, self._window, self._names = served, texts, window, list(names)
-        self._room, self._found = room, found
+    def __init__(self, served: Served, texts: TextModel, window: _Window, asked: Asked, room: _Room) -> None:
+        self._served, self._texts, self._window, self._asked, self._room = served, texts, window, asked, room
+        self._found: list[Any] = [None] * len(window.rows)
         self._flying: dict[asyncio.Future[Arrays], tuple[Job, list[int]]] = {}
 
-    async def all(self) -> None:
-        """Run them all; what has not ended when one fails, or when nobody waits any more, is ended."""
+    async def all(self) -> list[Any]:
+        """Run them all; returns the values of each row.
+
+        A run that has not ended when another fails, or when nobody waits any more, is ended.
+        """
         waiting = deque(self._window.runs)
         scheduler = self._served.scheduler
         try:
             while waiting or self._flying:
                 while waiting and len(self._flying) < scheduler.workers:
                     places, inputs = waiting.popleft()
-                    job = scheduler.submit(inputs, self._names, placed=True)
+                    job = scheduler.submit(inputs, list(self._asked.names), placed=True)
                     self._flying[job.answer] = job, places
                 done, _ = await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
                 for future in done:
                     self._take(future)
+            return self._found
         finally:
             for future, (job, _) in self._flying.items():
                 future.cancel()
@@ -208,7 +263,8 @@ class _Runs:
         _, places = self._flying.pop(future)
         outputs = future.result()
         for index, place in enumerate(places):
-            self._found[place] = self._texts.of_row(outputs, index, self._window.rows[place])
+            row = self._window.rows[place]
+            self._found[place] = self._texts.values(outputs, index, row, shaped=self._asked.shaped)
             self._room.take(self._found[place])
 
 
@@ -231,7 +287,18 @@ def check_size(entries: Sequence[object]) -> int:
 
 
 def characters(entry: object) -> int:
-    """The characters of a text, of both texts of a pair, or the number of token ids."""
+    """The characters of a text, of all texts of an object or a list, or the number of token ids."""
     if isinstance(entry, dict):
-        return sum(len(part) for part in entry.values() if isinstance(part, str))
+        return sum(map(characters, entry.values()))
+    if isinstance(entry, list):
+        return sum(map(characters, entry))
     return len(entry) if isinstance(entry, str | tuple) else 0
+
+
+def _arrays(values: Any) -> Iterable[NDArray[Any]]:
+    """The arrays of the values of a row, which are an array, or several by their names or in a list."""
+    if isinstance(values, np.ndarray):
+        return (values,)
+    if isinstance(values, dict):
+        return values.values()
+    return chain.from_iterable(map(_arrays, values)) if isinstance(values, list | tuple) else ()
