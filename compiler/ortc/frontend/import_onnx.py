@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
 from ortc.common.texts import shown
-from ortc.inspection.external_data import load_attributes, load_graph
+from ortc.inspection.external_data import graph_nodes, initializers, load_attributes, load_graph
 from ortc.inspection.onnx_interface import keep_usable
 from ortc.passes.canonical import (
     MODEL_FILE,
@@ -30,11 +31,14 @@ from ortc.spec.onnx_header import DEFAULTS_IR
 from ortc.spec.vocabulary import LEAST_OPSET
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 
 _PLACE = re.compile(r"^\S+\.(cc|h):\d+: ")
 """How the version converter's messages begin: a line of its own source."""
+CONVERTER_ERRORS = (RuntimeError, ValueError, IndexError)
+"""What ONNX's version converter raises beside its own errors, of graphs that are not well-formed."""
 MOST_CAUSE = 400
 """Most characters of another program's message, which repeats names of any length."""
 
@@ -86,8 +90,11 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
     import onnx_ir as ir
 
     proto = load_graph(path)
+    _expect_types(proto, path.name)
     keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
+    # It logs names that nothing defines, which the check of the written file refuses.
+    logging.getLogger(ir.serde.__name__).setLevel(logging.ERROR)
     try:
         model = ir.from_proto(proto)
     except (ir.serde.SerdeError, ValueError, KeyError) as error:
@@ -95,6 +102,38 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
         raise StageError(f"`{path.name}` cannot be read: {shown(str(cause).strip(), MOST_CAUSE)}") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
     return model
+
+
+def _expect_types(model: onnx.ModelProto, name: str) -> None:
+    """Refuse attributes and tensors without a type or with sizes below zero, which nothing can write again.
+
+    The first version of the format had no types of attributes.
+
+    Raises:
+        StageError: naming one.
+    """
+
+    def refused(what: str) -> StageError:
+        return StageError(f"`{name}` cannot be read: {what}", help="export it again")
+
+    for node in graph_nodes(model):
+        for attribute in node.attribute:
+            if attribute.type == attribute.UNDEFINED:
+                label = f"`{shown(attribute.name)}` of {shown(node.op_type)} `{shown(node.name)}`"
+                raise refused(f"the attribute {label} has no type")
+            held = (attribute.t,) if attribute.type == attribute.TENSOR else attribute.tensors
+            for tensor in held:
+                if _is_odd(tensor):
+                    raise refused(
+                        f"a tensor of {shown(node.op_type)} `{shown(node.name)}` has no type, or a size below 0"
+                    )
+    for tensor in initializers(model):
+        if _is_odd(tensor):
+            raise refused(f"the initializer `{shown(tensor.name)}` has no type, or a size below 0")
+
+
+def _is_odd(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == tensor.UNDEFINED or any(size < 0 for size in tensor.dims)
 
 
 def _drop_defaults(model: ir.Model, plan: ExportPlan) -> tuple[str, ...]:
@@ -146,7 +185,7 @@ def _convert(model: ir.Model, plan: ExportPlan) -> tuple[ir.Model, Conversion | 
     model.ir_version = max(model.ir_version, DEFAULTS_IR)
     try:
         return ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), plan.opset)), conversion
-    except (onnx.version_converter.ConvertError, RuntimeError, ValueError, IndexError) as error:
+    except (*CONVERTER_ERRORS, onnx.version_converter.ConvertError, onnx.shape_inference.InferenceError) as error:
         raise StageError(
             f"the graph has opset {found} and cannot be converted to {plan.opset}: "
             f"{shown(_PLACE.sub('', str(error).strip().splitlines()[0]), MOST_CAUSE)}",

@@ -79,7 +79,7 @@ def _undecoded(model: onnx.ModelProto) -> bytes | None:
 
 def locations(model: onnx.ModelProto) -> list[str]:
     """The files that hold tensors of a model, of branches, bodies and functions as well: sorted, as it names them."""
-    every = (*_initializers(model), *_attributes(model))
+    every = (*initializers(model), *_attributes(model))
     return sorted({_location(tensor) for tensor in every if _is_external(tensor)})
 
 
@@ -107,8 +107,8 @@ def _location(tensor: onnx.TensorProto) -> str:
     return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
-def _initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    inner = (graph for node in _nodes(model) for graph in _graphs(node))
+def initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    inner = (graph for node in graph_nodes(model) for graph in _graphs(node))
     for graph in (model.graph, *inner):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
@@ -116,14 +116,14 @@ def _initializers(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def _attributes(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    for node in _nodes(model):
+    for node in graph_nodes(model):
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
             for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
 
 
-def _nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+def graph_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     pending = [model.graph.node, *(function.node for function in model.functions)]
     while pending:
         for node in pending.pop():

@@ -6,6 +6,7 @@ no traces of the machine that made it; every variant derives from it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -153,6 +154,8 @@ def infer_shapes(model: ir.Model) -> None:
     for value in (*(output for node in nodes(model) for output in node.outputs), *_inner_inputs(model)):
         if value not in given:
             value.shape = None
+    # It logs why a graph is left as it is, with a traceback; shapes that do not follow are unknown, and treated so.
+    logging.getLogger(ShapeInferencePass.__module__).setLevel(logging.CRITICAL)
     # An operator that inference does not know must not keep the others from it.
     ShapeInferencePass(check_type=False, strict_mode=False)(model)
     for value in untyped:

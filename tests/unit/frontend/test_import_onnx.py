@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +168,55 @@ def test_the_rank_of_an_output_that_nothing_follows_for_is_the_declared_one(tmp_
     made.graph.input[1].type.tensor_type.shape.dim[0].dim_value = 3
     exported = imported(made, tmp_path, 17)
     assert exported.outputs[0].shape == (None, None, None)
+
+
+def without_type(graph: onnx.ModelProto) -> None:
+    graph.graph.node[0].attribute[0].type = onnx.AttributeProto.UNDEFINED
+
+
+def constant_without_type(graph: onnx.ModelProto) -> None:
+    graph.graph.node[1].attribute[0].t.data_type = onnx.TensorProto.UNDEFINED
+
+
+def initializer_without_type(graph: onnx.ModelProto) -> None:
+    graph.graph.initializer[0].data_type = onnx.TensorProto.UNDEFINED
+
+
+def size_below_zero(graph: onnx.ModelProto) -> None:
+    graph.graph.initializer[0].dims[0] = -2
+
+
+def without_opset(graph: onnx.ModelProto) -> None:
+    del graph.opset_import[:]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (without_type, "the attribute `axis` of Softmax `` has no type"),
+        (constant_without_type, "a tensor of Constant `` has no type, or a size below 0"),
+        (initializer_without_type, "the initializer `w` has no type, or a size below 0"),
+        (size_below_zero, "the initializer `w` has no type, or a size below 0"),
+        (without_opset, "the graph has opset 0 and cannot be converted"),
+    ],
+)
+@pytest.mark.parametrize("opset", [17, 18])
+def test_what_is_not_well_formed_is_refused_in_words(
+    change: Callable[[onnx.ModelProto], None],
+    said: str,
+    opset: int,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Libraries raise errors of many kinds for it, and print tracebacks."""
+    nodes = [
+        node("Softmax", "x", "soft", axis=-1),
+        node("Constant", "", "c", value=onnx.numpy_helper.from_array(floats(1, 2))),
+        node("Mul", "soft c", "product"),
+        node("Add", "product w", "y"),
+    ]
+    made = model(nodes, LINEAR, {"y": ["batch", 2]}, {"w": floats(3, 4)}, opset=17)
+    change(made)
+    with pytest.raises(StageError, match=re.escape(said)):
+        imported(made, tmp_path, opset)
+    assert "Traceback" not in capfd.readouterr().err
