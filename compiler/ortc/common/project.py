@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ from importlib.abc import MetaPathFinder
 from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from ortc.common.errors import StageError
 from ortc.common.permissions import is_trusted
@@ -138,10 +139,11 @@ def ending_is_an_error(entrypoint: str) -> Iterator[None]:
     """Run a function of the user's, or import its module, where neither may end the process.
 
     Raises:
-        StageError: it exits, interrupts itself, or calls itself without end.
+        StageError: it exits, with `os._exit` as well, interrupts itself, or calls itself without end.
     """
     try:
-        yield
+        with _no_exit_at_once():
+            yield
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         said = f"{type(error).__name__}({', '.join(map(repr, error.args))})"
         raise StageError(
@@ -155,6 +157,23 @@ def ending_is_an_error(entrypoint: str) -> Iterator[None]:
             help="look at the function that the line below is of",
             details=_place(error),
         ) from error
+
+
+@contextmanager
+def _no_exit_at_once() -> Iterator[None]:
+    """Let `os._exit` exit as `sys.exit` does: at once, and with code 0, a build would end as if it had succeeded."""
+    process, leave = os.getpid(), os._exit
+
+    def instead(status: int) -> NoReturn:
+        if os.getpid() == process:
+            raise SystemExit(status)
+        leave(status)  # a process that the function forked
+
+    setattr(os, "_exit", instead)  # noqa: B010  # type checkers know it as a function that never returns
+    try:
+        yield
+    finally:
+        setattr(os, "_exit", leave)  # noqa: B010
 
 
 def _place(error: BaseException) -> tuple[str, ...]:

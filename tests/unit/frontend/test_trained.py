@@ -293,6 +293,7 @@ def test_a_module_that_is_held_in_a_circle_is_digested_once() -> None:
 
 ENDS = {
     "import sys; sys.exit(0)": "ended the process in which it runs: SystemExit(0)",
+    "import os; os._exit(0)": "ended the process in which it runs: SystemExit(0)",
     "raise KeyboardInterrupt": "ended the process in which it runs: KeyboardInterrupt()",
     "return build()": "calls itself without end",
 }
