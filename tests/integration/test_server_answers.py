@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from tests.support import answering_bundles as answering
-from tests.support import bundles
+from tests.support import bundles, malformed
 from tests.support.serving import SECONDS, Running, raw, serve
 
 pytestmark = pytest.mark.integration
@@ -620,3 +621,29 @@ def test_a_client_that_leaves_takes_its_texts_along(server: Running) -> None:
     while server.metric("ortc_buffered_bytes"):
         time.sleep(0.01)
     assert vectors(server, "a").shape == (1, 8)
+
+
+REQUESTS: dict[str, dict[str, Any]] = {
+    "embeddings": {"model": "vectors", "input": ["a b", "c"], "encoding_format": "float", "dimensions": 8},
+    "rerank": {
+        "model": "scores",
+        "query": "a",
+        "documents": ["b", {"text": "c"}],
+        "top_n": 1,
+        "return_documents": True,
+    },
+    "predict": {"model": "topics", "inputs": [{"text": "a", "labels": ["dog", "cat"], "multi_label": False}]},
+}
+
+
+@pytest.mark.parametrize("route", REQUESTS)
+def test_mutations_of_a_request_never_break_the_server(server: Running, route: str) -> None:
+    assert ask(server, route, **REQUESTS[route])[0] == 200
+    found: Counter[int] = Counter()
+    for (content, headers), _ in zip(malformed.mutations(REQUESTS[route], b"", 7), range(150), strict=False):
+        status, _, answer = server.exchange("POST", f"/v1/{route}", content, headers)
+        found[status] += 1
+        if status != 200:
+            assert json.loads(answer)["error"].keys() == {"message", "type", "param", "code"}
+    assert not {status for status in found if status >= 500 and status != 503}, found
+    assert found[400] > 50

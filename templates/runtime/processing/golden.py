@@ -12,7 +12,8 @@ from loading.errors import FormatError, GoldenError, InputError
 from numpy.typing import NDArray
 
 from .agreement import MEASURES, common_scores, f1, shares
-from .answers import Arrays, Processing, plain
+from .answers import Processing, plain
+from .forms import Arrays
 
 SHOWN = 60
 
@@ -77,7 +78,8 @@ def _check_agreement(kind: str, pairs: Sequence[tuple[Any, Any, Any]], limits: M
     """
     measure = MEASURES[kind]
     found = [(shares(kind, expected, answer), text) for text, expected, answer in pairs]
-    total = f1(tuple(map(sum, zip(*(counts for counts, _ in found), strict=True)))) if found else 1.0
+    both, expected, other = (sum(counts[place] for counts, _ in found) for place in range(3))
+    total = f1((both, expected, other))
     if not total >= float(limits[measure]):
         _, text = min(found, key=lambda pair: f1(pair[0]))
         raise GoldenError(

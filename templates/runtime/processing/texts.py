@@ -100,7 +100,7 @@ class Texts:
     @property
     def pads_left(self) -> bool:
         """Whether padding stands before a text."""
-        return self._left
+        return bool(self._left)
 
     @property
     def most_rows(self) -> int:

@@ -31,7 +31,7 @@ def embeddings(model: str, asked: TextsAsked, _: Processing, values: Values, tok
 
     def form(vector: NDArray[Any]) -> Any:
         vector = np.ascontiguousarray(vector, dtype="<f4")
-        return base64.b64encode(vector).decode("ascii") if asked.base64 else vector
+        return base64.b64encode(vector.tobytes()).decode("ascii") if asked.base64 else vector
 
     data = [{"object": "embedding", "index": index, "embedding": form(vector)} for index, vector in enumerate(values)]
     return {"object": "list", "data": data, "model": model, "usage": _usage(tokens)}

@@ -57,8 +57,8 @@ def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
         "span": {"question": QUERY, "context": DOCUMENTS[0]},
         "zero-shot": {"text": TEXTS[0], "labels": ["music", "money"]},
     }
-    if processing.kind == "fill-mask":
-        vocabulary = processing.texts.vocabulary
+    vocabulary = processing.texts.vocabulary
+    if vocabulary.mask is not None:
         inputs["fill-mask"] = f"A man is playing a {vocabulary.token(vocabulary.mask)}."
     found: dict[str, Json] = {"predict": {"model": name, "inputs": inputs.get(processing.kind, TEXTS[0])}}
     if processing.kind == "embedding":
