@@ -154,3 +154,52 @@ def test_a_recipe_that_is_not_reproduced_is_refused_by_name(ortc: Compiler, plac
     message = done.failed(3)
     assert "the activation `encoder.layers.Swish` is not reproduced" in message
     assert "interface: tensors" in message
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a token classifier and a ranking, and what transformers answers with them."""
+
+    def make(root: Path) -> None:
+        command = [sys.executable, "-m", "tests.support.make_task_models", str(root)]
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        for name, more in (
+            ("tagger", "task: token-classification, interface: {aggregation: simple}"),
+            ("ranker", "task: text-ranking"),
+        ):
+            text = SPEC.replace("name: tiny", f"name: {name}").replace("path: model}", f"path: {name}, {more}}}")
+            (root / f"{name}.yaml").write_text(text, "utf-8")
+        (root / ".git").mkdir()
+
+    return shared(tmp_path_factory, "task-models", make)
+
+
+def run(ortc: Compiler, bundle: Path, *texts: str) -> list[Any]:
+    """The answers that `ortc run` prints."""
+    command = [sys.executable, "-m", "ortc", "run", str(bundle), "--json", *texts]
+    done = subprocess.run(command, cwd=ROOT, env=ortc.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [row["answer"] for row in json.loads(done.stdout)]
+
+
+def test_a_bundle_answers_with_entities(ortc: Compiler, tasks: Path, tmp_path: Path) -> None:
+    built = ortc.build(tasks / "tagger.yaml", *PLAIN, output=tmp_path / "dist").succeeded()
+    bundle, wanted = built.bundle("tagger", "cpu"), json.loads((tasks / "expected.json").read_bytes())
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    assert [entry["name"] for entry in manifest["outputs"]] == ["logits", "probabilities"]
+    assert manifest["processing"]["kind"] == "entities"
+    assert manifest["processing"]["golden"]["tolerance"]["f1"] == 1
+    (target,) = built.report("tagger")["targets"]
+    gates = {verdict["gate"]: verdict["outcome"] for verdict in target["verdicts"]}
+    assert (gates["answer_f1"], gates["answer_cosine"]) == ("pass", "pass")
+    for found, expected in zip(run(ortc, bundle, *wanted["texts"]), wanted["entities"], strict=True):
+        scores = [[entry.pop("score") for entry in answer] for answer in (found, expected)]
+        assert found == expected
+        assert np.allclose(*scores, atol=1e-5)
+
+
+def test_a_bundle_ranks_pairs(ortc: Compiler, tasks: Path, tmp_path: Path) -> None:
+    built = ortc.build(tasks / "ranker.yaml", *PLAIN, output=tmp_path / "dist").succeeded()
+    wanted = json.loads((tasks / "expected.json").read_bytes())
+    found = run(ortc, built.bundle("ranker", "cpu"), *map(json.dumps, wanted["pairs"]))
+    assert np.allclose(found, wanted["scores"], atol=1e-5)

@@ -37,7 +37,7 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "
             "`runtime/loader.py run` with arrays",
         )
-    requests = [_request(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
+    requests = [request_of(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
     requirements = (bundle / "requirements.txt").read_text("utf-8")
     interpreter = environment(requirements, cache_root() / "environments")
     try:
@@ -53,8 +53,8 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         raise StageError(error.message, help=error.help, details=error.details) from error
 
 
-def _request(text: str) -> Any:
-    """A request of several parts, which is written as a JSON object; any other text is itself."""
+def request_of(text: str) -> Any:
+    """Return the request that a JSON object is; any other text is itself."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
