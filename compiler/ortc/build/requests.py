@@ -11,9 +11,9 @@ from ortc.plan.processing import AnswerForm
 
 ODD_PAIRS, SAMPLE_PAIRS = 60, 8
 """Odd texts and sample texts that are also compared as pairs, where a bundle takes pairs."""
-CONTEXT = 3
-"""Sample texts that are the context of a question."""
-QUESTION = "What is it about?"
+CONTEXT, WORDS = 3, 4
+"""Sample texts that are the context of a question, and words of a sample text that are a question."""
+QUESTION = "What is it?"
 CANDIDATES = ("business", "travel", "music", "sport")
 """Labels of zero-shot requests, where the spec names none."""
 GOLDEN_ANSWERS = 3
@@ -46,10 +46,11 @@ def requests(
         return list(odd), [masked(text, str(mask)) for text in lines]
     if not pairs:
         return list(odd), list(lines)
-    strange = [paired(one, other) for one, other in itertools.pairwise(odd[:ODD_PAIRS])]
+    strange = [paired(one, other) for one, other in itertools.pairwise(odd)]
     plain = [paired(short, short), *(paired(one, other) for one, other in itertools.pairwise([*lines, lines[0]]))]
-    samples: list[Request] = [*plain] if form.kind == "score" else [*lines, *plain[:SAMPLE_PAIRS]]
-    return [*odd, *strange], samples
+    if form.kind == "score":
+        return [*strange], [*plain]
+    return [*odd, *strange[:ODD_PAIRS]], [*lines, *plain[:SAMPLE_PAIRS]]
 
 
 def paired(text: str, other: str) -> dict[str, Any]:
@@ -71,9 +72,11 @@ def masked(text: str, mask: str) -> str:
 
 
 def _questions(lines: Sequence[str]) -> list[Request]:
-    """Every line asks about the lines after it, so that contexts of more than one window are among them."""
+    """The first words of every line ask about the lines after it: contexts of more than one window are among them."""
     return [
-        asked(line, " ".join(lines[(place + 1 + step) % len(lines)] for step in range(CONTEXT)))
+        asked(
+            " ".join(line.split()[:WORDS]), " ".join(lines[(place + 1 + step) % len(lines)] for step in range(CONTEXT))
+        )
         for place, line in enumerate(lines)
     ]
 
