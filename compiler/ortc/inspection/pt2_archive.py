@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,11 @@ from pydantic import BaseModel, Field, ValidationError
 
 MAX_JSON = 32 * 2**20
 """Most bytes of one JSON member; a model of hundreds of layers has a tenth of it."""
+ARCHIVE_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
+    *(ValueError, LookupError, RuntimeError, MemoryError),
+)
+"""What Python raises of a damaged archive: its directory, its members, a password, a size beyond all memory."""
 _SYMBOL = re.compile(r"Symbol\('(\w+)'[^()]*\)")
 _DTYPES = {
     1: ("uint8", 1),
@@ -116,7 +123,7 @@ def read_program(path: Path) -> Program:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(step) for step in first["loc"])
         raise ProgramError(f"`{path.name}` is not of a form that is known: {place}: {first['msg']}") from error
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, RecursionError, NotImplementedError) as error:
+    except (OSError, *ARCHIVE_ERRORS) as error:
         if isinstance(error, ProgramError):
             raise
         raise ProgramError(f"`{path.name}` cannot be read as a .pt2 archive: {error}") from error

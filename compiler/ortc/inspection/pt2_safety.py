@@ -14,7 +14,6 @@ import contextlib
 import json
 import re
 import shutil
-import struct
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -23,6 +22,8 @@ from typing import Any
 
 from ortc.common.disk import room, temporary
 from ortc.common.errors import StageError
+from ortc.inspection.pt2_archive import ARCHIVE_ERRORS
+from ortc.inspection.pt2_reach import unsafe
 
 # Names inside the archive's one directory. Weights, constants and sample inputs are read with weights_only.
 _MEMBERS = re.compile(
@@ -37,12 +38,14 @@ _NOTES = re.compile(r"extra/[\w./-]*", re.ASCII)
 _MAX_JSON = 256 * 2**20
 """Most bytes of one JSON member: ten times what the largest programs have."""
 _TENSOR = re.compile(r"(weight|tensor)_\d+")
-_SYMBOLS = re.compile(r"[A-Za-z_]\w*")
+_SYMBOLS = re.compile(r"[A-Za-z_]\w*|-?\d{1,40}(\.\d{1,40})?(e[-+]?\d{1,3})?", re.ASCII)
+"""Texts in a size: names of symbols, and the digits of `Float('1.5', precision=53)`."""
 # What torch prints symbolic sizes with: torch.utils._sympy.functions, and sympy's own of integers.
 _FUNCTIONS = frozenset(
     """
     Symbol Integer Float Rational Add Mul Pow Mod Max Min Abs Eq Ne Lt Le Gt Ge And Or Not Piecewise floor ceiling
     FloorDiv CleanDiv CeilDiv ModularIndexing Where PythonMod FloatTrueDiv IntTrueDiv FloatPow PowByNatural FloorToInt
+    StrictLessThan StrictGreaterThan LessThan GreaterThan Equality Unequality
     CeilToInt TruncToInt TruncToFloat RoundToInt RoundDecimal ToFloat Identity LShift RShift
     """.split()  # noqa: SIM905
 )
@@ -97,7 +100,7 @@ def _check(path: Path, copy: Path | None) -> None:
             reason = next(_reasons(archive, path.stat().st_size), None)
             if reason is None:
                 reason = _members_reason(archive, copy)
-    except (zipfile.BadZipFile, ValueError, LookupError, RuntimeError, EOFError, struct.error) as error:
+    except ARCHIVE_ERRORS as error:
         raise StageError(f"`{path.name}` is no .pt2 archive: {error}") from error
     if reason is not None:
         if copy is not None:
@@ -140,8 +143,8 @@ def _members_reason(archive: zipfile.ZipFile, copy: Path | None) -> str | None:
             if inner.endswith(".json"):
                 content = archive.read(member)
                 document = json.loads(content, object_pairs_hook=_once)
-                kind = _payloads if inner.endswith("_config.json") else _expressions
-                if (reason := next(kind(document), None)) is not None:
+                kinds = (_payloads,) if inner.endswith("_config.json") else (unsafe, _expressions)
+                if (reason := next((found for kind in kinds for found in kind(document)), None)) is not None:
                     return reason
                 if fresh is not None:
                     fresh.writestr(f"program/{inner}", content)
