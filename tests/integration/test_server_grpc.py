@@ -178,6 +178,15 @@ def test_tritons_client_loads_and_unloads_models(triton: Ask) -> None:
 # --- the protocol --------------------------------------------------------------------------------------------------
 
 
+def test_messages_are_not_unpacked(channel: grpc.Channel) -> None:
+    """A few kilobytes would become as much as a body may have, and be parsed before anybody counts it."""
+    request = text([[1, 2]], raw=True)
+    code, said = refused(lambda: infer(channel, request, compression=grpc.Compression.Gzip))
+    assert code == "UNIMPLEMENTED"
+    assert "gzip" in said
+    assert infer(channel, request, compression=grpc.Compression.NoCompression).outputs
+
+
 @pytest.mark.parametrize("raw", [True, False])
 def test_tensors_are_answered_as_they_were_sent(channel: grpc.Channel, raw: bool) -> None:
     response = infer(channel, text([[7, 8, 9]], raw=raw, id="a"))
