@@ -90,7 +90,7 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
     import onnx_ir as ir
 
     proto = load_graph(path)
-    _expect_types(proto, path.name)
+    _expect_form(proto, path.name)
     keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
     # It logs names that nothing defines, which the check of the written file refuses.
@@ -104,10 +104,10 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
     return model
 
 
-def _expect_types(model: onnx.ModelProto, name: str) -> None:
-    """Refuse attributes and tensors without a type or with sizes below zero, which nothing can write again.
+def _expect_form(model: onnx.ModelProto, name: str) -> None:
+    """Refuse nodes without outputs, attributes and tensors without a type, and sizes below zero.
 
-    The first version of the format had no types of attributes.
+    Libraries raise errors of many kinds for them. The first version of the format had no types of attributes.
 
     Raises:
         StageError: naming one.
@@ -117,6 +117,8 @@ def _expect_types(model: onnx.ModelProto, name: str) -> None:
         return StageError(f"`{name}` cannot be read: {what}", help="export it again")
 
     for node in graph_nodes(model):
+        if not node.output:
+            raise refused(f"{shown(node.op_type)} `{shown(node.name)}` has no outputs")
         for attribute in node.attribute:
             if attribute.type == attribute.UNDEFINED:
                 label = f"`{shown(attribute.name)}` of {shown(node.op_type)} `{shown(node.name)}`"

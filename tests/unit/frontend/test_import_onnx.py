@@ -186,6 +186,10 @@ def size_below_zero(graph: onnx.ModelProto) -> None:
     graph.graph.initializer[0].dims[0] = -2
 
 
+def without_outputs(graph: onnx.ModelProto) -> None:
+    del graph.graph.node[1].output[:]
+
+
 def without_opset(graph: onnx.ModelProto) -> None:
     del graph.opset_import[:]
 
@@ -197,6 +201,7 @@ def without_opset(graph: onnx.ModelProto) -> None:
         (constant_without_type, "a tensor of Constant `` has no type, or a size below 0"),
         (initializer_without_type, "the initializer `w` has no type, or a size below 0"),
         (size_below_zero, "the initializer `w` has no type, or a size below 0"),
+        (without_outputs, "Constant `` has no outputs"),
         (without_opset, "the graph has opset 0 and cannot be converted"),
     ],
 )
