@@ -198,8 +198,9 @@ def test_a_bundle_answers_with_entities(ortc: Compiler, tasks: Path, tmp_path: P
         assert np.allclose(*scores, atol=1e-5)
 
 
-def test_a_ranking_builds(ortc: Compiler, tasks: Path, tmp_path: Path) -> None:
+def test_a_ranking_scores_as_the_model_does(ortc: Compiler, tasks: Path, tmp_path: Path) -> None:
     """Rankings take pairs alone: single texts were sent to them, and no build passed."""
     built = ortc.build(tasks / "ranker.yaml", *PLAIN, output=tmp_path / "dist").succeeded()
-    scores = run(ortc, built.bundle("ranker", "cpu"), json.dumps({"text": "Zürich", "text_pair": "Geneva"}))
-    assert 0 < scores[0] < 1
+    wanted = json.loads((tasks / "expected.json").read_bytes())
+    pairs = [json.dumps({"text": text, "text_pair": other}) for text, other in wanted["pairs"]]
+    assert np.allclose(run(ortc, built.bundle("ranker", "cpu"), *pairs), wanted["scores"], atol=1e-5)

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
-from tests.support.answering import make
+from tests.support.answering import LENGTH, make
 
 TAGS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC", 4: "I-LOC"}
 TEXTS = ("A man is playing a guitar.", "Zürich and Geneva", "one two three four five six seven eight nine ten")
@@ -28,8 +29,15 @@ def main(root: Path) -> None:
         aggregation_strategy="simple",
     )
     entities = [[{**entry, "score": float(entry["score"])} for entry in find(text)] for text in TEXTS]
-    make(root / "ranker", num_labels=1)
-    document = {"texts": TEXTS, "entities": entities}
+    ranker = make(root / "ranker", num_labels=1)
+    # Each `make` trains a tokenizer of its own.
+    words = transformers.AutoTokenizer.from_pretrained(ranker)
+    rank = transformers.BertForSequenceClassification.from_pretrained(ranker).eval()
+    pairs = list(zip(TEXTS, reversed(TEXTS), strict=True))
+    with torch.inference_mode():
+        rows = [words(*pair, truncation=True, max_length=LENGTH, return_tensors="pt") for pair in pairs]
+        scores = [float(torch.sigmoid(rank(**row).logits[0, 0])) for row in rows]
+    document = {"texts": TEXTS, "entities": entities, "pairs": pairs, "scores": scores}
     (root / "expected.json").write_text(json.dumps(document), "utf-8")
 
 
