@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from ortc.common.units import Duration, Size
-from ortc.spec.vocabulary import Model
+from ortc.spec.vocabulary import MAX_SIZE, Model
 
 
 class Budgets(Model):
@@ -21,12 +21,14 @@ class Budgets(Model):
     max_cpu_nodes: int | None = Field(
         default=None,
         ge=0,
+        le=MAX_SIZE,
         description="Most graph nodes on the CPU where another provider is asked for, besides those that compute "
         "nothing but shapes, which ONNX Runtime leaves there by design.",
     )
     max_memcpy_nodes: int | None = Field(
         default=None,
         ge=0,
+        le=MAX_SIZE,
         description="Most nodes that ONNX Runtime adds to the graph to copy between host and device, as one run of it "
         "shows.",
     )

@@ -49,7 +49,7 @@ class InputSpec(Model):
     """One input tensor of the model."""
 
     dtype: DType = Field(description="Type of its elements.")
-    shape: tuple[AxisName | Annotated[int, Field(ge=1)], ...] = Field(
+    shape: tuple[AxisName | Annotated[int, Field(ge=1, le=MAX_SIZE)], ...] = Field(
         description="Names of dynamic axes, or fixed sizes.", examples=[["batch", "sequence"], ["batch", 3, 224, 224]]
     )
     range: tuple[int | float, int | float] | None = Field(
@@ -103,7 +103,7 @@ class LatencyBudget(Model):
     p50: Duration | None = Field(default=None, description="Most that half of the requests may take.")
     p90: Duration | None = Field(default=None, description="Most that 90 % of the requests may take.")
     p99: Duration | None = Field(default=None, description="Most that 99 % of the requests may take.")
-    at: dict[AxisName, Annotated[int, Field(ge=1)]] = Field(
+    at: dict[AxisName, Annotated[int, Field(ge=1, le=MAX_SIZE)]] = Field(
         default_factory=dict,
         description="The shape to measure at; an axis left out is at its typical size.",
         examples=[{"batch": 1, "sequence": 128}],

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from ortc.common import texts
 from ortc.spec.budgets import Budgets
 from ortc.spec.quantization import Quantization
-from ortc.spec.vocabulary import Model, Name, Objective, Platform, Precision, Version
+from ortc.spec.vocabulary import MAX_THREADS, Model, Name, Objective, Platform, Precision, Version
 
 Text = texts.Line | Literal[""]
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
@@ -38,10 +38,10 @@ class Runtime(Model):
 class Threads(Model):
     """Thread policy; counts are found on the machine that serves, never on the one that builds."""
 
-    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] = Field(
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1, le=MAX_THREADS)] = Field(
         default="physical", description="Threads of one operator; `physical` cores, within the container's CPU quota."
     )
-    inter_op: int = Field(default=1, ge=1, description="Operators that run at once.")
+    inter_op: int = Field(default=1, ge=1, le=MAX_THREADS, description="Operators that run at once.")
 
 
 class Session(Model):
@@ -84,7 +84,7 @@ class Tuning(Model):
     concurrency: Concurrency = Field(
         default="one", description="Requests that the server runs at once: one, or as many as there are threads."
     )
-    intra_op: Literal["physical"] | Annotated[int, Field(ge=1)] | None = Field(
+    intra_op: Literal["physical"] | Annotated[int, Field(ge=1, le=MAX_THREADS)] | None = Field(
         default=None, description="Threads of one operator."
     )
     options: dict[str, bool | str] = Field(default_factory=dict, description="Attributes of SessionOptions.")

@@ -24,6 +24,8 @@ LEAST_OPSET = 9
 """Least opset that a bundle ships: ONNX files with a lower one are converted."""
 MAX_SIZE = 2**31 - 1
 """Greatest size of an axis: more than any tensor's dimension, and few enough to compute with."""
+MAX_THREADS = 4096
+"""Most threads of one operator, or operators at once: more than any machine has cores."""
 MAX_AXES = 8
 """Most dynamic axes: each takes up to four sizes, and every combination is checked or named as left out."""
 

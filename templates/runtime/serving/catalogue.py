@@ -16,14 +16,22 @@ from typing import Any
 from loading.files import read_plain
 from loading.providers import CUDA, TENSORRT
 
+from serving import logs
+
 MOST_MEASUREMENT_BYTES = 2**20
 MOST_FOLDERS = 100_000  # that are looked into
 DEPTH = 4  # a directory of DIRECTORY/NAME/VERSION/TARGET
+MOST_BYTES = 2**63 - 1  # of a graph
+MOST_TOLD = 1000  # entries that are passed over and were named in the log
+# As manifests are written; docs/bundle.md has both forms.
+_NAME = re.compile(r"[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?")
+_VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
 NO_LIMIT = 2**64 - 1  # gpu_mem_limit as ONNX Runtime has it by default
 # What reading JSON that anybody may have written ends with: it is not what was expected, of a size that no number has
 # (1e999), nested without end, or links lead in a circle.
 UNEXPECTED = (OSError, ValueError, KeyError, TypeError, OverflowError, RuntimeError)
 Key = tuple[str, str]  # name, version
+_told = set[tuple[bytes, str]]()
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,16 @@ def version_key(version: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def known_bundle(path: Path, manifest: Mapping[str, Any]) -> Known:
-    """What is known of a bundle before it is loaded; one of UNEXPECTED where it says too little."""
-    weights = int(manifest["model"]["bytes"])
-    name, version = str(manifest["name"]), str(manifest["version"])
+    """What is known of a bundle before it is loaded; one of UNEXPECTED where it says too little, or what none says.
+
+    Whoever writes to the repository writes the manifest, and requests for other models read what this gives.
+    """
+    name, version, weights = manifest["name"], manifest["version"], manifest["model"]["bytes"]
+    for key, form, text in (("name", _NAME, name), ("version", _VERSION, version)):
+        if not isinstance(text, str) or not form.fullmatch(text):
+            raise ValueError(f"`{key}` is not one of the form {form.pattern}")
+    if type(weights) is not int or not 0 <= weights <= MOST_BYTES:
+        raise ValueError(f"`model.bytes` is no number from 0 to {MOST_BYTES}")
     return Known(name, version, path, weights, *device_need(path, weights), stamp_of(path))
 
 
@@ -79,7 +94,7 @@ def device_need(path: Path, weights: int) -> tuple[int, bool]:
     for content in measurements(path):
         try:
             peak = json.loads(content)["numbers"]["peak_device_bytes"]
-            if math.isfinite(peak) and peak > 0:
+            if math.isfinite(peak) and 0 < peak <= MOST_BYTES:
                 measured.append(int(peak))
         except UNEXPECTED:
             continue  # nothing was timed there, or there was no GPU
@@ -155,13 +170,27 @@ def find_bundles(root: Path, target: str) -> dict[Key, Known]:
             if not path.resolve().is_relative_to(root.resolve()):
                 continue
             manifest = json.loads(read_plain(path))
-            known = known_bundle(folder, manifest)
-            fits = manifest["kind"] == "ortc-bundle" and manifest["target"] == target
+            if manifest["kind"] != "ortc-bundle" or manifest["target"] != target:
+                continue
         except UNEXPECTED:
             continue  # no bundle, another program's manifest.json, or one that is being written
-        if fits:
+        try:
+            known = known_bundle(folder, manifest)
+        except UNEXPECTED as error:
+            _tell(folder, error)
+        else:
             found[known.name, known.version] = known
     return found
+
+
+def _tell(folder: Path, error: Exception) -> None:
+    """Name an entry that is passed over, once: clients decide how often a repository is read."""
+    told = hashlib.sha256(os.fsencode(folder)).digest(), repr(error)[:200]
+    if told in _told or len(_told) >= MOST_TOLD:
+        return
+    _told.add(told)
+    why = str(error) if isinstance(error, ValueError) else f"it says too little: {type(error).__name__}"
+    logs.write("warning", "bundle-passed-over", path=ascii(str(folder))[1:-1], error=why)
 
 
 def _folders(root: Path) -> Iterator[Path]:

@@ -375,3 +375,13 @@ def test_bad_plans(built: list[tuple[Plan, Path]], tmp_path: Path, capsys: pytes
     assert build("--plan", tmp_path / "plan.json", output=tmp_path / "dist") == 3
     assert "error[ORTC160]" in capsys.readouterr().err
     assert built == []
+
+
+@pytest.mark.parametrize("size", [2**31, 2**63, 10**20])
+def test_sizes_beyond_every_tensor_are_refused_in_specs_and_plans(size: int) -> None:
+    for override in (f"export.inputs.image.shape=[batch, 1, {size}, 8]", f"targets.cpu.max_cpu_nodes={size}"):
+        with pytest.raises(SpecError, match="must be at most"):
+            check_spec(DIGITS, [override])
+    document = json.loads(TEXTS["digits"])
+    document["spec"]["export"]["inputs"]["image"]["shape"][2] = size
+    assert {code for code, _ in findings(json.dumps(document))} == {"ORTC126"}

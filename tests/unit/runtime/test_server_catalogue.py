@@ -64,6 +64,63 @@ def test_a_manifest_beyond_measure_is_passed_over(tmp_path: Path, monkeypatch: p
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"version": "9" * 5000},
+        {"version": "9" * 5000, "name": "other"},
+        {"version": "2\udcff"},
+        {"version": "2\n"},
+        {"version": ""},
+        {"version": [1]},
+        {"version": True},
+        {"name": None},
+        {"name": 5},
+        {"name": "a\ud800"},
+        {"name": "n" * 1_000_000},
+        {"name": "x\n<script>\x1b[31m"},
+        {"name": "good\n"},
+        {"name": "A"},
+        {"model": {"bytes": 1e308}},
+        {"model": {"bytes": -(10**300)}},
+        {"model": {"bytes": 10**300}},
+        {"model": {"bytes": True}},
+        {"model": {"bytes": "1"}},
+        {"model": {"bytes": None}},
+        {"model": []},
+    ],
+    ids=lambda changes: repr(changes)[:40],
+)
+def test_one_entry_that_cannot_be_is_passed_over_and_named(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every request for a model reads what is known of all, so that one entry must never end the answer to another."""
+    put(tmp_path / "good/1/cpu", name="good")
+    put(tmp_path / "evil", **({"name": "good", "version": "2"} | changes))
+    for _ in range(3):
+        found = catalogue.find_bundles(tmp_path, "cpu")
+    assert set(found) == {("good", "1")}
+    versions = bundles.runtime_module("serving.versions").Versions()
+    versions.learn(found.values(), set())
+    assert versions.resolve("good", None, set()) == ("good", "1")
+    assert versions.all() == [("good", "1")]
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["path"]) == ("bundle-passed-over", str(tmp_path / "evil"))
+    assert len(line) < 1000
+
+
+def test_of_many_entries_that_cannot_be_so_many_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalogue, "_told", set())
+    monkeypatch.setattr(catalogue, "MOST_TOLD", 3)
+    for index in range(5):
+        put(tmp_path / str(index), name="A")
+    assert names(tmp_path) == []
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS", "session.json"])
 @pytest.mark.parametrize("verify", ["full", "none"])
 def test_a_bundle_of_pipes_is_refused_at_once(name: str, verify: str, tmp_path: Path) -> None:
