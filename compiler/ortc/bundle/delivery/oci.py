@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ortc.bundle.delivery.archive import write_tar
+from ortc.bundle.delivery.base_image import BaseImage
 from ortc.bundle.manifest import Manifest
-from ortc.common.errors import UsageError
-from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 
 MODELS = "models"
@@ -41,7 +39,7 @@ class Image(Frozen):
 
 
 def write_layout(
-    place: Path, bundle: Path, manifest: Manifest, files: Iterable[str], *, base: Path | None = None
+    place: Path, bundle: Path, manifest: Manifest, files: Iterable[str], *, base: BaseImage | None = None
 ) -> tuple[Image, ...]:
     """Write a layout into an empty directory.
 
@@ -50,10 +48,10 @@ def write_layout(
         bundle: the bundle's directory.
         manifest: of the bundle.
         files: paths of the bundle's files.
-        base: the layout of an image that the modelcar's layers are put upon: one with a shell, for KServe's sidecar.
+        base: an image that the modelcar's layers are put upon: one with a shell, for KServe's sidecar.
 
     Raises:
-        UsageError: the base is no layout of one image.
+        UsageError: the base is for another platform, or one of its layers is not as stated.
     """
     blobs = _Blobs(place)
     weights = [path for path in files if path.startswith("model/")]
@@ -132,11 +130,6 @@ class _Blobs:
         (self.directory / sha256).write_bytes(content)
         return {"mediaType": media_type, "digest": f"sha256:{sha256}", "size": len(content)}
 
-    def copy(self, source: Path, descriptor: dict[str, Any]) -> None:
-        """Copy a blob of another layout."""
-        name = str(descriptor["digest"]).partition(":")[2]
-        shutil.copyfile(source / "blobs" / "sha256" / name, self.directory / name)
-
 
 def _model_config(manifest: Manifest, created: str, layers: list[str]) -> dict[str, Any]:
     revision = {"revision": manifest.provenance.revision} if manifest.provenance.revision else {}
@@ -159,18 +152,19 @@ def _modelcar(
     layers: list[dict[str, Any]],
     created: str,
     annotations: dict[str, str],
-    base: Path | None,
+    base: BaseImage | None,
 ) -> dict[str, Any]:
     system, _, architecture = platform.partition("/")
     config: dict[str, Any] = {"created": created, "architecture": architecture, "os": system, "config": {}}
     below: list[dict[str, Any]] = []
     diff_ids: list[str] = []
     if base is not None:
-        found, below = _read_base(base, platform)
-        for layer in below:
-            blobs.copy(base, layer)
-        config["config"] = found.get("config") or {}
-        diff_ids = found["rootfs"]["diff_ids"]
+        base.expect(platform)
+        for layer in base.layers:
+            base.copy_layer(layer, blobs.directory)
+        below = [layer.model_dump(by_alias=True) for layer in base.layers]
+        config["config"] = base.config
+        diff_ids = list(base.diff_ids)
     config["rootfs"] = {"type": "layers", "diff_ids": [*diff_ids, *(layer["digest"] for layer in layers)]}
     manifest = {
         "schemaVersion": 2,
@@ -180,30 +174,6 @@ def _modelcar(
         "annotations": annotations,
     }
     return {**blobs.json(manifest, _MANIFEST), "platform": {"os": system, "architecture": architecture}}
-
-
-def _read_base(base: Path, platform: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Configuration and layers of a layout's only image for a platform."""
-
-    def read(descriptor: dict[str, Any]) -> dict[str, Any]:
-        place = base / "blobs" / "sha256" / descriptor["digest"].partition(":")[2]
-        document: dict[str, Any] = json.loads(read_plain(place))
-        return document
-
-    try:
-        (entry,) = json.loads(read_plain(base / "index.json"))["manifests"]
-        manifest = read(entry)
-        config = read(manifest["config"])
-        is_for = f"{config['os']}/{config['architecture']}"
-        layers: list[dict[str, Any]] = manifest["layers"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"{base} is no OCI layout of one image: {error}",
-            help="make one with `skopeo copy docker://IMAGE oci:DIRECTORY`",
-        ) from error
-    if is_for != platform:
-        raise UsageError(f"the image in {base} is for {is_for}, the bundle for {platform}")
-    return config, layers
 
 
 def _canonical(document: dict[str, Any]) -> bytes:

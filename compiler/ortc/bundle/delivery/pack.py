@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.delivery.archive import label, write_tar
+from ortc.bundle.delivery.base_image import read_base
 from ortc.bundle.delivery.oci import Image, write_layout
 from ortc.bundle.integrity import own_files, refuse_unfit, verified
 from ortc.bundle.manifest import Manifest
@@ -45,7 +46,7 @@ def pack(
         bundle: the directory; every file is compared with its digest first.
         output: the directory for what is written; what has the same name there is replaced.
         formats: `tar`, `oci`.
-        base: see `ortc.bundle.delivery.oci.write_layout`.
+        base: the OCI layout of an image that the modelcar's layers are put upon.
         unfit: even one that is not fit to serve.
         key: a public key as PEM, with which the bundle must be signed.
         say: told which measurements are not packed: beside a signed bundle those that no signature covers.
@@ -53,7 +54,7 @@ def pack(
     Raises:
         StageError: the bundle is damaged or not fit to serve, a measurement beside it is not one, or the disk is full.
         SignatureError: with a key, the bundle is not as it was signed with it.
-        UsageError: the base is no layout of one image.
+        UsageError: the base is no layout of one image, or for another platform.
     """
     manifest = verified(bundle)
     if not unfit:
@@ -67,18 +68,24 @@ def pack(
         performance_in(read_plain(bundle / path), path)
     found = [*own_files(bundle, manifest), *usable.files]
     files = sorted(file.path for file in found)
+    image = None
+    if base is not None and "oci" in formats:
+        image = read_base(base)
+        for platform in manifest.platforms:
+            image.expect(platform)
     done = Packed()
     output.mkdir(parents=True, exist_ok=True)
-    needed = sum(file.bytes for file in found) * len(formats)
+    needed = sum(file.bytes for file in found) * len(formats) + (0 if image is None else image.bytes)
     with (
         room(("bundles", output), needed=needed),
         tempfile.TemporaryDirectory(prefix=f".{name}.", dir=output) as scratch,
     ):
+        layout, place = Path(scratch) / "layout", output / f"{name}.oci"
+        # Both are written before either is at its place: a layer of the base may not be as stated.
+        images = write_layout(layout, bundle, manifest, files, base=image) if "oci" in formats else ()
         if "tar" in formats:
             done = done.model_copy(update=_archive(bundle, files, manifest, Path(scratch), output))
-        if "oci" in formats:
-            layout, place = Path(scratch) / "layout", output / f"{name}.oci"
-            images = write_layout(layout, bundle, manifest, files, base=base)
+        if images:
             if place.exists():
                 # Aside first: at its place lies the old layout, the new one, or none for a moment, never half of one.
                 place.rename(Path(scratch) / "old")
