@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
@@ -28,6 +28,8 @@ ATTESTATIONS = "attestations"
 COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
 """Directories of a bundle whose files may join it after it was published; SHA256SUMS does not list them."""
 
+Stamp = Annotated[int, Field(ge=0, le=253402300799)]
+"""A modification time in seconds since the epoch, until the end of the year 9999."""
 PROVENANCE = "attestations/provenance.intoto.json"
 
 
@@ -284,7 +286,7 @@ class Manifest(Frozen):
     fit_to_serve: bool
     unfit_reason: Cleaned | None
     provisional: bool
-    stamp: int
+    stamp: Stamp
     model: ModelInfo
     inputs: tuple[InputInfo, ...]
     outputs: tuple[OutputInfo, ...]

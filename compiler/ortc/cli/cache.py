@@ -8,6 +8,7 @@ import time
 
 import rich_click as click
 
+from ortc.common.texts import shown
 from ortc.common.units import format_bytes, parse_duration
 
 DAYS = 86400
@@ -43,7 +44,7 @@ def list_entries(as_json: bool) -> int:
         count, size = totals.get(entry.kind, (0, 0))
         totals[entry.kind] = (count + 1, size + entry.bytes)
     for kind, (count, size) in sorted(totals.items()):
-        sys.stdout.write(f"  {kind:<14} {count:>5} entries  {format_bytes(size):>10}\n")
+        sys.stdout.write(f"  {shown(kind):<14} {count:>5} entries  {format_bytes(size):>10}\n")
     total = sum(entry.bytes for entry in found)
     sys.stdout.write(f"  {'total':<14} {len(found):>5} entries  {format_bytes(total):>10}\n")
     return 0

@@ -14,7 +14,9 @@ from ortc.cli.cache import age
 from ortc.cli.options import key_option, output_option
 from ortc.cli.signals import tidy
 from ortc.cli.verify import note
+from ortc.common.errors import StageError
 from ortc.common.units import format_bytes
+from ortc.spec.diagnostics.excerpt import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +102,8 @@ def list_models(name: str | None, url: str, as_json: bool) -> int:
         for version in reversed(model.versions):
             aliases = sorted(alias for alias, named in model.aliases.items() if named == version.version)
             tail = f"  ({', '.join(aliases)})" if aliases else ""
-            sys.stdout.write(f"{model.name}@{version.version}  {', '.join(version.targets)}{tail}\n")
+            line = f"{model.name}@{version.version}  {', '.join(version.targets)}{tail}"
+            sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -225,7 +228,8 @@ def gc(url: str, keep: int | None, grace: float, dry_run: bool, as_json: bool) -
 
     done = collect(open_registry(url), keep=keep, grace=timedelta(seconds=grace), dry_run=dry_run)
     if as_json:
-        return _print({"dry_run": dry_run, **done.model_dump(mode="json")})
+        _print({"dry_run": dry_run, **done.model_dump(mode="json")})
+        return StageError.exit_code if done.unreadable else 0
     would = "would be " if dry_run else ""
     for version in done.versions:
         sys.stdout.write(f"{version}: {would}forgotten\n")
@@ -233,7 +237,9 @@ def gc(url: str, keep: int | None, grace: float, dry_run: bool, as_json: bool) -
         f"{len(done.deleted)} files {would}deleted ({format_bytes(done.freed_bytes)}), "
         f"{len(done.marked)} {would}marked for a later run\n"
     )
-    return 0
+    for message in done.unreadable:
+        note(f"{message}; nothing is deleted that it may need")
+    return StageError.exit_code if done.unreadable else 0
 
 
 def _print(document: dict[str, Any]) -> int:

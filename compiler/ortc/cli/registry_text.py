@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ortc.common.units import format_bytes, format_seconds
+from ortc.spec.diagnostics.excerpt import printable
 
 if TYPE_CHECKING:
     from ortc.bundle.performance import Performance
@@ -18,11 +19,13 @@ def write_version(found: VersionView) -> None:
     lines = [f"{found.name}@{found.version}{aliases}"]
     for bundle in found.bundles:
         lines += ["", *_bundle(bundle)]
-    lines += ["", "history"]
+    # Neither times of registration nor aliases are in a manifest.
+    verified = any(bundle.verified for bundle in found.bundles)
+    lines += ["", "history (not signed)" if verified else "history"]
     for entry in found.history:
         what = f"registered for {entry.subject}" if entry.event == "registered" else f"{entry.event} {entry.subject}"
         lines.append(f"  {entry.at:%Y-%m-%d %H:%M:%S}Z  {entry.version:<12} {what}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def _bundle(bundle: BundleView) -> list[str]:
@@ -32,7 +35,7 @@ def _bundle(bundle: BundleView) -> list[str]:
         for word, holds in (
             ("provisional", record.provisional),
             ("not fit to serve", not record.fit_to_serve),
-            ("signed", bundle.signed),
+            ("signed" if bundle.verified else "signature not verified", bundle.signed),
         )
         if holds
     ]

@@ -11,6 +11,7 @@ import rich_click as click
 
 from ortc.cli.options import measurement_option
 from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
+from ortc.spec.diagnostics.excerpt import printable
 
 if TYPE_CHECKING:
     from ortc.bundle.identity import Expected
@@ -86,7 +87,7 @@ def verify(
 
 def note(text: str) -> None:
     """Tell something on stderr while a command goes on."""
-    sys.stderr.write(f"note: {text}\n")
+    sys.stderr.write(f"note: {printable(text)}\n")
     sys.stderr.flush()
 
 

@@ -97,7 +97,9 @@ Share = Annotated[
 
 
 def format_bytes(count: int) -> str:
-    """A size for people, in decimal units, as download pages state them."""
+    """A size for people, in decimal units, as download pages state them; of any number that a document may state."""
+    if count >= _MOST:
+        return "more than 9 EB"
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"

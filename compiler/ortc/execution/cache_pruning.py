@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class Kept:
 def entries(root: Path) -> Iterator[Kept]:
     """Everything that is kept: actions with their files, source files, runtime environments."""
     actions = root / "actions"
-    sizes = {place.name: place.stat() for place in sorted((root / "blobs").glob("*/*"))}
+    # Of a link its own: builds make none, and it may lead nowhere.
+    sizes = {place.name: place.lstat() for place in sorted((root / "blobs").glob("*/*"))}
     counted: set[str] = set()
     for place in sorted(actions.glob("*")):
         if place.name.startswith(".") or (record := _record(place)) is None:
@@ -49,7 +51,7 @@ def entries(root: Path) -> Iterator[Kept]:
         counted |= blobs
         yield Kept(f"action {record.stage}", place.stem, record.subject, size, status.st_mtime, place, blobs)
     for place in sorted((root / "blobs").glob("*/*")):
-        if place.name.startswith("."):
+        if place.name.startswith(".") or not stat.S_ISREG(sizes[place.name].st_mode):
             yield Kept(LEFT_BEHIND, place.name, "", sizes[place.name].st_size, 0.0, place)
         elif place.name not in counted:
             status = sizes[place.name]

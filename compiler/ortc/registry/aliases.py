@@ -6,9 +6,12 @@ import uuid
 from pathlib import Path
 
 from ortc.common.errors import StageError, UsageError
-from ortc.registry.catalogue import LATEST, Catalogue, is_plain
+from ortc.registry.catalogue import EVENT, LATEST, Catalogue, is_plain
 from ortc.registry.documents import AliasEvent, BundleRecord, now
 from ortc.registry.signatures import check_signatures
+
+_LAST = 99_999_999
+"""Changes are in the order of their names, which have eight digits."""
 
 
 def promote(
@@ -42,7 +45,7 @@ def promote(
             f"`{alias}` cannot be set: an alias is neither `{LATEST}` nor a version, and is written like a name"
         )
     targets = registry.targets(name, version)
-    records = [found for target in targets if (found := registry.record(name, version, target))]
+    records = [registry.registered(name, version, target) for target in targets]
     if key is not None:
         for record in records:
             check_signatures(record, registry.companions(record), registry.content, key)
@@ -94,7 +97,13 @@ def rollback(registry: Catalogue, name: str, alias: str) -> tuple[str, str]:
 def _say(registry: Catalogue, name: str, alias: str, action: str, version: str) -> None:
     """Add an event to an alias: after all that this process sees, in a file that no other process writes."""
     directory = f"models/{name}/aliases/{alias}"
-    last = max((int(found.partition("-")[0]) for found in registry.storage.names(directory)), default=0)
+    matches = [EVENT.fullmatch(found) for found in registry.storage.names(directory)]
+    last = max((int(match["number"]) for match in matches if match is not None), default=0)
+    if last == _LAST:
+        raise StageError(
+            f"{directory} of the registry {registry.storage.name} has a change with the highest number, {last}",
+            help="somebody put it there: remove the file",
+        )
     event = AliasEvent.model_validate({"name": name, "alias": alias, "action": action, "version": version, "at": now()})
     registry.storage.create(f"{directory}/{last + 1:08}-{uuid.uuid4().hex}.json", event.content())
 

@@ -8,22 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
 from packaging.version import InvalidVersion
 from packaging.version import Version as Ordered
 
 from ortc.bundle.identity import Expected
-from ortc.bundle.integrity import MANIFEST
+from ortc.bundle.integrity import MANIFEST, SUMS
 from ortc.bundle.manifest import ATTESTATIONS, COMPANIONS, MEASUREMENTS, Manifest, parse_manifest
 from ortc.common.errors import StageError, UsageError
 from ortc.execution.action_record import KeptFile
 from ortc.registry.contents import Contents
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord
 from ortc.registry.signatures import covered
-from ortc.spec.vocabulary import NAME_PATTERN
+from ortc.spec.vocabulary import NAME_PATTERN, VERSION_PATTERN
 
 LATEST = "latest"
 """The highest version; nobody sets it."""
+EVENT = re.compile(r"(?P<number>[0-9]{8})-[0-9a-z]{1,64}\.json", re.ASCII)
+"""Name of a change of an alias: its place in the order, and what tells writers at once apart."""
+_RECORD = re.compile(r"(?P<version>[^@]+)@(?P<target>[^@]+)\.json")
 
 
 class Catalogue(Contents):
@@ -32,12 +36,17 @@ class Catalogue(Contents):
     def models(self) -> list[str]:
         """The names of the models."""
         self.check()
-        return [name for name in self.storage.names("models") if self.versions(name)]
+        return [name for name in self.storage.names("models") if is_plain(name) and self.versions(name)]
 
     def bundles(self, name: str) -> list[tuple[str, str]]:
-        """Version and target of every bundle of a model."""
-        found = (_stem(entry).partition("@") for entry in self.storage.names(f"models/{name}/bundles"))
-        return [(version, target) for version, _, target in found]
+        """Version and target of every bundle of a model; files of other names are not records."""
+        found = [_RECORD.fullmatch(entry) for entry in self.storage.names(f"models/{name}/bundles")]
+        pairs = [(match["version"], match["target"]) for match in found if match is not None]
+        return [
+            (version, target)
+            for version, target in pairs
+            if is_plain(target) and re.fullmatch(VERSION_PATTERN, version) and version != LATEST
+        ]
 
     def versions(self, name: str) -> list[str]:
         """The versions of a model, the lowest first; those of other forms than PEP 440's before all others."""
@@ -51,7 +60,7 @@ class Catalogue(Contents):
         """What each alias of a model names; `latest` among them where there is a version."""
         found = {alias: stack[-1] for alias in self.alias_names(name) if (stack := self.stack(name, alias))}
         versions = self.versions(name)
-        return {LATEST: versions[-1], **found} if versions else found
+        return {**found, LATEST: versions[-1]} if versions else found
 
     def stack(self, name: str, alias: str) -> list[str]:
         """The promotions of an alias that were not taken back, the newest last."""
@@ -66,7 +75,13 @@ class Catalogue(Contents):
     def events(self, name: str, alias: str) -> list[AliasEvent]:
         """Every change of an alias, in the order that all readers agree on."""
         directory = f"models/{name}/aliases/{alias}"
-        events = [(self.demand(AliasEvent, f"{directory}/{found}"), found) for found in self.storage.names(directory)]
+        names = self.storage.names(directory)
+        if foreign := [found for found in names if not EVENT.fullmatch(found)]:
+            raise StageError(
+                f"{directory}/{foreign[0]} of the registry {self.storage.name} is not named like a change of an alias",
+                help="it was put there by hand or by another program: remove it",
+            )
+        events = [(self.demand(AliasEvent, f"{directory}/{found}"), found) for found in names]
         for event, found in events:
             if (event.name, event.alias) != (name, alias):
                 raise StageError(
@@ -84,16 +99,38 @@ class Catalogue(Contents):
             raise self._another(path, *identity(found))
         return found
 
+    def registered(self, name: str, version: str, target: str) -> BundleRecord:
+        """The record of a bundle that was there when its directory was listed.
+
+        Raises:
+            StageError: it is not there any more, or damaged.
+        """
+        found = self.record(name, version, target)
+        if found is None:
+            raise StageError(
+                f"{name} {version} for {target} was removed from the registry while it was read; try again"
+            )
+        return found
+
     def manifest(self, record: BundleRecord) -> Manifest:
         """The manifest of a registered bundle, from its own file: a record only repeats it.
 
         Raises:
-            StageError: the file is missing or damaged, or states another bundle than the record.
+            StageError: the file is missing or damaged, or the record states anything else than it.
         """
         content = self.content(MANIFEST, record.manifest_sha256)
         manifest = parse_manifest(content, f"manifest.json of {record.name} {record.version} for {record.target}")
         expected = Expected(name=record.name, version=record.version, target=record.target)
         expected.check(manifest, f"what the registry {self.storage.name} has")
+        sizes = {MANIFEST: len(content)}
+        if (sums := next((file for file in record.files if file.path == SUMS), None)) is not None:
+            sizes[SUMS] = len(self.content(SUMS, sums.sha256))
+        if differing := record.differing(manifest, sizes):
+            path = record_path(*identity(record))
+            raise StageError(
+                f"{path} of the registry {self.storage.name} does not repeat its manifest: {', '.join(differing)}",
+                help="somebody changed it: remove the file, and register the bundle again",
+            )
         return manifest
 
     def companions(self, record: BundleRecord) -> list[CompanionRecord]:
@@ -147,25 +184,43 @@ class Catalogue(Contents):
                 help=f"it has: {', '.join(self.models()) or 'none'}",
             )
         aliases = self.aliases(name)
-        version = aliases.get(wanted or LATEST, wanted)
+        # No alias stands for a version that is there.
+        version = wanted if wanted in versions else aliases.get(wanted or LATEST, wanted)
         if version not in versions:
             known = [*(f"{alias} ({found})" for alias, found in sorted(aliases.items())), *reversed(versions)]
             gone = f", which names version {version}, and that was removed" if version != wanted else ""
             raise UsageError(f"`{name}` has no version or alias `{wanted}`{gone}", help=f"it has: {', '.join(known)}")
         return name, version
 
-    def needed(self, name: str, without: frozenset[str] = frozenset()) -> Iterator[KeptFile]:
-        """Every file that a record of a model needs, but for some versions."""
-        for version, target in self.bundles(name):
-            if version not in without and (record := self.record(name, version, target)):
-                yield from record.files
-        for bundle in self.storage.names(f"models/{name}/companions"):
-            if bundle.partition("@")[0] in without:
+    def needed(self, name: str, unread: list[str], without: frozenset[str] = frozenset()) -> Iterator[KeptFile]:
+        """Every file that a document of a model needs, whatever the document is called.
+
+        Args:
+            name: of the model's directory.
+            unread: takes a message about each document that cannot be read: nobody knows what it needs.
+            without: versions whose documents do not count.
+        """
+        places: list[tuple[type[BundleRecord] | type[CompanionRecord], str]] = []
+        base = f"models/{name}"
+        places.append((BundleRecord, f"{base}/bundles"))
+        places += [(CompanionRecord, f"{base}/companions/{n}") for n in self.storage.names(f"{base}/companions")]
+        for kind, directory in places:
+            if kind is CompanionRecord and PurePosixPath(directory).name.partition("@")[0] in without:
                 continue
-            directory = f"models/{name}/companions/{bundle}"
-            for found in self.storage.names(directory):
-                if companion := self.find(CompanionRecord, f"{directory}/{found}"):
-                    yield companion.file
+            for entry in self.storage.names(directory):
+                if kind is BundleRecord and entry.partition("@")[0] in without:
+                    continue
+                try:
+                    found = self.find(kind, f"{directory}/{entry}")
+                except StageError as error:
+                    unread.append(error.message)
+                    continue
+                if isinstance(found, BundleRecord):
+                    yield from found.files
+                elif found is not None:
+                    yield found.file
+                elif entry in self.storage.names(directory):
+                    unread.append(f"{directory}/{entry} of the registry {self.storage.name} leads nowhere")
 
     def _another(self, path: str, name: str, version: str, target: str) -> StageError:
         return StageError(
@@ -175,7 +230,7 @@ class Catalogue(Contents):
 
     def alias_names(self, name: str) -> list[str]:
         """The aliases of a model that were ever set."""
-        return self.storage.names(f"models/{name}/aliases")
+        return [found for found in self.storage.names(f"models/{name}/aliases") if is_plain(found) and found != LATEST]
 
 
 def identity(record: BundleRecord) -> tuple[str, str, str]:
@@ -191,10 +246,6 @@ def record_path(name: str, version: str, target: str) -> str:
 def companions_path(name: str, version: str, target: str) -> str:
     """Where the records of what joined a bundle lie."""
     return f"models/{name}/companions/{version}@{target}"
-
-
-def _stem(name: str) -> str:
-    return name.removesuffix(".json")
 
 
 def is_plain(name: str) -> bool:

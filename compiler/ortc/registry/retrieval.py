@@ -38,6 +38,7 @@ def retrieve(registry: Catalogue, name: str, version: str, target: str, output: 
     if record is None:
         known = ", ".join(registry.targets(name, version))
         raise UsageError(f"{name} {version} is not registered for `{target}`", help=f"it is for: {known}")
+    registry.manifest(record)
     files = [*record.files, *(companion.file for companion in registry.companions(record))]
     place = output / name / version / target
     size = sum(file.bytes for file in files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from ortc.common.remote_files import (
 T = TypeVar("T")
 PATIENCE = 30.0
 """Seconds for the first answer of a place."""
+_OF_ONE_FILE = {errno.EISDIR, errno.EINVAL, errno.EFBIG, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG}
+"""Why one file cannot be read where others can."""
 
 
 class Storage:
@@ -50,8 +53,28 @@ class Storage:
         self._reached: tuple[Any, str] | None = None
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file; None where there is none."""
-        return self._ask(lambda system, root: read_document(system, f"{root}/{path}"))
+        """The content of a file; None where there is none.
+
+        Raises:
+            StageError: the place cannot be reached, or this file cannot be read.
+        """
+
+        def ask(system: Any, root: str) -> bytes:
+            try:
+                return read_document(system, f"{root}/{path}")
+            except OSError as error:
+                if error.errno not in _OF_ONE_FILE:
+                    raise
+                raise StageError(
+                    f"{path} of the registry {self.name} cannot be read: {reason(error)}",
+                    help="it was put there by hand or by another program: remove it",
+                ) from error
+
+        return self._ask(ask)
+
+    def is_file(self, path: str) -> bool:
+        """Whether a plain file has this name."""
+        return self._ask(lambda system, root: system.info(f"{root}/{path}").get("type")) == "file"
 
     def size(self, path: str) -> int | None:
         """The bytes of a file; None where there is none."""

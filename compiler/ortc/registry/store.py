@@ -125,7 +125,8 @@ class Registry(Catalogue):
             if written is not None and now() - written < FRESH:
                 return
             if not needed:
-                needed.update(kept.sha256 for kept in self.needed(name))
+                # A file that an unreadable document may need is written anew, which harms nobody.
+                needed.update(kept.sha256 for kept in self.needed(name, []))
             if file.sha256 in needed:
                 return
         self.storage.put_file(place, path)

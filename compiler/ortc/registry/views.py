@@ -8,7 +8,6 @@ from typing import Literal
 
 from ortc.bundle.performance import Performance
 from ortc.bundle.supply_chain.signing import BUNDLE_SIGNATURE, is_measurement
-from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.registry.catalogue import Catalogue
 from ortc.registry.documents import BundleRecord
@@ -33,12 +32,15 @@ class ModelListing(Frozen):
 class BundleView(Frozen):
     """A bundle as it is registered, and its performance on every machine that measured it.
 
-    `unsigned` are measurements beside a signed bundle that no signature covers: their numbers are not used.
+    `signed` says that there is a signature, `verified` that a key has verified it, and that the record but for the time
+    of registration repeats the signed manifest. `unsigned` are measurements beside a signed bundle that no signature
+    covers: their numbers are not used.
     """
 
     record: BundleRecord
     performance: tuple[Performance, ...]
     signed: bool
+    verified: bool = False
     unsigned: tuple[str, ...] = ()
 
 
@@ -100,14 +102,12 @@ def view(catalogue: Catalogue, reference: str, key: Path | None = None) -> Versi
     name, version = catalogue.resolve(reference)
     bundles = []
     for target in catalogue.targets(name, version):
-        record = catalogue.record(name, version, target)
-        if record is None:
-            raise StageError(
-                f"{name} {version} for {target} was removed from the registry while it was read; try again"
-            )
+        record = catalogue.registered(name, version, target)
         companions = catalogue.companions(record)
         if key is not None:
             check_signatures(record, companions, catalogue.content, key)
+            # The record is not signed: it has to repeat what is.
+            catalogue.manifest(record)
         used = {entry.file.path for entry in companions}
         left = tuple(entry.file.path for entry in catalogue.current(record) if entry.file.path not in used)
         bundles.append(
@@ -115,6 +115,7 @@ def view(catalogue: Catalogue, reference: str, key: Path | None = None) -> Versi
                 record=record,
                 performance=tuple(entry.performance for entry in companions if entry.performance is not None),
                 signed=BUNDLE_SIGNATURE in used,
+                verified=key is not None,
                 unsigned=tuple(path for path in left if is_measurement(path)),
             )
         )

@@ -21,6 +21,8 @@ from ortc.registry.store import Registry
 from ortc.registry.views import listing, view
 
 NEVER = timedelta(0)
+HIDDEN = "." + "0" * 32
+"""A name that a writer gives to a file until it is whole."""
 Bundles = Callable[..., Path]
 
 
@@ -305,15 +307,15 @@ def test_collecting_takes_what_nothing_needs_and_nothing_else(
         promote(directory, f"linear@{version}", "production")
     everything = blobs(tmp_path)
     (tmp_path / "registry" / "blobs" / "aa").mkdir(exist_ok=True)
-    (tmp_path / "registry" / "blobs" / "aa" / ".killed").write_text("half")
+    (tmp_path / "registry" / "blobs" / "aa" / HIDDEN).write_text("half")
     assert collect(directory, keep=1, dry_run=True).versions == ("linear@1.2.0",)
-    assert blobs(tmp_path) == everything | {".killed"}
+    assert blobs(tmp_path) == everything | {HIDDEN}
 
     # The first run forgets and marks, the next deletes after the grace period.
     first = collect(directory, keep=1)
     assert (first.versions, first.deleted, first.leftovers) == (("linear@1.2.0",), (), 0)
     assert first.marked
-    assert blobs(tmp_path) == everything | {".killed"}
+    assert blobs(tmp_path) == everything | {HIDDEN}
     # The version before the one that `production` names stays, so that it can be rolled back to.
     assert directory.versions("linear") == ["1.0.0", "1.1.0", "1.3.0"]
     second = collect(directory, grace=NEVER)
