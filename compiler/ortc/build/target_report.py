@@ -21,7 +21,8 @@ from ortc.evaluation.gates import (
     failure_code,
     parity,
 )
-from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Trade, Verdict
+from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
+from ortc.evaluation.trade import Trade
 from ortc.evaluation.unproven import unproven
 from ortc.plan.precision_mix import mix_of
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ortc.bundle.render import template_environment
-from ortc.evaluation.report import Trade, TradePoint
+from ortc.evaluation.trade import Trade, TradePoint
 from ortc.plan.precision_mix import IN
 
 LEFT, TOP, WIDTH, HEIGHT, GAP = 92, 84, 330, 250, 100

@@ -15,7 +15,8 @@ from ortc.common.units import format_bytes, format_seconds
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.gates import EXIT_UNMEASURED
 from ortc.evaluation.noise import beside
-from ortc.evaluation.report import BuildReport, Decision, Numbers, Soak, TargetReport, Trade, Verdict
+from ortc.evaluation.report import BuildReport, Decision, Numbers, Soak, TargetReport, Verdict
+from ortc.evaluation.trade import Trade
 from ortc.passes.kernel_tables import counted, own_operators
 from ortc.plan.precision_mix import IN
 

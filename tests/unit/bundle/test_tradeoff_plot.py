@@ -5,7 +5,7 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 from ortc.bundle.tradeoff_plot import gate_of, trade_svg
-from ortc.evaluation.report import Trade, TradePoint
+from ortc.evaluation.trade import Trade, TradePoint
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -11,7 +11,8 @@ from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
 from ortc.evaluation.gates import describe
-from ortc.evaluation.report import Trade, TradeNode, TradePoint, Verdict
+from ortc.evaluation.report import Verdict
+from ortc.evaluation.trade import Trade, TradeNode, TradePoint
 from ortc.plan.precision_mix import IN, mixed
 
 ATTEMPTS = 6
