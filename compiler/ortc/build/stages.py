@@ -225,7 +225,9 @@ TEXTS: Stage[Texts] = Stage(
     Texts,
     code=_code(
         "build.answers",
+        "build.requests",
         _RESULTS,
+        "execution.worker",
         "frontend.reference.answers",
         "frontend.reference.texts",
         "frontend.samples.odd_texts",

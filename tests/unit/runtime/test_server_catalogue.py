@@ -64,6 +64,13 @@ def test_a_manifest_beyond_measure_is_passed_over(tmp_path: Path, monkeypatch: p
     assert names(tmp_path) == []
 
 
+@pytest.fixture
+def unlimited(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of the log as the first of a process: what other tests logged does not hold them back."""
+    logs = bundles.runtime_module("serving.logs")
+    monkeypatch.setattr(logs, "_rates", logs.Rates())
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -92,7 +99,7 @@ def test_a_manifest_beyond_measure_is_passed_over(tmp_path: Path, monkeypatch: p
     ids=lambda changes: repr(changes)[:40],
 )
 def test_one_entry_that_cannot_be_is_passed_over_and_named(
-    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], unlimited: None
 ) -> None:
     """Every request for a model reads what is known of all, so that one entry must never end the answer to another."""
     put(tmp_path / "good/1/cpu", name="good")
@@ -111,7 +118,7 @@ def test_one_entry_that_cannot_be_is_passed_over_and_named(
 
 
 def test_of_many_entries_that_cannot_be_so_many_are_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], unlimited: None
 ) -> None:
     monkeypatch.setattr(catalogue, "_told", set())
     monkeypatch.setattr(catalogue, "MOST_TOLD", 3)
