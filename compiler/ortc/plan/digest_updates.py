@@ -74,7 +74,7 @@ def _edit(span: Span, before: str, after: str) -> Edit | None:
 
 
 def _edited(text: str, edits: list[Edit]) -> str:
-    # Two specs of one base may share a digest by its place: it is replaced once.
+    # A model and its teacher may take one digest from one place of a base: it is replaced once.
     for edit in sorted(set(edits), key=lambda found: found.start, reverse=True):
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text

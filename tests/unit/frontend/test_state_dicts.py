@@ -67,7 +67,7 @@ def test_a_state_dict_is_found(root: Path, held: Any, fields: dict[str, Any]) ->
     assert {name: value.tolist() for name, value in module.state_dict().items()} == {
         name: value.tolist() for name, value in STATE.items()
     }
-    left = "1 tensors of `w.pt` are left out, without the prefix `model.`: `criterion.weight`"
+    left = "1 tensor is left out of `w.pt`, without the prefix `model.`: `criterion.weight`"
     assert notes == ((left,) if held is TRAINER else ())
 
 

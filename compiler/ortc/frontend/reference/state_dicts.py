@@ -108,7 +108,8 @@ def _stripped(
     others = [name for name in state if not name.startswith(prefix)]
     if not others:
         return kept, ()
-    return kept, (f"{len(others)} tensors of `{file}` are left out, without the prefix `{prefix}`: {_listed(others)}",)
+    counted = "1 tensor is" if len(others) == 1 else f"{len(others)} tensors are"
+    return kept, (f"{counted} left out of `{file}`, without the prefix `{prefix}`: {_listed(others)}",)
 
 
 def _at(held: Any, key: str) -> Any:
