@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.integrity import SUMS, verified
-from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, Manifest, SessionFile
+from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, Manifest, read_session
 from ortc.bundle.measurement import Fallback, Measurement, read_measurement
+from ortc.bundle.performance import KeptMeasurement, read_kept
 from ortc.bundle.publish import Staging
 from ortc.bundle.supply_chain.companions import companions, left_out
 from ortc.bundle.supply_chain.sbom import performance
@@ -23,12 +24,13 @@ from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.evaluation.budget_gates import budget_verdicts
 from ortc.evaluation.evidence import Evidence, Placed
-from ortc.evaluation.report import Numbers, Race, Verdict
+from ortc.evaluation.report import Numbers, Race, Trade, Verdict
 from ortc.execution.host import Host
 from ortc.execution.ownership import within_umask
 from ortc.plan.plan import Shape
 
 SELF_TEST = "self-test"
+REMOVE = "remove it, and attach again"
 AHEAD = timedelta(days=1)
 """How far another machine's clock may be ahead: with one beyond, nothing measured later could ever be attached."""
 
@@ -94,35 +96,41 @@ def attach(bundle: Path, file: Path) -> Attached:
             before, kept = None, ()
         gates = {(verdict.gate, verdict.platform) for verdict in judged}
         verdicts = (*judged, *(verdict for verdict in kept if (verdict.gate, verdict.platform) not in gates))
-        document = _document(found, verdicts, numbers, race, [] if before is None else before.get("trades", []))
+        document = _document(found, verdicts, numbers, race, () if before is None else before.trades)
         texts = {
             f"{MEASUREMENTS}/{fingerprint}.cdx.json": performance(manifest, fingerprint, numbers, verdicts),
             # Last: as long as this one is the older, attaching again makes good what a kill left undone.
             name: json.dumps(document, indent=1) + "\n",
         }
+        unmeasured = _unmeasured(bundle, {*usable.measurements} - {name}, verdicts)
+        done = Attached(
+            bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
+            measurement=name,
+            measured=found.measured,
+            host=found.host,
+            verdicts=judged,
+            numbers=numbers,
+            unmeasured=unmeasured,
+            signature=None,
+            gpu_mem_limit=found.gpu_mem_limit,
+            copies=found.copies,
+            fallback=found.fallback,
+            unfit_reason=manifest.unfit_reason,
+            not_kept=left_out(str(bundle), (name,) if name in usable.unsigned else ()),
+        )
+        # Nothing is written before everything was read and judged.
         signature = _write(
             bundle, staging.directory, texts, f"{ATTESTATIONS}/{MEASUREMENTS}/{fingerprint}.sig", manifest
         )
-        unmeasured = _unmeasured(bundle, {*usable.measurements, name})
-    return Attached(
-        bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
-        measurement=name,
-        measured=found.measured,
-        host=found.host,
-        verdicts=judged,
-        numbers=numbers,
-        unmeasured=unmeasured,
-        signature=signature,
-        gpu_mem_limit=found.gpu_mem_limit,
-        copies=found.copies,
-        fallback=found.fallback,
-        unfit_reason=manifest.unfit_reason,
-        not_kept=left_out(str(bundle), (name,) if name in usable.unsigned else ()),
-    )
+    return done.model_copy(update={"signature": signature})
 
 
 def _document(
-    found: Measurement, verdicts: tuple[Verdict, ...], numbers: Numbers | None, race: Race | None, trades: list[Any]
+    found: Measurement,
+    verdicts: tuple[Verdict, ...],
+    numbers: Numbers | None,
+    race: Race | None,
+    trades: tuple[Trade, ...],
 ) -> dict[str, Any]:
     """What the bundle keeps of a measurement, as JSON."""
     return {
@@ -131,7 +139,7 @@ def _document(
         "verdicts": [verdict.model_dump(mode="json") for verdict in verdicts],
         "numbers": None if numbers is None else numbers.model_dump(mode="json"),
         "race": None if race is None else race.model_dump(mode="json"),
-        "trades": trades,
+        "trades": [trade.model_dump(mode="json") for trade in trades],
         "attached": found.about(),
     }
 
@@ -158,7 +166,7 @@ def _same_bundle(found: Measurement, file: Path, bundle: Path, manifest: Manifes
 
 def _what_ships(found: Measurement, file: Path, bundle: Path, manifest: Manifest) -> None:
     """Raise StageError unless runtime, providers, threads, shape and golden cases are those of the bundle."""
-    session = SessionFile.model_validate_json(read_plain(bundle / "session.json"))
+    session = read_session(bundle)
     policy = session.threads.intra_op
     pairs: dict[str, tuple[Any, Any]] = {
         "manifest.json with sha256": (found.manifest_sha256, sha256_file(bundle / "manifest.json")),
@@ -224,22 +232,22 @@ def _beyond(found: Measurement, manifest: Manifest) -> Iterator[str]:
             yield f"golden case {case.name}: cosine {case.cosine:.6f}, allowed {tolerance.cosine:.6f}"
 
 
-def _there(place: Path) -> dict[str, Any] | None:
-    """The measurement of the same hardware that the bundle has already."""
+def _there(place: Path) -> KeptMeasurement | None:
+    """The measurement that the bundle has already at a place.
+
+    Raises:
+        StageError: what is there is none.
+    """
     try:
-        document = json.loads(read_plain(place))
-        if not isinstance(document, dict):
-            raise ValueError("it is no object")
+        content = read_plain(place)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
-        raise StageError(
-            f"{place} is no measurement that this ortc reads: {error}", help="remove it, and attach again"
-        ) from error
-    return document
+    except OSError as error:
+        raise StageError(f"{place} cannot be read: {error.strerror or error}", help=REMOVE) from error
+    return read_kept(content, str(place), REMOVE)
 
 
-def _kept(before: dict[str, Any] | None, found: Measurement, place: Path, file: Path) -> tuple[Verdict, ...]:
+def _kept(before: KeptMeasurement | None, found: Measurement, place: Path, file: Path) -> tuple[Verdict, ...]:
     """What the build judged on this hardware and this measurement does not say.
 
     Raises:
@@ -247,25 +255,19 @@ def _kept(before: dict[str, Any] | None, found: Measurement, place: Path, file: 
     """
     if before is None:
         return ()
-    try:
-        if (attached := before.get("attached")) is not None:
-            when, sha256 = datetime.fromisoformat(attached["measured"]), attached["sha256"]
-            if found.measured <= when and found.sha256 != sha256:
-                raise StageError(
-                    f"{file} was measured at {found.measured.isoformat()}, and {place} at {when.isoformat()}: "
-                    "the newer one stays",
-                    help="measure again, on a machine whose clock is right; or remove that file",
-                )
-        elif before["numbers"] is not None:
+    if (attached := before.attached) is not None:
+        if found.measured <= attached.measured and found.sha256 != attached.sha256:
             raise StageError(
-                f"{place} is what the build itself measured on the same hardware, beside PyTorch where there was one",
-                help="there is nothing to add; `ortc build` measures anew",
+                f"{file} was measured at {found.measured.isoformat()}, and {place} at "
+                f"{attached.measured.isoformat()}: the newer one stays",
+                help="measure again, on a machine whose clock is right; or remove that file",
             )
-        return tuple(Verdict.model_validate(verdict) for verdict in before["verdicts"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    elif before.numbers is not None:
         raise StageError(
-            f"{place} is no measurement that this ortc reads: {error}", help="remove it, and attach again"
-        ) from error
+            f"{place} is what the build itself measured on the same hardware, beside PyTorch where there was one",
+            help="there is nothing to add; `ortc build` measures anew",
+        )
+    return before.verdicts
 
 
 def _write(bundle: Path, staging: Path, texts: dict[str, str], signature: str, manifest: Manifest) -> str | None:
@@ -305,12 +307,10 @@ def _holds(place: Path, text: str) -> bool:
         return False
 
 
-def _unmeasured(bundle: Path, measurements: set[str]) -> tuple[str, ...]:
-    """Promises, as GATE on PLATFORM, of which each of these measurements says no more than that."""
+def _unmeasured(bundle: Path, others: set[str], verdicts: tuple[Verdict, ...]) -> tuple[str, ...]:
+    """Promises, as GATE on PLATFORM, of which these verdicts and the other measurements say no more than that."""
     outcomes: dict[str, set[str]] = {}
-    for path in sorted(bundle / name for name in measurements):
-        if (document := _there(path)) is not None:
-            for entry in document.get("verdicts", []):
-                verdict = Verdict.model_validate(entry)
-                outcomes.setdefault(f"{verdict.gate} on {verdict.platform}", set()).add(verdict.outcome)
+    kept = [document for name in sorted(others) if (document := _there(bundle / name)) is not None]
+    for verdict in (*verdicts, *(verdict for document in kept for verdict in document.verdicts)):
+        outcomes.setdefault(f"{verdict.gate} on {verdict.platform}", set()).add(verdict.outcome)
     return tuple(sorted(promise for promise, found in outcomes.items() if found == {"unmeasured"}))

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
 from ortc.common.texts import Cleaned, Inner, Label, Line
-from ortc.common.values import Frozen
-from ortc.plan.plan import AxisPlan, SessionPlan
+from ortc.common.values import Count, Frozen
+from ortc.plan.plan import AxisPlan, PositiveSize, SessionPlan
 from ortc.spec.budgets import Budgets
 from ortc.spec.profile import Concurrency, GraphLevel
-from ortc.spec.vocabulary import Name, Sha256, Version
+from ortc.spec.vocabulary import MAX_SIZE, MAX_THREADS, Name, Sha256, Version
 
 FORMAT_VERSION = 1
 KIND = "ortc-bundle"
 STAMP = 315532800
 """Modification time of every published file unless SOURCE_DATE_EPOCH says otherwise: 1980-01-01, the zip epoch."""
+
+LAST_STAMP = 253402300799
+"""The last second that dates have words for, at the end of the year 9999."""
 
 MAX_DETAILS = 10
 MEASUREMENTS = "measurements"
@@ -28,9 +31,16 @@ ATTESTATIONS = "attestations"
 COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
 """Directories of a bundle whose files may join it after it was published; SHA256SUMS does not list them."""
 
-Stamp = Annotated[int, Field(ge=0, le=253402300799)]
-"""A modification time in seconds since the epoch, until the end of the year 9999."""
+LEVEL = "graph_optimization_level"
 PROVENANCE = "attestations/provenance.intoto.json"
+
+
+_Document = TypeVar("_Document", bound=Frozen)
+Stamp = Annotated[int, Field(ge=0, le=LAST_STAMP)]
+PlatformName = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}/[a-z0-9_]{1,32}(/[a-z0-9]{1,32})?$")]
+"""An operating system and an architecture, as container images spell them: `linux/amd64`."""
+Size = Annotated[int, Field(ge=0, le=MAX_SIZE)]
+Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
 
 
 class Provider(Frozen):
@@ -43,8 +53,8 @@ class Provider(Frozen):
 class ThreadPolicy(Frozen):
     """Thread counts, or how to find them where the bundle runs."""
 
-    intra_op: Literal["physical"] | int
-    inter_op: int
+    intra_op: Literal["physical"] | Threads
+    inter_op: Threads
 
 
 class Prepacked(Frozen):
@@ -67,16 +77,23 @@ class SessionFile(Frozen):
     environment: dict[Label, Line | Literal[""]]
     prepacked: Prepacked | None = None
 
+    @field_validator("session_options")
+    @classmethod
+    def _has_level(cls, options: dict[str, bool | str]) -> dict[str, bool | str]:
+        if options.get(LEVEL) not in (known := get_args(GraphLevel)):
+            raise ValueError(f"expected `{LEVEL}`, one of {', '.join(known)}")
+        return options
+
 
 class ModelInfo(Frozen):
     """The graph that is served."""
 
     file: Label
-    bytes: int
-    opset: int
-    ir_version: int
-    domains: dict[Cleaned, int]
-    operators: dict[Cleaned, int] = Field(
+    bytes: Count
+    opset: Size
+    ir_version: Size
+    domains: dict[Cleaned, Size]
+    operators: dict[Cleaned, Count] = Field(
         default_factory=dict, description="Operators of the graph, with their domain where it is not ONNX's, to nodes."
     )
     exporter: Label
@@ -88,7 +105,7 @@ class InputInfo(Frozen):
 
     name: Line
     dtype: Label
-    shape: tuple[Label | int, ...]
+    shape: tuple[Label | Size, ...]
     range: tuple[int | float, int | float] | None
 
 
@@ -97,17 +114,17 @@ class OutputInfo(Frozen):
 
     name: Line
     dtype: Label
-    shape: tuple[Label | int | None, ...]
+    shape: tuple[Label | Size | None, ...]
 
 
 class AxisInfo(Frozen):
     """A dynamic axis; sizes are multiples of `multiple_of`."""
 
     name: Label
-    min: int
-    typical: int
-    max: int
-    multiple_of: int = 1
+    min: PositiveSize
+    typical: PositiveSize
+    max: PositiveSize
+    multiple_of: PositiveSize = 1
 
     @classmethod
     def of(cls, axis: AxisPlan) -> AxisInfo:
@@ -122,7 +139,7 @@ class RuntimeInfo(Frozen):
     version: Label
     minimum_version: Label
     python: tuple[Label, ...]
-    loader_bytes: dict[Label, int] = Field(
+    loader_bytes: dict[Label, Count] = Field(
         default_factory=dict, description="Of the wheels that the loader needs, as they are downloaded, by platform."
     )
 
@@ -143,8 +160,8 @@ class PlacementInfo(Frozen):
     `shape_nodes` are names by operator: nodes of the graph that compute nothing but shapes, which no budget counts.
     """
 
-    max_cpu_nodes: int | None
-    max_memcpy_nodes: int | None = None
+    max_cpu_nodes: Count | None
+    max_memcpy_nodes: Count | None = None
     shape_nodes: dict[Cleaned, tuple[str, ...]] = Field(default_factory=dict)
 
 
@@ -236,7 +253,7 @@ class FileInfo(Frozen):
 
     path: Inner
     sha256: Sha256
-    bytes: int
+    bytes: Count
 
 
 PLACEMENT_KEYS = tuple(key for key in Budgets.model_fields if key in PlacementInfo.model_fields)
@@ -255,7 +272,7 @@ class Promises(Frozen):
     In JSON every limit is a key beside `at` and `latency`.
     """
 
-    at: dict[Label, int]
+    at: dict[Label, PositiveSize]
     latency: dict[Label, float]
     limits: dict[Label, int | float]
 
@@ -282,7 +299,7 @@ class Manifest(Frozen):
     name: Name
     version: Version
     target: Name
-    platforms: tuple[Label, ...]
+    platforms: Annotated[tuple[PlatformName, ...], Field(min_length=1)]
     fit_to_serve: bool
     unfit_reason: Cleaned | None
     provisional: bool
@@ -313,11 +330,18 @@ class Manifest(Frozen):
     )
     files: tuple[FileInfo, ...]
 
+    @field_validator("axes")
+    @classmethod
+    def _once(cls, axes: tuple[AxisInfo, ...]) -> tuple[AxisInfo, ...]:
+        if len({axis.name for axis in axes}) < len(axes):
+            raise ValueError("expected every axis once")
+        return axes
+
 
 def session_file(session: SessionPlan, level: GraphLevel, prepacked: Prepacked | None = None) -> SessionFile:
     """session.json of a session at a graph optimization level."""
     return SessionFile(
-        session_options={"graph_optimization_level": level, **session.options},
+        session_options={LEVEL: level, **session.options},
         threads=ThreadPolicy(intra_op=session.threads.intra_op, inter_op=session.threads.inter_op),
         concurrency=session.concurrency,
         config_entries=session.config_entries,
@@ -357,8 +381,26 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
     Raises:
         StageError: the bytes are no manifest of this format.
     """
+    return _parsed(Manifest, content, name)
+
+
+def read_session(bundle: Path) -> SessionFile:
+    """The session.json of a bundle.
+
+    Raises:
+        StageError: it is missing, or not of this format.
+    """
+    name = f"{bundle}/session.json"
     try:
-        return Manifest.model_validate_json(content)
+        content = read_plain(bundle / "session.json")
+    except OSError as error:
+        raise StageError(f"{name} cannot be read: {error.strerror}", help="get the bundle again") from error
+    return _parsed(SessionFile, content, name)
+
+
+def _parsed(kind: type[_Document], content: bytes, name: str) -> _Document:
+    try:
+        return kind.model_validate_json(content)
     except ValidationError as error:
         wrong = [
             f"`{'.'.join(map(str, item['loc'])) or 'the document'}`: {item['msg'].removeprefix('Value error, ')}"

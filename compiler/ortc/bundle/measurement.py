@@ -13,8 +13,8 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from ortc.common.errors import StageError, UsageError
 from ortc.common.plain_files import not_plain, read_plain
-from ortc.common.texts import Cleaned, Label, Line
-from ortc.common.values import Frozen, digest
+from ortc.common.texts import Cleaned, Label, Line, shown
+from ortc.common.values import Count, Frozen, Measured, Timed, digest
 from ortc.evaluation import latency
 from ortc.evaluation.accuracy import CPU
 from ortc.evaluation.machine import HELD_ELSEWHERE, Say, exclusive
@@ -22,7 +22,7 @@ from ortc.evaluation.report import Contender, Control, Load, Numbers, Race, Soak
 from ortc.execution.host import Host
 from ortc.execution.processes import bundled_script
 from ortc.plan.plan import PositiveSize, Shape
-from ortc.spec.vocabulary import Name, Sha256, Version
+from ortc.spec.vocabulary import MAX_THREADS, Name, Sha256, Version
 
 KIND = "ortc-measurement"
 FORMAT_VERSION = 1
@@ -31,8 +31,7 @@ MOST_BYTES = 64 * 2**20
 """Of a file that is read: 20 rounds of 500 runs take 250 kB."""
 LIMIT_STEP = 64 * 2**20
 AGAIN = "get the file again from the machine that measured, or measure there again"
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Distance = Annotated[float, Field(allow_inf_nan=False)]
+Distance = Annotated[float, Field(ge=-1e100, le=1e100, allow_inf_nan=False)]
 
 
 class GoldenSeen(Frozen):
@@ -46,8 +45,8 @@ class GoldenSeen(Frozen):
 class Fallback(Frozen):
     """What the first provider left to the CPU: nodes, those besides that compute nothing but shapes, and some names."""
 
-    nodes: Annotated[int, Field(ge=0)]
-    shape_nodes: Annotated[int, Field(ge=0)]
+    nodes: Count
+    shape_nodes: Count
     named: tuple[Cleaned, ...]
 
 
@@ -68,23 +67,23 @@ class Measurement(Frozen):
     sums_sha256: Sha256
     measured: AwareDatetime
     host: Host
-    threads: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1, le=MAX_THREADS)]
     versions: dict[Label, Cleaned]
     providers: tuple[Label, ...]
-    placement: dict[Label, int]
+    placement: dict[Label, Count]
     prepacked: bool
     at: dict[Label, PositiveSize]
     golden: tuple[GoldenSeen, ...]
     failed: Cleaned | None
-    rounds: tuple[Annotated[tuple[Positive, ...], Field(min_length=1)], ...]
-    starts: tuple[Positive, ...]
-    peak_rss_bytes: Annotated[int, Field(ge=1)]
-    peak_device_bytes: Annotated[int, Field(ge=0)] | None = None
+    rounds: tuple[Annotated[tuple[Timed, ...], Field(min_length=1)], ...]
+    starts: tuple[Timed, ...]
+    peak_rss_bytes: Annotated[Count, Field(ge=1)]
+    peak_device_bytes: Count | None = None
     soak: Soak | None = None
-    copies: dict[Label, Annotated[int, Field(ge=1)]] | None = None
+    copies: dict[Label, Annotated[Count, Field(ge=1)]] | None = None
     fallback: Fallback | None = None
-    wall_seconds: tuple[Positive, ...] = ()
-    cpu_seconds: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = ()
+    wall_seconds: tuple[Timed, ...] = ()
+    cpu_seconds: tuple[Measured, ...] = ()
     control: Control | None = None
     start_control: Control | None = None
     load: Load | None = None
@@ -163,7 +162,7 @@ def read_measurement(file: Path) -> Measurement:
         measurement = Measurement.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
+        where = shown(".".join(str(part) for part in first["loc"])) or "it"
         raise StageError(
             f"{file} is no measurement that this ortc reads: {where}: {first['msg']}", help=AGAIN
         ) from None

@@ -15,12 +15,13 @@ from typing import Self
 
 from filelock import FileLock
 
-from ortc.bundle.manifest import COMPANIONS, MEASUREMENTS, PROVENANCE, STAMP, FileInfo, Manifest, to_json
+from ortc.bundle.manifest import COMPANIONS, LAST_STAMP, MEASUREMENTS, PROVENANCE, STAMP, FileInfo, Manifest, to_json
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full
 from ortc.common.errors import StageError
 from ortc.common.file_locks import make_lock_file
 from ortc.common.plain_files import read_plain, read_plain_text
+from ortc.common.texts import shown
 from ortc.execution.ownership import within_umask
 
 _RENAME_EXCHANGE = 2
@@ -31,13 +32,13 @@ def stamp() -> int:
     """Modification time of published files, in seconds since the epoch: $SOURCE_DATE_EPOCH, or 1980-01-01.
 
     Raises:
-        StageError: SOURCE_DATE_EPOCH is not a number.
+        StageError: SOURCE_DATE_EPOCH is not a number, or beyond the year 9999.
     """
     value = os.environ.get("SOURCE_DATE_EPOCH")
     if value is None:
         return STAMP
-    if not value.isdecimal():
-        raise StageError(f"SOURCE_DATE_EPOCH is `{value}`, not a number of seconds")
+    if not (value.isdecimal() and value.isascii() and len(value) < 20 and int(value) <= LAST_STAMP):
+        raise StageError(f"SOURCE_DATE_EPOCH is `{shown(value)}`, not a number of seconds from 0 to {LAST_STAMP}")
     return int(value)
 
 

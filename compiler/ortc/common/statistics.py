@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from ortc.common.values import Frozen
+from ortc.common.values import Count, Frozen, Measured
 
 CONFIDENCE = 0.95
 _RESAMPLES = 400
@@ -15,10 +15,10 @@ _RESAMPLES = 400
 class Interval(Frozen):
     """An estimate with its 95 % confidence interval; a bound is None where too few samples were taken for one."""
 
-    value: float
-    low: float | None
-    high: float | None
-    samples: int
+    value: Measured
+    low: Measured | None
+    high: Measured | None
+    samples: Count
 
 
 def percentile(values: Sequence[float], share: float) -> Interval:

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST = 2**63 - 1
+Count = Annotated[int, Field(ge=0, le=MOST)]
+"""Bytes, or how many of anything, in documents that somebody else may have written: few enough to compute with."""
+Timed = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False)]
+"""Seconds or milliseconds that something took, in such a document: a nanosecond to 30 years."""
+Measured = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False)]
+"""A duration, or a ratio of two, in such a document."""
 
 
 class Frozen(BaseModel):

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ortc.bundle.manifest import FileInfo, Manifest, SessionFile, read_bundle
+from ortc.bundle.manifest import FileInfo, Manifest, SessionFile, read_bundle, read_session
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
-from ortc.common.plain_files import read_plain, read_plain_text
+from ortc.common.plain_files import read_plain_text
 from ortc.diff.report import BundleInfo, OperatorChange, Section, Sizes
 from ortc.diff.requirements import versions
 from ortc.diff.values import changes
@@ -29,8 +29,8 @@ class Bundle:
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.manifest: Manifest = read_bundle(path)
+        self.session: SessionFile = read_session(path)
         try:
-            self.session = SessionFile.model_validate_json(read_plain(path / "session.json"))
             self.requirements = read_plain_text(path / "requirements.txt")
         except (OSError, ValueError) as error:
             raise StageError(f"{path} is not a whole bundle: {error}", help="`ortc build` writes it again") from error

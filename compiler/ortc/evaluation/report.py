@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, computed_field, model_validator
 
 from ortc.common.statistics import Interval
-from ortc.common.values import Frozen
+from ortc.common.values import MOST, Count, Frozen, Measured, Timed
 from ortc.evaluation import wording
 from ortc.evaluation.compare import Difference
 from ortc.evaluation.footprint import Footprint
@@ -20,7 +20,7 @@ from ortc.passes.kernel_tables import Forecast
 from ortc.plan.precision_mix import Mix
 
 FORMAT_VERSION = 1
-Duration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -69,12 +69,12 @@ class Soak(Frozen):
     dynamic (`fixed`). `grown_bytes` is how much more is resident than after the first, largest shape.
     """
 
-    shapes: int
-    of: int
-    seconds: float
+    shapes: Count
+    of: Count
+    seconds: Measured
     end: Literal["plateau", "all", "time", "fixed"]
-    grown_bytes: int
-    peak_rss_bytes: int
+    grown_bytes: Annotated[int, Field(ge=-MOST, le=MOST)]
+    peak_rss_bytes: Count
 
 
 class Check(Frozen):
@@ -131,9 +131,9 @@ class Control(Frozen):
     """
 
     threads: Annotated[int, Field(ge=1, le=4096)]
-    rounds: tuple[Annotated[tuple[Duration, ...], Field(min_length=1)], ...]
-    wall_seconds: tuple[Duration, ...]
-    cpu_seconds: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
+    rounds: tuple[Annotated[tuple[Timed, ...], Field(min_length=1)], ...]
+    wall_seconds: tuple[Timed, ...]
+    cpu_seconds: tuple[Measured, ...]
 
 
 class BusyProcess(Frozen):
@@ -191,10 +191,10 @@ class Verdict(Frozen):
     gate: str
     platform: str
     outcome: Outcome
-    value: float | None = None
+    value: Finite | None = None
     interval: Bounds | None = None
     comparison: Comparison | None = None
-    bound: float | None = None
+    bound: Finite | None = None
     unit: Unit = ""
     said: str = ""
     required: str = ""
@@ -276,20 +276,20 @@ class Numbers(Frozen):
     speedup: Interval | None
     requests_per_second: Interval | None = None
     start_seconds: Interval
-    peak_rss_bytes: int
-    peak_device_bytes: int | None = None
+    peak_rss_bytes: Count
+    peak_device_bytes: Count | None = None
     soak: Soak | None = None
-    start_peak_rss_bytes: int | None = None
-    eager_start_seconds: float | None = None
-    eager_peak_rss_bytes: int | None = None
+    start_peak_rss_bytes: Count | None = None
+    eager_start_seconds: Measured | None = None
+    eager_peak_rss_bytes: Count | None = None
     control: Literal["quiet", "noisy", "none"] | None = None
     noise: tuple[str, ...] = ()
     speedup_noise: tuple[str, ...] = ()
     rate_noise: tuple[str, ...] = ()
     start_noise: tuple[str, ...] = ()
-    fastest_ms: float | None = None
-    fastest_start_seconds: float | None = None
-    best_ratio: float | None = None
+    fastest_ms: Measured | None = None
+    fastest_start_seconds: Measured | None = None
+    best_ratio: Measured | None = None
     load: Load | None = None
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from ortc.common.values import Frozen, digest
+from ortc.common.values import Count, Frozen, digest
 
 Json = dict[str, Any]
 
@@ -29,7 +29,7 @@ class KeptFile(Frozen):
 
     path: Annotated[str, AfterValidator(_inside)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    bytes: Annotated[int, Field(ge=0)]
+    bytes: Count
     mode: Annotated[int, Field(ge=0, le=0o777)]
 
 

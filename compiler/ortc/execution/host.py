@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import os
+from typing import Annotated
+
+from pydantic import Field
 
 from ortc.common.bundle_runtime import runtime_module
 from ortc.common.texts import Cleaned, Label
-from ortc.common.values import Frozen, digest
+from ortc.common.values import Count, Frozen, digest
 
 NUMERIC: tuple[str, ...] = (
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "BLIS_", "DNNL_", "ONEDNN_", "ATEN_", "TORCH_", "PYTORCH_"),
@@ -27,8 +30,8 @@ class Host(Frozen):
     platform: Label
     cpu: Cleaned
     isa: tuple[Label, ...]
-    cores: int
-    memory: int
+    cores: Annotated[int, Field(ge=1, le=2**20)]
+    memory: Count
     gpus: tuple[Cleaned, ...]
 
     def fingerprint(self) -> str:

@@ -245,7 +245,7 @@ def test_an_edited_file(bundle: Path, write: Write) -> None:
     [
         ({"format_version": 2}, "has format_version 2, this ortc reads 1"),
         ({"kind": "ortc-bundle"}, "its `kind` is not"),
-        ({"rounds": [[1.0, -1.0]]}, r"rounds\.0\.1: Input should be greater than 0"),
+        ({"rounds": [[1.0, -1.0]]}, r"rounds\.0\.1: Input should be greater than or equal to 0"),
         ({"rounds": []}, "either wrong golden answers or times"),
         ({"measured": "2026-05-01T12:00:00"}, "timezone"),
         ({"extra": 1}, "extra"),

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ortc.bundle.integrity import MANIFEST, refuse_unfit, verified
-from ortc.bundle.manifest import InputInfo, Manifest, OutputInfo, SessionFile
+from ortc.bundle.manifest import LEVEL, InputInfo, Manifest, OutputInfo, SessionFile, read_session
 from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.publish import Staging
 from ortc.bundle.render import template_environment
@@ -143,7 +143,7 @@ def describe(bundle: Path, key: Path | None = None) -> Described:
     usable = companions(bundle, key)
     found = [performance_in(read_plain(bundle / path), path) for path in usable.measurements]
     timed = [entry for entry in found if entry.numbers is not None]
-    session = SessionFile.model_validate_json(read_plain(bundle / "session.json"))
+    session = read_session(bundle)
     # Of several machines the one where it took the most.
     measured = max(timed, key=lambda entry: entry.numbers.peak_rss_bytes if entry.numbers else 0, default=None)
     return Described(bundle, manifest, session, measured, usable.note(str(bundle)))
@@ -188,7 +188,7 @@ def triton(described: Described) -> str:
         "kind": "KIND_GPU" if described.gpu else "KIND_CPU",
         # Elsewhere an answer would depend on who else asked.
         "batching": batch is not None and manifest.variant.batch_invariant is True,
-        "level": _LEVELS.get(str(session.session_options["graph_optimization_level"])),
+        "level": _LEVELS.get(str(session.session_options[LEVEL])),
         "accelerators": accelerators,
         "parameters": [
             # 0: as many as there are cores.

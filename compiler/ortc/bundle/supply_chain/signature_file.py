@@ -42,7 +42,7 @@ def is_canonical(place: Path, key: Path) -> bool:
         for value in (payload, signature):
             if base64.b64encode(base64.b64decode(value, validate=True)).decode() != value:
                 return False
-    except (OSError, ValueError, KeyError, TypeError, binascii.Error):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, binascii.Error):
         return False
     public = serialization.load_pem_public_key(read_plain(key, MOST_KEY)).public_bytes(
         serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo

@@ -21,7 +21,7 @@ from ortc.bundle.performance import performance_in
 from ortc.bundle.supply_chain.signature_file import expect_key, is_canonical, rewritten
 from ortc.common.atomic_files import replace_file
 from ortc.common.digests import sha256_file
-from ortc.common.errors import OrtcError, UsageError
+from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.spec.vocabulary import Name, Version
@@ -60,7 +60,8 @@ def sign(bundle: Path, key: Path) -> Signed:
 
     Raises:
         UsageError: the key is none, or ortc's extra `sign` is not installed.
-        StageError: the bundle is damaged, or a file among its measurements is none.
+        StageError: the bundle is damaged, a file among its measurements is none, or a signature cannot be written.
+        SignatureError: it holds what no signature covers, and `verify` would refuse.
     """
     signing, _, hashing = _library()
     manifest = verified(bundle)
@@ -81,6 +82,12 @@ def sign(bundle: Path, key: Path) -> Signed:
             help=f"make one with `openssl ecparam -genkey -name prime256v1 -noout`; a password goes into ${PASSWORD}",
         ) from error
     groups = _groups(bundle)
+    _expect_plain(bundle, groups)
+    for fingerprint, files in groups.items():
+        if not fingerprint or "/" in fingerprint or not any(map(is_measurement, files)):
+            raise StageError(
+                f"{files[-1]} belongs to no measurement: {MEASUREMENTS}/FINGERPRINT.json is one", help="remove it"
+            )
     for path in filter(is_measurement, (file.path for file in companion_files(bundle))):
         # A signature says that somebody measured: there is to be a measurement.
         performance_in(read_plain(bundle / path), path)
@@ -89,12 +96,15 @@ def sign(bundle: Path, key: Path) -> Signed:
         chosen = [bundle / file for file in files]
         config.set_hashing_config(_Listed(hashing.Config().set_ignored_paths(paths=[], ignore_git_paths=False), chosen))
         place = bundle / name
-        place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="ortc-sign-") as scratch:
             written = Path(scratch) / "signature"
             config.sign(bundle, written)
             text = rewritten(written)
-        replace_file(place, text.encode(), stamp=manifest.stamp)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(place, text.encode(), stamp=manifest.stamp)
+        except OSError as error:
+            raise StageError(f"cannot write {place}: {error.strerror or error}", help="check permissions") from error
     return _found(bundle, manifest, tuple(wanted[BUNDLE_SIGNATURE]), groups, frozenset(groups))
 
 
@@ -116,14 +126,12 @@ def verify(bundle: Path, key: Path, expected: Expected | None = None) -> Signed:
     manifest = verified(bundle)
     if expected is not None:
         expected.check(manifest, bundle)
-    _expect_plain(bundle)
     groups = _groups(bundle)
+    _expect_plain(bundle, groups)
     _verify_one(bundle, BUNDLE_SIGNATURE, _covered(bundle), key)
     signed = set()
     for path in sorted((bundle / SIGNATURES).glob("*.sig")):
         name = path.name.removesuffix(".sig")
-        if name not in groups:
-            raise SignatureError(f"{SIGNATURES}/{path.name} signs a measurement that is missing from {MEASUREMENTS}/")
         _verify_one(bundle, signature_of(name), groups[name], key)
         signed.add(name)
     return _found(bundle, manifest, tuple(_covered(bundle)), groups, frozenset(signed))
@@ -211,7 +219,7 @@ def _verify_with(base: Path, place: Path, name: str, hashed: _Listed | _Stated, 
     except Exception as error:
         from cryptography.exceptions import InvalidSignature
 
-        if not isinstance(error, InvalidSignature | KeyError | TypeError | AttributeError | IndexError):
+        if not isinstance(error, InvalidSignature | LookupError | TypeError | AttributeError | RecursionError):
             raise
         raise SignatureError(f"{name} was changed, or made with another key than {key}") from error
 
@@ -240,7 +248,8 @@ def groups_of(paths: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _expect_plain(bundle: Path) -> None:
+def _expect_plain(bundle: Path, groups: Mapping[str, list[str]]) -> None:
+    """Check that there is nothing in a bundle but what signatures cover; what is signed must verify."""
     # The loader lets bytecode come and go. Python runs it in place of the source, if it only claims the source's time.
     if compiled := sorted(path for path in bundle.rglob("__pycache__") if path.is_symlink() or any(path.rglob("*"))):
         raise SignatureError(
@@ -252,6 +261,12 @@ def _expect_plain(bundle: Path) -> None:
         )
         if file.path.startswith(f"{ATTESTATIONS}/") and not known:
             raise SignatureError(f"{file.path} is neither signed nor a signature", help="remove it")
+    for path in sorted((bundle / SIGNATURES).glob("*.sig")):
+        if path.name.removesuffix(".sig") not in groups:
+            raise SignatureError(
+                f"{SIGNATURES}/{path.name} signs a measurement that is missing from {MEASUREMENTS}/",
+                help="remove it, or get the measurement again",
+            )
 
 
 def signature_of(fingerprint: str) -> str:
