@@ -191,7 +191,7 @@ def test_a_measurement_without_times_is_none(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda place: (place / "manifest.json").unlink(), "is no bundle: it has no manifest.json"),
-        (lambda place: (place / "session.json").write_text("{}"), "is not a whole bundle"),
+        (lambda place: (place / "session.json").write_text("{}"), r"session\.json is not of a format"),
         (lambda place: (place / "requirements.txt").unlink(), "is not a whole bundle"),
         (lambda place: (place / "model" / "model.onnx").write_bytes(b"\xff" * 40), "no ONNX graph that can be read"),
         (lambda place: (place / "model" / "model.onnx").unlink(), "has no `model/model.onnx`"),
