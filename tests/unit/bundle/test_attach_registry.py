@@ -29,7 +29,7 @@ def test_of_an_unsigned_measurement_beside_a_signed_bundle_nothing_is_kept(
     planted = json.loads((bundle / NAME).read_bytes())
     promise = {**planted["verdicts"][0], "gate": "planted", "outcome": "pass", "observed": "1", "limit": "2"}
     planted["verdicts"].append(promise)
-    planted["trades"] = [{"planted": True}]
+    planted["trades"] = [{"variant": "planted", "limits": {}, "nodes": [], "points": []}]
     (bundle / NAME).write_text(json.dumps(planted))
     sign(bundle, private)
     newer = (WHEN + timedelta(days=1)).isoformat()
