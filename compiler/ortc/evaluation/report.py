@@ -20,7 +20,6 @@ from ortc.passes.kernel_tables import Forecast
 from ortc.plan.precision_mix import Mix
 
 FORMAT_VERSION = 1
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -191,10 +190,10 @@ class Verdict(Frozen):
     gate: str
     platform: str
     outcome: Outcome
-    value: Finite | None = None
+    value: float | None = None
     interval: Bounds | None = None
     comparison: Comparison | None = None
-    bound: Finite | None = None
+    bound: float | None = None
     unit: Unit = ""
     said: str = ""
     required: str = ""
