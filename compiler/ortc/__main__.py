@@ -7,7 +7,7 @@ if __name__ == "__main__" and not sys.flags.safe_path:
     # `python -m ortc` would import a `pydantic.py` of the working directory.
     del sys.path[0]
 
-from ortc.cli.report import refused_path, report_bug, report_error
+from ortc.cli.report import reached_limit, refused_path, report_bug, report_error
 from ortc.cli.streams import clean_streams
 from ortc.common.errors import OrtcError
 
@@ -36,14 +36,16 @@ def _run(arguments: list[str]) -> int:
     import click
 
     from ortc.cli import main as command
+    from ortc.cli.signals import Ended, clearing_up
     from ortc.common.permissions import withdraw
 
     withdraw()
 
     debug = "--debug" in arguments
     try:
-        result = command.main(args=arguments, prog_name="ortc", standalone_mode=False)
-        sys.stdout.flush()
+        with clearing_up():
+            result = command.main(args=arguments, prog_name="ortc", standalone_mode=False)
+            sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except OrtcError as error:
         report_error(error, debug=debug)
@@ -53,6 +55,8 @@ def _run(arguments: list[str]) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except Ended as stop:
+        return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
         sys.stderr.write("interrupted\n")
         return _INTERRUPTED
@@ -70,7 +74,7 @@ def _run(arguments: list[str]) -> int:
             full = everywhere()
             report_error(full, debug=debug)
             return full.exit_code
-        if (refused := refused_path(error)) is not None:
+        if (refused := reached_limit(error) or refused_path(error)) is not None:
             report_error(refused, debug=debug)
             return refused.exit_code
         report_bug()

@@ -36,8 +36,9 @@ from tests.support.bundles import runtime_module
 from tests.support.graphs import model, node
 from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 
-from ortc.bundle.manifest import Manifest, SessionFile, parse_manifest
+from ortc.bundle.manifest import MEASUREMENTS, Manifest, SessionFile, parse_manifest
 from ortc.bundle.measurement import read_measurement
+from ortc.bundle.performance import read_kept
 from ortc.common.arrays import read_arrays, read_shapes
 from ortc.common.errors import StageError, UsageError
 from ortc.common.values import digest
@@ -190,6 +191,11 @@ def _bundle_files(scratch: Path) -> dict[str, Kind]:
             ((lambda path: SessionFile.model_validate_json(path.read_bytes()), (ValueError,)),),
         ),
         "measurement": Kind((measured,), sealed, ((read_measurement, (StageError, UsageError)),)),
+        "kept-measurement": Kind(
+            tuple(path.read_bytes() for path in sorted((bundle / MEASUREMENTS).glob("*.json"))),
+            structure,
+            ((lambda path: read_kept(path.read_bytes(), "measurement.json"), (StageError,)),),
+        ),
     }
 
 

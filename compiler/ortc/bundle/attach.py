@@ -24,7 +24,8 @@ from ortc.common.plain_files import read_plain
 from ortc.common.values import Frozen
 from ortc.evaluation.budget_gates import budget_verdicts
 from ortc.evaluation.evidence import Evidence, Placed
-from ortc.evaluation.report import Numbers, Race, Trade, Verdict
+from ortc.evaluation.report import Numbers, Race, Verdict
+from ortc.evaluation.trade import Trade
 from ortc.execution.host import Host
 from ortc.execution.ownership import within_umask
 from ortc.plan.plan import Shape

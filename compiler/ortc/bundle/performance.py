@@ -11,7 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from ortc.common.errors import StageError
 from ortc.common.texts import Cleaned, shown
 from ortc.common.values import Count, Frozen
-from ortc.evaluation.report import Numbers, Trade, Verdict
+from ortc.evaluation.report import Numbers, Verdict
+from ortc.evaluation.trade import Trade
 from ortc.execution.host import Host
 from ortc.spec.vocabulary import MAX_THREADS, Sha256
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.cli.signals import tidy
 from ortc.cli.verify import show, show_unfit
 from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
 from ortc.common.units import format_bytes
@@ -18,7 +17,6 @@ from ortc.common.units import format_bytes
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.argument("measurement", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@tidy
 def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
     """Add a measurement of a bundle from the machine that it is for.
 

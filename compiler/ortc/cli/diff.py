@@ -11,7 +11,6 @@ import rich_click as click
 
 from ortc.cli.options import key_option, target_option, trust_options
 from ortc.cli.report import use_color, write
-from ortc.cli.signals import tidy
 from ortc.common.errors import StageError, UnmeasuredError
 from ortc.common.redaction import mask_secrets
 
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 @click.option("--measure", is_flag=True, help="Bundles: race them on this host.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown for a pull request.")
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
-@tidy
 def diff(
     before: str,
     after: str | None,

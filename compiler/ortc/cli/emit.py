@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.options import key_option
-from ortc.cli.signals import tidy
 from ortc.cli.verify import note
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ image_option = click.option(
 @image_option
 @key_option("bundles that are not signed with it are refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
-@tidy
 def emit(
     bundle: Path, kinds: tuple[Kind, ...], output: Path | None, image: str, key: Path | None, as_json: bool
 ) -> int:

@@ -10,7 +10,6 @@ from typing import Literal
 import rich_click as click
 
 from ortc.cli.options import key_option
-from ortc.cli.signals import tidy
 from ortc.cli.verify import note
 
 Format = Literal["tar", "oci"]
@@ -44,7 +43,6 @@ Format = Literal["tar", "oci"]
 @click.option("--allow-unfit", is_flag=True, help="Pack even a bundle whose weights are random.")
 @key_option("bundles that are not signed with it are refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@tidy
 def pack(
     bundle: Path,
     output: Path,

@@ -12,7 +12,6 @@ import rich_click as click
 
 from ortc.cli.cache import age
 from ortc.cli.options import key_option, output_option
-from ortc.cli.signals import tidy
 from ortc.cli.verify import note
 from ortc.common.errors import StageError
 from ortc.common.units import format_bytes
@@ -64,7 +63,6 @@ def registry() -> None:
 )
 @key_option("bundles that are not signed with it are refused.")
 @_JSON
-@tidy
 def add(bundles: tuple[Path, ...], url: str, repair: bool, key: Path | None, as_json: bool) -> int:
     """Register bundles, after comparing every file with its digest.
 
@@ -189,7 +187,6 @@ def rollback(name: str, alias: str, url: str, as_json: bool) -> int:
 @output_option("Directory for bundles: OUTPUT/NAME/VERSION/TARGET.")
 @key_option("bundles that are not signed with it are refused before they appear.")
 @_JSON
-@tidy
 def get(reference: str, url: str, targets: tuple[str, ...], output: Path, key: Path | None, as_json: bool) -> int:
     """Bring a version's bundles back, compared with their digests."""
     from ortc.registry.retrieval import retrieve

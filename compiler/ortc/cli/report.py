@@ -17,7 +17,6 @@ _OF_PATHS = frozenset(
         errno.EACCES,
         errno.EBUSY,
         errno.EEXIST,
-        errno.EFBIG,
         errno.EINVAL,
         errno.EISDIR,
         errno.ELOOP,
@@ -37,6 +36,17 @@ _OF_PATHS = frozenset(
     }
 )
 """Errors that the name or the place of a file leads to."""
+_LIMITS = {
+    errno.EFBIG: ("a file grew larger than the file system, or `ulimit -f`, allows", "raise the limit"),
+    errno.EMFILE: ("this process may open no more files", "raise the limit, which `ulimit -n` shows"),
+    errno.ENFILE: ("this machine may open no more files", "close some, or raise the limit `fs.file-max`"),
+    errno.ENOMEM: ("no memory is left for this process", "free some, or raise the limits of the process or container"),
+    errno.EAGAIN: ("this process may start no more processes or threads", "raise the limit, which `ulimit -u` shows"),
+    errno.EIO: ("a device failed while it was read or written", "look into the log of the system"),
+}
+"""What the system refuses whatever the name of the file is: what it says, and what to do."""
+_NO_THREAD = "can't start new thread"
+"""How Python says so of threads."""
 _CIRCLE = "Symlink loop from "
 """How pathlib says that a path leads in a circle."""
 _LONGEST = 200
@@ -56,6 +66,19 @@ def report_error(error: OrtcError, *, debug: bool = False) -> None:
     for number, line in enumerate((error.help or "").splitlines()):
         lines.append(f"  {palette.bold('help') + ': ' if number == 0 else '      '}{printable(line)}")
     write("\n".join(lines) + "\n")
+
+
+def reached_limit(error: Exception) -> OrtcError | None:
+    """The error of a limit of the system or of this process; None where a bug of ortc is more likely."""
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError):
+        number = errno.ENOMEM
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        number = errno.EAGAIN
+    if number not in _LIMITS:
+        return None
+    message, way_out = _LIMITS[number]
+    return StageError(message, help=way_out)
 
 
 def refused_path(error: Exception) -> OrtcError | None:

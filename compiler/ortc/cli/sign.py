@@ -8,8 +8,6 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.cli.signals import tidy
-
 
 @click.command
 @click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -21,7 +19,6 @@ from ortc.cli.signals import tidy
     help="An elliptic-curve private key (P-256, P-384 or P-521) as PEM; its password goes into $ORTC_KEY_PASSWORD.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-@tidy
 def sign(bundle: Path, key: Path, as_json: bool) -> int:
     """Sign a bundle, and each of its measurements apart, offline.
 

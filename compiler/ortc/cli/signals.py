@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
-from typing import ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _BY_DEFAULT = (signal.SIG_DFL, signal.default_int_handler)
 
 
-def tidy(command: Callable[P, T]) -> Callable[P, T]:
-    """Let a command remove its temporary files when SIGTERM or SIGHUP ends it, as Ctrl-C does."""
+class Ended(BaseException):
+    """A signal has ended the command; `exit_code` is 128 and its number. No `except Exception` catches it."""
 
-    @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> T:
-        with clearing_up():
-            return command(*args, **kwargs)
-
-    return run
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.exit_code = 128 + number
 
 
 @contextlib.contextmanager
@@ -36,8 +30,7 @@ def clearing_up() -> Iterator[None]:
     Signals that somebody ignores or handles stay as they are; so do all of them outside of the main thread.
 
     Raises:
-        KeyboardInterrupt: at SIGINT.
-        SystemExit: at SIGTERM and SIGHUP, with 128 and the number of the signal.
+        Ended: at SIGINT, SIGTERM and SIGHUP. Not KeyboardInterrupt or SystemExit, which a user's function may raise.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,9 +42,12 @@ def clearing_up() -> Iterator[None]:
         for other in taken:
             signal.signal(other, signal.SIG_IGN)
         if number == signal.SIGINT:
-            raise KeyboardInterrupt
-        sys.stderr.write(f"ended by {signal.Signals(number).name}\n")
-        raise SystemExit(128 + number)
+            sys.stderr.write("interrupted\n")
+        else:
+            sys.stderr.write(f"ended by {signal.Signals(number).name}\n")
+            # A terminal interrupts the helpers of a command itself; nobody else does.
+            _interrupt(*_descendants(os.getpid()))
+        raise Ended(number)
 
     for number in taken:
         signal.signal(number, end)
@@ -60,3 +56,20 @@ def clearing_up() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes that a process has started, and those that these have; none where the system does not tell."""
+    found: list[int] = []
+    for children in Path(f"/proc/{process}/task").glob("*/children"):
+        # Either may have ended meanwhile.
+        with contextlib.suppress(OSError):
+            for child in map(int, children.read_text("ascii").split()):
+                found += [child, *_descendants(child)]
+    return found
+
+
+def _interrupt(*processes: int) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGINT)

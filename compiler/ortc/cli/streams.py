@@ -73,6 +73,10 @@ def write_raw(text: str) -> None:
 def clean_streams() -> Iterator[None]:
     """While a command runs: stdout and stderr are cleaned."""
     before = sys.stdout, sys.stderr
+    for stream in before:
+        # A parent that reads without waiting may have handed down such a pipe; Python's own streams cannot write to it.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.set_blocking(stream.fileno(), True)
     sys.stdout, sys.stderr = (stream if isinstance(stream, CleanStream) else CleanStream(stream) for stream in before)
     try:
         yield

@@ -12,10 +12,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from loading.errors import UsageError
+from loading.files import read_plain
 
 from serving.errors import RefusedError
 
 TOKEN = re.compile(r"[!-~]{16,512}")
+MOST_FILE_BYTES = 4096
 VARIABLE = "ORTC_ADMIN_TOKEN"
 SAME = ("same-origin", "none")  # of Sec-Fetch-Site
 PROXIED = (  # fields that proxies add
@@ -45,10 +47,9 @@ class Guard:
         if file is not None:
             source = f"--admin-token-file {file}"
             try:
-                with Path(file).open("rb") as opened:
-                    token = opened.read(4096).decode("utf-8", "replace").strip()
+                token = read_plain(Path(file), MOST_FILE_BYTES).decode("utf-8", "replace").strip()
             except OSError as error:
-                raise UsageError(f"{source}: {error.strerror or error}. Give a file that can be read.") from error
+                raise UsageError(f"{source}: {error.strerror or error}. Give a plain file that can be read.") from error
         if token is not None and not TOKEN.fullmatch(token):
             raise UsageError(
                 f"{source} holds no token: expected 16 to 512 printable ASCII characters without spaces. "

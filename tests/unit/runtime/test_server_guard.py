@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,5 +92,18 @@ def test_what_is_no_token_is_refused_at_the_start(content: str, tmp_path: Path) 
         guard_module.Guard.of("127.0.0.1", str(file), {})
     with pytest.raises(loader.UsageError, match="ORTC_ADMIN_TOKEN holds no token"):
         guard_module.Guard.of("127.0.0.1", None, {"ORTC_ADMIN_TOKEN": content})
-    with pytest.raises(loader.UsageError, match="Give a file that can be read"):
+    with pytest.raises(loader.UsageError, match="Give a plain file that can be read"):
         guard_module.Guard.of("127.0.0.1", str(tmp_path / "missing"), {})
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "an endless device", "a directory", "too much"])
+def test_a_token_is_read_from_a_plain_file_alone(kind: str, tmp_path: Path) -> None:
+    file = Path("/dev/zero") if kind == "an endless device" else tmp_path / "token"
+    if kind == "a pipe":
+        os.mkfifo(file)
+    if kind == "a directory":
+        file.mkdir()
+    if kind == "too much":
+        file.write_text(TOKEN + " " * 5000)
+    with pytest.raises(loader.UsageError, match="Give a plain file that can be read"):
+        guard_module.Guard.of("127.0.0.1", str(file), {})
