@@ -36,6 +36,7 @@ from tests.support.bundles import runtime_module
 from tests.support.graphs import model, node
 from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 
+from ortc.build.lock import Ingredients, Lock, LockedSpec, LockedTarget, read_lock
 from ortc.bundle.manifest import MEASUREMENTS, Manifest, SessionFile, parse_manifest
 from ortc.bundle.measurement import read_measurement
 from ortc.bundle.performance import read_kept
@@ -51,8 +52,12 @@ from ortc.inspection.onnx_wire import read_interface
 from ortc.inspection.pt2_archive import ProgramError, read_program
 from ortc.inspection.weights.graph import graph_weights
 from ortc.inspection.weights.safetensors import file_weights, index_weights
+from ortc.plan.checks import check_spec
+from ortc.plan.checks.plan import check_plan
 from ortc.plan.plan import AxisPlan, ExportPlan
+from ortc.plan.plan_file import plan_file_text
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Marker, now
+from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.onnx_header import read_header
 
 ROOT = Path(__file__).parents[2]
@@ -233,6 +238,21 @@ def _record() -> Kind:
     return Kind((made.content(),), sealed, ((lambda path: read_record(path.read_bytes(), made.key), (ValueError,)),))
 
 
+def _plan() -> Kind:
+    planned = plan_file_text(check_spec(ROOT / "specs" / "digits.yaml"))
+    return Kind((planned.encode(),), structure, ((lambda path: check_plan(path, ROOT), (SpecError,)),))
+
+
+def _lock() -> Kind:
+    target = LockedTarget(variant="fp32", graph_level="all", tuning=None, runtime="onnxruntime", pins_sha256="0" * 64)
+    made_of = Ingredients(files={"a": "0" * 64}, samples_sha256=None, code_sha256="0" * 64, tools={"torch": "2.13.0"})
+    entry = LockedSpec(
+        version="1.0.0", plan_sha256="0" * 64, revision=None, ingredients=made_of, targets={"cpu": target}
+    )
+    seed = Lock(specs={"digits": entry}).model_dump_json(indent=2)
+    return Kind((seed.encode(),), structure, ((read_lock, (StageError,)),))
+
+
 def kinds(scratch: Path) -> dict[str, Kind]:
     """Every kind of file, by name."""
     return {
@@ -244,6 +264,8 @@ def kinds(scratch: Path) -> dict[str, Kind]:
         **_bundle_files(scratch),
         "registry": _registry(parse_manifest((scratch / "bundle" / "manifest.json").read_bytes(), "manifest.json")),
         "record": _record(),
+        "plan": _plan(),
+        "lock": _lock(),
     }
 
 
