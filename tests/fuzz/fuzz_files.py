@@ -37,9 +37,10 @@ from tests.support.graphs import model, node
 from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 
 from ortc.build.lock import Ingredients, Lock, LockedSpec, LockedTarget, read_lock
-from ortc.bundle.manifest import MEASUREMENTS, Manifest, SessionFile, parse_manifest
+from ortc.bundle.manifest import MEASUREMENTS, Manifest, parse_manifest
 from ortc.bundle.measurement import read_measurement
 from ortc.bundle.performance import read_kept
+from ortc.bundle.session_file import SessionFile
 from ortc.common.arrays import read_arrays, read_shapes
 from ortc.common.errors import StageError, UsageError
 from ortc.common.values import digest

@@ -27,9 +27,9 @@ from ortc.bundle.manifest import (
     RuntimeInfo,
     SourceFileInfo,
     VariantInfo,
-    session_file,
 )
 from ortc.bundle.render import render
+from ortc.bundle.session_file import session_file
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
 from ortc.common.resources import targets_dir, templates_dir

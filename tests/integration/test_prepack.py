@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.support import bundles
 from tests.support.builds import PLAIN, Compiler
 
-from ortc.bundle.manifest import Prepacked
+from ortc.bundle.session_file import Prepacked
 from ortc.common.errors import NotApplicable
 from ortc.execution.host import processor
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE

@@ -22,7 +22,6 @@ from ortc.bundle.manifest import (
     OutputInfo,
     OutputTolerance,
     PlacementInfo,
-    Prepacked,
     Promises,
     Provenance,
     RuntimeInfo,
@@ -30,11 +29,11 @@ from ortc.bundle.manifest import (
     Tolerance,
     VariantInfo,
     promise_of,
-    session_file,
     to_json,
 )
 from ortc.bundle.publish import stamp
 from ortc.bundle.render import render
+from ortc.bundle.session_file import Prepacked, session_file
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
 from ortc.common.permissions import masked

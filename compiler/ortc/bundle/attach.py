@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.integrity import SUMS, verified
-from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, Manifest, read_session
+from ortc.bundle.manifest import ATTESTATIONS, MEASUREMENTS, Manifest
 from ortc.bundle.measurement import Fallback, Measurement, read_measurement
 from ortc.bundle.performance import KeptMeasurement, read_kept
 from ortc.bundle.publish import Staging
+from ortc.bundle.session_file import read_session
 from ortc.bundle.supply_chain.companions import companions, left_out
 from ortc.bundle.supply_chain.sbom import performance
 from ortc.bundle.verify import budgets_of, files_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ortc.bundle.manifest import Manifest, SessionFile
+from ortc.bundle.manifest import Manifest
+from ortc.bundle.session_file import SessionFile
 from ortc.plan.plan import TargetPlan
 from ortc.spec import runtimes
 from ortc.spec.runtimes import PinSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
 
@@ -12,10 +12,9 @@ from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
 from ortc.common.texts import Cleaned, Inner, Label, Line
 from ortc.common.values import Count, Frozen
-from ortc.plan.plan import AxisPlan, PositiveSize, SessionPlan
+from ortc.plan.plan import AxisPlan, PositiveSize
 from ortc.spec.budgets import Budgets
-from ortc.spec.profile import Concurrency, GraphLevel
-from ortc.spec.vocabulary import MAX_SIZE, MAX_THREADS, Name, Sha256, Version
+from ortc.spec.vocabulary import MAX_SIZE, Name, Sha256, Version
 
 FORMAT_VERSION = 1
 KIND = "ortc-bundle"
@@ -31,7 +30,6 @@ ATTESTATIONS = "attestations"
 COMPANIONS = (MEASUREMENTS, ATTESTATIONS)
 """Directories of a bundle whose files may join it after it was published; SHA256SUMS does not list them."""
 
-LEVEL = "graph_optimization_level"
 PROVENANCE = "attestations/provenance.intoto.json"
 
 
@@ -40,49 +38,6 @@ Stamp = Annotated[int, Field(ge=0, le=LAST_STAMP)]
 PlatformName = Annotated[str, Field(pattern=r"^[a-z0-9]{1,32}/[a-z0-9_]{1,32}(/[a-z0-9]{1,32})?$")]
 """An operating system and an architecture, as container images spell them: `linux/amd64`."""
 Size = Annotated[int, Field(ge=0, le=MAX_SIZE)]
-Threads = Annotated[int, Field(ge=1, le=MAX_THREADS)]
-
-
-class Provider(Frozen):
-    """An execution provider with its options."""
-
-    name: Label
-    options: dict[Label, Line | Literal[""]]
-
-
-class ThreadPolicy(Frozen):
-    """Thread counts, or how to find them where the bundle runs."""
-
-    intra_op: Literal["physical"] | Threads
-    inter_op: Threads
-
-
-class Prepacked(Frozen):
-    """A second graph, whose weights lie as one kind of processor wants them under one release of the runtime."""
-
-    file: Label
-    processor: Cleaned
-    runtime: Label
-
-
-class SessionFile(Frozen):
-    """session.json."""
-
-    format_version: int = FORMAT_VERSION
-    session_options: dict[Label, bool | Label]
-    threads: ThreadPolicy
-    concurrency: Concurrency
-    config_entries: dict[Label, Line | Literal[""]]
-    providers: tuple[Provider, ...]
-    environment: dict[Label, Line | Literal[""]]
-    prepacked: Prepacked | None = None
-
-    @field_validator("session_options")
-    @classmethod
-    def _has_level(cls, options: dict[str, bool | str]) -> dict[str, bool | str]:
-        if options.get(LEVEL) not in (known := get_args(GraphLevel)):
-            raise ValueError(f"expected `{LEVEL}`, one of {', '.join(known)}")
-        return options
 
 
 class ModelInfo(Frozen):
@@ -338,19 +293,6 @@ class Manifest(Frozen):
         return axes
 
 
-def session_file(session: SessionPlan, level: GraphLevel, prepacked: Prepacked | None = None) -> SessionFile:
-    """session.json of a session at a graph optimization level."""
-    return SessionFile(
-        session_options={LEVEL: level, **session.options},
-        threads=ThreadPolicy(intra_op=session.threads.intra_op, inter_op=session.threads.inter_op),
-        concurrency=session.concurrency,
-        config_entries=session.config_entries,
-        providers=tuple(Provider(name=entry.name, options=entry.options) for entry in session.providers),
-        environment=session.environment,
-        prepacked=prepacked,
-    )
-
-
 def to_json(value: Frozen) -> str:
     """The text of a bundle's JSON file."""
     return json.dumps(value.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
@@ -381,24 +323,20 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
     Raises:
         StageError: the bytes are no manifest of this format.
     """
-    return _parsed(Manifest, content, name)
+    return parsed(Manifest, content, name)
 
 
-def read_session(bundle: Path) -> SessionFile:
-    """The session.json of a bundle.
+def parsed(kind: type[_Document], content: bytes, name: str) -> _Document:
+    """A document of a bundle from its bytes.
+
+    Args:
+        kind: what it is to be.
+        content: the file.
+        name: of the file, for messages.
 
     Raises:
-        StageError: it is missing, or not of this format.
+        StageError: the bytes are none of this format; the message names the fields.
     """
-    name = f"{bundle}/session.json"
-    try:
-        content = read_plain(bundle / "session.json")
-    except OSError as error:
-        raise StageError(f"{name} cannot be read: {error.strerror}", help="get the bundle again") from error
-    return _parsed(SessionFile, content, name)
-
-
-def _parsed(kind: type[_Document], content: bytes, name: str) -> _Document:
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:

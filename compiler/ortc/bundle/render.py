@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ortc.bundle.dockerfile import image_fields
-from ortc.bundle.manifest import Manifest, SessionFile, to_json
+from ortc.bundle.manifest import Manifest, to_json
+from ortc.bundle.session_file import SessionFile
 from ortc.common.resources import templates_dir
 from ortc.common.texts import one_line
 from ortc.passes.kernel_tables import counted, own_operators

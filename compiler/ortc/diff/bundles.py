@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ortc.bundle.manifest import FileInfo, Manifest, SessionFile, read_bundle, read_session
+from ortc.bundle.manifest import FileInfo, Manifest, read_bundle
+from ortc.bundle.session_file import SessionFile, read_session
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain_text

@@ -181,8 +181,8 @@ def test_an_image_without_a_digest_has_none(image: str) -> None:
 def test_a_base_image_is_rendered_with_its_digest(tmp_path: Path) -> None:
     """The digest goes from the profile into the Dockerfile, which says of a tag alone that it may move."""
     from ortc.bundle.dockerfile import image_fields
-    from ortc.bundle.manifest import session_file
     from ortc.bundle.render import template_environment
+    from ortc.bundle.session_file import session_file
     from ortc.spec.runtimes import pins
 
     for image in (f"python:3.12-slim@sha256:{DIGEST}", "python:3.12-slim"):

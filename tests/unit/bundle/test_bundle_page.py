@@ -11,7 +11,8 @@ import pytest
 from pydantic import BaseModel
 from tests.support.bundles import runtime_module
 
-from ortc.bundle.manifest import PROMISE_KEYS, Manifest, Promises, SessionFile, promise_of
+from ortc.bundle.manifest import PROMISE_KEYS, Manifest, Promises, promise_of
+from ortc.bundle.session_file import SessionFile
 
 PAGE = (Path(__file__).parents[3] / "docs" / "bundle.md").read_text("utf-8")
 

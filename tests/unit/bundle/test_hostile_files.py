@@ -17,9 +17,10 @@ from tests.support.whole_bundles import HOST, add_measurement, manifest_of, whol
 from ortc.bundle.delivery.manifests import emit
 from ortc.bundle.delivery.pack import pack
 from ortc.bundle.integrity import verified
-from ortc.bundle.manifest import Manifest, SessionFile
+from ortc.bundle.manifest import Manifest
 from ortc.bundle.publish import seal as publish_seal
 from ortc.bundle.render import template_environment
+from ortc.bundle.session_file import SessionFile
 from ortc.common.errors import OrtcError, StageError, UsageError
 from ortc.common.redaction import find_secret, mask_secrets
 from ortc.execution.action_cache import Store

@@ -16,17 +16,9 @@ from tests.support.whole_bundles import whole_bundle
 
 from ortc.__main__ import run
 from ortc.build.progress import Progress
-from ortc.bundle.manifest import (
-    DecisionInfo,
-    ModelInfo,
-    Promises,
-    Provenance,
-    SourceFileInfo,
-    VariantInfo,
-    session_file,
-    to_json,
-)
+from ortc.bundle.manifest import DecisionInfo, ModelInfo, Promises, Provenance, SourceFileInfo, VariantInfo, to_json
 from ortc.bundle.publish import seal
+from ortc.bundle.session_file import session_file
 from ortc.bundle.supply_chain.signing import sign
 from ortc.common.errors import StageError, UsageError
 from ortc.diff.bundles import Bundle, operators, sections, sizes

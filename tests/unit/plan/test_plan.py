@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from tests.support.examples import examples
 from tests.support.plans import ROOT, SPECS, manifest, plan, target
 
-from ortc.bundle.manifest import session_file
 from ortc.bundle.render import render
+from ortc.bundle.session_file import session_file
 from ortc.common.values import canonical, digest
 from ortc.plan.checks import check_spec
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan, Plan, Search, TuningPlan

@@ -14,7 +14,8 @@ from ortc.build.stage_results import Skip
 from ortc.build.stages import PREPACK
 from ortc.build.target_result import Tried
 from ortc.build.variant import VariantBuilder
-from ortc.bundle.manifest import Prepacked, session_file, to_json
+from ortc.bundle.manifest import to_json
+from ortc.bundle.session_file import Prepacked, session_file
 from ortc.common.errors import NotApplicable
 from ortc.common.statistics import Interval, median, ratio_of_rounds
 from ortc.evaluation.accuracy import CPU

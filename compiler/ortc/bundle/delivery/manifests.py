@@ -12,10 +12,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ortc.bundle.integrity import MANIFEST, refuse_unfit, verified
-from ortc.bundle.manifest import LEVEL, InputInfo, Manifest, OutputInfo, SessionFile, read_session
+from ortc.bundle.manifest import InputInfo, Manifest, OutputInfo
 from ortc.bundle.performance import Performance, performance_in
 from ortc.bundle.publish import Staging
 from ortc.bundle.render import template_environment
+from ortc.bundle.session_file import LEVEL, SessionFile, read_session
 from ortc.bundle.supply_chain.companions import companions
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError, UsageError
