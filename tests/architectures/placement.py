@@ -23,6 +23,7 @@ from typing import Any
 import onnx_ir as ir
 from catalogue import ARCHITECTURES, Architecture
 from page import page
+from tests.support.passes import rewrite_files
 from tests.support.stand_ins import build_stand_ins, placements
 from trial import context_of
 
@@ -31,7 +32,6 @@ from ortc.build.model import build_model
 from ortc.common.errors import NotApplicable, OrtcError
 from ortc.passes.kernel_tables import Kernels, kernels
 from ortc.passes.placement import foresee
-from ortc.passes.rewrite import rewrite
 
 DATA = Path(__file__).parent / "data" / "placement.json"
 RECORD = DATA.with_name("architectures.json")
@@ -55,7 +55,7 @@ def export(architecture: Architecture, place: Path) -> None:
     for form, names in FORMS.items():
         (place / form).mkdir()
         try:
-            rewrite(place / "canonical", place / form, names)
+            rewrite_files(place / "canonical", place / form, names)
         except NotApplicable as error:
             sys.stderr.write(f"{place.name}, {form}: {error.message}\n")
             (place / form).rmdir()

@@ -77,10 +77,10 @@ def request(canonical: Path, output: Path, **variant: object) -> dict[str, objec
 
 def test_one_process_makes_several_graphs(canonical: Path, tmp_path: Path) -> None:
     with Makers() as makers:
-        made = makers.make(**request(canonical, tmp_path / "a"))
+        made = makers.call("make", **request(canonical, tmp_path / "a"))
         assert made["bytes"] == (tmp_path / "a" / MODEL_FILE).stat().st_size
         (process,) = makers._idle
-        skipped = makers.make(**request(canonical, tmp_path / "b", rewrites=("merge-projections",)))
+        skipped = makers.call("make", **request(canonical, tmp_path / "b", rewrites=("merge-projections",)))
         assert "merge-projections" in skipped["skip"]
         assert makers._idle == [process]
 
@@ -88,8 +88,8 @@ def test_one_process_makes_several_graphs(canonical: Path, tmp_path: Path) -> No
 def test_a_bug_in_that_process_is_not_taken_for_a_variant_that_cannot_be_made(canonical: Path, tmp_path: Path) -> None:
     with Makers() as makers:
         with pytest.raises(RuntimeError, match="FileNotFoundError"):
-            makers.make(**request(tmp_path / "nowhere", tmp_path / "a"))
-        assert makers.make(**request(canonical, tmp_path / "b"))["bytes"] > 0
+            makers.call("make", **request(tmp_path / "nowhere", tmp_path / "a"))
+        assert makers.call("make", **request(canonical, tmp_path / "b"))["bytes"] > 0
 
 
 def test_what_is_loaded_stays_loaded_until_it_fails(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from tests.support.builds import ROOT, Compiler
+from tests.support.passes import rewrite_files
 from tests.support.stand_ins import build_stand_ins, placements
 
 from ortc.common.arrays import Arrays
@@ -20,7 +21,6 @@ from ortc.evaluation.compare import compare
 from ortc.passes.canonical import count_operators
 from ortc.passes.kernel_tables import kernels, own_operators
 from ortc.passes.placement import foresee
-from ortc.passes.rewrite import rewrite
 from ortc.passes.upcast import upcast
 
 pytestmark = pytest.mark.integration
@@ -84,7 +84,7 @@ def rewritten(
         found[name, "plain"] = layered / name / "canonical"
         for form, rewrites in FORMS.items():
             found[name, form] = tmp_path_factory.mktemp(f"{name}-{form}")
-            rewrite(found[name, "plain"], found[name, form], rewrites)
+            rewrite_files(found[name, "plain"], found[name, form], rewrites)
         for form, short in CHECKED.items():
             found[name, form] = tmp_path_factory.mktemp(f"{name}-{form}")
             upcast(found[name, short], found[name, form])
@@ -187,7 +187,7 @@ def test_a_row_without_any_token_is_finite_in_half_precision(rewritten: dict[tup
 def test_the_same_graph_gives_the_same_bytes(
     layered: Path, rewritten: dict[tuple[str, str], Path], tmp_path: Path
 ) -> None:
-    assert rewrite(layered / "vit-17" / "canonical", tmp_path, ("fuse", "half")) == {"fuse": 12, "half": 14}
+    assert rewrite_files(layered / "vit-17" / "canonical", tmp_path, ("fuse", "half")) == {"fuse": 12, "half": 14}
     assert (tmp_path / "model.onnx").read_bytes() == (rewritten["vit-17", "half"] / "model.onnx").read_bytes()
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from tests.support.passes import rewrite_files
 
-from ortc.passes.rewrite import rewrite
 from ortc.passes.shape_arithmetic import HOST_INPUTS, shape_nodes
 
 pytestmark = pytest.mark.integration
@@ -64,7 +64,7 @@ def test_onnxruntime_keeps_the_names_of_what_computes_shapes(
     if form == "fused":
         graph = tmp_path / "fused"
         graph.mkdir()
-        rewrite(encoders / name / "canonical", graph, ("fuse",))
+        rewrite_files(encoders / name / "canonical", graph, ("fuse",))
     ships = ir.load(graph / "model.onnx")
     known = named(ships)
     assert "Shape" in {operator for operator, _ in known}

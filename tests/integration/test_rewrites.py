@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from tests.support.passes import rewrite_files
 
 from ortc.common.arrays import Arrays, read_arrays
-from ortc.passes.rewrite import rewrite
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +62,7 @@ def test_other_activations_are_fused_as_they_are(encoders: Path, tmp_path: Path,
 @pytest.mark.parametrize("name", ["bert", "roberta", "vit", "clip"])
 def test_projections_are_merged_in_every_layer(encoders: Path, tmp_path: Path, name: str) -> None:
     canonical = encoders / name / "canonical"
-    assert rewrite(canonical, tmp_path, ("merge-projections",)) == {"merge-projections": LAYERS}
+    assert rewrite_files(canonical, tmp_path, ("merge-projections",)) == {"merge-projections": LAYERS}
     graph = onnx.load(tmp_path / "model.onnx")
     onnx.checker.check_model(graph, full_check=True)
     count = Counter(node.op_type for node in graph.graph.node)

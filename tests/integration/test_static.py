@@ -15,14 +15,15 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
+from tests.support import plans
 from tests.support.builds import ROOT
+from tests.support.passes import quantize_files, rewrite_files
 
 from ortc.common.arrays import Array, Arrays, read_arrays, write_arrays
 from ortc.common.errors import NotApplicable, StageError
 from ortc.passes.quantization.calibration import Range, Ranges, _write_observed, calibrate
 from ortc.passes.quantization.quantizable import observed
-from ortc.passes.quantization.static import quantize_static
-from ortc.passes.rewrite import rewrite
+from ortc.spec.quantization import StaticQuantization
 
 pytestmark = pytest.mark.integration
 
@@ -70,8 +71,8 @@ def test_transformers_on_integers(encoders: Path, tmp_path: Path, name: str, smo
     operators = ("MatMul", "Gemm")
     found = calibrate(INTERPRETER, source, samples(tmp_path, inputs, 6), tmp_path / "ranges.npz", operators=operators)
     # Merged projections read the same tensors: ranges of the one graph are those of the other.
-    rewrite(source, merged, ("merge-projections",))
-    quantize_static(merged, output, found, operators=operators, smooth=smooth)
+    rewrite_files(source, merged, ("merge-projections",))
+    quantize_files(merged, output, found, operators=operators, smooth=smooth)
     before = Counter(node.op_type for node in onnx.load(merged / "model.onnx").graph.node)
     actual = answers(output / "model.onnx", inputs, tmp_path / "optimized.onnx")
     after = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
@@ -122,7 +123,7 @@ def test_nothing_to_quantize(encoders: Path, tmp_path: Path) -> None:
     )
     assert found.tensors == {}
     with pytest.raises(NotApplicable, match="nothing to quantize: no Conv with constant weights and known ranges"):
-        quantize_static(encoders / "bert" / "canonical", tmp_path, found, operators=("Conv",))
+        quantize_files(encoders / "bert" / "canonical", tmp_path, found, operators=("Conv",))
 
 
 def peak(program: Path, *arguments: str) -> int:
@@ -182,17 +183,19 @@ def test_memory_of_quantization(tmp_path: Path, smooth: float | str) -> None:
     onnx.save(model, tmp_path / "source" / "model.onnx", save_as_external_data=True, location="model.onnx.data")
     ends = Range(np.full(size, -1, np.float32), np.full(size, 1, np.float32), np.full(size, 0.3, np.float32))
     Ranges({f"x{n}": ends for n in range(count)}, "minmax", 1).save(tmp_path / "ranges.npz")
+    quantization = StaticQuantization(kind="static", operators=("MatMul",), smoothing=smooth)
+    variant = plans.variant("int8-static", "int8", quantization=quantization)
     request = {
-        "source": str(tmp_path / "source"),
+        "canonical": str(tmp_path / "source"),
         "output": str(tmp_path / "output"),
         "ranges": str(tmp_path / "ranges.npz"),
-        "operators": ["MatMul"],
-        "smooth": smooth,
-        "exclude": [],
-        "blocks": [],
-        "symmetric": False,
+        "interpreter": None,
+        "level": "off",
+        "variant": variant.model_dump(mode="json"),
     }
-    held = peak(ROOT / "compiler/ortc/passes/quantization/static.py", json.dumps(request))
+    program = tmp_path / "make.py"
+    program.write_text("import json, sys\nfrom ortc.passes.__main__ import make\nmake(json.loads(sys.argv[1]))\n")
+    held = peak(program, json.dumps(request))
     # Pages of the file that is read count too, though they are given back when others need them.
     assert held < 2.5 * count * weight.nbytes
     quantized = onnx.load(tmp_path / "output" / "model.onnx")

@@ -23,7 +23,7 @@ from ortc.evaluation.report import Verdict
 from ortc.execution.graph_workers import Makers
 from ortc.frontend.samples.calibration import calibration_inputs
 from ortc.passes.placement import table_for
-from ortc.passes.rewrite import rewrite_variant
+from ortc.passes.rewrite import rewritten
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import TargetPlan, TuningPlan, VariantPlan
 from ortc.spec.profile import GraphLevel
@@ -74,7 +74,8 @@ class GraphBuilder:
         }
 
         def work(output: Path) -> VariantGraph | Skip:
-            found = self.makers.make(
+            found = self.makers.call(
+                "make",
                 canonical=str(self.model.canonical()),
                 output=str(output),
                 variant=variant.model_dump(mode="json"),
@@ -131,7 +132,7 @@ class GraphBuilder:
 
             try:
                 with (
-                    rewrite_variant(self.model.canonical(), variant.rewrites) as graph,
+                    rewritten(self.model.canonical(), variant.rewrites) as graph,
                     tempfile.TemporaryDirectory(prefix="samples-", dir=self.context.workspace.work) as scratch,
                 ):
                     files = []

@@ -25,8 +25,8 @@ class Makers(Crew):
             self._idle.clear()
             self._stack.close()
 
-    def make(self, **request: object) -> dict[str, Any]:
-        """`ortc.passes.__main__.make` in one of the processes.
+    def call(self, operation: str, **request: object) -> dict[str, Any]:
+        """An operation of `ortc.passes.__main__` in one of the processes.
 
         Raises:
             StageError: the variant cannot be made.
@@ -35,7 +35,7 @@ class Makers(Crew):
         """
         worker = self._take()
         try:
-            result = worker.call("make", **request)
+            result = worker.call(operation, **request)
         except WorkerError as error:
             if error.code in ("died", "timeout"):
                 raise

@@ -5,19 +5,22 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.common.digests import sha256_file
-from ortc.common.disk import free, full, temporary
-from ortc.common.errors import NotApplicable, StageError
+from ortc.common.disk import free, full, room, temporary
+from ortc.common.errors import StageError
 from ortc.common.values import digest
 from ortc.execution import processes
-from ortc.passes.canonical import DATA_FILE, EXTERNAL_DATA_THRESHOLD, MODEL_FILE, count_operators, strip
+from ortc.passes.canonical import DATA_FILE, MODEL_FILE, count_operators, strip, write
 from ortc.passes.kernel_tables import Kernels
 from ortc.passes.placement import foresee, table_for
-from ortc.passes.quantization.data_free import narrowing, quantize
-from ortc.passes.rewrite import rewrite_variant
+from ortc.passes.quantization.calibration import Ranges
+from ortc.passes.quantization.data_free import expect_narrowing, quantize
+from ortc.passes.quantization.static import quantize_static
+from ortc.passes.rewrite import rewrite
 from ortc.passes.shape_arithmetic import shape_nodes
 from ortc.passes.variant_graph import VariantGraph
 from ortc.plan.plan import VariantPlan
@@ -60,56 +63,61 @@ def make_variant(
 
     Raises:
         NotApplicable: the variant has nothing to change in this graph.
-        StageError: the quantizer or the optimizer fails.
+        StageError: the optimizer fails.
     """
-    with (
-        rewrite_variant(canonical, variant.rewrites, variant.exclude) as source,
-        tempfile.TemporaryDirectory(prefix="ortc-variant-") as scratch,
-    ):
-        current = source
-        if (how := variant.quantization) is not None:
-            quantized = Path(scratch) / "quantized"
-            quantized.mkdir()
-            if isinstance(how, StaticQuantization):
-                from ortc.passes.quantization.calibration import Ranges
-                from ortc.passes.quantization.static import quantize_static
+    import onnx_ir as ir
 
-                assert ranges is not None  # noqa: S101  # the caller calibrates what is static
-                found = Ranges.load(ranges)
-                quantize_static(
-                    current,
-                    quantized,
-                    found,
-                    operators=how.operators,
-                    smooth=how.smoothing,
-                    exclude=(*(_narrowing(current) if how.narrowing == "float" else ()), *variant.exclude),
-                    blocks=variant.blocks,
-                    symmetric=how.symmetric,
-                )
-            else:
-                quantize(current, quantized, variant, ranges)
-            current = quantized
-        offline = _OFFLINE[level]
-        if variant.offline and offline is not None and interpreter is not None:
-            optimized = Path(scratch) / "optimized"
+    model = ir.load(canonical / MODEL_FILE)
+    reference = Reference.of(model)
+    is_changed = transform(model, variant, None if ranges is None else Ranges.load(ranges))
+    offline = _OFFLINE[level]
+    if variant.offline and offline is not None and interpreter is not None:
+        with tempfile.TemporaryDirectory(prefix="ortc-variant-") as scratch:
+            current, optimized = canonical, Path(scratch) / "optimized"
             optimized.mkdir()
+            if is_changed:
+                current = Path(scratch) / "transformed"
+                current.mkdir()
+                with room(temporary()):
+                    write(model, current)
             _optimize(interpreter, current, optimized, offline, variant.session.config_entries)
-            current = optimized
-        return _finish(current, canonical, output, table_for(variant))
+            return _finish(ir.load(optimized / MODEL_FILE), reference, output, table_for(variant))
+    if is_changed:
+        return _finish(model, reference, output, table_for(variant))
+    for name in (MODEL_FILE, DATA_FILE):
+        if (canonical / name).is_file():
+            shutil.copyfile(canonical / name, output / name)
+    return _described(model, reference, output, table_for(variant))
 
 
-def _narrowing(source: Path) -> tuple[str, ...]:
-    """Names of the MatMuls that narrow.
+def transform(model: ir.Model, variant: VariantPlan, ranges: Ranges | None = None) -> bool:
+    """Rewrite and quantize a canonical graph in place, as a variant says; whether that is anything at all.
+
+    Args:
+        model: the canonical graph.
+        variant: what to do to it.
+        ranges: of the activations, for a variant that needs them.
 
     Raises:
-        NotApplicable: there is none, or they have no names.
+        NotApplicable: the variant has nothing to change in this graph.
     """
-    import onnx
-
-    names = tuple(name for name in narrowing(onnx.load(source / MODEL_FILE, load_external_data=False)) if name)
-    if not names:
-        raise NotApplicable("nothing to keep in floating point: no MatMul narrows")
-    return names
+    rewrite(model, variant.rewrites, variant.exclude)
+    how = variant.quantization
+    if isinstance(how, StaticQuantization):
+        assert ranges is not None  # noqa: S101  # the caller calibrates what is static
+        narrow = expect_narrowing(model) if how.narrowing == "float" else ()
+        quantize_static(
+            model,
+            ranges,
+            operators=how.operators,
+            smooth=how.smoothing,
+            exclude=(*narrow, *variant.exclude),
+            blocks=variant.blocks,
+            symmetric=how.symmetric,
+        )
+    elif how is not None:
+        quantize(model, variant, ranges)
+    return bool(variant.rewrites) or how is not None
 
 
 def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries: dict[str, str]) -> None:
@@ -133,33 +141,42 @@ def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries
         )
 
 
-def _finish(source: Path, canonical: Path, output: Path, table: Kernels | None) -> VariantGraph:
+@dataclass(frozen=True)
+class Reference:
+    """What a variant takes over from the canonical graph, and what it is compared with."""
+
+    ir_version: int
+    producer: tuple[str | None, str | None]
+    weights: int
+
+    @classmethod
+    def of(cls, canonical: ir.Model) -> Reference:
+        """Of the canonical graph, before it is changed."""
+        producer = (canonical.producer_name, canonical.producer_version)
+        return cls(canonical.ir_version, producer, _weights(canonical))
+
+
+def _finish(model: ir.Model, reference: Reference, output: Path, table: Kernels | None) -> VariantGraph:
     """Write the form that ships: no unused domains, the canonical IR version, weights beside the graph when large."""
     import onnx_ir as ir
 
-    reference = ir.load(canonical / MODEL_FILE)
-    if source == canonical:
-        for name in (MODEL_FILE, DATA_FILE):
-            if (source / name).is_file():
-                shutil.copyfile(source / name, output / name)
-        model = ir.load(output / MODEL_FILE)
-    else:
-        model = ir.load(source / MODEL_FILE)
-        strip(model)
-        model.ir_version = reference.ir_version
-        model.producer_name, model.producer_version = reference.producer_name, reference.producer_version
-        used = {node.domain for node in ir.traversal.RecursiveGraphIterator(model.graph)}
-        for domain in set(model.opset_imports) - used - {""}:
-            del model.opset_imports[domain]
-        external = DATA_FILE if _weights(model) > EXTERNAL_DATA_THRESHOLD else None
-        if external is None:
-            ir.external_data.load_to_model(model)
-        ir.save(model, output / MODEL_FILE, external_data=external)
+    strip(model)
+    model.ir_version = reference.ir_version
+    model.producer_name, model.producer_version = reference.producer
+    used = {node.domain for node in ir.traversal.RecursiveGraphIterator(model.graph)}
+    for domain in set(model.opset_imports) - used - {""}:
+        del model.opset_imports[domain]
+    write(model, output)
+    return _described(model, reference, output, table)
+
+
+def _described(model: ir.Model, reference: Reference, output: Path, table: Kernels | None) -> VariantGraph:
+    """What is known of a graph that was written."""
     files = [output / name for name in (MODEL_FILE, DATA_FILE) if (output / name).is_file()]
     return VariantGraph(
         bytes=sum(file.stat().st_size for file in files),
         weights=_weights(model),
-        exact_weights=_weights(reference),
+        exact_weights=reference.weights,
         sha256=digest([sha256_file(file) for file in files]),
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         operators=count_operators(model),

@@ -30,12 +30,11 @@ MOST_MERGED = 4
 cross-attention): computed at once, all of their outputs would be kept until the last layer."""
 
 
-def rewrite(source: Path, output: Path, names: tuple[str, ...], keep: tuple[str, ...] = ()) -> dict[str, int]:
-    """Write the graph of `source` to `output` with rewrites applied in the order given.
+def rewrite(model: ir.Model, names: tuple[Rewrite, ...], keep: tuple[str, ...] = ()) -> dict[str, int]:
+    """Apply a variant's rewrites to a model, in place and in the order given.
 
     Args:
-        source: directory with a graph.
-        output: an existing, other directory.
+        model: a canonical graph.
         names: keys of REWRITES.
         keep: names of nodes that rewrites to half precision leave in float32.
 
@@ -43,41 +42,38 @@ def rewrite(source: Path, output: Path, names: tuple[str, ...], keep: tuple[str,
         How many places each rewrite changed, by its name.
 
     Raises:
-        KeyError: there is no rewrite of that name.
+        NotApplicable: a rewrite finds nothing to change.
     """
-    import onnx_ir as ir
-
-    rewrites = [(name, REWRITES[name]) for name in names]
-    model = ir.load(source / MODEL_FILE)
-    counts = {}
-    for name, function in rewrites:
+    counts: dict[str, int] = {}
+    for name in names:
         short = format_of((name,))
-        counts[name] = function(model) if short is None else shorten(model, short, keep)
-    write(model, output)
+        counts[name] = REWRITES[name](model) if short is None else shorten(model, short, keep)
+        if counts[name] == 0 and name not in OPTIONAL:
+            raise NotApplicable(f"nothing to rewrite: `{name}` finds no place in this graph")
     return counts
 
 
 @contextmanager
-def rewrite_variant(canonical: Path, rewrites: tuple[Rewrite, ...], keep: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Directory of the canonical graph after a variant's rewrites; the canonical one itself when there are none.
+def rewritten(canonical: Path, names: tuple[Rewrite, ...]) -> Iterator[Path]:
+    """Directory of the canonical graph after rewrites; the canonical one itself when there are none.
 
     Args:
         canonical: directory with the canonical graph.
-        rewrites: in the order in which they are done.
-        keep: names of nodes that stay in float32 where a rewrite computes in half precision.
+        names: keys of REWRITES, in the order in which they are applied.
 
     Raises:
         NotApplicable: a rewrite finds nothing to change.
     """
-    if not rewrites:
+    import onnx_ir as ir
+
+    if not names:
         yield canonical
         return
     with tempfile.TemporaryDirectory(prefix="ortc-rewrite-") as scratch:
+        model = ir.load(canonical / MODEL_FILE)
+        rewrite(model, names)
         with room(temporary()):
-            counts = rewrite(canonical, Path(scratch), rewrites, keep)
-        missing = [name for name, count in counts.items() if count == 0 and name not in OPTIONAL]
-        if missing:
-            raise NotApplicable(f"nothing to rewrite: `{missing[0]}` finds no place in this graph")
+            write(model, Path(scratch))
         yield Path(scratch)
 
 

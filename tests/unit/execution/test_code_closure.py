@@ -183,7 +183,7 @@ def test_programs_are_found() -> None:
     assert list(programs("ortc.passes.make_variant")) == [{"ortc.passes.ort_optimize"}]
     started = [{"ortc.frontend.__main__"}, {"ortc.passes.__main__"}, {"ortc.frontend.samples.image_worker"}, {LOADER}]
     assert [program for program in started if program not in programs("ortc.execution.worker")] == []
-    assert list(programs("ortc.passes.quantization.data_free")) == [{"ortc.passes.quantization.data_free"}]
+    assert list(programs("ortc.passes.quantization.calibration")) == [{"ortc.passes.quantization.ort_observe"}]
 
 
 # Actions: what the functions given to `context.run` use must be in their keys.

@@ -8,13 +8,18 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.reference
+import onnx_ir as ir
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from tests.support import plans
 
-from ortc.passes.quantization.data_free import _main, name_nodes, narrowing, smooth
+from ortc.common.errors import NotApplicable
+from ortc.passes.quantization.data_free import expect_narrowing, name_nodes, quantize
+from ortc.passes.quantization.data_free import smooth as smooth_in_place
 from ortc.passes.quantization.weight_only import BLOCK
+from ortc.spec.quantization import DynamicQuantization, WeightQuantization
 
 HIDDEN, WIDE = 8, 32
 Array = NDArray[np.float32]
@@ -54,6 +59,15 @@ def feed_forward(
 def run(model: onnx.ModelProto, x: Array) -> list[Any]:
     onnx.checker.check_model(model, full_check=True)
     return list(onnx.reference.ReferenceEvaluator(model).run(None, {"x": x}))
+
+
+def smooth(model: onnx.ModelProto) -> int:
+    """Smooth a model, and put what came of it in its place."""
+    graph = ir.from_proto(model)
+    count = smooth_in_place(graph)
+    if count:
+        model.CopyFrom(ir.to_proto(graph))
+    return count
 
 
 def initializers(model: onnx.ModelProto) -> dict[str, NDArray[Any]]:
@@ -142,19 +156,22 @@ def multiplications(*shapes: tuple[int, ...], operator: str = "MatMul") -> onnx.
 
 def test_narrowing() -> None:
     model = multiplications((128, 32), (32, 128), (64, 64), (2, 64, 32), (BLOCK + 1, 8), (BLOCK, 8))
-    assert narrowing(model) == ["m0", "m5"]
-    assert narrowing(multiplications((128, 32), operator="Gemm")) == []
+    assert expect_narrowing(ir.from_proto(model)) == ("m0", "m5")
     activations = multiplications((128, 32))
     activations.graph.node[0].input[1] = "computed"
-    assert narrowing(activations) == []
+    activations.graph.input.append(helper.make_tensor_value_info("computed", TensorProto.FLOAT, [128, 32]))
+    for other in (multiplications((128, 32), operator="Gemm"), activations):
+        with pytest.raises(NotApplicable, match="no MatMul narrows"):
+            expect_narrowing(ir.from_proto(other))
 
 
 def test_every_node_gets_a_name_of_its_own() -> None:
     model = multiplications((4, 2), (4, 2), (4, 2), (4, 2))
     for node, name in zip(model.graph.node, ["", "kept", "kept", ""], strict=True):
         node.name = name
-    name_nodes(model)
-    names = [node.name for node in model.graph.node]
+    graph = ir.from_proto(model)
+    name_nodes(graph)
+    names = [node.name for node in graph.graph]
     assert names[1] == "kept"
     assert len(set(names)) == 4
     assert all(names)
@@ -184,10 +201,20 @@ def block(tmp_path: Path) -> onnx.ModelProto:
 def quantized(
     tmp_path: Path, *operators: str, smooth_first: bool = False, weight_only: bool = False, bits: int = 0
 ) -> list[str]:
-    source, output = str(tmp_path / "source.onnx"), tmp_path / "output.onnx"
-    request = {"source": source, "output": str(output), "operators": list(operators), "bits": bits}
-    _main(request | {"smooth": smooth_first, "weight_only": weight_only})
-    return [node.op_type for node in onnx.load(output).graph.node]
+    how: DynamicQuantization | WeightQuantization
+    if bits:
+        how = WeightQuantization(kind="weight-only", operators=operators, bits=bits)  # type: ignore[arg-type]
+    else:
+        how = DynamicQuantization(
+            kind="dynamic",
+            operators=operators,
+            smoothing="layer-norm" if smooth_first else None,
+            narrowing="weight-only" if weight_only else "integer",
+        )
+    model = ir.load(tmp_path / "source.onnx")
+    quantize(model, plans.variant("int8", "int8", quantization=how))
+    ir.save(model, tmp_path / "output.onnx")
+    return [node.op_type for node in model.graph]
 
 
 def test_weights_become_signed_integers_with_a_scale_a_column(tmp_path: Path) -> None:
@@ -239,13 +266,11 @@ def test_weights_alone_become_integers(tmp_path: Path, bits: int, error: float) 
     ],
 )
 def test_a_model_without_anything_of_the_kind(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], operators: list[str], options: dict[str, bool], reason: str
+    tmp_path: Path, operators: list[str], options: dict[str, Any], reason: str
 ) -> None:
     onnx.save(multiplied() if options else block(tmp_path), tmp_path / "source.onnx")
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(NotApplicable, match=reason):
         quantized(tmp_path, *operators, **options)
-    assert caught.value.code == 3
-    assert reason in capsys.readouterr().err
 
 
 def multiplied() -> onnx.ModelProto:

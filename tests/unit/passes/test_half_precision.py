@@ -11,11 +11,12 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tests.support.half_graphs import LOWEST, SIZE, W, X, answers, make, node, run
+from tests.support.passes import rewrite_files
 
 from ortc.common.errors import NotApplicable
 from ortc.passes.canonical import write
 from ortc.passes.half_precision import FLOAT16, bfloat16, half, rounding, shorten
-from ortc.passes.rewrite import rewrite, rewrite_variant
+from ortc.passes.rewrite import rewritten
 
 
 def test_inputs_and_outputs_stay(tmp_path: Path) -> None:
@@ -192,7 +193,7 @@ def test_nothing_to_convert(tmp_path: Path) -> None:
     for rewriting in ("half", "bfloat16", "fuse"):
         with (
             pytest.raises(NotApplicable, match=f"`{rewriting}` finds no place"),
-            rewrite_variant(tmp_path, (rewriting,)),
+            rewritten(tmp_path, (rewriting,)),
         ):  # type: ignore[arg-type]
             pytest.fail("it found one")
 
@@ -254,5 +255,5 @@ def test_files(tmp_path: Path) -> None:
     for name in ("source", "output"):
         (tmp_path / name).mkdir()
     write(make([node("MatMul", "x w", "y")], {"w": W}), tmp_path / "source")
-    assert rewrite(tmp_path / "source", tmp_path / "output", ("half",)) == {"half": 1}
+    assert rewrite_files(tmp_path / "source", tmp_path / "output", ("half",)) == {"half": 1}
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["model.onnx"]

@@ -14,9 +14,10 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
+from tests.support.passes import rewrite_files
 
 from ortc.passes.gelu import gelu
-from ortc.passes.rewrite import MOST_MERGED, merge_projections, rewrite
+from ortc.passes.rewrite import MOST_MERGED, merge_projections
 
 SIZE = 8
 X = np.random.default_rng(0).standard_normal((3, 5, SIZE)).astype(np.float32)
@@ -261,9 +262,9 @@ def test_files(tmp_path: Path) -> None:
     model = make(nodes, "q_out k_out y", weights("wq", "wk") | CONSTANTS)
     expected = run(model)
     onnx.save(model, source / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
-    assert rewrite(source, output, ("gelu", "merge-projections")) == {"gelu": 1, "merge-projections": 1}
+    assert rewrite_files(source, output, ("gelu", "merge-projections")) == {"gelu": 1, "merge-projections": 1}
     assert [path.name for path in output.iterdir()] == ["model.onnx"]
     for before, after in zip(expected, run(onnx.load(output / "model.onnx")), strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-6)
     with pytest.raises(KeyError, match="merge"):
-        rewrite(source, output, ("merge",))
+        rewrite_files(source, output, ("merge",))

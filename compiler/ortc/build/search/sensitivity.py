@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +34,8 @@ from ortc.execution.worker import Worker
 from ortc.frontend.samples.calibration import sensitivity_inputs
 from ortc.passes.canonical import MODEL_FILE
 from ortc.passes.half_precision import format_of
-from ortc.passes.quantization.mixed_graphs import Node, layers, prepare, write_mixes
-from ortc.passes.rewrite import rewrite_variant
+from ortc.passes.quantization.mixed_graphs import Node, layers
+from ortc.passes.rewrite import rewritten
 from ortc.plan.plan import CasePlan
 from ortc.plan.precision_mix import Mix
 from ortc.spec.runtimes import pins
@@ -80,8 +81,10 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
         with ExitStack() as stack:
             short = format_of(variant.rewrites)
             before = tuple(name for name in variant.rewrites if short is None or name != short.rewrite)
-            source = stack.enter_context(rewrite_variant(model.canonical(), before))
+            source = stack.enter_context(rewritten(model.canonical(), before))
             scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="sensitivity-", dir=place))
+            # They hold the weights, and the next races want the memory.
+            stack.callback(builder.graphs.makers.close)
             bench = _Bench(builder, entry, source, Path(scratch), cases)
             runner = builder.runner(entry.made) if builder.runnable else runner_on_cpu(builder)
             with Worker.for_bundle(variant.name, runner, bench.bundle) as worker:
@@ -122,7 +125,8 @@ class _Bench:
         return whole
 
     def measure(self, worker: Worker) -> Sensitivity:
-        nodes = prepare(self.source, self.graphs, self.variant, self.ranges)
+        listed = self._call("nodes", source=str(self.source))["nodes"]
+        nodes = tuple(Node.model_validate(entry) for entry in listed)
         errors = self._errors(worker, nodes)
         found = [NodeError(**node.model_dump(), elements=node.elements, error=errors[node.name]) for node in nodes]
         # What the error of a node costs to be rid of is its weight, of size and of time. In 16 bits most have none.
@@ -170,8 +174,19 @@ class _Bench:
         return Step(step=step, bytes=size, p50_ms=None if runs is None else median(runs), verdicts=verdicts)
 
     def _written(self, mixes: Sequence[Mix]) -> list[tuple[Path, int]]:
-        on_cpu = not self.builder.runnable
-        return write_mixes(self.source, self.graphs, self.variant, self.ranges, mixes, on_cpu=on_cpu)
+        wanted = [mix.model_dump(mode="json") for mix in mixes]
+        sizes = self._call("mixes", mixes=wanted, on_cpu=not self.builder.runnable)["bytes"]
+        return [(self.graphs / f"{index}.onnx", size) for index, size in enumerate(sizes)]
+
+    def _call(self, operation: str, **request: object) -> dict[str, Any]:
+        """An operation over this variant's graphs, in a process that makes graphs."""
+        return self.builder.graphs.makers.call(
+            operation,
+            output=str(self.graphs),
+            variant=self.variant.model_dump(mode="json"),
+            ranges=None if self.ranges is None else str(self.ranges),
+            **request,
+        )
 
     def _load(self, worker: Worker, graph: Path) -> None:
         graph.replace(self.graphs / MODEL_FILE)

@@ -1,26 +1,17 @@
 """Graphs of a variant in which some nodes compute in its precision and the others do not, to find out which cost
 accuracy: on integers, or in 16 bits.
 
-Run as `python -m ortc.passes.quantization.mixed_graphs REQUEST`. REQUEST is JSON: source, output, variant, ranges,
-`on_cpu`, and
-`mixes`: None to prepare, else the list of what to write. Preparing writes what all graphs have in common once
-(OUTPUT/base.onnx, its weights in OUTPUT/base.data) and prints the nodes; every graph of a mix refers to those weights
-and holds what it rounded itself.
+What all graphs have in common is written once (base.onnx, its weights in base.data); every graph of a mix refers to
+those weights and holds what it rounded itself.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ortc.common.errors import StageError
 from ortc.common.values import Frozen
-from ortc.execution.processes import own_environment, own_module
 from ortc.passes.canonical import MODEL_FILE
 from ortc.plan.plan import VariantPlan
 from ortc.plan.precision_mix import Mix
@@ -30,6 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from ortc.passes.half_precision import Format
+    from ortc.passes.quantization.calibration import Ranges
 
 BASE, WEIGHTS = "base.onnx", "base.data"
 
@@ -62,31 +54,41 @@ def prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | Non
         ranges: of the activations, for a variant that needs them.
 
     Raises:
-        StageError: the graph cannot be read.
+        NotApplicable: the variant has nothing to change in this graph.
     """
-    listed = json.loads(_run(source, output, variant, ranges, None))
-    return tuple(Node.model_validate(entry) for entry in listed)
+    import onnx_ir as ir
+
+    from ortc.passes.half_precision import format_of
+    from ortc.passes.quantization.calibration import Ranges
+    from ortc.passes.quantization.data_free import prepare as prepare_data_free
+
+    model = ir.load(source / MODEL_FILE)
+    known = None if ranges is None else Ranges.load(ranges)
+    how = variant.quantization
+    if how is not None and not isinstance(how, StaticQuantization) and format_of(variant.rewrites) is None:
+        prepare_data_free(model, how, known)
+    nodes = _nodes(model, variant, known)
+    ir.save(model, output / BASE, external_data=WEIGHTS)
+    return tuple(nodes)
 
 
 def write_mixes(
-    source: Path,
-    output: Path,
-    variant: VariantPlan,
-    ranges: Path | None,
-    mixes: Sequence[Mix],
-    *,
-    on_cpu: bool = False,
-) -> list[tuple[Path, int]]:
-    """Write the graph of each mix beside what `prepare` wrote; returns its file and the bytes of its weights.
+    output: Path, variant: VariantPlan, ranges: Path | None, mixes: Sequence[Mix], *, on_cpu: bool = False
+) -> list[int]:
+    """Write the graph of each mix beside what `prepare` wrote, as 0.onnx, 1.onnx, …; the bytes of their weights.
 
     Args: as those of `prepare`; and `on_cpu`: the float32 form of what computes in 16 bits, for a provider without
         such kernels. The bytes are those of the other form.
 
     Raises:
-        StageError: a graph cannot be made.
+        NotApplicable: the opset is too old.
     """
-    sizes = json.loads(_run(source, output, variant, ranges, mixes, on_cpu=on_cpu))
-    return [(output / f"{index}.onnx", size) for index, size in enumerate(sizes)]
+    from ortc.passes.quantization.calibration import Ranges
+
+    known = None if ranges is None else Ranges.load(ranges)
+    return [
+        _write(output, variant, known, mix, output / f"{index}.onnx", on_cpu=on_cpu) for index, mix in enumerate(mixes)
+    ]
 
 
 def layers(nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
@@ -110,76 +112,10 @@ def layers(nodes: Sequence[Node]) -> list[tuple[Node, ...]]:
     return [*((node,) for node in before), *inside, *((node,) for node in after)]
 
 
-def _run(
-    source: Path,
-    output: Path,
-    variant: VariantPlan,
-    ranges: Path | None,
-    mixes: Sequence[Mix] | None,
-    *,
-    on_cpu: bool = False,
-) -> str:
-    request = {
-        "source": str(source),
-        "output": str(output),
-        "variant": variant.model_dump(mode="json"),
-        "ranges": None if ranges is None else str(ranges),
-        "on_cpu": on_cpu,
-        "mixes": None if mixes is None else [mix.model_dump(mode="json") for mix in mixes],
-    }
-    listing = output / "request.json"
-    listing.write_text(json.dumps(request), "utf-8")
-    result = subprocess.run(
-        own_module("ortc.passes.quantization.mixed_graphs", str(listing)),
-        capture_output=True,
-        text=True,
-        env={**os.environ, **own_environment({"ORT_DISABLE_TELEMETRY": "1"})},
-        check=False,
-    )
-    if result.returncode != 0:
-        lines = result.stderr.strip().splitlines()
-        reason = lines[-1] if lines else f"exit code {result.returncode}"
-        raise StageError(f"the sensitivity of nodes cannot be found: {reason}", details=tuple(lines[-8:]))
-    return result.stdout
-
-
-def _main(request: dict[str, Any]) -> object:
-    variant, output = VariantPlan.model_validate_json(json.dumps(request["variant"])), Path(request["output"])
-    ranges = None if request["ranges"] is None else Path(request["ranges"])
-    if request["mixes"] is None:
-        return _prepare(Path(request["source"]), output, variant, ranges)
-    return [
-        _write(output, variant, ranges, Mix.model_validate(mix), output / f"{index}.onnx", on_cpu=request["on_cpu"])
-        for index, mix in enumerate(request["mixes"])
-    ]
-
-
-def _prepare(source: Path, output: Path, variant: VariantPlan, ranges: Path | None) -> list[dict[str, Any]]:
-    import onnx_ir as ir
-
-    from ortc.passes.half_precision import format_of
-    from ortc.passes.quantization import data_free
-
-    how = variant.quantization
-    if how is None or isinstance(how, StaticQuantization) or format_of(variant.rewrites) is not None:
-        model = ir.load(source / MODEL_FILE)
-    else:
-        _, model = data_free.prepare(
-            str(source / MODEL_FILE),
-            smooth_first=how.smoothing == "layer-norm",
-            ranges=None if ranges is None else str(ranges),
-            smoothing=how.alpha,
-        )
-    nodes = _nodes(model, variant, ranges)
-    ir.save(model, output / BASE, external_data=WEIGHTS)
-    return [node.model_dump(mode="json") for node in nodes]
-
-
-def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[Node]:
+def _nodes(model: ir.Model, variant: VariantPlan, ranges: Ranges | None) -> list[Node]:
     from ortc.passes.canonical import node_name
     from ortc.passes.half_precision import format_of
     from ortc.passes.quantization import weight_only
-    from ortc.passes.quantization.calibration import Ranges
     from ortc.passes.quantization.data_free import bits_of
     from ortc.passes.quantization.editor import find_lookups
     from ortc.passes.quantization.quantizable import find_sites
@@ -189,7 +125,7 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Path | None) -> list[N
     is_static = isinstance(variant.quantization, StaticQuantization)
     wanted = _operators(variant)
     operators = set(wanted) if is_static else set(wanted) & {"MatMul", "Gemm"}
-    known = Ranges.load(ranges).tensors if is_static and ranges is not None else None
+    known = ranges.tensors if is_static and ranges is not None else None
     found = {}
     for site in find_sites(model, operators):
         fits = weight_only.fits(site)
@@ -227,13 +163,12 @@ def _rounded(model: ir.Model, short: Format) -> list[Node]:
 
 
 def _write(
-    output: Path, variant: VariantPlan, ranges: Path | None, mix: Mix, path: Path, *, on_cpu: bool = False
+    output: Path, variant: VariantPlan, ranges: Ranges | None, mix: Mix, path: Path, *, on_cpu: bool = False
 ) -> int:
     import onnx_ir as ir
 
     from ortc.passes.half_precision import format_of, shorten
     from ortc.passes.quantization import qdq, weight_only
-    from ortc.passes.quantization.calibration import Ranges
     from ortc.passes.quantization.data_free import bits_of, emit_integers
     from ortc.passes.upcast import compute_in_float32
 
@@ -246,7 +181,7 @@ def _write(
         weight_only.emit(model, dict.fromkeys(mix.blocks, 8))
         qdq.emit(
             model,
-            Ranges.load(ranges),
+            ranges,
             operators=how.operators,
             smooth=how.smoothing,
             exclude=exclude,
@@ -261,7 +196,3 @@ def _write(
     # Weights that nobody rounded stay where they are.
     ir.save(model, path)
     return size
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(_main(json.loads(Path(sys.argv[1]).read_bytes()))))
