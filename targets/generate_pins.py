@@ -5,8 +5,8 @@ package index that pip reaches. With `--mark`, versions stay, and only what the 
 
 One version of each package serves every platform and Python of a set where such a version exists; where none does,
 requirements carry environment markers. A runtime's set also holds what the server is made of; an extra holds what an
-option of the server needs besides. `processing` holds what bundles that take text need besides, at its own version and
-without what it requires: its reader of files needs none of that. `loader` marks what a runtime requires by itself: with
+option of the server needs besides. `processing` holds what bundles that take text or images need besides, at its own
+version and without what it requires: its reader of files needs none of that. `loader` marks what a runtime requires by itself: with
 the model, that is what somebody downloads who serves in another way.
 """
 
@@ -28,6 +28,7 @@ FORMAT_VERSION = 1
 RUNTIME_VERSION = "1.31.1"
 OPENVINO_RUNTIME_VERSION = "1.24.1"  # the newest release of onnxruntime-openvino
 TOKENIZERS_VERSION = "0.23.3"
+PILLOW_VERSION = "13.0.0"
 # httptools parses HTTP in C for half a megabyte; uvloop would be four more, for less. orjson, as large, writes 24,576
 # numbers of an answer in 0.7 ms, for which the standard library takes 30, twice as long as the model.
 SERVER = ("starlette>=1.10", "uvicorn>=0.54", "httptools>=0.9", "orjson>=3.11", "prometheus-client>=0.26")
@@ -74,6 +75,14 @@ ROOTS = (
     Root(
         "text",
         f"tokenizers=={TOKENIZERS_VERSION}",
+        ("linux/amd64", "linux/arm64"),
+        folder="processing",
+        also=(),
+        alone=True,
+    ),
+    Root(
+        "image",
+        f"pillow=={PILLOW_VERSION}",
         ("linux/amd64", "linux/arm64"),
         folder="processing",
         also=(),

@@ -1,12 +1,16 @@
-"""The proof that a bundle answers texts as the model does: its token ids, and its answers to sample texts."""
+"""The proof that a bundle answers as the model does: its token ids or pixels, and its answers to samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ortc.bundle.answers import Answers
+import numpy as np
+
+from ortc.bundle.answers import MOST_DIFFERENCE, Answers
+from ortc.common.arrays import Array, read_arrays
 from ortc.common.errors import AccuracyError
 from ortc.common.texts import shown
 from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
@@ -20,8 +24,12 @@ class WrongTokensError(AccuracyError):
     """A bundle's tokenizer gives other token ids than the model's own."""
 
 
+class WrongPixelsError(AccuracyError):
+    """A bundle makes other pixels of an image than the model's own image processor."""
+
+
 def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: Path) -> None:
-    """Check that a bundle's processing is the model's own: token ids of every text, and answers of sample texts.
+    """Check that a bundle's processing is the model's own: token ids of texts or pixels of images, and answers.
 
     Args:
         answers: what PyTorch and the model's own tokenizer give.
@@ -31,14 +39,56 @@ def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: P
 
     Raises:
         WrongTokensError: token ids differ; the message names the text.
+        WrongPixelsError: pixels differ; the message names the image.
         AccuracyError: an answer differs.
     """
-    texts = [row["text"] for row in answers.odd]
     with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
         worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
-        check_tokens(answers.odd, worker.call("tokens", texts=texts)["rows"])
+        if answers.pixels is None:
+            texts = [row["text"] for row in answers.odd]
+            check_tokens(answers.odd, worker.call("tokens", texts=texts)["rows"])
+        else:
+            _check_images(answers, answers.pixels, worker)
         check = check_answers(answers.judged, worker)
     check_graph(check, accuracy)
+
+
+def _check_images(answers: Answers, expected: Path, worker: Worker) -> None:
+    with tempfile.TemporaryDirectory(prefix="ortc-pixels-") as scratch:
+        output = Path(scratch) / "pixels.npz"
+        refused = worker.call("pixels", images=[row["path"] for row in answers.odd], outputs=str(output))["refused"]
+        check_pixels([str(row["name"]) for row in answers.odd], read_arrays(expected), read_arrays(output), refused)
+
+
+def check_pixels(
+    names: Sequence[str], expected: Mapping[str, Array], found: Mapping[str, Array], refused: Mapping[str, str]
+) -> None:
+    """Check that a bundle makes the pixels of the model's own image processor of every image.
+
+    Args:
+        names: of the images.
+        expected: pixels of the processor, by the places of the images.
+        found: those of the bundle.
+        refused: reasons of the bundle to make none, by the places of the images.
+
+    Raises:
+        WrongPixelsError: they differ; the message names the image.
+    """
+    for place, name in enumerate(names):
+        wanted, made = expected[str(place)], found.get(str(place))
+        if made is None:
+            problem = f"refuses it: {refused.get(str(place), 'without a reason')}"
+        elif made.shape != wanted.shape:
+            problem = f"gives pixels of shape {list(made.shape)}, expected {list(wanted.shape)}"
+        elif not (off := float(np.abs(made - wanted).max())) <= MOST_DIFFERENCE:
+            problem = f"gives pixels that differ by {off:.6g}, at most {MOST_DIFFERENCE:g} is allowed"
+        else:
+            continue
+        raise WrongPixelsError(
+            f"the bundle reads the image {shown(name)!a} otherwise than the model's own image processor: it {problem}",
+            help="report it with the model's preprocessor_config.json; `interface: tensors` in `model` builds a bundle "
+            "without images",
+        )
 
 
 def check_tokens(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:

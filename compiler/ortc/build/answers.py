@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.build.context import Context
+from ortc.build.image_answers import build_image_answers
 from ortc.build.observation import model_key
 from ortc.build.requests import golden_texts, requests
 from ortc.build.runner import Done
@@ -23,7 +24,7 @@ from ortc.inspection.repository import of_directories
 from ortc.passes.canonical import Exported
 from ortc.plan.plan import InputPlan
 from ortc.plan.processing import AnswerForm, Processing, TextProcessing
-from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form
+from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form, takes_images
 
 SAMPLE_TEXTS = 64
 """Most sample texts that a variant is judged by."""
@@ -32,16 +33,16 @@ TEXTS_FILE, TOKENIZER_FILE = "texts.json", "tokenizer.json"
 
 
 def build_answers(context: Context, exported: Exported) -> Answers | None:
-    """Read the model's own tokenizer and its answers; None for bundles of tensors.
+    """Read the model's own tokenizer or image processor and its answers; None for bundles of tensors.
 
     Raises:
-        StageError: what a text becomes cannot be reproduced.
+        StageError: what a text or an image becomes cannot be reproduced.
     """
     plan = context.plan
-    form = answer_form(plan.model, plan.export, of_directories((context.workspace.fetched.directory,)))
+    repository = of_directories((context.workspace.fetched.directory,))
+    form = answer_form(plan.model, plan.export, repository)
     if form is None:
         return None
-    _check_inputs(exported.inputs)
     outputs = {tensor.name for tensor in exported.outputs}
     # A comparison of two specs exports nothing, and knows of no output.
     if outputs and form.output not in outputs:
@@ -49,6 +50,9 @@ def build_answers(context: Context, exported: Exported) -> Answers | None:
             f"answers are read from `{form.output}`, which the exported graph does not have",
             help="add it to `export.outputs`, or write `interface: tensors` in `model`",
         )
+    if takes_images(plan.model, repository):
+        return build_image_answers(context, form, exported)
+    _check_inputs(exported.inputs)
     done = _reference_texts(context, form, exported)
     # A dry run and a comparison may have no files: no key depends on what they hold.
     place = done.files.get(TEXTS_FILE)
@@ -109,9 +113,9 @@ def _reference_texts(context: Context, form: AnswerForm, exported: Exported) -> 
         strange = [*odd_texts(made["special"]), _long(lines, int(text["max_length"]))]
         odd, samples = requests(form, lines, strange, pairs=bool(text["pairs"]), mask=made["mask"])
         processing = Processing.model_validate(made["processing"])
-        odd_rows, rows = (_tokens(worker, texts, processing.text) for texts in (odd, samples))
+        odd_rows, rows = (_tokens(worker, texts, processing.of_text) for texts in (odd, samples))
         if form.kind == "fill-mask":
-            rows = [row for row in rows if processing.text.tokens.mask in row["ids"]]
+            rows = [row for row in rows if processing.of_text.tokens.mask in row["ids"]]
         if not rows:
             raise StageError(
                 "no sample text can be answered within the greatest length of a text",

@@ -25,13 +25,13 @@ from ortc.passes.canonical import DATA_FILE, MODEL_FILE
 from ortc.passes.half_precision import format_of
 from ortc.passes.upcast import upcast
 from ortc.plan.plan import ProviderPlan, VariantPlan
-from ortc.plan.texts import TEXT
 from ortc.spec.runtimes import pins
 
 
 def runner_on_cpu(builder: VariantBuilder) -> Path:
     """The interpreter of the plain CPU runtime."""
-    pin_set = CHECK_PINS if builder.model.material.answers is None else f"{CHECK_PINS}{TEXT}"
+    answers = builder.model.material.answers
+    pin_set = CHECK_PINS if answers is None else f"{CHECK_PINS}{answers.needs}"
     return builder.context.runner.interpreter(pin_set, (builder.platform,))
 
 

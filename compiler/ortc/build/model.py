@@ -37,7 +37,6 @@ from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import Exported
 from ortc.plan.plan import Plan
 from ortc.plan.shape_matrix import without_largest
-from ortc.plan.texts import TEXT
 from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
 from ortc.spec.runtimes import pins
 
@@ -211,12 +210,12 @@ def _export(context: Context, exporter: str) -> tuple[Exported, Done[ExportDone 
 def _prove_answers(
     context: Context, material: Material, answers: Answers, key: dict[str, Any], graph: Done[Any]
 ) -> None:
-    """Check that the exported graph answers texts as PyTorch does, in a bundle of its own.
+    """Check that the exported graph answers as PyTorch does, in a bundle of its own.
 
     Raises:
-        AccuracyError: token ids or an answer differ.
+        AccuracyError: token ids, pixels or an answer differ.
     """
-    pin_set = f"{CHECK_PINS}{TEXT}"
+    pin_set = f"{CHECK_PINS}{answers.needs}"
     interpreter = context.runner.interpreter(pin_set, (context.host.platform,))
     inputs = {
         "model": key,
@@ -230,7 +229,7 @@ def _prove_answers(
         prove(answers, context.plan.accuracy, interpreter, canonical_bundle(context, material, graph))
         return Proven()
 
-    context.run(ANSWERS.action(f"{len(answers.odd)} texts", inputs), work)
+    context.run(ANSWERS.action(f"{len(answers.odd)} {answers.what}", inputs), work)
 
 
 def _checked_out(context: Context, graph: Done[ExportDone | ExportFailed]) -> Callable[[], Path]:

@@ -235,6 +235,20 @@ TEXTS: Stage[Texts] = Stage(
     ),
     assume=_assumed_texts,
 )
+IMAGES: Stage[Texts] = Stage(
+    "images",
+    ("model", "interface", "inputs", "form", "samples", "split", "pillow", CODE),
+    Texts,
+    code=_code(
+        "build.image_answers",
+        _RESULTS,
+        "execution.worker",
+        "frontend.reference.images",
+        "frontend.samples.odd_images",
+        "passes.canonical",
+    ),
+    assume=_assumed_texts,
+)
 ANSWERS: Stage[Proven] = Stage(
     "answers",
     ("model", "host", "runtime", "variables", "accuracy", CODE),

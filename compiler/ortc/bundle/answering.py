@@ -1,4 +1,4 @@
-"""Answer texts with a finished bundle: its own loader, in an environment of its pinned requirements."""
+"""Answer texts or images with a finished bundle: its own loader, in an environment of its pinned requirements."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SEVERAL_PARTS = ("score", "span", "zero-shot")
 
 
 def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) -> list[Any]:
-    """Return the answers of a bundle to texts, as JSON has them.
+    """Return the answers of a bundle to texts or images, as JSON has them.
 
     Args:
         bundle: its directory; files are verified and golden cases run before anything is answered.
-        texts: what to answer; a JSON object where the bundle takes requests of several parts.
+        texts: what to answer; of a bundle that takes images their paths; a JSON object where the bundle takes requests of several parts.
         prompt: the name of one of the model's prompts, the default one when None.
 
     Raises:
@@ -33,11 +33,13 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
     processing = read_bundle(bundle).processing
     if processing is None:
         raise UsageError(
-            f"{bundle} takes tensors, not texts",
+            f"{bundle} takes tensors, not texts or images",
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "
             "`runtime/loader.py run` with arrays",
         )
     requests = [request_of(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
+    if processing.takes == "image":
+        requests = [str(Path(path).resolve()) for path in texts]
     requirements = (bundle / "requirements.txt").read_text("utf-8")
     interpreter = environment(requirements, cache_root() / "environments")
     try:
@@ -51,6 +53,16 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         if error.code in ("golden", "digest-mismatch", "files"):
             raise AccuracyError(error.message, help=error.help, details=error.details) from error
         raise StageError(error.message, help=error.help, details=error.details) from error
+
+
+def takes_images(bundle: Path) -> bool:
+    """Whether a bundle answers images.
+
+    Raises:
+        StageError: the directory is not a bundle.
+    """
+    processing = read_bundle(bundle).processing
+    return processing is not None and processing.takes == "image"
 
 
 def request_of(text: str) -> Any:

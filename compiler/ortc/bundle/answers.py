@@ -14,24 +14,40 @@ from ortc.evaluation.agreement import GATES
 from ortc.evaluation.answers import TextAnswer
 from ortc.plan.plan import AccuracyPlan
 from ortc.plan.processing import DIRECTORY, DOCUMENT, TOKENIZER, Processing
+from ortc.plan.texts import IMAGE, TEXT
 
 GOLDEN = "golden/answers.json"
+MOST_DIFFERENCE = 1e-5
+"""How far a pixel may be from that of the model's own image processor: float32 arithmetic over integers of 8 bits."""
 
 
 @dataclass(frozen=True)
 class Answers:
     """What bundles of a build have around their tensors, and what they are judged by.
 
-    `tokenizer` is the file that ships; `golden` are texts with token ids, and some with an answer; `judged` are sample
-    texts with the answers of PyTorch; `key` is everything that decides them, for cache keys.
+    `tokenizer` is the file that ships, None for images; `golden` are texts with token ids or images with pixels, and
+    some with an answer; `judged` are samples with the answers of PyTorch; `odd` are texts or images whose token ids or
+    pixels are compared; `key` is everything that decides them, for cache keys. `pixels` is a file with those of the
+    odd images, by their places.
     """
 
     processing: Processing
-    tokenizer: Path
+    tokenizer: Path | None
     golden: tuple[dict[str, Any], ...]
     judged: tuple[TextAnswer, ...]
     odd: tuple[dict[str, Any], ...]
     key: str
+    pixels: Path | None = None
+
+    @property
+    def needs(self) -> str:
+        """The end of the name of a set of pins that has what the processing needs."""
+        return TEXT if self.processing.image is None else IMAGE
+
+    @property
+    def what(self) -> str:
+        """The requests in a word."""
+        return "texts" if self.processing.image is None else "images"
 
 
 def write_answers(directory: Path, answers: Answers, precision: str, accuracy: AccuracyPlan) -> ProcessingInfo:
@@ -46,19 +62,22 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
     (directory / DIRECTORY).mkdir()
     document = json.dumps(answers.processing.model_dump(mode="json", exclude_none=True), indent=2, ensure_ascii=False)
     (directory / DOCUMENT).write_text(f"{document}\n", "utf-8")
-    shutil.copyfile(answers.tokenizer, directory / TOKENIZER)
+    if answers.tokenizer is not None:
+        shutil.copyfile(answers.tokenizer, directory / TOKENIZER)
     golden = json.dumps({"format_version": 1, "cases": answers.golden}, indent=None, ensure_ascii=True)
     (directory / GOLDEN).write_text(f"{golden}\n", "utf-8")
     return ProcessingInfo(
         document=DOCUMENT,
-        tokenizer=TOKENIZER,
+        takes="text" if answers.processing.image is None else "image",
+        tokenizer=None if answers.tokenizer is None else TOKENIZER,
         kind=answers.processing.answer.kind,
         golden=GoldenAnswers(file=GOLDEN, tolerance=_tolerance(answers, precision, accuracy)),
     )
 
 
 def _tolerance(answers: Answers, precision: str, accuracy: AccuracyPlan) -> AnswerTolerance:
-    found = AnswerTolerance(cosine=answer_limit(precision, accuracy))
+    pixels = None if answers.processing.image is None else MOST_DIFFERENCE
+    found = AnswerTolerance(cosine=answer_limit(precision, accuracy), pixels=pixels)
     if (gate := GATES.get(answers.processing.answer.kind)) is None:
         return found
     least = agreement_limit(gate, precision, accuracy)

@@ -172,7 +172,7 @@ def assemble(
     (directory / SBOM).write_text(sbom(manifest, packages, directory, optional), "utf-8")
     for file in render(target, manifest, session, pinned):
         path = directory / file.path
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
     (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
     return manifest

@@ -39,7 +39,7 @@ def image_fields(target: TargetPlan, manifest: Manifest, session: SessionFile, p
             {"architecture": architecture_of(platform), "tags": wheel_tags(pins, platform)}
             for platform in target.platforms
         ],
-        "takes_text": manifest.processing is not None,
+        "takes": None if manifest.processing is None else manifest.processing.takes,
         "extras": [extra.name for extra in runtimes.extras()],
         "served": " and ".join(target.platforms),
         "unneeded": sorted({*TOOLS, *PARTS.get(session.providers[0].name, ())}),

@@ -159,21 +159,28 @@ class AnswerTolerance(Frozen):
 
     cosine: float
     f1: float | None = Field(default=None, description="Least F1 of entities or spans; null for other answers.")
-    top1: float | None = Field(default=None, description="Least share of equal words; null for other answers.")
+    top1: float | None = Field(
+        default=None, description="Least share of equal words or first labels; null for other answers."
+    )
+    pixels: float | None = Field(default=None, description="Greatest difference of a pixel; null for texts.")
 
 
 class GoldenAnswers(Frozen):
-    """Texts with their token ids and answers."""
+    """Texts with their token ids, or images with their pixels, and answers."""
 
     file: Inner
     tolerance: AnswerTolerance
 
 
 class ProcessingInfo(Frozen):
-    """What turns texts into the model's inputs and its outputs into answers; docs/answers.md describes the document."""
+    """What turns texts or images into the model's inputs and its outputs into answers.
+
+    docs/answers.md describes the document.
+    """
 
     document: Inner
-    tokenizer: Inner
+    takes: Literal["text", "image"] = "text"
+    tokenizer: Inner | None = Field(description="The tokenizer's file; null for a bundle that takes images.")
     kind: Label
     golden: GoldenAnswers
 
@@ -275,7 +282,7 @@ class Manifest(Frozen):
         default=None, description="`tensors` where the spec says that the model's tensors alone are wanted."
     )
     processing: ProcessingInfo | None = Field(
-        default=None, description="What is around the tensors of a bundle that takes texts; null for one of tensors."
+        default=None, description="What is around the tensors of a bundle that takes texts or images; null for one of tensors."
     )
     parts_left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's repository that the bundle is without, by the spec's leave."

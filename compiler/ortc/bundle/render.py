@@ -18,8 +18,8 @@ from ortc.spec.runtimes import PinSet, extras
 if TYPE_CHECKING:
     import jinja2
 
-PROCESSING = "processing"
-"""Directory below templates/runtime of what bundles that take texts have besides."""
+PROCESSING, IMAGES = "processing", "images"
+"""Directory below templates/runtime of what bundles that give answers have besides, and of images in it."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
             {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.outputs
         ],
         "axes": manifest.axes,
-        "takes_text": manifest.processing is not None,
+        "takes": None if manifest.processing is None else manifest.processing.takes,
         "own_operators": counted(own_operators(manifest.model.operators)),
         "nodes": sum(manifest.model.operators.values()),
     }
@@ -79,21 +79,27 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
         *(
             File(f"runtime/{path}", (runtime / path).read_bytes())
-            for path in runtime_files(texts=manifest.processing is not None)
+            for path in runtime_files(takes=None if manifest.processing is None else manifest.processing.takes)
         ),
     )
 
 
-def runtime_files(*, texts: bool = False) -> list[str]:
+def runtime_files(*, takes: str | None = None) -> list[str]:
     """Paths, below templates/runtime, of what bundles carry verbatim.
 
     Args:
-        texts: of bundles that take texts; those of tensors are without `processing`.
+        takes: `text` or `image`; bundles of tensors are without `processing`, and those of texts without its `images`.
     """
     runtime = templates_dir() / "runtime"
     files = (path for path in runtime.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     names = (path.relative_to(runtime) for path in files)
-    return sorted(name.as_posix() for name in names if texts or name.parts[0] != PROCESSING)
+    return sorted(name.as_posix() for name in names if _is_carried(name.parts, takes))
+
+
+def _is_carried(parts: tuple[str, ...], takes: str | None) -> bool:
+    if parts[0] != PROCESSING:
+        return True
+    return takes == "image" or (takes is not None and parts[1] != IMAGES)
 
 
 def template_environment() -> jinja2.Environment:

@@ -18,7 +18,7 @@ COMMANDS = (
     ("sign", "ortc.cli.sign:sign", "Sign a bundle with a key, offline."),
     ("pack", "ortc.cli.pack:pack", "Pack a bundle as an archive, and as images for a container registry."),
     ("emit", "ortc.cli.emit:emit", "Write manifests that deploy a bundle: Kubernetes, KServe, Triton."),
-    ("run", "ortc.cli.run:run", "Answer texts with a bundle."),
+    ("run", "ortc.cli.run:run", "Answer texts or images with a bundle."),
     ("bench", "ortc.cli.bench:bench", "Measure a bundle, or a spec's bundles against PyTorch, on this host."),
     ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
     ("registry", "ortc.cli.registry:registry", "Keep versions of bundles, and bring them back."),

@@ -1,4 +1,4 @@
-"""`ortc run`: answer texts with a finished bundle, in its own environment."""
+"""`ortc run`: answer texts or images with a finished bundle, in its own environment."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ _NUMBERS, _LABELS = 4, 5
 @click.option("--prompt", metavar="NAME", help="One of the model's prompts, instead of its default.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 def run(bundle: Path, texts: tuple[str, ...], prompt: str | None, as_json: bool) -> int:
-    """Answer texts with a bundle that takes texts.
+    """Answer texts or images with a bundle.
 
-    A text is answered as it is; of an existing file, every line is one, and `-` reads lines from stdin. The bundle's
+    A text is answered as it is; of an existing file, every line is one, and `-` reads lines from stdin. A bundle that
+    takes images answers each file. The bundle's
     files are verified and its golden cases run first, in an environment of exactly its pinned requirements.
     """
-    from ortc.bundle.answering import answer_texts
+    from ortc.bundle.answering import answer_texts, takes_images
 
-    given = [line for text in texts for line in _lines(text)]
+    given = list(texts) if takes_images(bundle) else [line for text in texts for line in _lines(text)]
     if not given:
         raise click.UsageError("there is no text to answer")
     answers = answer_texts(bundle, given, prompt)

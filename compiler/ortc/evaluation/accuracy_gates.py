@@ -64,7 +64,7 @@ def _verdicts(
     yield from _exact(judge, every, accuracy) if precision == "fp32" else _reduced(judge, check, every, accuracy)
     yield from _top1(judge, check, [pair for pair in every if pair[1].proves], precision, accuracy)
     if check.answers is not None:
-        texts = f"{check.answers.texts} texts"
+        texts = f"{check.answers.texts} {check.answers.unit}"
         yield judge.number("answer_cosine", check.answers.cosine_min, answer_limit(precision, accuracy), texts)
         if (gate := check.answers.gate) is not None:
             where = f"{texts} with {check.answers.named} answers"

@@ -1,4 +1,4 @@
-"""Answers to texts: how close a bundle's are to those of PyTorch, from the text to what its user reads."""
+"""Answers to texts and images: how close a bundle's are to those of PyTorch, from the text to what its user reads."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import numpy as np
 
 from ortc.common.arrays import Array
 from ortc.common.values import Frozen
-from ortc.evaluation.agreement import GATES, common_scores, f1, shares
+from ortc.evaluation.agreement import GATES, LABELS, common_scores, f1, shares
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
 from ortc.plan.processing import Kind
 
 
 class TextAnswer(Frozen):
-    """A request of texts, and what PyTorch answers, as JSON has it."""
+    """A request of texts, or the path of an image with its name, and what PyTorch answers, as JSON has it."""
 
     text: str | dict[str, Any]
     answer: Any
     kind: Kind = "embedding"
+    name: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The request as messages name it."""
+        return str(self.text) if self.name is None else self.name
 
 
 def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck:
@@ -36,13 +42,14 @@ def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck
 def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> AnswerCheck:
     """Compare answers to the same texts with PyTorch's; at least one."""
     kind, pairs = expected[0].kind, list(zip(expected, found, strict=True))
-    least, worst = min((similar(kind, entry.answer, answer), str(entry.text)) for entry, answer in pairs)
-    check = AnswerCheck(texts=len(expected), cosine_min=least, worst=worst)
+    least, worst = min((similar(kind, entry.answer, answer), entry.shown) for entry, answer in pairs)
+    unit = "texts" if expected[0].name is None else "images"
+    check = AnswerCheck(texts=len(expected), unit=unit, cosine_min=least, worst=worst)
     if (gate := GATES.get(kind)) is None:
         return check
     counts = [shares(kind, entry.answer, answer) for entry, answer in pairs]
     both, named, other = (sum(column) for column in zip(*counts, strict=True))
-    furthest = min(zip(map(f1, counts), (str(entry.text) for entry in expected), strict=True))
+    furthest = min(zip(map(f1, counts), (entry.shown for entry in expected), strict=True))
     return check.model_copy(
         update={
             "gate": gate,
@@ -55,7 +62,7 @@ def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> Ans
 
 def similar(kind: Kind, expected: Any, found: Any) -> float:
     """Cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
-    if kind not in GATES:
+    if kind not in GATES or kind == LABELS:
         return cosine(expected, found)
     left, right = common_scores(kind, expected, found)
     return cosine([*left, 1.0], [*right, 1.0])

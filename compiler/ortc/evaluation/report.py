@@ -46,13 +46,14 @@ class EmbeddingCheck(Frozen):
 
 
 class AnswerCheck(Frozen):
-    """Answers to sample texts against PyTorch's: the least cosine similarity, and the text that has it.
+    """Answers to sample texts or images against PyTorch's: the least cosine similarity, and the sample that has it.
 
-    `agreement` is how far both name the same entities, spans or words, by the `gate` that it is judged by; `named` are
+    `agreement` is how far both name the same entities, spans, labels or words, by the `gate` that it is judged by; `named` are
     as many as PyTorch names.
     """
 
     texts: int
+    unit: Literal["texts", "images"] = "texts"
     cosine_min: float
     worst: str
     gate: Literal["answer_f1", "answer_top1"] | None = None

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker_protocol import serve
+from ortc.frontend.image_operations import ImageOperations
 from ortc.frontend.text_operations import TextOperations
 from ortc.plan.plan import ExportPlan, ModelPlan
 from ortc.spec.model_sources import PyTorchSource
@@ -52,6 +53,7 @@ class Server:
             "run": self.run,
             "bench": self.bench,
             **TextOperations(self).operations,
+            **ImageOperations(self).operations,
             "info": self.info,
         }
 

@@ -15,11 +15,13 @@ from ortc.inspection.recipe import TOKENIZER_FILES, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import HuggingFaceSource
-from ortc.spec.tasks import TEXT_TASKS
+from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
 
 if TYPE_CHECKING:
     from ortc.plan.plan import AccuracyPlan
 
+IMAGE_PROCESSOR = "preprocessor_config.json"
+"""The file that says how the model's images are prepared."""
 CODE_HELP = (
     "ortc runs no code of a repository, and the stock architecture computes something else: write a function that "
     "builds the model, and name it with `source: pytorch`"
@@ -135,6 +137,12 @@ def answers_text(source: HuggingFaceSource, repository: Repository) -> bool:
     return source.answers and source.task in TEXT_TASKS and "tokenizer.json" in listed
 
 
+def answers_image(source: HuggingFaceSource, repository: Repository) -> bool:
+    """Whether a source's bundle takes images: it has an image processor, and a task whose answer is made here."""
+    listed = source.files or repository.names
+    return source.answers and source.task in IMAGE_TASKS and IMAGE_PROCESSOR in listed
+
+
 def parts_help(left: Iterable[Part]) -> str:
     """Say what to do about parts that a bundle would be without."""
     return (ADAPTER_HELP if any(ADAPTER.search(part.file) for part in left) else "") + PARTS_HELP
@@ -157,6 +165,8 @@ def loaded_files(
     read = {"config.json", "generation_config.json", *weight_files(repository)}
     if source.answers:
         read |= set(recipe_files(repository))
+    if answers_image(source, repository):
+        read |= {IMAGE_PROCESSOR}
     if derived:
         read |= {*PROCESSORS, "tokenizer_config.json"}
     if isinstance(accuracy.samples, SamplesFunction) or accuracy.metric is not None:

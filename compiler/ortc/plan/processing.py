@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from ortc.common.values import Frozen
+from ortc.plan.image_processing import ImageProcessing
 from ortc.spec.interface import Aggregation
 
 FORMAT_VERSION = 1
@@ -19,6 +20,8 @@ TOKENIZER = f"{DIRECTORY}/tokenizer.json"
 EMBEDDING = "sentence_embedding"
 """The output that holds one vector for each text."""
 
+POOLED = "pooler_output"
+"""The output of a model of images that holds one vector for each."""
 PROBABILITIES = "probabilities"
 """The output that holds the scores of classes after softmax or sigmoid."""
 LOGITS = "logits"
@@ -83,9 +86,16 @@ class AnswerForm(Frozen):
 
 
 class Processing(Frozen):
-    """processing.json."""
+    """processing.json: either `text` or `image` is there."""
 
     format_version: int = FORMAT_VERSION
     task: str
-    text: TextProcessing
+    text: TextProcessing | None = None
+    image: ImageProcessing | None = None
     answer: AnswerForm
+
+    @property
+    def of_text(self) -> TextProcessing:
+        """How texts become token ids, of a bundle that takes texts."""
+        assert self.text is not None
+        return self.text

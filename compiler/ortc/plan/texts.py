@@ -1,4 +1,4 @@
-"""Which bundles take texts, and what their environments hold besides for that."""
+"""Which bundles take texts or images, and what their environments hold besides for that."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ortc.inspection.classes import activation_of, entailment_of, labels_of
-from ortc.inspection.model_files import answers_text
+from ortc.inspection.model_files import answers_image, answers_text
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
-from ortc.plan.processing import EMBEDDING, ENDS, LOGITS, PROBABILITIES, STARTS, AnswerForm
+from ortc.plan.processing import EMBEDDING, ENDS, LOGITS, POOLED, PROBABILITIES, STARTS, AnswerForm
 from ortc.spec.interface import TextInterface
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.runtimes import pins
 from ortc.spec.tasks import SETTINGS
 
-TEXT = "+text"
-"""Ends the name of a set of pins that has what texts need."""
+TEXT, IMAGE = "+text", "+image"
+"""End the name of a set of pins that has what texts or images need."""
+PIXELS, PIXEL_MASK = "pixel_values", "pixel_mask"
+"""Inputs that an image gives."""
 HIDDEN = "last_hidden_state"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CLASSIFIERS = ("text-classification", "text-ranking", "token-classification")
@@ -31,15 +33,17 @@ TEXT_INPUTS = frozenset((IDS, MASK, TYPES))
 
 
 def answer_form(source: object, export: ExportPlan, repository: Repository) -> AnswerForm | None:
-    """Return how a bundle answers texts; None for a bundle of tensors.
+    """Return how a bundle answers texts or images; None for a bundle of tensors.
 
-    A spec that lists inputs which no text gives, or outputs without the answer's, is one of tensors.
+    A spec that lists inputs which no text or image gives, or outputs without the answer's, is one of tensors.
 
     Args:
         source: of the model.
         export: its inputs and outputs, as the spec lists them.
         repository: the model's files.
     """
+    if isinstance(source, HuggingFaceSource) and answers_image(source, repository):
+        return _of_images(source, export, repository)
     if not isinstance(source, HuggingFaceSource) or not answers_text(source, repository):
         return None
     if export.inputs is not None and not {IDS} <= {tensor.name for tensor in export.inputs} <= TEXT_INPUTS:
@@ -55,6 +59,24 @@ def answer_form(source: object, export: ExportPlan, repository: Repository) -> A
     if export.outputs is not None and HIDDEN not in export.outputs:
         return None
     return AnswerForm(kind="token-embeddings", output=HIDDEN)
+
+
+def _of_images(source: HuggingFaceSource, export: ExportPlan, repository: Repository) -> AnswerForm | None:
+    names = {PIXELS} if export.inputs is None else {tensor.name for tensor in export.inputs}
+    if not {PIXELS} <= names <= {PIXELS, PIXEL_MASK}:
+        return None
+    if source.task == "image-classification":
+        config = repository.mapping("config.json")
+        output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
+        return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
+    if export.outputs is not None and POOLED not in export.outputs:
+        return None
+    return AnswerForm(kind="embedding", output=POOLED)
+
+
+def takes_images(source: object, repository: Repository) -> bool:
+    """Whether a source's bundles take images, as far as its files tell."""
+    return isinstance(source, HuggingFaceSource) and answers_image(source, repository)
 
 
 def _classes(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
@@ -119,25 +141,25 @@ def pools(source: HuggingFaceSource, repository: Repository) -> bool:
 
 
 def with_text(plan: Plan, directory: Path) -> Plan:
-    """Return the plan with environments that hold what texts need, where its bundles take texts.
+    """Return the plan with environments that hold what texts or images need, where its bundles take them.
 
     Args:
         plan: as the spec was resolved.
         directory: the model's files.
     """
-    if answer_form(plan.model, plan.export, of_directories((directory,))) is None:
+    repository = of_directories((directory,))
+    if answer_form(plan.model, plan.export, repository) is None:
         return plan
-    targets = tuple(
-        target.model_copy(update={"variants": tuple(map(_with_text, target.variants))}) for target in plan.targets
-    )
+    suffix = IMAGE if takes_images(plan.model, repository) else TEXT
+
+    def added(variant: VariantPlan) -> VariantPlan:
+        return variant.model_copy(update={"runtime": runtime_with(variant.runtime, suffix)})
+
+    targets = tuple(target.model_copy(update={"variants": tuple(map(added, target.variants))}) for target in plan.targets)
     return plan.model_copy(update={"targets": targets})
 
 
-def _with_text(variant: VariantPlan) -> VariantPlan:
-    return variant.model_copy(update={"runtime": text_runtime(variant.runtime)})
-
-
-def text_runtime(runtime: RuntimePlan) -> RuntimePlan:
-    """The same runtime with what texts need beside it."""
-    name = runtime.pins if runtime.pins.endswith(TEXT) else f"{runtime.pins}{TEXT}"
+def runtime_with(runtime: RuntimePlan, suffix: str) -> RuntimePlan:
+    """The same runtime with what texts or images need beside it."""
+    name = runtime.pins if runtime.pins.endswith(suffix) else f"{runtime.pins}{suffix}"
     return runtime.model_copy(update={"pins": name, "pins_sha256": pins(name).sha256})

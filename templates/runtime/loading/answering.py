@@ -1,9 +1,10 @@
-"""A loaded bundle that answers texts: the modules of processing/ beside this package, read when they are needed."""
+"""A loaded bundle that answers texts or images: the modules of processing/ beside this package, read when they are needed."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,27 @@ if TYPE_CHECKING:
     from processing.texts import Row
 
 
+MOST_BYTES = 2**25  # of a file
+
+
 class AnsweringSession(CheckedSession):
-    """A session that also answers texts, where its bundle says how."""
+    """A session that also answers texts or images, where its bundle says how."""
 
     _processing: Processing | None = None
 
     def answer(self, request: object, prompt: str | None = None) -> Any:
-        """The answer to a text, or a list of the answers to a list of texts; docs/answers.md lists their forms.
+        """The answer to a text or an image, or a list of the answers to a list; docs/answers.md lists their forms.
 
         Args:
-            request: A text, or a list of texts.
+            request: A text, or a list of texts. For an image the path of its file, its bytes, or an array of its pixels
+                [height, width, channels]; or a list of these.
             prompt: The name of one of the model's prompts; the default one when None.
 
         Raises:
             InputError: The request cannot be answered, or the bundle takes tensors alone.
         """
-        return self.processing().answer(request, self.run, prompt)
+        processing = self.processing()
+        return processing.answer(request if processing.images is None else with_files(request), self.run, prompt)
 
     def tokens(self, request: object, prompt: str | None = None) -> list[Row]:
         """The tokens of every text of a request, cut as the model takes them and not padded.
@@ -54,27 +60,48 @@ class AnsweringSession(CheckedSession):
             declared = self.manifest.get("processing")
             if not declared:
                 names = ", ".join(tensor.name for tensor in self.inputs)
-                raise InputError(f"{self.name} takes tensors and no texts. Send {names} to `run`.")
+                raise InputError(f"{self.name} takes tensors alone. Send {names} to `run`.")
             inputs = {tensor.name: (tensor.shape, tensor.dtype) for tensor in self.inputs}
             bounds = {axis.name: (axis.min, axis.max, axis.multiple_of) for axis in self.axes}
             with parsing(self.root / "manifest.json"):
                 together = self.manifest["variant"]["batch_invariant"] is True
                 document = inside(self.root, str(declared["document"]))
-                tokenizer = inside(self.root, str(declared["tokenizer"]))
+                stored = declared.get("tokenizer")
+                tokenizer = None if stored is None else inside(self.root, str(stored))
             self._processing = processing_module().read(document, tokenizer, inputs, bounds, together=together)
         return self._processing
 
     def check_answers(self) -> dict[str, Any]:
-        """Answer the golden texts again: an entry of `golden`.
+        """Answer the golden texts or images again: an entry of `golden`.
 
         Raises:
-            GoldenError: Token ids or an answer differ.
+            GoldenError: Token ids, pixels or an answer differ.
         """
         with parsing(self.root / "manifest.json"):
             golden = self.manifest["processing"]["golden"]
             path, limits = inside(self.root, str(golden["file"])), dict(golden["tolerance"])
             worst = _golden_check()(self.processing(), path, limits, self.run)
         return {"name": "answers", "tolerance": limits, "cosine": worst}
+
+
+def with_files(request: object) -> object:
+    """A request in which the bytes of files stand for their paths.
+
+    Raises:
+        InputError: A file cannot be read, or is too large.
+    """
+    if isinstance(request, list | tuple):
+        return [with_files(entry) for entry in request]
+    if not isinstance(request, str | PathLike):
+        return request
+    try:
+        with open(request, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{request} cannot be read: {error}. Send the path of an image.") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{request} has more than {MOST_BYTES} bytes.")
+    return content
 
 
 def plain(answer: Any) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .answering import plain
+from .answering import plain, with_files
 from .arrays import Arrays, read_npz, write_npz
-from .errors import BundleError, UsageError
+from .errors import BundleError, InputError, UsageError
 from .measuring import count_copies, measure_turn
 from .model import Model
 from .soak import SOAK_SECONDS, soak
@@ -24,7 +24,7 @@ from .soak import SOAK_SECONDS, soak
 class Worker:
     """Answers requests about one model at a time; each public method is an operation, its parameters the request."""
 
-    operations = ("load", "run", "tokens", "answers", "bench", "copies", "soak", "info", "close")
+    operations = ("load", "run", "tokens", "pixels", "answers", "bench", "copies", "soak", "info", "close")
 
     def __init__(self) -> None:
         self._model: Model | None = None
@@ -72,8 +72,21 @@ class Worker:
         found = self._loaded().processing().encoded(texts)
         return {"rows": [{"ids": _chain(rows, "ids"), "types": _chain(rows, "types")} for rows in found]}
 
+    def pixels(self, images: list[str], outputs: str) -> dict[str, Any]:
+        """Write the pixels of image files into one .npz file, by their numbers; a refused one has its reason instead."""
+        source, found, refused = self._loaded().processing().images, Arrays(), {}
+        if source is None:
+            raise UsageError("the model takes no images")
+        for index, path in enumerate(images):
+            try:
+                found[str(index)] = source.row(with_files(path)).pixels
+            except InputError as error:
+                refused[str(index)] = str(error)
+        write_npz(_path("outputs", outputs), found)
+        return {"refused": refused}
+
     def answers(self, texts: list[Any], prompt: str | None = None) -> dict[str, Any]:
-        """The answers to a list of texts; see AnsweringSession.answer."""
+        """The answers to a list of texts, or of paths of images; see AnsweringSession.answer."""
         return {"answers": plain(self._loaded().answer(texts, prompt))}
 
     def bench(self, inputs: str, runs: int, warmup: int = 1, clients: int | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How far two answers agree in what they name: entities, spans, and words for masked places."""
+"""How far two answers agree in what they name: entities, spans, labels, and words for masked places."""
 
 from __future__ import annotations
 
@@ -11,21 +11,26 @@ from loading.errors import FormatError
 Shares = tuple[float, float, float]
 """What both answers name, what the expected one names, and what the found one names."""
 F1, TOP1 = "f1", "top1"
-MEASURES: Mapping[str, str] = {"entities": F1, "span": F1, "fill-mask": TOP1}
+LABELS = "labels"
+MEASURES: Mapping[str, str] = {"entities": F1, "span": F1, "fill-mask": TOP1, LABELS: TOP1}
 """Kinds of answers that agree or not, besides their scores, with the name of the limit."""
+TIE = 1e-6
+"""Scores of labels that differ by less are equal."""
 
 
 def shares(kind: str, expected: Any, found: Any) -> Shares:
     """What two answers of one kind name.
 
     Entities are the same where class and characters are. A span counts by the characters that it shares with the
-    expected one, as 1 at most. Of a masked place the first candidate counts.
+    expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label.
     """
     if kind == "entities":
         left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
         return float((left & right).total()), float(left.total()), float(right.total())
     if kind == "span":
         return _overlap(expected, found), 1.0, 1.0
+    if kind == LABELS:
+        return float(_same_first(expected, found)), 1.0, 1.0
     if kind == "fill-mask":
         left_, right_ = _firsts(expected), _firsts(found)
         same = sum(one == other for one, other in zip(left_, right_, strict=False))
@@ -57,6 +62,12 @@ def _overlap(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     lengths = [int(entry["end"]) - int(entry["start"]) for entry in (expected, found)]
     shared = min(expected["end"], found["end"]) - max(expected["start"], found["start"])
     return 1.0 if not any(lengths) else 2 * max(0, shared) / sum(lengths)
+
+
+def _same_first(expected: Any, found: Any) -> bool:
+    """Whether the expected first label is the found one, or has a score that is no further from it than TIE."""
+    scores = {str(entry["label"]): float(entry["score"]) for entry in found}
+    return scores.get(str(expected[0]["label"]), -1.0) >= float(found[0]["score"]) - TIE
 
 
 def _places(answer: Any) -> list[list[dict[str, Any]]]:

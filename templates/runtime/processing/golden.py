@@ -1,4 +1,4 @@
-"""Golden answers: texts with their token ids and answers, as the model gave them when the bundle was built."""
+"""Golden answers: texts with their token ids, or images with their pixels, and what the model answered to them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from loading.errors import FormatError, GoldenError, InputError
 from numpy.typing import NDArray
 
-from .agreement import MEASURES, common_scores, f1, shares
+from .agreement import LABELS, MEASURES, common_scores, f1, shares
 from .answers import Processing, plain
 from .forms import Arrays
 
@@ -24,7 +24,8 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
     Args:
         processing: Of the bundle.
         path: The file of golden answers.
-        limits: How far answers may be off: `cosine`, and `f1` or `top1` for kinds that name something.
+        limits: How far answers may be off: `cosine`, `f1` or `top1` for kinds that name something, and `pixels`
+            for images.
         run: Runs the model on checked inputs.
 
     Returns:
@@ -32,13 +33,40 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
 
     Raises:
         FormatError: the file is malformed.
-        GoldenError: token ids or an answer differ; the message names the text.
+        GoldenError: token ids, pixels or an answer differ; the message names the text or the image.
     """
     try:
         cases = json.loads(path.read_bytes())["cases"]
-        wanted = [(case["text"], [list(case["ids"]), list(case["types"])], case["answer"]) for case in cases]
+        known = _texts(processing, cases) if processing.images is None else _images(processing, cases, limits)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read as golden answers: {error!r}") from error
+    # Texts without an answer show how texts are cut, and cost no run.
+    answered = [(name, request, answer) for name, request, answer in known if answer is not None]
+    answers = processing.answer([request for _, request, _ in answered], run)
+    pairs = [(text, expected, plain(found)) for (text, _, expected), found in zip(answered, answers, strict=True)]
+    what = "text" if processing.images is None else "image"
+    # Bundles of older compilers have no limit for the first label.
+    if processing.kind in MEASURES and (processing.kind != LABELS or limits.get(MEASURES[LABELS]) is not None):
+        _check_agreement(processing.kind, what, pairs, limits)
+    worst = 1.0
+    for text, expected, found in pairs:
+        similarity = similar(processing.kind, expected, found)
+        if not similarity >= float(limits["cosine"]):
+            raise GoldenError(
+                f"the answer to the golden {what} {_shown(text)} has cosine {similarity:.6f} to the recorded one, "
+                f"expected at least {float(limits['cosine']):g}"
+            )
+        worst = min(worst, similarity)
+    return worst
+
+
+def _texts(processing: Processing, cases: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any, Any]]:
+    """Golden texts with their answers, once each has become the token ids that are recorded.
+
+    Raises:
+        GoldenError: one has not, or there is none.
+    """
+    wanted = [(case["text"], [list(case["ids"]), list(case["types"])], case["answer"]) for case in cases]
     if not wanted:
         raise GoldenError("there is no golden answer, so that nothing shows that texts are read as they should be")
     for text, ids, _ in wanted:
@@ -52,25 +80,30 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
                 f"the golden text {_shown(text)} becomes other token ids than the model's own tokenizer gave: "
                 f"{_difference(ids[0], tokens)}"
             )
-    # Texts without an answer show how texts are cut, and cost no run.
-    answered = [(text, answer) for text, _, answer in wanted if answer is not None]
-    answers = processing.answer([text for text, _ in answered], run)
-    pairs = [(text, expected, plain(found)) for (text, expected), found in zip(answered, answers, strict=True)]
-    if processing.kind in MEASURES:
-        _check_agreement(processing.kind, pairs, limits)
-    worst = 1.0
-    for text, expected, found in pairs:
-        similarity = similar(processing.kind, expected, found)
-        if not similarity >= float(limits["cosine"]):
-            raise GoldenError(
-                f"the answer to the golden text {_shown(text)} has cosine {similarity:.6f} to the recorded one, "
-                f"expected at least {float(limits['cosine']):g}"
-            )
-        worst = min(worst, similarity)
-    return worst
+    return [(text, text, answer) for text, _, answer in wanted]
 
 
-def _check_agreement(kind: str, pairs: Sequence[tuple[Any, Any, Any]], limits: Mapping[str, Any]) -> None:
+def _images(
+    processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]
+) -> list[tuple[Any, Any, Any]]:
+    """Golden images by name with their answers, once each has become the pixels that are recorded.
+
+    Raises:
+        GoldenError: one has not, or there is none.
+    """
+    from .images.golden import case_of, check_pixels
+
+    wanted = [case_of(case) for case in cases]
+    if not wanted or processing.images is None:
+        raise GoldenError("there is no golden answer, so that nothing shows that images are read as they should be")
+    for case in wanted:
+        check_pixels(processing.images, case, float(limits["pixels"]))
+    return [(name, content, answer) for name, content, _, answer in wanted]
+
+
+def _check_agreement(
+    kind: str, what: str, pairs: Sequence[tuple[Any, Any, Any]], limits: Mapping[str, Any]
+) -> None:
     """Check that golden answers name what the recorded ones name.
 
     Raises:
@@ -83,14 +116,14 @@ def _check_agreement(kind: str, pairs: Sequence[tuple[Any, Any, Any]], limits: M
     if not total >= float(limits[measure]):
         _, text = min(found, key=lambda pair: f1(pair[0]))
         raise GoldenError(
-            f"the answers to the golden texts have {measure} {total:.4f} to the recorded ones, expected at least "
+            f"the answers to the golden {what}s have {measure} {total:.4f} to the recorded ones, expected at least "
             f"{float(limits[measure]):g}; {_shown(text)} is furthest off"
         )
 
 
 def similar(kind: str, expected: Any, found: Any) -> float:
     """The cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
-    if kind not in MEASURES:
+    if kind not in MEASURES or kind == LABELS:
         return compare(expected, found)
     left, right = common_scores(kind, expected, found)
     return compare([*left, 1.0], [*right, 1.0])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ortc.frontend.reference.model import Reference
 from ortc.frontend.reference.texts import ReferenceTexts, Request
-from ortc.plan.processing import Kind
+from ortc.plan.processing import AnswerForm, Kind
 from ortc.plan.texts import MASK
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ def reference_answers(texts: ReferenceTexts, requests: Sequence[Request], refere
     return [_tensor(texts, request, reference) for request in requests]
 
 
-def _model(texts: ReferenceTexts, reference: Reference) -> Any:
-    """The model of transformers, with the names of classes that the bundle has."""
+def labelled_model(form: AnswerForm, reference: Reference) -> Any:
+    """Return the model of transformers, with the names of classes that the bundle has."""
     import transformers
 
     models = (part for part in reference.original.modules() if isinstance(part, transformers.PreTrainedModel))
     model = next(models)
-    if texts.processing.answer.kind in ("labels", "entities"):
-        model.config.id2label = dict(enumerate(texts.processing.answer.labels))
+    if form.kind in ("labels", "entities"):
+        model.config.id2label = dict(enumerate(form.labels))
     if not model.config.label2id:
         named: dict[Any, Any] = dict(model.config.id2label or {})
         model.config.label2id = {label: index for index, label in named.items()}
@@ -49,7 +49,7 @@ def _classes(texts: ReferenceTexts, requests: Sequence[Request], reference: Refe
     import transformers
 
     classify: Any = transformers.pipeline(
-        "text-classification", model=_model(texts, reference), tokenizer=texts.tokenizer
+        "text-classification", model=labelled_model(texts.processing.answer, reference), tokenizer=texts.tokenizer
     )
     found = [classify(dict(one) if isinstance(one, dict) else one, top_k=None, **texts.cuts()) for one in requests]
     return [[{"label": entry["label"], "score": float(entry["score"])} for entry in row] for row in found]
@@ -60,7 +60,7 @@ def _entities(texts: ReferenceTexts, requests: Sequence[Request], reference: Ref
 
     find: Any = transformers.pipeline(
         "token-classification",
-        model=_model(texts, reference),
+        model=labelled_model(texts.processing.answer, reference),
         tokenizer=texts.bounded(),
         aggregation_strategy=texts.processing.answer.aggregation,
     )
@@ -70,7 +70,7 @@ def _entities(texts: ReferenceTexts, requests: Sequence[Request], reference: Ref
 def _fillers(texts: ReferenceTexts, requests: Sequence[Request], reference: Reference) -> list[Any]:
     import transformers
 
-    fill: Any = transformers.pipeline("fill-mask", model=_model(texts, reference), tokenizer=texts.tokenizer)
+    fill: Any = transformers.pipeline("fill-mask", model=labelled_model(texts.processing.answer, reference), tokenizer=texts.tokenizer)
     most = texts.processing.answer.top_k
     return [fill(text, top_k=most, tokenizer_kwargs=texts.cuts()) for text in requests]
 
@@ -80,7 +80,7 @@ def _zero_shot(texts: ReferenceTexts, requests: Sequence[Request], reference: Re
 
     form = texts.processing.answer
     classify: Any = transformers.pipeline(
-        "zero-shot-classification", model=_model(texts, reference), tokenizer=texts.bounded()
+        "zero-shot-classification", model=labelled_model(texts.processing.answer, reference), tokenizer=texts.bounded()
     )
     answers = []
     for request in map(_parts, requests):

@@ -24,7 +24,7 @@ from ortc.frontend.reference.model import ForwardError, Reference, example_input
 from ortc.frontend.reference.tail import build_activation, build_tail, steps_of
 from ortc.frontend.samples.inputs import MASK
 from ortc.inspection.classes import activation_of
-from ortc.inspection.model_files import answers_text, refuse
+from ortc.inspection.model_files import answers_image, answers_text, refuse
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, InputPlan
@@ -97,7 +97,8 @@ def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) ->
     """
     if not source.answers:
         return None
-    if source.task in CLASSIFIERS and answers_text(source, repository):
+    is_classifier = source.task in CLASSIFIERS and answers_text(source, repository)
+    if is_classifier or (source.task == "image-classification" and answers_image(source, repository)):
         function = activation_of(source.task, repository.mapping("config.json"))
         return None if function == "none" else Tail(LOGITS, PROBABILITIES, build_activation(function), keeps=(LOGITS,))
     recipe = read_recipe(repository)

@@ -71,7 +71,7 @@ class ReferenceTexts:
         Raises:
             StageError: it has not.
         """
-        text, kind = self.processing.text, self.processing.answer.kind
+        text, kind = self.processing.of_text, self.processing.answer.kind
         if kind == "fill-mask" and text.tokens.mask is None:
             raise StageError("the tokenizer has no mask token, which `fill-mask` fills", help=WAY_OUT)
         if kind == "span" and text.padding.side == "left":
@@ -93,7 +93,7 @@ class ReferenceTexts:
         """
         types = list(self.tokenizer("a", "b", return_token_type_ids=True)[TYPES])
         if TYPES in inputs or not any(types):
-            text = self.processing.text.model_copy(update={"pairs": True})
+            text = self.processing.of_text.model_copy(update={"pairs": True})
             self.processing = self.processing.model_copy(update={"text": text})
         elif self.processing.answer.kind != "labels":
             raise StageError(
@@ -147,7 +147,7 @@ class ReferenceTexts:
 
     def cuts(self) -> dict[str, Any]:
         """Arguments with which the tokenizer cuts as the bundle does."""
-        settings = self.processing.text
+        settings = self.processing.of_text
         if settings.truncation == "refuse":
             return {}
         self.tokenizer.truncation_side = settings.truncation
@@ -156,7 +156,7 @@ class ReferenceTexts:
 
     def bounded(self) -> Any:
         """The tokenizer with the bundle's limit as its own, for callers that name none."""
-        settings = self.processing.text
+        settings = self.processing.of_text
         limited = settings.truncation != "refuse"
         if limited:
             self.tokenizer.truncation_side = settings.truncation
@@ -166,13 +166,13 @@ class ReferenceTexts:
     def encoded(self, request: Request) -> list[dict[str, list[int]]]:
         """Token ids and token types of the rows that a request stands for."""
         if isinstance(request, str):
-            return [self._row(self.processing.text.prompt + request)]
+            return [self._row(self.processing.of_text.prompt + request)]
         if "context" in request:
             return [{"input_ids": row.ids, TYPES: row.type_ids} for row in self.windows(request).encodings]
         if "labels" in request:
             template = str(self.processing.answer.hypothesis)
             return [self._row(request["text"], template.format(label)) for label in request["labels"]]
-        return [self._row(self.processing.text.prompt + request["text"], request["text_pair"])]
+        return [self._row(self.processing.of_text.prompt + request["text"], request["text_pair"])]
 
     def _row(self, *texts: str) -> dict[str, list[int]]:
         found = self.tokenizer(*texts, return_token_type_ids=True, return_attention_mask=False, **self.cuts())
@@ -185,7 +185,7 @@ class ReferenceTexts:
             [request["context"]],
             return_token_type_ids=True,
             return_overflowing_tokens=True,
-            stride=self.processing.text.stride,
+            stride=self.processing.of_text.stride,
             **self.cuts(),
         )
 

@@ -1,0 +1,192 @@
+"""What an image processor of transformers does, as steps that a bundle executes; what has no such form is refused.
+
+Each class of processors is known by the methods that it has of its own: the steps below are those of the class itself,
+for images on Pillow. A class that is not in the table is refused by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ortc.common.errors import StageError
+from ortc.plan.image_processing import (
+    FILTERS,
+    Between,
+    CenterCrop,
+    Exact,
+    FlipChannels,
+    Normalize,
+    Rescale,
+    Resize,
+    Shortest,
+    Size,
+    Step,
+    Within,
+)
+
+HELP = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"
+_PLAIN = (
+    "Beit Bit Blip Chameleon ChineseCLIP CLIP DeiT MobileNetV1 MobileNetV2 OwlViT Pvt Segformer Siglip ViT".split()
+)
+"""Processors that resize, crop, rescale and normalize, in this order and as their settings say."""
+_LEAST_WARPED = 384
+"""The size from which ConvNeXT's processor resizes both sides, and crops nothing."""
+_LEVIT = 256 / 224
+"""How much larger than its setting LeViT's processor makes the shorter side."""
+
+
+def steps_of(processor: Any) -> tuple[Step, ...]:
+    """Return the steps of a processor for images on Pillow.
+
+    Raises:
+        StageError: a part of it has no form as steps; the message names it.
+    """
+    name = type(processor).__name__
+    made = _PROCESSORS.get(name.removesuffix("ImageProcessorPil"))
+    if made is None or not name.endswith("ImageProcessorPil"):
+        raise refusal(processor, f"the class {name}")
+    return tuple(made(processor))
+
+
+def refusal(processor: Any, what: str) -> StageError:
+    """The error that a part of a processor has no form as steps."""
+    known = getattr(processor, "image_processor_type", None) or type(processor).__name__.removesuffix("Pil")
+    return StageError(f"preprocessor_config.json: {what} is not reproduced ({known})", help=HELP)
+
+
+def _plain(processor: Any) -> Iterator[Step]:
+    yield from _resized(processor)
+    yield from _cropped(processor)
+    yield from _scaled(processor)
+
+
+def _resized(processor: Any, size: Size | None = None) -> Iterator[Step]:
+    if processor.do_resize:
+        yield Resize(size=size or _size(processor), filter=_filter(processor))
+
+
+def _size(processor: Any) -> Size:
+    found = {key: int(value) for key, value in _mapping(processor.size).items() if value}
+    # transformers looks for the edges first.
+    if "shortest_edge" in found:
+        if "longest_edge" in found:
+            return Between(shortest_edge=found["shortest_edge"], longest_edge=found["longest_edge"])
+        return Shortest(shortest_edge=found["shortest_edge"])
+    if {"max_height", "max_width"} <= set(found):
+        return Within(max_height=found["max_height"], max_width=found["max_width"])
+    if {"height", "width"} <= set(found):
+        return Exact(height=found["height"], width=found["width"])
+    raise refusal(processor, f"`size: {dict(found)}`")
+
+
+def _mapping(size: Any) -> Mapping[str, Any]:
+    return dict(size) if size is not None else {}
+
+
+def _filter(processor: Any) -> Any:
+    # Without one, transformers takes bilinear.
+    number = 2 if processor.resample is None else processor.resample
+    if not isinstance(number, int) or not 0 <= int(number) < len(FILTERS):
+        raise refusal(processor, f"`resample: {number}`")
+    return FILTERS[int(number)]
+
+
+def _cropped(processor: Any) -> Iterator[Step]:
+    if processor.do_center_crop:
+        found = _mapping(processor.crop_size)
+        if not found.get("height") or not found.get("width"):
+            raise refusal(processor, f"`crop_size: {dict(found)}`")
+        yield CenterCrop(height=int(found["height"]), width=int(found["width"]))
+
+
+def _rescaled(processor: Any, offset: float = 0.0) -> Iterator[Step]:
+    if processor.do_rescale:
+        yield Rescale(factor=float(processor.rescale_factor), offset=offset)
+
+
+def _scaled(processor: Any) -> Iterator[Step]:
+    if getattr(processor, "do_pad", None):
+        raise refusal(processor, "`do_pad: true`")
+    yield from _rescaled(processor)
+    if processor.do_normalize:
+        yield _normalized(processor, processor.image_mean)
+
+
+def _normalized(processor: Any, mean: Any) -> Normalize:
+    return Normalize(mean=_channels(processor, mean), std=_channels(processor, processor.image_std))
+
+
+def _channels(processor: Any, values: Any) -> tuple[float, float, float]:
+    given = [values] * 3 if isinstance(values, int | float) else list(values or ())
+    if len(given) != 3:
+        raise refusal(processor, f"a mean or a deviation of {len(given)} channels")
+    first, second, third = map(float, given)
+    return first, second, third
+
+
+def _convnext(processor: Any) -> Iterator[Step]:
+    if processor.do_resize:
+        edge = int(_mapping(processor.size).get("shortest_edge") or 0)
+        if not edge:
+            raise refusal(processor, f"`size: {dict(_mapping(processor.size))}`")
+        if edge < _LEAST_WARPED:
+            yield from _resized(processor, Shortest(shortest_edge=int(edge / processor.crop_pct)))
+            yield CenterCrop(height=edge, width=edge)
+        else:
+            yield from _resized(processor, Exact(height=edge, width=edge))
+    yield from _cropped(processor)
+    yield from _scaled(processor)
+
+
+def _levit(processor: Any) -> Iterator[Step]:
+    size = _size(processor)
+    if isinstance(size, Shortest):
+        size = Shortest(shortest_edge=int(_LEVIT * size.shortest_edge))
+    elif not isinstance(size, Exact):
+        raise refusal(processor, f"`size: {dict(_mapping(processor.size))}`")
+    yield from _resized(processor, size)
+    yield from _cropped(processor)
+    yield from _scaled(processor)
+
+
+def _poolformer(processor: Any) -> Iterator[Step]:
+    size, share = _size(processor), processor.crop_pct
+    if share is not None and isinstance(size, Shortest):
+        size = Shortest(shortest_edge=int(size.shortest_edge / share))
+    elif share is not None and isinstance(size, Exact):
+        height, width = int(size.height / share), int(size.width / share)
+        size = Shortest(shortest_edge=height) if size.height == size.width else Exact(height=height, width=width)
+    elif share is not None:
+        raise refusal(processor, f"`size: {dict(_mapping(processor.size))}`")
+    yield from _resized(processor, size)
+    yield from _cropped(processor)
+    yield from _scaled(processor)
+
+
+def _efficientnet(processor: Any) -> Iterator[Step]:
+    yield from _resized(processor)
+    yield from _cropped(processor)
+    yield from _rescaled(processor, -1.0 if processor.rescale_offset else 0.0)
+    if processor.do_normalize:
+        yield _normalized(processor, processor.image_mean)
+    if processor.include_top:
+        yield _normalized(processor, 0.0)
+
+
+def _mobilevit(processor: Any) -> Iterator[Step]:
+    yield from _resized(processor)
+    yield from _rescaled(processor)
+    yield from _cropped(processor)
+    if processor.do_flip_channel_order:
+        yield FlipChannels()
+
+
+_PROCESSORS: Mapping[str, Callable[[Any], Iterator[Step]]] = {
+    **dict.fromkeys(_PLAIN, _plain),
+    "ConvNext": _convnext,
+    "EfficientNet": _efficientnet,
+    "Levit": _levit,
+    "MobileViT": _mobilevit,
+    "PoolFormer": _poolformer,
+}

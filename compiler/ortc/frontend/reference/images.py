@@ -1,0 +1,112 @@
+"""A model's own image processor and its answers to images, by transformers' pipelines where transformers has one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ortc.common.arrays import Array
+from ortc.common.errors import StageError
+from ortc.frontend.reference.answers import labelled_model
+from ortc.frontend.reference.image_steps import HELP, steps_of
+from ortc.frontend.reference.model import Reference
+from ortc.plan.image_processing import ImageProcessing
+from ortc.plan.processing import AnswerForm, Kind, Processing
+from ortc.plan.texts import PIXEL_MASK, PIXELS
+from ortc.spec.model_sources import HuggingFaceSource
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class ReferenceImages:
+    """The model's own image processor, for images on Pillow.
+
+    Args:
+        source: the model's source.
+        directory: the model's files.
+        form: how the bundle answers.
+        inputs: names of the model's inputs.
+
+    Raises:
+        StageError: transformers cannot load the processor, or what it does cannot be reproduced.
+    """
+
+    def __init__(self, source: HuggingFaceSource, directory: Path, form: AnswerForm, inputs: Sequence[str]) -> None:
+        self.processor = load_processor(directory)
+        image = ImageProcessing(
+            input=PIXELS, mask=PIXEL_MASK if PIXEL_MASK in inputs else None, steps=steps_of(self.processor)
+        )
+        self.processing = Processing(task=source.task, image=image, answer=form)
+
+    def pixels(self, path: Path) -> Array:
+        """What the processor makes of a file, [3, height, width]."""
+        found = self.processor(images=opened(path), return_tensors="np")
+        values: Array = found[PIXELS][0]
+        return values
+
+    def answers(self, paths: Sequence[Path], reference: Reference) -> list[Any]:
+        """What the model answers to every image by itself, as JSON has it."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _ANSWERS[self.processing.answer.kind](self, paths, reference)
+
+
+def load_processor(directory: Path) -> Any:
+    """Load the image processor of a model's files that works on Pillow.
+
+    Raises:
+        StageError: transformers cannot.
+    """
+    import transformers
+
+    # transformers is untyped.
+    auto: Any = transformers.AutoImageProcessor
+    try:
+        return auto.from_pretrained(directory, local_files_only=True, backend="pil", trust_remote_code=False)
+    except Exception as error:
+        # The code of any processor, over any configuration.
+        raise StageError(
+            f"the model's image processor cannot be made: {type(error).__name__}: {error}", help=HELP
+        ) from error
+
+
+def opened(path: Path) -> Image:
+    """An image as transformers' pipelines read it: upright, in RGB."""
+    from transformers.image_utils import load_image
+
+    # transformers is untyped.
+    load: Callable[[str], Any] = load_image
+    found: Image = load(str(path))
+    return found
+
+
+def _labels(images: ReferenceImages, paths: Sequence[Path], reference: Reference) -> list[Any]:
+    import transformers
+
+    form = images.processing.answer
+    classify: Any = transformers.pipeline(
+        "image-classification", model=labelled_model(form, reference), image_processor=images.processor
+    )
+    rows = [classify(str(path), top_k=len(form.labels)) for path in paths]
+    return [[{"label": entry["label"], "score": float(entry["score"])} for entry in row] for row in rows]
+
+
+def _embedding(images: ReferenceImages, paths: Sequence[Path], reference: Reference) -> list[Any]:
+    import numpy as np
+    import transformers
+
+    extract: Any = transformers.pipeline(
+        "image-feature-extraction",
+        model=labelled_model(images.processing.answer, reference),
+        image_processor=images.processor,
+    )
+    return [np.asarray(extract(str(path), pool=True)).ravel().tolist() for path in paths]
+
+
+_ANSWERS: Mapping[Kind, Callable[[ReferenceImages, Sequence[Path], Reference], list[Any]]] = {
+    "labels": _labels,
+    "embedding": _embedding,
+}

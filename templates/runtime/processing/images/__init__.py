@@ -1,0 +1,1 @@
+"""Images as a model takes them, and what is made of its outputs; needs numpy and Pillow."""

@@ -1,0 +1,145 @@
+"""What a model's image processor does with a picture, one step after the other, on Pillow and numpy.
+
+The arithmetic is that of transformers' processors on Pillow: pixels are resized as integers of 8 bits, and rescaled in
+float64, which is rounded to float32 before anything else is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from loading.errors import FormatError, InputError
+from numpy.typing import NDArray
+
+from .decoding import MOST_PIXELS
+
+Picture = NDArray[Any]
+Step = Callable[[Picture], Picture]
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""Filters by the numbers that Pillow gives them."""
+
+
+def steps_of(settings: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
+    """The steps of processing.json as functions over [height, width, channels].
+
+    Raises:
+        FormatError: a step is unknown.
+        KeyError, TypeError, ValueError: a step is malformed.
+    """
+    return tuple(_step(entry) for entry in settings)
+
+
+def _step(entry: Mapping[str, Any]) -> Step:
+    match entry["op"]:
+        case "resize":
+            return _resize(entry)
+        case "center_crop":
+            return _center_crop(int(entry["height"]), int(entry["width"]))
+        case "flip_channels":
+            return lambda picture: picture[..., ::-1]
+        case "rescale":
+            return _rescale(float(entry["factor"]), float(entry["offset"]))
+        case "normalize":
+            return _normalize(entry["mean"], entry["std"])
+    raise FormatError(f"the step {entry['op']!r} is unknown")
+
+
+def _resize(entry: Mapping[str, Any]) -> Step:
+    number, size = FILTERS.index(entry["filter"]), {str(key): int(value) for key, value in entry["size"].items()}
+    sides = SIZES[frozenset(size)]
+
+    def resize(picture: Picture) -> Picture:
+        from PIL import Image
+
+        height, width = sides(picture.shape[0], picture.shape[1], **size)
+        if height < 1 or width < 1 or height * width > MOST_PIXELS:
+            raise InputError(
+                f"an image of {picture.shape[1]} x {picture.shape[0]} pixels becomes one of {width} x {height}. The sides "
+                f"differ too much: at least one pixel and at most {MOST_PIXELS} are taken."
+            )
+        made = Image.fromarray(np.ascontiguousarray(picture))
+        return np.asarray(made.resize((width, height), Image.Resampling(number)))
+
+    return resize
+
+
+def _exact(_: int, __: int, *, height: int, width: int) -> tuple[int, int]:
+    return height, width
+
+
+def _shortest(height: int, width: int, *, shortest_edge: int) -> tuple[int, int]:
+    """The shorter side has a size, and the other keeps the ratio."""
+    long = int(shortest_edge * max(height, width) / min(height, width))
+    return (long, shortest_edge) if width <= height else (shortest_edge, long)
+
+
+def _between(height: int, width: int, *, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
+    """The shorter side has a size, unless the longer one would exceed its own."""
+    size, exact = shortest_edge, float(shortest_edge)
+    low, high = float(min(height, width)), float(max(height, width))
+    if high / low * shortest_edge > longest_edge:
+        exact = longest_edge * low / high
+        size = round(exact)
+    if min(height, width) == size:
+        return height, width
+    if width < height:
+        return int(exact * height / width), size
+    return size, int(exact * width / height)
+
+
+def _within(height: int, width: int, *, max_height: int, max_width: int) -> tuple[int, int]:
+    """The largest sizes of the same ratio within two bounds."""
+    scale = min(max_height / height, max_width / width)
+    return int(height * scale), int(width * scale)
+
+
+SIZES: Mapping[frozenset[str], Callable[..., tuple[int, int]]] = {
+    frozenset(("height", "width")): _exact,
+    frozenset(("shortest_edge",)): _shortest,
+    frozenset(("shortest_edge", "longest_edge")): _between,
+    frozenset(("max_height", "max_width")): _within,
+}
+"""How the sizes of a resized picture follow from its own, by what is given."""
+
+
+def _center_crop(height: int, width: int) -> Step:
+    """The middle of a picture; where it is smaller, zeros are around it."""
+
+    def crop(picture: Picture) -> Picture:
+        made = np.zeros((height, width, picture.shape[2]), picture.dtype)
+        rows, from_rows = _middle(picture.shape[0], height)
+        columns, from_columns = _middle(picture.shape[1], width)
+        made[rows, columns] = picture[from_rows, from_columns]
+        return made
+
+    return crop
+
+
+def _middle(size: int, wanted: int) -> tuple[slice, slice]:
+    """Where the middle of an axis goes, and where it is taken from."""
+    if size >= wanted:
+        start = (size - wanted) // 2
+        return slice(0, wanted), slice(start, start + wanted)
+    start = (wanted - size + 1) // 2
+    return slice(start, start + size), slice(0, size)
+
+
+def _rescale(factor: float, offset: float) -> Step:
+    def rescale(picture: Picture) -> Picture:
+        scaled = (picture.astype(np.float64) * factor).astype(np.float32)
+        return scaled + np.float32(offset) if offset else scaled
+
+    return rescale
+
+
+def _normalize(mean: Sequence[float], std: Sequence[float]) -> Step:
+    center, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+    if center.shape != (3,) or scale.shape != (3,):
+        raise FormatError("mean and std are not of three channels")
+
+    def normalize(picture: Picture) -> Picture:
+        return (picture.astype(np.float32) - center) / scale
+
+    return normalize
