@@ -6,8 +6,8 @@ package index that pip reaches. With `--mark`, versions stay, and only what the 
 One version of each package serves every platform and Python of a set where such a version exists; where none does,
 requirements carry environment markers. A runtime's set also holds what the server is made of; an extra holds what an
 option of the server needs besides. `processing` holds what bundles that take text or images need besides, at its own
-version and without what it requires: its reader of files needs none of that. `loader` marks what a runtime requires by itself: with
-the model, that is what somebody downloads who serves in another way.
+version and without what it requires: readers of files need none of that. `loader` marks what a runtime requires by
+itself: with the model, that is what somebody downloads who serves in another way.
 """
 
 import argparse

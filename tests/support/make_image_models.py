@@ -35,7 +35,9 @@ def classifier(directory: Path) -> None:
         label2id={label: index for index, label in enumerate(LABELS)},
     )
     ViTForImageClassification(config).save_pretrained(directory)
-    CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(directory)
+    CLIPImageProcessorPil(size={"shortest_edge": 40}, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(
+        directory
+    )
 
 
 MODELS = {"classifier": (classifier, "image-classification")}

@@ -35,7 +35,7 @@ SAMPLE_IMAGES = 32
 WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"
 DOCUMENT, PIXELS_FILE = "images.json", "pixels.npz"
 GOLDEN_ANSWERS = 3
-GOLDEN_ODD = ("noise-53x37.png", "noise-256x256.png", "mode-RGBA.png", "mode-CMYK.jpg", "orientation-6.jpg")
+GOLDEN_ODD = ("noise-53x37.png", "noise-260x5.png", "mode-RGBA.png", "mode-CMYK.jpg", "orientation-6.jpg")
 """Odd images that travel with a bundle: they show filters, channels, crops and orientations, and cost no run."""
 MOST_GOLDEN_BYTES = 2**16
 GOLDEN_VALUES = 997
@@ -60,7 +60,7 @@ def build_image_answers(context: Context, form: AnswerForm, exported: Exported) 
     return Answers(
         processing=done.result.processing,
         tokenizer=None,
-        golden=tuple(_golden(rows, form, done.files[PIXELS_FILE])) if rows else (),
+        golden=tuple(golden_images(rows, form, done.files[PIXELS_FILE])) if rows else (),
         judged=tuple(
             TextAnswer(text=row["path"], name=row["name"], answer=row["answer"], kind=form.kind) for row in samples
         ),
@@ -178,14 +178,16 @@ def _fitting(
     return kept, pixels
 
 
-def _golden(rows: Sequence[dict[str, Any]], form: AnswerForm, file: Path) -> list[dict[str, Any]]:
+def golden_images(rows: Sequence[dict[str, Any]], form: AnswerForm, file: Path) -> list[dict[str, Any]]:
     """Images that travel with a bundle: a few samples with answers, and odd ones with pixels alone.
 
     Where answers agree or not, the surest are taken: an answer near another one may change at reduced precision.
     """
     pixels = read_arrays(file)
     small = [
-        index for index, row in enumerate(rows) if "answer" in row and Path(row["path"]).stat().st_size <= MOST_GOLDEN_BYTES
+        index
+        for index, row in enumerate(rows)
+        if "answer" in row and Path(row["path"]).stat().st_size <= MOST_GOLDEN_BYTES
     ]
     if form.kind in GATES:
         small.sort(key=lambda index: -certainty(form.kind, rows[index]["answer"]))

@@ -22,7 +22,8 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
 
     Args:
         bundle: its directory; files are verified and golden cases run before anything is answered.
-        texts: what to answer; of a bundle that takes images their paths; a JSON object where the bundle takes requests of several parts.
+        texts: what to answer; of a bundle that takes images their paths; a JSON object where the bundle takes
+            requests of several parts.
         prompt: the name of one of the model's prompts, the default one when None.
 
     Raises:

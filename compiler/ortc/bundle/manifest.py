@@ -282,7 +282,8 @@ class Manifest(Frozen):
         default=None, description="`tensors` where the spec says that the model's tensors alone are wanted."
     )
     processing: ProcessingInfo | None = Field(
-        default=None, description="What is around the tensors of a bundle that takes texts or images; null for one of tensors."
+        default=None,
+        description="What is around the tensors of a bundle that takes texts or images; null for one of tensors.",
     )
     parts_left_out: tuple[str, ...] = Field(
         default=(), description="Parts of the model's repository that the bundle is without, by the spec's leave."

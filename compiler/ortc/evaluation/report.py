@@ -48,8 +48,8 @@ class EmbeddingCheck(Frozen):
 class AnswerCheck(Frozen):
     """Answers to sample texts or images against PyTorch's: the least cosine similarity, and the sample that has it.
 
-    `agreement` is how far both name the same entities, spans, labels or words, by the `gate` that it is judged by; `named` are
-    as many as PyTorch names.
+    `agreement` is how far both name the same entities, spans, labels or words, by the `gate` that it is judged by;
+    `named` are as many as PyTorch names.
     """
 
     texts: int

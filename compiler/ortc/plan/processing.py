@@ -97,5 +97,6 @@ class Processing(Frozen):
     @property
     def of_text(self) -> TextProcessing:
         """How texts become token ids, of a bundle that takes texts."""
-        assert self.text is not None
+        if self.text is None:
+            raise AssertionError(self)
         return self.text

@@ -155,7 +155,9 @@ def with_text(plan: Plan, directory: Path) -> Plan:
     def added(variant: VariantPlan) -> VariantPlan:
         return variant.model_copy(update={"runtime": runtime_with(variant.runtime, suffix)})
 
-    targets = tuple(target.model_copy(update={"variants": tuple(map(added, target.variants))}) for target in plan.targets)
+    targets = tuple(
+        target.model_copy(update={"variants": tuple(map(added, target.variants))}) for target in plan.targets
+    )
     return plan.model_copy(update={"targets": targets})
 
 

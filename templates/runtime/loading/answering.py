@@ -1,4 +1,4 @@
-"""A loaded bundle that answers texts or images: the modules of processing/ beside this package, read when they are needed."""
+"""A loaded bundle that answers texts or images: the modules of processing/ are read when they are needed."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def with_files(request: object) -> object:
     if not isinstance(request, str | PathLike):
         return request
     try:
-        with open(request, "rb") as file:
+        with Path(request).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
         raise InputError(f"{request} cannot be read: {error}. Send the path of an image.") from error

@@ -73,7 +73,7 @@ class Worker:
         return {"rows": [{"ids": _chain(rows, "ids"), "types": _chain(rows, "types")} for rows in found]}
 
     def pixels(self, images: list[str], outputs: str) -> dict[str, Any]:
-        """Write the pixels of image files into one .npz file, by their numbers; a refused one has its reason instead."""
+        """Write the pixels of image files into one .npz file, by their places; refused ones have their reasons."""
         source, found, refused = self._loaded().processing().images, Arrays(), {}
         if source is None:
             raise UsageError("the model takes no images")

@@ -16,7 +16,7 @@ from .entities import Entities
 from .forms import Arrays, Embedding, Form, Labels, Score, TokenEmbeddings
 from .masks import FillMask
 from .spans import Span
-from .texts import Row, Texts
+from .texts import Texts
 from .zero_shot import ZeroShot
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Processing:
         """
         if not self.form.of_one_row:
             raise InputError(f"answers of the kind {self.kind} need the whole request. Use `answer` of the loader.")
-        if isinstance(entry, tuple):
+        if isinstance(entry, tuple) and self.images is None:
             return self.texts.row_of(entry)
         (row,) = self.form.rows(entry, prompt)
         return row

@@ -101,9 +101,7 @@ def _images(
     return [(name, content, answer) for name, content, _, answer in wanted]
 
 
-def _check_agreement(
-    kind: str, what: str, pairs: Sequence[tuple[Any, Any, Any]], limits: Mapping[str, Any]
-) -> None:
+def _check_agreement(kind: str, what: str, pairs: Sequence[tuple[Any, Any, Any]], limits: Mapping[str, Any]) -> None:
     """Check that golden answers name what the recorded ones name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the routes for texts, and of the models that the page shows."""
+"""What the OpenAPI document says of the routes for texts and images, and of the models that the page shows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from serving import examples
 from serving.bounds import MOST_TEXTS
 from serving.models import Served
 from serving.protocol import NAMES
+from serving.text_tensors import IMAGE
 from serving.texts import MOST_CHARACTERS
 
 Json = dict[str, Any]
@@ -24,6 +25,17 @@ _PAIR: Json = {
     "additionalProperties": False,
 }
 _DOCUMENT: Json = {"type": "object", "properties": {"text": _TEXT}, "required": ["text"], "additionalProperties": False}
+_IMAGE: Json = {
+    "type": "object",
+    "properties": {IMAGE: {"type": "string", "description": "The file of an image in base64, or its data URL"}},
+    "required": [IMAGE],
+    "additionalProperties": False,
+}
+_FORM: Json = {
+    "type": "object",
+    "properties": {IMAGE: {"type": "string", "format": "binary"}, "model": {"type": "string"}},
+    "required": [IMAGE],
+}
 
 
 def _several(*items: Json) -> Json:
@@ -34,7 +46,7 @@ def _several(*items: Json) -> Json:
 SUMMARIES = {
     "embeddings": "Vectors of texts, as OpenAI has them",
     "rerank": "Documents by how well they answer a query",
-    "predict": "Answers to texts or pairs of texts",
+    "predict": "Answers to texts, pairs of texts or images",
 }
 REQUESTS: dict[str, tuple[Json, list[str]]] = {
     "embeddings": (
@@ -53,7 +65,7 @@ REQUESTS: dict[str, tuple[Json, list[str]]] = {
         },
         ["query", "documents"],
     ),
-    "predict": ({"inputs": {"oneOf": [_TEXT, _PAIR, _several(_TEXT, _PAIR)]}}, ["inputs"]),
+    "predict": ({"inputs": {"oneOf": [_TEXT, _PAIR, _IMAGE, _several(_TEXT, _PAIR, _IMAGE)]}}, ["inputs"]),
 }
 LISTS = {"embeddings": "data", "rerank": "results", "predict": "outputs"}
 
@@ -65,7 +77,10 @@ def text_paths(models: Sequence[Served], errors: Json) -> Json:
         if served.texts is not None:
             for route, body in examples.routes_of(served.model.name, served.texts).items():
                 shown.setdefault(route, {})[served.model.name] = {"value": body}
-    return {f"/v1/{route}": {"post": _post(route, working, errors)} for route, working in shown.items()}
+    found = {f"/v1/{route}": {"post": _post(route, working, errors)} for route, working in shown.items()}
+    if any(served.texts is not None and served.texts.processing.images is not None for served in models):
+        found["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"] = {"schema": _FORM}
+    return found
 
 
 def _post(route: str, working: Json, errors: Json) -> Json:
@@ -102,6 +117,7 @@ def _model(served: Served) -> Json:
         found |= {
             "kind": processing.kind,
             "task": processing.task,
+            "takes": "text" if processing.images is None else IMAGE,
             "pairs": processing.pairs,
             "routes": examples.routes_of(model.name, texts),
         }

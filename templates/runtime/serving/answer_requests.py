@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +24,11 @@ TEXT_FORMS = "a string, a list of strings, a list of token ids, or a list of lis
 
 @dataclass(frozen=True)
 class TextsAsked:
-    """What a request asks for: entries are texts, pairs of texts or tuples of token ids."""
+    """What a request asks for: entries are texts, pairs of texts, images or tuples of token ids."""
 
     model: str | None
     prompt: str | None
-    entries: list[object]
+    entries: Sequence[object]
     base64: bool = False
     dimensions: int | None = None
     top: int | None = None

@@ -1,8 +1,9 @@
-"""/v1/embeddings, /v1/rerank and /v1/predict: a body to texts, the model that it names, and its answer as a body."""
+"""/v1/embeddings, /v1/rerank and /v1/predict: a body to texts or images, the model that it names, and its answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -12,8 +13,11 @@ from serving.answer_requests import DECODERS, TextsAsked, parse, refuse_structur
 from serving.app import Application
 from serving.calls import Call
 from serving.errors import RefusedError, bad
+from serving.forms import is_form
+from serving.forms import parse as parse_form
 from serving.memory import Hold
 from serving.models import Served
+from serving.text_tensors import IMAGE
 from serving.texts import Asked
 from serving.threads import in_thread
 
@@ -28,24 +32,27 @@ NUMBER_BYTES = 16  # of an answer's JSON for one value, about
 
 
 class AnswerRoutes:
-    """Answers requests of texts."""
+    """Answers requests of texts and images."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
 
-    async def answer(self, call: Call, content: bytes | bytearray, held: Hold) -> bytes:
-        """The body of the answer.
+    async def answer(self, call: Call, content: bytes | bytearray, content_type: str, held: Hold) -> bytes:
+        """The body of the answer to a body of JSON, or to a form with images.
 
         Raises:
             RefusedError: The request cannot be answered.
             UnknownModelError: There is no such model.
         """
         application, route = self._application, call.route
-        asked = await self._asked(route, content, held)
+        asked = await self._asked(route, content, content_type, held)
         call.name = application.default if asked.model is None else asked.model
         served = await application.lease(call)
         processing = _processing(served, route)
         self._check_dimensions(served, processing, asked)
+        if served.texts is not None:
+            take = served.texts.entries
+            asked = replace(asked, entries=await _made(lambda: take(asked.entries), large=len(content) > LARGE_BYTES))
         shaped = route == "predict"
         # What an answer of several outputs is read from is for its kind to say.
         names = [processing.output] if processing.form.of_one_row else served.model.output_names()
@@ -58,8 +65,13 @@ class AnswerRoutes:
             lambda: encode(route, model, asked, processing, values, answered.tokens), large=size > LARGE_BYTES
         )
 
-    async def _asked(self, route: str, content: bytes | bytearray, held: Hold) -> TextsAsked:
+    async def _asked(self, route: str, content: bytes | bytearray, content_type: str, held: Hold) -> TextsAsked:
         large = len(content) > LARGE_BYTES
+        if is_form(content_type):
+            if route != "predict":
+                raise RefusedError(415, "request", f"/v1/{route} takes application/json alone")
+            form = await _made(lambda: parse_form(content, content_type, IMAGE), large=large)
+            return TextsAsked(form.fields.get("model"), None, list(form.files))
         found = await _made(lambda: refuse_structure(content), large=large)
         self._application.memory.take(held, found.bytes + (WIDEST * len(content) if large else 0))
         return await _made(lambda: DECODERS[route](parse(content)), large=large)
@@ -83,11 +95,12 @@ def _processing(served: Served, route: str) -> Processing:
     """How the model answers texts; RefusedError where it does not answer what is asked for."""
     name = served.model.name
     if served.texts is None:
-        raise bad(f"{name} takes tensors and no texts; send them to /v2/models/{name}/infer")
+        raise bad(f"{name} takes tensors alone; send them to /v2/models/{name}/infer")
     processing = served.texts.processing
     wanted = WANTED.get(route, processing.kind)
-    if processing.kind != wanted:
-        ways = [way for way, kind in WANTED.items() if kind == processing.kind] or ["predict"]
+    if processing.kind != wanted or (processing.images is not None and route != "predict"):
+        of_kind = [way for way, kind in WANTED.items() if kind == processing.kind and processing.images is None]
+        ways = of_kind or ["predict"]
         raise RefusedError(
             400,
             "request",

@@ -32,6 +32,7 @@ class Head:
     length: int | None
     tensors_at: str | None
     expects_100: bool
+    content_type: str = ""
 
 
 def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
@@ -39,6 +40,7 @@ def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
     length: int | None = None
     chunked = expects = False
     tensors_at: str | None = None
+    content_type = ""
     for name, value in headers:
         if name == b"content-length":
             if length is not None or not re.fullmatch(rb"[0-9]{1,18}", value):
@@ -52,7 +54,9 @@ def read_head(headers: list[tuple[bytes, bytes]]) -> Head:
             raise RefusedError(415, "request", "Content-Encoding is not supported; send the body as it is")
         elif name == b"expect":
             expects = True
-    return Head(None if chunked else length or 0, tensors_at, expects)
+        elif name == b"content-type":
+            content_type = value.decode("latin-1")
+    return Head(None if chunked else length or 0, tensors_at, expects, content_type)
 
 
 class Body:

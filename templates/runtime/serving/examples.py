@@ -1,8 +1,9 @@
-"""Requests that work as they are, for the OpenAPI document and the page: of the golden inputs, or of texts."""
+"""Requests that work as they are, for the OpenAPI document and the page: of golden inputs or images, or of texts."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from loading.model import Model
 from loading.selftest import first_inputs
 
 from serving.protocol import NAMES
+from serving.text_tensors import IMAGE
 
 if TYPE_CHECKING:
     from serving.texts import TextModel
@@ -49,8 +51,10 @@ def _tensor(name: str, array: Any) -> Json:
 
 
 def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
-    """Requests to the routes for texts that the model answers, by route."""
+    """Requests to the routes for texts or images that the model answers, by route."""
     processing = texts.processing
+    if processing.images is not None:
+        return {"predict": {"model": name, "inputs": {IMAGE: texts.example}}}
     pair = {"text": TEXTS[0], "text_pair": TEXTS[1]}
     inputs: dict[str, Any] = {
         "score": pair,
@@ -68,8 +72,16 @@ def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
     return found
 
 
+def image_of(model: Model) -> str:
+    """The smallest golden image of a bundle, in base64."""
+    path = model.root / str(model.manifest["processing"]["golden"]["file"])
+    return min((str(case["image"]) for case in json.loads(path.read_bytes())["cases"]), key=len)
+
+
 def text_tensors_of(texts: TextModel) -> Json:
-    """A request of texts as tensors."""
+    """A request of texts or of an image as tensors."""
+    if texts.processing.images is not None:
+        return {"inputs": [{"name": IMAGE, "shape": [1], "datatype": "BYTES", "data": [texts.example]}]}
     given = zip(("text", "text_pair"), TEXTS, strict=True)
     inputs = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in given]
     return {"inputs": inputs if texts.processing.kind == "score" else inputs[:1]}

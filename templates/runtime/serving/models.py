@@ -14,7 +14,8 @@ from loading.model import Model
 
 from serving.bounds import Capacity
 from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements
-from serving.examples import tensors_of
+from serving.examples import image_of, tensors_of
+from serving.images import ImageModel
 from serving.metrics import Metrics, ModelMetrics
 from serving.scheduler import Batching, Scheduler
 from serving.text_tensors import described
@@ -62,10 +63,9 @@ class Served:
             queue_size=settings.queue_size,
             batching=batching,
         )
-        self.texts = (
-            TextModel(model.processing(), model, self.scheduler.workers) if model.manifest.get("processing") else None
-        )
-        self.capacity = Capacity.of(model.inputs, model.axes, texts=self.texts is not None and self.texts.takes_tensors)
+        self.texts = _answering(model, self.scheduler.workers)
+        names = self.texts.inputs if self.texts is not None and self.texts.takes_tensors else ()
+        self.capacity = Capacity.of(model.inputs, model.axes, texts=names)
         self.example = tensors_of(model)
         self.made = [] if self.texts is None else [entry["name"] for entry in described(self.texts)[1]]
         metrics.waiting.labels(model.name, model.version).set_function(lambda: self.scheduler.waiting)
@@ -75,6 +75,18 @@ class Served:
         self.scheduler.close()
         self.model.close()
         self._metrics.forget(self.model.name, self.model.version)
+
+
+def _answering(model: Model, threads: int) -> TextModel | None:
+    """What makes inputs of texts or images; None for a model of tensors."""
+    if not model.manifest.get("processing"):
+        return None
+    processing = model.processing()
+    if processing.images is None:
+        return TextModel(processing, model, threads)
+    made = ImageModel(processing, model, threads)
+    made.example = image_of(model)
+    return made
 
 
 def open_model(path: Path, settings: Settings) -> Model:

@@ -10,11 +10,10 @@ from loading.model import Model
 
 from serving import examples
 from serving.answer_openapi import models_of, text_paths
-from serving.bounds import MOST_TEXTS
+from serving.bounds import MOST_IMAGES, MOST_TEXTS
 from serving.models import Served
 from serving.protocol import NAMES
 from serving.text_tensors import DATATYPE
-from serving.text_tensors import NAMES as TEXT_INPUTS
 
 Json = dict[str, Any]
 VERSION = "3.0.3"
@@ -135,7 +134,10 @@ def _infer(served: Served) -> Json:
     head = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 0}}
     shown = [
         ("tensors", served.example),
-        ("texts", examples.text_tensors_of(texts) if texts is not None and texts.takes_tensors else None),
+        (
+            "texts" if texts is None or texts.processing.images is None else "images",
+            examples.text_tensors_of(texts) if texts is not None and texts.takes_tensors else None,
+        ),
     ]
     working: Json = {name: {"value": value} for name, value in shown if value is not None}
     return {
@@ -156,17 +158,19 @@ def _infer(served: Served) -> Json:
 
 
 def _texts(served: Served) -> list[Json]:
-    """The inputs of texts, where the model takes them."""
+    """The inputs of texts or images, where the model takes them."""
     if served.texts is None or not served.texts.takes_tensors:
         return []
-    names = TEXT_INPUTS if served.texts.processing.pairs else TEXT_INPUTS[:1]
+    texts = served.texts
+    names = texts.inputs if texts.processing.pairs else texts.inputs[:1]
+    most = MOST_TEXTS if texts.processing.images is None else MOST_IMAGES
     return [
         _object(
             {
                 "name": {"type": "string", "enum": [name]},
                 "datatype": {"type": "string", "enum": [DATATYPE]},
-                "shape": _list({"type": "integer", "minimum": 1, "maximum": MOST_TEXTS}, minItems=1, maxItems=2),
-                "data": _list(_STRING, minItems=1, maxItems=MOST_TEXTS),
+                "shape": _list({"type": "integer", "minimum": 1, "maximum": most}, minItems=1, maxItems=2),
+                "data": _list(_STRING, minItems=1, maxItems=most),
                 "parameters": _object({"binary_data_size": {"type": "integer", "minimum": 0}}, ()),
             },
             ("name", "datatype", "shape"),

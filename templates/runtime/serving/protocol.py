@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from serving import text_tensors
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
 from serving.errors import RefusedError, bad
+from serving.images import from_base64
 from serving.json_tensors import MOST_AXES, from_json
 from serving.texts import TextModel
 
@@ -82,8 +83,8 @@ def decode(
     if len(request["inputs"]) > len(tensors) + SLACK:
         raise bad(f"inputs has {len(request['inputs'])} entries, the model takes {len(tensors)}")
     arrays: Arrays = {}
-    texts: dict[str, list[str]] = {}
-    reads_texts = capacity is not None and capacity.texts
+    texts: dict[str, list[Any]] = {}
+    given = () if capacity is None else capacity.texts
     for entry in request["inputs"]:
         if not isinstance(entry, dict) or not is_name(entry.get("name")):
             raise bad(f"every input needs a name of at most {LONGEST_NAME} characters")
@@ -91,8 +92,8 @@ def decode(
         what = f"input {quoted(name)}"
         if name in arrays or name in texts:
             raise bad(f"{what} is given twice")
-        if reads_texts and name in text_tensors.NAMES:
-            texts[name], end = _texts(entry, body, end, what)
+        if name in given:
+            texts[name], end = _texts(entry, body, end, what, is_image=name == text_tensors.IMAGE)
             continue
         dtype, shape = interface(entry.get("datatype"), entry.get("shape"), what, dtypes.get(name))
         check_capacity(capacity, name, shape, what)
@@ -110,15 +111,19 @@ def decode(
     return Request(arrays, names, binary, identifier, entries)
 
 
-def _texts(entry: Mapping[str, Any], body: bytes | bytearray, start: int, what: str) -> tuple[list[str], int]:
-    """The texts of an input, and where the next binary tensor begins."""
+def _texts(
+    entry: Mapping[str, Any], body: bytes | bytearray, start: int, what: str, *, is_image: bool
+) -> tuple[list[Any], int]:
+    """The texts or images of an input, and where the next binary tensor begins."""
     count = text_tensors.count_of(entry.get("shape"), entry.get("datatype"), what)
     size = _parameters(entry, what).get("binary_data_size")
     if size is None:
-        return text_tensors.from_json(entry.get("data"), count, what), start
+        found = text_tensors.from_json(entry.get("data"), count, what)
+        return [from_base64(text, what) for text in found] if is_image else found, start
     if type(size) is not int or not 0 <= size <= len(body) - start:
         raise bad(f"{what}: binary_data_size is not a number of bytes within the body")
-    return text_tensors.from_bytes(memoryview(body)[start : start + size], count, what), start + size
+    read = text_tensors.parts_of if is_image else text_tensors.from_bytes
+    return [*read(memoryview(body)[start : start + size], count, what)], start + size
 
 
 def is_name(name: object) -> bool:

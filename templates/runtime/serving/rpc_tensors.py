@@ -63,8 +63,8 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
         raise bad(f"there are {len(message.inputs)} inputs and {len(message.outputs)} outputs, more than any model has")
     dtypes = {tensor.name: tensor.dtype for tensor in tensors}
     arrays: Arrays = {}
-    texts: dict[str, list[str]] = {}
-    reads_texts = capacity is not None and capacity.texts
+    texts: dict[str, list[Any]] = {}
+    given = () if capacity is None else capacity.texts
     for index, entry in enumerate(message.inputs):
         what = f"input {quoted(entry.name)}"
         if not is_name(entry.name) or len(entry.shape) > MOST_AXES:
@@ -76,8 +76,9 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
         refuse_unsupported(entry.parameters, what)
         if raw and entry.HasField("contents"):
             raise bad(f"{what} has contents beside raw_input_contents; send one of them")
-        if reads_texts and entry.name in text_tensors.NAMES:
-            texts[entry.name] = _texts(entry, raw[index] if raw else None, what)
+        if entry.name in given:
+            content = raw[index] if raw else None
+            texts[entry.name] = _texts(entry, content, what, is_image=entry.name == text_tensors.IMAGE)
             continue
         dtype, shape = interface(entry.datatype, list(entry.shape), what, dtypes.get(entry.name))
         check_capacity(capacity, entry.name, shape, what)
@@ -97,15 +98,16 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
     return Request(arrays, names or None, None if raw else frozenset(), message.id or None, entries)
 
 
-def _texts(entry: Any, raw: bytes | None, what: str) -> list[str]:
-    """The texts of an input, of its bytes or of its contents."""
+def _texts(entry: Any, raw: bytes | None, what: str, *, is_image: bool) -> list[Any]:
+    """The texts or images of an input, of its bytes or of its contents."""
     count = text_tensors.count_of(list(entry.shape), entry.datatype, what)
     if raw is not None:
-        return text_tensors.from_bytes(raw, count, what)
+        return [*(text_tensors.parts_of if is_image else text_tensors.from_bytes)(raw, count, what)]
     found = [descriptor.name for descriptor, values in entry.contents.ListFields() if values]
     if found not in ([], [TEXTS]):
         raise bad(f"{what}: {entry.datatype} is sent in {TEXTS}, found {', '.join(found)}")
-    return text_tensors.decoded(entry.contents.bytes_contents, count, what)
+    parts = entry.contents.bytes_contents
+    return text_tensors.counted(list(parts), count, what) if is_image else text_tensors.decoded(parts, count, what)
 
 
 def _from_contents(entry: Any, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from loading.arrays import Arrays
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from serving.texts import Answered
 
 DATATYPE = "BYTES"
-NAMES = ("text", "text_pair")  # of the inputs
+NAMES, IMAGE = ("text", "text_pair"), "image"  # of the inputs
 LABEL, COUNT = "label", "token_count"  # outputs beside those of the model
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 def count_of(shape: object, datatype: object, what: str) -> int:
@@ -45,48 +46,57 @@ def from_json(data: object, count: int, what: str) -> list[str]:
         data = [entry[0] for entry in data]
     if not isinstance(data, list) or not all(isinstance(entry, str) for entry in data):
         raise bad(f"{what}: data is not a list of strings")
-    return _counted(data, count, what)
+    return counted(data, count, what)
 
 
 def from_bytes(content: bytes | bytearray | memoryview, count: int, what: str) -> list[str]:
-    """The texts of a tensor in bytes: each with its length before it, in four bytes, the lowest first."""
+    """The texts of a tensor in bytes."""
+    return decoded(parts_of(content, count, what), count, what)
+
+
+def parts_of(content: bytes | bytearray | memoryview, count: int, what: str) -> list[bytes]:
+    """The parts of a tensor in bytes: each with its length before it, in four bytes, the lowest first."""
     parts, at = [], 0
     view = memoryview(content)
     for _ in range(count):
         if at + 4 > len(view):
-            raise bad(f"{what}: its bytes end before its {count} texts do")
+            raise bad(f"{what}: its bytes end before its {count} entries do")
         (length,) = struct.unpack_from("<I", view, at)
         if at + 4 + length > len(view):
-            raise bad(f"{what}: its bytes end before its {count} texts do")
+            raise bad(f"{what}: its bytes end before its {count} entries do")
         parts.append(bytes(view[at + 4 : at + 4 + length]))
         at += 4 + length
     if at != len(view):
-        raise bad(f"{what}: {len(view) - at} bytes follow its {count} texts")
-    return decoded(parts, count, what)
+        raise bad(f"{what}: {len(view) - at} bytes follow its {count} entries")
+    return parts
 
 
 def decoded(parts: Iterable[bytes], count: int, what: str) -> list[str]:
     """Texts of UTF-8."""
     try:
-        return _counted([part.decode("utf-8") for part in parts], count, what)
+        return counted([part.decode("utf-8") for part in parts], count, what)
     except UnicodeDecodeError as error:
         raise bad(f"{what}: a text is not UTF-8") from error
 
 
-def _counted(found: list[str], count: int, what: str) -> list[str]:
+def counted(found: list[T], count: int, what: str) -> list[T]:
+    """What an input holds, once it is as much as its shape says."""
     if len(found) != count:
-        raise bad(f"{what}: its shape says {count} texts, it holds {len(found)}")
+        raise bad(f"{what}: its shape says {count} texts or images, it holds {len(found)}")
     return found
 
 
-def entries_of(texts: Mapping[str, list[str]], tensors: Iterable[str]) -> list[object]:
-    """The texts or pairs of a request whose other inputs are `tensors`.
+def entries_of(texts: Mapping[str, list[Any]], tensors: Iterable[str]) -> list[object]:
+    """The texts, pairs or images of a request whose other inputs are `tensors`.
 
     Raises:
         RefusedError: 400, there are tensors beside them, or the texts of pairs are not as many.
     """
     for name in tensors:
-        raise bad(f"the request holds text and the tensor {quoted(name)}; send one or the other")
+        held = next(iter(texts))
+        raise bad(f"the request holds {held} and the tensor {quoted(name)}; send one or the other")
+    if IMAGE in texts:
+        return list(texts[IMAGE])
     first, second = texts.get(NAMES[0]), texts.get(NAMES[1])
     if first is None:
         raise bad(f"input {NAMES[1]!r} needs input {NAMES[0]!r}")
@@ -179,7 +189,7 @@ def described(model: TextModel) -> tuple[list[Json], list[Json]]:
     """The inputs and outputs that texts add to those of the model."""
     if not model.takes_tensors:
         return [], []
-    names = NAMES if model.processing.pairs else NAMES[:1]
+    names = model.inputs if model.processing.pairs else model.inputs[:1]
     return [{"name": name, "datatype": DATATYPE, "shape": [-1]} for name in names], [
         entry for entry in outputs_of(model).values() if entry
     ]

@@ -70,14 +70,48 @@ class _Window:
 class TextModel:
     """Makes inputs of texts for one model. Belongs to one event loop; at most `threads` make token ids at once."""
 
+    inputs: tuple[str, ...] = ("text", "text_pair")
+    """Names of the inputs that texts are sent in as tensors of bytes."""
+    example = ""
+    """An image in base64, of a model that takes images."""
+
     def __init__(self, processing: Processing, model: Any, threads: int) -> None:
         self.processing, self._model = processing, model
         self._turns = asyncio.Semaphore(threads)
-        shape = next(tensor.shape for tensor in model.inputs if tensor.name == "input_ids")
-        self._batch, self._width = shape
+        self._batch, self._width = self._axes()
         self._per_token = {tensor.name for tensor in self.outputs() if self.is_per_token(tensor)}
-        several = processing.kind in SEVERAL_ROWS
-        self.window = 1 if several else min(max(WINDOW, 2 * processing.texts.most_rows), MOST_WINDOW)
+        self.window = self._window()
+
+    def _axes(self) -> tuple[object, object]:
+        """The axes of texts and of tokens."""
+        batch, width = next(tensor.shape for tensor in self._model.inputs if tensor.name == "input_ids")
+        return batch, width
+
+    def _window(self) -> int:
+        if self.processing.kind in SEVERAL_ROWS:
+            return 1
+        return min(max(WINDOW, 2 * self.processing.texts.most_rows), MOST_WINDOW)
+
+    def entries(self, given: Sequence[object]) -> Sequence[object]:
+        """What a request in JSON stands for, as the processing takes it."""
+        return given
+
+    def check_size(self, entries: Sequence[object]) -> int:
+        """The size of the largest entry; see the function of this name."""
+        return check_size(entries)
+
+    async def memory(self, entries: Sequence[object], longest: int) -> int:
+        """The bytes that making inputs of some entries takes.
+
+        Raises:
+            RefusedError: 400, an entry cannot be read.
+        """
+        # One text at a time becomes tokens of any number; of each, as many are kept as the model takes.
+        return TOKEN_BYTES * (longest + len(entries) * min(longest, self.processing.texts.limit))
+
+    def tokens(self, rows: Sequence[Any]) -> int:
+        """The tokens of some rows."""
+        return sum(len(row.ids) for row in rows)
 
     @property
     def takes_tensors(self) -> bool:
@@ -135,7 +169,7 @@ class TextModel:
                 counts.append(len(made))
             runs = []
             for places in self.processing.runs(rows) if len(counts) == len(entries) else ():
-                inputs = self.processing.texts.inputs([rows[place] for place in places])
+                inputs = self.processing.inputs([rows[place] for place in places])
                 self._model.check(inputs)
                 runs.append((places, inputs))
             return _Window(rows, counts, runs)
@@ -174,21 +208,20 @@ async def answer(served: Served, memory: Memory, held: Hold, asked: Asked) -> An
     """
     texts = served.texts
     if texts is None:
-        raise bad(f"{served.model.name} takes tensors and no texts")
-    longest, processing = check_size(asked.entries), texts.processing
+        raise bad(f"{served.model.name} takes tensors alone")
+    longest, processing = texts.check_size(asked.entries), texts.processing
     values: list[Any] = []
     tokens, room = 0, _Room(memory, held)
     with served.scheduler.place():
         for start in range(0, len(asked.entries), texts.window):
             entries = asked.entries[start : start + texts.window]
-            # One text at a time becomes tokens of any number; of each, as many are kept as the model takes.
-            size = TOKEN_BYTES * (longest + len(entries) * min(longest, processing.texts.limit))
+            size = await texts.memory(entries, longest)
             memory.take(held, size)
             try:
                 window = await texts.prepared(entries, asked.prompt, shaped=asked.shaped)
             finally:
                 memory.give_back(held, size)
-            tokens += sum(len(row.ids) for row in window.rows)
+            tokens += texts.tokens(window.rows)
             found = await _Runs(served, texts, window, asked, room).all()
             if asked.shaped:
                 kept = processing.form.of_one_row

@@ -115,7 +115,7 @@ class Web:
                 raise body.too_large()
             content = await self._content(call, body, held)
             if served is None:
-                reply = _Reply(await self._answers.answer(call, content, held))
+                reply = _Reply(await self._answers.answer(call, content, head.content_type, held))
             else:
                 reply = await self._inferred(served, content, head, held)
             application.memory.give_back(held)

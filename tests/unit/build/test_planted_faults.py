@@ -112,11 +112,11 @@ def aggregation(document: dict[str, Any], tokenizer: dict[str, Any]) -> None:
 TOKENS = "other token ids than the model's own"
 COSINE = "has cosine"
 FAULTS: list[tuple[str, str, Change, str]] = [
-    ("permuted labels", "classes", labels, COSINE),
+    ("permuted labels", "classes", labels, f"{COSINE}|top1"),
     ("permuted tags", "entities", labels, "f1"),
     ("other aggregation", "entities", aggregation, "f1"),
     ("other padding side", "vectors", padding_side, COSINE),
-    ("other padding side", "classes", padding_side, COSINE),
+    ("other padding side", "classes", padding_side, f"{COSINE}|top1"),
     ("other padding side", "entities", padding_side, "f1|has cosine"),
     ("dropped prompt", "vectors", set_text(prompt=""), TOKENS),
     ("other pooling", "vectors", pooling, COSINE),

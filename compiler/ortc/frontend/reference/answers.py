@@ -70,7 +70,9 @@ def _entities(texts: ReferenceTexts, requests: Sequence[Request], reference: Ref
 def _fillers(texts: ReferenceTexts, requests: Sequence[Request], reference: Reference) -> list[Any]:
     import transformers
 
-    fill: Any = transformers.pipeline("fill-mask", model=labelled_model(texts.processing.answer, reference), tokenizer=texts.tokenizer)
+    fill: Any = transformers.pipeline(
+        "fill-mask", model=labelled_model(texts.processing.answer, reference), tokenizer=texts.tokenizer
+    )
     most = texts.processing.answer.top_k
     return [fill(text, top_k=most, tokenizer_kwargs=texts.cuts()) for text in requests]
 

@@ -27,7 +27,8 @@ from ortc.plan.image_processing import (
 
 HELP = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"
 _PLAIN = (
-    "Beit Bit Blip Chameleon ChineseCLIP CLIP DeiT MobileNetV1 MobileNetV2 OwlViT Pvt Segformer Siglip ViT".split()
+    *("Beit", "Bit", "Blip", "Chameleon", "ChineseCLIP", "CLIP", "DeiT"),
+    *("MobileNetV1", "MobileNetV2", "OwlViT", "Pvt", "Segformer", "Siglip", "ViT"),
 )
 """Processors that resize, crop, rescale and normalize, in this order and as their settings say."""
 _LEAST_WARPED = 384

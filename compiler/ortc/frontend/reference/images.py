@@ -18,7 +18,7 @@ from ortc.plan.texts import PIXEL_MASK, PIXELS
 from ortc.spec.model_sources import HuggingFaceSource
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.Image import Image as ImageType
 
 
 class ReferenceImages:
@@ -73,13 +73,15 @@ def load_processor(directory: Path) -> Any:
         ) from error
 
 
-def opened(path: Path) -> Image:
+def opened(path: Path) -> ImageType:
     """An image as transformers' pipelines read it: upright, in RGB."""
+    from PIL import Image
     from transformers.image_utils import load_image
 
-    # transformers is untyped.
-    load: Callable[[str], Any] = load_image
-    found: Image = load(str(path))
+    # transformers is untyped, and leaves a file open that it opened.
+    load: Callable[[Any], Any] = load_image
+    with Image.open(path) as image:
+        found: Image.Image = load(image)
     return found
 
 

@@ -22,7 +22,7 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
 MODES = frozenset(("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"))
 """Modes of Pillow with 8 bits a channel or less."""
 MOST_BYTES = 2**25
-MOST_PIXELS = 2**25
+MOST_PIXELS = 2**24
 MOST_SIDE = 2**15
 MOST_CHANNELS = 4
 
@@ -40,27 +40,28 @@ def decoded(content: object) -> Pixels:
     """
     if isinstance(content, np.ndarray):
         return _of_array(content)
-    if not isinstance(content, bytes | bytearray | memoryview):
-        raise InputError(f"an image is a {type(content).__name__}. Expected the bytes of a file, or an array.")
-    image = _opened(content)
+    image = _opened(_bytes(content))
     from PIL import ImageOps
 
     try:
-        upright = ImageOps.exif_transpose(image)
-        return np.asarray(upright.convert("RGB"))
+        # In place, and without a conversion that changes nothing: a copy takes four bytes for each pixel.
+        ImageOps.exif_transpose(image, in_place=True)
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except MemoryError:
         raise
     except Exception as error:
         raise InputError(f"an image cannot be read: {_reason(error)}. Send a whole file.") from error
 
 
-def size_of(content: bytes | bytearray | memoryview) -> tuple[int, int]:
-    """Height and width that a file states, by its first bytes.
+def size_of(content: object) -> tuple[int, int]:
+    """Height and width of an array, or those that a file states in its first bytes.
 
     Raises:
         InputError: as `decoded`, as far as the first bytes tell.
     """
-    width, height = _opened(content).size
+    if isinstance(content, np.ndarray):
+        return _of_array(content).shape[:2]
+    width, height = _opened(_bytes(content)).size
     return height, width
 
 
@@ -72,8 +73,15 @@ def check_size(height: int, width: int, what: str = "an image") -> None:
     """
     if not (1 <= height <= MOST_SIDE and 1 <= width <= MOST_SIDE and height * width <= MOST_PIXELS):
         raise InputError(
-            f"{what} has {width} x {height} pixels. Expected sides of 1 to {MOST_SIDE} and at most {MOST_PIXELS} pixels."
+            f"{what} has {width} x {height} pixels. Expected sides of 1 to {MOST_SIDE}, and at most {MOST_PIXELS} "
+            "pixels."
         )
+
+
+def _bytes(content: object) -> bytes | bytearray | memoryview:
+    if not isinstance(content, bytes | bytearray | memoryview):
+        raise InputError(f"an image is a {type(content).__name__}. Expected the bytes of a file, or an array.")
+    return content
 
 
 def _opened(content: bytes | bytearray | memoryview) -> Image:
@@ -94,8 +102,8 @@ def _opened(content: bytes | bytearray | memoryview) -> Image:
     check_size(height, width)
     if image.mode not in MODES:
         raise InputError(
-            f"an image has the mode {image.mode}, with more than 8 bits a channel or an unknown meaning. Send it with 8 bits a "
-            "channel."
+            f"an image has the mode {image.mode}, which is not one of 8 bits per channel. Send it in grey or in "
+            "colours of 8 bits."
         )
     return image
 

@@ -49,8 +49,8 @@ def check_pixels(images: Images, case: Case, most: float) -> None:
         raise GoldenError(f"the golden image {name} is refused: {error}") from error
     if list(found.shape) != pixels["shape"]:
         raise GoldenError(
-            f"the golden image {name} becomes pixels of shape {list(found.shape)}, the model's own image processor gave "
-            f"{pixels['shape']}"
+            f"the golden image {name} becomes pixels of shape {list(found.shape)}, the model's own image processor "
+            f"gave {pixels['shape']}"
         )
     off = np.abs(found.ravel()[:: pixels["step"]] - pixels["values"])
     if not off.max() <= most:

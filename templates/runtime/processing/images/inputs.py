@@ -10,10 +10,12 @@ import numpy as np
 from loading.errors import FormatError, InputError
 from numpy.typing import NDArray
 
-from .decoding import check_package, decoded
+from .decoding import check_package, decoded, size_of
 from .steps import steps_of
 
 CHANNELS = 3
+SOURCE_BYTES = 12  # of a pixel as it is decoded, turned and converted
+STEP_BYTES = 48  # of a pixel while a step makes another of it: float64 and float32 of three channels
 UNBOUNDED = 2**31 - 1
 Shapes = Mapping[str, tuple[Sequence[str | int | None], np.dtype[Any]]]
 Bounds = Mapping[str, tuple[int, int, int]]
@@ -71,18 +73,36 @@ class Images:
         picture: NDArray[Any] = decoded(content)
         size = (picture.shape[0], picture.shape[1])
         for step in self._steps:
-            picture = step(picture)
+            picture = step.apply(picture)
         self._check(picture.shape[0], picture.shape[1], size)
         return Picture(np.ascontiguousarray(picture.transpose(2, 0, 1), np.float32), size)
 
+    def memory(self, content: object) -> int:
+        """The bytes that reading a file takes at most, as far as its first bytes tell.
+
+        Raises:
+            InputError: it is no image, or too large.
+        """
+        height, width = size_of(content)
+        return SOURCE_BYTES * height * width + max(self._work(height, width), self._work(width, height))
+
+    def _work(self, height: int, width: int) -> int:
+        """The bytes that the steps take."""
+        most = 0
+        for step in self._steps:
+            try:
+                height, width = step.sides(height, width)
+            except InputError:
+                return most  # nothing is made of it, unless it stands upright
+            most = max(most, STEP_BYTES * height * width)
+        return most
+
     def _check(self, height: int, width: int, size: tuple[int, int]) -> None:
-        for what, found, (least, most, step) in zip(
-            ("height", "width"), (height, width), self._axes[2:], strict=True
-        ):
+        for what, found, (least, most, step) in zip(("height", "width"), (height, width), self._axes[2:], strict=True):
             if not least <= found <= most or found % step:
                 raise InputError(
-                    f"an image of {size[1]} x {size[0]} pixels becomes one of {width} x {height}, and the model takes a "
-                    f"{what} of {least} to {most}. Send an image of another size."
+                    f"an image of {size[1]} x {size[0]} pixels becomes one of {width} x {height}, and the model takes "
+                    f"a {what} of {least} to {most}. Send an image of another size."
                 )
 
     def inputs(self, rows: Sequence[Picture]) -> dict[str, NDArray[Any]]:

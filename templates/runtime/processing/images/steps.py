@@ -7,22 +7,34 @@ float64, which is rounded to float32 before anything else is done.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from loading.errors import FormatError, InputError
 from numpy.typing import NDArray
 
-from .decoding import MOST_PIXELS
-
 Picture = NDArray[Any]
-Step = Callable[[Picture], Picture]
+Sides = Callable[[int, int], tuple[int, int]]
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Filters by the numbers that Pillow gives them."""
+MOST_RESIZED = 2**22
+"""Most pixels of an image that was resized: no model takes as many, and another ratio of its sides asks for more."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: what it makes of a picture [height, width, channels], and of its sides without looking at the picture.
+
+    `sides` raises InputError where the result would be too large.
+    """
+
+    apply: Callable[[Picture], Picture]
+    sides: Sides
 
 
 def steps_of(settings: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
-    """The steps of processing.json as functions over [height, width, channels].
+    """The steps of processing.json.
 
     Raises:
         FormatError: a step is unknown.
@@ -36,33 +48,42 @@ def _step(entry: Mapping[str, Any]) -> Step:
         case "resize":
             return _resize(entry)
         case "center_crop":
-            return _center_crop(int(entry["height"]), int(entry["width"]))
+            height, width = int(entry["height"]), int(entry["width"])
+            return Step(_center_crop(height, width), lambda _, __: (height, width))
         case "flip_channels":
-            return lambda picture: picture[..., ::-1]
+            return Step(lambda picture: picture[..., ::-1], _same)
         case "rescale":
-            return _rescale(float(entry["factor"]), float(entry["offset"]))
+            return Step(_rescale(float(entry["factor"]), float(entry["offset"])), _same)
         case "normalize":
-            return _normalize(entry["mean"], entry["std"])
+            return Step(_normalize(entry["mean"], entry["std"]), _same)
     raise FormatError(f"the step {entry['op']!r} is unknown")
+
+
+def _same(height: int, width: int) -> tuple[int, int]:
+    return height, width
 
 
 def _resize(entry: Mapping[str, Any]) -> Step:
     number, size = FILTERS.index(entry["filter"]), {str(key): int(value) for key, value in entry["size"].items()}
     sides = SIZES[frozenset(size)]
 
+    def bounded(height: int, width: int) -> tuple[int, int]:
+        found = sides(height, width, **size)
+        if min(found) < 1 or found[0] * found[1] > MOST_RESIZED:
+            raise InputError(
+                f"an image of {width} x {height} pixels becomes one of {found[1]} x {found[0]}. Expected 1 to "
+                f"{MOST_RESIZED} pixels; send an image whose sides differ less."
+            )
+        return found
+
     def resize(picture: Picture) -> Picture:
         from PIL import Image
 
-        height, width = sides(picture.shape[0], picture.shape[1], **size)
-        if height < 1 or width < 1 or height * width > MOST_PIXELS:
-            raise InputError(
-                f"an image of {picture.shape[1]} x {picture.shape[0]} pixels becomes one of {width} x {height}. The sides "
-                f"differ too much: at least one pixel and at most {MOST_PIXELS} are taken."
-            )
+        height, width = bounded(picture.shape[0], picture.shape[1])
         made = Image.fromarray(np.ascontiguousarray(picture))
         return np.asarray(made.resize((width, height), Image.Resampling(number)))
 
-    return resize
+    return Step(resize, bounded)
 
 
 def _exact(_: int, __: int, *, height: int, width: int) -> tuple[int, int]:
@@ -104,7 +125,7 @@ SIZES: Mapping[frozenset[str], Callable[..., tuple[int, int]]] = {
 """How the sizes of a resized picture follow from its own, by what is given."""
 
 
-def _center_crop(height: int, width: int) -> Step:
+def _center_crop(height: int, width: int) -> Callable[[Picture], Picture]:
     """The middle of a picture; where it is smaller, zeros are around it."""
 
     def crop(picture: Picture) -> Picture:
@@ -126,7 +147,7 @@ def _middle(size: int, wanted: int) -> tuple[slice, slice]:
     return slice(start, start + size), slice(0, size)
 
 
-def _rescale(factor: float, offset: float) -> Step:
+def _rescale(factor: float, offset: float) -> Callable[[Picture], Picture]:
     def rescale(picture: Picture) -> Picture:
         scaled = (picture.astype(np.float64) * factor).astype(np.float32)
         return scaled + np.float32(offset) if offset else scaled
@@ -134,7 +155,7 @@ def _rescale(factor: float, offset: float) -> Step:
     return rescale
 
 
-def _normalize(mean: Sequence[float], std: Sequence[float]) -> Step:
+def _normalize(mean: Sequence[float], std: Sequence[float]) -> Callable[[Picture], Picture]:
     center, scale = np.asarray(mean, np.float32), np.asarray(std, np.float32)
     if center.shape != (3,) or scale.shape != (3,):
         raise FormatError("mean and std are not of three channels")
