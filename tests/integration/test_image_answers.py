@@ -119,5 +119,5 @@ def test_a_processor_that_is_not_reproduced_is_refused_by_name(ortc: Compiler, p
     path.write_text(json.dumps(document), "utf-8")
     done = ortc.build(tmp_path / "project" / "classifier.yaml", *PLAIN, output=tmp_path / "dist")
     message = done.failed(3)
-    assert "the class PerceiverImageProcessorPil is not reproduced" in message
+    assert "the image processor PerceiverImageProcessor is not reproduced" in message
     assert "interface: tensors" in message

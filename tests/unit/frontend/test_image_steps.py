@@ -120,8 +120,8 @@ def test_a_thousand_random_images_become_the_same_pixels(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("Detr", {}, "the class DetrImageProcessorPil is not reproduced"),
-        ("Perceiver", {}, "the class PerceiverImageProcessorPil is not reproduced"),
+        ("Detr", {}, "the image processor DetrImageProcessorPil is not reproduced"),
+        ("Perceiver", {}, "the image processor PerceiverImageProcessorPil is not reproduced"),
         ("ViT", {"do_pad": True, "pad_size": {"height": 300, "width": 300}}, "`do_pad: true` is not reproduced"),
         ("ViT", {"image_mean": [0.5]}, "a mean or a deviation of 1 channels is not reproduced"),
         ("ViT", {"resample": 9}, "`resample: 9` is not reproduced"),

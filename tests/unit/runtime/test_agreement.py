@@ -28,6 +28,10 @@ def word(token: int, score: float = 0.5) -> dict[str, Any]:
     return {"score": score, "token": token, "token_str": "w", "sequence": "w"}
 
 
+def label(name: str, score: float) -> dict[str, Any]:
+    return {"label": name, "score": score}
+
+
 CASES: list[tuple[str, Any, Any, float, bool]] = [
     ("entities", [entity("PER", 0, 3)], [entity("PER", 0, 3)], 1.0, True),
     ("entities", [entity("PER", 0, 3), entity("LOC", 5, 8)], [entity("PER", 0, 3)], 2 / 3, True),
@@ -45,6 +49,12 @@ CASES: list[tuple[str, Any, Any, float, bool]] = [
     ("fill-mask", [word(3, 0.5), word(4, 0.4)], [word(4, 0.4), word(3, 0.5)], 0.0, True),
     ("fill-mask", [[word(3)], [word(4)]], [[word(3)], [word(5)]], 0.5, True),
     ("fill-mask", [word(3, 0.1)], [word(3, 0.9)], 1.0, False),
+    ("labels", [label("a", 0.6), label("b", 0.4)], [label("a", 0.6), label("b", 0.4)], 1.0, True),
+    ("labels", [label("a", 0.6), label("b", 0.4)], [label("b", 0.6), label("a", 0.4)], 0.0, False),
+    ("labels", [label("a", 0.6), label("b", 0.4)], [label("a", 0.9), label("b", 0.1)], 1.0, False),
+    ("labels", [label("a", 0.5), label("b", 0.5)], [label("b", 0.5), label("a", 0.5)], 1.0, True),
+    ("labels", [label("a", 0.51), label("b", 0.49)], [label("b", 0.501), label("a", 0.499)], 0.0, False),
+    ("labels", [label("a", 0.6)], [label("c", 0.6)], 0.0, False),
 ]
 
 
@@ -83,6 +93,8 @@ def test_what_answers_name_is_a_gate(precision: str, given: dict[str, Any], agre
 
 class Answering:
     """A processing whose token ids are always right."""
+
+    images = None
 
     def __init__(self, kind: str, answer: Any) -> None:
         self.kind, self._answer = kind, answer

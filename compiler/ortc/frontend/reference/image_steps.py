@@ -1,7 +1,6 @@
 """What an image processor of transformers does, as steps that a bundle executes; what has no such form is refused.
 
-Each class of processors is known by the methods that it has of its own: the steps below are those of the class itself,
-for images on Pillow. A class that is not in the table is refused by its name.
+The steps are those of the processors' own code for images on Pillow. A processor that is not known is refused by name.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import Any
 from ortc.common.errors import StageError
 from ortc.plan.image_processing import (
     FILTERS,
+    REPRODUCED,
     Between,
     CenterCrop,
     Exact,
@@ -23,14 +23,10 @@ from ortc.plan.image_processing import (
     Size,
     Step,
     Within,
+    family_of,
 )
 
 HELP = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"
-_PLAIN = (
-    *("Beit", "Bit", "Blip", "Chameleon", "ChineseCLIP", "CLIP", "DeiT"),
-    *("MobileNetV1", "MobileNetV2", "OwlViT", "Pvt", "Segformer", "Siglip", "ViT"),
-)
-"""Processors that resize, crop, rescale and normalize, in this order and as their settings say."""
 _LEAST_WARPED = 384
 """The size from which ConvNeXT's processor resizes both sides, and crops nothing."""
 _LEVIT = 256 / 224
@@ -44,10 +40,10 @@ def steps_of(processor: Any) -> tuple[Step, ...]:
         StageError: a part of it has no form as steps; the message names it.
     """
     name = type(processor).__name__
-    made = _PROCESSORS.get(name.removesuffix("ImageProcessorPil"))
-    if made is None or not name.endswith("ImageProcessorPil"):
-        raise refusal(processor, f"the class {name}")
-    return tuple(made(processor))
+    family = family_of(name)
+    if family not in REPRODUCED or not name.endswith("ImageProcessorPil"):
+        raise refusal(processor, f"the image processor {name}")
+    return tuple(_OF_THEIR_OWN.get(family, _plain)(processor))
 
 
 def refusal(processor: Any, what: str) -> StageError:
@@ -183,11 +179,11 @@ def _mobilevit(processor: Any) -> Iterator[Step]:
         yield FlipChannels()
 
 
-_PROCESSORS: Mapping[str, Callable[[Any], Iterator[Step]]] = {
-    **dict.fromkeys(_PLAIN, _plain),
+_OF_THEIR_OWN: Mapping[str, Callable[[Any], Iterator[Step]]] = {
     "ConvNext": _convnext,
     "EfficientNet": _efficientnet,
     "Levit": _levit,
     "MobileViT": _mobilevit,
     "PoolFormer": _poolformer,
 }
+"""Processors that do something else than resize, crop, rescale and normalize as their settings say, in this order."""

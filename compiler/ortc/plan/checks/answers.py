@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ortc.inspection.classes import CONFIG, activation_of, entailment_of, labels_of
-from ortc.inspection.model_files import UNLISTED_HELP, answers_text, unlisted_files, visible
+from ortc.inspection.model_files import (
+    IMAGE_PROCESSOR,
+    UNLISTED_HELP,
+    answers_image,
+    answers_text,
+    unlisted_files,
+    visible,
+)
 from ortc.inspection.recipe import RecipeError, read_recipe
 from ortc.inspection.repository import Repository
 from ortc.inspection.text_length import declared_length
+from ortc.plan.image_processing import REPRODUCED, family_of
 from ortc.plan.texts import CLASSIFIERS
 from ortc.spec.deployment import Export
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
@@ -16,7 +24,7 @@ from ortc.spec.diagnostics.rules import answers as rules
 from ortc.spec.interface import TextInterface
 from ortc.spec.load import LoadedSpec
 from ortc.spec.model_sources import HuggingFaceSource
-from ortc.spec.tasks import SETTINGS, TEXT_TASKS
+from ortc.spec.tasks import IMAGE_TASKS, SETTINGS, TEXT_TASKS
 
 IDS = "input_ids"
 """The input that holds token ids; the name that transformers gives it."""
@@ -51,6 +59,11 @@ def _check_classes(model: HuggingFaceSource, repository: Repository) -> None:
         RecipeError: they are not.
     """
     config = repository.mapping(CONFIG)
+    if answers_image(model, repository):
+        _check_processor(repository)
+        if config and model.task == "image-classification":
+            activation_of(model.task, config)
+            labels_of(config, model.interface)
     if not config or not answers_text(model, repository):
         return
     if model.task == "zero-shot-classification":
@@ -60,17 +73,30 @@ def _check_classes(model: HuggingFaceSource, repository: Repository) -> None:
         labels_of(config, model.interface)
 
 
+def _check_processor(repository: Repository) -> None:
+    """Check that an image processor, as far as its configuration is here and names it, is reproduced.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    config = repository.mapping(IMAGE_PROCESSOR)
+    name = config.get("image_processor_type") or config.get("feature_extractor_type")
+    if isinstance(name, str) and family_of(name) not in REPRODUCED:
+        raise RecipeError(IMAGE_PROCESSOR, f"the image processor {name} is not reproduced")
+
+
 def _of_another_task(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Diagnostic]:
     """Report settings that have an effect with other tasks alone."""
-    if not isinstance(model.interface, TextInterface) or model.task not in TEXT_TASKS:
+    if not isinstance(model.interface, TextInterface) or model.task not in (*TEXT_TASKS, *IMAGE_TASKS):
         return
-    for name in sorted(model.interface.model_fields_set & SETTINGS.keys()):
-        if model.task not in SETTINGS[name]:
+    every = dict.fromkeys(("max_length", "truncation"), TEXT_TASKS) | SETTINGS
+    for name in sorted(model.interface.model_fields_set & every.keys()):
+        if model.task not in every[name]:
             yield Diagnostic(
                 rules.INTERFACE_OF_ANOTHER_TASK,
                 f"`{name}` has no effect with the task {quoted(model.task)}",
                 loaded.document.locate(("model", "interface", name), key=True),
-                help=f"remove it; it is a setting of {', '.join(SETTINGS[name])}",
+                help=f"remove it; it is a setting of {', '.join(every[name])}",
             )
 
 
@@ -85,22 +111,24 @@ def _unlisted(loaded: LoadedSpec, model: HuggingFaceSource, repository: Reposito
 
 
 def _unused(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:
-    """Report settings for texts of a bundle that takes none."""
+    """Report settings for texts or images of a bundle that takes none."""
     if not isinstance(model.interface, TextInterface):
         return
-    if model.task not in TEXT_TASKS:
+    missing = "preprocessor_config.json" if model.task in IMAGE_TASKS else "tokenizer.json"
+    has = answers_image if model.task in IMAGE_TASKS else answers_text
+    if model.task not in (*TEXT_TASKS, *IMAGE_TASKS):
         why = f"no answers are made for the task {quoted(model.task)}"
-    elif model.files and not answers_text(model, repository):
-        why = "`files` lists no tokenizer.json"
-    elif model.path is not None and not answers_text(model, repository):
-        why = f"{quoted(model.path)} has no tokenizer.json"
+    elif model.files and not has(model, repository):
+        why = f"`files` lists no {missing}"
+    elif model.path is not None and not has(model, repository):
+        why = f"{quoted(model.path)} has no {missing}"
     else:
         return
     yield Diagnostic(
         rules.INTERFACE_UNUSED,
-        f"`interface` has settings for texts, but {why}",
+        f"`interface` has settings for {'images' if model.task in IMAGE_TASKS else 'texts'}, but {why}",
         loaded.document.locate(("model", "interface"), key=True),
-        help="remove `interface`, or add the model's tokenizer.json",
+        help=f"remove `interface`, or add the model's {missing}",
     )
 
 
