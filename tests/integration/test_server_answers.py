@@ -166,7 +166,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("embeddings", {"model": "nobody", "input": "a"}, 404, "vectors", "model"),
     ("embeddings", {"model": "x" * 5000, "input": "a"}, 400, "model is not the name", "model"),
     ("embeddings", {"model": "classes", "input": "a"}, 400, "use /v1/predict", "model"),
-    ("embeddings", {"model": "linear", "input": "a"}, 400, "takes tensors and no texts", None),
+    ("embeddings", {"model": "linear", "input": "a"}, 400, "takes tensors alone", None),
     ("embeddings", {"model": "vectors"}, 400, "input is empty or of another form", "input"),
     ("embeddings", {"model": "vectors", "input": []}, 400, "input is empty", "input"),
     ("embeddings", {"model": "vectors", "input": [[]]}, 400, "at least one token id", "input"),

@@ -60,14 +60,14 @@ def parts_of(content: bytes | bytearray | memoryview, count: int, what: str) -> 
     view = memoryview(content)
     for _ in range(count):
         if at + 4 > len(view):
-            raise bad(f"{what}: its bytes end before its {count} entries do")
+            raise bad(f"{what}: its bytes end before its {count} texts do")
         (length,) = struct.unpack_from("<I", view, at)
         if at + 4 + length > len(view):
-            raise bad(f"{what}: its bytes end before its {count} entries do")
+            raise bad(f"{what}: its bytes end before its {count} texts do")
         parts.append(bytes(view[at + 4 : at + 4 + length]))
         at += 4 + length
     if at != len(view):
-        raise bad(f"{what}: {len(view) - at} bytes follow its {count} entries")
+        raise bad(f"{what}: {len(view) - at} bytes follow its {count} texts")
     return parts
 
 
@@ -82,7 +82,7 @@ def decoded(parts: Iterable[bytes], count: int, what: str) -> list[str]:
 def counted(found: list[T], count: int, what: str) -> list[T]:
     """What an input holds, once it is as much as its shape says."""
     if len(found) != count:
-        raise bad(f"{what}: its shape says {count} texts or images, it holds {len(found)}")
+        raise bad(f"{what}: its shape says {count} texts, it holds {len(found)}")
     return found
 
 
