@@ -13,8 +13,7 @@ from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
 from ortc.evaluation.agreement import GATES
 from ortc.evaluation.answers import TextAnswer
 from ortc.plan.plan import AccuracyPlan
-from ortc.plan.processing import DIRECTORY, DOCUMENT, TOKENIZER, Processing
-from ortc.plan.texts import IMAGE, TEXT
+from ortc.plan.processing import DIRECTORY, DOCUMENT, IMAGE, TEXT, TOKENIZER, Processing
 
 GOLDEN = "golden/answers.json"
 MOST_DIFFERENCE = 1e-5

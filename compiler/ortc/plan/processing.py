@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 DIRECTORY = "processing"
 DOCUMENT = f"{DIRECTORY}/processing.json"
 TOKENIZER = f"{DIRECTORY}/tokenizer.json"
+TEXT, IMAGE = "+text", "+image"
+"""End the name of a set of pins that has what texts or images need."""
 EMBEDDING = "sentence_embedding"
 """The output that holds one vector for each text."""
 

@@ -10,14 +10,22 @@ from ortc.inspection.model_files import answers_image, answers_text
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
-from ortc.plan.processing import EMBEDDING, ENDS, LOGITS, POOLED, PROBABILITIES, STARTS, AnswerForm
+from ortc.plan.processing import (
+    EMBEDDING,
+    ENDS,
+    IMAGE,
+    LOGITS,
+    POOLED,
+    PROBABILITIES,
+    STARTS,
+    TEXT,
+    AnswerForm,
+)
 from ortc.spec.interface import TextInterface
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.runtimes import pins
 from ortc.spec.tasks import SETTINGS
 
-TEXT, IMAGE = "+text", "+image"
-"""End the name of a set of pins that has what texts or images need."""
 PIXELS, PIXEL_MASK = "pixel_values", "pixel_mask"
 """Inputs that an image gives."""
 HIDDEN = "last_hidden_state"

@@ -89,7 +89,7 @@ def _of_another_task(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[D
     """Report settings that have an effect with other tasks alone."""
     if not isinstance(model.interface, TextInterface) or model.task not in (*TEXT_TASKS, *IMAGE_TASKS):
         return
-    every = dict.fromkeys(("max_length", "truncation"), TEXT_TASKS) | SETTINGS
+    every: dict[str, tuple[str, ...]] = {"max_length": TEXT_TASKS, "truncation": TEXT_TASKS, **SETTINGS}
     for name in sorted(model.interface.model_fields_set & every.keys()):
         if model.task not in every[name]:
             yield Diagnostic(
