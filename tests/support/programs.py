@@ -28,6 +28,8 @@ def document(
     ranges: dict[str, tuple[int | None, int | None]] | None = None,
     keywords: Sequence[str] = (),
     keys: Sequence[str] = (),
+    constants: Sequence[str] = (),
+    varying: Sequence[str] = (),
 ) -> Json:
     """models/model.json: an embedding tied to a head, a linear layer, and one on the way to another output.
 
@@ -36,6 +38,8 @@ def document(
         ranges: Bounds of symbols.
         keywords: Inputs that are given by name.
         keys: What the two outputs are called.
+        constants: Arguments that are no tensors and have a value.
+        varying: Numbers that have none.
     """
     taken = {"ids": tensor(LONG, 1)} if inputs is None else inputs
 
@@ -45,6 +49,8 @@ def document(
 
     specs: list[Json] = [{"parameter": {"arg": {"name": f"p_{name}"}, "parameter_name": name}} for name in WEIGHTS]
     specs += [{"user_input": {"arg": {"as_tensor": {"name": name}}}} for name in taken]
+    specs += [{"constant_input": {"name": name, "value": {"as_int": 3}}} for name in constants]
+    specs += [{"user_input": {"arg": {"as_sym_int": {"as_name": name}}}} for name in varying]
     leaf: Json = {"type": None, "context": None, "children_spec": []}
     places: Json = {"type": "builtins.tuple", "context": "null", "children_spec": [leaf] * len(taken)}
     names: Json = {"type": "builtins.dict", "context": json.dumps(list(keywords)), "children_spec": []}

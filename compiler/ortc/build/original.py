@@ -16,6 +16,7 @@ from ortc.common.errors import AccuracyError, StageError
 from ortc.evaluation.report import Verdict
 from ortc.execution.host import cores
 from ortc.execution.worker import Worker, WorkerError
+from ortc.frontend.onnx_forms import open_dimensions
 from ortc.passes.canonical import Exported, differently_defined
 from ortc.spec.model_sources import OnnxSource
 from ortc.spec.onnx_header import read_header
@@ -75,12 +76,14 @@ def _readable(path: Path, pin_set: str) -> Path:
     """
     package, _, version = pins(pin_set).requirement.partition("==")
     known, header = runtime(package, version), read_header(path)
-    if header.ir_version <= known.max_ir and header.opset <= known.max_opset:
-        return path
     import onnx
     import onnx_ir as ir
 
     model = onnx.load(path, load_external_data=False)
+    # ONNX Runtime takes a size of 0 for a promise.
+    is_opened = open_dimensions(model)
+    if header.ir_version <= known.max_ir and header.opset <= known.max_opset and not is_opened:
+        return path
     newer = differently_defined(ir.from_proto(model), header.opset, known.max_opset)
     if header.opset > known.max_opset and newer:
         raise StageError(

@@ -21,6 +21,7 @@ from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.diagnostics.rules.sources import REVISION_UNPINNED
 from ortc.spec.json_schema import schema_text
 from ortc.spec.load import load_profile
+from ortc.spec.vocabulary import LEAST_INT8_OPSET, LEAST_OPSET
 
 _SCHEMA = "spec.schema.json"
 
@@ -45,10 +46,12 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
     """
     root = project_root(output or Path("specs/spec.yaml"))
     targets = tuple(dict.fromkeys(targets)) or ("cpu",)
-    runtimes = [known_runtime(load_profile(name, root=root)) for name in targets]
+    profiles = [load_profile(name, root=root) for name in targets]
+    runtimes = [known_runtime(profile) for profile in profiles]
     reach = min((runtime.max_opset for runtime in runtimes if runtime is not None), default=0)
     try:
-        draft = inspect(model, root, revision=revision, **({"max_opset": reach} if reach else {}))
+        least = LEAST_OPSET if all(profile.precision == "fp32" for profile in profiles) else LEAST_INT8_OPSET
+        draft = inspect(model, root, revision=revision, least_opset=least, **({"max_opset": reach} if reach else {}))
     except InspectionError as error:
         raise click.BadParameter(str(error), param_hint="MODEL") from error
     path = output or Path("specs") / f"{draft.name}.yaml"

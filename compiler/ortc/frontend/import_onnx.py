@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
 from ortc.common.texts import shown
+from ortc.frontend.onnx_forms import MOST_CAUSE, inline, inline_functions, open_dimensions, write_out_sparse
 from ortc.inspection.external_data import graph_nodes, initializers, load_attributes, load_graph
 from ortc.inspection.onnx_interface import keep_usable
 from ortc.passes.canonical import (
     MODEL_FILE,
+    ONNX_SOURCE,
     Conversion,
     Exported,
     check_file,
@@ -26,6 +28,8 @@ from ortc.passes.canonical import (
     write,
 )
 from ortc.passes.gelu import gelu
+from ortc.passes.group_normalization import split_group_normalization
+from ortc.passes.weight_folding import fold_weights
 from ortc.plan.plan import ExportPlan, InputPlan
 from ortc.spec.onnx_header import DEFAULTS_IR
 from ortc.spec.vocabulary import LEAST_OPSET
@@ -39,8 +43,6 @@ _PLACE = re.compile(r"^\S+\.(cc|h):\d+: ")
 """How the version converter's messages begin: a line of its own source."""
 CONVERTER_ERRORS = (RuntimeError, ValueError, IndexError)
 """What ONNX's version converter raises beside its own errors, of graphs that are not well-formed."""
-MOST_CAUSE = 400
-"""Most characters of another program's message, which repeats names of any length."""
 
 
 def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
@@ -49,13 +51,15 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     Raises:
         StageError: the graph cannot be converted to the opset, or its inputs do not fit the declared ones.
     """
-    from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     model = _load(path, plan)
     left_out = _drop_defaults(model, plan)
-    InlinePass()(model)
+    inline(model)
+    split_group_normalization(model, min(plan.opset, model.opset_imports.get("", plan.opset)))
     # Weights are found among initializers, by quantization and by everything else.
     LiftConstantsToInitializersPass()(model)
+    fold_weights(model)
     model, conversion = _convert(model, plan)
     inputs = plan.inputs or _declared_inputs(model, plan)
     _order_inputs(model, inputs)
@@ -66,7 +70,7 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     infer_shapes(model)
     gelu(model)
     write(model, output)
-    check_file(output / MODEL_FILE, "ONNX source")
+    check_file(output / MODEL_FILE, ONNX_SOURCE)
     return Exported(
         exporter="onnx",
         opset=plan.opset,
@@ -93,6 +97,9 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
     _expect_form(proto, path.name)
     keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
+    open_dimensions(proto)
+    write_out_sparse(proto)
+    proto = inline_functions(proto)
     # It logs names that nothing defines, which the check of the written file refuses.
     logging.getLogger(ir.serde.__name__).setLevel(logging.ERROR)
     try:

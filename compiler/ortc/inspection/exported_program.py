@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
+from ortc.common.texts import shown
 from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.findings import BOUNDS, KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
 from ortc.inspection.pt2_archive import Input, Program, ProgramError, read_program
@@ -49,6 +50,10 @@ def inspect_program(path: Path, place: str, opset: int) -> Draft:
         name.isprintable() and name and "${" not in name for name in outputs
     )
     notes = {"inputs": "In the order of forward(). `range` and `fill` make synthetic inputs that mean something."}
+    if program.constants:
+        notes["inputs"] += (
+            f"\nOther arguments keep the values of the export: {', '.join(map(shown, program.constants))}."
+        )
     if place.startswith("../"):
         notes["path"] = OUTSIDE
     if axes.bounds:
@@ -73,19 +78,17 @@ def _check(program: Program) -> None:
     """Refuse what the build could not call.
 
     Raises:
-        InspectionError: the program takes something else than tensors, one after the other.
+        InspectionError: the program takes no tensors, or something that is neither a tensor nor a constant.
     """
-    what = None
-    if program.keywords:
-        what = f"takes {', '.join(f'`{name}`' for name in program.keywords)} by name"
-    elif program.nested:
-        what = "takes tensors inside of lists or mappings"
-    elif program.constants:
-        what = "takes arguments that are no tensors"
-    elif not program.inputs:
-        what = "takes no tensors"
-    if what is not None:
-        raise InspectionError(f"the program {what}; export it again with plain tensors as arguments of forward()")
+    if program.others:
+        raise InspectionError(
+            f"the program's input `{shown(program.others[0])}` is no tensor and has no constant value; export it again "
+            "with a tensor in its place, or with a constant"
+        )
+    if not program.inputs:
+        raise InspectionError(
+            "the program takes no tensors; export it again with the tensors as arguments of forward()"
+        )
     for entry in program.inputs:
         if entry.dtype not in _DTYPES:
             raise InspectionError(f"the input `{entry.name}` is no tensor of numbers or booleans that a bundle takes")
@@ -118,6 +121,8 @@ class _Axes:
         if (match := _MULTIPLE.fullmatch(size)) is not None:
             step, symbol = max(1, int(match[1])), match[2]
         least, most = self._program.ranges.get(symbol, (None, None))
+        if least is not None and least * step > MAX_SIZE:
+            raise InspectionError(f"the program's axis `{name}` begins beyond {MAX_SIZE}, the greatest size of a spec")
         least = least if least is not None and least > _SPECIALIZED else 1
         known = KNOWN_AXES.get(name, UNKNOWN_AXIS)
         if most is None or most * step > MAX_SIZE:

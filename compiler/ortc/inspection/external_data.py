@@ -7,7 +7,7 @@ or, where caches keep every file as a link into one directory, from the director
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +124,18 @@ def _attributes(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 def graph_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
-    pending = [model.graph.node, *(function.node for function in model.functions)]
+    yield from _nodes(model.graph.node)
+    for function in model.functions:
+        yield from function_nodes(function)
+
+
+def function_nodes(function: onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of a function, with those of branches and bodies."""
+    yield from _nodes(function.node)
+
+
+def _nodes(first: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    pending = [first]
     while pending:
         for node in pending.pop():
             yield node

@@ -20,6 +20,7 @@ from ortc.inspection.tensor_names import NAME_HELP, name_problem
 from ortc.inspection.text_length import declared_length
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.tasks import TEXT_TASKS
+from ortc.spec.vocabulary import LEAST_OPSET
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -53,7 +54,14 @@ ADAPTER_NOTE = (
 PARTS_NOTE = "Whoever uses the bundle adds them, or a `pytorch` source builds the whole."
 
 
-def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: int = DEFAULT_OPSET) -> Draft:
+def inspect(
+    place: str,
+    root: Path,
+    *,
+    revision: str | None = None,
+    max_opset: int = DEFAULT_OPSET,
+    least_opset: int = LEAST_OPSET,
+) -> Draft:
     """A draft for a directory, an ONNX file, a .pt2 archive, an entry point or a repository of the hub.
 
     Args:
@@ -61,18 +69,19 @@ def inspect(place: str, root: Path, *, revision: str | None = None, max_opset: i
         root: What relative paths of the spec will start from.
         revision: Commit of a repository of the hub.
         max_opset: What the runtimes of all targets load.
+        least_opset: What the precisions of all targets need.
 
     Raises:
         InspectionError: it is none of them, or not one that a spec can be written for.
     """
-    draft = _inspected(place, root, revision, max_opset)
+    draft = _inspected(place, root, revision, max_opset, least_opset)
     for name in (*draft.inputs, *draft.axes, *(draft.outputs or ())):
         if (why := name_problem(name)) is not None:
             raise InspectionError(f"the tensor or axis `{shown(name)}` {why}: {NAME_HELP}")
     return draft
 
 
-def _inspected(place: str, root: Path, revision: str | None, max_opset: int) -> Draft:
+def _inspected(place: str, root: Path, revision: str | None, max_opset: int, least_opset: int) -> Draft:
     path = Path(place)
     opset = min(DEFAULT_OPSET, max_opset)
     if is_directory(path):
@@ -86,7 +95,7 @@ def _inspected(place: str, root: Path, revision: str | None, max_opset: int) -> 
             raise InspectionError(f"`{place}` is neither a directory nor an .onnx or .pt2 file")
         from ortc.inspection.onnx_file import inspect_onnx
 
-        return inspect_onnx(path, relative(path, root), max_opset)
+        return inspect_onnx(path, relative(path, root), max_opset, least_opset)
     if ENTRYPOINT.fullmatch(place) is not None:
         from ortc.inspection.pytorch_function import inspect_entrypoint
 

@@ -30,13 +30,18 @@ _ALIASES = {
 }
 
 
-def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
+_NO_NAME = re.compile(r"\s*(-1|0|\?|\*|none|null|unk(nown)?(_*\d+)?)\s*", re.IGNORECASE)
+"""How writers call dimensions of which they know nothing: two of that name need not have one size."""
+
+
+def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAST_OPSET) -> Draft:
     """A draft for an ONNX file.
 
     Args:
         path: The file; weights beside it are not read.
         place: The file as the spec will name it.
         max_opset: What the runtimes of all targets load; a newer graph is converted by the build.
+        least_opset: What the precisions of all targets need; an older graph is converted by the build.
 
     Raises:
         InspectionError: not an ONNX file, or one with inputs that a spec cannot describe.
@@ -51,7 +56,7 @@ def inspect_onnx(path: Path, place: str, max_opset: int) -> Draft:
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
     if not model.graph.node or not opset:
         raise InspectionError(f"`{path}` holds no graph of the ONNX operators")
-    shipped = min(max(opset, LEAST_OPSET), max_opset)
+    shipped = min(max(opset, least_opset), max_opset)
     axes = _Axes()
     interface = interface_of(model)
     outputs = usable_outputs(interface)
@@ -154,7 +159,7 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]
 def _dimension(tensor: str, index: int, dim: onnx.TensorShapeProto.Dimension, axes: _Axes) -> str | int:
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return dim.dim_value
-    if dim.HasField("dim_param") and dim.dim_param:
+    if dim.HasField("dim_param") and dim.dim_param and not _NO_NAME.fullmatch(dim.dim_param):
         return axes.name(dim.dim_param)
     # A dimension without a name is its own; only the first of each input is the batch by convention.
     return axes.name("batch" if index == 0 else f"{tensor}_dim{index}")

@@ -89,12 +89,10 @@ class Program:
     outputs: tuple[str, ...]
     output_names: tuple[str, ...]
     """Keys of the mapping that the program gives; none when it gives no mapping."""
-    keywords: tuple[str, ...]
-    """Inputs that it takes by name only."""
-    nested: bool
-    """Whether some input is a list or a mapping."""
-    constants: int
+    constants: tuple[str, ...]
     """Inputs that are no tensors; the program has their values."""
+    others: tuple[str, ...]
+    """Inputs that are neither tensors nor constants: numbers that vary, objects."""
     ranges: dict[str, tuple[int | None, int | None]]
     """Least and greatest value of each symbol."""
     weights: tuple[Weight, ...]
@@ -214,15 +212,16 @@ def _program(model: _Model, stored: _Stored) -> Program:
     values = module.graph.tensor_values
     inputs: list[Input] = []
     weights: list[Weight] = []
-    others = 0
+    constants: list[str] = []
+    others: list[str] = []
     for spec in module.signature.input_specs:
         for kind, entry in spec.items():
             names = tuple(_tensors(entry))
             if kind == "user_input":
                 inputs += [_input(name, values.get(name)) for name in names]
-                others += not names
+                others += () if names else (_name(entry),)
             elif kind == "constant_input":
-                others += 1
+                constants.append(_name(entry))
             elif isinstance(entry, dict):
                 known = str(entry.get(f"{kind}_name"))
                 # Parameters and buffers are `{arg: {name}}`, without a tag.
@@ -234,10 +233,9 @@ def _program(model: _Model, stored: _Stored) -> Program:
     return Program(
         inputs=tuple(inputs),
         outputs=tuple(name for spec in module.signature.output_specs for name in _tensors(spec)),
-        output_names=_keys(call.out_spec if call else "", ()),
-        keywords=_keys(call.in_spec if call else "", (1,)),
-        nested=_nested(call.in_spec if call else ""),
-        constants=others,
+        output_names=_keys(call.out_spec if call else ""),
+        constants=tuple(constants),
+        others=tuple(others),
         ranges={symbol: (entry.min_val, entry.max_val) for symbol, entry in model.range_constraints.items()},
         weights=tuple(weights),
         calls=tuple(
@@ -285,20 +283,23 @@ def _tensors(value: Any) -> Iterator[str]:
                     yield from _tensors(entry)
 
 
-def _nested(spec: str) -> bool:
-    """Whether an input that is taken by place is a tree itself."""
-    try:
-        return any(child["children_spec"] for child in json.loads(spec)[1]["children_spec"][0]["children_spec"])
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return False
+def _name(value: Any) -> str:
+    """The first name in a part of the signature that names no tensor, such as `{"arg": {"as_sym_int": {"as_name"`."""
+    pending = [value]
+    while pending:
+        entry = pending.pop(0)
+        if isinstance(entry, dict):
+            found = (entry.get("name"), entry.get("as_name"))
+            if (name := next((text for text in found if isinstance(text, str)), None)) is not None:
+                return name
+            pending += entry.values()
+    return "an argument"
 
 
-def _keys(spec: str, path: tuple[int, ...]) -> tuple[str, ...]:
-    """Keys of the mapping at a path of a tree as torch.utils._pytree writes it; none for anything else."""
+def _keys(spec: str) -> tuple[str, ...]:
+    """Keys of a tree that is a mapping, as torch.utils._pytree writes it; none for anything else."""
     try:
         node = json.loads(spec)[1]
-        for step in path:
-            node = node["children_spec"][step]
         keys = json.loads(node["context"]) if node["type"] == "builtins.dict" else ()
     except (ValueError, LookupError, TypeError, RecursionError):
         return ()

@@ -30,6 +30,8 @@ SEQUENCES = frozenset(
     )
 )
 """Operators whose outputs may be sequences of tensors, or optional ones."""
+ONNX_SOURCE = "ONNX source"
+"""Stands for an exporter where a graph came as an ONNX file."""
 MODEL_FILE = "model.onnx"
 DATA_FILE = "model.onnx.data"
 PREPACKED_FILE = "prepacked.onnx"
@@ -143,13 +145,15 @@ def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[
 def infer_shapes(model: ir.Model) -> None:
     """Replace declared shapes by those that follow from the inputs: what writers of files declare need not be so.
 
-    An output whose rank does not follow keeps its declared rank, with unknown dimensions.
+    An output, or an input of a body, whose rank does not follow keeps its declared rank, with unknown dimensions.
     """
     import onnx_ir as ir
     from onnx_ir.passes.common import ShapeInferencePass
 
     untyped = [value for node in nodes(model) for value in node.outputs if value.type is None]
     ranks = {value: None if value.shape is None else len(value.shape) for value in model.graph.outputs}
+    # ONNX Runtime refuses the body of a Loop whose counter and condition have no shape.
+    ranks |= {value: len(value.shape) for value in _inner_inputs(model) if value.shape is not None}
     given = set(model.graph.inputs)
     for value in (*(output for node in nodes(model) for output in node.outputs), *_inner_inputs(model)):
         if value not in given:
@@ -227,15 +231,15 @@ def count_operators(model: ir.Model) -> dict[str, int]:
 def differently_defined(model: ir.Model, source: int, target: int) -> tuple[str, ...]:
     """ONNX's operators of the graph that two opsets define differently, sorted."""
     operators = {node.op_type for node in nodes(model) if node.domain in ("", "ai.onnx")}
-    return tuple(sorted(name for name in operators if _defined(name, source) != _defined(name, target)))
+    return tuple(sorted(name for name in operators if defined(name, source) != defined(name, target)))
 
 
-def _defined(operator: str, opset: int) -> int | None:
+def defined(operator: str, opset: int, domain: str = "") -> int | None:
     """The opset that an operator's definition is from; None when there is none that holds."""
     import onnx
 
     try:
-        schema = onnx.defs.get_schema(operator, opset, "")
+        schema = onnx.defs.get_schema(operator, opset, domain)
     except onnx.defs.SchemaError:
         return None
     return None if schema.deprecated else int(schema.since_version)
@@ -276,6 +280,12 @@ def check_file(path: Path, exporter: str) -> None:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         lines = str(error).strip().splitlines()
+        if exporter == ONNX_SOURCE:
+            raise StageError(
+                f"the graph of the ONNX file is not valid: {lines[0]}",
+                help="export the model again: `onnx.checker.check_model` refuses this file, too",
+                details=tuple(lines[1:6]),
+            ) from error
         raise StageError(
             f"the {exporter} exporter gave an invalid graph: {lines[0]}", details=tuple(lines[1:6])
         ) from error

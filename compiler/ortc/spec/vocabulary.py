@@ -22,6 +22,8 @@ DEFAULT_OPSET = 20
 """Opset of models that ortc exports."""
 LEAST_OPSET = 9
 """Least opset that a bundle ships: ONNX files with a lower one are converted."""
+LEAST_INT8_OPSET = 13
+"""From here on DequantizeLinear takes a scale for each channel."""
 MAX_SIZE = 2**31 - 1
 """Greatest size of an axis: more than any tensor's dimension, and few enough to compute with."""
 MAX_THREADS = 4096

@@ -75,6 +75,12 @@ def test_the_opset_is_one_that_the_runtime_loads(opset: int, shipped: int, tmp_p
     assert written("m.onnx").loaded.spec.export.opset == shipped
 
 
+@pytest.mark.parametrize(("opset", "shipped"), [(7, 13), (12, 13), (17, 17)])
+def test_a_target_that_quantizes_gets_an_opset_that_can_be_quantized(opset: int, shipped: int, tmp_path: Path) -> None:
+    graph(tmp_path / "m.onnx", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])], opset=opset)
+    assert written("m.onnx", "-t", "cpu", "-t", "edge").loaded.spec.export.opset == shipped
+
+
 def test_refuses_graphs_that_a_spec_cannot_describe(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_bytes(b"not a graph")
     text = helper.make_tensor_value_info("x", TensorProto.STRING, [1])
@@ -134,7 +140,8 @@ def test_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (document(keywords=("scale",)), "takes `scale` by name"),
+        (document(varying=("count",)), "`count` is no tensor and has no constant value"),
+        (document({"ids": sizes_of(LONG, symbol("a"))}, {"a": (10**400, None)}), "begins beyond 2147483647"),
         (document({}), "takes no tensors"),
         (document({"ids": sizes_of(13, 1)}), "`ids` is no tensor of numbers or booleans"),
         (document({"ids": sizes_of(LONG, 0)}), "`ids` has the size 0"),
@@ -147,6 +154,20 @@ def test_refuses_programs(model: dict[str, Any], message: str, tmp_path: Path) -
     archive(tmp_path / "m.pt2", model)
     with pytest.raises(InspectionError, match=message):
         inspect("m.pt2", tmp_path)
+
+
+def test_drafts_programs_that_take_keywords_and_constants(tmp_path: Path) -> None:
+    given = {"ids": sizes_of(LONG, symbol("s7")), "scale": sizes_of(FLOAT, symbol("s7"))}
+    ranges = {"s7": (1, 10**400)}
+    archive(tmp_path / "m.pt2", document(given, ranges, keywords=("scale",), constants=("mode",)))
+    assert run(["init", "m.pt2"]) == 0
+    spec = check_spec("specs/m.yaml").loaded.spec
+    assert spec.export.inputs is not None
+    assert {name: tensor.shape for name, tensor in spec.export.inputs.items()} == {
+        "ids": ("batch",),
+        "scale": ("batch",),
+    }
+    assert "Other arguments keep the values of the export: mode." in Path("specs/m.yaml").read_text("utf-8")
 
 
 def test_refuses_programs_that_are_none(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from ortc.common.errors import NotApplicable
 from ortc.passes.quantization import weight_only
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.dynamic import emit
-from ortc.passes.quantization.editor import LEAST_OPSET
+from ortc.passes.quantization.editor import TOO_OLD
 from ortc.passes.quantization.quantizable import find_sites
 from ortc.passes.quantization.smoothquant import smooth_products
 from ortc.plan.plan import VariantPlan
 from ortc.spec.quantization import DynamicQuantization, WeightQuantization
+from ortc.spec.vocabulary import LEAST_INT8_OPSET
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -56,8 +57,8 @@ def prepare(model: ir.Model, how: DynamicQuantization | WeightQuantization, rang
     Raises:
         NotApplicable: the graph is too old, or there is nothing to smooth.
     """
-    if model.opset_imports.get("", 0) < LEAST_OPSET:
-        raise NotApplicable(f"dynamic quantization needs opset {LEAST_OPSET} or higher")
+    if model.opset_imports.get("", 0) < LEAST_INT8_OPSET:
+        raise NotApplicable(TOO_OLD)
     for node in model.graph:
         for value in node.outputs:
             if not value.is_graph_output():

@@ -11,8 +11,9 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ortc.common.arrays import Array
-from ortc.passes.quantization.editor import LEAST_OPSET, Editor, round_channels
+from ortc.passes.quantization.editor import TOO_OLD, Editor, round_channels
 from ortc.passes.quantization.quantizable import Site, find_sites
+from ortc.spec.vocabulary import LEAST_INT8_OPSET
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -22,15 +23,15 @@ def emit(model: ir.Model, operators: tuple[str, ...], exclude: Collection[str] =
     """Quantize a model in place.
 
     Args:
-        model: in 32-bit floating point, of opset LEAST_OPSET or higher.
+        model: in 32-bit floating point, of opset LEAST_INT8_OPSET or higher.
         operators: `MatMul`, `Gemm`: those with a constant weight; `Gather`: embedding tables.
         exclude: names of nodes to leave as they are.
 
     Returns:
         How many nodes were replaced.
     """
-    if model.opset_imports.get("", 0) < LEAST_OPSET:
-        raise ValueError(f"dynamic quantization needs opset {LEAST_OPSET} or higher")
+    if model.opset_imports.get("", 0) < LEAST_INT8_OPSET:
+        raise ValueError(TOO_OLD)
     emitter = _Emitter(model)
     products = tuple(operator for operator in operators if operator in ("MatMul", "Gemm"))
     sites = [site for site in find_sites(model, products) if site.name not in exclude]

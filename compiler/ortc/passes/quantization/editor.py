@@ -10,12 +10,12 @@ import numpy as np
 from ortc.common.arrays import Array
 from ortc.passes.canonical import node_name, values
 from ortc.passes.quantization.quantizable import is_standard, is_weight
+from ortc.spec.vocabulary import LEAST_INT8_OPSET
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-LEAST_OPSET = 13
-"""From here on DequantizeLinear takes a scale for each channel."""
+TOO_OLD = f"quantization needs opset {LEAST_INT8_OPSET} or higher: set `export.opset: {LEAST_INT8_OPSET}`"
 
 
 def round_channels(weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:

@@ -17,10 +17,11 @@ import numpy as np
 from ortc.common.arrays import Array
 from ortc.common.errors import NotApplicable
 from ortc.passes.quantization.calibration import Range, Ranges
-from ortc.passes.quantization.editor import LEAST_OPSET, Editor, round_channels
+from ortc.passes.quantization.editor import TOO_OLD, Editor, round_channels
 from ortc.passes.quantization.quantizable import MOVES, Site, find_sites, find_stream, is_bias, is_standard
 from ortc.passes.quantization.smoothquant import factors_of
 from ortc.spec.quantization import Alpha
+from ortc.spec.vocabulary import LEAST_INT8_OPSET
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -44,8 +45,8 @@ def emit(
     Raises:
         NotApplicable: the opset is too old.
     """
-    if model.opset_imports.get("", 0) < LEAST_OPSET:
-        raise NotApplicable(f"static quantization needs opset {LEAST_OPSET} or higher")
+    if model.opset_imports.get("", 0) < LEAST_INT8_OPSET:
+        raise NotApplicable(TOO_OLD)
     emitter = _Emitter(model, ranges, smooth, symmetric=symmetric)
     count = emitter.quantize_sites(operators, exclude)
     if "Gather" in operators:
@@ -75,7 +76,8 @@ class _Emitter(Editor):
         self.rounded: dict[ir.Value, _Rounded] = {}
         self.weights: dict[str, ir.Value] = {}
         self.factors: dict[ir.Value, Array | None] = {}
-        self.readers: dict[ir.Value, list[Site]] = {}
+        self.readers: dict[str, list[Site]] = {}
+        """By the name of the activation, which stays when a node that gives it is replaced."""
 
     def quantize_sites(self, operators: tuple[str, ...], exclude: Sequence[str]) -> int:
         sites = [
@@ -88,7 +90,7 @@ class _Emitter(Editor):
         # A convolution whose output has no range cannot give integers, and has no use for any.
         chosen = {site.node: site for site in sites if site.node not in convolutions or site.node in stream}
         for site in chosen.values():
-            self.readers.setdefault(site.activation, []).append(site)
+            self.readers.setdefault(str(site.activation.name), []).append(site)
         for node in list(self.model.graph):
             if node in chosen:
                 self._quantize(chosen[node])
@@ -170,8 +172,11 @@ class _Emitter(Editor):
         value = ir.Value(name=self.free(f"{end.name}_dequantized"), shape=end.shape, type=end.type)
         quantize = ir.node("QuantizeLinear", [end, scale, zero], outputs=[integers], name=integers.name)
         dequantize = ir.node("DequantizeLinear", [integers, scale, zero], outputs=[value], name=value.name)
+        readers = self.readers.get(str(end.name))
         if end.is_graph_output():
             value.name, end.name = end.name, value.name
+        if readers is not None:
+            self.readers[str(value.name)] = readers
         end.replace_all_uses_with(value, replace_graph_outputs=True)
         quantize.replace_input_with(0, end)
         self.model.graph.insert_after(producer, [quantize, dequantize])
@@ -195,7 +200,7 @@ class _Emitter(Editor):
     def _factors(self, activation: ir.Value) -> Array | None:
         """What the channels of an activation are divided by, for all that multiply it."""
         if activation not in self.factors:
-            sites, factors = self.readers[activation], None
+            sites, factors = self.readers[str(activation.name)], None
             # What a convolution gave is rounded already.
             if self.smooth is not None and activation not in self.rounded and sites[0].node.op_type != "Conv":
                 matrices = [site.array.numpy() if site.axis == 1 else site.array.numpy().T for site in sites]
@@ -206,7 +211,7 @@ class _Emitter(Editor):
     def _fold(self, activation: ir.Value, factors: Array) -> bool:
         """Divide by the factors in the normalization that gives the activation, where nobody else reads it."""
         node = activation.producer()
-        readers = {site.node for site in self.readers[activation]}
+        readers = {site.node for site in self.readers[str(activation.name)]}
         if node is None or node.op_type not in _NORMALIZATIONS or not is_standard(node) or activation.is_graph_output():
             return False
         parameters = [(index, value) for index, value in enumerate(node.inputs) if index > 0 and value is not None]

@@ -26,8 +26,14 @@ class Site:
     """A node that multiplies an activation with a constant weight, in 32-bit floating point."""
 
     node: ir.Node
-    activation: ir.Value
     weight: ir.Value
+
+    @property
+    def activation(self) -> ir.Value:
+        """What the node reads now: what gave it may have been replaced since the node was found."""
+        value = self.node.inputs[0]
+        assert value is not None  # noqa: S101  # find_sites asked for it
+        return value
 
     @property
     def array(self) -> ir.TensorProtocol:
@@ -86,7 +92,7 @@ def find_sites(model: ir.Model, operators: Iterable[str]) -> Iterator[Site]:
             activation, weight = node.inputs[:2]
             if activation is None or activation.is_initializer() or weight is None or not is_weight(weight):
                 continue
-            site = Site(node, activation, weight)
+            site = Site(node, weight)
             if _fits(site):
                 yield site
 
