@@ -52,6 +52,7 @@ def serve_original(context: Context, exported: Exported, pin_set: str) -> Iterat
                 model=str(_readable(path, pin_set)),
                 inputs=[tensor.name for tensor in exported.inputs],
                 outputs=[tensor.name for tensor in exported.outputs],
+                labels={tensor.name: tensor.labels for tensor in exported.outputs if tensor.labels is not None},
                 threads=cores(),
             )
         except WorkerError as error:

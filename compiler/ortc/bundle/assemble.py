@@ -214,7 +214,8 @@ def _manifest(
             for tensor in exported.inputs
         ),
         outputs=tuple(
-            OutputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape) for tensor in exported.outputs
+            OutputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, labels=tensor.labels)
+            for tensor in exported.outputs
         ),
         axes=tuple(AxisInfo.of(axis) for axis in plan.export.axes),
         runtime=_runtime(target, made.variant),

@@ -6,7 +6,14 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError, field_validator, model_serializer, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
@@ -65,11 +72,21 @@ class InputInfo(Frozen):
 
 
 class OutputInfo(Frozen):
-    """An output; None where only a run tells the size."""
+    """An output; None where only a run tells the size.
+
+    `labels` are the names of classes: of the last dimension of scores, or of the numbers in a tensor of whole numbers.
+    """
 
     name: Line
     dtype: Label
     shape: tuple[Label | Size | None, ...]
+    labels: tuple[Cleaned, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The output without `labels` where it has none, as in bundles that know of no classes."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "labels" or value is not None}
 
 
 class AxisInfo(Frozen):

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
 from ortc.common.texts import shown
+from ortc.frontend.class_labels import Labels, number_classes
 from ortc.frontend.onnx_forms import MOST_CAUSE, inline, inline_functions, open_dimensions, write_out_sparse
-from ortc.inspection.external_data import graph_nodes, initializers, load_attributes, load_graph
+from ortc.inspection.external_data import graph_nodes, has_default_domain, initializers, load_attributes, load_graph
 from ortc.inspection.onnx_interface import keep_usable
 from ortc.passes.canonical import (
     MODEL_FILE,
@@ -53,7 +54,7 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     """
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
-    model = _load(path, plan)
+    model, labels = _load(path, plan)
     left_out = _drop_defaults(model, plan)
     inline(model)
     split_group_normalization(model, min(plan.opset, model.opset_imports.get("", plan.opset)))
@@ -77,7 +78,10 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
         ir_version=plan.ir_version,
         domains={domain: version for domain, version in sorted(model.opset_imports.items()) if domain},
         inputs=inputs,
-        outputs=tuple(output_info(value, plan.axes) for value in model.graph.outputs),
+        outputs=tuple(
+            output_info(value, plan.axes).model_copy(update={"labels": labels.get(str(value.name))})
+            for value in model.graph.outputs
+        ),
         operators=count_operators(model),
         warnings=tuple(_warnings(conversion, left_out)),
         conversion=conversion,
@@ -85,16 +89,20 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     )
 
 
-def _load(path: Path, plan: ExportPlan) -> ir.Model:
-    """The model of a file; initializers that are kept in other files are read when they are needed.
+def _load(path: Path, plan: ExportPlan) -> tuple[ir.Model, Labels]:
+    """The model of a file and the names of its classes; initializers in other files are read when they are needed.
 
     Raises:
         StageError: the file has an input or a kept output that no bundle can have, or is not well-formed.
     """
+    import onnx
     import onnx_ir as ir
 
     proto = load_graph(path)
     _expect_form(proto, path.name)
+    if not has_default_domain(proto):
+        proto.opset_import.append(onnx.helper.make_opsetid("", plan.opset))
+    labels = number_classes(proto)
     keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
     open_dimensions(proto)
@@ -108,7 +116,7 @@ def _load(path: Path, plan: ExportPlan) -> ir.Model:
         cause = error.__cause__ or error
         raise StageError(f"`{path.name}` cannot be read: {shown(str(cause).strip(), MOST_CAUSE)}") from error
     ir.external_data.set_base_dir(model.graph, path.parent)
-    return model
+    return model, labels
 
 
 def _expect_form(model: onnx.ModelProto, name: str) -> None:

@@ -1,8 +1,8 @@
 """Answer with an ONNX file exactly as it came: `python original.py` serves requests on stdin.
 
 Executed by the interpreter of a pinned runtime environment. Needs onnxruntime and numpy alone. The protocol is that of
-`ortc.execution.worker_protocol`; the operations are load {model, inputs, outputs, threads} and run {inputs: .npz,
-outputs: .npz}.
+`ortc.execution.worker_protocol`; the operations are load {model, inputs, outputs, labels, threads} and run {inputs:
+.npz, outputs: .npz}.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ class Original:
         self._session: Any = None
         self._inputs: list[str] = []
         self._outputs: list[str] = []
+        self._labels: dict[str, list[str]] = {}
 
     def load(self, request: Json) -> Json:
-        """Open the file; `inputs` and `outputs` are the names that the bundle will have."""
+        """Open the file; `inputs` and `outputs` are the names that the bundle will have, `labels` those of classes."""
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -44,6 +45,7 @@ class Original:
         except Exception as error:
             raise RefusedError(f"onnxruntime {ort.__version__}: {_line(error)}") from error
         self._inputs, self._outputs = request["inputs"], request["outputs"]
+        self._labels = request["labels"]
         return {}
 
     def run(self, request: Json) -> Json:
@@ -55,8 +57,24 @@ class Original:
             found = self._session.run(self._outputs, feeds)
         except Exception as error:
             raise RefusedError(_line(error)) from error
-        arrays.write_arrays(Path(request["outputs"]), dict(zip(self._outputs, found, strict=True)))
+        numbers = {name: self._numbers(name, value) for name, value in zip(self._outputs, found, strict=True)}
+        arrays.write_arrays(Path(request["outputs"]), numbers)
         return {}
+
+    def _numbers(self, name: str, value: Any) -> Any:
+        """An output as a bundle gives it: classes by their numbers, and the maps of ZipMap as rows of scores."""
+        import numpy as np
+
+        labels = self._labels.get(name)
+        if labels is None:
+            return value
+        if isinstance(value, list):
+            rows = [{str(key): score for key, score in row.items()} for row in value]
+            return np.array([[row[label] for label in labels] for row in rows], np.float32).reshape(-1, len(labels))
+        if value.dtype.kind in "OUS":
+            numbers = {label: number for number, label in enumerate(labels)}
+            return np.vectorize(numbers.__getitem__, otypes=[np.int64])(value.astype(str))
+        return value
 
 
 def _arrays() -> Any:

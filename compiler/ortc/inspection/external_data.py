@@ -129,6 +129,12 @@ def graph_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
         yield from function_nodes(function)
 
 
+def has_default_domain(model: onnx.ModelProto) -> bool:
+    """Whether a model says the opset of ONNX's own operators, or has any of them: classifiers alone need none."""
+    own = ("", "ai.onnx")
+    return any(entry.domain in own for entry in (*model.opset_import, *graph_nodes(model)))
+
+
 def function_nodes(function: onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a function, with those of branches and bodies."""
     yield from _nodes(function.node)

@@ -11,7 +11,7 @@ from ortc.common.errors import StageError
 from ortc.common.texts import shown
 from ortc.inspection.draft_spec import Draft, spec_name
 from ortc.inspection.draft_spec import Value as Written
-from ortc.inspection.external_data import load_graph, refuse_pointer
+from ortc.inspection.external_data import has_default_domain, load_graph, refuse_pointer
 from ortc.inspection.findings import KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
 from ortc.inspection.onnx_interface import DTYPES, Value, interface_of, problems, usable_outputs, value_of
 from ortc.inspection.tensor_names import name_problem
@@ -54,7 +54,7 @@ def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAS
     except (OSError, ValueError) as error:
         raise InspectionError(f"`{path}` cannot be read as ONNX: {error}") from error
     opset = max((entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
-    if not model.graph.node or not opset:
+    if not model.graph.node or (not opset and has_default_domain(model)):
         raise InspectionError(f"`{path}` holds no graph of the ONNX operators")
     shipped = min(max(opset, least_opset), max_opset)
     axes = _Axes()
@@ -80,9 +80,10 @@ def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAS
         notes["inputs"] = "\n".join(
             (*([notes["inputs"]] if inputs else ()), f"Constants unless declared here: {', '.join(optional)}.")
         )
-    converted = f", converted to opset {shipped}" if shipped != opset else ""
+    found = f"opset {opset}" if opset else "no opset of ONNX's own operators"
+    converted = f", converted to opset {shipped}" if opset and shipped != opset else ""
     return Draft(
-        about=f"Written by `ortc init` from {place} (opset {opset}{converted}).",
+        about=f"Written by `ortc init` from {place} ({found}{converted}).",
         name=spec_name(path.stem),
         model={"source": "onnx", "path": place, "sha256": sha256_file(path)},
         opset=shipped,

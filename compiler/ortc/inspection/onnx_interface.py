@@ -68,15 +68,59 @@ class Value:
         return "a tensor of text" if self.element == "STRING" else f"a tensor of {self.element.lower() or 'no type'}"
 
 
+CLASSIFIERS = ("TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier")
+"""Operators of ai.onnx.ml that give the name of a class first."""
+_NAMES = (*CLASSIFIERS, "LabelEncoder", "ArrayFeatureExtractor")
+"""Operators that give names of classes."""
+PASSES_ON = ("Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Cast")
+"""Operators that names of classes may go through to an output."""
+CLASS_OPERATORS = frozenset((*_NAMES, *PASSES_ON, "ZipMap"))
+"""Operators of which `classes_as_numbers` has to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node as far as names of classes go: its operator, the first of its inputs, and the first of its outputs."""
+
+    operator: str
+    reads: str
+    gives: str
+
+
+def classes_as_numbers(outputs: Sequence[Value], steps: Sequence[Step]) -> tuple[Value, ...]:
+    """Outputs as a bundle gives them: ZipMap's maps as scores by class, and names of classes as their numbers."""
+    made = {step.gives: step for step in steps if step.operator in CLASS_OPERATORS}
+
+    def names_classes(name: str) -> bool:
+        for _ in range(len(made)):
+            step = made.get(name)
+            if step is None or step.operator == "ZipMap":
+                return False
+            if step.operator in _NAMES:
+                return True
+            name = step.reads
+        return False
+
+    found = []
+    for value in outputs:
+        step = made.get(value.name)
+        if value.kind == "sequence_of_maps" and step is not None and step.operator == "ZipMap":
+            found.append(Value(value.name, "tensor_type", "FLOAT"))
+        elif value.element == "STRING" and names_classes(value.name):
+            found.append(Value(value.name, "tensor_type", "INT64"))
+        else:
+            found.append(value)
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What a graph takes and gives; `stored` are the names of its initializers, `zipped` what ZipMap gives."""
+    """What a graph takes and gives; `stored` are the names of its initializers."""
 
     ir_version: int
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     stored: frozenset[str]
-    zipped: frozenset[str] = frozenset()
 
     def taken(self, declared: Sequence[str] | None) -> list[Value]:
         """Inputs that a bundle will have: an initializer is the default of an input where the spec declares it."""
@@ -99,9 +143,15 @@ def interface_of(model: onnx.ModelProto) -> Interface:
     return Interface(
         ir_version=model.ir_version,
         inputs=tuple(value_of(value) for value in graph.input),
-        outputs=tuple(value_of(value) for value in graph.output),
+        outputs=classes_as_numbers(
+            [value_of(value) for value in graph.output],
+            [
+                Step(node.op_type, text_of(node.input[0]), text_of(node.output[0]))
+                for node in graph.node
+                if node.input and node.output
+            ],
+        ),
         stored=frozenset(text_of(tensor.name) for tensor in graph.initializer),
-        zipped=frozenset(text_of(name) for node in graph.node if node.op_type == "ZipMap" for name in node.output),
     )
 
 
@@ -150,7 +200,7 @@ def problems(
             yield Problem(
                 "type",
                 f"the graph's output `{shown(value.name)}` is {what}, which a bundle cannot give",
-                _instead(interface, _advice(interface, value)),
+                _instead(interface, "export the model again with tensors of numbers or booleans as outputs"),
             )
     yield from _missing(interface, inputs, outputs, declared)
 
@@ -213,12 +263,6 @@ def _names(names: Sequence[str]) -> str:
 def _instead(interface: Interface, advice: str) -> str:
     others = usable_outputs(interface)
     return f"keep only the others: `export.outputs: [{_names(others)}]`; or {advice}" if others else advice
-
-
-def _advice(interface: Interface, value: Value) -> str:
-    if value.name in interface.zipped:
-        return "convert the model without ZipMap (`zipmap: False` among the converter's options)"
-    return "export the model again with tensors of numbers or booleans as outputs"
 
 
 def _prune(graph: onnx.GraphProto) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from ortc.common.plain_files import open_plain
 from ortc.common.protobuf import Data, fields, varint
-from ortc.inspection.onnx_interface import ELEMENTS, Interface, Value
+from ortc.inspection.onnx_interface import CLASS_OPERATORS, ELEMENTS, Interface, Step, Value, classes_as_numbers
 
 # Numbers of fields, from onnx.proto.
 _IR_VERSION, _GRAPH = 1, 7
 _NODE, _INITIALIZER, _INPUT, _OUTPUT = 1, 5, 11, 12
-_NODE_OUTPUT, _NODE_OPERATOR = 2, 4
+_NODE_INPUT, _NODE_OUTPUT, _NODE_OPERATOR = 1, 2, 4
 _TENSOR_NAME = 8
 _VALUE_NAME, _VALUE_TYPE = 1, 2
 _KINDS = {
@@ -41,7 +41,7 @@ def read_interface(path: Path) -> Interface:
     inputs: list[Value] = []
     outputs: list[Value] = []
     stored: set[str] = set()
-    zipped: set[str] = set()
+    steps: list[Step] = []
     count = 0
     with open_plain(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         for number, content, end in _of(data, 0, len(data), (_IR_VERSION, _GRAPH)):
@@ -59,11 +59,13 @@ def read_interface(path: Path) -> Interface:
                     inputs.append(_value(data[start:stop]))
                 elif kind == _OUTPUT:
                     outputs.append(_value(data[start:stop]))
-                elif kind == _NODE and _text(data, start, stop, _NODE_OPERATOR) == "ZipMap":
-                    zipped.update(_texts(data, start, stop, _NODE_OUTPUT))
+                elif kind == _NODE and (operator := _text(data, start, stop, _NODE_OPERATOR)) in CLASS_OPERATORS:
+                    reads, gives = (_texts(data, start, stop, side) for side in (_NODE_INPUT, _NODE_OUTPUT))
+                    if reads and gives:
+                        steps.append(Step(operator, reads[0], gives[0]))
     if not has_graph:
         raise ValueError("it holds no graph")
-    return Interface(ir_version, tuple(inputs), tuple(outputs), frozenset(stored), frozenset(zipped))
+    return Interface(ir_version, tuple(inputs), classes_as_numbers(outputs, steps), frozenset(stored))
 
 
 def _of(data: Data, begin: int, end: int, wanted: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:

@@ -44,6 +44,8 @@ class OutputInfo(Frozen):
     name: str
     dtype: str
     shape: tuple[str | int | None, ...]
+    labels: tuple[str, ...] | None = None
+    """Names of classes: of the last dimension of scores, or of the numbers in a tensor of whole numbers."""
 
 
 class Conversion(Frozen):

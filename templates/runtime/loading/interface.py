@@ -28,12 +28,22 @@ class Axis:
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or an output; `shape` holds axis names, fixed sizes, and for outputs None where unknown."""
+    """An input or an output; `shape` holds axis names, fixed sizes, and for outputs None where unknown.
+
+    `labels` are the names of classes: of the last dimension of scores, or of the numbers in a tensor of whole numbers.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[str | int | None, ...]
     range: tuple[float, float] | None = None
+    labels: tuple[str, ...] | None = None
+
+    def named(self, array: NDArray[Any]) -> list[str] | None:
+        """The names of the classes whose numbers an answer holds, in its order; None where it holds none."""
+        if self.labels is None or array.dtype.kind not in "iu":
+            return None
+        return [self.labels[number] if 0 <= number < len(self.labels) else "" for number in array.ravel().tolist()]
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,10 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     if bounds is not None:
         low, high = bounds
         bounds = (low, high)
-    return Tensor(str(entry["name"]), np.dtype(entry["dtype"]), tuple(entry["shape"]), bounds)
+    labels = entry.get("labels")
+    if labels is not None:
+        labels = tuple(str(label) for label in labels)
+    return Tensor(str(entry["name"]), np.dtype(entry["dtype"]), tuple(entry["shape"]), bounds, labels)
 
 
 def _check_type(tensor: Tensor, array: object) -> None:

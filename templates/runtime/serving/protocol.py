@@ -244,6 +244,7 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
     """
     outputs: list[dict[str, Any]] = []
     tail: list[memoryview] = []
+    named = {tensor.name: tensor for tensor in model.outputs if tensor.labels is not None}
     for name, array in answer.items():
         entry: dict[str, Any] = {"name": name, "datatype": datatype_of(array), "shape": list(array.shape)}
         if request.binary is None or name in request.binary:
@@ -258,6 +259,8 @@ def encode(model: Model, answer: Arrays, request: Request) -> tuple[bytes, int |
             )
         else:
             entry["data"] = np.ascontiguousarray(array).ravel()
+        if name in named and (labels := named[name].named(array)) is not None:
+            entry["parameters"] = {**entry.get("parameters", {}), "labels": labels}
         outputs.append(entry)
     document: dict[str, Any] = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     if request.id is not None:
@@ -289,6 +292,7 @@ def metadata(model: Model, versions: Sequence[str], texts: TextModel | None = No
                 "name": tensor.name,
                 "datatype": NAMES[tensor.dtype],
                 "shape": [size if isinstance(size, int) else -1 for size in tensor.shape],
+                **({} if tensor.labels is None else {"parameters": {"labels": list(tensor.labels)}}),
             }
             for tensor in tensors
         ]

@@ -23,6 +23,13 @@ class Named:
     """What `encode` asks of a model."""
 
     name, version = "m", "1"
+    outputs: tuple[Any, ...] = ()
+
+
+class Classifier(Named):
+    """A model whose output `y` has the numbers of classes."""
+
+    outputs = (loader.Tensor("y", np.dtype(np.int64), ("batch",), labels=("no", "yes")),)
 
 
 def tensor(dtype: np.dtype[Any], ndim: int) -> Any:
@@ -191,3 +198,17 @@ def test_unsigned_integers_beyond_the_signed_ones_keep_their_value() -> None:
     body = json.dumps({"inputs": [entry]}).encode()
     found = protocol.decode(body, None, [tensor(np.dtype(np.uint64), 1)]).inputs["x"]
     assert found.tobytes() == struct.pack("<QQ", 1, 2**64 - 1)
+
+
+@pytest.mark.parametrize("is_binary", [False, True])
+def test_an_answer_has_the_names_of_its_classes(is_binary: bool) -> None:
+    asked = protocol.Request({}, None, None if is_binary else frozenset(), None)
+    body, head = protocol.encode(Classifier, {"y": np.array([1, 0, 1])}, asked)
+    (output,) = json.loads(body[:head])["outputs"]
+    assert output["parameters"]["labels"] == ["yes", "no", "yes"]
+
+
+def test_numbers_without_a_name_and_scores_have_no_label() -> None:
+    (tensor,) = Classifier.outputs
+    assert tensor.named(np.array([2, -1])) == ["", ""]
+    assert tensor.named(np.array([0.5, 0.5])) is None
