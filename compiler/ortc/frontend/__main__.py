@@ -21,6 +21,7 @@ from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker_protocol import serve
 from ortc.frontend.image_operations import ImageOperations
+from ortc.frontend.reference.state_dicts import expect_right_sparse_tensors
 from ortc.frontend.text_operations import TextOperations
 from ortc.plan.plan import ExportPlan, ModelPlan
 from ortc.spec.model_sources import PyTorchSource
@@ -68,6 +69,7 @@ class Server:
         from ortc.frontend.reference.load import load
 
         torch.set_num_threads(int(request["threads"]))
+        expect_right_sparse_tensors()
         begin = time.perf_counter()
         source: ModelPlan = TypeAdapter[ModelPlan](ModelPlan).validate_json(json.dumps(request["model"]))
         self.export_plan = ExportPlan.model_validate(request["export"])
@@ -96,6 +98,7 @@ class Server:
         from ortc.execution.files_opened import Recorder
         from ortc.frontend.reference.custom import build_module
 
+        expect_right_sparse_tensors()
         source = PyTorchSource.model_validate(request["model"])
         directory = Path(request["directory"])
         with _numbers(other=request["other"]), Recorder(directory) as recorder:

@@ -45,6 +45,9 @@ class AnyForm(Protocol):
     def rows(self, entry: object, prompt: str | None) -> list[Any]:
         """The rows of the model's inputs that an entry of a request stands for."""
 
+    def most_rows(self, entry: object) -> int:
+        """How many rows an entry stands for at most."""
+
     def check(self, rows: Any) -> None:
         """Refuse rows that have no answer."""
 

@@ -49,6 +49,11 @@ class Form:
             raise InputError(f"the model scores pairs of texts. Send {' and '.join(PAIR)}.")
         return [self.texts.row(entry, None, prompt)]
 
+    def most_rows(self, entry: object) -> int:
+        """How many rows an entry stands for at most, seen without encoding it."""
+        del entry
+        return 1
+
     def check(self, rows: Sequence[Row]) -> None:
         """Refuse rows that have no answer, before the model runs.
 

@@ -40,6 +40,13 @@ class Span(Form):
             raise InputError("the question or the context is empty. Send both.")
         return rows
 
+    def most_rows(self, entry: object) -> int:
+        """The windows of a context in which every byte is a token."""
+        parts = [entry.get(name) for name in QUESTION] if isinstance(entry, Mapping) else []
+        if not parts or not all(isinstance(part, str) for part in parts):
+            return 1
+        return self.texts.most_windows(str(parts[0]), str(parts[1]))
+
     def values(self, outputs: Arrays, index: int, row: Row) -> Any:
         """Whether the answer starts at each token, and whether it ends there, as logits [2, tokens]."""
         return np.stack([of_tokens(self.texts, outputs[name][index], row) for name in (self.output, self._ends)])

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from loading.errors import FormatError, InputError, RuntimeVersionError
 from numpy.typing import NDArray
 
+from . import pairs
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 INSTALL = "pip install --no-deps --require-hashes -r requirements.txt"
 UNBOUNDED = 2**31 - 1
+MOST_WINDOWS = 256  # of one text
+LONGEST = 2**20  # characters of texts that are looked at, to say how many windows they have
 SHOWN = 60  # characters of a text that a message shows
+
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,9 @@ class Texts:
         self.vocabulary = Vocabulary(self._tokenizer, settings)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
+        strategy = str(settings.get("strategy", "longest_first"))
+        self._cuts_longest = self._truncation != "refuse" and strategy == "longest_first"
         if self._truncation != "refuse":
-            strategy = str(settings.get("strategy", "longest_first"))
             self._tokenizer.enable_truncation(
                 self._limit, stride=self._stride, direction=self._truncation, strategy=strategy
             )
@@ -138,28 +145,59 @@ class Texts:
         found, before = self._encoded(text, pair, prompt)
         return [_row(window, before) for window in (found, *found.overflowing)]
 
+    def most_windows(self, text: str, pair: str) -> int:
+        """How many windows a text has beside another, if every byte of both is a token; no more than are taken."""
+        if len(text) + len(pair) > LONGEST:
+            return MOST_WINDOWS
+        first, second = (len(part.encode("utf-8", "replace")) for part in (text, pair))
+        room = self._limit - first - int(self._tokenizer.num_special_tokens_to_add(True))
+        if second <= room:
+            return 1
+        return min(MOST_WINDOWS, 1 + second // max(1, room - self._stride))
+
     def _check_room(self, text: str, pair: str) -> None:
-        """Refuse a text beside which no window of another advances.
+        """Refuse a text beside which no window of another advances, or windows are too many.
 
         Raises:
-            InputError: it is too long.
+            InputError: one of the texts is too long.
         """
         room = self._limit - self._length(text) - int(self._tokenizer.num_special_tokens_to_add(True))
-        if room <= self._stride and self._length(pair) > room:
+        length = self._length(pair)
+        if room <= self._stride and length > room:
             raise InputError(
                 f"a text leaves {max(0, room)} of {self._limit} tokens for the other, more than {self._stride} are "
                 f"needed: {_shown(text)}. Send a shorter text."
             )
+        if length > room + (MOST_WINDOWS - 1) * (room - self._stride):
+            raise InputError(
+                f"a text of {length} tokens has more than {MOST_WINDOWS} windows of {room}: {_shown(pair)}. Send it in "
+                "parts."
+            )
 
     def _length(self, text: str) -> int:
-        """How many tokens a text has by itself; the most of a row where it has more."""
+        """How many tokens a text has by itself."""
+        # As the second of a pair, which alone is cut.
+        (found,) = self._library(lambda: self._tokenizer.encode_batch([("", text)], add_special_tokens=False), text)
+        return pairs.count(found, self._stride)
+
+    def _library(self, encode: Callable[[], _Found], text: str) -> _Found:
+        """What the library makes of texts.
+
+        Raises:
+            InputError: it makes nothing of them.
+        """
         try:
-            (found,) = self._tokenizer.encode_batch([text], add_special_tokens=False)
-            return len(found.ids)
+            return encode()
         except Exception as error:
-            if "truncat" not in str(error).lower():
+            # The library raises Exception itself where only one text of a pair may be cut, and that is too short.
+            if "truncat" in str(error).lower():
+                raise InputError(f"a text leaves no room for the other: {_shown(text)}. Send shorter texts.") from error
+            raise InputError(f"the tokenizer makes nothing of a text: {error}: {_shown(text)}.") from error
+        except BaseException as error:
+            # What the library did not foresee is no Exception.
+            if type(error).__name__ != "PanicException":
                 raise
-            return self._limit
+            raise InputError(f"the tokenizer fails on a text: {error}: {_shown(text)}.") from error
 
     def _encoded(self, text: str, pair: str | None, prompt: str | None) -> tuple[Encoding, int]:
         """The encoding of a text or a pair, and the characters of the prompt before it."""
@@ -168,20 +206,20 @@ class Texts:
             if part is not None:
                 _check(part)
         given = before + text
-        try:
-            # Other threads run while a batch is encoded, and wait where a text is.
-            (found,) = self._tokenizer.encode_batch([given if pair is None else (given, pair)])
-        except Exception as error:
-            # The library raises Exception itself where only one text of a pair may be cut, and that is too short.
-            if "truncat" not in str(error).lower():
-                raise
-            raise InputError(f"a text leaves no room for the other: {_shown(text)}. Send shorter texts.") from error
+        # Other threads run while a batch is encoded, and wait where a text is.
+        found = self._library(lambda: self._found(given, pair), text)
         if len(found.ids) > self._limit:
             raise InputError(
                 f"a text has {len(found.ids)} tokens, at most {self._limit} are taken: {_shown(text)}. Send a shorter "
                 "text."
             )
         return found, len(before)
+
+    def _found(self, given: str, pair: str | None) -> Encoding:
+        if pair is not None and self._cuts_longest:
+            return pairs.encode(self._tokenizer, given, pair, self._limit, left=self._truncation == "left")
+        (found,) = self._tokenizer.encode_batch([given if pair is None else (given, pair)])
+        return found  # type: ignore[no-any-return]
 
     def row_of(self, ids: tuple[int, ...]) -> Row:
         """The row of token ids, special tokens included, as the model's own tokenizer gives them.

@@ -33,6 +33,11 @@ class ZeroShot(Form):
             raise InputError(f"a text is a {type(text).__name__}. Expected a string.")
         return [self.texts.row(text, hypothesis.replace(PLACE, label), prompt) for label in labels]
 
+    def most_rows(self, entry: object) -> int:
+        """The labels of an entry."""
+        labels = entry.get("labels") if isinstance(entry, Mapping) else None
+        return min(len(labels), MOST_LABELS) if isinstance(labels, list | tuple) else max(1, len(self.labels))
+
     def answer(self, entry: Any, rows: Sequence[Row], values: Sequence[Any]) -> list[dict[str, Any]]:
         """Labels as {"label", "score"}, the highest score first."""
         _, labels, _, multi_label = self._parts(entry)

@@ -64,12 +64,13 @@ class ImageModel(TextModel):
             raise RefusedError(413, "too-large", f"an image has {largest} bytes, at most {MOST_IMAGE_BYTES} are taken")
         return largest
 
-    async def memory(self, entries: Sequence[object], longest: int) -> int:
+    async def memory(self, entries: Sequence[object], longest: int, *, shaped: bool) -> int:
         """The bytes that reading some images takes: one is decoded at a time, and all are kept as the model takes them.
 
         Raises:
             RefusedError: 400, one cannot be read, or states too many pixels.
         """
+        del shaped  # every image is one row
         images = self.processing.images
         if images is None:
             raise AssertionError
@@ -78,6 +79,10 @@ class ImageModel(TextModel):
         except InputError as error:
             raise RefusedError(400, "input", str(error)) from error
         return most + 2 * len(entries) * images.row_bytes
+
+    def kept(self, rows: Sequence[Any]) -> int:
+        """The bytes of the pixels, of rows and of the inputs that are made of them."""
+        return 0 if self.processing.images is None else 2 * len(rows) * self.processing.images.row_bytes
 
     def tokens(self, rows: Sequence[Any]) -> int:
         """Images have no tokens."""

@@ -100,14 +100,19 @@ class TextModel:
         """The size of the largest entry; see the function of this name."""
         return check_size(entries)
 
-    async def memory(self, entries: Sequence[object], longest: int) -> int:
+    async def memory(self, entries: Sequence[object], longest: int, *, shaped: bool) -> int:
         """The bytes that making inputs of some entries takes.
 
         Raises:
             RefusedError: 400, an entry cannot be read.
         """
-        # One text at a time becomes tokens of any number; of each, as many are kept as the model takes.
-        return TOKEN_BYTES * (longest + len(entries) * min(longest, self.processing.texts.limit))
+        # One text at a time becomes tokens of any number; of each row, as many are kept as the model takes.
+        rows = sum(map(self.processing.form.most_rows, entries)) if shaped else len(entries)
+        return TOKEN_BYTES * (longest + rows * min(longest, self.processing.texts.limit))
+
+    def kept(self, rows: Sequence[Any]) -> int:
+        """The bytes that rows take until their runs have ended."""
+        return TOKEN_BYTES * self.tokens(rows)
 
     def tokens(self, rows: Sequence[Any]) -> int:
         """The tokens of some rows."""
@@ -215,14 +220,19 @@ async def answer(served: Served, memory: Memory, held: Hold, asked: Asked) -> An
     with served.scheduler.place():
         for start in range(0, len(asked.entries), texts.window):
             entries = asked.entries[start : start + texts.window]
-            size = await texts.memory(entries, longest)
+            size = await texts.memory(entries, longest, shaped=asked.shaped)
             memory.take(held, size)
             try:
                 window = await texts.prepared(entries, asked.prompt, shaped=asked.shaped)
             finally:
                 memory.give_back(held, size)
             tokens += texts.tokens(window.rows)
-            found = await _Runs(served, texts, window, asked, room).all()
+            size = texts.kept(window.rows)
+            memory.take(held, size)
+            try:
+                found = await _Runs(served, texts, window, asked, room).all()
+            finally:
+                memory.give_back(held, size)
             if asked.shaped:
                 kept = processing.form.of_one_row
                 found = await _answers(texts, entries, window, found, room, kept=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from ortc.common.errors import StageError
 from ortc.evaluation.embeddings import pooled
+from ortc.frontend.samples import texts
 from ortc.frontend.samples.inputs import MASK, InputFactory
 from ortc.frontend.samples.sources import read_samples
 from ortc.frontend.samples.texts import Frame, Padding
@@ -134,3 +136,35 @@ def test_a_tokenizer_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
     with pytest.raises(StageError, match=r"`tokenizer\.json` of the model is not a tokenizer"):
         read_samples(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {"model": {"type": "WordPiece", "vocab": {"a": 0}, "unk_token": "[NONE]", "max_input_chars_per_word": 9}},
+            "UNK",
+        ),
+        ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "chunk size must be non-zero"),
+    ],
+    ids=["no unknown token", "panics"],
+)
+def test_a_tokenizer_that_makes_nothing_of_the_samples(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    path = project(tmp_path, tokenizer_of(None))
+    stored = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
+    stored["model"] = {"continuing_subword_prefix": "##", **changed.get("model", stored["model"])}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(stored | {"pre_tokenizer": changed.get("pre_tokenizer")}))
+    with pytest.raises(StageError, match=f"tokenizer.json makes nothing of the samples: .*{said}"):
+        read_samples(path, tmp_path)
+
+
+def test_a_tokenizer_that_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow:
+        def encode_batch(self, *_: object, **__: object) -> list[Any]:
+            time.sleep(5)
+            return []
+
+    monkeypatch.setattr(texts, "MOST_SECONDS", 0.05)
+    with pytest.raises(StageError, match=r"no answer in 0\.05 s") as caught:
+        texts.encode(Slow(), ["a"])  # type: ignore[arg-type]
+    assert "pre_tokenizer" in str(caught.value.help)

@@ -120,3 +120,13 @@ def test_a_prefix_is_one_for_all() -> None:
     assert prefix_of(["module.a.w"], ["a.w", "b.w"]) is None
     assert prefix_of(["modulea.w"], ["a.w"]) is None
     assert prefix_of(["a"], []) is None
+
+
+@pytest.mark.parametrize("row", [3, 100, 10**9])
+def test_sparse_tensors_with_places_beyond_their_sizes_are_refused(root: Path, row: int) -> None:
+    """PyTorch would write there when it copies them into a parameter."""
+    places, values = torch.tensor([[row], [0]]), torch.tensor([1.5])
+    wrong = torch.sparse_coo_tensor(places, values, (3, 4), check_invariants=False)
+    torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
+    with pytest.raises(StageError, match=r"cannot read the weights `w\.pt`: .*size is inconsistent with indices"):
+        load(root, {**STATE, "0.weight": wrong})

@@ -35,12 +35,20 @@ def read_checkpoint(path: Path) -> Any:
             import safetensors.torch
 
             return dict(safetensors.torch.load_file(path))
+        expect_right_sparse_tensors()
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise StageError(f"refused to read `{path.name}`: {PICKLE_REASON}", details=(reason(error),)) from error
     except Exception as error:
         # safetensors raises its own bare Exception subclasses; either way the file is what is wrong.
         raise StageError(f"cannot read the weights `{path.name}`: {reason(error)}") from error
+
+
+def expect_right_sparse_tensors() -> None:
+    """Let PyTorch refuse sparse tensors whose indices lie beyond their sizes: it would write there."""
+    import torch
+
+    torch.sparse.check_sparse_tensor_invariants.enable()  # type: ignore[no-untyped-call]
 
 
 def state_dict(source: PyTorchSource, path: Path) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:

@@ -17,7 +17,7 @@ from ortc.common.plain_files import MOST_TEXTS, not_plain, read_plain_text
 from ortc.common.values import digest
 from ortc.frontend.samples.images import load_images, pillow_version
 from ortc.frontend.samples.inputs import Samples
-from ortc.frontend.samples.texts import frame, padding, read_tokenizer
+from ortc.frontend.samples.texts import encode, frame, padding, read_tokenizer
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.inspection.image_files import image_files
 from ortc.plan.plan import AxisPlan, InputPlan
@@ -196,7 +196,7 @@ def read_samples(path: Path, model_directory: Path | None) -> Samples:
     pads = padding(tokenizer, tokenizer_file.parent)
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    texts = tuple(tuple(encoding.ids) for encoding in tokenizer.encode_batch(lines, add_special_tokens=False))
+    texts = tuple(tuple(encoding.ids) for encoding in encode(tokenizer, lines, special=False))
     if not any(texts):
         raise StageError(f"samples `{path.name}` have no text that the tokenizer knows")
     around = frame(tokenizer, lines, path.name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import queue
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
@@ -19,6 +21,9 @@ _LEFT_BY_DEFAULT = frozenset({"XLNetTokenizer", "XLNetTokenizerFast"})
 """Classes of transformers that pad on the left unless a configuration says otherwise."""
 _COMPARED = 64
 """Lines that a frame is derived from."""
+MOST_SECONDS = 300
+"""For all lines of a file of samples; a gigabyte takes a minute."""
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,47 @@ def read_tokenizer(path: Path) -> Tokenizer:
     """
     from tokenizers import Tokenizer
 
+    return _library(lambda: Tokenizer.from_file(str(path)), f"`{path.name}` of the model is not a tokenizer")
+
+
+def encode(tokenizer: Tokenizer, lines: Sequence[str], *, special: bool = True) -> list[Encoding]:
+    """The encodings of lines of text, in a frame of special tokens or without.
+
+    Raises:
+        StageError: the tokenizer makes nothing of them, or takes too long.
+    """
+    return _library(
+        lambda: tokenizer.encode_batch(list(lines), add_special_tokens=special),
+        "the model's tokenizer.json makes nothing of the samples",
+    )
+
+
+def _library(work: Callable[[], Found], failed: str) -> Found:
+    """What tokenizers answers, within a bound of time: patterns of a tokenizer may go back for ever.
+
+    Raises:
+        StageError: it fails, or takes too long.
+    """
+    found: queue.SimpleQueue[Found | BaseException] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            found.put(work())
+        except BaseException as error:  # noqa: BLE001  # raised again; what the library did not foresee is no Exception
+            found.put(error)
+
+    # Nothing ends a thread that the library holds; as a daemon it ends with the process.
+    threading.Thread(target=run, daemon=True).start()
     try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:
-        # The library raises Exception itself, with the reason.
-        raise StageError(f"`{path.name}` of the model is not a tokenizer: {error}") from error
+        answer = found.get(timeout=MOST_SECONDS)
+    except queue.Empty:
+        raise StageError(
+            f"{failed}: no answer in {MOST_SECONDS} s",
+            help="look at the patterns of its `pre_tokenizer` and `normalizer`",
+        ) from None
+    if isinstance(answer, BaseException):
+        raise StageError(f"{failed}: {answer}") from answer
+    return answer
 
 
 def padding(tokenizer: Tokenizer, directory: Path) -> Padding:
@@ -99,8 +140,8 @@ def frame(tokenizer: Tokenizer, lines: Sequence[str], name: str) -> Frame:
         StageError: they are not the same around every line.
     """
     picked = lines[:: -(-len(lines) // _COMPARED)]
-    bare = tokenizer.encode_batch(list(picked), add_special_tokens=False)
-    whole = tokenizer.encode_batch(list(picked))
+    bare = encode(tokenizer, picked, special=False)
+    whole = encode(tokenizer, picked)
     pairs = [(one.ids, other) for one, other in zip(bare, whole, strict=True) if one.ids]
     if not pairs:
         return Frame()
