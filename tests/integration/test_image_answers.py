@@ -41,6 +41,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = [sys.executable, "-m", "tests.support.make_image_models", str(root)]
         subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
         (root / "classifier.yaml").write_text(SPEC, "utf-8")
+        for name, task in (("detector", "object-detection"), ("embedder", "image-feature-extraction")):
+            text = SPEC.replace("classifier", name).replace("image-classification", task)
+            (root / f"{name}.yaml").write_text(text, "utf-8")
         (root / ".git").mkdir()
 
     return shared(tmp_path_factory, "image-models", make)
@@ -79,6 +82,14 @@ def test_the_build_judges_answers(built: Build) -> None:
     assert (gates["answer_top1"], gates["answer_cosine"]) == ("pass", "pass")
 
 
+def run(ortc: Compiler, bundle: Path, files: list[str]) -> list[Any]:
+    """The answers that `ortc run` prints."""
+    command = [sys.executable, "-m", "ortc", "run", str(bundle), "--json", *files]
+    done = subprocess.run(command, cwd=ROOT, env=ortc.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return [row["answer"] for row in json.loads(done.stdout)]
+
+
 def same(found: list[Any], expected: list[Any]) -> bool:
     scores = [[entry["score"] for entry in row] for row in (found, expected)]
     return [row["label"] for row in found] == [row["label"] for row in expected] and np.allclose(*scores, atol=1e-5)
@@ -87,10 +98,31 @@ def same(found: list[Any], expected: list[Any]) -> bool:
 def test_answers_are_those_of_transformers(ortc: Compiler, built: Build, place: Path) -> None:
     expected = json.loads((place / "expected.json").read_bytes())["classifier"]
     files = [str(place / "images" / name) for name in expected]
-    command = [sys.executable, "-m", "ortc", "run", str(built.bundle("classifier", "cpu")), "--json", *files]
-    done = subprocess.run(command, cwd=ROOT, env=ortc.environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert all(map(same, [row["answer"] for row in json.loads(done.stdout)], expected.values()))
+    assert all(map(same, run(ortc, built.bundle("classifier", "cpu"), files), expected.values()))
+
+
+def test_a_detector_answers_with_boxes(ortc: Compiler, place: Path, tmp_path: Path) -> None:
+    built = ortc.build(place / "detector.yaml", *PLAIN, output=tmp_path / "dist").succeeded()
+    (target,) = built.report("detector")["targets"]
+    gates = {verdict["gate"]: verdict["outcome"] for verdict in target["verdicts"]}
+    assert (gates["answer_f1"], gates["answer_cosine"]) == ("pass", "pass")
+    expected = json.loads((place / "expected.json").read_bytes())["detector"]
+    assert sum(map(len, expected.values())) > len(expected)
+    found = run(ortc, built.bundle("detector", "cpu"), [str(place / "images" / name) for name in expected])
+    for answer_, wanted in zip(found, expected.values(), strict=True):
+        scores = [[entry.pop("score") for entry in row] for row in (answer_, wanted)]
+        assert np.allclose(*scores, atol=1e-5)
+        assert [entry["label"] for entry in answer_] == [entry["label"] for entry in wanted]
+        sides = [[list(entry["box"].values()) for entry in row] for row in (answer_, wanted)]
+        # A side is cut to a whole pixel: one that is near a whole number may go either way.
+        assert np.abs(np.array(sides[0]) - np.array(sides[1])).max(initial=0) <= 1
+
+
+def test_an_encoder_answers_with_a_vector(ortc: Compiler, place: Path, tmp_path: Path) -> None:
+    built = ortc.build(place / "embedder.yaml", *PLAIN, output=tmp_path / "dist").succeeded()
+    expected = json.loads((place / "expected.json").read_bytes())["embedder"]
+    found = run(ortc, built.bundle("embedder", "cpu"), [str(place / "images" / name) for name in expected])
+    assert np.allclose(found, [np.ravel(vector) for vector in expected.values()], atol=1e-4)
 
 
 def test_the_loader_takes_files_and_refuses_others(built: Build, python: Path, place: Path) -> None:

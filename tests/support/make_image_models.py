@@ -40,7 +40,47 @@ def classifier(directory: Path) -> None:
     )
 
 
-MODELS = {"classifier": (classifier, "image-classification")}
+def embedder(directory: Path) -> None:
+    """A ResNet without a head, with the processor of ConvNeXT."""
+    import torch
+    from transformers import ConvNextImageProcessorPil, ResNetConfig, ResNetModel
+
+    torch.manual_seed(4)
+    config = ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
+    ResNetModel(config).save_pretrained(directory)
+    ConvNextImageProcessorPil(size={"shortest_edge": SIDE}, crop_pct=0.875).save_pretrained(directory)
+
+
+def detector(directory: Path) -> None:
+    """A YOLOS for images of one size, with scores on both sides of the threshold."""
+    import torch
+    from transformers import YolosConfig, YolosForObjectDetection, YolosImageProcessorPil
+
+    torch.manual_seed(5)
+    fields: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 16}
+    config = YolosConfig(
+        intermediate_size=48,
+        image_size=[48, 64],
+        num_detection_tokens=12,
+        use_mid_position_embeddings=False,
+        initializer_range=0.3,
+        id2label=dict(enumerate(LABELS)),
+        label2id={label: index for index, label in enumerate(LABELS)},
+        **fields,
+    )
+    model = YolosForObjectDetection(config)
+    with torch.no_grad():
+        for value in model.class_labels_classifier.parameters():
+            value.mul_(2.0)
+    model.save_pretrained(directory)
+    YolosImageProcessorPil(size={"height": 48, "width": 64}).save_pretrained(directory)
+
+
+MODELS = {
+    "classifier": (classifier, "image-classification"),
+    "embedder": (embedder, "image-feature-extraction"),
+    "detector": (detector, "object-detection"),
+}
 
 
 def main(root: Path) -> None:
@@ -56,7 +96,8 @@ def main(root: Path) -> None:
     for name, (make, task) in MODELS.items():
         make(root / name)
         pipeline: Any = transformers.pipeline(task, model=str(root / name))
-        expected[name] = {path.name: pipeline(str(path)) for path in sorted(images.iterdir())}
+        pooled = {"pool": True} if task == "image-feature-extraction" else {}
+        expected[name] = {path.name: pipeline(str(path), **pooled) for path in sorted(images.iterdir())}
     (root / "expected.json").write_text(json.dumps(expected), "utf-8")
 
 

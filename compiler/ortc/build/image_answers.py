@@ -113,7 +113,7 @@ def _reference_images(context: Context, form: AnswerForm, exported: Exported) ->
         rows = [{"name": file.name, "file": f"image-{index}"} for index, file in enumerate(files)]
         for row, file in zip(rows, files, strict=True):
             (output / row["file"]).write_bytes(file.content)
-        kept, pixels = _fitting(worker, output, rows, exported, plan.export.axes)
+        kept, pixels = _fitting(worker, output, rows, len(samples), exported, plan.export.axes)
         chosen = [place for place in kept if place < len(samples)]
         if not chosen:
             raise StageError(
@@ -146,21 +146,28 @@ def _samples(directory: Path, *, halved: bool) -> tuple[ImageFile, ...]:
 
 
 def _fitting(
-    worker: Worker, output: Path, rows: Sequence[dict[str, str]], exported: Exported, axes: Sequence[AxisPlan]
+    worker: Worker,
+    output: Path,
+    rows: Sequence[dict[str, str]],
+    samples: int,
+    exported: Exported,
+    axes: Sequence[AxisPlan],
 ) -> tuple[list[int], dict[int, Array]]:
     """Places of the images that become pixels of a size that the model takes, and these pixels.
 
+    The first `samples` images are samples, of which the processor has to take each.
+
     Raises:
-        StageError: the processor fails on an image.
+        StageError: the processor fails on a sample.
     """
     scratch = output / PIXELS_FILE
     paths = [str(output / row["file"]) for row in rows]
     refused = worker.call("pixels", images=paths, outputs=str(scratch))["refused"]
-    if refused:
-        place, reason = next(iter(refused.items()))
-        raise StageError(f"the model's image processor fails on `{rows[int(place)]['name']}`: {reason}", help=WAY_OUT)
-    arrays = read_arrays(scratch)
-    pixels = {index: arrays[str(index)] for index in range(len(rows))}
+    for place, reason in refused.items():
+        if int(place) < samples:
+            name = rows[int(place)]["name"]
+            raise StageError(f"the model's image processor fails on `{name}`: {reason}", help=WAY_OUT)
+    pixels = {int(place): array for place, array in read_arrays(scratch).items()}
     shape = next(tensor.shape for tensor in exported.inputs if tensor.name == PIXELS)
     bounds = {axis.name: axis for axis in axes}
 

@@ -89,5 +89,8 @@ def described(answer: Any) -> str:
 def _found(entry: dict[str, Any]) -> str:
     """A class, an entity with its place, or a word for a masked place."""
     name = next(str(entry[key]) for key in ("label", "entity_group", "entity", "token_str") if key in entry)
+    if "box" in entry:
+        box = entry["box"]
+        return f"{name} {box['xmin']},{box['ymin']} to {box['xmax']},{box['ymax']} {entry['score']:.4f}"
     where = f" {entry['word']!r} at {entry['start']} to {entry['end']}," if "word" in entry else ""
     return f"{name}{where} {entry['score']:.4f}"

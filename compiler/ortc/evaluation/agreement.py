@@ -1,4 +1,4 @@
-"""How far two answers agree in what they name: entities, spans, labels, and words for masked places."""
+"""How far two answers agree in what they name: entities, spans, labels, objects, and words for masked places."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ GATES: Mapping[Kind, Literal["answer_f1", "answer_top1"]] = {
     "span": "answer_f1",
     "fill-mask": "answer_top1",
     "labels": "answer_top1",
+    "boxes": "answer_f1",
 }
 """Kinds of answers that agree or not, besides their scores, with the gate that says how far."""
 LABELS = "labels"
+LEAST_OVERLAP = 0.75
+"""Intersection over union from which two boxes are of one object."""
 TIE = 1e-6
 """Scores of labels that differ by less are equal."""
 
@@ -26,13 +29,16 @@ def shares(kind: Kind, expected: Any, found: Any) -> Shares:
     """What two answers of one kind name.
 
     Entities are the same where class and characters are. A span counts by the characters that it shares with the
-    expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label.
+    expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label. Objects
+    are the same where the label is and most of their boxes is.
     """
     if kind == "entities":
         left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
         return float((left & right).total()), float(left.total()), float(right.total())
     if kind == "span":
         return _overlap(expected, found), 1.0, 1.0
+    if kind == "boxes":
+        return float(len(_matched(expected, found))), float(len(expected)), float(len(found))
     if kind == LABELS:
         return float(_same_first(expected, found)), 1.0, 1.0
     if kind == "fill-mask":
@@ -52,6 +58,9 @@ def common_scores(kind: Kind, expected: Any, found: Any) -> tuple[list[float], l
     """Scores of what both answers name."""
     if kind == "span":
         return ([expected["score"]], [found["score"]]) if _overlap(expected, found) == 1 else ([], [])
+    if kind == "boxes":
+        both = _matched(expected, found)
+        return [float(one["score"]) for one, _ in both], [float(other["score"]) for _, other in both]
     left, right = (_scored(kind, answer) for answer in (expected, found))
     names = [name for name in left if name in right]
     return [left[name] for name in names], [right[name] for name in names]
@@ -64,7 +73,9 @@ def certainty(kind: Kind, answer: Any) -> float:
         return first - max(others, default=0.0)
     if kind == "fill-mask":
         return min(float(place[0]["score"]) for place in _places(answer))
-    return min((float(entry["score"]) for entry in (answer if kind == "entities" else [answer])), default=0.0)
+    return min(
+        (float(entry["score"]) for entry in (answer if kind in ("entities", "boxes") else [answer])), default=0.0
+    )
 
 
 def _entity(entry: Mapping[str, Any]) -> tuple[str, int, int]:
@@ -76,6 +87,30 @@ def _overlap(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
     lengths = [int(entry["end"]) - int(entry["start"]) for entry in (expected, found)]
     shared = min(expected["end"], found["end"]) - max(expected["start"], found["start"])
     return 1.0 if not any(lengths) else 2 * max(0, shared) / sum(lengths)
+
+
+def _matched(expected: Any, found: Any) -> list[tuple[Any, Any]]:
+    """Objects of two answers that are the same: of one label, with boxes whose overlap is at least LEAST_OVERLAP."""
+    left, pairs = list(found), []
+    for one in expected:
+        alike = [
+            (_iou(one["box"], other["box"]), place)
+            for place, other in enumerate(left)
+            if one["label"] == other["label"]
+        ]
+        overlap, place = max(alike, default=(0.0, 0))
+        if overlap >= LEAST_OVERLAP:
+            pairs.append((one, left.pop(place)))
+    return pairs
+
+
+def _iou(one: Mapping[str, int], other: Mapping[str, int]) -> float:
+    """The intersection of two boxes over their union; pixels at the edges are of the box."""
+    width = min(one["xmax"], other["xmax"]) - max(one["xmin"], other["xmin"]) + 1
+    height = min(one["ymax"], other["ymax"]) - max(one["ymin"], other["ymin"]) + 1
+    both = max(0, width) * max(0, height)
+    sizes = [(box["xmax"] - box["xmin"] + 1) * (box["ymax"] - box["ymin"] + 1) for box in (one, other)]
+    return both / (sum(sizes) - both)
 
 
 def _same_first(expected: Any, found: Any) -> bool:

@@ -17,6 +17,7 @@ FILTERS: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box
 REPRODUCED = frozenset(
     (
         *("Beit", "Bit", "Blip", "Chameleon", "ChineseCLIP", "CLIP", "ConvNext", "DeiT", "EfficientNet", "Levit"),
+        *("Detr", "Yolos"),
         *("MobileNetV1", "MobileNetV2", "MobileViT", "OwlViT", "PoolFormer", "Pvt", "Segformer", "Siglip", "ViT"),
     )
 )
@@ -44,6 +45,7 @@ class Between(Frozen):
 
     shortest_edge: PositiveInt
     longest_edge: PositiveInt
+    multiple_of: PositiveInt = Field(default=1, description="Sides are cut to a multiple of it.")
 
 
 class Within(Frozen):

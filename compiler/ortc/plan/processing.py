@@ -28,12 +28,17 @@ PROBABILITIES = "probabilities"
 """The output that holds the scores of classes after softmax or sigmoid."""
 LOGITS = "logits"
 """The output of a classifier before softmax or sigmoid."""
+BOXES = "pred_boxes"
+"""The output of a detector that says where objects are."""
 STARTS, ENDS = "start_logits", "end_logits"
 """Outputs that say where an answer starts and ends."""
 
-Kind = Literal["embedding", "token-embeddings", "labels", "score", "entities", "span", "fill-mask", "zero-shot"]
+Kind = Literal[
+    "embedding", "token-embeddings", "labels", "score", "entities", "span", "fill-mask", "zero-shot", "boxes"
+]
 """What an answer is: a vector for a text, one for each of its tokens, classes with scores, one score of a pair,
-entities of a text, a span of a context, words for masked places, or scores of labels that the request names."""
+entities of a text, a span of a context, words for masked places, scores of labels that the request names, or objects
+of an image with their boxes."""
 
 
 class Padding(Frozen):
@@ -85,6 +90,8 @@ class AnswerForm(Frozen):
     contradiction: int | None = Field(default=None, description="Of `zero-shot`: the class of one that does not.")
     hypothesis: str | None = Field(default=None, description="Of `zero-shot`: a text with `{}` for a label.")
     multi_label: bool | None = Field(default=None, description="Of `zero-shot`: whether several labels may hold.")
+    boxes: str | None = Field(default=None, description="Of `boxes`: the tensor with centers and sizes, in shares.")
+    threshold: float | None = Field(default=None, description="Of `boxes`: objects have a higher score.")
 
 
 class Processing(Frozen):

@@ -11,6 +11,7 @@ from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
 from ortc.plan.processing import (
+    BOXES,
     EMBEDDING,
     ENDS,
     IMAGE,
@@ -32,6 +33,8 @@ HIDDEN = "last_hidden_state"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CLASSIFIERS = ("text-classification", "text-ranking", "token-classification")
 """Tasks whose scores are an output: logits after softmax or sigmoid."""
+THRESHOLD = 0.5
+"""Objects have a higher score, as in transformers' object-detection pipeline."""
 TOP_K = 5
 """Candidates for a masked place, unless the spec says how many."""
 HYPOTHESIS = "This example is {}."
@@ -77,9 +80,13 @@ def _of_images(source: HuggingFaceSource, export: ExportPlan, repository: Reposi
         config = repository.mapping("config.json")
         output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
         return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
-    if export.outputs is not None and POOLED not in export.outputs:
+    needed = BOXES if source.task == "object-detection" else POOLED
+    if export.outputs is not None and needed not in export.outputs:
         return None
-    return AnswerForm(kind="embedding", output=POOLED)
+    if source.task == "image-feature-extraction":
+        return AnswerForm(kind="embedding", output=POOLED)
+    labels = labels_of(repository.mapping("config.json"), source.interface)
+    return AnswerForm(kind="boxes", output=PROBABILITIES, boxes=BOXES, labels=labels, threshold=THRESHOLD)
 
 
 def takes_images(source: object, repository: Repository) -> bool:

@@ -51,14 +51,20 @@ TEXT_TASKS = (
 )
 """Tasks of a text model whose answers a bundle gives, where its repository has a tokenizer."""
 
-IMAGE_TASKS = ("image-classification", "image-feature-extraction")
+IMAGE_TASKS = ("image-classification", "image-feature-extraction", "object-detection")
 """Tasks of a model of images whose answers a bundle gives, where its repository has an image processor."""
 
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("feature-extraction", "text-classification", "text-ranking"),
     "pooling": ("feature-extraction",),
     "normalize": ("feature-extraction",),
-    "labels": ("text-classification", "token-classification", "zero-shot-classification", "image-classification"),
+    "labels": (
+        "text-classification",
+        "token-classification",
+        "zero-shot-classification",
+        "image-classification",
+        "object-detection",
+    ),
     "aggregation": ("token-classification",),
     "stride": ("question-answering",),
     "top_k": ("fill-mask",),

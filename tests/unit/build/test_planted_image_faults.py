@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from tests.support.answering import answered, runner
 from tests.support.bundles import runtime_module
+from tests.support.image_parts import Change, Document, bundle_of, parts
 from tests.support.make_image_models import classifier
 from tests.support.plans import accuracy
 
@@ -21,17 +21,10 @@ from ortc.build.image_answers import golden_images
 from ortc.common.arrays import write_arrays
 from ortc.common.errors import AccuracyError
 from ortc.evaluation.answers import TextAnswer, compare_answers
-from ortc.frontend.reference import huggingface
 from ortc.frontend.reference.images import ReferenceImages
 from ortc.frontend.samples.odd_images import odd_images, plain_images
-from ortc.inspection.repository import of_directories
-from ortc.plan.plan import AxisPlan, ExportPlan
-from ortc.plan.texts import answer_form
-from ortc.spec.model_sources import HuggingFaceSource
 
 LIMITS = {"cosine": 0.99999, "top1": 1.0, "pixels": 1e-5}
-Document = dict[str, Any]
-Change = Callable[[Document], object]
 
 
 @dataclass(frozen=True)
@@ -63,14 +56,8 @@ def made(root: Path) -> Made:
     """What the build takes down of a model: pixels of odd images, answers of samples, and golden images."""
     place = root / "model"
     classifier(place)
-    fields = {"source": "huggingface", "path": "model", "task": "image-classification"}
-    source = HuggingFaceSource.model_validate(fields)
-    axes = (AxisPlan(name="batch", min=1, typical=1, max=4),)
-    export = ExportPlan(opset=17, ir_version=8, exporter="auto", axes=axes, inputs=None, outputs=None)
-    reference = huggingface.load(source, place, export)
-    form = answer_form(source, export, of_directories((place,)))
-    assert form is not None
-    own = ReferenceImages(source, place, form, [tensor.name for tensor in reference.inputs])
+    reference, own = parts(place, "image-classification")
+    form = own.processing.answer
     rows: list[dict[str, Any]] = []
     for index, file in enumerate((*plain_images(), *odd_images())):
         path = root / f"image-{index}"
@@ -83,16 +70,6 @@ def made(root: Path) -> Made:
     for row, answer in zip(rows, own.answers(paths[:samples], reference), strict=False):
         row["answer"] = answer
     return Made(reference, own, rows, pixels, golden_images(rows, form, root / "pixels.npz"))
-
-
-def bundle_of(whole: Made, change: Change | None = None) -> Any:
-    """The processing of a bundle, whose document may be changed before it is read."""
-    document = whole.own.processing.model_dump(mode="json", exclude_none=True)
-    if change is not None:
-        change(document)
-    inputs = {tensor.name: (tensor.shape, np.dtype(tensor.dtype)) for tensor in whole.reference.inputs}
-    made = runtime_module("processing.answers").Processing
-    return made(document, None, inputs, {"batch": (1, 4, 1)}, together=True)
 
 
 def of_step(op: str, **values: Any) -> Change:
@@ -146,7 +123,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_planted_fault_is_named(whole: Made, tmp_path: Path, name: str) -> None:
     change, said = FAULTS[name]
-    bundle = bundle_of(whole, change)
+    bundle = bundle_of(whole.reference, whole.own, change)
     with pytest.raises((WrongPixelsError, AccuracyError), match=said):
         build(whole, bundle, tmp_path)
     with pytest.raises(runtime_module("loading.errors").GoldenError, match=said):
@@ -154,7 +131,7 @@ def test_a_planted_fault_is_named(whole: Made, tmp_path: Path, name: str) -> Non
 
 
 def test_without_a_fault_both_pass(whole: Made, tmp_path: Path) -> None:
-    bundle = bundle_of(whole)
+    bundle = bundle_of(whole.reference, whole.own)
     build(whole, bundle, tmp_path)
     self_test(whole, bundle, tmp_path)
 

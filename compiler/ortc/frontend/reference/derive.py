@@ -45,6 +45,7 @@ class Processing:
 
     model_input_names: frozenset[str] = frozenset()
     return_attention_mask: bool | None = None
+    image_size: Any = None
 
 
 def processing(repository: Repository) -> Processing:
@@ -57,7 +58,14 @@ def processing(repository: Repository) -> Processing:
             names |= {str(name) for name in declared} if isinstance(declared, list) else set()
             if isinstance(config.get("return_attention_mask"), bool) and file in PROCESSORS:
                 masked = config["return_attention_mask"]
-    return Processing(frozenset(names), masked)
+    return Processing(frozenset(names), masked, _image_size(repository.mapping(PROCESSORS[0])))
+
+
+def _image_size(config: Mapping[str, Any]) -> Any:
+    """The size that an image processor gives images: of the crop, else of the resized image; None for neither."""
+    size = config.get("crop_size" if config.get("do_center_crop") else "size")
+    known = ({"height", "width"}, {"shortest_edge"})
+    return size if isinstance(size, int) or (isinstance(size, dict) and set(size) in known) else None
 
 
 def _configurations(value: Any) -> Iterator[Mapping[str, Any]]:
@@ -219,7 +227,7 @@ class _Derivation:
             yield InputPlan(name="langs", dtype="int64", shape=shape, range=(0, count - 1))
 
     def _pixels(self, name: str) -> Option:
-        size = self._setting("image_size", "input_size", "crop_size") or _IMAGE
+        size = self._setting("image_size", "input_size", "crop_size") or self.said.image_size or _IMAGE
         height, width = _sides(size)
         shape: tuple[str | int, ...] = (self._channels(), self._axis("height", height), self._axis("width", width))
         frames = self._setting("num_frames", "frames_per_clip")

@@ -28,7 +28,7 @@ from ortc.inspection.model_files import answers_image, answers_text, refuse
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, InputPlan
-from ortc.plan.processing import EMBEDDING, LOGITS, PROBABILITIES
+from ortc.plan.processing import BOXES, EMBEDDING, LOGITS, PROBABILITIES
 from ortc.plan.texts import CLASSIFIERS, HIDDEN
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.tasks import TASKS
@@ -101,6 +101,8 @@ def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) ->
     if is_classifier or (source.task == "image-classification" and answers_image(source, repository)):
         function = activation_of(source.task, repository.mapping("config.json"))
         return None if function == "none" else Tail(LOGITS, PROBABILITIES, build_activation(function), keeps=(LOGITS,))
+    if source.task == "object-detection" and answers_image(source, repository):
+        return Tail(LOGITS, PROBABILITIES, build_activation("softmax"), keeps=(LOGITS, BOXES))
     recipe = read_recipe(repository)
     steps = steps_of(recipe, source.interface)
     if not steps:

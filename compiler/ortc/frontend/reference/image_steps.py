@@ -29,6 +29,8 @@ from ortc.plan.image_processing import (
 HELP = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"
 _LEAST_WARPED = 384
 """The size from which ConvNeXT's processor resizes both sides, and crops nothing."""
+_YOLOS = 16
+"""Sides of the images of YOLOS are multiples of it."""
 _LEVIT = 256 / 224
 """How much larger than its setting LeViT's processor makes the shorter side."""
 
@@ -179,11 +181,36 @@ def _mobilevit(processor: Any) -> Iterator[Step]:
         yield FlipChannels()
 
 
+def _detr(processor: Any) -> Iterator[Step]:
+    yield from _detected(processor, _size(processor))
+
+
+def _yolos(processor: Any) -> Iterator[Step]:
+    size = _size(processor)
+    if isinstance(size, Between):
+        size = size.model_copy(update={"multiple_of": _YOLOS})
+    yield from _detected(processor, size)
+
+
+def _detected(processor: Any, size: Size) -> Iterator[Step]:
+    """Images of a batch are padded to the largest: one by itself is not."""
+    if processor.do_pad and processor.pad_size is not None:
+        raise refusal(processor, f"`pad_size: {dict(_mapping(processor.pad_size))}`")
+    if isinstance(size, Shortest):
+        raise refusal(processor, f"`size: {dict(_mapping(processor.size))}`")
+    yield from _resized(processor, size)
+    yield from _rescaled(processor)
+    if processor.do_normalize:
+        yield _normalized(processor, processor.image_mean)
+
+
 _OF_THEIR_OWN: Mapping[str, Callable[[Any], Iterator[Step]]] = {
     "ConvNext": _convnext,
+    "Detr": _detr,
     "EfficientNet": _efficientnet,
     "Levit": _levit,
     "MobileViT": _mobilevit,
     "PoolFormer": _poolformer,
+    "Yolos": _yolos,
 }
 """Processors that do something else than resize, crop, rescale and normalize as their settings say, in this order."""

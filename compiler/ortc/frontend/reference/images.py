@@ -108,7 +108,18 @@ def _embedding(images: ReferenceImages, paths: Sequence[Path], reference: Refere
     return [np.asarray(extract(str(path), pool=True)).ravel().tolist() for path in paths]
 
 
+def _boxes(images: ReferenceImages, paths: Sequence[Path], reference: Reference) -> list[Any]:
+    import transformers
+
+    form = images.processing.answer
+    detect: Any = transformers.pipeline(
+        "object-detection", model=labelled_model(form, reference), image_processor=images.processor
+    )
+    return [detect(str(path), threshold=form.threshold) for path in paths]
+
+
 _ANSWERS: Mapping[Kind, Callable[[ReferenceImages, Sequence[Path], Reference], list[Any]]] = {
     "labels": _labels,
     "embedding": _embedding,
+    "boxes": _boxes,
 }

@@ -13,6 +13,7 @@ from .inputs import Images, Picture
 
 Arrays = dict[str, NDArray[Any]]
 FIELD = "image"
+SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
 class ImageForm:
@@ -80,4 +81,36 @@ class ImageLabels(ImageForm):
         return sorted(scored, key=lambda entry: -entry["score"])
 
 
-FORMS: Mapping[str, type[ImageForm]] = {"embedding": ImageEmbedding, "labels": ImageLabels}
+class Boxes(ImageForm):
+    """The objects of an image, with boxes in pixels of the image that was sent."""
+
+    of_one_row = False
+
+    def __init__(self, settings: Mapping[str, Any], images: Images) -> None:
+        super().__init__(settings, images)
+        self._boxes, self._threshold = str(settings["boxes"]), float(settings["threshold"])
+
+    def values(self, outputs: Arrays, index: int, row: Picture) -> Any:
+        """Scores [objects, classes and none], and centers with sizes [objects, 4]."""
+        del row
+        return np.array(outputs[self.output][index]), np.array(outputs[self._boxes][index])
+
+    def answer(self, entry: Any, rows: Sequence[Picture], values: Sequence[Any]) -> Any:
+        """Objects as {"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}}, in the order of the model."""
+        (scores, boxes), (height, width) = values[0], rows[0].size
+        # The last class is for nothing at all.
+        sure, classes = scores[:, :-1].max(axis=1), scores[:, :-1].argmax(axis=1)
+        center, half = boxes[:, :2], np.float32(0.5) * boxes[:, 2:]
+        corners = np.concatenate([center - half, center + half], axis=1)
+        pixels = (corners * np.array([width, height, width, height], np.float32)).astype(np.int64)
+        return [
+            {
+                "score": float(sure[place]),
+                "label": self.labels[classes[place]],
+                "box": dict(zip(SIDES, map(int, pixels[place]), strict=True)),
+            }
+            for place in np.flatnonzero(sure > self._threshold)
+        ]
+
+
+FORMS: Mapping[str, type[ImageForm]] = {"embedding": ImageEmbedding, "labels": ImageLabels, "boxes": Boxes}

@@ -96,8 +96,15 @@ def _shortest(height: int, width: int, *, shortest_edge: int) -> tuple[int, int]
     return (long, shortest_edge) if width <= height else (shortest_edge, long)
 
 
-def _between(height: int, width: int, *, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
-    """The shorter side has a size, unless the longer one would exceed its own."""
+def _between(
+    height: int, width: int, *, shortest_edge: int, longest_edge: int, multiple_of: int = 1
+) -> tuple[int, int]:
+    """The shorter side has a size, unless the longer one would exceed its own; both are cut to a multiple."""
+    found = _of_ratio(height, width, shortest_edge, longest_edge)
+    return found[0] // multiple_of * multiple_of, found[1] // multiple_of * multiple_of
+
+
+def _of_ratio(height: int, width: int, shortest_edge: int, longest_edge: int) -> tuple[int, int]:
     size, exact = shortest_edge, float(shortest_edge)
     low, high = float(min(height, width)), float(max(height, width))
     if high / low * shortest_edge > longest_edge:
@@ -120,6 +127,7 @@ SIZES: Mapping[frozenset[str], Callable[..., tuple[int, int]]] = {
     frozenset(("height", "width")): _exact,
     frozenset(("shortest_edge",)): _shortest,
     frozenset(("shortest_edge", "longest_edge")): _between,
+    frozenset(("shortest_edge", "longest_edge", "multiple_of")): _between,
     frozenset(("max_height", "max_width")): _within,
 }
 """How the sizes of a resized picture follow from its own, by what is given."""

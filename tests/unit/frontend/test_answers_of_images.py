@@ -1,0 +1,54 @@
+"""Answers to images are those of transformers' pipelines, for a tiny seeded model of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tests.support.answering import answered
+from tests.support.bundles import runtime_module
+from tests.support.image_parts import bundle_of, parts
+from tests.support.make_image_models import MODELS
+
+from ortc.evaluation.agreement import f1, shares
+from ortc.evaluation.answers import similar
+from ortc.frontend.reference.images import opened
+from ortc.frontend.samples.odd_images import odd_images, plain_images
+
+
+@pytest.fixture(autouse=True)
+def _gradients() -> Iterator[None]:
+    """Loading a model switches gradients off for the whole process."""
+    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_answers_are_those_of_the_pipeline(name: str, tmp_path: Path) -> None:
+    make, task = MODELS[name]
+    make(tmp_path / "model")
+    reference, own = parts(tmp_path / "model", task)
+    bundle = bundle_of(reference, own)
+    more = {"pool": True} if task == "image-feature-extraction" else {}
+    ask: Any = transformers.pipeline(task, model=str(tmp_path / "model"), image_processor=own.processor)
+    named = 0
+    for file in (*plain_images(), *odd_images()):
+        path = tmp_path / "image"
+        path.write_bytes(file.content)
+        (found,) = answered(bundle, reference, [file.content])
+        (of_reference,) = own.answers([path], reference)
+        wanted = ask(opened(path), **more)
+        if bundle.kind == "embedding":
+            wanted = np.ravel(wanted).tolist()
+        else:
+            named += len(wanted)
+            assert f1(shares(bundle.kind, wanted, found)) == 1
+            assert f1(runtime_module("processing.agreement").shares(bundle.kind, wanted, found)) == 1
+        for answer in (found, of_reference):
+            assert similar(bundle.kind, wanted, answer) > 0.999999, file.name
+    assert named > 0 or bundle.kind == "embedding"
