@@ -92,5 +92,8 @@ def _found(entry: dict[str, Any]) -> str:
     if "box" in entry:
         box = entry["box"]
         return f"{name} {box['xmin']},{box['ymin']} to {box['xmax']},{box['ymax']} {entry['score']:.4f}"
+    if "mask" in entry:
+        inside, every = sum(entry["mask"]["counts"][1::2]), sum(entry["mask"]["counts"])
+        return f"{name} {inside / every:.1%}"
     where = f" {entry['word']!r} at {entry['start']} to {entry['end']}," if "word" in entry else ""
     return f"{name}{where} {entry['score']:.4f}"

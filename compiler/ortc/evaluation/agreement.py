@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ortc.plan.processing import Kind
 
 Shares = tuple[float, float, float]
@@ -16,11 +19,13 @@ GATES: Mapping[Kind, Literal["answer_f1", "answer_top1"]] = {
     "fill-mask": "answer_top1",
     "labels": "answer_top1",
     "boxes": "answer_f1",
+    "segments": "answer_f1",
 }
 """Kinds of answers that agree or not, besides their scores, with the gate that says how far."""
 LABELS = "labels"
+OBJECTS = ("boxes", "segments")
 LEAST_OVERLAP = 0.75
-"""Intersection over union from which two boxes are of one object."""
+"""Intersection over union from which two boxes or masks are of one object."""
 TIE = 1e-6
 """Scores of labels that differ by less are equal."""
 
@@ -30,14 +35,14 @@ def shares(kind: Kind, expected: Any, found: Any) -> Shares:
 
     Entities are the same where class and characters are. A span counts by the characters that it shares with the
     expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label. Objects
-    are the same where the label is and most of their boxes is.
+    and segments are the same where the label is and most of their boxes or pixels are.
     """
     if kind == "entities":
         left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
         return float((left & right).total()), float(left.total()), float(right.total())
     if kind == "span":
         return _overlap(expected, found), 1.0, 1.0
-    if kind == "boxes":
+    if kind in OBJECTS:
         return float(len(_matched(expected, found))), float(len(expected)), float(len(found))
     if kind == LABELS:
         return float(_same_first(expected, found)), 1.0, 1.0
@@ -58,6 +63,8 @@ def common_scores(kind: Kind, expected: Any, found: Any) -> tuple[list[float], l
     """Scores of what both answers name."""
     if kind == "span":
         return ([expected["score"]], [found["score"]]) if _overlap(expected, found) == 1 else ([], [])
+    if kind == "segments":
+        return [], []
     if kind == "boxes":
         both = _matched(expected, found)
         return [float(one["score"]) for one, _ in both], [float(other["score"]) for _, other in both]
@@ -71,6 +78,8 @@ def certainty(kind: Kind, answer: Any) -> float:
     if kind == LABELS:
         first, *others = (float(entry["score"]) for entry in answer)
         return first - max(others, default=0.0)
+    if kind == "segments":
+        return min(float(_pixels(entry["mask"]).mean()) for entry in answer)
     if kind == "fill-mask":
         return min(float(place[0]["score"]) for place in _places(answer))
     return min(
@@ -90,18 +99,29 @@ def _overlap(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
 
 
 def _matched(expected: Any, found: Any) -> list[tuple[Any, Any]]:
-    """Objects of two answers that are the same: of one label, with boxes whose overlap is at least LEAST_OVERLAP."""
+    """Objects of two answers that are the same: of one label, with an overlap of at least LEAST_OVERLAP."""
     left, pairs = list(found), []
     for one in expected:
-        alike = [
-            (_iou(one["box"], other["box"]), place)
-            for place, other in enumerate(left)
-            if one["label"] == other["label"]
-        ]
+        alike = [(_overlap_of(one, other), place) for place, other in enumerate(left) if one["label"] == other["label"]]
         overlap, place = max(alike, default=(0.0, 0))
         if overlap >= LEAST_OVERLAP:
             pairs.append((one, left.pop(place)))
     return pairs
+
+
+def _overlap_of(one: Any, other: Any) -> float:
+    """The intersection of two boxes or masks over their union."""
+    if "box" in one:
+        return _iou(one["box"], other["box"])
+    left, right = _pixels(one["mask"]), _pixels(other["mask"])
+    if left.shape != right.shape:
+        return 0.0
+    return float((left & right).sum() / max(1, (left | right).sum()))
+
+
+def _pixels(mask: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """A mask of numbers of pixels outside and inside by turns as one boolean for each pixel."""
+    return np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
 
 
 def _iou(one: Mapping[str, int], other: Mapping[str, int]) -> float:

@@ -34,11 +34,20 @@ STARTS, ENDS = "start_logits", "end_logits"
 """Outputs that say where an answer starts and ends."""
 
 Kind = Literal[
-    "embedding", "token-embeddings", "labels", "score", "entities", "span", "fill-mask", "zero-shot", "boxes"
+    "embedding",
+    "token-embeddings",
+    "labels",
+    "score",
+    "entities",
+    "span",
+    "fill-mask",
+    "zero-shot",
+    "boxes",
+    "segments",
 ]
 """What an answer is: a vector for a text, one for each of its tokens, classes with scores, one score of a pair,
-entities of a text, a span of a context, words for masked places, scores of labels that the request names, or objects
-of an image with their boxes."""
+entities of a text, a span of a context, words for masked places, scores of labels that the request names, objects of an
+image with their boxes, or classes of an image with their pixels."""
 
 
 class Padding(Frozen):

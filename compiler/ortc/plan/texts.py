@@ -80,12 +80,14 @@ def _of_images(source: HuggingFaceSource, export: ExportPlan, repository: Reposi
         config = repository.mapping("config.json")
         output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
         return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
-    needed = BOXES if source.task == "object-detection" else POOLED
+    needed = {"object-detection": BOXES, "semantic-segmentation": LOGITS}.get(source.task, POOLED)
     if export.outputs is not None and needed not in export.outputs:
         return None
     if source.task == "image-feature-extraction":
         return AnswerForm(kind="embedding", output=POOLED)
     labels = labels_of(repository.mapping("config.json"), source.interface)
+    if source.task == "semantic-segmentation":
+        return AnswerForm(kind="segments", output=LOGITS, labels=labels)
     return AnswerForm(kind="boxes", output=PROBABILITIES, boxes=BOXES, labels=labels, threshold=THRESHOLD)
 
 

@@ -51,7 +51,7 @@ TEXT_TASKS = (
 )
 """Tasks of a text model whose answers a bundle gives, where its repository has a tokenizer."""
 
-IMAGE_TASKS = ("image-classification", "image-feature-extraction", "object-detection")
+IMAGE_TASKS = ("image-classification", "image-feature-extraction", "object-detection", "semantic-segmentation")
 """Tasks of a model of images whose answers a bundle gives, where its repository has an image processor."""
 
 SETTINGS: Mapping[str, tuple[str, ...]] = {
@@ -64,6 +64,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
         "zero-shot-classification",
         "image-classification",
         "object-detection",
+        "semantic-segmentation",
     ),
     "aggregation": ("token-classification",),
     "stride": ("question-answering",),

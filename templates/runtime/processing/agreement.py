@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 from loading.errors import FormatError
+from numpy.typing import NDArray
 
 Shares = tuple[float, float, float]
 """What both answers name, what the expected one names, and what the found one names."""
 F1, TOP1 = "f1", "top1"
 LABELS = "labels"
-MEASURES: Mapping[str, str] = {"entities": F1, "span": F1, "fill-mask": TOP1, LABELS: TOP1, "boxes": F1}
+MEASURES: Mapping[str, str] = {"entities": F1, "span": F1, "fill-mask": TOP1, LABELS: TOP1, "boxes": F1, "segments": F1}
 """Kinds of answers that agree or not, besides their scores, with the name of the limit."""
+OBJECTS = ("boxes", "segments")
 LEAST_OVERLAP = 0.75
-"""Intersection over union from which two boxes are of one object."""
+"""Intersection over union from which two boxes or masks are of one object."""
 TIE = 1e-6
 """Scores of labels that differ by less are equal."""
 
@@ -25,14 +28,14 @@ def shares(kind: str, expected: Any, found: Any) -> Shares:
 
     Entities are the same where class and characters are. A span counts by the characters that it shares with the
     expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label. Objects
-    are the same where the label is and most of their boxes is.
+    and segments are the same where the label is and most of their boxes or pixels are.
     """
     if kind == "entities":
         left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
         return float((left & right).total()), float(left.total()), float(right.total())
     if kind == "span":
         return _overlap(expected, found), 1.0, 1.0
-    if kind == "boxes":
+    if kind in OBJECTS:
         return float(len(_matched(expected, found))), float(len(expected)), float(len(found))
     if kind == LABELS:
         return float(_same_first(expected, found)), 1.0, 1.0
@@ -53,6 +56,8 @@ def common_scores(kind: str, expected: Any, found: Any) -> tuple[list[float], li
     """Scores of what both answers name."""
     if kind == "span":
         return ([expected["score"]], [found["score"]]) if _overlap(expected, found) == 1 else ([], [])
+    if kind == "segments":
+        return [], []
     if kind == "boxes":
         both = _matched(expected, found)
         return [float(one["score"]) for one, _ in both], [float(other["score"]) for _, other in both]
@@ -73,18 +78,29 @@ def _overlap(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
 
 
 def _matched(expected: Any, found: Any) -> list[tuple[Any, Any]]:
-    """Objects of two answers that are the same: of one label, with boxes whose overlap is at least LEAST_OVERLAP."""
+    """Objects of two answers that are the same: of one label, with an overlap of at least LEAST_OVERLAP."""
     left, pairs = list(found), []
     for one in expected:
-        alike = [
-            (_iou(one["box"], other["box"]), place)
-            for place, other in enumerate(left)
-            if one["label"] == other["label"]
-        ]
+        alike = [(_overlap_of(one, other), place) for place, other in enumerate(left) if one["label"] == other["label"]]
         overlap, place = max(alike, default=(0.0, 0))
         if overlap >= LEAST_OVERLAP:
             pairs.append((one, left.pop(place)))
     return pairs
+
+
+def _overlap_of(one: Any, other: Any) -> float:
+    """The intersection of two boxes or masks over their union."""
+    if "box" in one:
+        return _iou(one["box"], other["box"])
+    left, right = _pixels(one["mask"]), _pixels(other["mask"])
+    if left.shape != right.shape:
+        return 0.0
+    return float((left & right).sum() / max(1, (left | right).sum()))
+
+
+def _pixels(mask: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """A mask of numbers of pixels outside and inside by turns as one boolean for each pixel."""
+    return np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
 
 
 def _iou(one: Mapping[str, int], other: Mapping[str, int]) -> float:

@@ -253,8 +253,8 @@ def _images(document: Mapping[str, Any], inputs: Any, bounds: Mapping[str, tuple
 
 
 def _image_form(kind: str, settings: Mapping[str, Any], images: Images) -> AnyForm:
-    from .images.forms import FORMS as OF_IMAGES
+    from .images.kinds import KINDS
 
-    if kind not in OF_IMAGES:
-        raise FormatError(f"the answer {kind!r} is unknown, expected one of {', '.join(OF_IMAGES)}")
-    return OF_IMAGES[kind](settings, images)
+    if kind not in KINDS:
+        raise FormatError(f"the answer {kind!r} is unknown, expected one of {', '.join(KINDS)}")
+    return KINDS[kind](settings, images)

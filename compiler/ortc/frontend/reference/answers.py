@@ -37,7 +37,7 @@ def labelled_model(form: AnswerForm, reference: Reference) -> Any:
 
     models = (part for part in reference.original.modules() if isinstance(part, transformers.PreTrainedModel))
     model = next(models)
-    if form.kind in ("labels", "entities", "boxes"):
+    if form.kind in ("labels", "entities", "boxes", "segments"):
         model.config.id2label = dict(enumerate(form.labels))
     if not model.config.label2id:
         named: dict[Any, Any] = dict(model.config.id2label or {})

@@ -118,8 +118,33 @@ def _boxes(images: ReferenceImages, paths: Sequence[Path], reference: Reference)
     return [detect(str(path), threshold=form.threshold) for path in paths]
 
 
+def _segments(images: ReferenceImages, paths: Sequence[Path], reference: Reference) -> list[Any]:
+    import transformers
+
+    form = images.processing.answer
+    divide: Any = transformers.pipeline(
+        "image-segmentation", model=labelled_model(form, reference), image_processor=images.processor
+    )
+    return [[segment(entry) for entry in divide(str(path), subtask="semantic")] for path in paths]
+
+
+def segment(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a segment of transformers' pipeline with its mask as numbers of pixels, column by column.
+
+    The numbers are those of pixels outside and inside by turns, as COCO has them without compression.
+    """
+    import numpy as np
+
+    mask = np.asarray(entry["mask"]) != 0
+    flat = mask.T.ravel()
+    edges = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1, [flat.size]])
+    counts = [0, *np.diff(edges).tolist()] if flat[0] else np.diff(edges).tolist()
+    return {"label": entry["label"], "score": None, "mask": {"size": list(mask.shape), "counts": counts}}
+
+
 _ANSWERS: Mapping[Kind, Callable[[ReferenceImages, Sequence[Path], Reference], list[Any]]] = {
     "labels": _labels,
     "embedding": _embedding,
     "boxes": _boxes,
+    "segments": _segments,
 }

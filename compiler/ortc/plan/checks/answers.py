@@ -64,7 +64,7 @@ def _check_classes(model: HuggingFaceSource, repository: Repository) -> None:
         if config and model.task == "image-classification":
             activation_of(model.task, config)
             labels_of(config, model.interface)
-        if config and model.task == "object-detection":
+        if config and model.task in ("object-detection", "semantic-segmentation"):
             labels_of(config, model.interface)
     if not config or not answers_text(model, repository):
         return

@@ -111,6 +111,3 @@ class Boxes(ImageForm):
             }
             for place in np.flatnonzero(sure > self._threshold)
         ]
-
-
-FORMS: Mapping[str, type[ImageForm]] = {"embedding": ImageEmbedding, "labels": ImageLabels, "boxes": Boxes}

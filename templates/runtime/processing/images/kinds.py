@@ -1,0 +1,15 @@
+"""The kinds of answers to images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .forms import Boxes, ImageEmbedding, ImageForm, ImageLabels
+from .segments import Segments
+
+KINDS: Mapping[str, type[ImageForm]] = {
+    "embedding": ImageEmbedding,
+    "labels": ImageLabels,
+    "boxes": Boxes,
+    "segments": Segments,
+}
