@@ -1,8 +1,8 @@
 """What else this machine does while something is timed: a control workload, other processes, and a lock.
 
 `python runtime/machine.py` answers each JSON line on stdin with one on stdout: `{"op": "control", "threads": 2}` runs a
-fixed computation on as many threads and gives its times. It belongs to no contender of a race, so that what slows it
-down is somebody else. Standard library alone.
+fixed computation on as many threads and gives its times; with `"runs": 8` a shorter one of as many blocks a thread. It
+belongs to no contender of a race, so that what slows it down is somebody else. Standard library alone.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ def control(threads: int, runs: int = CONTROL_RUNS) -> dict[str, Any]:
     A thread has no other work than one hash after the other, so that it uses a whole core when it gets one.
 
     Raises:
-        ValueError: `threads` is not a number of threads.
+        ValueError: `threads` is not a number of threads, or `runs` is not a number of blocks.
     """
+    if isinstance(runs, bool) or not isinstance(runs, int) or not 1 <= runs <= CONTROL_RUNS:
+        raise ValueError(f"runs is {runs!r}. Expected a whole number from 1 to {CONTROL_RUNS}.")
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise ValueError(f"threads is {threads!r}. Expected a whole number from 1 to {MOST_THREADS}.")
     block = bytes(BLOCK_BYTES)
@@ -360,7 +362,7 @@ def answer(line: str) -> dict[str, Any]:
         request = json.loads(line)
         if request.get("op") != "control":
             raise ValueError("op: expected `control`")
-        return {"ok": True, "result": control(request["threads"])}
+        return {"ok": True, "result": control(request["threads"], request.get("runs", CONTROL_RUNS))}
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         return {"ok": False, "error": {"code": "usage", "message": f"{type(error).__name__}: {error}"}}
 

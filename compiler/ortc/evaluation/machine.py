@@ -18,6 +18,8 @@ from ortc.execution.processes import standard_script
 from ortc.execution.worker import Worker
 
 Say = Callable[[str], None]
+CONTROL_RUNS = 48
+"""Blocks that each thread of the control workload hashes in a turn, as `runtime/machine.py` does in a bundle."""
 HELD_ELSEWHERE = "ORTC_MEASURE_LOCK_HELD"
 """Tells a bundle that measures itself that the lock is held by who started it."""
 
@@ -42,7 +44,7 @@ class ControlClock:
 
     def take(self) -> None:
         """Run the workload once."""
-        self._turns.append(self._worker.call("control", threads=self._threads))
+        self._turns.append(self._worker.call("control", threads=self._threads, runs=CONTROL_RUNS))
 
     def control(self) -> Control:
         """All turns so far."""

@@ -15,7 +15,7 @@ import pytest
 
 from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import StageError, UnmeasuredError
-from ortc.evaluation.machine import exclusive
+from ortc.evaluation.machine import CONTROL_RUNS, exclusive
 from ortc.evaluation.report import BusyProcess, Load
 
 machine: Any = runtime_module("machine")
@@ -27,6 +27,11 @@ def test_the_control_computes_on_as_many_threads() -> None:
     assert min(found["times_ms"]) > 0
     assert found["cpu_seconds"] > 0
     assert found["wall_seconds"] * 1000 >= max(found["times_ms"])
+
+
+def test_a_request_may_ask_for_fewer_runs() -> None:
+    assert CONTROL_RUNS == machine.CONTROL_RUNS, "a build and a bundle run the same workload"
+    assert len(machine.answer('{"op": "control", "threads": 2, "runs": 3}')["result"]["times_ms"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -42,6 +47,9 @@ def test_the_control_computes_on_as_many_threads() -> None:
         '"x"',
         '{"op": "control", "threads": true}',
         '{"op": "control", "threads": 1e9}',
+        '{"op": "control", "threads": 1, "runs": 0}',
+        '{"op": "control", "threads": 1, "runs": 1e9}',
+        '{"op": "control", "threads": 1, "runs": true}',
     ],
 )
 def test_a_request_that_is_none_is_answered(line: str) -> None:

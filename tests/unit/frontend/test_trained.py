@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from ortc.common.errors import StageError
 from ortc.frontend.reference.custom import NOTHING_TO_LOAD, build_module, load_module
-from ortc.frontend.reference.randomness import ANOTHER_SEED, other_random_numbers
+from ortc.frontend.reference.randomness import ANOTHER_SEED, _OtherNumbers, other_random_numbers
 from ortc.frontend.reference.state import module_state, numbers
 from ortc.frontend.reference.trained import refuse_drawn
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
@@ -306,3 +306,8 @@ def test_a_function_that_ends_its_process_is_named(line: str, tmp_path: Path, mo
         build_module(declared, tmp_path, tmp_path)
     assert caught.value.message.startswith(f"`{declared.entrypoint}` {ENDS[line]}")
     assert [line in detail for detail in caught.value.details] == [True]
+
+
+def test_to_draw_other_numbers_imports_no_compiler_of_pytorch() -> None:
+    """PyTorch's base class excludes the method of a mode from compilation, which takes an import of seconds."""
+    assert not hasattr(_OtherNumbers.__torch_dispatch__, "__wrapped__")
