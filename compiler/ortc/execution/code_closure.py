@@ -225,6 +225,7 @@ def _file(name: str) -> Path:
     return file
 
 
+@cache
 def _module_file(name: str) -> Path | None:
     place = Path(__file__).parents[1].joinpath(*name.split(".")[1:])
     return next((file for file in (place / "__init__.py", place.with_suffix(".py")) if file.is_file()), None)
@@ -282,5 +283,6 @@ def _beside(node: ast.Import | ast.ImportFrom, name: str) -> Iterator[str]:
         yield from (script for script in (f"{place}.py", f"{place}/__init__.py") if _is_script(script))
 
 
+@cache
 def _is_script(name: str) -> bool:
     return (templates_dir() / name).is_file()

@@ -6,6 +6,7 @@ compile, run, bench, texts, tokens, answers, info.
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sys
@@ -245,4 +246,6 @@ def peak_rss_bytes(status: Path = Path("/proc/self/status")) -> int:
 
 
 if __name__ == "__main__":
+    # What is imported for an export stays: to look through it again and again for garbage takes a second.
+    gc.set_threshold(50_000, 20, 100)
     serve(Server().operations)
