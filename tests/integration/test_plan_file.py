@@ -9,7 +9,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from tests.support.builds import PATIENT, Build, Compiler, checkout
+from tests.support.builds import PATIENT, PLAIN, Build, Compiler, checkout
 
 pytestmark = pytest.mark.integration
 
@@ -33,7 +33,7 @@ def printed(compiler: Compiler, *options: str) -> str:
 def test_a_plan_builds_the_bundles_of_its_spec_in_another_clone(
     digits: Build, digits_compiler: Compiler, tmp_path: Path
 ) -> None:
-    (tmp_path / "plan.json").write_text(printed(digits_compiler, *PATIENT), "utf-8")
+    (tmp_path / "plan.json").write_text(printed(digits_compiler, *PATIENT, *PLAIN), "utf-8")
     clone = checkout(tmp_path / "clone")
     (clone / SPEC).unlink()
     other = Compiler(digits_compiler.cache, clone)
@@ -45,7 +45,7 @@ def test_a_plan_builds_the_bundles_of_its_spec_in_another_clone(
 
 
 def test_a_plan_through_a_pipe_for_one_target(digits: Build, digits_compiler: Compiler, tmp_path: Path) -> None:
-    text = printed(digits_compiler, *PATIENT)
+    text = printed(digits_compiler, *PATIENT, *PLAIN)
     again = digits_compiler.build("--plan", "-", "-t", "cpu", output=tmp_path / "plan", input=text).succeeded()
     assert again.bundles() == ["digits/1.0.0/cpu"]
     # `edge`, which calibrates, holds samples out whether it is built or not.
@@ -55,7 +55,7 @@ def test_a_plan_through_a_pipe_for_one_target(digits: Build, digits_compiler: Co
 
 @pytest.mark.usefixtures("digits")
 def test_another_precision_in_the_plan_is_what_is_built(digits_compiler: Compiler, tmp_path: Path) -> None:
-    plan = json.loads(printed(digits_compiler, *PATIENT, "-t", "cpu", "--search", "none"))
+    plan = json.loads(printed(digits_compiler, *PATIENT, "-t", "cpu", *PLAIN))
     plan["spec"]["targets"]["cpu"]["precision"] = "int8"
     (tmp_path / "plan.json").write_text(json.dumps(plan), "utf-8")
     build = digits_compiler.build("--plan", tmp_path / "plan.json", output=tmp_path / "dist").succeeded()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import PATIENT, ROOT, TIMEOUT, Build, Compiler, answer, loader
+from tests.support.builds import PATIENT, PLAIN, ROOT, TIMEOUT, Build, Compiler, answer, loader
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +54,7 @@ def test_one_command_builds_and_registers(
 ) -> None:
     digits.succeeded()
     url = f"file://{tmp_path}/registry"
-    options = [*PATIENT, "--register", url, "--emit", "k8s,triton", "--json"]
+    options = [*PATIENT, *PLAIN, "--register", url, "--emit", "k8s,triton", "--json"]
     done = digits_compiler.build("specs/digits.yaml", *options, output=digits.output).succeeded()
     document = json.loads(done.stdout)
     for target in ("cpu", "edge"):

@@ -31,6 +31,14 @@ LINEAR: dict[str, Any] = {
     "inputs": {"x": {"dtype": "float32", "shape": ["batch", 4]}},
 }
 DIGEST = "0" * 64
+RESNET = {"opset": 18, "dynamic_axes": {"batch": {"min": 1, "max": 4}}}
+HEAD = {"source": "huggingface", "task": "image-classification", "weights": "random"}
+HUB = {
+    **HEAD,
+    "id": "nobody/resnet",
+    "revision": "0123456789abcdef0123456789abcdef01234567",
+    "files": {"config.json": DIGEST},
+}
 
 
 @pytest.fixture
@@ -241,11 +249,6 @@ def test_bytes_that_are_not_the_declared_ones(
 ) -> None:
     """Wherever a file comes from, its digest decides."""
     onnx.save(bundles.linear_model(), project / "linear.onnx")
-    resnet = {"opset": 18, "dynamic_axes": {"batch": {"min": 1, "max": 4}}}
-    config = hashlib.sha256((project / "resnet" / "config.json").read_bytes()).hexdigest()
-    revision = "0123456789abcdef0123456789abcdef01234567"
-    head = {"source": "huggingface", "task": "image-classification", "weights": "random"}
-    hub = {**head, "id": "nobody/resnet", "revision": revision, "files": {"config.json": DIGEST}}
     entry = {"source": "pytorch", "entrypoint": "models:linear"}
     cases: list[tuple[dict[str, Any], dict[str, Any], str, str]] = [
         (
@@ -267,15 +270,15 @@ def test_bytes_that_are_not_the_declared_ones(
             "program.pt2",
         ),
         (
-            {**head, "path": "resnet", "files": {"config.json": DIGEST}},
-            resnet,
+            {**HEAD, "path": "resnet", "files": {"config.json": DIGEST}},
+            RESNET,
             "`resnet/config.json` has another sha256 than declared",
             "resnet/config.json",
         ),
-        ({**hub, "mirrors": ["path:resnet"]}, resnet, "path:resnet: refused", "resnet/config.json"),
+        ({**HUB, "mirrors": ["path:resnet"]}, RESNET, "path:resnet: refused", "resnet/config.json"),
         (
-            {**hub, "mirrors": [f"file://{project}/resnet"]},
-            resnet,
+            {**HUB, "mirrors": [f"file://{project}/resnet"]},
+            RESNET,
             f"file://{project}/resnet: refused",
             "resnet/config.json",
         ),
@@ -288,11 +291,17 @@ def test_bytes_that_are_not_the_declared_ones(
         # A mirror that is a URL may name any file of this machine: what it holds is not told.
         assert (bundles.digest(project / file) in text) == ("file://" not in told)
         assert result.bundles() == []
-    # A bad mirror before a good one is noted, and does no harm.
+
+
+@pytest.mark.proof("test_the_nearest_place_with_the_right_bytes_is_taken; test_the_report_has_every_promise")
+def test_a_bad_mirror_before_a_good_one_is_noted_and_does_no_harm(
+    ortc: Compiler, project: Path, write_spec: WriteSpec, tmp_path: Path
+) -> None:
+    config = hashlib.sha256((project / "resnet" / "config.json").read_bytes()).hexdigest()
     (project / "bad").mkdir()
     (project / "bad" / "config.json").write_text("{}")
-    model = {**hub, "files": {"config.json": config}, "mirrors": ["path:bad", "path:resnet"]}
-    result = build(ortc, write_spec(project, model, resnet), tmp_path).succeeded()
+    model = {**HUB, "files": {"config.json": config}, "mirrors": ["path:bad", "path:resnet"]}
+    result = build(ortc, write_spec(project, model, RESNET), tmp_path).succeeded()
     assert "path:bad: refused" in result.stderr
     # What is left to say of a ResNet: at an opset that dynamo reaches, there is nothing to explain.
     report = result.report("small")

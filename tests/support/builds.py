@@ -38,6 +38,9 @@ QUICK = ("--search", "quick")
 PLAIN = ("--search", "none")
 """For builds whose test is not about the search: the first variant, at the corners of the shape matrix."""
 
+CALIBRATED = ("-t", "edge", *PLAIN, "--variant", "int8-static", *PATIENT[2:])
+"""For builds of the digits that are calibrated."""
+
 
 @dataclass(frozen=True)
 class Build:
@@ -92,6 +95,8 @@ class Compiler:
             "HF_HUB_OFFLINE": "1",
             "HF_HOME": str(self.cache / "no-hub"),
             "NO_COLOR": "1",
+            # Threads of PyTorch that have nothing to do let others compute.
+            "OMP_WAIT_POLICY": "PASSIVE",
             # Tests run beside each other.
             **({"ORTC_MEASURE_LOCK_HELD": "1"} if self.is_quiet else {}),
             "PYTHONPATH": os.pathsep.join([str(self.root / "compiler"), *([str(QUIET)] if self.is_quiet else [])]),
@@ -136,6 +141,16 @@ def snapshot(directory: Path) -> dict[str, tuple[str, int]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
+
+
+TOLD = ("manifest.json", "Dockerfile", "sbom.cdx.json")
+"""Files of a bundle that tell of the plan, and of what became of other variants."""
+
+
+def what_runs(bundle: Path) -> list[str]:
+    """The lines of SHA256SUMS that are of what is run and measured."""
+    lines = (bundle / "SHA256SUMS").read_text("utf-8").splitlines()
+    return [line for line in lines if line.split("  ", 1)[1] not in TOLD]
 
 
 def loader(

@@ -1,8 +1,7 @@
-"""`python export_encoders.py DIRECTORY [NAME ...]`: small transformers, exported, with inputs and PyTorch's answers.
+"""`python export_encoders.py DIRECTORY NAME ...`: small transformers, exported, with inputs and PyTorch's answers.
 
-Without names all of MODELS, which have two layers; names are of LAYERED. A directory each: canonical/model.onnx,
-inputs.npz and outputs.npz; for one also raw.onnx, as PyTorch's exporter writes it. The program runs in a process of its
-own: tests do not load torch for this.
+A directory each: canonical/model.onnx, inputs.npz and outputs.npz; for one also raw.onnx, as PyTorch's exporter writes
+it. The program runs in a process of its own: tests do not load torch for this.
 """
 
 from __future__ import annotations
@@ -32,6 +31,8 @@ TEXT = {
     "vocab_size": 100,
     "max_position_embeddings": 64,
 }
+DEEP = TEXT | {"hidden_size": 64, "intermediate_size": 128, "max_position_embeddings": 80}
+"""Heads of 16."""
 MODELS: dict[str, dict[str, Any]] = {
     # As seeded: all biases are zero, which the exporter writes as one initializer.
     "bert": {"model_type": "bert", "architectures": ["BertModel"], **TEXT},
@@ -43,7 +44,7 @@ MODELS: dict[str, dict[str, Any]] = {
         "num_channels": 3,
         "num_labels": 5,
         **{
-            name: TEXT[name]
+            name: DEEP[name]
             for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         },
     },
@@ -57,8 +58,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "clip": {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "eos_token_id": 99, **TEXT},
 }
+"""Exported at opset 17."""
 SIZES = {"batch": 2, "sequence": 24}
-DEEP = TEXT | {"hidden_size": 64, "num_hidden_layers": 3, "intermediate_size": 128, "max_position_embeddings": 80}
 LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
     "bert-17": (17, MODELS["bert"] | DEEP),
     "bert-20": (20, MODELS["bert"] | DEEP),
@@ -69,7 +70,7 @@ LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
             "model_type": "distilbert",
             "architectures": ["DistilBertModel"],
             "dim": 64,
-            "n_layers": 3,
+            "n_layers": 2,
             "n_heads": 4,
             "hidden_dim": 128,
             "vocab_size": 100,
@@ -85,7 +86,7 @@ LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
             "d_model": 64,
             "d_kv": 16,
             "d_ff": 128,
-            "num_layers": 3,
+            "num_layers": 2,
             "num_heads": 4,
             "vocab_size": 100,
             "feed_forward_proj": "gated-gelu",
@@ -95,22 +96,19 @@ LAYERED: dict[str, tuple[int, dict[str, Any]]] = {
         20,
         {"model_type": "llama", "architectures": ["LlamaModel"], **DEEP, "num_key_value_heads": 2, "use_cache": False},
     ),
-    "vit-17": (17, MODELS["vit"] | {name: DEEP[name] for name in MODELS["vit"].keys() & DEEP.keys()}),
 }
-"""Models of several layers with heads of 16, and the opset that each is exported at."""
+"""Models with heads of 16, and the opset that each is exported at."""
 TASKS = {"t5": "text-encoding"}
 
 
 def main(root: Path, *names: str) -> None:
     """Write the models."""
     for name in names:
-        opset, configuration = LAYERED[name]
+        opset, configuration = LAYERED[name] if name in LAYERED else (17, MODELS[name])
         _write(root / name, configuration, opset)
-    for name, configuration in MODELS.items() if not names else ():
-        _write(root / name, configuration)
 
 
-def _write(place: Path, configuration: dict[str, Any], opset: int = 17) -> None:
+def _write(place: Path, configuration: dict[str, Any], opset: int) -> None:
     (place / "canonical").mkdir(parents=True)
     (place / "config.json").write_text(json.dumps(configuration), "utf-8")
     image = "image_size" in configuration

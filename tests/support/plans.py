@@ -19,7 +19,7 @@ from ortc.bundle.manifest import (
     promise_of,
 )
 from ortc.plan.checks import check_spec
-from ortc.plan.plan import AccuracyPlan, BudgetPlan, Plan, TargetPlan, VariantPlan
+from ortc.plan.plan import AccuracyPlan, BudgetPlan, Plan, Search, TargetPlan, VariantPlan
 from ortc.plan.plan_file import plan_file_text
 from ortc.plan.resolve import resolve
 from ortc.spec.budgets import Budgets
@@ -28,10 +28,10 @@ ROOT = Path(__file__).parents[2]
 SPECS = sorted((ROOT / "specs").glob("*.yaml"))
 
 
-def plan(spec: Path, *overrides: str, targets: tuple[str, ...] = ()) -> Plan:
+def plan(spec: Path, *overrides: str, targets: tuple[str, ...] = (), search: Search = "full") -> Plan:
     """The plan of a spec, as the command line makes it."""
     checked = check_spec(spec, overrides)
-    return resolve(checked.loaded.spec, checked.profiles, targets)
+    return resolve(checked.loaded.spec, checked.profiles, targets, search=search)
 
 
 def plan_text(spec: Path, *overrides: str, targets: tuple[str, ...] = (), **choices: Any) -> str:
