@@ -7,22 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.support.builds import PATIENT, PLAIN, Compiler, checkout
+from tests.support.builds import PATIENT, PLAIN, Build, Compiler, checkout
 
 pytestmark = pytest.mark.integration
 
 
-def test_another_checkout_and_cache(ortc: Compiler, make_cache: Callable[[Path], Path], tmp_path: Path) -> None:
-    """Without a search, whose outcome depends on timings; `ortc lock` keeps one, see test_incremental.py."""
+def test_another_checkout_and_cache(digits: Build, make_cache: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Without a search, whose outcome depends on timings; `ortc lock` keeps one, see test_search.py."""
     other = Compiler(make_cache(tmp_path / "cache"), checkout(tmp_path / "elsewhere" / "clone"))
-    one_build, other_build = (
-        compiler.build("specs/digits.yaml", "-t", "cpu", *PLAIN, *PATIENT[:2], output=tmp_path / name).succeeded()
-        for name, compiler in (("one", ortc), ("other", other))
-    )
-    one, two = (build.bundle("digits", "cpu") for build in (one_build, other_build))
-    assert lines(one / "SHA256SUMS") == lines(two / "SHA256SUMS"), "\n".join(
-        difflib.unified_diff(lines(one / "manifest.json"), lines(two / "manifest.json"), lineterm="", n=0)
-    )
+    build = other.build("specs/digits.yaml", *PATIENT, *PLAIN, output=tmp_path / "dist").succeeded()
+    for target in ("cpu", "edge"):
+        one, two = (made.bundle("digits", target) for made in (digits.succeeded(), build))
+        assert lines(one / "SHA256SUMS") == lines(two / "SHA256SUMS"), "\n".join(
+            difflib.unified_diff(lines(one / "manifest.json"), lines(two / "manifest.json"), lineterm="", n=0)
+        )
 
 
 def lines(path: Path) -> list[str]:
