@@ -108,7 +108,7 @@ def _reference_images(context: Context, form: AnswerForm, exported: Exported) ->
         worker = context.reference.worker()
         names = [tensor.name for tensor in exported.inputs]
         made = worker.call("images", form=inputs["form"], inputs=names)
-        samples = plain_images() if given is None else _samples(given, halved=plan.calibrates)
+        samples = plain_images() if given is None else sample_images(given, halved=plan.calibrates)
         files = (*samples, *odd_images())
         rows = [{"name": file.name, "file": f"image-{index}"} for index, file in enumerate(files)]
         for row, file in zip(rows, files, strict=True):
@@ -133,8 +133,16 @@ def _reference_images(context: Context, form: AnswerForm, exported: Exported) ->
     return context.run(IMAGES.action(plan.name, inputs), work)
 
 
-def _samples(directory: Path, *, halved: bool) -> tuple[ImageFile, ...]:
-    """Images of a directory that nothing is calibrated on, and small copies of those that are too large to travel."""
+def sample_images(directory: Path, *, halved: bool) -> tuple[ImageFile, ...]:
+    """Return images of a directory that nothing is calibrated on, and small copies where all are too large to travel.
+
+    Args:
+        directory: the samples.
+        halved: whether every other one is calibrated on.
+
+    Raises:
+        StageError: there is none.
+    """
     found = image_files(directory)
     judged = found[::2] if halved and len(found) > 1 else found
     chosen = judged[:: max(1, len(judged) // SAMPLE_IMAGES)][:SAMPLE_IMAGES]

@@ -34,6 +34,7 @@ from ortc.execution.action_record import action_key
 from ortc.execution.code_closure import DOCUMENTS, LOADER, PACKAGE, Code, code_of
 from ortc.passes.canonical import Exported
 from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.image_processing import ImageProcessing
 from ortc.plan.processing import AnswerForm, Padding, Processing, TextProcessing
 
 R = TypeVar("R", bound=BaseModel)
@@ -136,6 +137,11 @@ def _assumed_texts(action: Action[Any]) -> Texts:
     text = TextProcessing(max_length=1, truncation="right", padding=Padding(side="right", token=0, type=0))
     answer = AnswerForm.model_validate(action.inputs["form"])
     return Texts(processing=Processing(task="", text=text, answer=answer))
+
+
+def _assumed_images(action: Action[Any]) -> Texts:
+    image = ImageProcessing(input="pixel_values", steps=())
+    return Texts(processing=Processing(task="", image=image, answer=AnswerForm.model_validate(action.inputs["form"])))
 
 
 def _assumed_graph(action: Action[Any]) -> VariantGraph:
@@ -247,7 +253,7 @@ IMAGES: Stage[Texts] = Stage(
         "frontend.samples.odd_images",
         "passes.canonical",
     ),
-    assume=_assumed_texts,
+    assume=_assumed_images,
 )
 ANSWERS: Stage[Proven] = Stage(
     "answers",
