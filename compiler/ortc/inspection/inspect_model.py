@@ -12,6 +12,7 @@ from ortc.common.texts import shown
 from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
 from ortc.inspection.hub_files import HUB_PATTERNS
+from ortc.inspection.image_processors import unreproduced
 from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.optional_inputs import left_out
 from ortc.inspection.recipe import RecipeError, read_recipe, recipe_files
@@ -19,7 +20,7 @@ from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_director
 from ortc.inspection.tensor_names import NAME_HELP, name_problem
 from ortc.inspection.text_length import declared_length
 from ortc.spec.model_sources import HuggingFaceSource
-from ortc.spec.tasks import TEXT_TASKS
+from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
 from ortc.spec.vocabulary import LEAST_OPSET
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
@@ -213,6 +214,8 @@ def _huggingface(
                 ADAPTER_NOTE if any(ADAPTER.search(part.file) for part in left) else PARTS_NOTE,
             ]
         )
+    elif directory is not None and task in IMAGE_TASKS:
+        _without_images(model, notes, directory)
     kind = _input_kind(config)
     notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
     if without := left_out(config, _architecture(config)):
@@ -252,6 +255,13 @@ def _refuse_code(directory: Path) -> None:
     repository = of_directories((directory,))
     if found := code(repository, repository.names):
         raise InspectionError(f"`{directory}` brings code of its own ({found[0]}): {CODE_HELP}")
+
+
+def _without_images(model: dict[str, Any], notes: dict[str, str], directory: Path) -> None:
+    """Ask for the tensors alone where the image processor is not reproduced."""
+    if (name := unreproduced(of_directories((directory,)))) is not None:
+        model["interface"] = "tensors"
+        notes["interface"] = f"The bundle takes tensors: the image processor {name} is not reproduced."
 
 
 def _parts(directory: Path) -> tuple[Part, ...]:

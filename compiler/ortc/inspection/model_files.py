@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ortc.common.errors import StageError
 from ortc.common.plain_files import is_directory, is_plain, read_plain_text
 from ortc.common.project import find_installed
+from ortc.inspection.image_processors import IMAGE_PROCESSOR
 from ortc.inspection.recipe import TOKENIZER_FILES, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
 from ortc.spec.accuracy import SamplesFunction
@@ -20,8 +21,6 @@ from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
 if TYPE_CHECKING:
     from ortc.plan.plan import AccuracyPlan
 
-IMAGE_PROCESSOR = "preprocessor_config.json"
-"""The file that says how the model's images are prepared."""
 CODE_HELP = (
     "ortc runs no code of a repository, and the stock architecture computes something else: write a function that "
     "builds the model, and name it with `source: pytorch`"

@@ -14,16 +14,6 @@ from ortc.common.values import Frozen
 Filter = Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
 FILTERS: tuple[Filter, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """Filters by the numbers that Pillow, and with it `resample` of a repository, gives them."""
-REPRODUCED = frozenset(
-    (
-        *("Beit", "Bit", "Blip", "Chameleon", "ChineseCLIP", "CLIP", "ConvNext", "DeiT", "EfficientNet", "Levit"),
-        *("Detr", "Yolos"),
-        *("MobileNetV1", "MobileNetV2", "MobileViT", "OwlViT", "PoolFormer", "Pvt", "Segformer", "Siglip", "ViT"),
-    )
-)
-"""Image processors of transformers that have a form as steps, by the beginning of their names."""
-ENDINGS = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
-"""Ends of the names of image processors, of all backends and ages."""
 Channels = tuple[float, float, float]
 
 
@@ -105,9 +95,3 @@ class ImageProcessing(Frozen):
     input: str = Field(description="The model's input that takes the pixels, [batch, 3, height, width].")
     mask: str | None = Field(default=None, description="The input that says which pixels are of the image.")
     steps: tuple[Step, ...]
-
-
-def family_of(name: str) -> str:
-    """Return the beginning of an image processor's name, which is the same for all backends and ages."""
-    ending = next((ending for ending in ENDINGS if name.endswith(ending)), "")
-    return name.removesuffix(ending)

@@ -367,6 +367,23 @@ def test_parts_of_a_repository_are_left_out_with_a_comment(tmp_path: Path) -> No
     assert "interface" not in written("model").loaded.document.data["model"]
 
 
+def test_an_image_processor_that_is_not_reproduced_leaves_the_tensors(tmp_path: Path) -> None:
+    config = {"architectures": ["ViTForImageClassification"], "model_type": "vit", "num_channels": 3}
+    place = directory(tmp_path / "model", config, tokenizer=False)
+    processor = place / "preprocessor_config.json"
+    processor.write_text('{"image_processor_type": "ViTImageProcessor"}', "utf-8")
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert (model.interface, "preprocessor_config.json" in model.files) == ("auto", True)
+    processor.write_text('{"image_processor_type": "PerceiverImageProcessorFast"}', "utf-8")
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert model.interface == "tensors"
+    assert "# The bundle takes tensors: the image processor PerceiverImageProcessorFast" in Path(
+        "specs/out.yaml"
+    ).read_text("utf-8")
+
+
 def test_code_of_a_repository_is_not_drafted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory(tmp_path / "model", {**BERT, "auto_map": {"AutoModel": "modeling_x.X"}})
     assert run(["init", "model"]) == 2

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ortc.common.errors import StageError
+from ortc.inspection.image_processors import REPRODUCED, family_of
 from ortc.plan.image_processing import (
     FILTERS,
-    REPRODUCED,
     Between,
     CenterCrop,
     Exact,
@@ -23,7 +23,6 @@ from ortc.plan.image_processing import (
     Size,
     Step,
     Within,
-    family_of,
 )
 
 HELP = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ortc.inspection.classes import CONFIG, activation_of, entailment_of, labels_of
+from ortc.inspection.image_processors import IMAGE_PROCESSOR, unreproduced
 from ortc.inspection.model_files import (
-    IMAGE_PROCESSOR,
     UNLISTED_HELP,
     answers_image,
     answers_text,
@@ -16,7 +16,6 @@ from ortc.inspection.model_files import (
 from ortc.inspection.recipe import RecipeError, read_recipe
 from ortc.inspection.repository import Repository
 from ortc.inspection.text_length import declared_length
-from ortc.plan.image_processing import REPRODUCED, family_of
 from ortc.plan.texts import CLASSIFIERS
 from ortc.spec.deployment import Export
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
@@ -81,9 +80,7 @@ def _check_processor(repository: Repository) -> None:
     Raises:
         RecipeError: it is not.
     """
-    config = repository.mapping(IMAGE_PROCESSOR)
-    name = config.get("image_processor_type") or config.get("feature_extractor_type")
-    if isinstance(name, str) and family_of(name) not in REPRODUCED:
+    if (name := unreproduced(repository)) is not None:
         raise RecipeError(IMAGE_PROCESSOR, f"the image processor {name} is not reproduced")
 
 
