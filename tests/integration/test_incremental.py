@@ -204,6 +204,7 @@ def test_another_machine_takes_what_this_one_did(
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.proof("test_a_damaged_file_is_never_used_and_then_mended; test_another_machine_takes_what_this_one_did")
 def test_a_truncated_file_of_the_remote_cache_is_made_again(
     compiler: Compiler, calibrated: Build, make_cache: MakeCache, tmp_path: Path
 ) -> None:

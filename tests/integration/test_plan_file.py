@@ -44,6 +44,7 @@ def test_a_plan_builds_the_bundles_of_its_spec_in_another_clone(
         assert one.read_text("utf-8") == two.read_text("utf-8")
 
 
+@pytest.mark.proof("test_a_plan_from_stdin; test_a_plan_builds_the_bundles_of_its_spec_in_another_clone compares bytes")
 def test_a_plan_through_a_pipe_for_one_target(digits: Build, digits_compiler: Compiler, tmp_path: Path) -> None:
     text = printed(digits_compiler, *PATIENT, *PLAIN)
     again = digits_compiler.build("--plan", "-", "-t", "cpu", output=tmp_path / "plan", input=text).succeeded()
@@ -53,6 +54,7 @@ def test_a_plan_through_a_pipe_for_one_target(digits: Build, digits_compiler: Co
     assert one.read_text("utf-8") == two.read_text("utf-8")
 
 
+@pytest.mark.proof("test_an_edit_is_taken_at_its_word; test_two_builds builds this variant")
 @pytest.mark.usefixtures("digits")
 def test_another_precision_in_the_plan_is_what_is_built(digits_compiler: Compiler, tmp_path: Path) -> None:
     plan = json.loads(printed(digits_compiler, *PATIENT, "-t", "cpu", *PLAIN))

@@ -134,6 +134,9 @@ def test_images_by_the_models_own_processor(model: Path, tmp_path: Path) -> None
         load_images(images, model, (PIXELS,), (BATCH,))
 
 
+@pytest.mark.proof(
+    "test_a_processor_of_another_form_is_refused; test_images_by_the_models_own_processor refuses an image"
+)
 def test_a_processor_that_nobody_knows(model: Path, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "images" / "a.png")
