@@ -28,7 +28,8 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-from mutations import Chance, members, octets, safetensors, sealed, structure
+import onnx
+from mutations import Chance, fields, members, octets, safetensors, sealed, structure
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support import programs
@@ -98,6 +99,33 @@ class Kind:
 
 
 # --- kinds ---
+
+
+def _onnx_fields(scratch: Path) -> Kind:
+    """Messages with functions, branches, sparse tensors and weights in another file."""
+    (scratch / "w.bin").write_bytes(np.ones(64, np.float32).tobytes())
+    kind = _onnx()
+    whole = onnx.load_from_string(kind.seeds[0])
+    weight = whole.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "48")):
+        entry = weight.external_data.add()
+        entry.key, entry.value = key, value
+    called = onnx.load_from_string(kind.seeds[1])
+    local = onnx.helper.make_function(
+        "local",
+        "F",
+        ["a"],
+        ["b"],
+        [onnx.helper.make_node("Relu", ["a"], ["c"]), onnx.helper.make_node("Neg", ["c"], ["b"])],
+        [onnx.helper.make_opsetid("", 17)],
+    )
+    called.functions.append(local)
+    called.opset_import.append(onnx.helper.make_opsetid("local", 1))
+    called.graph.node.append(onnx.helper.make_node("F", ["h"], ["f"], domain="local"))
+    seeds = (*kind.seeds, whole.SerializeToString(), called.SerializeToString())
+    return Kind(seeds, fields(onnx.ModelProto), kind.readers)
 
 
 def _onnx() -> Kind:
@@ -258,6 +286,7 @@ def kinds(scratch: Path) -> dict[str, Kind]:
     """Every kind of file, by name."""
     return {
         "onnx": _onnx(),
+        "onnx-fields": _onnx_fields(scratch),
         "pt2": _pt2(scratch),
         "npz": _npz(),
         "safetensors": _safetensors(),
@@ -270,7 +299,7 @@ def kinds(scratch: Path) -> dict[str, Kind]:
     }
 
 
-SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2", "npz": ".npz"}
+SUFFIXES = {"onnx": ".onnx", "onnx-fields": ".onnx", "pt2": ".pt2", "npz": ".npz"}
 
 
 # --- runs ---

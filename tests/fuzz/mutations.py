@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -50,6 +51,87 @@ def octets(content: bytes, chance: Chance) -> bytes:
             case _ if chance.random() < 0.2:
                 del data[at:]
     return bytes(data)
+
+
+def fields(kind: type[Any]) -> Callable[[bytes, Chance], bytes]:
+    """How a message of protobuf is changed in its fields: other values, entries left out, doubled, or put elsewhere."""
+
+    def change(content: bytes, chance: Chance) -> bytes:
+        message = kind.FromString(content)
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            _change_field(message, chance)
+        return bytes(message.SerializeToString())
+
+    return change
+
+
+def _change_field(message: Any, chance: Chance) -> None:
+    """Change one field of a message, or of one inside of it."""
+    held = [field for field, _ in message.ListFields()]
+    field = chance.choice(held if held and chance.random() < 0.8 else message.DESCRIPTOR.fields)
+    if field.message_type is not None:
+        inner = getattr(message, field.name)
+        if field.is_repeated:
+            if not inner or chance.random() < 0.1:
+                inner.add()
+            elif chance.random() < 0.15:
+                del inner[chance.randrange(len(inner))]
+            elif chance.random() < 0.15:
+                inner.add().CopyFrom(chance.choice(inner))
+            else:
+                _change_field(chance.choice(inner), chance)
+        elif chance.random() < 0.1:
+            message.ClearField(field.name)
+        else:
+            _change_field(inner, chance)
+        return
+    if chance.random() < 0.1:
+        message.ClearField(field.name)
+        return
+    value = chance.choice(_OF_FIELDS[field.cpp_type])
+    if field.type == field.TYPE_BYTES:
+        value = chance.choice((b"", b"\0", b"\xff" * 7, b"\x7f" * 48))
+    if field.cpp_type == field.CPPTYPE_ENUM:
+        value = chance.choice(field.enum_type.values).number
+    if not field.is_repeated:
+        setattr(message, field.name, value)
+    elif (values := getattr(message, field.name)) and chance.random() < 0.7:
+        values[chance.randrange(len(values))] = value
+    else:
+        values.append(value)
+
+
+_INTEGERS = (0, 1, -1, 2, 17, 255, 2**20, 2**31 - 1, -(2**31))
+_OF_FIELDS: dict[int, tuple[Any, ...]] = {
+    1: _INTEGERS,
+    2: (*_INTEGERS, 2**40, 2**62, 2**63 - 1, -(2**63)),
+    3: (0, 1, 2**32 - 1),
+    4: (0, 1, 2**64 - 1),
+    5: (0.0, float("nan"), float("inf"), -1e308),
+    6: (0.0, float("nan"), float("inf"), -1e38),
+    7: (True, False),
+    8: (0,),
+    9: (
+        "",
+        "x",
+        "y",
+        "w",
+        "h",
+        "F",
+        "local",
+        "Relu",
+        "Identity",
+        "If",
+        "Loop",
+        "../x",
+        "a\nb",
+        "9" * 30,
+        "w.bin",
+        "-1",
+        "é",
+    ),
+}
+"""Values of the kinds of fields, by protobuf's numbers of them."""
 
 
 def structure(content: bytes, chance: Chance) -> bytes:

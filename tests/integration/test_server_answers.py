@@ -179,6 +179,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("embeddings", {"model": "vectors", "input": [4] * 13}, 400, "there are 13 token ids. Send 1 to 12.", None),
     ("embeddings", {"model": "vectors", "input": ["a"] * 2049}, 400, "at most 2048 are taken", "input"),
     ("embeddings", {"model": "vectors", "input": "a" * (2**18 + 1)}, 413, "send it in parts", None),
+    ("embeddings", {"model": "vectors", "input": "\ufdfa" * 20_000}, 413, "characters in its longest form", None),
     ("embeddings", {"model": "vectors", "input": "a", "dimensions": 4}, 400, "cannot be cut", "dimensions"),
     ("embeddings", {"model": "vectors", "input": "a", "dimensions": 0}, 400, "whole number", "dimensions"),
     ("embeddings", {"model": "vectors", "input": "a", "dimensions": True}, 400, "whole number", "dimensions"),

@@ -47,6 +47,8 @@ _LIMITS = {
 """What the system refuses whatever the name of the file is: what it says, and what to do."""
 _NO_THREAD = "can't start new thread"
 """How Python says so of threads."""
+_SURROGATES = "surrogates not allowed"
+"""How Python says that a text stands for bytes that are none."""
 _CIRCLE = "Symlink loop from "
 """How pathlib says that a path leads in a circle."""
 _LONGEST = 200
@@ -69,8 +71,13 @@ def report_error(error: OrtcError, *, debug: bool = False) -> None:
 
 
 def reached_limit(error: Exception) -> OrtcError | None:
-    """The error of a limit of the system or of this process; None where a bug of ortc is more likely."""
+    """The error of a limit of the system or of this process, or of a name; None where a bug is more likely."""
     number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, UnicodeEncodeError) and error.reason == _SURROGATES:
+        return StageError(
+            f"a name is not UTF-8: `{printable(ascii(error.object)[1:-1][:_LONGEST])}`",
+            help="rename the file; `ortc --debug` shows where it was used",
+        )
     if isinstance(error, MemoryError):
         number = errno.ENOMEM
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:

@@ -164,14 +164,24 @@ def _read_header(stream: IO[bytes], name: str) -> _Header:
         descr, fortran, shape = found["descr"], found["fortran_order"], found["shape"]
     except (SyntaxError, ValueError, TypeError, LookupError, RecursionError, MemoryError) as error:
         raise ValueError(f"the header of the array `{_shown(name)}` cannot be read") from error
-    if not isinstance(descr, str) or _DTYPE.fullmatch(descr) is None:
+    dtype = _dtype(descr) if isinstance(descr, str) else None
+    if dtype is None:
         raise ValueError(
             f"the array `{_shown(name)}` has the type `{_shown(str(descr))}`: pickled objects and records are not read"
         )
     sizes = shape if isinstance(shape, tuple) else (None,)
     if not all(type(size) is int and 0 <= size < _MOST_SIZE for size in sizes) or len(sizes) > 32:
         raise ValueError(f"the array `{_shown(name)}` has the shape {_shown(str(shape))}")
-    return _Header(np.dtype(descr), sizes, fortran is True, len(start) + width + length)
+    return _Header(dtype, sizes, fortran is True, len(start) + width + length)
+
+
+def _dtype(descr: str) -> np.dtype[Any] | None:
+    """The type that a header names, None where it is no plain one."""
+    try:
+        return np.dtype(descr) if _DTYPE.fullmatch(descr) else None
+    except TypeError:
+        # Texts longer than numpy has.
+        return None
 
 
 def _read_array(stream: IO[bytes], header: _Header, name: str) -> Array:

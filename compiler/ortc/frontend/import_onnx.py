@@ -8,11 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ortc.common.errors import StageError
+from ortc.common.errors import OrtcError, StageError
 from ortc.common.texts import shown
 from ortc.frontend.class_labels import Labels, number_classes
-from ortc.frontend.onnx_forms import MOST_CAUSE, inline, inline_functions, open_dimensions, write_out_sparse
-from ortc.inspection.external_data import graph_nodes, has_default_domain, initializers, load_attributes, load_graph
+from ortc.frontend.onnx_forms import (
+    MOST_CAUSE,
+    expect_few_nodes,
+    inline,
+    inline_functions,
+    open_dimensions,
+    write_out_sparse,
+)
+from ortc.inspection.external_data import (
+    expect_places,
+    graph_nodes,
+    has_default_domain,
+    initializers,
+    load_attributes,
+    load_graph,
+)
 from ortc.inspection.onnx_interface import keep_usable
 from ortc.passes.canonical import (
     MODEL_FILE,
@@ -52,6 +66,21 @@ def import_onnx(path: Path, plan: ExportPlan, output: Path) -> Exported:
     Raises:
         StageError: the graph cannot be converted to the opset, or its inputs do not fit the declared ones.
     """
+    try:
+        return _imported(path, plan, output)
+    except (OrtcError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        # Libraries raise errors of every kind for graphs that are not well-formed.
+        said = shown(str(error.__cause__ or error).strip() or type(error).__name__, MOST_CAUSE)
+        raise StageError(
+            f"`{path.name}` cannot be imported: {type(error).__name__}: {said}",
+            help="export the model again; if `onnx.checker.check_model` accepts the file, please report it with what "
+            "`ortc --debug` shows",
+        ) from error
+
+
+def _imported(path: Path, plan: ExportPlan, output: Path) -> Exported:
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     model, labels = _load(path, plan)
@@ -103,6 +132,8 @@ def _load(path: Path, plan: ExportPlan) -> tuple[ir.Model, Labels]:
     if not has_default_domain(proto):
         proto.opset_import.append(onnx.helper.make_opsetid("", plan.opset))
     labels = number_classes(proto)
+    expect_places(proto, path.parent)
+    expect_few_nodes(proto)
     keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
     open_dimensions(proto)

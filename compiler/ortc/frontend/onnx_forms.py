@@ -5,11 +5,12 @@ Files may hold sparse initializers, functions of another opset than the graph's,
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ortc.common.errors import StageError
 from ortc.common.texts import shown
-from ortc.inspection.external_data import function_nodes
+from ortc.inspection.external_data import function_nodes, graph_nodes
 from ortc.passes.canonical import defined
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 MOST_DENSE = 2**30
 """Most numbers of a sparse initializer, once its zeros are written out."""
+MOST_NODES = 1_000_000
+"""Most nodes of a graph whose functions are written out."""
 MOST_CAUSE = 400
 """Most characters of another program's message, which repeats names of any length."""
 
@@ -60,6 +63,39 @@ def write_out_sparse(model: onnx.ModelProto) -> None:
             ) from error
         model.graph.initializer.append(numpy_helper.from_array(dense.reshape(shape), name))
     del model.graph.sparse_initializer[:]
+
+
+def expect_few_nodes(model: onnx.ModelProto) -> None:
+    """Check what the functions of a file come to when they are written out: each may call another many times.
+
+    Raises:
+        StageError: a function calls itself, or there are more than MOST_NODES nodes.
+    """
+    functions = {(function.domain, function.name, function.overload): function for function in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    calls = {
+        key: Counter((node.domain, node.op_type, node.overload) for node in function_nodes(function))
+        for key, function in functions.items()
+    }
+    waiting = list(functions)
+    entered: set[tuple[str, str, str]] = set()
+    while waiting:
+        key = waiting[-1]
+        unknown = [called for called in calls[key] if called in functions and called not in sizes]
+        if key in sizes or not unknown:
+            waiting.pop()
+            sizes[key] = sum(sizes.get(called, 1) * count for called, count in calls[key].items())
+            continue
+        if key in entered:
+            raise StageError(f"the function `{shown(key[1])}` of the file calls itself", help="export the model again")
+        entered.add(key)
+        waiting += unknown
+    total = sum(sizes.get((node.domain, node.op_type, node.overload), 1) for node in graph_nodes(model))
+    if total > MOST_NODES:
+        raise StageError(
+            f"the functions of the file come to more than {MOST_NODES} nodes when they are written out",
+            help="export the model again without functions",
+        )
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:

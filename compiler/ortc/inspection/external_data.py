@@ -7,6 +7,8 @@ or, where caches keep every file as a link into one directory, from the director
 from __future__ import annotations
 
 import hashlib
+import math
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How a file begins that Git LFS left in place of the real one."""
 _CHUNK = 1 << 20
+_MOST_DIGITS = 19
+"""Of a number of bytes."""
 
 
 def refuse_pointer(path: Path, name: str) -> None:
@@ -97,6 +101,55 @@ def load_attributes(model: onnx.ModelProto, directory: Path) -> None:
             onnx.external_data_helper.load_external_data_for_tensor(tensor, str(directory))
             del tensor.external_data[:]
             tensor.data_location = onnx.TensorProto.DEFAULT
+
+
+def expect_places(model: onnx.ModelProto, directory: Path) -> None:
+    """Check that tensors in other files lie within them, and have as many bytes as their sizes say.
+
+    Args:
+        model: as it was read.
+        directory: that locations are relative to.
+
+    Raises:
+        StageError: naming a tensor that does not.
+    """
+    for tensor in (*initializers(model), *_attributes(model)):
+        if not _is_external(tensor):
+            continue
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        location = entries.get("location", "")
+        try:
+            found = (directory / location).stat()
+            held = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        except (OSError, ValueError):
+            held = 0
+        needed = _bytes_of(tensor)
+        offset, length = (_number(entries.get(key, default)) for key, default in (("offset", "0"), ("length", "")))
+        if entries.get("length", "0") == "0":
+            length = needed  # to the end of the tensor
+        if needed is None or offset is None or length != needed or offset + needed > held:
+            stated = ", ".join(f"{key} {entries[key]}" for key in ("offset", "length") if key in entries) or "no offset"
+            raise StageError(
+                f"the tensor `{shown(tensor.name)}` lies at {shown(stated)} of `{shown(location)}`, which has {held} "
+                f"bytes; its sizes {shown(str(list(tensor.dims)))} need {'a known type' if needed is None else needed}",
+                help="export the model again, or get its file of weights again",
+            )
+
+
+def _number(text: str) -> int | None:
+    """A number of bytes as a file states it, None where it is none."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS else None
+
+
+def _bytes_of(tensor: onnx.TensorProto) -> int | None:
+    """How many bytes a tensor takes in a file; None where its type has no size."""
+    import onnx_ir as ir
+
+    try:
+        bits = ir.DataType(tensor.data_type).bitwidth
+    except (ValueError, TypeError):
+        return None
+    return -(-int(math.prod(tensor.dims)) * int(bits) // 8)
 
 
 def _is_external(tensor: onnx.TensorProto) -> bool:

@@ -240,7 +240,7 @@ def _step(repository: Repository, entry: Mapping[str, Any]) -> Step:
         if kind == "LayerNorm":
             return LayerNorm(weights=_weights(repository, path), dimension=config["dimension"])
         return _dense(file, config, _weights(repository, path))
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise RecipeError(file, f"the settings of {kind} are not understood ({error})") from error
 
 

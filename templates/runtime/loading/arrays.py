@@ -101,7 +101,11 @@ def _read_array(stream: Any, size: int) -> NDArray[Any]:
         raise ValueError(f"the type {ascii(descr)[:80]}: pickled objects and records are not read")
     if not isinstance(shape, tuple) or len(shape) > 32 or not all(type(s) is int and 0 <= s < 2**48 for s in shape):
         raise ValueError(f"the shape {ascii(shape)[:80]} of an array")
-    dtype, held = np.dtype(descr), size - len(start) - width - length
+    try:
+        dtype = np.dtype(descr)
+    except TypeError as problem:
+        raise ValueError(f"the type {ascii(descr)[:80]} is longer than numpy has") from problem
+    held = size - len(start) - width - length
     wanted = math.prod(shape) * dtype.itemsize
     if wanted != held:
         raise ValueError(f"an array of {wanted} bytes by its header, and {held} bytes in the file")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import unicodedata
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +36,10 @@ MOST_VALUES = 2**23  # of the answer to one request
 SEVERAL_ROWS = ("span", "zero-shot")  # kinds of answers that may take many rows
 WINDOW = 64  # texts whose token ids are held at once, or those of two runs
 MOST_WINDOW = 512
-TOKEN_BYTES = 256  # of memory for each character of a text, while it becomes token ids
+TOKEN_BYTES = 256  # of memory for each token of a row
+CHARACTER_BYTES = 640  # for each character of a text while it becomes token ids: each may be a word
+LARGE = 2**15  # characters of a text beyond which a model makes token ids of one at a time
+INLINE = 4096  # characters whose longest form is looked at without a thread
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class TextModel:
     def __init__(self, processing: Processing, model: Any, threads: int) -> None:
         self.processing, self._model = processing, model
         self._turns = asyncio.Semaphore(threads)
+        self._large = threading.Lock()
         self._batch, self._width = self._axes()
         self._per_token = {tensor.name for tensor in self.outputs() if self.is_per_token(tensor)}
         self.window = self._window()
@@ -104,11 +111,23 @@ class TextModel:
         """The bytes that making inputs of some entries takes.
 
         Raises:
-            RefusedError: 400, an entry cannot be read.
+            RefusedError: 400, an entry cannot be read; 413, a text is too long once it is normalized.
         """
+        plain = all(map(_is_ascii, entries))
+        if not plain:
+            look = partial(max, map(unfolded, entries))
+            longest = look() if sum(map(characters, entries)) <= INLINE else await in_thread(look)
+        if longest > MOST_CHARACTERS:
+            raise RefusedError(
+                413,
+                "too-large",
+                f"a text has {longest} characters in its longest form, Unicode's NFKD, at most {MOST_CHARACTERS} are "
+                "taken; send it in parts",
+            )
         # One text at a time becomes tokens of any number; of each row, as many are kept as the model takes.
         rows = sum(map(self.processing.form.most_rows, entries)) if shaped else len(entries)
-        return TOKEN_BYTES * (longest + rows * min(longest, self.processing.texts.limit))
+        made = max(CHARACTER_BYTES * min(longest, LARGE), TOKEN_BYTES * longest)
+        return made + TOKEN_BYTES * rows * min(longest, self.processing.texts.limit)
 
     def kept(self, rows: Sequence[Any]) -> int:
         """The bytes that rows take until their runs have ended."""
@@ -167,9 +186,10 @@ class TextModel:
             rows: list[Row] = []
             counts: list[int] = []
             for entry in entries:
-                if left.is_set():
-                    break  # nobody waits for it
-                made = self._rows_of(entry, prompt, shaped=shaped)
+                with self._large if characters(entry) > LARGE else nullcontext():
+                    if left.is_set():
+                        break  # nobody waits for it
+                    made = self._rows_of(entry, prompt, shaped=shaped)
                 rows += made
                 counts.append(len(made))
             runs = []
@@ -331,11 +351,28 @@ def check_size(entries: Sequence[object]) -> int:
 
 def characters(entry: object) -> int:
     """The characters of a text, of all texts of an object or a list, or the number of token ids."""
+    return _size(entry, len)
+
+
+def unfolded(entry: object) -> int:
+    """The same after the normalization that makes texts the longest: tokenizers normalize in forms of their own."""
+    return _size(entry, lambda text: len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text)))
+
+
+def _size(entry: object, of_text: Callable[[str], int]) -> int:
     if isinstance(entry, dict):
-        return sum(map(characters, entry.values()))
+        return sum(_size(value, of_text) for value in entry.values())
     if isinstance(entry, list):
-        return sum(map(characters, entry))
-    return len(entry) if isinstance(entry, str | tuple) else 0
+        return sum(_size(value, of_text) for value in entry)
+    if isinstance(entry, str):
+        return of_text(entry)
+    return len(entry) if isinstance(entry, tuple) else 0
+
+
+def _is_ascii(entry: object) -> bool:
+    if isinstance(entry, dict | list):
+        return all(map(_is_ascii, entry.values() if isinstance(entry, dict) else entry))
+    return not isinstance(entry, str) or entry.isascii()
 
 
 def _arrays(values: Any) -> Iterable[NDArray[Any]]:

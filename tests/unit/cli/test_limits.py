@@ -34,6 +34,7 @@ def _raise(error: Exception) -> Callable[..., object]:
         (OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), "ulimit -u"),
         (RuntimeError("can't start new thread"), "ulimit -u"),
         (OSError(errno.EIO, os.strerror(errno.EIO)), "device"),
+        (UnicodeEncodeError("utf-8", "a\udcff", 1, 2, "surrogates not allowed"), "`a\\udcff`"),
     ],
 )
 def test_what_the_system_refuses(

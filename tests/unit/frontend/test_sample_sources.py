@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -115,6 +116,35 @@ def test_an_image_that_cannot_be_read(images: Path, content: bytes | None, messa
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
     with pytest.raises(StageError, match=message):
         load_images(images, None, (GREY,), (BATCH,))
+
+
+def test_an_image_starts_no_program(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow has Ghostscript draw a file that begins as PostScript does, whatever it is called."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:/usr/bin:/bin")
+    (images / "cat" / "page.png").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    )
+    with pytest.raises(StageError, match=r"`cat/page\.png` of the samples is no image"):
+        load_images(images, None, (GREY,), (BATCH,))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_image_of_too_many_pixels(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ortc.frontend.samples.images.MOST_PIXELS", 7)
+    with pytest.raises(StageError, match=r"`cat/10\.bmp` of the samples has 4 x 2 pixels, at most 7 are read"):
+        load_images(images, None, (GREY,), (BATCH,))
+
+
+def test_a_name_that_is_not_utf8(images: Path) -> None:
+    odd = os.fsdecode(os.fsencode(images / "cat") + b"/\xff.png")
+    save(images / "cat" / "plain.png", 3)
+    (images / "cat" / "plain.png").rename(odd)
+    with pytest.raises(StageError, match=r"the name of the image `cat/\\udcff\.png` of the samples is not UTF-8"):
+        samples_digest("images", images.parent)
 
 
 def test_images_of_more_bits(images: Path) -> None:

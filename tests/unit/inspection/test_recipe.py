@@ -71,6 +71,8 @@ def test_pooling_modes_are_read_in_both_forms(tmp_path: Path, config: dict[str, 
     ("name", "content", "said"),
     [
         ("1_Pooling__config_json", {"pooling_mode": "median"}, "the pooling mode `median` is not reproduced"),
+        ("1_Pooling__config_json", {"pooling_mode": 7}, "the settings of Pooling are not understood"),
+        ("2_Dense__config_json", {**DENSE, "in_features": [8]}, "the settings of Dense are not understood"),
         ("1_Pooling__config_json", {"heads": 4}, "the setting `heads` of Pooling is not reproduced"),
         ("1_Pooling__config_json", "[", "cannot be read"),
         ("2_Dense__config_json", {**DENSE, "activation_function": "mine.Swish"}, "`mine.Swish` is not reproduced"),

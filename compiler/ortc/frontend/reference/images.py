@@ -12,6 +12,7 @@ from ortc.common.errors import StageError
 from ortc.frontend.reference.answers import labelled_model
 from ortc.frontend.reference.image_steps import HELP, steps_of
 from ortc.frontend.reference.model import Reference
+from ortc.inspection.image_files import FORMATS
 from ortc.plan.image_processing import ImageProcessing
 from ortc.plan.processing import AnswerForm, Kind, Processing
 from ortc.plan.texts import PIXEL_MASK, PIXELS
@@ -61,7 +62,10 @@ def load_processor(directory: Path) -> Any:
         StageError: transformers cannot.
     """
     import transformers
+    from PIL import EpsImagePlugin
 
+    # Whoever opens an image here: none starts Ghostscript.
+    EpsImagePlugin.gs_binary = False
     # transformers is untyped.
     auto: Any = transformers.AutoImageProcessor
     try:
@@ -80,7 +84,7 @@ def opened(path: Path) -> ImageType:
 
     # transformers is untyped, and leaves a file open that it opened.
     load: Callable[[Any], Any] = load_image
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         found: Image.Image = load(image)
     return found
 
@@ -92,7 +96,7 @@ def _labels(images: ReferenceImages, paths: Sequence[Path], reference: Reference
     classify: Any = transformers.pipeline(
         "image-classification", model=labelled_model(form, reference), image_processor=images.processor
     )
-    rows = [classify(str(path), top_k=len(form.labels)) for path in paths]
+    rows = [classify(opened(path), top_k=len(form.labels)) for path in paths]
     return [[{"label": entry["label"], "score": float(entry["score"])} for entry in row] for row in rows]
 
 
@@ -105,7 +109,7 @@ def _embedding(images: ReferenceImages, paths: Sequence[Path], reference: Refere
         model=labelled_model(images.processing.answer, reference),
         image_processor=images.processor,
     )
-    return [np.asarray(extract(str(path), pool=True)).ravel().tolist() for path in paths]
+    return [np.asarray(extract(opened(path), pool=True)).ravel().tolist() for path in paths]
 
 
 def _boxes(images: ReferenceImages, paths: Sequence[Path], reference: Reference) -> list[Any]:

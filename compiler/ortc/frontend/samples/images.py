@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ortc.common.arrays import Array, Arrays, read_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.inputs import PIXEL_MASK
-from ortc.inspection.image_files import image_files
+from ortc.inspection.image_files import FORMATS, image_files
 from ortc.plan.plan import AxisPlan, InputPlan
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ MAX_IMAGES = 1024
 """Images that are read: half judges, half calibrates. Evenly spaced when there are more."""
 PROCESSOR = "preprocessor_config.json"
 """The file that says how the model's images are prepared."""
+MOST_PIXELS = 2**26
+"""Of an image of samples: 200 MB once it is decoded."""
 _CHANNELS = {1: "L", 3: "RGB"}
 _MISSING = "install Pillow beside ortc: pip install 'ortc[images]'"
 
@@ -97,7 +100,13 @@ def open_image(path: Path, directory: Path, channels: int = 3) -> Image:
 
     name = path.relative_to(directory).as_posix()
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=FORMATS) as opened:
+            if math.prod(opened.size) > MOST_PIXELS:
+                raise StageError(
+                    f"the image `{name}` of the samples has {opened.size[0]} x {opened.size[1]} pixels, at most "
+                    f"{MOST_PIXELS} are read",
+                    help="give a smaller copy",
+                )
             opened.load()
             if opened.mode.startswith(("I", "F")):
                 raise StageError(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ortc.inspection.image_files import FORMATS
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -49,7 +51,7 @@ def thumbnail(content: bytes) -> bytes:
     """Return a small copy of an image, as PNG."""
     from PIL import Image, ImageOps
 
-    with Image.open(io.BytesIO(content)) as opened:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
     image.thumbnail((THUMBNAIL, THUMBNAIL))
     return _encoded(image, "PNG")
