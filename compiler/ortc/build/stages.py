@@ -175,7 +175,7 @@ _METRIC = _code(
     "passes.canonical",
 )
 _TIMED = _code("build.search.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
-_ASKING = ("build.model", "build.references", _RESULTS, "frontend.samples.masking", *_SAMPLES)
+_ASKING = ("build.model", "build.references", _RESULTS, "frontend.samples.masking", "frontend.onnx_forms", *_SAMPLES)
 _REFERENCE = _code("common.arrays", *_ASKING)
 _REFERENCE_OF_ONNX = _code("build.original", *_ASKING, *_ORIGINAL)
 
