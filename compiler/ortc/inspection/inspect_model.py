@@ -15,6 +15,7 @@ from ortc.inspection.hub_files import HUB_PATTERNS
 from ortc.inspection.image_processors import unreproduced
 from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.optional_inputs import left_out
+from ortc.inspection.positions import position_limit
 from ortc.inspection.recipe import RecipeError, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
 from ortc.inspection.tensor_names import NAME_HELP, name_problem
@@ -46,8 +47,23 @@ _HEADS = {
     "T5EncoderModel": "text-encoding",
 }
 """Task by the end of the name of an architecture."""
-_POSITIONS_BEFORE_FIRST = {"roberta": 2, "xlm-roberta": 2, "camembert": 2, "mpnet": 2, "xlm-roberta-xl": 2}
-"""Architectures that keep their first positions for padding."""
+_PAIRS = frozenset(("clip", "siglip", "siglip2", "align", "altclip", "chinese_clip", "groupvit", "metaclip_2"))
+"""Kinds of models that compare each text with each image: as many of the ones as of the others is no rule."""
+_DECODERS = frozenset(
+    (
+        *("gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "falcon", "llama", "mistral", "mixtral", "qwen2"),
+        *("qwen2_moe", "qwen3", "phi", "phi3", "stablelm", "starcoder2", "persimmon", "nemotron", "olmo", "olmo2"),
+    )
+)
+"""Kinds of models that classify a text by its last token, and have no padding token unless somebody adds one."""
+_NOT_EXPORTED = {
+    "owlvit": "it compares boxes of an image with several texts each",
+    "owlv2": "it compares boxes of an image with several texts each",
+    "sam": "it answers points, boxes and masks that somebody draws",
+    "sam2": "it answers points, boxes and masks that somebody draws",
+    "vitpose": "it finds points of persons in boxes that a detector gives",
+}
+"""Kinds of models that transformers has no head of a task for, and what they take or give."""
 _MAX_SEQUENCE = 512
 ADAPTER_NOTE = (
     "Without the adapter this is its base: merge both with PEFT's merge_and_unload() to ship what was trained."
@@ -126,6 +142,11 @@ def _directory(path: Path, root: Path, opset: int) -> Draft:
         graphs = sorted(file.name for file in path.glob("*.onnx"))
         hint = f"; name the file: {path / graphs[0]}" if graphs else ""
         raise InspectionError(f"`{path}` has no config.json of a transformers model{hint}")
+    if (why := _NOT_EXPORTED.get(str(config.get("model_type")))) is not None:
+        raise InspectionError(
+            f"`{path}` holds {shown(str(config['model_type']))}, which no task of ortc covers: {why}; write a function "
+            "that builds the module with the tensors that you need, and inspect it: `ortc init module:function`"
+        )
     place = relative(path, root)
     _refuse_code(path)
     model: dict[str, Value] = {"source": "huggingface", "path": place}
@@ -221,6 +242,11 @@ def _huggingface(
     if without := left_out(config, _architecture(config)):
         notes["dynamic_axes"] += f"\nLeft out, unless `inputs` declares them: {', '.join(without)}."
     axes = _axes(kind, config)
+    if _classifies_without_padding(config):
+        axes["batch"] = {"min": 1, "typical": 1, "max": 1}
+        notes["dynamic_axes"] += (
+            "\nconfig.json names no `pad_token_id`, without which the model takes one text at a time."
+        )
     longest = axes.get("sequence", {}).get("max")
     if directory is not None and task in TEXT_TASKS and isinstance(longest, int) and "interface" not in model:
         _shorten(model, notes, directory, longest)
@@ -319,6 +345,12 @@ def _task(config: dict[str, Any]) -> tuple[str, bool]:
     return task, True
 
 
+def _classifies_without_padding(config: dict[str, Any]) -> bool:
+    """Whether a decoder finds its last token by a padding token that it does not have."""
+    is_classifier = _architecture(config).endswith("ForSequenceClassification")
+    return is_classifier and config.get("model_type") in _DECODERS and config.get("pad_token_id") is None
+
+
 def _input_kind(config: dict[str, Any]) -> str:
     """What the model takes: text, images, or audio as a wave, as features of frames or as a spectrogram."""
     if "max_source_positions" in config or "num_mel_bins" in config:
@@ -342,8 +374,9 @@ def _axes(kind: str, config: dict[str, Any]) -> dict[str, dict[str, Value]]:
         return {"batch": BATCH}
     if kind == "audio":
         return {"batch": BATCH, "samples": {"min": 400, "typical": 16000, "max": 160000}}
-    limit = config.get("max_position_embeddings")
-    limit = limit if isinstance(limit, int) and not isinstance(limit, bool) and limit > 0 else _MAX_SEQUENCE
-    before = _POSITIONS_BEFORE_FIRST.get(str(config.get("model_type")), 0)
-    longest = min(_MAX_SEQUENCE, max(1, limit - before))
-    return {"batch": BATCH, "sequence": {"min": 1, "typical": min(128, longest), "max": longest}}
+    longest = min(_MAX_SEQUENCE, position_limit(config) or _MAX_SEQUENCE)
+    axes: dict[str, dict[str, Value]] = {"batch": BATCH}
+    axes["sequence"] = {"min": 1, "typical": min(128, longest), "max": longest}
+    if config.get("model_type") in _PAIRS:
+        axes["images"] = BATCH
+    return axes

@@ -134,6 +134,45 @@ def test_positions_kept_for_padding(tmp_path: Path) -> None:
     assert written("model").loaded.spec.export.dynamic_axes["sequence"].max == 128
 
 
+GPT2 = {"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}
+CLIP = {"model_type": "clip", "text_config": {"vocab_size": 9, "max_position_embeddings": 20}, "vision_config": {}}
+
+
+@pytest.mark.parametrize(("config", "most"), [(GPT2, 64), (CLIP, 20), ({"model_type": "t5", "n_positions": 64}, 512)])
+def test_a_draft_is_no_longer_than_the_positions(config: dict[str, Any], most: int, tmp_path: Path) -> None:
+    directory(tmp_path / "model", config)
+    checked = written("model")
+    assert checked.loaded.spec.export.dynamic_axes["sequence"].max == most
+    text = Path("specs/out.yaml").read_text("utf-8")
+    Path("specs/out.yaml").write_text(text.replace(f"max: {most}}}", "max: 1024}"), "utf-8")
+    if most == 512:
+        check_spec("specs/out.yaml")  # relative positions have no end
+        return
+    with pytest.raises(SpecError, match=f"goes to 1024, and the model has {most} positions") as refused:
+        check_spec("specs/out.yaml")
+    assert refused.value.diagnostics[0].rule.code == "ORTC337"
+
+
+def test_texts_and_images_that_are_compared_have_axes_of_their_own(tmp_path: Path) -> None:
+    directory(tmp_path / "model", CLIP)
+    assert set(written("model").loaded.spec.export.dynamic_axes) == {"batch", "sequence", "images"}
+
+
+@pytest.mark.parametrize("pad", [None, 8])
+def test_a_decoder_without_a_padding_token_classifies_one_text(pad: int | None, tmp_path: Path) -> None:
+    directory(tmp_path / "model", {**GPT2, "architectures": ["GPT2ForSequenceClassification"], "pad_token_id": pad})
+    assert written("model").loaded.spec.export.dynamic_axes["batch"].max == (1 if pad is None else 16)
+
+
+@pytest.mark.parametrize("kind", ["owlvit", "sam", "vitpose"])
+def test_models_without_a_task_are_refused_with_a_way_out(kind: str, tmp_path: Path) -> None:
+    directory(tmp_path / "model", {"model_type": kind})
+    with pytest.raises(
+        InspectionError, match=rf"holds {kind}, which no task of ortc covers.*ortc init module:function"
+    ):
+        inspect("model", tmp_path)
+
+
 def test_without_weights(tmp_path: Path) -> None:
     directory(tmp_path / "model", weights=False)
     model = written("model").loaded.spec.model

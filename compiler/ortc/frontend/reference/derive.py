@@ -145,7 +145,7 @@ class _Derivation:
             help="declare them in `export.inputs`",
         )
 
-    def _axis(self, name: str, fixed: int) -> str | int:
+    def _axis(self, name: str, fixed: str | int) -> str | int:
         return name if name in self.declared else fixed
 
     def _needed(self, axis: str, tensor: str) -> str:
@@ -233,7 +233,8 @@ class _Derivation:
         frames = self._setting("num_frames", "frames_per_clip")
         if frames is not None:
             shape = (self._axis("frames", int(frames)), *shape)
-        batch = self._axis("batch", 1)
+        # Models that compare texts with images take as many of the ones as of the others, or not.
+        batch = self._axis("images", self._axis("batch", 1))
         pixels = InputPlan(name=name, dtype="float32", shape=(batch, *shape))
         if PIXEL_MASK not in self.accepted or frames is not None:
             return (pixels,)

@@ -25,6 +25,7 @@ from ortc.frontend.reference.tail import build_activation, build_tail, steps_of
 from ortc.frontend.samples.inputs import MASK
 from ortc.inspection.classes import activation_of
 from ortc.inspection.model_files import answers_image, answers_text, refuse
+from ortc.inspection.positions import position_limit
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, InputPlan
@@ -223,9 +224,9 @@ def _check_inputs(model: Any, inputs: tuple[InputPlan, ...]) -> None:
 
 
 def _check_positions(config: Any, export: ExportPlan) -> None:
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = position_limit(config.to_dict())
     longest = next((axis.max for axis in export.axes if axis.name == "sequence"), None)
-    if isinstance(limit, int) and longest is not None and longest > limit > 0:
+    if limit is not None and longest is not None and longest > limit:
         raise StageError(
             f"`sequence` goes to {longest}, but the model has {limit} positions",
             help=f"set `export.dynamic_axes.sequence.max` to {limit} or less",

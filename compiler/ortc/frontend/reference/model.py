@@ -74,7 +74,7 @@ def finish(
     except Exception as error:
         raise ForwardError(
             f"the model fails in PyTorch on the declared inputs ({described}): {type(error).__name__}: {error}",
-            help="check `export.inputs`: names, dtypes and shapes must be those of the model's forward()",
+            help=_advice(str(error)),
         ) from error
     flat = flatten(result, export.outputs)
     if not flat.tensors:
@@ -97,6 +97,15 @@ def finish(
         notes=(*notes, *bound.notes, *_dropped(flat, wanted)),
         inputs_left_out=bound.left_out,
     )
+
+
+def _advice(message: str) -> str:
+    if "no padding token" in message:
+        return (
+            "the model has no padding token: fix the axis `batch` to 1 (equal `min` and `max`), or write "
+            "`pad_token_id` into its config.json"
+        )
+    return "check `export.inputs`: names, dtypes and shapes must be those of the model's forward()"
 
 
 def _dropped(found: Flattened, wanted: Sequence[str]) -> Iterator[str]:

@@ -11,7 +11,9 @@ from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.source import Document
 from ortc.spec.load import LoadedSpec
 
-DERIVED_AXES = ("batch", "sequence", "samples", "height", "width", "frames", "choices", "decoder_sequence")
+DERIVED_AXES = (
+    *("batch", "sequence", "samples", "height", "width", "frames", "choices", "decoder_sequence", "images"),
+)
 """Names of the axes of inputs that are derived from a Hugging Face model."""
 
 _AXES = ("export", "dynamic_axes")

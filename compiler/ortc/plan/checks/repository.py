@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from ortc.inspection.model_files import CODE_HELP, parts_help, unwanted, visible
-from ortc.inspection.repository import code
+from ortc.inspection.positions import position_limit
+from ortc.inspection.repository import Repository, code
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
 from ortc.spec.load import LoadedSpec
@@ -28,6 +29,8 @@ def check(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> 
             loaded.document.locate(place),
             help=CODE_HELP,
         )
+    if at == ("model",):
+        yield from _positions(loaded, repository)
     left = unwanted(model, repository)
     if left and model.answers:
         listed = next((part.file for part in left if part.file in model.files), None)
@@ -40,4 +43,17 @@ def check(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> 
             span,
             "; ".join(map(str, left)),
             help=parts_help(left),
+        )
+
+
+def _positions(loaded: LoadedSpec, repository: Repository) -> Iterator[Diagnostic]:
+    """Report a bound of derived inputs that is above the model's positions."""
+    export = loaded.spec.export
+    axis, limit = export.dynamic_axes.get("sequence"), position_limit(repository.mapping("config.json"))
+    if export.inputs is None and axis is not None and limit is not None and axis.max > limit:
+        yield Diagnostic(
+            rules.POSITIONS,
+            f"`sequence` goes to {axis.max}, and the model has {limit} positions",
+            loaded.document.locate(("export", "dynamic_axes", "sequence", "max")),
+            help=f"write `max: {limit}` or less",
         )

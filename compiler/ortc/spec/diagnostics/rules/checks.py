@@ -117,7 +117,8 @@ UNUSED_AXIS = Rule(
     "unused-axis",
     "A declared axis is in no input's shape.",
     "Its bounds promise nothing, because no input has it. Inputs that are derived from a Hugging Face model use the "
-    "axes batch, sequence, samples and frames (audio), height and width, choices and decoder_sequence.",
+    "axes batch, sequence, samples and frames (audio), height and width, choices, decoder_sequence, and images (beside "
+    "texts).",
     bad="export:\n  dynamic_axes:\n    batch: {max: 16}\n    sequence: {max: 512}\n  inputs:\n"
     "    x: {dtype: float32, shape: [batch, 8]}\n",
     good="export:\n  dynamic_axes:\n    batch: {max: 16}\n  inputs:\n    x: {dtype: float32, shape: [batch, 8]}\n",

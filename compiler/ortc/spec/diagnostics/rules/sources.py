@@ -309,6 +309,18 @@ DIGEST_DIFFERS = Rule(
     "  weights: examples/digits/weights.safetensors\nexport:\n"
     "  inputs:\n    image: {dtype: float32, shape: [1, 1, 8, 8]}\n",
 )
+POSITIONS = Rule(
+    "ORTC337",
+    "positions",
+    "A sequence may be longer than the model has positions.",
+    "Transformers have a table of positions, and fail beyond its end, or answer what nobody trained. The `max` of the "
+    "axis `sequence` is a promise that is proven, so that it may be no longer than the table; config.json says how "
+    "long that is.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\nexport:\n"
+    "  dynamic_axes:\n    batch: {min: 1, max: 16}\n    sequence: {min: 1, max: 1024}\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\nexport:\n"
+    "  dynamic_axes:\n    batch: {min: 1, max: 16}\n    sequence: {min: 1, max: 512}\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -337,4 +349,5 @@ RULES = (
     TENSOR_MISSING,
     MIRROR_HTTP,
     DIGEST_DIFFERS,
+    POSITIONS,
 )
