@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ortc.common.digests import sha256_file
+from ortc.common.errors import StageError
 from ortc.common.plain_files import is_directory, is_plain, read_plain
 from ortc.common.texts import shown
 from ortc.inspection.draft_spec import Draft, Value, spec_name
+from ortc.inspection.external_data import refuse_pointer
 from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
 from ortc.inspection.hub_files import HUB_PATTERNS
 from ortc.inspection.image_processors import unreproduced
 from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.optional_inputs import left_out
+from ortc.inspection.other_files import way_out
 from ortc.inspection.positions import position_limit
 from ortc.inspection.recipe import RecipeError, read_recipe, recipe_files
 from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
@@ -104,12 +107,16 @@ def _inspected(place: str, root: Path, revision: str | None, max_opset: int, lea
     if is_directory(path):
         return _directory(path, root, opset)
     if is_plain(path):
+        try:
+            refuse_pointer(path, place)
+        except StageError as error:
+            raise InspectionError(f"{error.message}; {error.help}") from error
         if path.suffix == ".pt2":
             from ortc.inspection.exported_program import inspect_program
 
             return inspect_program(path, relative(path, root), opset)
         if path.suffix != ".onnx":
-            raise InspectionError(f"`{place}` is neither a directory nor an .onnx or .pt2 file")
+            raise InspectionError(f"`{place}` {way_out(path.suffix)}")
         from ortc.inspection.onnx_file import inspect_onnx
 
         return inspect_onnx(path, relative(path, root), max_opset, least_opset)

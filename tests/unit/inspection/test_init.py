@@ -173,6 +173,31 @@ def test_models_without_a_task_are_refused_with_a_way_out(kind: str, tmp_path: P
         inspect("model", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("m.joblib", "a pickle.*skl2onnx"),
+        ("m.PKL", "a pickle.*safetensors"),
+        ("m.safetensors", "weights without the module.*ortc init module:function"),
+        ("m.jit", "TorchScript.*torch.jit.load"),
+        ("m.tflite", "TensorFlow.*tf2onnx"),
+        ("m.pdmodel", "Paddle.*paddle2onnx"),
+        ("m.txt", "neither a directory nor"),
+    ],
+)
+def test_other_files_are_refused_with_a_way_out(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(InspectionError, match=said):
+        inspect(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.pt2", "m.safetensors"])
+def test_a_git_lfs_pointer_of_any_kind_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(InspectionError, match=r"is a Git LFS pointer.*git lfs pull"):
+        inspect(name, tmp_path)
+
+
 def test_without_weights(tmp_path: Path) -> None:
     directory(tmp_path / "model", weights=False)
     model = written("model").loaded.spec.model

@@ -237,7 +237,8 @@ def _pickle(name: str, span: Span) -> Diagnostic:
         f"{quoted(name)} would run code when it is read",
         span,
         "a pickle",
-        help="save the state dict with safetensors.torch.save_file()",
+        help="save the state dict with safetensors.torch.save_file(); a model of scikit-learn becomes an .onnx file "
+        "with skl2onnx.to_onnx()",
     )
 
 
