@@ -17,7 +17,7 @@ from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
 from ortc.build.observation import model_key, opened_files, samples_key_of
-from ortc.build.original import import_error, serve_original
+from ortc.build.original import import_error, kernel_help, serve_original
 from ortc.build.output_shapes import confirmed
 from ortc.build.references import Asking, Request
 from ortc.build.runner import Done, T
@@ -343,7 +343,8 @@ def _check_canonical(
     if check.error is not None:
         raise ExportError(
             f"the {material.exported.exporter} export does not run as PyTorch does: {check.error}",
-            help="the export fixed a shape or took one branch of the model's code; see the case above",
+            help=kernel_help(check.error)
+            or "the export fixed a shape or took one branch of the model's code; see the case above",
         )
     for verdict in accuracy_verdicts(check, "fp32", context.plan.accuracy, context.host.platform, None):
         if verdict.outcome != "pass" and verdict.gate in ("max_abs", "outputs"):

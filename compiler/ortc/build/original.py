@@ -61,9 +61,20 @@ def serve_original(context: Context, exported: Exported, pin_set: str) -> Iterat
             raise StageError(
                 f"ONNX Runtime does not open `{path.name}` as it is, so that nothing can be compared with it: "
                 f"{error.message}",
-                help="export the model again, with operators and an opset that ONNX Runtime knows",
+                help=kernel_help(error.message)
+                or "export the model again, with operators and an opset that ONNX Runtime knows",
             ) from error
         yield worker
+
+
+def kernel_help(message: str) -> str | None:
+    """What to do where ONNX Runtime has no kernel for an operator at its types; None for any other message."""
+    if "NOT_IMPLEMENTED" not in message and "Could not find an implementation" not in message:
+        return None
+    return (
+        "ONNX Runtime has no kernel on the CPU for this operator at these types, which float64 often is: convert the "
+        "model to float32 (`model.float()`) and export it again"
+    )
 
 
 def _readable(path: Path, pin_set: str) -> Path:
