@@ -28,7 +28,8 @@ from ortc.build.model import build_model
 from ortc.build.progress import Progress
 from ortc.build.reference_process import ReferenceProcess
 from ortc.build.runner import Done, Work
-from ortc.build.stages import SHAPE_MATRIX, Action, R
+from ortc.build.stage import Action, R
+from ortc.build.stages import SHAPE_MATRIX
 from ortc.build.variant import VariantBuilder
 from ortc.build.workspace import Workspace
 from ortc.common.errors import OrtcError

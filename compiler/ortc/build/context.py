@@ -13,7 +13,8 @@ from ortc.build.executor import Executor
 from ortc.build.progress import Progress
 from ortc.build.reference_process import Modules, ReferenceProcess
 from ortc.build.runner import Done, Runner, Work, latest_action
-from ortc.build.stages import FETCH, Action, R
+from ortc.build.stage import Action, R
+from ortc.build.stages import FETCH
 from ortc.build.workspace import Workspace
 from ortc.common.disk import DiskFullError, room
 from ortc.common.errors import StageError

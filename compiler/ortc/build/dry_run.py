@@ -18,6 +18,7 @@ from ortc.build.model import ModelBuild, build_model, reference_action
 from ortc.build.observation import samples_key_of
 from ortc.build.progress import Progress
 from ortc.build.runner import Done, Runner, T, UnknownResult, Work, nothing
+from ortc.build.stage import Action, R, Stage
 from ortc.build.stages import (
     BUNDLE,
     CALIBRATE,
@@ -28,9 +29,6 @@ from ortc.build.stages import (
     TEACHER_REFERENCE,
     VARIANT,
     VERIFY,
-    Action,
-    R,
-    Stage,
 )
 from ortc.build.target import TargetBuilder
 from ortc.build.target_result import Shipment

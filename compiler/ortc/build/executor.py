@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 
 from ortc.build.progress import Progress
 from ortc.build.runner import Done, RemoteResult, Runner, T, Work
-from ortc.build.stages import ENVIRONMENT, Action, R
+from ortc.build.stage import Action, R
+from ortc.build.stages import ENVIRONMENT
 from ortc.execution.action_cache import Entry, Store
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker_pool import at_once

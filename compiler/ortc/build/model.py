@@ -21,8 +21,9 @@ from ortc.build.original import import_error, kernel_help, serve_original
 from ortc.build.output_shapes import confirmed
 from ortc.build.references import Asking, Request
 from ortc.build.runner import Done, T
+from ortc.build.stage import Action
 from ortc.build.stage_results import ExportDone, ExportFailed, Failure, Proven, References
-from ortc.build.stages import ANSWERS, EXPORT, REFERENCE, REFERENCE_OF_ONNX, SHAPE_MATRIX, Action
+from ortc.build.stages import ANSWERS, EXPORT, REFERENCE, REFERENCE_OF_ONNX, SHAPE_MATRIX
 from ortc.build.task_metric import Metric, task_metric
 from ortc.bundle.answers import Answers
 from ortc.bundle.assemble import Material

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ortc.build.reference_process import Observed, call_for
 from ortc.build.runner import latest_action
+from ortc.build.stage import OPENED, Action
 from ortc.build.stage_results import BuiltModule, MetricOfReference, SamplesRead
-from ortc.build.stages import ENTRYPOINT, OPENED, SAMPLES, Action
+from ortc.build.stages import ENTRYPOINT, SAMPLES
 from ortc.common.values import digest
 from ortc.execution.files_opened import INSTALLED, SEEN, Opened
 from ortc.execution.worker import Worker

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from ortc.build.stages import Action, R
+from ortc.build.stage import Action, R
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Entry, Store
 from ortc.execution.files_opened import latest

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ortc.build.context import Context
 from ortc.build.dependencies import FROM_REMOTE, dependencies
+from ortc.build.stage import Action
 from ortc.build.stage_results import Sums
-from ortc.build.stages import BUNDLE, Action
+from ortc.build.stages import BUNDLE
 from ortc.bundle.assemble import Made, Material, assemble
 from ortc.bundle.integrity import own_files
 from ortc.bundle.manifest import MEASUREMENTS, PROVENANCE, DecisionInfo

@@ -12,8 +12,9 @@ import numpy as np
 from ortc.build.context import Context
 from ortc.build.distillation import running_teacher, teacher_key, teacher_verdicts
 from ortc.build.observation import model_key
+from ortc.build.stage import Action
 from ortc.build.stage_results import MetricOfReference, MetricOfTeacher
-from ortc.build.stages import METRIC, METRIC_OF_TEACHER, Action
+from ortc.build.stages import METRIC, METRIC_OF_TEACHER
 from ortc.common.arrays import Arrays, read_arrays, write_arrays
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.values import digest

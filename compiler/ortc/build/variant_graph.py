@@ -10,8 +10,9 @@ from pathlib import Path
 from ortc.build.context import Context
 from ortc.build.environments import Environments
 from ortc.build.model import CHECK_PINS, ModelBuild
+from ortc.build.stage import Action
 from ortc.build.stage_results import Ranges, Skip
-from ortc.build.stages import CALIBRATE, VARIANT, Action
+from ortc.build.stages import CALIBRATE, VARIANT
 from ortc.build.target_result import Tried
 from ortc.bundle.assemble import Made
 from ortc.common.arrays import write_arrays

@@ -17,7 +17,8 @@ from ortc.build.context import Context
 from ortc.build.model import ModelBuild, build_model
 from ortc.build.progress import Progress
 from ortc.build.runner import Done, Runner, T, UnknownResult, Work
-from ortc.build.stages import BUNDLE, ENVIRONMENT, START, VARIANT, VERIFY, Action, R
+from ortc.build.stage import Action, R
+from ortc.build.stages import BUNDLE, ENVIRONMENT, START, VARIANT, VERIFY
 from ortc.build.target import TargetBuilder
 from ortc.build.target_result import Shipment, TargetBuild
 from ortc.build.workspace import Workspace

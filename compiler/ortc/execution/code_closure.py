@@ -35,6 +35,7 @@ DRIVER = frozenset(
             "build.context",
             "build.executor",
             "build.runner",
+            "build.stage",
             "build.stages",
             "build.workspace",
             "build.reference_process",

@@ -20,7 +20,7 @@ from ortc.build.context import Context
 from ortc.build.dependencies import FROM_REMOTE, base_image, dependencies
 from ortc.build.executor import Executor
 from ortc.build.progress import Progress
-from ortc.build.stages import Stage
+from ortc.build.stage import Stage
 from ortc.build.workspace import Workspace
 from ortc.bundle.assemble import Material
 from ortc.bundle.supply_chain.provenance import Dependency

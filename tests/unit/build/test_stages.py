@@ -10,7 +10,8 @@ from ortc.build.dry_run import Lookup
 from ortc.build.executor import Executor
 from ortc.build.progress import Progress
 from ortc.build.runner import Runner, UnknownResult, nothing
-from ortc.build.stages import EXPORT, STAGES, Action, Stage
+from ortc.build.stage import Action, Stage
+from ortc.build.stages import EXPORT, STAGES
 from ortc.common.values import Frozen
 from ortc.diff.stages import ActionRecorder
 from ortc.execution.action_cache import Store
