@@ -75,7 +75,9 @@ def main() -> int:
 
 def record(result: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a whole run."""
-    packages = ("ortc", "numpy", "onnxruntime", "uvicorn", "grpcio", "tokenizers")
+    import onnxruntime
+
+    packages = ("ortc", "numpy", "uvicorn", "grpcio", "tokenizers")
     return {
         "format_version": 1,
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
@@ -83,6 +85,7 @@ def record(result: dict[str, Any]) -> dict[str, Any]:
         "limits": {"grown_bytes": MOST_GROWTH},
         "versions": {
             "python": platform.python_version(),
+            "onnxruntime": onnxruntime.__version__,  # as onnxruntime or onnxruntime-gpu
             **{name: importlib.metadata.version(name) for name in packages},
         },
     }
