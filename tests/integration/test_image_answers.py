@@ -107,7 +107,7 @@ def test_a_detector_answers_with_boxes(ortc: Compiler, place: Path, tmp_path: Pa
     gates = {verdict["gate"]: verdict["outcome"] for verdict in target["verdicts"]}
     assert (gates["answer_f1"], gates["answer_cosine"]) == ("pass", "pass")
     expected = json.loads((place / "expected.json").read_bytes())["detector"]
-    assert sum(map(len, expected.values())) > len(expected)
+    assert sum(map(len, expected.values())) > 10
     found = run(ortc, built.bundle("detector", "cpu"), [str(place / "images" / name) for name in expected])
     for answer_, wanted in zip(found, expected.values(), strict=True):
         scores = [[entry.pop("score") for entry in row] for row in (answer_, wanted)]
