@@ -1,5 +1,10 @@
 """What `ortc init` writes, checked."""
 
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from tests.support.examples import examples
@@ -12,6 +17,25 @@ relaxed = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
+
+WEIGHTS = struct.pack("<Q", 2) + b"{}"
+BERT = {
+    "architectures": ["BertForSequenceClassification"],
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "max_position_embeddings": 256,
+}
+
+
+def directory(path: Path, config: Any = BERT, *, weights: bool = True, tokenizer: bool = True) -> Path:
+    """A directory of a Hugging Face model that `ortc init` reads, without a tensor."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(config), "utf-8")
+    if weights:
+        (path / "model.safetensors").write_bytes(WEIGHTS)
+    if tokenizer:
+        (path / "tokenizer.json").write_text("{}", "utf-8")
+    return path
 
 
 def written(*arguments: str) -> CheckedSpec:

@@ -1,15 +1,13 @@
 """`ortc init`: every spec that it writes passes `ortc check`, and says what the inspected files say."""
 
 import hashlib
-import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.drafts import junk, relaxed, written
+from tests.support.drafts import WEIGHTS, directory, junk, relaxed, written
 
 from ortc.__main__ import run
 from ortc.inspection.draft_spec import render, scalar, spec_name
@@ -23,26 +21,9 @@ from ortc.spec.syntax.yaml_parser import parse
 
 ROOT = Path(__file__).parents[3]
 COMMIT = "0123456789" * 4
-WEIGHTS = struct.pack("<Q", 2) + b"{}"
-BERT = {
-    "architectures": ["BertForSequenceClassification"],
-    "model_type": "bert",
-    "vocab_size": 30522,
-    "max_position_embeddings": 256,
-}
 
 
 pytestmark = pytest.mark.usefixtures("project")
-
-
-def directory(path: Path, config: Any = BERT, *, weights: bool = True, tokenizer: bool = True) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "config.json").write_text(json.dumps(config), "utf-8")
-    if weights:
-        (path / "model.safetensors").write_bytes(WEIGHTS)
-    if tokenizer:
-        (path / "tokenizer.json").write_text("{}", "utf-8")
-    return path
 
 
 def test_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,90 +68,6 @@ def test_targets(tmp_path: Path) -> None:
     directory(tmp_path / "model")
     assert list(written("model", "-t", "edge", "-t", "server-gpu", "-t", "edge").profiles) == ["edge", "server-gpu"]
     assert run(["init", "model", "-t", "none"]) == 3
-
-
-@pytest.mark.parametrize(
-    ("config", "task", "axes"),
-    [
-        ({"architectures": ["BertModel"], "vocab_size": 9}, "feature-extraction", {"batch", "sequence"}),
-        ({"architectures": ["GPT2LMHeadModel"], "vocab_size": 9}, "causal-lm", {"batch", "sequence"}),
-        ({"architectures": ["LlamaForCausalLM"], "vocab_size": 9}, "causal-lm", {"batch", "sequence"}),
-        ({"architectures": ["T5EncoderModel"], "vocab_size": 9}, "text-encoding", {"batch", "sequence"}),
-        # What generates has no head that is exported: the model without one.
-        (
-            {"architectures": ["T5ForConditionalGeneration"], "vocab_size": 9},
-            "feature-extraction",
-            {"batch", "sequence"},
-        ),
-        (
-            {"architectures": ["WhisperForAudioClassification"], "num_mel_bins": 80, "max_source_positions": 1500},
-            "audio-classification",
-            {"batch"},
-        ),
-        (
-            {"architectures": ["Wav2Vec2BertForCTC"], "feature_projection_input_dim": 160, "conv_depthwise": 31},
-            "ctc",
-            {"batch", "frames"},
-        ),
-        ({"architectures": ["ResNetForImageClassification"], "num_channels": 3}, "image-classification", {"batch"}),
-        (
-            {"architectures": ["Wav2Vec2ForSequenceClassification"], "feat_extract_norm": "group", "vocab_size": 32},
-            "audio-classification",
-            {"batch", "samples"},
-        ),
-        ({"architectures": ["Wav2Vec2ForCTC"], "conv_stride": [5], "vocab_size": 32}, "ctc", {"batch", "samples"}),
-    ],
-)
-def test_kinds_of_models(config: dict[str, Any], task: str, axes: set[str], tmp_path: Path) -> None:
-    directory(tmp_path / "model", config)
-    spec = written("model").loaded.spec
-    assert isinstance(spec.model, HuggingFaceSource)
-    assert spec.model.task == task
-    assert set(spec.export.dynamic_axes) == axes
-
-
-def test_positions_kept_for_padding(tmp_path: Path) -> None:
-    directory(tmp_path / "model", {"model_type": "roberta", "vocab_size": 9, "max_position_embeddings": 130})
-    assert written("model").loaded.spec.export.dynamic_axes["sequence"].max == 128
-
-
-GPT2 = {"model_type": "gpt2", "vocab_size": 9, "n_positions": 64}
-CLIP = {"model_type": "clip", "text_config": {"vocab_size": 9, "max_position_embeddings": 20}, "vision_config": {}}
-
-
-@pytest.mark.parametrize(("config", "most"), [(GPT2, 64), (CLIP, 20), ({"model_type": "t5", "n_positions": 64}, 512)])
-def test_a_draft_is_no_longer_than_the_positions(config: dict[str, Any], most: int, tmp_path: Path) -> None:
-    directory(tmp_path / "model", config)
-    checked = written("model")
-    assert checked.loaded.spec.export.dynamic_axes["sequence"].max == most
-    text = Path("specs/out.yaml").read_text("utf-8")
-    Path("specs/out.yaml").write_text(text.replace(f"max: {most}}}", "max: 1024}"), "utf-8")
-    if most == 512:
-        check_spec("specs/out.yaml")  # relative positions have no end
-        return
-    with pytest.raises(SpecError, match=f"goes to 1024, and the model has {most} positions") as refused:
-        check_spec("specs/out.yaml")
-    assert refused.value.diagnostics[0].rule.code == "ORTC337"
-
-
-def test_texts_and_images_that_are_compared_have_axes_of_their_own(tmp_path: Path) -> None:
-    directory(tmp_path / "model", CLIP)
-    assert set(written("model").loaded.spec.export.dynamic_axes) == {"batch", "sequence", "images"}
-
-
-@pytest.mark.parametrize("pad", [None, 8])
-def test_a_decoder_without_a_padding_token_classifies_one_text(pad: int | None, tmp_path: Path) -> None:
-    directory(tmp_path / "model", {**GPT2, "architectures": ["GPT2ForSequenceClassification"], "pad_token_id": pad})
-    assert written("model").loaded.spec.export.dynamic_axes["batch"].max == (1 if pad is None else 16)
-
-
-@pytest.mark.parametrize("kind", ["owlvit", "sam", "vitpose"])
-def test_models_without_a_task_are_refused_with_a_way_out(kind: str, tmp_path: Path) -> None:
-    directory(tmp_path / "model", {"model_type": kind})
-    with pytest.raises(
-        InspectionError, match=rf"holds {kind}, which no task of ortc covers.*ortc init module:function"
-    ):
-        inspect("model", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -396,82 +293,3 @@ def test_every_spec_of_a_directory_passes(
         return
     (tmp_path / "spec.yaml").write_text(render(draft, ("cpu", "edge"), "spec.schema.json"), "utf-8")
     assert check_spec(tmp_path / "spec.yaml").warnings == ()
-
-
-def test_parts_of_a_repository_are_left_out_with_a_comment(tmp_path: Path) -> None:
-    place = directory(tmp_path / "model")
-    stock = "sentence_transformers.models"
-    modules = [{"path": "", "type": f"{stock}.Transformer"}, {"path": "1_Pooling", "type": f"{stock}.Pooling"}]
-    (place / "modules.json").write_text(json.dumps(modules), "utf-8")
-    (place / "1_Pooling").mkdir()
-    (place / "1_Pooling" / "config.json").write_text('{"pooling_mode_cls_token": true}', "utf-8")
-    model = written("model").loaded.spec.model
-    assert isinstance(model, HuggingFaceSource)
-    assert model.interface == "auto"
-    recipe = {"modules.json", "1_Pooling/config.json", "tokenizer.json"}
-    assert set(model.files) == {"config.json", "model.safetensors", *recipe}
-    (place / "modules.json").write_text(json.dumps([*modules, {"path": "2_CNN", "type": f"{stock}.CNN"}]), "utf-8")
-    model = written("model").loaded.spec.model
-    assert isinstance(model, HuggingFaceSource)
-    assert model.interface == "tensors"
-    assert set(model.files) == {"config.json", "model.safetensors", "modules.json", "tokenizer.json"}
-    text = Path("specs/out.yaml").read_text("utf-8")
-    assert "# - modules.json: Pooling (cls), CNN\n" in text
-    (place / "adapter_config.json").write_text('{"peft_type": "LORA"}', "utf-8")
-    (place / "adapter_model.safetensors").write_bytes(WEIGHTS)
-    model = written("model").loaded.spec.model
-    assert isinstance(model, HuggingFaceSource)
-    assert not {name for name in model.files if name.startswith("adapter")}
-    text = Path("specs/out.yaml").read_text("utf-8")
-    assert "# - adapter_config.json: an adapter (LORA)\n" in text
-    assert "merge_and_unload()" in text
-    (place / "modules.json").unlink()
-    for file in place.glob("adapter*"):
-        file.unlink()
-    assert "interface" not in written("model").loaded.document.data["model"]
-
-
-def test_an_image_processor_that_is_not_reproduced_leaves_the_tensors(tmp_path: Path) -> None:
-    config = {"architectures": ["ViTForImageClassification"], "model_type": "vit", "num_channels": 3}
-    place = directory(tmp_path / "model", config, tokenizer=False)
-    processor = place / "preprocessor_config.json"
-    processor.write_text('{"image_processor_type": "ViTImageProcessor"}', "utf-8")
-    model = written("model").loaded.spec.model
-    assert isinstance(model, HuggingFaceSource)
-    assert (model.interface, "preprocessor_config.json" in model.files) == ("auto", True)
-    processor.write_text('{"image_processor_type": "PerceiverImageProcessorFast"}', "utf-8")
-    model = written("model").loaded.spec.model
-    assert isinstance(model, HuggingFaceSource)
-    assert model.interface == "tensors"
-    assert "# The bundle takes tensors: the image processor PerceiverImageProcessorFast" in Path(
-        "specs/out.yaml"
-    ).read_text("utf-8")
-
-
-def test_code_of_a_repository_is_not_drafted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    directory(tmp_path / "model", {**BERT, "auto_map": {"AutoModel": "modeling_x.X"}})
-    assert run(["init", "model"]) == 2
-    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert "brings code of its own" in said
-    assert "source: pytorch" in said
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        ({"architectures": ["BertModel"], "model_type": "bert", "type_vocab_size": 2}, "position_ids, inputs_embeds"),
-        (
-            {"architectures": ["BertModel"], "model_type": "bert", "type_vocab_size": 1},
-            "token_type_ids, position_ids, inputs_embeds",
-        ),
-        ({"architectures": ["LayoutLMModel"], "model_type": "layoutlm", "type_vocab_size": 2}, "position_ids"),
-        (
-            {"architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", "feat_extract_norm": "group"},
-            "attention_mask",
-        ),
-    ],
-)
-def test_inputs_that_are_left_out_are_named(tmp_path: Path, config: dict[str, Any], named: str) -> None:
-    directory(tmp_path / "model", {"vocab_size": 9, **config})
-    written("model")
-    assert f"Left out, unless `inputs` declares them: {named}" in Path("specs/out.yaml").read_text("utf-8")
