@@ -7,6 +7,7 @@ gigabytes for a hundred kilobytes of text.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -29,13 +30,43 @@ def encode(tokenizer: Any, text: str, pair: str, limit: int, *, left: bool) -> E
     if len(text) + len(pair) > limit:
         first, second = tokenizer.encode_batch([text, pair], add_special_tokens=False)
         if (1 + len(first.overflowing)) * (1 + len(second.overflowing)) > FEW:
-            room = limit - int(tokenizer.num_special_tokens_to_add(True))
-            keep, keep_pair = _kept(count(first), count(second), room)
-            return tokenizer.post_process(  # type: ignore[no-any-return]
-                _part(first, keep, left=left, kind=0), _part(second, keep_pair, left=left, kind=1), True
-            )
+            return _joined(tokenizer, first, second, limit, left=left, longest=True)
     (found,) = tokenizer.encode_batch([(text, pair)])
     return found  # type: ignore[no-any-return]
+
+
+def encode_beside(
+    tokenizer: Any, text: str, others: Sequence[str], limit: int, *, left: bool, longest: bool
+) -> list[Encoding]:
+    """The encodings of the pairs of one text with each of several others; a long text is encoded once.
+
+    Args:
+        tokenizer, text, limit, left: As those of `encode`.
+        others: The second texts.
+        longest: Whether the longer text is cut first; else the first one alone.
+    """
+    if len(text) <= limit:
+        return list(tokenizer.encode_batch([(text, other) for other in others]))
+    first, *seconds = tokenizer.encode_batch([text, *others], add_special_tokens=False)
+    room = limit - int(tokenizer.num_special_tokens_to_add(True))
+    found = []
+    for other, second in zip(others, seconds, strict=True):
+        if longest or count(second) < room:
+            found.append(_joined(tokenizer, first, second, limit, left=left, longest=longest))
+        else:
+            found += tokenizer.encode_batch([(text, other)])  # which the library refuses, or knows how to cut
+    return found
+
+
+def _joined(tokenizer: Any, first: Encoding, second: Encoding, limit: int, *, left: bool, longest: bool) -> Encoding:
+    """Two encodings without special tokens as a pair, cut to the limit."""
+    room = limit - int(tokenizer.num_special_tokens_to_add(True))
+    keep, keep_pair = count(first), count(second)
+    if keep + keep_pair > room:
+        keep, keep_pair = _kept(keep, keep_pair, room) if longest else (room - keep_pair, keep_pair)
+    return tokenizer.post_process(  # type: ignore[no-any-return]
+        _part(first, keep, left=left, kind=0), _part(second, keep_pair, left=left, kind=1), True
+    )
 
 
 def count(found: Encoding, stride: int = 0) -> int:

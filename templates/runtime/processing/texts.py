@@ -127,6 +127,26 @@ class Texts:
         """
         return _row(*self._encoded(text, pair, prompt))
 
+    def rows_beside(self, text: str, others: Sequence[str], prompt: str | None = None) -> list[Row]:
+        """The tokens of the pairs of one text with each of several others, as `row` gives them.
+
+        Raises:
+            InputError: as `row`.
+        """
+        if self._truncation == "refuse":
+            return [self.row(text, other, prompt) for other in others]
+        before = self._prompt if prompt is None else self._named(prompt)
+        for part in (text, *others):
+            _check(part)
+        left, longest = self._truncation == "left", self._cuts_longest
+        found = self._library(
+            lambda: pairs.encode_beside(
+                self._tokenizer, before + text, others, self._limit, left=left, longest=longest
+            ),
+            text,
+        )
+        return [_row(pair, len(before)) for pair in found]
+
     def windows(self, text: str, pair: str, prompt: str | None = None) -> list[Row]:
         """The tokens of a pair of texts, of which the second is cut into windows that overlap.
 

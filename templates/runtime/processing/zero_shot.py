@@ -13,6 +13,7 @@ from .texts import Row, Texts
 
 FIELDS = frozenset(("text", "labels", "hypothesis", "multi_label"))
 MOST_LABELS = 256
+LONGEST_LABEL = 1024  # characters of a label, and of a hypothesis
 PLACE = "{}"
 
 
@@ -31,7 +32,7 @@ class ZeroShot(Form):
         text, labels, hypothesis, _ = self._parts(entry)
         if not isinstance(text, str):
             raise InputError(f"a text is a {type(text).__name__}. Expected a string.")
-        return [self.texts.row(text, hypothesis.replace(PLACE, label), prompt) for label in labels]
+        return self.texts.rows_beside(text, [hypothesis.replace(PLACE, label) for label in labels], prompt)
 
     def most_rows(self, entry: object) -> int:
         """The labels of an entry."""
@@ -65,8 +66,12 @@ class ZeroShot(Form):
         if not 1 <= len(labels) <= MOST_LABELS:
             raise InputError(f"a request has {len(labels)} labels. Send 1 to {MOST_LABELS} in `labels`.")
         hypothesis, multi_label = given.get("hypothesis", self._hypothesis), given.get("multi_label", self._multi_label)
-        if not isinstance(hypothesis, str) or not is_template(hypothesis):
-            raise InputError("hypothesis is no text with one {} for the label.")
+        if max(map(len, labels)) > LONGEST_LABEL:
+            raise InputError(f"a label has more than {LONGEST_LABEL} characters.")
+        if not isinstance(hypothesis, str) or len(hypothesis) > LONGEST_LABEL or not is_template(hypothesis):
+            raise InputError(
+                f"hypothesis is no text of at most {LONGEST_LABEL} characters with one {{}} for the label."
+            )
         if not isinstance(multi_label, bool):
             raise InputError("multi_label is neither true nor false.")
         return given["text"], labels, hypothesis, multi_label

@@ -14,7 +14,6 @@ from serving.bounds import MOST_IMAGES
 from serving.errors import RefusedError, bad
 from serving.text_tensors import IMAGE
 from serving.texts import TextModel
-from serving.threads import in_thread
 
 MOST_IMAGE_BYTES = 2**25
 WINDOW = 4  # images that are held as the model takes them at once
@@ -75,7 +74,7 @@ class ImageModel(TextModel):
         if images is None:
             raise AssertionError
         try:
-            most = await in_thread(lambda: max(images.memory(entry) for entry in entries))
+            most = await self.in_turn(lambda: max(images.memory(entry) for entry in entries))
         except InputError as error:
             raise RefusedError(400, "input", str(error)) from error
         return most + 2 * len(entries) * images.row_bytes

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from loading.arrays import Arrays
@@ -40,6 +40,8 @@ TOKEN_BYTES = 256  # of memory for each token of a row
 CHARACTER_BYTES = 640  # for each character of a text while it becomes token ids: each may be a word
 LARGE = 2**15  # characters of a text beyond which a model makes token ids of one at a time
 INLINE = 4096  # characters whose longest form is looked at without a thread
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class TextModel:
         plain = all(map(_is_ascii, entries))
         if not plain:
             look = partial(max, map(unfolded, entries))
-            longest = look() if sum(map(characters, entries)) <= INLINE else await in_thread(look)
+            longest = look() if sum(map(characters, entries)) <= INLINE else await self.in_turn(look)
         if longest > MOST_CHARACTERS:
             raise RefusedError(
                 413,
@@ -199,15 +201,19 @@ class TextModel:
                 runs.append((places, inputs))
             return _Window(rows, counts, runs)
 
-        await self._turns.acquire()
-        made = asyncio.ensure_future(in_thread(work))
-        made.add_done_callback(self._ended)
         try:
-            return await asyncio.shield(made)
+            return await self.in_turn(work)
         except InputError as error:
             raise RefusedError(400, "input", str(error)) from error
         finally:
             left.set()
+
+    async def in_turn(self, work: Callable[[], R]) -> R:
+        """What a thread makes, once it is its turn; it keeps it until it has ended, whoever still waits."""
+        await self._turns.acquire()
+        made = asyncio.ensure_future(in_thread(work))
+        made.add_done_callback(self._ended)
+        return await asyncio.shield(made)
 
     def _rows_of(self, entry: object, prompt: str | None, *, shaped: bool) -> list[Row]:
         if not shaped:
@@ -216,7 +222,7 @@ class TextModel:
         self.processing.form.check(found)
         return found
 
-    def _ended(self, made: asyncio.Future[_Window]) -> None:
+    def _ended(self, made: asyncio.Future[Any]) -> None:
         self._turns.release()
         if not made.cancelled():
             made.exception()  # it is looked at, also where nobody waits any more

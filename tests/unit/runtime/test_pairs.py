@@ -101,3 +101,20 @@ def test_what_the_library_did_not_foresee_is_refused(monkeypatch: pytest.MonkeyP
     made._tokenizer = Panics()
     with pytest.raises(InputError, match="the tokenizer fails on a text: chunk size"):
         made.row("a")
+
+
+@pytest.mark.parametrize("strategy", ["longest_first", "only_first"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_a_text_beside_several_is_encoded_once(frame: str, side: str, strategy: str) -> None:
+    chance = random.Random(f"{frame} {side} {strategy}")  # noqa: S311 - for tests
+    made = tokenizer(frame)
+    for _ in range(60):
+        limit = chance.randint(10, 40)
+        made.enable_truncation(limit, direction=side, strategy=strategy)
+        text = " ".join(chance.choices(LETTERS, k=chance.randint(0, 90)))
+        others = [" ".join(chance.choices(LETTERS, k=chance.randint(0, 4))) for _ in range(3)]
+        wanted = made.encode_batch([(text, other) for other in others])
+        longest = strategy == "longest_first"
+        found = pairs.encode_beside(made, text, others, limit, left=side == "left", longest=longest)
+        assert list(map(seen, found)) == list(map(seen, wanted)), (limit, text, others)

@@ -13,6 +13,8 @@ import numpy as np
 from loading.errors import InputError, RuntimeVersionError
 from numpy.typing import NDArray
 
+from .structure import check_scans, check_structure
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -88,6 +90,7 @@ def _opened(content: bytes | bytearray | memoryview) -> Image:
     """A file whose first bytes were read, and nothing of its pixels."""
     if len(content) > MOST_BYTES:
         raise InputError(f"an image has {len(content)} bytes. At most {MOST_BYTES} are taken.")
+    check_structure(content)
     module = _pillow()
     try:
         image: Image = module.open(io.BytesIO(content), formats=FORMATS)
@@ -100,6 +103,7 @@ def _opened(content: bytes | bytearray | memoryview) -> Image:
         raise InputError(f"an image cannot be read: {_reason(error)}. Send one of {', '.join(FORMATS)}.") from error
     width, height = image.size
     check_size(height, width)
+    check_scans(content, height * width)
     if image.mode not in MODES:
         raise InputError(
             f"an image has the mode {image.mode}, which is not one of 8 bits per channel. Send it in grey or in "

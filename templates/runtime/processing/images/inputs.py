@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .decoding import check_package, decoded, size_of
 from .steps import steps_of
+from .structure import MOST_METADATA
 
 CHANNELS = 3
 SOURCE_BYTES = 12  # of a pixel as it is decoded, turned and converted
@@ -84,7 +85,7 @@ class Images:
             InputError: it is no image, or too large.
         """
         height, width = size_of(content)
-        return SOURCE_BYTES * height * width + max(self._work(height, width), self._work(width, height))
+        return MOST_METADATA + SOURCE_BYTES * height * width + max(self._work(height, width), self._work(width, height))
 
     def _work(self, height: int, width: int) -> int:
         """The bytes that the steps take."""
