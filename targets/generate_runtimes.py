@@ -5,8 +5,9 @@
     python targets/generate_runtimes.py --check 1.31.1     probe again, write nothing, fail on a difference
 
 Every limit is probed: a virtual environment is made for the version, tiny models at growing opset and IR version are
-given to it, and its native libraries are searched for the names of configuration keys and provider options. It needs
-Linux on x86-64, a package index that pip reaches, and `onnx` and `torch` in the Python that runs it.
+given to it, and its native libraries are searched for the names of configuration keys and provider options. The build
+for browsers is asked in Node (`generate_web.py`). It needs Linux on x86-64, a package index that pip reaches, npm, and
+`onnx` and `torch` in the Python that runs it.
 """
 
 import argparse
@@ -23,6 +24,9 @@ from typing import Any
 
 from generate_common import DATA, MACHINES, Distribution, pick, pip_environment, platform_options, write_json
 from generate_strings import Library, config_keys, libraries, provider_options, run_keys
+from generate_web import PACKAGE as WEB
+from generate_web import VERSION as WEB_VERSION
+from generate_web import probe as probe_web
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -41,6 +45,7 @@ RUNTIMES = (
     ("onnxruntime-gpu", "1.30.0"),
     ("onnxruntime-gpu", "1.31.1"),
     ("onnxruntime-openvino", "1.24.1"),
+    (WEB, WEB_VERSION),
 )
 CANDIDATE_PYTHONS = tuple(f"3.{minor}" for minor in range(10, 16))
 PROBED_OPSETS = range(7, 41)
@@ -141,6 +146,8 @@ def check(written: list[dict[str, Any]], found: dict[tuple[str, str], dict[str, 
 def probe(package: str, version: str) -> dict[str, Any]:
     """Everything the compiler wants to know of one version."""
     print(f"probing {package} {version}", file=sys.stderr)
+    if package == WEB:
+        return probe_web(version, tiny_models())
     wheels = wheels_of(package, version)
     amd64 = [wheel for (platform, _), wheel in wheels.items() if platform == "linux/amd64"]
     found: list[Library] = []
@@ -210,12 +217,10 @@ def ask(python: Path) -> dict[str, Any]:
     """What the ONNX Runtime of a Python environment accepts and has, seen through its API."""
     variables = {key: value for key, value in os.environ.items() if key != "ALLOW_RELEASED_ONNX_OPSET_ONLY"}
     variables["ORT_DISABLE_TELEMETRY"] = "1"
-    models = {
-        "opset": [(opset, model(opset, 3)) for opset in PROBED_OPSETS],
-        "ir": [(ir, model(7, ir)) for ir in PROBED_IR_VERSIONS],
-    }
     command = [str(python), "-c", PROBE]
-    done = subprocess.run(command, input=json.dumps(models), env=variables, check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        command, input=json.dumps(tiny_models()), env=variables, check=True, capture_output=True, text=True
+    )
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     for limit in ("max_opset", "max_ir"):
         result[limit], refusal = result[limit]
@@ -223,6 +228,14 @@ def ask(python: Path) -> dict[str, Any]:
         if refusal is None or not re.search("opset|IR version", refusal):
             raise SystemExit(f"{python}: expected a refusal that names the {limit}, found {refusal}")
     return result
+
+
+def tiny_models() -> dict[str, list[tuple[int, str]]]:
+    """Models at growing opset and at growing IR version."""
+    return {
+        "opset": [(opset, model(opset, 3)) for opset in PROBED_OPSETS],
+        "ir": [(ir, model(7, ir)) for ir in PROBED_IR_VERSIONS],
+    }
 
 
 def model(opset: int, ir_version: int) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.build.context import Context
+from ortc.build.plain_runtime import plain_target, plain_variant
 from ortc.build.runner import Done
 from ortc.bundle.assemble import Made, Material, assemble
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE
@@ -18,17 +19,19 @@ from ortc.plan.plan import Plan, ProviderPlan, VariantPlan
 
 def _canonical_variant(plan: Plan) -> VariantPlan:
     """The exported graph as it is, on the plain CPU runtime with every optimization off."""
-    first = plan.targets[0].variants[0]
+    target = plan.targets[0]
+    first = target.variants[0]
     session = first.session.model_copy(
         update={"providers": (ProviderPlan(name="CPUExecutionProvider", options={}),), "config_entries": {}}
     )
-    return VariantPlan(
+    variant = VariantPlan(
         name="canonical",
         precision="fp32",
         offline=False,
         runtime=first.runtime,
         session=session,
     )
+    return plain_variant(target, variant, session)
 
 
 def canonical_bundle(context: Context, material: Material, canonical: Done[Any]) -> Path:
@@ -40,5 +43,5 @@ def canonical_bundle(context: Context, material: Material, canonical: Done[Any])
     material = replace(material, exporter_reason=None, cases_key="", opened=())
     files = partial(workspace.proven, canonical)
     made = Made(variant=_canonical_variant(context.plan), level="off", files=files, graph=graph)
-    assemble(bundle, material, context.plan.targets[0], made)
+    assemble(bundle, material, plain_target(context.plan.targets[0]), made)
     return bundle

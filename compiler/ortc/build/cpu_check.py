@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ortc.build.model import CHECK_PINS
+from ortc.build.plain_runtime import CHECK_PINS, plain_target, plain_variant
 from ortc.build.stages import VERIFY_ON_CPU
 from ortc.build.target_result import Tried
 from ortc.build.task_metric import answers_verdicts
@@ -24,7 +24,7 @@ from ortc.evaluation.report import Check
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE
 from ortc.passes.half_precision import format_of
 from ortc.passes.upcast import upcast
-from ortc.plan.plan import ProviderPlan, VariantPlan
+from ortc.plan.plan import ProviderPlan, TargetPlan, VariantPlan
 from ortc.spec.runtimes import pins
 
 
@@ -32,7 +32,7 @@ def runner_on_cpu(builder: VariantBuilder) -> Path:
     """The interpreter of the plain CPU runtime."""
     answers = builder.model.material.answers
     pin_set = CHECK_PINS if answers is None else f"{CHECK_PINS}{answers.needs}"
-    return builder.context.runner.interpreter(pin_set, (builder.platform,))
+    return builder.context.runner.interpreter(pin_set, (builder.context.host.platform,))
 
 
 def is_checked(variant: VariantPlan) -> bool:
@@ -68,11 +68,19 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
         with tempfile.TemporaryDirectory(prefix="on-cpu-", dir=context.workspace.work) as scratch:
             bundle = Path(scratch) / "bundle"
             bundle.mkdir()
-            assemble(bundle, model.material, builder.target, for_cpu(entry.made, Path(scratch)))
+            made = for_cpu(entry.made, Path(scratch), builder.target)
+            assemble(bundle, model.material, plain_target(builder.target), made)
             function = None if metric is None else metric.function
             cases = model.material.cases
             return check_bundle(
-                interpreter, bundle, cases, model.factory(), function, None, embeddings, answers=model.judged
+                interpreter,
+                bundle,
+                cases,
+                model.factory(),
+                function,
+                None,
+                embeddings,
+                answers=() if builder.target.is_web else model.judged,
             )
 
     name = f"{builder.target.name}: {variant.name} on the CPU provider"
@@ -82,16 +90,17 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
     return replace(entry, verdicts=(*verdicts, *entry.verdicts), on_cpu=check)
 
 
-def for_cpu(made: Made, scratch: Path) -> Made:
+def for_cpu(made: Made, scratch: Path, target: TargetPlan) -> Made:
     """What is run instead: the same graph, or its float32 form, on the CPU provider with optimizations off.
 
     Args:
         made: a variant that this host cannot run.
         scratch: an existing directory, for as long as the result is used.
+        target: of the variant.
     """
     provider = ProviderPlan(name=CPU, options={})
     session = made.variant.session.model_copy(update={"providers": (provider,), "config_entries": {}})
-    variant = made.variant.model_copy(update={"session": session})
+    variant = plain_variant(target, made.variant, session)
     files = made.files
     if format_of(variant.rewrites) is not None:
 
@@ -105,4 +114,4 @@ def for_cpu(made: Made, scratch: Path) -> Made:
             upcast(source, output)
             return {path.name: path for path in output.iterdir()}
 
-    return replace(made, variant=variant, level="off", files=files, tuning=None)
+    return replace(made, variant=variant, level="off", files=files, tuning=None, carried={})

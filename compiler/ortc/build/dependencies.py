@@ -48,7 +48,7 @@ def dependencies(context: Context, material: Material, target: TargetPlan) -> tu
         found += _files(entrypoint_files(metric.entrypoint, context.workspace.root), "metric code")
     _, data = observed(context, metric_action(context))
     found += [Dependency(name=name, role="data", digest={"sha256": sha256}) for name, sha256 in sorted(data.items())]
-    found += base_image(target.image.base_image)
+    found += () if target.image is None else base_image(target.image.base_image)
     found += [
         Dependency(
             name=entry.stage,

@@ -18,10 +18,11 @@ from ortc.build.instruction_sets import emulator
 from ortc.common.resources import cache_root
 from ortc.common.values import Frozen
 from ortc.execution import host
+from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
 from ortc.execution.processes import own_code
 
-TOOLS = ("docker", "podman", "buildah", "qemu-aarch64-static")
+TOOLS = ("docker", "podman", "buildah", "qemu-aarch64-static", "npm")
 LIBRARIES = ("libcudart", "libcublas", "libcudnn", "libnvinfer")
 _HUB_SECONDS = 2.0
 _TOOL_SECONDS = 10
@@ -109,6 +110,8 @@ class Facts(Frozen):
     arm64_emulation: bool
     avx2_emulation: str | None = None
     """The emulator on which INT8 for linux/amd64 is judged without VNNI."""
+    chromium: str | None = None
+    """The version of the browser in which bundles for browsers are measured."""
     hub: Hub
 
 
@@ -128,6 +131,7 @@ def collect() -> Facts:
         disks=tuple(_disk(purpose, path) for purpose, path in (("cache", cache_root()), ("here", Path.cwd()))),
         tools=tuple(Tool(name=name, version=_version(name)) for name in TOOLS),
         arm64_emulation=Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists(),
+        chromium=None if (browser := find_chromium()) is None else browser.version,
         avx2_emulation=None if (found := emulator()) is None else found.description,
         hub=hub(),
     )

@@ -17,7 +17,7 @@ from ortc.build.cpu_check import is_checked
 from ortc.build.model import ModelBuild, build_model, reference_action
 from ortc.build.observation import samples_key_of
 from ortc.build.progress import Progress
-from ortc.build.runner import Done, Runner, T, UnknownResult, Work, nothing
+from ortc.build.runner import Done, Runner, T, UnknownResult, Work, nothing, pinned_files
 from ortc.build.stage import Action, R, Stage
 from ortc.build.stages import (
     BUNDLE,
@@ -37,6 +37,7 @@ from ortc.build.workspace import Workspace
 from ortc.common.errors import OrtcError
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Store
+from ortc.execution.npm_package import package_place
 from ortc.execution.runtime_environment import is_made
 from ortc.plan.plan import Plan, TargetPlan
 from ortc.spec.runtimes import pins
@@ -98,7 +99,13 @@ class Lookup(Runner):
     def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
         """Where the interpreter is or will be."""
         requirements = pins(pin_set).requirements_txt(platforms)
-        place, made = is_made(requirements, self.store.root / "environments")
+        return self._environment(pin_set, *is_made(requirements, self.store.root / "environments"))
+
+    def carried(self, pin_set: str) -> Path:
+        """Where the files of an npm package are or will be."""
+        return self._environment(pin_set, *package_place(pinned_files(pin_set), self.store.root / "environments"))
+
+    def _environment(self, pin_set: str, place: Path, made: bool) -> Path:
         if not any(entry.stage == ENVIRONMENT and entry.subject == pin_set for entry in self.foreseen):
             self.tell(ENVIRONMENT, pin_set, "cached" if made else "will run", "" if made else "never made")
         return place

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ortc.build.progress import Progress
-from ortc.build.runner import Done, RemoteResult, Runner, T, Work
+from ortc.build.runner import Done, RemoteResult, Runner, T, Work, pinned_files
 from ortc.build.stage import Action, R
 from ortc.build.stages import ENVIRONMENT
 from ortc.execution.action_cache import Entry, Store
+from ortc.execution.npm_package import package_files
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker_pool import at_once
 from ortc.spec.runtimes import pins
@@ -90,5 +91,14 @@ class Executor(Runner):
             made: list[bool] = []
             requirements = pins(pin_set).requirements_txt(platforms)
             path = environment(requirements, self.store.root / "environments", on_make=lambda: made.append(True))
+            step.cached = not made
+        return path
+
+    def carried(self, pin_set: str) -> Path:
+        """Fetch an npm package that is not there yet."""
+        with self.progress.step(ENVIRONMENT, pin_set) as step:
+            made: list[bool] = []
+            place = self.store.root / "environments"
+            path = package_files(pinned_files(pin_set), place, on_make=lambda: made.append(True))
             step.cached = not made
         return path

@@ -19,6 +19,7 @@ from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
 from ortc.build.observation import model_key, opened_files, samples_key_of
 from ortc.build.original import import_error, kernel_help, serve_original
 from ortc.build.output_shapes import confirmed
+from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.references import Asking, Request
 from ortc.build.runner import Done, T
 from ortc.build.stage import Action
@@ -40,9 +41,6 @@ from ortc.plan.plan import Plan
 from ortc.plan.shape_matrix import without_largest
 from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
 from ortc.spec.runtimes import pins
-
-CHECK_PINS = "onnxruntime"
-"""The runtime that the canonical graph is checked in: the CPU one runs everywhere."""
 
 
 class ExportError(StageError):

@@ -8,6 +8,8 @@ from ortc.build.doctor import Disk, Facts
 from ortc.build.instruction_sets import EMULATOR, LEAST_EMULATOR, hides_overflow
 from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
+from ortc.execution.browser.chromium import INSTALL
+from ortc.execution.npm_package import CLIENT
 from ortc.spec import runtimes
 from ortc.spec.profile import TargetProfile
 
@@ -84,6 +86,8 @@ def _full(disk: Disk) -> Problem:
 
 def of_target(facts: Facts, profile: TargetProfile) -> Readiness:
     """What can be done for a target whose spec says nothing but the profile's name."""
+    if profile.is_web:
+        return _of_browsers(facts, profile)
     platforms = profile.default_platforms or profile.platforms
     problems = _runtime(facts, profile)
     runs = not problems
@@ -92,6 +96,24 @@ def of_target(facts: Facts, profile: TargetProfile) -> Readiness:
     problems += [_other_platform(facts, platform) for platform in platforms if platform != facts.host.platform]
     problems += _engines(facts, profile)
     problems += _instruction_sets(facts, profile, platforms)
+    return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
+
+
+def _of_browsers(facts: Facts, profile: TargetProfile) -> Readiness:
+    """Bundles for browsers: npm fetches what they carry, Chromium measures them."""
+    tools = {tool.name: tool.version for tool in facts.tools}
+    problems = []
+    if tools.get(CLIENT) is None:
+        problems.append(
+            Problem(
+                what="no npm: ONNX Runtime's package for browsers is not fetched, unless it is cached",
+                how="install it (Debian and Ubuntu: apt-get install npm)",
+            )
+        )
+    if facts.chromium is None:
+        problems.append(Problem(what="no Chromium: nothing is measured in a browser", how=INSTALL))
+    measured = () if facts.chromium is None else profile.platforms
+    unmeasured = profile.platforms if facts.chromium is None else ()
     return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
 
 
@@ -180,7 +202,9 @@ def _runtime(facts: Facts, profile: TargetProfile) -> list[Problem]:
         problems.append(
             Problem(
                 what="no libnvinfer, which the TensorRT provider loads",
-                how=f"run ortc in the profile's base image, {profile.image.base_image}, or install TensorRT",
+                how="run ortc in "
+                + ("a" if profile.image is None else f"the profile's base image, {profile.image.base_image}")
+                + ", or install TensorRT",
             )
         )
     return problems

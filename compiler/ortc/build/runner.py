@@ -12,6 +12,8 @@ from ortc.build.stage import Action, R
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Entry, Store
 from ortc.execution.files_opened import latest
+from ortc.execution.npm_package import PinnedFiles
+from ortc.spec.runtimes import pins
 
 T = TypeVar("T")
 Work = Callable[[Path], R]
@@ -108,6 +110,14 @@ class Runner(ABC):
             StageError: it cannot be made.
         """
 
+    @abstractmethod
+    def carried(self, pin_set: str) -> Path:
+        """The directory of the files of a pinned npm package.
+
+        Raises:
+            StageError: they cannot be fetched.
+        """
+
 
 def latest_action(store: Store, action: Action[R], root: Path) -> tuple[Action[R], Entry | None]:
     """The action with the state of the files that its function reads, and its entry if that still holds.
@@ -116,6 +126,20 @@ def latest_action(store: Store, action: Action[R], root: Path) -> tuple[Action[R
     """
     inputs, entry = latest(store, action.stage.name, action.inputs, root)
     return replace(action, inputs=inputs), entry
+
+
+def pinned_files(pin_set: str) -> PinnedFiles:
+    """What is fetched of the npm package of a pinned set.
+
+    Raises:
+        ValueError: the set is one of wheels.
+    """
+    package = pins(pin_set).npm
+    if package is None:
+        raise ValueError(f"the pins {pin_set} are wheels, and no npm package")
+    return PinnedFiles(
+        package.name, package.version, package.integrity, {file.path: file.sha256 for file in package.files}
+    )
 
 
 def nothing(_: Path) -> Any:

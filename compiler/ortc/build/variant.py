@@ -59,7 +59,7 @@ class VariantBuilder:
             "runtime": entry.made.variant.runtime.model_dump(mode="json"),
             "host": self.context.host.fingerprint(),
             "max_cpu_nodes": self.target.budgets.limit("max_cpu_nodes"),
-            "variables": self.context.variables,
+            "variables": {**self.context.variables, **self.environments.variables},
         }
 
     def glance(self, entry: Tried) -> Tried:
@@ -167,7 +167,7 @@ class VariantBuilder:
                 function,
                 loaded,
                 embeddings,
-                answers=self.model.judged if only in (None, REAL) else (),
+                answers=self.model.judged if only in (None, REAL) and not self.target.is_web else (),
                 copies=copies,
                 soaks=only is None,
             )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ortc.build.context import Context
 from ortc.build.environments import Environments
-from ortc.build.model import CHECK_PINS, ModelBuild
+from ortc.build.model import ModelBuild
+from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.stage import Action
 from ortc.build.stage_results import Ranges, Skip
 from ortc.build.stages import CALIBRATE, VARIANT
@@ -96,7 +97,9 @@ class GraphBuilder:
             return self._not_made(variant, level, tuning, error.message)
         if isinstance(done.result, Skip):
             return self._not_made(variant, level, tuning, done.result.skip)
-        made = Made(variant, level, partial(self.context.workspace.proven, done), done.result, tuning)
+        files = partial(self.context.workspace.proven, done)
+        carried = self.environments.carried(variant)
+        made = Made(variant, level, files, done.result, tuning, carried=carried)
         verdicts = (
             *weight_verdicts(variant, made.graph, self.platform),
             *size_verdicts(self.target, variant, made.graph.bytes, self.platform),
@@ -126,7 +129,7 @@ class GraphBuilder:
         if not self.runnable:
             raise NotApplicable("calibration runs the model, and this host lacks the target's hardware")
         # The ranges are those of the graph in fp32, whatever runs it later: the plain runtime finds them for all.
-        plain = self.context.runner.interpreter(CHECK_PINS, (self.platform,))
+        plain = self.context.runner.interpreter(CHECK_PINS, (self.context.host.platform,))
 
         def work(output: Path) -> Ranges | Skip:
             from ortc.passes.quantization.calibration import calibrate

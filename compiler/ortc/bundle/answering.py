@@ -11,7 +11,7 @@ from ortc.bundle.manifest import read_bundle
 from ortc.common.errors import AccuracyError, StageError, UsageError
 from ortc.common.resources import cache_root
 from ortc.execution.runtime_environment import environment
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker, WorkerError, is_for_browsers
 
 SEVERAL_PARTS = ("score", "span", "zero-shot")
 """Kinds of answers to requests of more than one text."""
@@ -33,6 +33,11 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
     """
     processing = read_bundle(bundle).processing
     if processing is None:
+        if is_for_browsers(bundle):
+            raise UsageError(
+                f"{bundle} takes tensors, not texts or images, and runs in browsers",
+                help="serve the directory and open index.html",
+            )
         raise UsageError(
             f"{bundle} takes tensors, not texts or images",
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ortc.bundle.answers import Answers, write_answers
@@ -84,6 +84,8 @@ class Made:
     graph: VariantGraph
     tuning: TuningPlan | None = None
     prepacked: Prepacked | None = None
+    carried: Mapping[str, Path] = field(default_factory=dict)
+    """Files of the runtime that the bundle carries, by their place in it; none where packages are installed."""
 
     @property
     def session(self) -> SessionPlan:
@@ -161,19 +163,22 @@ def assemble(
             shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made, check)
     manifest = _manifest(material, target, made, golden, batch_invariant, provisional=provisional, decisions=decisions)
-    if material.answers is not None:
+    if material.answers is not None and not target.is_web:
         around = write_answers(directory, material.answers, made.variant.precision, plan.accuracy)
         manifest = manifest.model_copy(update={"processing": around})
     served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
     session = session_file(served, made.level, made.prepacked)
     pinned = pins(made.variant.runtime.pins)
     packages = pinned.packages(target.platforms)
-    optional = {extra.name: extra.packages(target.platforms) for extra in extras()}
-    (directory / SBOM).write_text(sbom(manifest, packages, directory, optional), "utf-8")
+    optional = {} if target.is_web else {extra.name: extra.packages(target.platforms) for extra in extras()}
+    (directory / SBOM).write_text(sbom(manifest, packages, directory, optional, pinned.npm), "utf-8")
     for file in render(target, manifest, session, pinned):
         path = directory / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
+    for place, source in made.carried.items():
+        (directory / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, directory / place)
     (directory / "manifest.json").write_text(to_json(manifest), "utf-8")
     return manifest
 
@@ -232,7 +237,9 @@ def _manifest(
             files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in loaded_sources(material)),
             tools=material.tools,
         ),
-        interface="tensors" if isinstance(source, HuggingFaceSource) and not source.answers else None,
+        interface="tensors"
+        if isinstance(source, HuggingFaceSource) and (target.is_web or not source.answers)
+        else None,
         parts_left_out=(*material.fetched.left_out, *exported.parts_left_out),
         inputs_left_out=exported.inputs_left_out,
         files=(),

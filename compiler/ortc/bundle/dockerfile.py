@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ortc.bundle.manifest import Manifest
 from ortc.bundle.session_file import SessionFile
-from ortc.plan.plan import TargetPlan
+from ortc.plan.plan import ImagePlan, TargetPlan
 from ortc.spec import runtimes
 from ortc.spec.runtimes import PinSet
 from ortc.spec.unused_files import PARTS, REQUIRED, TOOLS
@@ -32,8 +32,8 @@ def image_fields(target: TargetPlan, manifest: Manifest, session: SessionFile, p
         "version": manifest.version,
         "target": manifest.target,
         "description": target.description,
-        "base_image": target.image.base_image,
-        "is_pinned": "@sha256:" in target.image.base_image,
+        "base_image": image_of(target).base_image,
+        "is_pinned": "@sha256:" in image_of(target).base_image,
         "stamp": manifest.stamp,
         "platforms": [
             {"architecture": architecture_of(platform), "tags": wheel_tags(pins, platform)}
@@ -47,6 +47,17 @@ def image_fields(target: TargetPlan, manifest: Manifest, session: SessionFile, p
         "labels": _labels(manifest, cuda),
         "environment": sorted(environment.items()),
     }
+
+
+def image_of(target: TargetPlan) -> ImagePlan:
+    """What the Dockerfile of a target is rendered from.
+
+    Raises:
+        ValueError: its bundles run in browsers, and have no Dockerfile.
+    """
+    if target.image is None:
+        raise ValueError(f"bundles of `{target.name}` have no Dockerfile")
+    return target.image
 
 
 def architecture_of(platform: str) -> str:

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ortc.bundle.dockerfile import image_fields
+from ortc.bundle.dockerfile import image_fields, image_of
 from ortc.bundle.manifest import Manifest, to_json
 from ortc.bundle.session_file import SessionFile
+from ortc.bundle.web_files import WEB, web_places
 from ortc.common.resources import templates_dir
 from ortc.common.texts import one_line
 from ortc.passes.kernel_tables import counted, own_operators
@@ -39,8 +40,43 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         session: session.json.
         pins: the packages of the runtime; requirements.txt names those of all platforms of the target.
     """
+    if target.is_web:
+        return web_files(target, manifest, session)
     environment = template_environment()
-    readme = {
+    readme = readme_fields(target, manifest)
+    runtime = templates_dir() / "runtime"
+    dockerfile = environment.get_template(image_of(target).template)
+    return (
+        File("session.json", to_json(session).encode()),
+        File("requirements.txt", pins.requirements_txt(target.platforms).encode()),
+        *(
+            File(f"requirements-{extra.name}.txt", extra.requirements_txt(target.platforms, beside=pins).encode())
+            for extra in extras()
+        ),
+        File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
+        File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
+        File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
+        *(
+            File(f"runtime/{path}", (runtime / path).read_bytes())
+            for path in runtime_files(takes=None if manifest.processing is None else manifest.processing.takes)
+        ),
+    )
+
+
+def web_files(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
+    """Every such file of a bundle for browsers, but those of ONNX Runtime itself."""
+    readme = template_environment().get_template("README.web.md.j2").render(readme_fields(target, manifest))
+    places = {place: (templates_dir() / WEB / place) for place in web_places()}
+    return (
+        File("session.json", to_json(session).encode()),
+        File("README.md", readme.encode()),
+        *(File(place, source.read_bytes()) for place, source in places.items()),
+    )
+
+
+def readme_fields(target: TargetPlan, manifest: Manifest) -> dict[str, object]:
+    """Fields of README.md.j2 and README.web.md.j2."""
+    return {
         "name": manifest.name,
         "version": manifest.version,
         "target": manifest.target,
@@ -65,23 +101,6 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         "own_operators": counted(own_operators(manifest.model.operators)),
         "nodes": sum(manifest.model.operators.values()),
     }
-    runtime = templates_dir() / "runtime"
-    dockerfile = environment.get_template(target.image.template)
-    return (
-        File("session.json", to_json(session).encode()),
-        File("requirements.txt", pins.requirements_txt(target.platforms).encode()),
-        *(
-            File(f"requirements-{extra.name}.txt", extra.requirements_txt(target.platforms, beside=pins).encode())
-            for extra in extras()
-        ),
-        File("Dockerfile", dockerfile.render(image_fields(target, manifest, session, pins)).encode()),
-        File(".dockerignore", environment.get_template("dockerignore.j2").render().encode()),
-        File("README.md", environment.get_template("README.md.j2").render(readme).encode()),
-        *(
-            File(f"runtime/{path}", (runtime / path).read_bytes())
-            for path in runtime_files(takes=None if manifest.processing is None else manifest.processing.takes)
-        ),
-    )
 
 
 def runtime_files(*, takes: str | None = None) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ortc.bundle.emulation import emulation
 from ortc.bundle.identity import Expected
+from ortc.bundle.interpreter import interpreter_of, platform_here, why_not_here
 from ortc.bundle.manifest import PLACEMENT_KEYS, PROMISE_KEYS, Manifest, promise_of, read_bundle
 from ortc.bundle.measurement import take
 from ortc.common.arrays import read_arrays, write_arrays
@@ -24,8 +25,7 @@ from ortc.evaluation.machine import Say
 from ortc.evaluation.report import Numbers, Race, Verdict
 from ortc.execution.action_cache import Store
 from ortc.execution.host import Host, cores, describe
-from ortc.execution.runtime_environment import environment
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker, WorkerError, is_for_browsers
 from ortc.plan.plan import BudgetPlan, Shape
 
 WITHOUT_PYTORCH = tuple(gate for gate in BUDGETS if gate.scope != "beside PyTorch")
@@ -73,12 +73,17 @@ def reverify(
     from ortc.common.digests import sha256_file
 
     manifest = _asked_for(bundle, platform, expected)
+    if measurement is not None and is_for_browsers(bundle):
+        raise UsageError(
+            f"{bundle} is for browsers, and no bundle measures itself there for `ortc attach`",
+            help="without that file, ortc measures it in this machine's Chromium",
+        )
     host = describe()
     verdicts: list[Verdict] = []
     numbers, race = None, None
     gpu = "CUDAExecutionProvider" in read_plain_text(bundle / "session.json")
-    missing = _missing(manifest, host, is_for_gpu=gpu)
-    if platform is not None and platform != host.platform and not gpu:
+    missing, here = why_not_here(manifest, host, is_for_gpu=gpu), platform_here(manifest, host)
+    if platform not in (None, here) and not gpu:
         verdicts += _emulated(bundle, manifest, store, platform)
         verdicts += _untimed(manifest, platform) if timed else ()
     elif missing is not None:
@@ -87,13 +92,13 @@ def reverify(
             for name in manifest.platforms
         ]
     else:
-        interpreter = environment(read_plain_text(bundle / "requirements.txt"), store.root / "environments")
+        interpreter = interpreter_of(bundle, store.root / "environments")
         candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
-        verdicts += _selftest(candidate, bundle, host.platform, placed=manifest)
-        verdicts += budget_verdicts(files_of(manifest, host.platform), budgets_of(manifest), host.platform)
+        verdicts += _selftest(candidate, bundle, here, placed=manifest)
+        verdicts += budget_verdicts(files_of(manifest, here), budgets_of(manifest), here)
         if timed and verdicts[0].outcome == "pass":
             numbers, race = _numbers(bundle, interpreter, manifest, host, measurement, say)
-            verdicts += _timed(numbers, manifest, host.platform)
+            verdicts += _timed(numbers, manifest, here)
     return Reverified(
         bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
         manifest_sha256=sha256_file(bundle / "manifest.json"),
@@ -116,13 +121,6 @@ def _asked_for(bundle: Path, platform: str | None, expected: Expected | None) ->
             help=f"it is for {', '.join(manifest.platforms)}; see its manifest.json",
         )
     return manifest
-
-
-def _missing(manifest: Manifest, host: Host, *, is_for_gpu: bool) -> str | None:
-    """Why a bundle cannot run on this host, in words."""
-    if is_for_gpu and not host.gpus:
-        return "no GPU on this host"
-    return None if host.platform in manifest.platforms else f"this host is {host.platform}"
 
 
 def _numbers(

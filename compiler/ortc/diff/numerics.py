@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ortc.build.progress import Progress
+from ortc.bundle.interpreter import interpreter_of
 from ortc.bundle.manifest import GoldenInfo
 from ortc.common.arrays import Array, Arrays, read_arrays
 from ortc.common.digests import sha256_file
@@ -18,9 +19,10 @@ from ortc.diff.report import CaseDistance, GoldenDistance, Numerics, OutputDista
 from ortc.evaluation.accuracy_gates import differs
 from ortc.evaluation.compare import compare
 from ortc.execution.action_cache import Store
+from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
-from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import Worker, WorkerError
+from ortc.spec.vocabulary import WEB
 
 A, B = "A", "B"
 _GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider")
@@ -48,6 +50,8 @@ class _Case:
 
 def why_not_here(side: str, bundle: Bundle, host: Host) -> str | None:
     """Why a bundle cannot be run on a host; None when it can."""
+    if WEB in bundle.manifest.platforms:
+        return None if find_chromium() is not None else f"{side} is for browsers, and there is no Chromium on this host"
     if host.platform not in bundle.manifest.platforms:
         return f"{side} is for {', '.join(bundle.manifest.platforms)}, this host is {host.platform}"
     if not host.gpus and any(provider.name in _GPU for provider in bundle.session.providers):
@@ -74,7 +78,7 @@ def _ready(side: str, bundle: Bundle, store: Store, progress: Progress) -> Runna
     made: list[bool] = []
     with progress.step("environment", side) as step:
         root = store.root / "environments"
-        interpreter = environment(bundle.requirements, root, on_make=lambda: made.append(True))
+        interpreter = interpreter_of(bundle.path, root, on_make=lambda: made.append(True))
         step.cached = not made
     return Runnable(side, bundle, interpreter)
 

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from ortc.build.context import Context
 from ortc.build.model import ModelBuild, build_model
 from ortc.build.progress import Progress
-from ortc.build.runner import Done, Runner, T, UnknownResult, Work
+from ortc.build.runner import Done, Runner, T, UnknownResult, Work, pinned_files
 from ortc.build.stage import Action, R
 from ortc.build.stages import BUNDLE, ENVIRONMENT, START, VARIANT, VERIFY
 from ortc.build.target import TargetBuilder
@@ -27,6 +27,7 @@ from ortc.diff.report import StageChange
 from ortc.diff.values import changes
 from ortc.evaluation.report import TargetReport
 from ortc.execution.action_cache import Store
+from ortc.execution.npm_package import package_place
 from ortc.execution.runtime_environment import is_made
 from ortc.frontend.fetch import Fetched, FetchedFile, fetch
 from ortc.frontend.samples.sources import samples_digest
@@ -81,10 +82,19 @@ class ActionRecorder(Runner):
     def interpreter(self, pin_set: str, platforms: tuple[str, ...]) -> Path:
         """Where the interpreter would be; the packages it holds are part of the keys."""
         requirements = pins(pin_set).requirements_txt(platforms)
-        found = self._of(ENVIRONMENT, pin_set, {"packages": digest(requirements)})
+        self._environment(pin_set, requirements)
+        return is_made(requirements, self.environments)[0]
+
+    def carried(self, pin_set: str) -> Path:
+        """Where the files of an npm package would be; their digests are part of the keys."""
+        pinned = pinned_files(pin_set)
+        self._environment(pin_set, [*pinned[:3], dict(pinned.files)])
+        return package_place(pinned, self.environments)[0]
+
+    def _environment(self, pin_set: str, packages: object) -> None:
+        found = self._of(ENVIRONMENT, pin_set, {"packages": digest(packages)})
         if found not in self.recorded:
             self.recorded.append(found)
-        return is_made(requirements, self.environments)[0]
 
     def record(self, stage: str, subject: str, inputs: dict[str, Any]) -> None:
         """Keep what goes into a stage of the target's part, or of the model's."""

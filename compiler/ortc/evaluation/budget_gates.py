@@ -182,6 +182,8 @@ def unmeasured_verdicts(
         runnable: Whether the host can run the target.
     """
     why = "no GPU on this host" if target.requires_gpu and not runnable else f"this host is {platform}"
+    if target.is_web:
+        why = "no Chromium on this host"
     absent = (why, "measured on the target")
     verdicts: list[Verdict] = []
     for name in (name for name in target.platforms if name != platform or not runnable):

@@ -6,8 +6,10 @@ Several sessions in one process, or turns without a rest, read twice the time: s
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,8 +21,8 @@ from ortc.evaluation.noise import control_state, race_noise, starts_noise
 from ortc.evaluation.report import Numbers, Race, Starts
 from ortc.evaluation.turns import REST_SECONDS, Turn, interleave
 from ortc.execution.host import Host, cores
-from ortc.execution.processes import bundled_script
-from ortc.execution.worker import Worker
+from ortc.execution.processes import bundled_script, own_environment, own_module
+from ortc.execution.worker import BROWSER, Worker, is_for_browsers
 from ortc.execution.worker_pool import Loaded
 
 ROUNDS = 20
@@ -114,10 +116,7 @@ def start_times(
     Raises:
         StageError: the bundle does not start.
     """
-    sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
-    options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0", "--shape", sizes]
-    loader = bundle / "runtime" / "loader.py"
-    command = bundled_script(interpreter, loader, "bench", *options)
+    command, environment = _start_command(interpreter, bundle, shape)
     seconds, peak = [], 0
     with exclusive(say), control_worker() as worker:
         clock, watch = ControlClock(worker, cores()), Watch()
@@ -125,7 +124,7 @@ def start_times(
             watch.look()
             time.sleep(REST_SECONDS)
             clock.take()
-            answer = _started(command)
+            answer = _started(command, environment)
             seconds.append(float(answer["start_to_first_answer_seconds"]))
             peak = max(peak, int(answer["peak_rss_bytes"]))
         # What came during the last start shows in one after it.
@@ -134,9 +133,22 @@ def start_times(
     return Starts(seconds=tuple(seconds), peak_rss_bytes=peak, control=control, load=load)
 
 
-def _started(command: list[str]) -> dict[str, Any]:
-    begin = ["--started", str(time.monotonic())]
-    result = subprocess.run([*command, *begin], capture_output=True, text=True, check=False)
+def _start_command(
+    interpreter: Path, bundle: Path, shape: dict[str, int]
+) -> tuple[Callable[[], list[str]], dict[str, str] | None]:
+    """The command of one start, made when it starts, and its variables where they are not those of this process."""
+    sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
+    if is_for_browsers(bundle):
+        command = own_module(BROWSER, "--start", str(bundle), "--shape", sizes)
+        return (lambda: command), {**os.environ, **own_environment()}
+    options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0", "--shape", sizes]
+    loader = bundle / "runtime" / "loader.py"
+    own = bundled_script(interpreter, loader, "bench", *options)
+    return (lambda: [*own, "--started", str(time.monotonic())]), None
+
+
+def _started(command: Callable[[], list[str]], environment: dict[str, str] | None) -> dict[str, Any]:
+    result = subprocess.run(command(), capture_output=True, text=True, check=False, env=environment)
     if result.returncode != 0:
         raise StageError(f"the bundle does not start: {result.stderr.strip().splitlines()[-1:]}")
     answer: dict[str, Any] = json.loads(result.stdout)["result"]

@@ -23,6 +23,9 @@ Json = dict[str, Any]
 TIMEOUT = 1800.0
 """Seconds one request may take; a bundle that needs longer for one answer is not served by anybody."""
 
+BROWSER = "ortc.execution.browser"
+"""The program that runs bundles for browsers."""
+
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Variables of a process that may read a model's files and get no others."""
 
@@ -49,6 +52,11 @@ class Timed(NamedTuple):
     cpu_seconds: float | None
 
 
+def is_for_browsers(bundle: Path) -> bool:
+    """Whether the loader of a bundle is one for browsers."""
+    return (bundle / "runtime" / "loader.mjs").is_file()
+
+
 class Worker:
     """A process that serves one model. Use as a context manager."""
 
@@ -64,7 +72,9 @@ class Worker:
 
     @classmethod
     def for_bundle(cls, name: str, interpreter: Path, bundle: Path) -> Self:
-        """A worker that runs a bundle's loader in its own environment."""
+        """A worker that runs a bundle's loader in its own environment: that of a bundle for browsers in Chromium."""
+        if is_for_browsers(bundle):
+            return cls(name, own_module(BROWSER), environment=own_environment())
         loader = bundle / "runtime" / "loader.py"
         return cls(name, bundled_script(interpreter, loader, "worker"))
 

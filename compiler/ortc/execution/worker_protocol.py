@@ -18,6 +18,15 @@ from ortc.common.errors import OrtcError
 Json = dict[str, Any]
 Operations = Mapping[str, Callable[[Json], Json]]
 
+
+class CodedError(OrtcError):
+    """An operation fails with a code of its own, as the loaders of bundles do."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 INTERNAL = "internal"
 """The code of an error that nobody foresaw: a bug, with its trace as details."""
 
@@ -29,7 +38,8 @@ def reply(operations: Operations, line: str) -> Json:
         return {"ok": True, "result": operations[request["op"]](request)}
     except OrtcError as error:
         fields = {"message": error.message, "help": error.help, "details": list(error.details)}
-        return {"ok": False, "error": {"code": type(error).__name__, **fields}}
+        code = error.code if isinstance(error, CodedError) else type(error).__name__
+        return {"ok": False, "error": {"code": code, **fields}}
     except Exception as error:  # noqa: BLE001  # the boundary of the process: the compiler reports it with its trace
         trace = traceback.format_exc().strip().splitlines()
         message = f"{type(error).__name__}: {error}".strip()

@@ -22,6 +22,7 @@ from ortc.spec.quantization import Quantization
 from ortc.spec.vocabulary import (
     MAX_AXES,
     MAX_SIZE,
+    WEB,
     AxisName,
     DType,
     Exporter,
@@ -236,7 +237,12 @@ class TargetPlan(Frozen):
     prepack: bool
     batch_invariance: Literal["require", "report"]
     unmeasured: Literal["fail", "allow"]
-    image: ImagePlan
+    image: ImagePlan | None
+
+    @property
+    def is_web(self) -> bool:
+        """Whether its bundles run in browsers."""
+        return WEB in self.platforms
 
     @property
     def calibrates(self) -> bool:

@@ -195,7 +195,9 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
         prepack=target.prepack,
         batch_invariance=target.batch_invariance,
         unmeasured=target.unmeasured,
-        image=ImagePlan(
+        image=None
+        if profile.image is None
+        else ImagePlan(
             base_image=profile.image.base_image, python=profile.image.python, template=profile.image.template
         ),
     )

@@ -173,7 +173,9 @@ def with_text(plan: Plan, directory: Path) -> Plan:
         return variant.model_copy(update={"runtime": runtime_with(variant.runtime, suffix)})
 
     targets = tuple(
-        target.model_copy(update={"variants": tuple(map(added, target.variants))}) for target in plan.targets
+        # Pages make no tensors of texts or images: bundles for browsers take tensors alone.
+        target if target.is_web else target.model_copy(update={"variants": tuple(map(added, target.variants))})
+        for target in plan.targets
     )
     return plan.model_copy(update={"targets": targets})
 

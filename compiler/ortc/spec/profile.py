@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from ortc.common import texts
 from ortc.spec.budgets import Budgets
 from ortc.spec.quantization import Quantization
-from ortc.spec.vocabulary import MAX_THREADS, Model, Name, Objective, Platform, Precision, Version
+from ortc.spec.vocabulary import MAX_THREADS, WEB, Model, Name, Objective, Platform, Precision, Version
 
 Text = texts.Line | Literal[""]
 GraphLevel = Literal["off", "basic", "extended", "layout", "all"]
@@ -16,7 +16,7 @@ Rewrite = Literal["merge-projections", "fuse", "embeddings", "half", "bfloat16"]
 SHORT: dict[str, str] = {"half": "fp16", "bfloat16": "bf16"}
 """Precisions of 16 bits, by the rewrite that brings them in."""
 Concurrency = Literal["one", "physical"]
-RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"]
+RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-web"]
 
 
 class ExecutionProvider(Model):
@@ -31,7 +31,7 @@ class Runtime(Model):
 
     package: RuntimePackage = Field(description="Package that brings ONNX Runtime.")
     version: Version = Field(description="Its exact version.", examples=["1.31.1"])
-    pins: texts.Label = Field(description="Name of the pinned requirement set in targets/data/pins.")
+    pins: texts.Label = Field(description="Name of the pinned set of packages in targets/data/pins.")
     minimum_version: Version = Field(description="Oldest ONNX Runtime the loader accepts.")
 
 
@@ -158,7 +158,29 @@ class TargetProfile(Model):
         min_length=1, description="Tried in this order; a level that breaks parity gives way to the next."
     )
     gates: Budgets = Field(default_factory=Budgets, description="Budgets that hold when the spec sets none.")
-    image: Image = Field(description="What the Dockerfile is rendered from.")
+    image: Image | None = Field(
+        default=None, description="What the Dockerfile is rendered from; none for browsers, whose bundles have none."
+    )
+
+    @property
+    def is_web(self) -> bool:
+        """Whether its bundles run in browsers."""
+        return WEB in self.platforms
+
+    @model_validator(mode="after")
+    def _images_are_of_containers(self) -> Self:
+        platforms = [*self.platforms, *(platform for engine in self.engines.values() for platform in engine.platforms)]
+        others = sorted({platform for platform in platforms if platform != WEB})
+        if self.is_web and others:
+            raise ValueError(f"the profile serves {WEB} and {', '.join(others)}: browsers need a profile of their own")
+        if not self.is_web and WEB in platforms:
+            raise ValueError(f"an engine serves {WEB}: browsers need a profile of their own")
+        if self.is_web and (self.image is not None or self.requires_gpu):
+            key = "requires_gpu" if self.image is None else "image"
+            raise ValueError(f"a profile for {WEB} has no `{key}`: remove it")
+        if not self.is_web and self.image is None:
+            raise ValueError("`image` is missing: bundles for containers need the base of their Dockerfile")
+        return self
 
     @model_validator(mode="after")
     def _precisions_are_those_of_the_graphs(self) -> Self:

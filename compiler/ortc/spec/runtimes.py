@@ -122,8 +122,27 @@ class Package(_Data):
     sha256: tuple[str, ...]
 
 
+class NpmFile(_Data):
+    """One file of an npm package, by its path in the package."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class NpmPackage(_Data):
+    """An npm package at one version, and the files of it that a bundle carries."""
+
+    name: str
+    version: str
+    license: str
+    integrity: str = Field(description="Of its archive, as npm writes it: `sha512-` and base64.", pattern="^sha512-")
+    bytes: int = Field(description="Of its archive.")
+    files: tuple[NpmFile, ...]
+
+
 class PinSet(_Data):
-    """All packages of a runtime environment, at exact versions."""
+    """All packages of a runtime environment, at exact versions; for browsers an npm package instead of wheels."""
 
     format_version: Literal[1]
     name: str
@@ -132,10 +151,11 @@ class PinSet(_Data):
     platforms: tuple[str, ...]
     pythons: tuple[str, ...]
     requirements: tuple[Pin, ...]
+    npm: NpmPackage | None = None
 
     def serves(self, platform: str, python: str) -> bool:
-        """Whether the set has wheels for a platform and a Python such as `3.12`."""
-        return platform in self.platforms and python in self.pythons
+        """Whether the set has what runs on a platform, with wheels for a Python such as `3.12`."""
+        return platform in self.platforms and (self.npm is not None or python in self.pythons)
 
     def requirements_txt(
         self,
@@ -190,10 +210,14 @@ class PinSet(_Data):
     def loader_bytes(self, platform: str) -> int:
         """Most bytes, over its Pythons, of the wheels that the loader needs on a platform, without the server's.
 
+        Of an npm package, bytes of the files that bundles carry.
+
         Raises:
             UnknownVersionError: the set does not serve the platform.
         """
         self._platforms((platform,))
+        if self.npm is not None:
+            return sum(file.bytes for file in self.npm.files)
         needed = [wheel for pin in self.requirements if pin.loader for wheel in pin.wheels]
         return max(
             sum(wheel.bytes for wheel in needed if _serves(wheel, {(platform, python)})) for python in self.pythons
@@ -207,7 +231,8 @@ class PinSet(_Data):
     @property
     def sha256(self) -> str:
         """Digest of everything in the set, for cache keys and provenance."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        unused = {"npm"} if self.npm is None else None
+        return hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()
 
     def _platforms(self, wanted: tuple[str, ...] | None) -> tuple[str, ...]:
         return _subset(f"pins `{self.name}`", "platform", wanted, self.platforms)

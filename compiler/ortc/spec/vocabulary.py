@@ -16,7 +16,9 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
 Objective = Literal["latency", "balanced", "throughput", "size"]
 Exporter = Literal["auto", "dynamo", "torchscript"]
 Allowance = Literal["fail", "allow"]
-Platform = Literal["linux/amd64", "linux/arm64"]
+Platform = Literal["linux/amd64", "linux/arm64", "web/wasm"]
+WEB = "web/wasm"
+"""The platform of browsers, whatever machine they run on: WebAssembly with SIMD, and with threads where a page may."""
 
 DEFAULT_OPSET = 20
 """Opset of models that ortc exports."""

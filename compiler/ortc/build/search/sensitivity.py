@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from ortc.build.cpu_check import for_cpu, runner_on_cpu
-from ortc.build.model import CHECK_PINS
 from ortc.build.observation import model_key
+from ortc.build.plain_runtime import CHECK_PINS, plain_target
 from ortc.build.references import Request
 from ortc.build.search.precision_ladder import Ladder, NodeError, Sensitivity, Step, search_steps
 from ortc.build.stages import CALIBRATION_REFERENCE, CALIBRATION_REFERENCE_OF_ONNX, SENSITIVITY
@@ -121,7 +121,8 @@ class _Bench:
         whole, place = scratch / "whole", scratch / "on-cpu"
         for directory in (whole, place):
             directory.mkdir()
-        assemble(whole, self.builder.model.material, self.builder.target, for_cpu(entry.made, place))
+        made = for_cpu(entry.made, place, self.builder.target)
+        assemble(whole, self.builder.model.material, plain_target(self.builder.target), made)
         return whole
 
     def measure(self, worker: Worker) -> Sensitivity:

@@ -22,6 +22,7 @@ from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError, UsageError
 from ortc.common.plain_files import read_plain
 from ortc.common.units import format_bytes, format_seconds
+from ortc.spec.vocabulary import WEB
 
 Kind = Literal["k8s", "kserve", "triton"]
 KINDS: tuple[Kind, ...] = ("k8s", "kserve", "triton")
@@ -87,6 +88,11 @@ def emit(
         UsageError: the output directory holds what was not emitted.
     """
     described = describe(bundle, key)
+    if WEB in described.manifest.platforms:
+        raise UsageError(
+            f"{bundle} is for browsers: no container serves its model",
+            help="serve the directory as static files; its README.md says with which headers",
+        )
     if described.left_out is not None:
         say(described.left_out)
     place = output or bundle.resolve().with_name(bundle.resolve().name + SUFFIX)

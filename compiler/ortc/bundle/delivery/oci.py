@@ -16,6 +16,7 @@ from ortc.bundle.delivery.archive import write_tar
 from ortc.bundle.delivery.base_image import BaseImage
 from ortc.bundle.manifest import Manifest
 from ortc.common.values import Frozen
+from ortc.spec.vocabulary import WEB
 
 MODELS = "models"
 """Where a modelcar has its files: KServe looks below /models."""
@@ -68,7 +69,8 @@ def write_layout(
     }
     model_config = _model_config(manifest, created, [layer["digest"] for layer in layers])
     entries = [(tag, "model artifact", _artifact(blobs, layers, model_config, annotations))]
-    for platform in manifest.platforms:
+    # A browser starts no container: what serves a bundle for one is the artifact's files.
+    for platform in (entry for entry in manifest.platforms if entry != WEB):
         suffix = f"-{platform.rpartition('/')[2]}" if len(manifest.platforms) > 1 else ""
         entries.append(
             (

@@ -6,11 +6,12 @@ their own beside each measurement, which refers to the model in the bill by a BO
 
 from __future__ import annotations
 
+import base64
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ortc.bundle.manifest import Manifest
 from ortc.common.digests import sha256_file
 from ortc.common.values import digest
 from ortc.evaluation.report import Numbers, Verdict
-from ortc.spec.runtimes import Package
+from ortc.spec.runtimes import NpmPackage, Package
 
 if TYPE_CHECKING:
     from cyclonedx.model.bom import Bom
@@ -38,6 +39,7 @@ def sbom(
     packages: Iterable[Package],
     directory: Path,
     extras: Mapping[str, Iterable[Package]] = MappingProxyType({}),
+    npm: NpmPackage | None = None,
 ) -> str:
     """The bill of materials of a bundle.
 
@@ -46,6 +48,7 @@ def sbom(
         packages: the packages of its runtime.
         directory: where its model's files lie already.
         extras: packages that options of the server install besides, by the name of the extra.
+        npm: the package of which the bundle carries files, or None.
     """
     from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType
@@ -75,6 +78,8 @@ def sbom(
     ]
     installed = list(packages)
     runtime = [*map(_package, installed), *_optional(extras, {package.name for package in installed})]
+    if npm is not None:
+        runtime.append(_npm_package(npm))
     for component in (*parts, *sources, *runtime):
         bom.components.add(component)
     bom.register_dependency(model, [*parts, *sources, *runtime])
@@ -173,6 +178,29 @@ def _package(package: Package) -> Component:
         bom_ref=f"pypi:{package.name}",
         # One wheel a platform and Python; whichever pip takes has one of these.
         properties=[_property("ortc:wheel-sha256", sha256) for sha256 in package.sha256],
+    )
+
+
+def _npm_package(package: NpmPackage) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+    from cyclonedx.model.license import DisjunctiveLicense
+    from packageurl import PackageURL
+
+    algorithm, _, value = package.integrity.partition("-")
+    if algorithm != "sha512":
+        raise ValueError(f"{package.name} has the integrity {package.integrity}, expected one of sha512")
+    return Component(
+        type=ComponentType.LIBRARY,
+        name=package.name,
+        version=package.version,
+        purl=PackageURL("npm", None, package.name, package.version),
+        bom_ref=f"npm:{package.name}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_512, content=base64.b64decode(value).hex())],
+        licenses=[DisjunctiveLicense(id=package.license)],
+        properties=[
+            _property("ortc:file-sha256", f"{PurePosixPath(file.path).name}:{file.sha256}") for file in package.files
+        ],
     )
 
 

@@ -53,6 +53,7 @@ def check(item: LoadedProfile) -> Iterator[Diagnostic]:
     own = _Part((), profile.platforms, profile.runtime, profile.execution_providers, profile.session)
     yield from _template(item)
     yield from _base_image(item)
+    yield from _browsers(item)
     yield from _part(item, own)
     for name, engine in profile.engines.items():
         part = _Part(("engines", name), engine.platforms, engine.runtime, engine.execution_providers, engine.session)
@@ -127,7 +128,39 @@ def _variants(item: LoadedProfile, own: _Part) -> Iterator[Diagnostic]:
         yield from _entries(item, ("tuning", index, "config_entries"), tuning.config_entries, runtime)
 
 
+def _browsers(item: LoadedProfile) -> Iterator[Diagnostic]:
+    """What a page cannot do: read a graph that another build optimized, variables, operators side by side."""
+    profile = item.profile
+    if not profile.is_web:
+        return
+    for index, variant in enumerate(profile.variants):
+        if variant.offline:
+            place = ("variants", index, "offline") if "offline" in variant.model_fields_set else ("variants", index)
+            yield Diagnostic(
+                rules.RUNTIME,
+                f"{quoted(variant.name)} is optimized at build time, and browsers run another ONNX Runtime",
+                item.document.locate(place),
+                help="write `offline: false`: the session optimizes the graph when it loads",
+            )
+    for name in profile.session.environment:
+        yield Diagnostic(
+            rules.SESSION_OPTION,
+            f"the variable {quoted(name)} cannot be set in a browser",
+            item.document.locate(("session", "environment", name), key=True),
+            help="remove it",
+        )
+    if profile.session.threads.inter_op != 1:
+        yield Diagnostic(
+            rules.SESSION_OPTION,
+            "`inter_op` is above 1, and the WebAssembly build runs one operator at a time",
+            item.document.locate(("session", "threads", "inter_op")),
+            help="remove it",
+        )
+
+
 def _template(item: LoadedProfile) -> Iterator[Diagnostic]:
+    if item.profile.image is None:
+        return
     known = sorted(path.name for path in templates_dir().glob("Dockerfile*.j2"))
     if item.profile.image.template not in known:
         meant = closest(item.profile.image.template, known)
@@ -142,6 +175,8 @@ def _template(item: LoadedProfile) -> Iterator[Diagnostic]:
 
 def _base_image(item: LoadedProfile) -> Iterator[Diagnostic]:
     """A tag of a profile that the project can edit; the Dockerfile says the same of those that come with ortc."""
+    if item.profile.image is None:
+        return
     image = item.profile.image.base_image
     if "@sha256:" not in image and not item.shipped:
         yield Diagnostic(
@@ -169,6 +204,8 @@ def _wheels(item: LoadedProfile, part: _Part, runtime: runtimes.Runtime) -> Iter
                 item.document.locate((*part.path, "platforms", index)),
                 f"it has wheels for {listed(served, 'and')}",
             )
+    if profile.image is None:
+        return
     if profile.image.python not in runtime.pythons or profile.image.python not in pins.pythons:
         served = [name for name in runtime.pythons if name in pins.pythons]
         yield Diagnostic(

@@ -1,0 +1,140 @@
+"""Serve one bundle on 127.0.0.1, with the headers that give a page threads, beside what ortc asks of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType, TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+from ortc.common.resources import templates_dir
+
+OWN = "/.ortc/"
+BLANK = f"{OWN}blank.html"
+DRIVER = f"{OWN}driver.mjs"
+_BLANK = (
+    b'<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>ortc</title></html>\n'
+)
+_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        ".html": "text/html; charset=utf-8",
+        ".mjs": "text/javascript; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".json": "application/json",
+        ".wasm": "application/wasm",
+    }
+)
+_HEADERS = (
+    ("Cross-Origin-Opener-Policy", "same-origin"),
+    ("Cross-Origin-Embedder-Policy", "require-corp"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+)
+_MOST_BYTES = 2**31
+
+
+class Site:
+    """A server of one directory. Use as a context manager.
+
+    `given` and `taken` are files beside the bundle, by the name below `/.ortc/in/` and `/.ortc/out/`.
+    `bytes` counts what was sent of the bundle.
+    """
+
+    def __init__(self, bundle: Path) -> None:
+        self.bundle = bundle.resolve()
+        self.given: dict[str, Path] = {}
+        self.taken: dict[str, Path] = {}
+        self.bytes = 0
+        self._lock = threading.Lock()
+        site = self
+
+        class Handler(_Handler):
+            served = site
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="site", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def content(self, path: str) -> bytes | None:
+        """The bytes that a path names; None for a path of no file."""
+        name = unquote(urlsplit(path).path)
+        if name == BLANK:
+            return _BLANK
+        if name == DRIVER:
+            return (templates_dir() / "browser" / "driver.mjs").read_bytes()
+        if name.startswith(f"{OWN}in/"):
+            given = self.given.get(name.removeprefix(f"{OWN}in/"))
+            return None if given is None else given.read_bytes()
+        parts = PurePosixPath(name.lstrip("/") or "index.html").parts
+        file = self.bundle.joinpath(*parts)
+        if "\0" in name or ".." in parts or not file.resolve().is_relative_to(self.bundle) or not file.is_file():
+            return None
+        content = file.read_bytes()
+        with self._lock:
+            self.bytes += len(content)
+        return content
+
+    def take(self, path: str, content: bytes) -> bool:
+        """Write what a page hands over; whether its name is one that was asked for."""
+        place = self.taken.get(unquote(urlsplit(path).path).removeprefix(f"{OWN}out/"))
+        if place is None:
+            return False
+        place.write_bytes(content)
+        return True
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers requests of pages of this machine."""
+
+    protocol_version = "HTTP/1.1"
+    served: Site
+
+    def do_GET(self) -> None:
+        """Send a file."""
+        content = self.served.content(self.path)
+        kind = _TYPES.get(PurePosixPath(urlsplit(self.path).path or "/index.html").suffix, "application/octet-stream")
+        if urlsplit(self.path).path.endswith("/"):
+            kind = _TYPES[".html"]
+        self._answer(200 if content is not None else 404, content or b"", kind)
+
+    def do_POST(self) -> None:
+        """Take an answer of the model."""
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _MOST_BYTES:
+            self._answer(411, b"", "text/plain")
+            return
+        is_known = self.served.take(self.path, self.rfile.read(int(length)))
+        self._answer(204 if is_known else 404, b"", "text/plain")
+
+    def _answer(self, status: int, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if status != 204:
+            self.send_header("Content-Length", str(len(content)))
+        for name, value in _HEADERS:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+        """Write no log."""

@@ -1,0 +1,181 @@
+"""Generate targets/data/pins/onnxruntime-web.json: the files of the npm package that bundles for browsers carry.
+
+    python targets/generate_web.py             the pins of the version below; needs npm and a registry that it reaches
+
+`generate_runtimes.py` takes the limits of that version from `probe`, which asks the WebAssembly build itself in Node.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from generate_common import DATA, write_json
+from generate_strings import Library, config_keys, run_keys
+
+FORMAT_VERSION = 1
+PACKAGE = "onnxruntime-web"
+VERSION = "1.30.0"
+PLATFORM = "web/wasm"
+SCRIPT, GLUE, BINARY = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
+FILES = (SCRIPT, GLUE, BINARY)
+"""Of the package's `dist`: the interface without WebGL and WebGPU, and the CPU build with SIMD and threads."""
+
+# `InferenceSession.SessionOptions` and `RunOptions` of the package's types: those that the WebAssembly backend reads.
+# Node's own file system and log options are left out; thread counts are of `env.wasm`, and not of a session.
+_BOOL = {"kind": "bool"}
+_SESSION_OPTIONS: dict[str, dict[str, Any]] = {
+    "enable_cpu_mem_arena": _BOOL,
+    "enable_mem_pattern": _BOOL,
+    "execution_mode": {"kind": "enum", "values": ["ORT_PARALLEL", "ORT_SEQUENTIAL"]},
+    "graph_optimization_level": {
+        "kind": "enum",
+        "values": [
+            "ORT_DISABLE_ALL",
+            "ORT_ENABLE_ALL",
+            "ORT_ENABLE_BASIC",
+            "ORT_ENABLE_EXTENDED",
+            "ORT_ENABLE_LAYOUT",
+        ],
+    },
+    "log_severity_level": {"kind": "int"},
+    "log_verbosity_level": {"kind": "int"},
+    "logid": {"kind": "str"},
+}
+_RUN_OPTIONS: dict[str, dict[str, Any]] = {
+    "log_severity_level": {"kind": "int"},
+    "log_verbosity_level": {"kind": "int"},
+    "logid": {"kind": "str"},
+    "terminate": _BOOL,
+}
+
+_PROBE = """
+const ort = await import(process.argv[1] + "/ort.wasm.min.mjs");
+ort.env.wasm.numThreads = 1;
+ort.env.logLevel = "fatal";
+let text = "";
+for await (const chunk of process.stdin) text += chunk;
+const found = {};
+for (const [limit, models] of Object.entries(JSON.parse(text))) {
+  let last = null, refusal = null;
+  for (const [number, model] of models) {
+    try {
+      await (await ort.InferenceSession.create(Buffer.from(model, "hex"), { logSeverityLevel: 4 })).release();
+      last = number;
+    } catch (error) {
+      refusal = String(error);
+      break;
+    }
+  }
+  found[limit] = [last, refusal];
+}
+console.log(JSON.stringify(found));
+process.exit(0);
+"""
+
+
+def main() -> int:
+    """Write the pins."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_json(DATA / "pins" / f"{PACKAGE}.json", pins(fetch(VERSION, Path(scratch))))
+    print(f"wrote targets/data/pins/{PACKAGE}.json", file=sys.stderr)
+    return 0
+
+
+def fetch(version: str, here: Path) -> Path:
+    """The package's archive, as npm gets it from its registry and compares it with the integrity stated there."""
+    command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(here), f"{PACKAGE}@{version}"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return next(here.glob("*.tgz"))
+
+
+def pins(archive: Path) -> dict[str, object]:
+    """The pin file of one archive."""
+    content = archive.read_bytes()
+    members = unpacked(archive)
+    about = json.loads(members["package.json"])
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": PACKAGE,
+        "requirement": f"{about['name']}@{about['version']}",
+        "server": [],
+        "platforms": [PLATFORM],
+        "pythons": [],
+        "requirements": [],
+        "npm": {
+            "name": about["name"],
+            "version": about["version"],
+            "license": about["license"],
+            "integrity": "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode(),
+            "bytes": len(content),
+            "files": [
+                {
+                    "path": f"dist/{name}",
+                    "sha256": hashlib.sha256(members[f"dist/{name}"]).hexdigest(),
+                    "bytes": len(members[f"dist/{name}"]),
+                }
+                for name in sorted(FILES)
+            ],
+        },
+    }
+
+
+def unpacked(archive: Path) -> dict[str, bytes]:
+    """The files of a package by their path in it."""
+    found = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            stream = tar.extractfile(member) if member.isfile() else None
+            if stream is not None:
+                found[member.name.partition("/")[2]] = stream.read()
+    return found
+
+
+def probe(version: str, models: dict[str, list[tuple[int, str]]]) -> dict[str, Any]:
+    """Everything the compiler wants to know of one version.
+
+    Args:
+        version: of the package.
+        models: by `opset` and `ir`, tiny models at growing numbers, as hexadecimal text.
+
+    Raises:
+        SystemExit: the probe is broken: a refusal is about neither number.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        members = unpacked(fetch(version, Path(scratch)))
+        for name in FILES:
+            (Path(scratch) / name).write_bytes(members[f"dist/{name}"])
+        command = ["node", "--input-type=module", "-e", _PROBE, str(Path(scratch).resolve())]
+        done = subprocess.run(
+            command, input=json.dumps(models), env=dict(os.environ), check=True, capture_output=True, text=True
+        )
+    limits = json.loads(done.stdout.splitlines()[-1])
+    for name, (_, refusal) in limits.items():
+        if refusal is None or not ("opset" in refusal or "IR version" in refusal):
+            raise SystemExit(f"{PACKAGE} {version}: expected a refusal that names the {name}, found {refusal}")
+    library = [Library(BINARY, members[f"dist/{BINARY}"])]
+    return {
+        "package": PACKAGE,
+        "version": version,
+        "max_opset": limits["opset"][0],
+        "max_ir": limits["ir"][0],
+        "pythons": [],
+        "platforms": [PLATFORM],
+        "cuda": None,
+        "session_options": _SESSION_OPTIONS,
+        "run_options": _RUN_OPTIONS,
+        "config_keys": config_keys(library),
+        "run_config_keys": run_keys(library),
+        "providers": {"all": ["CPUExecutionProvider"], "available": ["CPUExecutionProvider"]},
+        "provider_options": {"CPUExecutionProvider": {}},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
