@@ -237,13 +237,16 @@ def _manifest(
             files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in loaded_sources(material)),
             tools=material.tools,
         ),
-        interface="tensors"
-        if isinstance(source, HuggingFaceSource) and (target.is_web or not source.answers)
-        else None,
+        interface="tensors" if _takes_tensors_alone(source, target) else None,
         parts_left_out=(*material.fetched.left_out, *exported.parts_left_out),
         inputs_left_out=exported.inputs_left_out,
         files=(),
     )
+
+
+def _takes_tensors_alone(source: object, target: TargetPlan) -> bool:
+    """Whether a model that may take texts or images ships with its tensors alone; in browsers every model does."""
+    return isinstance(source, HuggingFaceSource) and (target.is_web or not source.answers)
 
 
 def _variant(made: Made, batch_invariant: bool | None) -> VariantInfo:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
+from socketserver import TCPServer
 from types import MappingProxyType, TracebackType
 from typing import Self
 from urllib.parse import unquote, urlsplit
@@ -37,6 +38,16 @@ _HEADERS = (
 _MOST_BYTES = 2**31
 
 
+class _Server(ThreadingHTTPServer):
+    """Binds without asking a resolver what the host is called."""
+
+    daemon_threads = True
+
+    def server_bind(self) -> None:
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = "127.0.0.1", int(self.server_address[1])
+
+
 class Site:
     """A server of one directory. Use as a context manager.
 
@@ -55,8 +66,7 @@ class Site:
         class Handler(_Handler):
             served = site
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, name="site", daemon=True)
 
     def __enter__(self) -> Self:
