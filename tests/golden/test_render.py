@@ -32,6 +32,7 @@ from ortc.bundle.render import render
 from ortc.bundle.session_file import session_file
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
+from ortc.bundle.web_files import web_places
 from ortc.common.resources import targets_dir, templates_dir
 from ortc.plan.plan import AxisPlan, InputPlan, TargetPlan
 from ortc.plan.resolve import resolve
@@ -129,8 +130,8 @@ def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "model").mkdir()
         (Path(scratch) / "model" / "model.onnx").write_bytes(b"a model")
-        optional = {extra.name: extra.packages(target.platforms) for extra in extras()}
-        bill = sbom(manifest, pinned.packages(target.platforms), Path(scratch), optional)
+        optional = {} if target.is_web else {extra.name: extra.packages(target.platforms) for extra in extras()}
+        bill = sbom(manifest, pinned.packages(target.platforms), Path(scratch), optional, pinned.npm)
     return {**{file.path: file.content.decode() for file in files}, SBOM: bill}
 
 
@@ -163,6 +164,14 @@ def test_tree(profile: str, update_golden: bool) -> None:
     # What needs a GPU is provisional when it is built without one: the commonest form.
     tree = rendered(target, manifest(target, provisional=target.requires_gpu))
     runtime = {name: tree.pop(name) for name in list(tree) if name.startswith(RUNTIME)}
+    if target.is_web:
+        index, headers = tree.pop("index.html"), tree.pop("_headers")
+        compare(HERE / profile, tree, update=update_golden)
+        place = templates_dir() / "web"
+        copied = {**runtime, "index.html": index, "_headers": headers}
+        assert copied == {name: (place / name).read_text("utf-8") for name in web_places()}
+        assert {"runtime/loader.mjs", "runtime/worker.mjs", "runtime/page.mjs"} <= runtime.keys()
+        return
     compare(HERE / profile, tree, update=update_golden)
     # Copied, not rendered: the templates are what is expected.
     assert runtime == {
@@ -196,7 +205,7 @@ def test_rendering_is_deterministic() -> None:
         assert rendered(target, manifest(target)) == rendered(target, manifest(target))
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", [profile for profile in PROFILES if not load_profile(profile).is_web])
 def test_dockerfile_is_clean_under_hadolint(profile: str, tmp_path: Path) -> None:
     target = target_plan(profile)
     text = rendered(target, manifest(target))["Dockerfile"]

@@ -61,29 +61,36 @@ class Site:
         self.taken: dict[str, Path] = {}
         self.bytes = 0
         self._lock = threading.Lock()
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Self:
         site = self
 
         class Handler(_Handler):
             served = site
 
         self._server = _Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="site", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
+        threading.Thread(target=self._server.serve_forever, name="site", daemon=True).start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        """Scheme, host and port of a site that is open.
+
+        Raises:
+            RuntimeError: it is not open.
+        """
+        if self._server is None:
+            raise RuntimeError("the site is not open")
+        return f"http://127.0.0.1:{self._server.server_port}"
 
     def content(self, path: str) -> bytes | None:
         """The bytes that a path names; None for a path of no file."""
