@@ -161,7 +161,7 @@ class TargetBuilder:
         What comes after it is not made: nothing here can tell whether it would be faster. Where none is right as a
         whole, it is the first one of which a mix of precisions is.
         """
-        absent = "this host lacks the target's hardware"
+        absent = "no Chromium on this host" if self.target.is_web else "this host lacks the target's hardware"
         for index, variant in enumerate(self.target.variants):
             made = self.builder.make(variant, self.target.graph_levels[0], first_tuning(self.target))
             entry = check_on_cpu(self.builder, made)
