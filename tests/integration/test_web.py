@@ -20,6 +20,7 @@ from tests.support.builds import PLAIN, Build, Compiler
 from ortc.bundle.manifest import read_bundle
 from ortc.bundle.publish import seal
 from ortc.common.arrays import read_arrays, write_arrays
+from ortc.execution.browser import site as site_module
 from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
 from ortc.execution.browser.page import Page
 from ortc.execution.browser.site import Site
@@ -106,6 +107,22 @@ def test_answers_are_those_of_the_reference(bundle: Path, worker: Worker) -> Non
 
 def test_the_page_gets_ready_and_asks_no_other_server(browser: Browser, bundle: Path) -> None:
     assert opened(browser, bundle) == ("ready", "", [])
+
+
+def test_without_the_headers_the_page_computes_with_one_thread(
+    browser: Browser, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_module, "_HEADERS", ())
+    with Site(bundle) as site:
+        page = Page(browser, site.origin)
+        page.go("/?threads=2")
+        page.wait_for("document.documentElement.dataset.state !== 'loading'", 120)
+        assert page.value("document.documentElement.dataset.state") == "ready"
+        assert "1 thread" in page.value("document.getElementById('about').textContent")
+        page.value("document.getElementById('form').requestSubmit()")
+        page.wait_for("!document.getElementById('result').hidden", 60)
+        assert page.value("document.getElementById('answer').textContent").startswith("logits: float32 [1, 10]")
+        page.close()
 
 
 @pytest.mark.parametrize(
