@@ -57,6 +57,7 @@ LONG = (
     "test_sensitivity.py",
     "test_gpu_bundles.py",
     "test_search.py",
+    "test_web.py",
     "test_interrupted.py",
     "test_gates.py",
     "test_export.py",
