@@ -33,7 +33,12 @@ def test_limits_of_the_runtimes(version: str, opset: int, ir: int) -> None:
 def test_runtimes_are_ordered_by_package_and_version_and_none_is_there_twice() -> None:
     keys = [(found.package, Version(found.version)) for found in runtimes.runtimes()]
     assert keys == sorted(set(keys))
-    assert {package for package, _ in keys} == {"onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"}
+    assert {package for package, _ in keys} == {
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-openvino",
+        "onnxruntime-web",
+    }
 
 
 def test_pythons_and_platforms_come_from_the_wheels() -> None:
