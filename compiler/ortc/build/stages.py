@@ -87,7 +87,15 @@ _METRIC = _code(
     "passes.canonical",
 )
 _TIMED = _code("build.search.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
-_ASKING = ("build.model", "build.references", _RESULTS, "frontend.samples.masking", "frontend.onnx_forms", *_SAMPLES)
+_ASKING = (
+    "build.model",
+    "build.plain_runtime",
+    "build.references",
+    _RESULTS,
+    "frontend.samples.masking",
+    "frontend.onnx_forms",
+    *_SAMPLES,
+)
 _REFERENCE = _code("common.arrays", *_ASKING)
 _REFERENCE_OF_ONNX = _code("build.original", *_ASKING, *_ORIGINAL)
 
@@ -189,6 +197,7 @@ CALIBRATE: Stage[Ranges | Skip] = Stage(
     Ranges | Skip,
     code=_code(
         "build.variant_graph",
+        "build.plain_runtime",
         _RESULTS,
         "frontend.samples.calibration",
         "passes.quantization.calibration",
@@ -215,7 +224,7 @@ VERIFY_ON_CPU: Stage[Check] = Stage(
     ("variant", "model", "metric", "embeddings", "runtime", "variables", "on", "only", "host", CODE),
     Check,
     of="on CPU",
-    code=_code("build.cpu_check", "frontend.samples.inputs", "passes.upcast", *_BUNDLE_RUNS),
+    code=_code("build.cpu_check", "build.plain_runtime", "frontend.samples.inputs", "passes.upcast", *_BUNDLE_RUNS),
     assume=_assumed_check,
 )
 VERIFY_ON_AVX2: Stage[Check] = Stage(
@@ -258,6 +267,7 @@ SENSITIVITY: Stage[Sensitivity] = Stage(
         "build.search.sensitivity",
         "build.search.precision_ladder",
         "build.cpu_check",
+        "build.plain_runtime",
         "frontend.samples.calibration",
         "frontend.samples.inputs",
         "evaluation.machine",

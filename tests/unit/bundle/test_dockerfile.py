@@ -11,7 +11,9 @@ from ortc.bundle.dockerfile import architecture_of, wheel_tags
 from ortc.common.resources import data_dir
 from ortc.spec.runtimes import extras, pins
 
-SETS = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
+NAMES = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
+SETS = [name for name in NAMES if pins(name).npm is None]
+"""Sets of wheels; bundles for browsers have no Dockerfile."""
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 PAIRS = [
     pytest.param(name, platform, python, id=f"{name}-{platform}-{python}")
