@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from socketserver import TCPServer
 from types import MappingProxyType, TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from ortc.common.resources import templates_dir
@@ -64,12 +65,7 @@ class Site:
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        site = self
-
-        class Handler(_Handler):
-            served = site
-
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), partial(_Handler, self))
         threading.Thread(target=self._server.serve_forever, name="site", daemon=True).start()
         return self
 
@@ -124,7 +120,10 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers requests of pages of this machine."""
 
     protocol_version = "HTTP/1.1"
-    served: Site
+
+    def __init__(self, served: Site, *arguments: Any) -> None:
+        self.served = served
+        super().__init__(*arguments)
 
     def do_GET(self) -> None:
         """Send a file."""
