@@ -34,11 +34,33 @@ def fold_weights(model: ir.Model) -> int:
     return folded
 
 
+def fold_tied_weights(model: ir.Model) -> int:
+    """Store the weight of a product as it is used where a graph transposes a table for it, in place.
+
+    For quantization, which stores what a table and a product have in common once: as it is, the table is there twice.
+
+    Returns:
+        How many nodes were removed.
+    """
+    folded = 0
+    for node in list(model.graph):
+        source, output = (node.inputs or (None,))[0], node.outputs[0]
+        if node.op_type != "Transpose" or node.domain not in ("", "ai.onnx") or source is None:
+            continue
+        if not _is_constant(source) or output.is_graph_output() or len(source.uses()) == 1:
+            continue
+        if all(user.op_type == "MatMul" and user.graph is model.graph for user in output.consumers()):
+            _transpose(model, node, source, keep=True)
+            model.graph.remove(node, safe=True)
+            folded += 1
+    return folded
+
+
 def _is_constant(value: ir.Value) -> bool:
     return value.is_initializer() and not value.is_graph_input() and value.const_value is not None
 
 
-def _transpose(model: ir.Model, node: ir.Node, source: ir.Value) -> None:
+def _transpose(model: ir.Model, node: ir.Node, source: ir.Value, *, keep: bool = False) -> None:
     import numpy as np
     import onnx_ir as ir
 
@@ -54,5 +76,5 @@ def _transpose(model: ir.Model, node: ir.Node, source: ir.Value) -> None:
     output.replace_all_uses_with(value)
     model.graph.register_initializer(value)
     node.replace_input_with(0, None)
-    if source.name is not None and not source.is_graph_output():
+    if not keep and source.name is not None and not source.is_graph_output():
         model.graph.initializers.pop(source.name)

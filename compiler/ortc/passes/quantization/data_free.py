@@ -15,6 +15,7 @@ from ortc.passes.quantization.dynamic import emit
 from ortc.passes.quantization.editor import TOO_OLD
 from ortc.passes.quantization.quantizable import find_sites
 from ortc.passes.quantization.smoothquant import smooth_products
+from ortc.passes.weight_folding import fold_tied_weights
 from ortc.plan.plan import VariantPlan
 from ortc.spec.quantization import DynamicQuantization, WeightQuantization
 from ortc.spec.vocabulary import LEAST_INT8_OPSET
@@ -69,6 +70,8 @@ def prepare(model: ir.Model, how: DynamicQuantization | WeightQuantization, rang
         raise NotApplicable("nothing to smooth: no LayerNormalization feeds a MatMul that widens")
     if ranges is not None and how.alpha is not None and smooth_products(model, ranges, how.alpha) == 0:
         raise NotApplicable("nothing to smooth: no activation of a product gains by it")
+    # After smoothing, which would make two tables of a tied one.
+    fold_tied_weights(model)
 
 
 def smooth(model: ir.Model) -> int:

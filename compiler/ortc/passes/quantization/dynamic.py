@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ortc.common.arrays import Array
 from ortc.passes.quantization.editor import TOO_OLD, Editor, round_channels
 from ortc.passes.quantization.quantizable import Site, find_sites
@@ -49,6 +51,8 @@ class _Emitter(Editor):
         super().__init__(model)
         self.rounded: dict[ir.Value, tuple[ir.Value, ...]] = {}
         self.weights: dict[str, tuple[ir.Value, ...]] = {}
+        self.matrices: dict[str, Array] = {}
+        """What was rounded, of shape (channels, outputs), by the same keys."""
 
     def quantize(self, site: Site) -> None:
         """Replace a product by one of integers."""
@@ -84,4 +88,26 @@ class _Emitter(Editor):
             matrix: Array = site.array.numpy()
             matrix = matrix if site.axis == 1 else matrix.T
             self.weights[key] = self.integers(str(site.weight.name), *round_channels(matrix, axis=1))
+            self.matrices[key] = matrix
         return self.weights[key]
+
+    def tied_rows(self, table: ir.Value) -> tuple[ir.Value, ...] | None:
+        """The constants of a product whose weight is the table."""
+        return self._tied(table.const_value, is_transposed=False)
+
+    def tied_columns(self, table: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+        """Integers and scales of a product whose weight is the transposed table."""
+        found = self._tied(table.const_value, is_transposed=True)
+        return None if found is None else (found[0], found[1])
+
+    def _tied(self, table: ir.TensorProtocol | None, *, is_transposed: bool) -> tuple[ir.Value, ...] | None:
+        """Constants of the product whose weight has the table's numbers: exporters store tied weights in two forms."""
+        if table is None:
+            return None
+        shape = tuple(table.shape.numpy())
+        for key, matrix in self.matrices.items():
+            if matrix.shape == (shape[::-1] if is_transposed else shape):
+                numbers = table.numpy()
+                if np.array_equal(matrix, numbers.T if is_transposed else numbers):
+                    return self.weights[key]
+        return None

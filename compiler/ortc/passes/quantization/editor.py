@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 TOO_OLD = f"quantization needs opset {LEAST_INT8_OPSET} or higher: set `export.opset: {LEAST_INT8_OPSET}`"
+_ALLOWZERO = 14
+"""Opset since which Reshape tells a size of 0 from a reference to the input's."""
 
 
 def round_channels(weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:
@@ -49,21 +51,60 @@ class Editor:
 
         One scale for a table rounds four times coarser (the word embeddings of all-MiniLM-L6-v2: an error of 4.3 % of
         their root mean square, and 1.1 % with a scale a column).
+
+        A table that is also the weight of a rounded product is stored once, in the product's integers. A table that
+        something else reads as it is stays as it is: its integers would come on top.
         """
         tables: dict[str, tuple[ir.Value, ...]] = {}
         lookups = [node for node in find_lookups(self.model) if node_name(node) not in exclude]
-        for node in lookups:
-            table, output = node.inputs[0], node.outputs[0]
+        chosen = [node for node in lookups if not _is_kept(node.inputs[0], lookups)]
+        for node in chosen:
+            table = node.inputs[0]
             assert table is not None  # noqa: S101  # _is_lookup
             assert table.const_value is not None  # noqa: S101
             name = str(table.name)
+            if (columns := self.tied_columns(table)) is not None:
+                self._gather_columns(node, *columns)
+                continue
             if name not in tables:
-                tables[name] = self.integers(name, *round_channels(table.const_value.numpy(), axis=1))
-            integers, *parameters = tables[name]
-            rows = self.before(node, "Gather", [integers, node.inputs[1]], f"{output.name}_quantized", axis=0)
-            value = self.before(node, "DequantizeLinear", [rows, *parameters], f"{output.name}_dequantized", axis=-1)
-            self.replace(node, value)
-        return len(lookups)
+                shared = self.tied_rows(table)
+                tables[name] = shared or self.integers(name, *round_channels(table.const_value.numpy(), axis=1))
+            self._gather_rows(node, tables[name])
+        return len(chosen)
+
+    def tied_rows(self, table: ir.Value) -> tuple[ir.Value, ...] | None:
+        """Integers of a table, with a scale a column, that a product has already; None for none."""
+        return None
+
+    def tied_columns(self, table: ir.Value) -> tuple[ir.Value, ir.Value] | None:
+        """Integers of a transposed table, and a scale for each of its columns, that a product has; None for none."""
+        return None
+
+    def _gather_rows(self, node: ir.Node, constants: tuple[ir.Value, ...]) -> None:
+        """Gather rows of integers with a scale a column."""
+        (integers, *parameters), name = constants, node.outputs[0].name
+        rows = self.before(node, "Gather", [integers, node.inputs[1]], f"{name}_quantized", axis=0)
+        self.replace(node, self.before(node, "DequantizeLinear", [rows, *parameters], f"{name}_dequantized", axis=-1))
+
+    def _gather_columns(self, node: ir.Node, integers: ir.Value, scales: ir.Value) -> None:
+        """Gather columns of a transposed table of integers, with a scale a column, and turn them into rows."""
+        import onnx_ir as ir
+
+        indices, name = node.inputs[1], node.outputs[0].name
+        assert integers.shape is not None  # noqa: S101  # a constant
+        width = self.constant(f"{name}_width", np.asarray([integers.shape[0]], np.int64))
+        flat = self.constant(f"{name}_flat", np.asarray([-1], np.int64))
+        places = self.before(node, "Reshape", [indices, flat], f"{name}_places")
+        columns = self.before(node, "Gather", [integers, places], f"{name}_quantized", axis=1)
+        steps = self.before(node, "Gather", [scales, places], f"{name}_scales", axis=0)
+        floating = self.before(node, "Cast", [columns], f"{name}_cast", to=int(ir.DataType.FLOAT))
+        scaled = self.before(node, "Mul", [floating, steps], f"{name}_dequantized")
+        rows = self.before(node, "Transpose", [scaled], f"{name}_rows", perm=(1, 0))
+        sizes = self.before(node, "Shape", [indices], f"{name}_sizes")
+        shape = self.before(node, "Concat", [sizes, width], f"{name}_shape", axis=0)
+        # A size of 0 is one, and no reference to the input's.
+        zero = {"allowzero": 1} if self.model.opset_imports.get("", 0) >= _ALLOWZERO else {}
+        self.replace(node, self.before(node, "Reshape", [rows, shape], f"{name}_shaped", **zero))
 
     def integers(self, name: str, integers: Array, scales: Array) -> tuple[ir.Value, ...]:
         """Constants for rounded numbers, their scales and zero points."""
@@ -82,7 +123,12 @@ class Editor:
         self.model.graph.remove(node, safe=True)
 
     def before(
-        self, node: ir.Node, operator: str, inputs: Sequence[ir.Value | None], name: str, **attributes: int
+        self,
+        node: ir.Node,
+        operator: str,
+        inputs: Sequence[ir.Value | None],
+        name: str,
+        **attributes: int | tuple[int, ...],
     ) -> ir.Value:
         """The output of a new node that stands before another."""
         import onnx_ir as ir
@@ -113,6 +159,13 @@ class Editor:
 def find_lookups(model: ir.Model) -> list[ir.Node]:
     """Nodes of the main graph that gather rows from a constant matrix."""
     return [node for node in model.graph if _is_lookup(node)]
+
+
+def _is_kept(table: ir.Value | None, lookups: Collection[ir.Node]) -> bool:
+    """Whether others than these nodes read a table as it is. A Transpose of it is another tensor once it is folded."""
+    return table is not None and any(
+        node not in lookups and not (node.op_type == "Transpose" and is_standard(node)) for node in table.consumers()
+    )
 
 
 def _is_lookup(node: ir.Node) -> bool:
