@@ -30,7 +30,7 @@ def encode(tokenizer: Any, text: str, pair: str, limit: int, *, left: bool) -> E
     if len(text) + len(pair) > limit:
         first, second = tokenizer.encode_batch([text, pair], add_special_tokens=False)
         if (1 + len(first.overflowing)) * (1 + len(second.overflowing)) > FEW:
-            return _joined(tokenizer, first, second, limit, left=left, longest=True)
+            return _joined(tokenizer, (first, count(first)), second, limit, left=left, longest=True)
     (found,) = tokenizer.encode_batch([(text, pair)])
     return found  # type: ignore[no-any-return]
 
@@ -49,19 +49,23 @@ def encode_beside(
         return list(tokenizer.encode_batch([(text, other) for other in others]))
     first, *seconds = tokenizer.encode_batch([text, *others], add_special_tokens=False)
     room = limit - int(tokenizer.num_special_tokens_to_add(True))
+    counted = first, count(first)
     found = []
     for other, second in zip(others, seconds, strict=True):
         if longest or count(second) < room:
-            found.append(_joined(tokenizer, first, second, limit, left=left, longest=longest))
+            found.append(_joined(tokenizer, counted, second, limit, left=left, longest=longest))
         else:
             found += tokenizer.encode_batch([(text, other)])  # which the library refuses, or knows how to cut
     return found
 
 
-def _joined(tokenizer: Any, first: Encoding, second: Encoding, limit: int, *, left: bool, longest: bool) -> Encoding:
-    """Two encodings without special tokens as a pair, cut to the limit."""
+def _joined(
+    tokenizer: Any, counted: tuple[Encoding, int], second: Encoding, limit: int, *, left: bool, longest: bool
+) -> Encoding:
+    """Two encodings without special tokens as a pair, the first with its tokens counted, cut to the limit."""
     room = limit - int(tokenizer.num_special_tokens_to_add(True))
-    keep, keep_pair = count(first), count(second)
+    first, keep = counted
+    keep_pair = count(second)
     if keep + keep_pair > room:
         keep, keep_pair = _kept(keep, keep_pair, room) if longest else (room - keep_pair, keep_pair)
     return tokenizer.post_process(  # type: ignore[no-any-return]
