@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +12,7 @@ from ortc.common.errors import StageError
 from ortc.evaluation.footprint import Installed, installed
 from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.code_closure import Code, code_of
+from ortc.execution.processes import own_interpreter
 from ortc.plan.plan import TargetPlan, VariantPlan
 from ortc.spec.runtimes import pins
 from ortc.spec.vocabulary import WEB
@@ -46,7 +46,7 @@ class Environments:
             return None
         if self._target.is_web:
             # The driver of the browser is a module of ortc's own.
-            return Path(sys.executable)
+            return own_interpreter()
         name = variant.runtime.pins
         # Two variants that are made at the same time share the one that is made for them.
         with self._lock:

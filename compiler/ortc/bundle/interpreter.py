@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ortc.bundle.manifest import Manifest
 from ortc.common.plain_files import read_plain_text
 from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
+from ortc.execution.processes import own_interpreter
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import is_for_browsers
 from ortc.spec.vocabulary import WEB
@@ -27,7 +27,7 @@ def interpreter_of(bundle: Path, root: Path, on_make: Callable[[], None] | None 
         StageError: the bundle's packages cannot be installed.
     """
     if is_for_browsers(bundle):
-        return Path(sys.executable)
+        return own_interpreter()
     return environment(read_plain_text(bundle / "requirements.txt"), root, on_make=on_make)
 
 

@@ -13,6 +13,11 @@ from pathlib import Path
 from ortc.common.permissions import TRUST_ENTRYPOINT, trusted_packages
 
 
+def own_interpreter() -> Path:
+    """The Python of this compiler."""
+    return Path(sys.executable)
+
+
 def own_module(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of this compiler."""
     return [sys.executable, "-P", "-m", module, *arguments]
