@@ -30,7 +30,7 @@ _ALIASES = {
 }
 
 
-_NO_NAME = re.compile(r"\s*(-1|0|\?|\*|none|null|unk(nown)?(_*\d+)?)\s*", re.IGNORECASE)
+_NO_NAME = re.compile(r"\s*(-1|0|\?|\*|none|null|unk(nown)?(_*\d+)?|DynamicDimension\.\d+)\s*", re.IGNORECASE)
 """How writers call dimensions of which they know nothing: two of that name need not have one size."""
 
 

@@ -143,7 +143,9 @@ def test_the_body_of_a_loop_keeps_the_shapes_of_its_counter_and_condition(tmp_pa
     assert np.array_equal(answers(place), answers(tmp_path / "file.onnx"))
 
 
-@pytest.mark.parametrize("unknown", [-1, 0, None, "", "?", "-1", "0", "None", "unk__7", "unknown"])
+@pytest.mark.parametrize(
+    "unknown", [-1, 0, None, "", "?", "-1", "0", "None", "unk__7", "unknown", "DynamicDimension.0"]
+)
 def test_dimensions_without_a_name_are_never_one_axis(unknown: Any, tmp_path: Path) -> None:
     shape = (unknown, unknown, 4)
     nodes = [node("ReduceMean", "z", "mean", axes=[1]), node("Add", "x mean", "y")]
