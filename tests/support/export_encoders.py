@@ -54,7 +54,8 @@ MODELS: dict[str, dict[str, Any]] = {
         "architectures": ["RobertaModel"],
         "hidden_act": "gelu_new",
         "pad_token_id": 1,
-        **TEXT,
+        # Positions count from behind that of padding.
+        **TEXT | {"max_position_embeddings": 66},
     },
     "clip": {"model_type": "clip_text_model", "architectures": ["CLIPTextModel"], "eos_token_id": 99, **TEXT},
 }

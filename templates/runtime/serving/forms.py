@@ -44,8 +44,8 @@ def parse(content: bytes | bytearray, content_type: str, file: str) -> Form:
     for part in _parts(content, delimiter):
         head, _, _ = bytes(part[:MOST_HEAD]).partition(b"\r\n\r\n")
         named = NAME.search(head)
-        if named is None or len(head) == len(part):
-            raise bad("a part of the form has no headers with a name")
+        if named is None or len(head) == len(bytes(part[:MOST_HEAD])):
+            raise bad(f"a part of the form has no headers with a name, within {MOST_HEAD} bytes")
         name, value = named[1].decode("latin-1"), part[len(head) + 4 :]
         if name == file:
             form.files.append(value)

@@ -71,9 +71,9 @@ def test_sides_that_differ_too_much_are_refused_before_anything_is_made() -> Non
 
 def test_memory_is_what_decoding_and_the_largest_step_take() -> None:
     made = images()
-    # A megabyte of metadata, and 12 bytes of a pixel that is decoded; a shorter side of 10 makes 100 x 10 of 200 x 20.
-    assert made.memory(encoded(np.zeros((20, 200, 3), np.uint8))) == 2**20 + 12 * 200 * 20 + 48 * 100 * 10
-    assert made.memory(encoded(np.zeros((200, 20, 3), np.uint8))) == 2**20 + 12 * 200 * 20 + 48 * 100 * 10
+    # A megabyte of metadata, and 24 bytes of a pixel that is decoded; a shorter side of 10 makes 100 x 10 of 200 x 20.
+    assert made.memory(encoded(np.zeros((20, 200, 3), np.uint8))) == 2**20 + 24 * 200 * 20 + 48 * 100 * 10
+    assert made.memory(encoded(np.zeros((200, 20, 3), np.uint8))) == 2**20 + 24 * 200 * 20 + 48 * 100 * 10
     with pytest.raises(errors.InputError):
         made.memory(b"no image")
 

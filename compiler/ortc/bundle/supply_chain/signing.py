@@ -37,6 +37,9 @@ class SignatureError(OrtcError):
     exit_code = 5
 
 
+MAKE_KEY = f"make one with `openssl ecparam -genkey -name prime256v1 -noout`; a password goes into ${PASSWORD}"
+
+
 class Signed(Frozen):
     """What `sign` or `verify` found: the bundle, the files covered, and measurements by their state."""
 
@@ -76,10 +79,15 @@ def sign(bundle: Path, key: Path) -> Signed:
         config = signing.Config().use_elliptic_key_signer(
             private_key=key, password=None if password is None else password.encode()
         )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except AttributeError as error:
+        # Of a key that has no curve.
+        raise UsageError(
+            f"{key} is no private key that can sign: it is of another kind than elliptic curves", help=MAKE_KEY
+        ) from error
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(
             f"{key} is no private key that can sign: {str(error).splitlines()[0] if str(error) else error!r}",
-            help=f"make one with `openssl ecparam -genkey -name prime256v1 -noout`; a password goes into ${PASSWORD}",
+            help=MAKE_KEY,
         ) from error
     groups = _groups(bundle)
     _expect_plain(bundle, groups)

@@ -15,7 +15,7 @@ from .steps import steps_of
 from .structure import MOST_METADATA
 
 CHANNELS = 3
-SOURCE_BYTES = 12  # of a pixel as it is decoded, turned and converted
+SOURCE_BYTES = 24  # of a pixel as it is decoded, turned and converted: WebP's decoder takes 22
 STEP_BYTES = 48  # of a pixel while a step makes another of it: float64 and float32 of three channels
 UNBOUNDED = 2**31 - 1
 Shapes = Mapping[str, tuple[Sequence[str | int | None], np.dtype[Any]]]
