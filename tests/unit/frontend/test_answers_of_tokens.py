@@ -178,7 +178,7 @@ def test_labels_of_a_request_are_those_of_the_pipeline(
     assert all(same(answer, wanted) for answer, wanted in zip(found[:3], judged, strict=True))
     for wrong, said in (
         ({"text": "a", "labels": []}, "a request has 0 labels"),
-        ({"text": "a", "labels": ["b"], "hypothesis": "{0.x}"}, "no text with one {}"),
+        ({"text": "a", "labels": ["b"], "hypothesis": "{0.x}"}, "characters with one {}"),
         ({"labels": ["b"]}, "Expected text"),
     ):
         with pytest.raises(Exception, match=said):
