@@ -100,7 +100,7 @@ def differs(worker: Worker, source: Path, opset: int, work: Path) -> bool:
     answers = []
     for path in (source, work / "model.onnx"):
         names = {"inputs": [tensor.name for tensor in exported.inputs], "outputs": ["y"]}
-        worker.call("load", model=str(path), threads=1, **names)
+        worker.call("load", model=str(path), labels={}, threads=1, **names)
         worker.call("run", inputs=str(work / "inputs.npz"), outputs=str(work / "outputs.npz"))
         answers.append(read_arrays(work / "outputs.npz")["y"])
     found = compare("y", answers[0], answers[1], None)
