@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +63,12 @@ def test_the_commands_for_a_board_run_as_they_stand(
     install, selftest, serve = found[at + 1 : at + 4]
     (tmp_path / "edge").symlink_to(bundle)
     # Another test has made one of the same requirements; what is here, pip need not install again.
-    (tmp_path / "venv").symlink_to(fresh_python(bundle).parents[1])
+    python = fresh_python(bundle)
+    (tmp_path / "venv").symlink_to(python.parents[1])
+    # It was made without pip, which `python3 -m venv` brings: this one installs into it.
+    pip = python.with_name("pip")
+    pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip --python "{python}" "$@"\n', "utf-8")
+    pip.chmod(0o755)
     for command in (install, selftest):
         done = subprocess.run(
             shlex.split(command), cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
