@@ -1,16 +1,12 @@
 """The generated tables say what was measured on the real wheels, and answer unknown names with what they know."""
 
-import importlib
-import json
 import re
-from pathlib import Path
 
 import pytest
 from packaging.markers import Marker
 from packaging.version import Version
 from tests.support import bundles
 
-from ortc.common.resources import data_dir, targets_dir
 from ortc.spec import runtimes
 from ortc.spec.runtimes import Option, PinSet, UnknownVersionError
 
@@ -390,16 +386,3 @@ def test_the_digest_of_a_set_changes_with_any_pin() -> None:
     changed = pins.model_copy(update={"requirements": (first.model_copy(update={"version": "0"}), *rest)})
     assert re.fullmatch("[0-9a-f]{64}", pins.sha256)
     assert changed.sha256 != pins.sha256
-
-
-# --- the files ---
-
-
-@pytest.mark.parametrize("path", sorted(data_dir().rglob("*.json")), ids=lambda path: path.name)
-def test_generated_files_are_canonical_and_name_no_place(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(targets_dir()))
-    to_json = importlib.import_module("generate_common").to_json
-    text = path.read_text(encoding="utf-8")
-    assert text == to_json(json.loads(text))
-    assert not re.search(r"https?:|file:|/(home|root|tmp|opt|usr)/", text)
-    assert json.loads(text)["format_version"] == 1

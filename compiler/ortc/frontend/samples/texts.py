@@ -22,7 +22,7 @@ _LEFT_BY_DEFAULT = frozenset({"XLNetTokenizer", "XLNetTokenizerFast"})
 _COMPARED = 64
 """Lines that a frame is derived from."""
 MOST_SECONDS = 300
-"""For all lines of a file of samples; a gigabyte takes a minute."""
+"""For all lines of a file of samples."""
 Found = TypeVar("Found")
 
 
