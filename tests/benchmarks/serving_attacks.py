@@ -207,7 +207,7 @@ def main() -> int:
         with server(arguments.bundle, cores[0]) as running:
             target = Target(running, manifest)
             target.measure(1)
-            alone = target.measure(arguments.seconds / 2)
+            alone = target.measure(arguments.seconds)
             with every_attack(target)[name]():
                 beside = target.measure(arguments.seconds)
             lines = len(running.log)

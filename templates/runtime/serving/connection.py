@@ -89,6 +89,7 @@ class Connection(HttpToolsProtocol):
     _raw_bytes = _field_bytes = 0  # of the head: what was read, and what its fields hold
     _too_large = False
     _unparsed = b""
+    _following = False  # the next request is there, and waits for its turn
     _tail = b""  # what was parsed last, as far as the end of a head may begin there
     _body_left: int | None = None  # bytes of the body that are still to come, where the head says it
     _taken = 0  # bytes of answers that the client took when it last made progress
@@ -129,12 +130,21 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """More of a head or a body."""
+        if not self._unparsed:
+            self._registry.turns.asks(self)
         self._unparsed = self._unparsed + data if self._unparsed else data
         self._parse()
 
+    def follow(self) -> None:
+        """Begin the next request, which arrived before the last was answered."""
+        self._following = False
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._parse()
+
     def _parse(self) -> None:
         """Parse what arrived, a slice at a time, until a request waits for the answer to another."""
-        while self._unparsed and not self.pipeline and not self.transport.is_closing():
+        while self._unparsed and not self._unanswered() and not self.transport.is_closing():
             size = self._slice()
             piece, self._unparsed = self._unparsed[:size], self._unparsed[size:]
             began_in_head = self._in_head
@@ -146,8 +156,14 @@ class Connection(HttpToolsProtocol):
                     self._refuse_head()
         if self._begun and self._timer is None and not self.transport.is_closing():
             self._wait_for_head()
-        if self.pipeline:
+        if self._unparsed:
             self.flow.pause_reading()
+
+    def _unanswered(self) -> bool:
+        """Whether a request is whole and waits for its answer, or the next one waits for its turn."""
+        if self._following:
+            return True
+        return self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
 
     def _slice(self) -> int:
         """How much to parse next: no more than one request, so that many that came at once take their turns."""
@@ -211,10 +227,10 @@ class Connection(HttpToolsProtocol):
         """The answer is written; the next request may be parsed."""
         self._rest()
         super().on_response_complete()
-        if self.pipeline:
+        if self._unparsed:
             self.flow.pause_reading()
-        elif self._unparsed:
-            self._parse()
+            self._following = True
+            self._registry.turns.put(self, self.follow, self.loop)
 
     def resume_writing(self) -> None:
         """The client took what was written."""
@@ -223,7 +239,8 @@ class Connection(HttpToolsProtocol):
 
     def _rest(self) -> None:
         """Nothing is under way, and nothing waits to be read: the connection may make room for another."""
-        if self.cycle is not None and self.cycle.response_complete and not self.pipeline and not self.flow.write_paused:
+        answered = self.cycle is not None and self.cycle.response_complete
+        if answered and not self._unparsed and not self.flow.write_paused:
             self._registry.rest(self)
 
     def send_400_response(self, msg: str) -> None:

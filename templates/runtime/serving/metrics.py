@@ -35,7 +35,7 @@ MEMORY = 1000
 MOST_VALUES = 65536
 LARGEST = 1e150  # of means and variances that are looked at
 SLOW_LOG_SECONDS = 1.0  # at most one line in this time
-TEXT_BURST_SECONDS, TEXT_SHARE = 0.25, 0.2  # of the event loop's time, for making the exposition
+TEXT_BURST_SECONDS, TEXT_SHARE = 0.05, 0.02  # of the event loop's time, for making the exposition
 SLOW_SECONDS = 1.0  # where the bundle promises no latency
 
 

@@ -14,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from loading.errors import UsageError
 
 from serving import logs
+from serving.turns import Turns
 
 BACKLOG = 4096
 KERNEL_BYTES = 131072  # of a connection in each direction, which the kernel doubles; answers beyond wait in the process
@@ -47,6 +48,7 @@ class Connections(Generic[C]):
         self._new: dict[C, float] = {}
         self._resting: dict[C, float] = {}
         self._receiving: dict[C, float] = {}
+        self.turns = Turns()
         self.refusals = 0
 
     def __len__(self) -> int:
@@ -56,6 +58,7 @@ class Connections(Generic[C]):
         """Take a new connection, in place of another where there are too many; False where none makes room."""
         if len(self._all) >= self.limit and not self.evict():
             return False
+        self.turns.asks(connection)
         self._all[connection] = None
         self._new[connection] = self._clock()
         return True
@@ -91,6 +94,7 @@ class Connections(Generic[C]):
         """It is closed."""
         for group in (self._all, self._new, self._resting, self._receiving):
             group.pop(connection, None)
+        self.turns.drop(connection)
 
     def refused(self) -> None:
         """Count a connection whose request never reached the application."""

@@ -21,7 +21,6 @@ from serving.errors import RefusedError, bad
 from serving.memory import Hold
 from serving.models import Served
 from serving.protocol import BINARY_TYPE, HEAD_LENGTH, JSON_TYPE, decode, encode
-from serving.turns import Turns
 
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 INFER = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
@@ -40,7 +39,7 @@ class Web:
     """The ASGI application. `routes` answers all but models; `access` says who may ask."""
 
     def __init__(self, application: Application, routes: ASGI, access: Access) -> None:
-        self._application, self._routes, self._access, self._turns = application, routes, access, Turns()
+        self._application, self._routes, self._access = application, routes, access
         self._answers = AnswerRoutes(application)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,8 +50,9 @@ class Web:
         if await self._access.preflight(scope, send):
             return
         call = self._call(scope)
+        connection: Connection = scope["extensions"]["ortc.connection"][""]
         if call is None:
-            await self._turns.take()
+            await self._application.connections.turns.take(connection)
             try:
                 self._access.check_path(scope["path"], scope["headers"])
             except RefusedError as error:
@@ -60,7 +60,6 @@ class Web:
                 return
             await self._routes(scope, receive, send)
             return
-        connection: Connection = scope["extensions"]["ortc.connection"][""]
         task = asyncio.current_task()
         with self._application.drain.counted(), self._application.memory.hold() as held:
             # What was asked for by a client that left is not to be run, nor kept.

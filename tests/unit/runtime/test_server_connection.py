@@ -23,7 +23,9 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 def fresh() -> Any:
     made = connection.Connection.__new__(connection.Connection)
-    made.pipeline, made.transport = [], SimpleNamespace(is_closing=lambda: False)
+    made.cycle, made.transport = None, SimpleNamespace(is_closing=lambda: False)
+    made.flow = SimpleNamespace(pause_reading=lambda: None, resume_reading=lambda: None)
+    made._registry, made.loop = SimpleNamespace(turns=turns.Turns()), None
     return made
 
 
@@ -53,25 +55,97 @@ def test_bodies_of_known_length_are_parsed_up_to_their_end(parsed: list[bytes]) 
     assert max(map(len, parsed[2:])) == connection.SMALL_SLICE_BYTES
 
 
-def test_few_requests_begin_in_a_step_of_the_loop() -> None:
-    """In the order in which they came; one whose client left takes no turn of another."""
+def test_the_next_request_waits_for_the_answer_to_the_last_and_for_its_turn(parsed: list[bytes]) -> None:
+    made = fresh()
+    queued: list[Any] = []
+    made._registry.turns = SimpleNamespace(asks=lambda _: None, put=lambda client, begin, _: queued.append(begin))
+    made.cycle = SimpleNamespace(more_body=False, response_complete=False, keep_alive=True)
+    made.data_received(b"".join(HEADS))
+    assert (parsed, made._unparsed) == ([], b"".join(HEADS))
+    made.cycle.response_complete = True
+    made._rest, made.flow = (lambda: None), SimpleNamespace(pause_reading=lambda: None, resume_reading=lambda: None)
+    made.server_state = SimpleNamespace(total_requests=0)
+    made.timeout_keep_alive_task, made.timeout_keep_alive, made.pipeline = None, 1, []
+    made.loop = SimpleNamespace(call_later=lambda *_: None)
+    made.on_response_complete()
+    made.data_received(b"")
+    assert parsed == []
+    queued.pop()()
+    assert parsed == HEADS
 
-    async def run() -> list[list[int]]:
-        queue, begun, steps = turns.Turns(), list[int](), list[list[int]]()
+
+class Clock:
+    """A clock that stands until it is moved; calls later are made when the test says so."""
+
+    def __init__(self) -> None:
+        self.now, self.later = 100.0, list[tuple[float, Any]]()
+
+    def call_later(self, seconds: float, call: Any, *arguments: Any) -> None:
+        self.later.append((seconds, lambda: call(*arguments)))
+
+    def call_soon(self, call: Any, *arguments: Any) -> None:
+        self.call_later(0.0, call, *arguments)
+
+    def step(self) -> float:
+        """Make the next call; the seconds that it waited."""
+        seconds, call = self.later.pop(0)
+        self.now += seconds
+        call()
+        return seconds
+
+
+def test_turns_come_in_order_and_one_at_a_time() -> None:
+    """One whose client left takes no turn of another."""
+    loop, begun = Clock(), list[int]()
+    queue = turns.Turns(lambda: loop.now)
+    for number in range(5):
+        queue.put(number, lambda number=number: begun.append(number), loop)
+    assert len(loop.later) == 1
+    queue.drop(2)
+    waited = 0.0
+    while loop.later:
+        before = len(begun)
+        waited += loop.step()
+        assert len(begun) <= before + 1
+    assert (begun, waited) == ([0, 1, 3, 4], 0.0)
+
+
+def test_turns_are_apart_while_others_ask() -> None:
+    """Who waits for a turn is no other; one who asked long ago neither."""
+    loop, begun = Clock(), list[float]()
+    queue = turns.Turns(lambda: loop.now)
+
+    def wait(client: str) -> None:
+        queue.asks(client)
+        queue.put(client, lambda: begun.append(loop.now), loop)
+
+    wait("first")
+    queue.asks("other")
+    wait("second")
+    while loop.later:
+        loop.step()
+        if len(begun) == 1:
+            queue.asks("other")
+    assert begun == [100.0, pytest.approx(100.0 + turns.SPACING_SECONDS)]
+    loop.now += turns.SPACING_SECONDS
+    wait("third")
+    assert loop.step() == 0.0
+
+
+def test_a_turn_is_taken_by_a_task() -> None:
+    """One that was cancelled leaves the turn to the next."""
+
+    async def run() -> list[int]:
+        queue, begun = turns.Turns(), list[int]()
 
         async def request(number: int) -> None:
-            await queue.take()
+            await queue.take(number)
             begun.append(number)
 
-        tasks = [asyncio.create_task(request(number)) for number in range(6)]
+        tasks = [asyncio.create_task(request(number)) for number in range(4)]
         await asyncio.sleep(0)
         tasks[1].cancel()
-        while len(begun) < 5:
-            await asyncio.sleep(0)
-            steps.append(list(begun))
         await asyncio.gather(*tasks, return_exceptions=True)
-        return steps
+        return begun
 
-    steps = asyncio.run(run())
-    assert steps[-1] == [0, 2, 3, 4, 5]
-    assert all(len(after) - len(before) <= turns.PER_STEP for before, after in zip([[], *steps], steps, strict=False))
+    assert asyncio.run(run()) == [0, 2, 3]
