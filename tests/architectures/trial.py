@@ -37,7 +37,8 @@ from ortc.common.resources import cache_root
 from ortc.evaluation.gates import describe as told
 from ortc.evaluation.report import Check
 from ortc.execution.action_cache import Store
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.execution.worker_protocol import reply
 from ortc.frontend.__main__ import Server
 from ortc.plan.checks import check_spec

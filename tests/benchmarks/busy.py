@@ -23,7 +23,7 @@ from typing import Any
 
 from ortc.common.resources import cache_root
 from ortc.common.statistics import Interval
-from ortc.execution.processes import own_code, own_environment, own_module
+from ortc.execution.processes import own_environment, own_module
 
 ATTEMPTS = 5
 TOO_BUSY = 7
@@ -62,7 +62,7 @@ def busy_loops(count: int) -> Iterator[None]:
     """Other load, in as many processes."""
     with ExitStack() as stack:
         for _ in range(count):
-            process = subprocess.Popen(own_code("while True: pass"))
+            process = subprocess.Popen([sys.executable, "-P", "-c", "while True: pass"])
             stack.callback(process.wait)
             stack.callback(process.kill)
         yield

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from ortc.common.arrays import write_arrays
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -14,8 +14,8 @@ from tests.support.bundles import linear, linear_model
 
 from ortc.execution import worker_pool
 from ortc.execution.graph_workers import Makers
-from ortc.execution.worker import WorkerError
 from ortc.execution.worker_pool import Loaded, at_once
+from ortc.execution.worker_process import WorkerError
 from ortc.passes.canonical import MODEL_FILE
 
 pytestmark = pytest.mark.integration

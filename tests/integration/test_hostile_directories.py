@@ -15,7 +15,8 @@ WORKERS = """
 import sys
 from pathlib import Path
 from ortc.execution.runtime_environment import environment
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 for worker in (Worker.for_reference(), Worker.for_making("m"), Worker.for_images()):
     with worker:
         try:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -126,13 +127,16 @@ def test_nothing_to_quantize(encoders: Path, tmp_path: Path) -> None:
         quantize_files(encoders / "bert" / "canonical", tmp_path, found, operators=("Conv",))
 
 
-def peak(program: Path, *arguments: str) -> int:
-    """The most memory, in bytes, that a program of the compiler held resident."""
+def peak(program: Path, *arguments: str, requests: Sequence[object] = ()) -> int:
+    """The most memory, in bytes, that a program of the compiler held resident; a helper answers requests meanwhile."""
     command = [sys.executable, str(ROOT / "tests" / "support" / "peak.py"), str(program), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "compiler")}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    lines = "".join(f"{json.dumps(request)}\n" for request in requests)
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    *replies, held = done.stdout.splitlines()
+    assert [json.loads(reply)["ok"] for reply in replies] == [True] * len(requests), replies
+    return int(held)
 
 
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
@@ -152,18 +156,18 @@ def test_memory_of_calibration_does_not_grow_with_samples(tmp_path: Path, method
         write_arrays(Path(path), {"x": np.full((width - n, 1), n, np.float32)})
 
     def held(count: int) -> int:
-        request = {
+        opening = {
+            "op": "open",
             "model": str(tmp_path / "observed.onnx"),
             "folder": str(tmp_path),
-            "samples": paths[:count],
             "tensors": [tensor.name for tensor in wanted],
             "method": method,
             "percentile": 99.9,
             "threads": 1,
-            "output": str(tmp_path / "found.npz"),
         }
-        (tmp_path / "request.json").write_text(json.dumps(request), "utf-8")
-        return peak(ROOT / "compiler/ortc/passes/quantization/ort_observe.py", str(tmp_path / "request.json"))
+        samples = [{"op": "add", "sample": path} for path in paths[:count]]
+        requests = [opening, *samples, {"op": "save", "output": str(tmp_path / "found.npz")}]
+        return peak(ROOT / "compiler/ortc/passes/quantization/ort_observe.py", requests=requests)
 
     assert held(64) - held(4) < 16 * 2**20
 

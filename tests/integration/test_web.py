@@ -25,7 +25,8 @@ from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
 from ortc.execution.browser.page import Page
 from ortc.execution.browser.site import Site
 from ortc.execution.npm_package import CLIENT
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 
 WEB = "tests/support/specs/web.yaml"
 pytestmark = pytest.mark.integration

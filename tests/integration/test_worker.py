@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ortc.execution import worker
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 
 COMPILER = str(Path(__file__).parents[2] / "compiler")
 ECHO = """
@@ -20,12 +20,7 @@ for line in sys.stdin:
 
 
 def run(program: str) -> Worker:
-    return Worker("a model", [sys.executable, "-c", program])
-
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "TIMEOUT", 1.0)
+    return Worker("a model", [sys.executable, "-c", program], seconds=1.0)
 
 
 def test_one_reply_a_request() -> None:

@@ -22,7 +22,7 @@ from ortc.execution.action_cache import Store
 from ortc.execution.cache_users import in_use
 from ortc.execution.host import Host, describe, numeric_variables
 from ortc.execution.work_directory import workplace
-from ortc.execution.worker import WorkerError
+from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import Plan
 from ortc.plan.texts import with_text
 from ortc.spec.model_sources import OnnxSource

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -20,16 +19,13 @@ from ortc.common.values import Frozen
 from ortc.execution import host
 from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
-from ortc.execution.processes import own_code
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 
 TOOLS = ("docker", "podman", "buildah", "qemu-aarch64-static", "npm")
 LIBRARIES = ("libcudart", "libcublas", "libcudnn", "libnvinfer")
 _HUB_SECONDS = 2.0
 _TOOL_SECONDS = 10
-_PROBE = (
-    "import json, onnxruntime as ort\n"
-    "print(json.dumps([ort.__version__, ort.get_available_providers(), getattr(ort, 'cuda_version', None)]))"
-)
 
 
 class Package(Frozen):
@@ -165,18 +161,12 @@ def _package(requirement: Requirement) -> Package:
 
 def _runtime() -> RuntimeFacts:
     # In a process of its own: the compiler itself never opens a session.
-    environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
     try:
-        done = subprocess.run(
-            own_code(_PROBE), capture_output=True, text=True, timeout=60, check=False, env=environment
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        return RuntimeFacts(version=None, error=str(error))
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return RuntimeFacts(version=None, error=lines[-1] if lines else f"exit code {done.returncode}")
-    version, providers, cuda = json.loads(done.stdout.splitlines()[-1])
-    return RuntimeFacts(version=version, providers=tuple(providers), cuda=cuda or None)
+        with Worker.for_runtime_facts() as worker:
+            found = worker.call("facts")
+    except WorkerError as error:
+        return RuntimeFacts(version=None, error=error.message)
+    return RuntimeFacts(version=found["version"], providers=tuple(found["providers"]), cuda=found["cuda"])
 
 
 def _cpus() -> Cpus:

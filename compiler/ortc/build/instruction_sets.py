@@ -23,7 +23,8 @@ from ortc.evaluation.gate_table import ON_AVX2
 from ortc.evaluation.report import Check, Verdict
 from ortc.execution.host import Host
 from ortc.execution.processes import emulated_python
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import TargetPlan, VariantPlan
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from ortc.build.context import Context
 from ortc.common.errors import AccuracyError, StageError
 from ortc.evaluation.report import Verdict
 from ortc.execution.host import cores
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.frontend.onnx_forms import open_dimensions
 from ortc.passes.canonical import Exported, differently_defined
 from ortc.spec.model_sources import OnnxSource

@@ -10,7 +10,8 @@ from ortc.build.workspace import Workspace
 from ortc.common.errors import StageError
 from ortc.execution.files_opened import Opened
 from ortc.execution.host import cores
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import Plan, SourcePlan
 from ortc.spec.model_sources import PyTorchSource
 

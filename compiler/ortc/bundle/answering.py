@@ -11,7 +11,8 @@ from ortc.bundle.manifest import read_bundle
 from ortc.common.errors import AccuracyError, StageError, UsageError
 from ortc.common.resources import cache_root
 from ortc.execution.runtime_environment import environment
-from ortc.execution.worker import Worker, WorkerError, is_for_browsers
+from ortc.execution.worker import Worker, is_for_browsers
+from ortc.execution.worker_process import WorkerError
 
 SEVERAL_PARTS = ("score", "span", "zero-shot")
 """Kinds of answers to requests of more than one text."""

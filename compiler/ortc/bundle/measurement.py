@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -21,6 +19,7 @@ from ortc.evaluation.machine import HELD_ELSEWHERE, Say, exclusive
 from ortc.evaluation.report import Contender, Control, Load, Numbers, Race, Soak, Starts
 from ortc.execution.host import Host
 from ortc.execution.processes import bundled_script
+from ortc.execution.worker_process import WorkerError, answer_of
 from ortc.plan.plan import PositiveSize, Shape
 from ortc.spec.vocabulary import MAX_THREADS, Name, Sha256, Version
 
@@ -28,6 +27,8 @@ KIND = "ortc-measurement"
 FORMAT_VERSION = 1
 PROGRAM = "runtime/measure.py"
 MOST_BYTES = 64 * 2**20
+MEASURING_SECONDS = 4 * 3600.0
+"""Seconds that a bundle may take to measure itself."""
 """Of a file that is read: 20 rounds of 500 runs take 250 kB."""
 LIMIT_STEP = 64 * 2**20
 AGAIN = "get the file again from the machine that measured, or measure there again"
@@ -246,11 +247,10 @@ def take(bundle: Path, interpreter: Path, file: Path, say: Say = latency.silent)
         raise UsageError(f"{file} is {kind}, not a plain file", help="name a file that is to be written")
     command = bundled_script(interpreter, program, "--bundle", str(bundle), "--output", str(file))
     with exclusive(say):
-        environment = {**os.environ, HELD_ELSEWHERE: "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode != 0:
-        said = tuple(done.stderr.strip().splitlines()[-3:])
-        raise StageError(f"{bundle} does not measure itself: exit code {done.returncode}", details=said)
+        try:
+            answer_of(str(bundle), command, environment={HELD_ELSEWHERE: "1"}, seconds=MEASURING_SECONDS)
+        except WorkerError as error:
+            raise StageError(f"{bundle} does not measure itself: {error.message}", details=error.details) from error
     return read_measurement(file)
 
 

@@ -25,7 +25,8 @@ from ortc.evaluation.machine import Say
 from ortc.evaluation.report import Numbers, Race, Verdict
 from ortc.execution.action_cache import Store
 from ortc.execution.host import Host, cores, describe
-from ortc.execution.worker import Worker, WorkerError, is_for_browsers
+from ortc.execution.worker import Worker, is_for_browsers
+from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import BudgetPlan, Shape
 
 WITHOUT_PYTORCH = tuple(gate for gate in BUDGETS if gate.scope != "beside PyTorch")

@@ -1,6 +1,6 @@
 """Named arrays, and the files in which they travel between processes.
 
-Processes of other environments load this module by its path: it needs numpy and the standard library, nothing of ortc.
+Helper processes in environments without ortc import this module, too: it needs numpy and the standard library alone.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from ortc.evaluation import latency
 from ortc.evaluation.machine import Say
 from ortc.evaluation.noise import race_noise
 from ortc.execution.host import Host, cores
-from ortc.execution.worker import WorkerError
+from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import Shape
 
 

@@ -21,7 +21,8 @@ from ortc.evaluation.compare import compare
 from ortc.execution.action_cache import Store
 from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.spec.vocabulary import WEB
 
 A, B = "A", "B"

@@ -16,8 +16,9 @@ from ortc.evaluation.compare import compare
 from ortc.evaluation.embeddings import check_embeddings, embedded, pooled
 from ortc.evaluation.report import CaseResult, Check, Soak
 from ortc.evaluation.spread import Spreads
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
 from ortc.execution.worker_pool import Loaded
+from ortc.execution.worker_process import WorkerError
 from ortc.frontend.samples.inputs import MASK, InputFactory
 from ortc.spec.accuracy import Embeddings
 

@@ -5,14 +5,10 @@ Several sessions in one process, or turns without a rest, read twice the time: s
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ortc.common.errors import StageError
 from ortc.common.statistics import Interval, percentile, ratio_of_rounds, ratios_of_rounds
@@ -21,9 +17,10 @@ from ortc.evaluation.noise import control_state, race_noise, starts_noise
 from ortc.evaluation.report import Numbers, Race, Starts
 from ortc.evaluation.turns import REST_SECONDS, Turn, interleave
 from ortc.execution.host import Host, cores
-from ortc.execution.processes import bundled_script, own_environment, own_module
-from ortc.execution.worker import BROWSER, Worker, is_for_browsers
+from ortc.execution.processes import bundled_script
+from ortc.execution.worker import Worker, is_for_browsers
 from ortc.execution.worker_pool import Loaded
+from ortc.execution.worker_process import Json, WorkerError, answer_of
 
 ROUNDS = 20
 RUNS = 21
@@ -116,7 +113,6 @@ def start_times(
     Raises:
         StageError: the bundle does not start.
     """
-    command, environment = _start_command(interpreter, bundle, shape)
     seconds, peak = [], 0
     with exclusive(say), control_worker() as worker:
         clock, watch = ControlClock(worker, cores()), Watch()
@@ -124,7 +120,7 @@ def start_times(
             watch.look()
             time.sleep(REST_SECONDS)
             clock.take()
-            answer = _started(command, environment)
+            answer = _started(interpreter, bundle, shape)
             seconds.append(float(answer["start_to_first_answer_seconds"]))
             peak = max(peak, int(answer["peak_rss_bytes"]))
         # What came during the last start shows in one after it.
@@ -133,26 +129,24 @@ def start_times(
     return Starts(seconds=tuple(seconds), peak_rss_bytes=peak, control=control, load=load)
 
 
-def _start_command(
-    interpreter: Path, bundle: Path, shape: dict[str, int]
-) -> tuple[Callable[[], list[str]], dict[str, str] | None]:
-    """The command of one start, made when it starts, and its variables where they are not those of this process."""
-    sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
-    if is_for_browsers(bundle):
-        command = own_module(BROWSER, "--start", str(bundle), "--shape", sizes)
-        return (lambda: command), {**os.environ, **own_environment()}
-    options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0", "--shape", sizes]
-    loader = bundle / "runtime" / "loader.py"
-    own = bundled_script(interpreter, loader, "bench", *options)
-    return (lambda: [*own, "--started", str(time.monotonic())]), None
+def _started(interpreter: Path, bundle: Path, shape: dict[str, int]) -> Json:
+    """One start, in a process of its own.
 
-
-def _started(command: Callable[[], list[str]], environment: dict[str, str] | None) -> dict[str, Any]:
-    result = subprocess.run(command(), capture_output=True, text=True, check=False, env=environment)
-    if result.returncode != 0:
-        raise StageError(f"the bundle does not start: {result.stderr.strip().splitlines()[-1:]}")
-    answer: dict[str, Any] = json.loads(result.stdout)["result"]
-    return answer
+    Raises:
+        StageError: the bundle does not start.
+    """
+    name = "the bundle"
+    try:
+        if is_for_browsers(bundle):
+            with Worker.for_browser(name) as worker:
+                return worker.call("first_answer", bundle=str(bundle), sizes=shape)
+        sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
+        options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0", "--shape", sizes]
+        loader = bundle / "runtime" / "loader.py"
+        own = bundled_script(interpreter, loader, "bench", *options)
+        return answer_of(name, [*own, "--started", str(time.monotonic())])
+    except WorkerError as error:
+        raise StageError(f"the bundle does not start: {error.message}", details=error.details) from error
 
 
 def numbers(

@@ -107,11 +107,7 @@ DOCUMENTS = frozenset(
 """Modules that write files which no loader reads: they decide a bundle, but no answer and no time."""
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
-    f"{PACKAGE}.passes.make_variant": (f"{PACKAGE}.passes.ort_optimize",),
-    f"{PACKAGE}.passes.quantization.calibration": (f"{PACKAGE}.passes.quantization.ort_observe",),
-    f"{PACKAGE}.passes.quantization.ort_observe": (f"{PACKAGE}.common.arrays",),
-    f"{PACKAGE}.frontend.ort_original": (f"{PACKAGE}.common.arrays",),
-    f"{PACKAGE}.passes.prepack": (f"{PACKAGE}.passes.ort_prepack",),
+    f"{PACKAGE}.execution.processes": (f"{PACKAGE}.execution.helper",),
     f"{PACKAGE}.evaluation.latency": (LOADER,),
     f"{PACKAGE}.evaluation.machine": (f"{RUNTIME}machine.py",),
     f"{PACKAGE}.bundle.measurement": (f"{RUNTIME}measure.py",),
@@ -124,7 +120,11 @@ WORKERS: Mapping[str, str] = {
     "for_reference": f"{PACKAGE}.frontend.__main__",
     "for_making": f"{PACKAGE}.passes.__main__",
     "for_original": f"{PACKAGE}.frontend.ort_original",
+    "for_optimizing": f"{PACKAGE}.passes.ort_optimize",
+    "for_packing": f"{PACKAGE}.passes.ort_prepack",
+    "for_observing": f"{PACKAGE}.passes.quantization.ort_observe",
     "for_images": f"{PACKAGE}.frontend.samples.image_worker",
+    "for_runtime_facts": f"{PACKAGE}.passes.ort_facts",
 }
 """Whoever calls one depends on its program.
 

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from typing import Any
 
 from ortc.common.disk import DiskFullError
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
 from ortc.execution.worker_pool import Crew
+from ortc.execution.worker_process import WorkerError
 from ortc.execution.worker_protocol import INTERNAL
 
 
@@ -36,12 +37,13 @@ class Makers(Crew):
         worker = self._take()
         try:
             result = worker.call(operation, **request)
+        except DiskFullError:
+            self._give(worker)
+            raise
         except WorkerError as error:
             if error.code in ("died", "timeout"):
                 raise
             self._give(worker)
-            if error.code == DiskFullError.__name__:
-                raise DiskFullError(error.message, help=error.help, details=error.details) from error
             if error.code == INTERNAL:
                 raise RuntimeError("\n".join([error.message, *error.details])) from error
             raise

@@ -23,19 +23,14 @@ def own_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def own_code(code: str) -> list[str]:
-    """The command that runs Python code with what is installed beside this compiler."""
-    return [sys.executable, "-P", "-c", code]
-
-
 def standard_module(module: str, *arguments: str, python: str = sys.executable) -> list[str]:
     """The command that runs a module that came with a Python or was installed into it, such as `venv` or `pip`."""
     return [python, "-I", "-m", module, *arguments]
 
 
-def script(interpreter: Path, file: Path, *arguments: str) -> list[str]:
-    """The command that runs a file of this compiler, which imports only installed packages, in an environment."""
-    return [str(interpreter), "-I", "-B", str(file), *arguments]
+def module_elsewhere(interpreter: Path, module: str) -> list[str]:
+    """The command that runs a module of this compiler in an environment that has no ortc; see `helper.py`."""
+    return [str(interpreter), "-I", "-B", str(Path(__file__).with_name("helper.py")), module]
 
 
 def bundled_script(interpreter: Path, file: Path, *arguments: str) -> list[str]:

@@ -1,44 +1,21 @@
-"""Drive a worker process over JSON lines: a bundle's own loader, or the PyTorch reference."""
+"""The compiler's worker processes: a bundle's own loader, the PyTorch reference, and what makes and observes graphs."""
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import subprocess
-import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from ortc.common.arrays import Arrays, read_arrays, write_arrays
-from ortc.common.disk import Place, full, room, says_full, temporary
-from ortc.common.errors import StageError
-from ortc.execution.processes import bundled_script, own_environment, own_module, script
-
-Json = dict[str, Any]
-
-TIMEOUT = 1800.0
-"""Seconds one request may take; a bundle that needs longer for one answer is not served by anybody."""
+from ortc.common.disk import room, temporary
+from ortc.execution.processes import bundled_script, module_elsewhere, own_environment, own_module
+from ortc.execution.worker_process import WorkerProcess
 
 BROWSER = "ortc.execution.browser"
 """The program that runs bundles for browsers."""
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Variables of a process that may read a model's files and get no others."""
-
-
-class WorkerError(StageError):
-    """A worker answered with an error, died or hung.
-
-    `code` is the worker's own word for it (`providers`, `golden`, `load`, …), `died` when the process ended.
-    """
-
-    def __init__(self, code: str, message: str, *, help: str | None = None, details: tuple[str, ...] = ()) -> None:  # noqa: A002
-        super().__init__(message, help=help, details=details)
-        self.code = code
 
 
 class Timed(NamedTuple):
@@ -57,31 +34,26 @@ def is_for_browsers(bundle: Path) -> bool:
     return (bundle / "runtime" / "loader.mjs").is_file()
 
 
-class Worker:
+class Worker(WorkerProcess):
     """A process that serves one model. Use as a context manager."""
-
-    def __init__(self, name: str, arguments: list[str], *, environment: dict[str, str] | None = None) -> None:
-        self.name = name
-        self._arguments = arguments
-        self._environment = environment or {}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._received = b""
-        self._log: IO[bytes] | None = None
-        self._scratch = tempfile.TemporaryDirectory(prefix="ortc-worker-")
-        self.started = 0.0
 
     @classmethod
     def for_bundle(cls, name: str, interpreter: Path, bundle: Path) -> Self:
         """A worker that runs a bundle's loader in its own environment: that of a bundle for browsers in Chromium."""
         if is_for_browsers(bundle):
-            return cls(name, own_module(BROWSER), environment=own_environment())
+            return cls.for_browser(name)
         loader = bundle / "runtime" / "loader.py"
         return cls(name, bundled_script(interpreter, loader, "worker"))
 
     @classmethod
+    def for_browser(cls, name: str) -> Self:
+        """A worker that runs bundles for browsers in Chromium, with the compiler's own environment."""
+        return cls(name, own_module(BROWSER), environment=own_environment())
+
+    @classmethod
     def emulated(cls, name: str, command: Sequence[str], environment: Mapping[str, str], bundle: Path) -> Self:
         """A worker that runs a bundle's loader under an emulator: a command that starts Python, and its variables."""
-        return cls(name, [*command, str(bundle / "runtime" / "loader.py"), "worker"], environment=dict(environment))
+        return cls(name, [*command, str(bundle / "runtime" / "loader.py"), "worker"], environment=environment)
 
     @classmethod
     def for_reference(cls, environment: Mapping[str, str] | None = None) -> Self:
@@ -95,12 +67,27 @@ class Worker:
     @classmethod
     def for_original(cls, name: str, interpreter: Path) -> Self:
         """A worker that answers with an ONNX file as it came, in a runtime environment of its own."""
-        return cls(name, script(interpreter, Path(__file__).parents[1] / "frontend" / "ort_original.py"))
+        return cls(name, module_elsewhere(interpreter, "ortc.frontend.ort_original"))
 
     @classmethod
     def for_making(cls, name: str) -> Self:
         """A worker that makes graphs of variants, with the compiler's own environment."""
         return cls(name, own_module("ortc.passes"), environment=own_environment())
+
+    @classmethod
+    def for_optimizing(cls, interpreter: Path) -> Self:
+        """A worker that optimizes graphs, in the runtime environment that will run them."""
+        return cls("ONNX Runtime's optimizer", module_elsewhere(interpreter, "ortc.passes.ort_optimize"))
+
+    @classmethod
+    def for_packing(cls, interpreter: Path) -> Self:
+        """A worker that packs weights for this processor, in the runtime environment that will read them."""
+        return cls("ONNX Runtime", module_elsewhere(interpreter, "ortc.passes.ort_prepack"))
+
+    @classmethod
+    def for_observing(cls, interpreter: Path) -> Self:
+        """A worker that finds the ranges of a graph's tensors, in a runtime environment."""
+        return cls("the calibrator", module_elsewhere(interpreter, "ortc.passes.quantization.ort_observe"))
 
     @classmethod
     def for_images(cls) -> Self:
@@ -111,85 +98,11 @@ class Worker:
             environment=own_environment(OFFLINE),
         )
 
-    def __enter__(self) -> Self:
-        self._log = tempfile.TemporaryFile()
-        self.started = time.perf_counter()
-        self._process = subprocess.Popen(
-            self._arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            # Unbuffered: what has been read from the pipe is all in `_received`, where a deadline can be kept.
-            bufsize=0,
-            # A bundle must not change by being run.
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self._environment},
-        )
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        process = self._process
-        if process is not None:
-            if process.stdin is not None:
-                process.stdin.close()
-            try:
-                process.wait(timeout=5 if error is None else 0.1)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        if self._log is not None:
-            self._log.close()
-        self._scratch.cleanup()
-
-    def call(self, operation: str, **arguments: object) -> Json:
-        """One request, one reply.
-
-        Raises:
-            WorkerError: the worker says so, dies, or gives no answer in time.
-        """
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            raise RuntimeError("the worker is not running")
-        request = memoryview(json.dumps({"op": operation, **arguments}).encode() + b"\n")
-        try:
-            while request:
-                request = request[os.write(process.stdin.fileno(), request) :]
-        except BrokenPipeError:
-            raise self._died(operation) from None
-        line = self._line(process.stdout.fileno(), operation)
-        try:
-            reply = json.loads(line)
-        except ValueError:
-            raise WorkerError(
-                "internal", f"{self.name} answered `{operation}` with something else than JSON", details=(_shown(line),)
-            ) from None
-        if not reply["ok"]:
-            error = reply["error"]
-            self._check_disk(f"{error['message']} {error.get('details')}", arguments)
-            raise WorkerError(
-                error["code"], error["message"], help=error.get("help"), details=tuple(error.get("details") or ())
-            )
-        result: Json = reply.get("result") or {}
-        return result
-
-    def _line(self, descriptor: int, operation: str) -> bytes:
-        """The next line of the worker, all of it within the time that a request has."""
-        deadline = time.monotonic() + TIMEOUT
-        while b"\n" not in self._received:
-            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                if self._process is not None:
-                    self._process.kill()
-                raise WorkerError("timeout", f"{self.name} gave no answer to `{operation}` in {TIMEOUT:.0f} s")
-            received = os.read(descriptor, 1 << 16)
-            if not received:
-                raise self._died(operation)
-            self._received += received
-        line, _, self._received = self._received.partition(b"\n")
-        return line
+    @classmethod
+    def for_runtime_facts(cls) -> Self:
+        """A worker that looks at the ONNX Runtime beside the compiler."""
+        facts = own_module("ortc.passes.ort_facts")
+        return cls("ONNX Runtime", facts, environment=own_environment(), seconds=60)
 
     def run(self, inputs: Arrays) -> Arrays:
         """One inference; arrays travel through files."""
@@ -217,39 +130,3 @@ class Worker:
             wall = sum(latencies) / 1000 * (1 if clients is None else runs * clients)
         processor = answer.get("cpu_seconds")
         return Timed(latencies, float(wall), None if processor is None else float(processor))
-
-    def _check_disk(self, said: str, arguments: dict[str, object]) -> None:
-        """Tell a full disk from what the model or its runtime is to blame for.
-
-        Raises:
-            DiskFullError: that is what the worker says.
-        """
-        if not says_full(said):
-            return
-        written = [Path(value) for value in map(str, arguments.values()) if value.startswith("/")]
-        places: list[Place] = [("the cache", path) for path in written if not path.is_relative_to(self._scratch.name)]
-        raise full(temporary(), *places)
-
-    def _died(self, operation: str) -> WorkerError:
-        process = self._process
-        code = None
-        if process is not None:
-            try:
-                code = process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                # It closed its end of the pipe and lives on: nothing more will come from it.
-                process.kill()
-                code = process.wait()
-        lines: list[str] = []
-        if self._log is not None:
-            self._log.seek(0)
-            lines = self._log.read().decode("utf-8", errors="replace").strip().splitlines()[-12:]
-        hint = "it ran out of memory, or was killed" if code == -9 else None
-        return WorkerError(
-            "died", f"{self.name} ended during `{operation}` (exit code {code})", help=hint, details=tuple(lines)
-        )
-
-
-def _shown(line: bytes) -> str:
-    text = line.decode("utf-8", errors="replace")
-    return text if len(text) <= 200 else f"{text[:200]}…"

@@ -1,7 +1,9 @@
-"""Serve operations over JSON lines on stdin and stdout: what the compiler's own worker processes speak.
+"""The protocol of all helper processes: serve operations over JSON lines on stdin and stdout.
 
-The protocol is that of the bundle's own worker (templates/runtime/loader.py): one request a line, one reply a line,
-`{"ok": true, "result": …}` or `{"ok": false, "error": {"code", "message", "help", "details"}}`.
+One request per line, `{"op": NAME, …}`, and one reply per line, `{"ok": true, "result": …}` or
+`{"ok": false, "error": {"code", "message", "help", "details"}}`. A helper ends when its stdin does. A bundle's own
+programs (`templates/runtime/loader.py`, `machine.py`) speak it without this module. The compiler's side is
+`ortc.execution.worker_process`. Needs the standard library alone: helpers run in environments without ortc, too.
 """
 
 from __future__ import annotations

@@ -1,23 +1,20 @@
-"""Answer with an ONNX file exactly as it came: `python original.py` serves requests on stdin.
+"""Answer with an ONNX file exactly as it came, as a helper process.
 
-Executed by the interpreter of a pinned runtime environment. Needs onnxruntime and numpy alone. The protocol is that of
-`ortc.execution.worker_protocol`; the operations are load {model, inputs, outputs, labels, threads} and run {inputs:
-.npz, outputs: .npz}.
+Executed by the interpreter of a pinned runtime environment. Needs onnxruntime and numpy alone. The operations are load
+{model, inputs, outputs, labels, threads} and run {inputs: .npz, outputs: .npz}.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
-Json = dict[str, Any]
+from ortc.common.arrays import read_arrays, write_arrays
+from ortc.execution.worker_protocol import CodedError, Json, serve
 
-
-class RefusedError(Exception):
-    """ONNX Runtime does not open the file, or does not run it on some inputs."""
+REFUSED = "refused"
+"""The code of an error of ONNX Runtime, which does not open the file, or does not run it on some inputs."""
 
 
 class Original:
@@ -43,22 +40,21 @@ class Original:
         try:
             self._session = ort.InferenceSession(request["model"], options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise RefusedError(f"onnxruntime {ort.__version__}: {_line(error)}") from error
+            raise CodedError(REFUSED, f"onnxruntime {ort.__version__}: {_line(error)}") from error
         self._inputs, self._outputs = request["inputs"], request["outputs"]
         self._labels = request["labels"]
         return {}
 
     def run(self, request: Json) -> Json:
         """Run the inputs of one file and write the outputs to another."""
-        arrays = _arrays()
-        given = arrays.read_arrays(Path(request["inputs"]))
+        given = read_arrays(Path(request["inputs"]))
         feeds = {name: given[name] for name in self._inputs}
         try:
             found = self._session.run(self._outputs, feeds)
         except Exception as error:
-            raise RefusedError(_line(error)) from error
+            raise CodedError(REFUSED, _line(error)) from error
         numbers = {name: self._numbers(name, value) for name, value in zip(self._outputs, found, strict=True)}
-        arrays.write_arrays(Path(request["outputs"]), numbers)
+        write_arrays(Path(request["outputs"]), numbers)
         return {}
 
     def _numbers(self, name: str, value: Any) -> Any:
@@ -77,46 +73,12 @@ class Original:
         return value
 
 
-def _arrays() -> Any:
-    """The compiler's module for files of arrays, which needs numpy; the package around it is not installed here."""
-    from importlib.util import module_from_spec, spec_from_file_location
-
-    place = Path(__file__).parents[1] / "common" / "arrays.py"
-    spec = spec_from_file_location("arrays", place)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{place} is not there")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def _line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
-def answer(original: Original, line: str) -> Json:
-    """The reply to one request line."""
-    try:
-        request = json.loads(line)
-        operation = {"load": original.load, "run": original.run}[request["op"]]
-        return {"ok": True, "result": operation(request)}
-    except RefusedError as error:
-        return {"ok": False, "error": {"code": "refused", "message": str(error)}}
-    except Exception as error:  # noqa: BLE001  # the boundary of the process: the compiler reports it
-        return {"ok": False, "error": {"code": "internal", "message": f"{type(error).__name__}: {error}"}}
-
-
-def main() -> None:
-    """Serve until stdin ends. Whatever libraries print goes to stderr; stdout carries replies alone."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    original = Original()
-    for line in sys.stdin:
-        replies.write(json.dumps(answer(original, line)) + "\n")
-        replies.flush()
-
-
 if __name__ == "__main__":
-    main()
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    original = Original()
+    serve({"load": original.load, "run": original.run})

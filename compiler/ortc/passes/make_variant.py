@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,8 @@ from ortc.common.digests import sha256_file
 from ortc.common.disk import free, full, room, temporary
 from ortc.common.errors import StageError
 from ortc.common.values import digest
-from ortc.execution import processes
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, count_operators, strip, write
 from ortc.passes.kernel_tables import Kernels
 from ortc.passes.placement import foresee, table_for
@@ -121,24 +121,17 @@ def transform(model: ir.Model, variant: VariantPlan, ranges: Ranges | None = Non
 
 
 def _optimize(interpreter: Path, source: Path, output: Path, level: str, entries: dict[str, str]) -> None:
-    script = Path(__file__).with_name("ort_optimize.py")
-    disabled = entries.get(DISABLED_OPTIMIZERS, "")
     needed = sum(file.stat().st_size for file in source.iterdir())
-    result = subprocess.run(
-        processes.script(interpreter, script, str(source), str(output), level, disabled),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode != 0:
-        # ONNX Runtime does not say why it could not write.
-        if free(output) < needed:
-            raise full(temporary(), needed=needed)
-        lines = result.stderr.strip().splitlines()
-        raise StageError(
-            f"ONNX Runtime's optimizer fails at level `{level}`: {lines[-1] if lines else result.returncode}",
-            details=tuple(lines[-8:]),
-        )
+    disabled = entries.get(DISABLED_OPTIMIZERS, "")
+    with Worker.for_optimizing(interpreter) as worker:
+        try:
+            worker.call("optimize", source=str(source), output=str(output), level=level, disabled=disabled)
+        except WorkerError as error:
+            # ONNX Runtime does not say why it could not write.
+            if free(output) < needed:
+                raise full(temporary(), needed=needed) from error
+            message = f"ONNX Runtime's optimizer fails at level `{level}`: {error.message}"
+            raise StageError(message, help=error.help, details=error.details) from error
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
-"""Let ONNX Runtime lay out weights for this processor: `python packer.py SOURCE OUTPUT SESSION`.
+"""Let ONNX Runtime lay out weights for this processor, as a helper process.
 
-Executed by the interpreter of the target's own runtime environment, as `offline.py` is; SESSION is session.json's text.
-Needs onnxruntime alone.
+Executed by the interpreter of the target's own runtime environment, as `ort_optimize.py` is. Needs onnxruntime alone.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+from pathlib import Path
+
+from ortc.execution.worker_protocol import Json, serve
 
 LEVELS = {
     "off": "ORT_DISABLE_ALL",
@@ -19,16 +20,19 @@ LEVELS = {
 }
 
 
-def main(source: str, output: str, session: str) -> None:
-    """Write the graph as a session holds it to OUTPUT/prepacked.onnx, its weights, packed ones too, beside it."""
-    config = json.loads(session)
+def pack(request: Json) -> Json:
+    """{source, output, session} -> nothing; `session` is the text of session.json.
+
+    Writes the graph as a session holds it to `output`/prepacked.onnx, its weights, packed ones too, beside it.
+    """
+    config = json.loads(request["session"])
     os.environ.update(config["environment"])
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     level = LEVELS[config["session_options"]["graph_optimization_level"]]
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
-    options.optimized_model_filepath = os.path.join(output, "prepacked.onnx")  # noqa: PTH118  # no more imports than needed
+    options.optimized_model_filepath = str(Path(request["output"]) / "prepacked.onnx")
     options.intra_op_num_threads = 1
     # That the file is for one kind of machine alone is what it is for.
     options.log_severity_level = 3
@@ -40,8 +44,9 @@ def main(source: str, output: str, session: str) -> None:
     }
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
-    ort.InferenceSession(os.path.join(source, "model.onnx"), options, providers=["CPUExecutionProvider"])  # noqa: PTH118
+    ort.InferenceSession(str(Path(request["source"]) / "model.onnx"), options, providers=["CPUExecutionProvider"])
+    return {}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    serve({"pack": pack})

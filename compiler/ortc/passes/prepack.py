@@ -9,14 +9,14 @@ match. What the two have in common is stored once.
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from ortc.common.digests import sha256_file
 from ortc.common.errors import NotApplicable, StageError
 from ortc.common.values import digest
-from ortc.execution import processes
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE
 from ortc.passes.variant_graph import VariantGraph
 
@@ -47,15 +47,12 @@ def prepack(interpreter: Path, source: Path, output: Path, session: str, graph: 
 
     if not (source / DATA_FILE).is_file():
         raise NotApplicable("the weights are inside the graph, too few to take time")
-    script = Path(__file__).with_name("ort_prepack.py")
-    command = processes.script(interpreter, script, str(source), str(output), session)
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        lines = result.stderr.strip().splitlines()
-        raise StageError(
-            f"ONNX Runtime cannot save packed weights: {lines[-1] if lines else result.returncode}",
-            details=tuple(lines[-8:]),
-        )
+    with Worker.for_packing(interpreter) as worker:
+        try:
+            worker.call("pack", source=str(source), output=str(output), session=session)
+        except WorkerError as error:
+            message = f"ONNX Runtime cannot save packed weights: {error.message}"
+            raise StageError(message, help=error.help, details=error.details) from error
     packed = onnx.load(output / PREPACKED_FILE, load_external_data=False)
     if not any(key.startswith(PACKED) for tensor in packed.graph.initializer for key in _place(tensor)):
         raise NotApplicable("ONNX Runtime packs none of these weights")

@@ -20,7 +20,8 @@ from ortc.common.disk import DiskFullError, full, is_full, room, says_full, temp
 from ortc.common.errors import StageError
 from ortc.execution.action_cache import Store
 from ortc.execution.blob_store import Blobs
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 
 NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
 

@@ -155,8 +155,9 @@ def test_what_lists_by_hand_forgot(action: str, module: str) -> None:
 def programs(module: str) -> Iterator[set[str]]:
     """Programs that a module names, as `-m ortc.x` or `x.py`: for each, the modules and scripts that it may be."""
     for node in ast.walk(tree(module)):
-        if isinstance(node, ast.Call) and name_of(node) == "own_module" and isinstance(node.args[0], ast.Constant):
-            name = str(node.args[0].value)
+        starts = isinstance(node, ast.Call) and name_of(node) in ("own_module", "module_elsewhere")
+        if isinstance(node, ast.Call) and starts and isinstance(named := node.args[-1], ast.Constant):
+            name = str(named.value)
             yield {f"{name}.__main__" if f"{name}.__main__" in modules() else name}
         if isinstance(node, ast.List | ast.Tuple):
             texts = [item.value if isinstance(item, ast.Constant) else None for item in node.elts]
@@ -180,10 +181,17 @@ def test_every_program_that_is_started_is_declared() -> None:
 
 
 def test_programs_are_found() -> None:
-    assert list(programs("ortc.passes.make_variant")) == [{"ortc.passes.ort_optimize"}]
-    started = [{"ortc.frontend.__main__"}, {"ortc.passes.__main__"}, {"ortc.frontend.samples.image_worker"}, {LOADER}]
+    assert list(programs("ortc.execution.processes")) == [{"ortc.execution.helper"}]
+    assert list(programs("ortc.evaluation.machine")) == [{f"{RUNTIME}machine.py"}]
+    started = [
+        {"ortc.passes.ort_optimize"},
+        {"ortc.frontend.ort_original"},
+        {"ortc.frontend.__main__"},
+        {"ortc.passes.__main__"},
+        {"ortc.frontend.samples.image_worker"},
+        {LOADER},
+    ]
     assert [program for program in started if program not in programs("ortc.execution.worker")] == []
-    assert list(programs("ortc.passes.quantization.calibration")) == [{"ortc.passes.quantization.ort_observe"}]
 
 
 # Actions: what the functions given to `context.run` use must be in their keys.

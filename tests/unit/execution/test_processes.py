@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ortc.execution.processes import own_code, own_environment, own_module, script, standard_module, standard_script
+from ortc.execution import code_closure
+from ortc.execution.processes import module_elsewhere, own_environment, own_module, standard_module, standard_script
 from ortc.execution.worker import Worker
 
 OPTION = re.compile(r"-[mcPIEsSBuO]{1,4}|-X\w*")
@@ -33,9 +34,8 @@ def sources() -> list[tuple[Path, list[ast.AST]]]:
 def test_every_python_process_ignores_the_working_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(["", "/their/own", ""]))
     assert own_module("ortc.passes", "x") == [sys.executable, "-P", "-m", "ortc.passes", "x"]
-    assert own_code("pass") == [sys.executable, "-P", "-c", "pass"]
     assert standard_module("venv", "x", python="/p")[:4] == ["/p", "-I", "-m", "venv"]
-    assert script(Path("/p"), Path("/f.py"))[:2] == ["/p", "-I"]
+    assert module_elsewhere(Path("/p"), "ortc.x")[:3] == ["/p", "-I", "-B"]
     assert standard_script(Path("/f.py")) == [sys.executable, "-I", "-B", "/f.py"]
     environment = own_environment({"A": "b"})
     assert environment["PYTHONSAFEPATH"] == "1"
@@ -74,12 +74,26 @@ def test_command_lines_of_python_are_found(line: str) -> None:
 
 
 def test_workers_in_runtime_environments_import_what_is_installed_there() -> None:
-    """The process that answers with an ONNX file imports nothing beside its program; a bundle's loader does."""
+    """The process that answers with an ONNX file imports nothing beside ortc; a bundle's loader imports its parts."""
     original, bundle = Worker.for_original("x", Path("/p")), Worker.for_bundle("x", Path("/p"), Path("/b"))
     for worker in (original, bundle):
         worker._scratch.cleanup()
-    assert original._arguments == script(Path("/p"), COMPILER / "frontend" / "ort_original.py")
-    assert bundle._arguments == ["/p", "-E", "-s", "-B", "/b/runtime/loader.py", "worker"]
+    assert original.arguments == module_elsewhere(Path("/p"), "ortc.frontend.ort_original")
+    assert bundle.arguments == ["/p", "-E", "-s", "-B", "/b/runtime/loader.py", "worker"]
+
+
+@pytest.mark.parametrize("module", sorted(name for name in code_closure.WORKERS.values() if ".ort_" in name))
+def test_helpers_in_runtime_environments_need_the_runtime_alone(module: str) -> None:
+    """Neither ortc nor what it depends on is installed where these modules run."""
+    parts = code_closure.closure(module)
+    assert {"ortc.execution.worker_protocol", "ortc.common.errors"} <= parts
+    imported = {
+        name.split(".")[0]
+        for part in parts
+        for node in code_closure.import_statements(code_closure._file(part).read_text("utf-8"))
+        for name in ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [str(node.module)])
+    }
+    assert imported - sys.stdlib_module_names <= {"ortc", "numpy", "onnxruntime"}
 
 
 def test_code_of_repositories_is_refused_in_words() -> None:

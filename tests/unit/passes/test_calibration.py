@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from ortc.common.arrays import read_arrays, write_arrays
+from ortc.common.errors import StageError
 from ortc.passes.quantization.calibration import _write_observed
-from ortc.passes.quantization.ort_observe import BINS, Histogram, main
+from ortc.passes.quantization.ort_observe import BINS, Histogram, Observer
 from ortc.passes.quantization.quantizable import observed
 
 Array = NDArray[Any]
@@ -62,14 +63,16 @@ def observe(directory: Path, opset: int, paths: list[str], method: str = "minmax
     request = {
         "model": str(directory / "observed.onnx"),
         "folder": str(directory),
-        "samples": paths,
         "tensors": [tensor.name for tensor in tensors],
         "method": method,
         "percentile": 90.0,
         "threads": 1,
-        "output": str(directory / "found.npz"),
     }
-    main(request)
+    observer = Observer()
+    observer.open(request)
+    for path in paths:
+        observer.add({"sample": path})
+    observer.save({"output": str(directory / "found.npz")})
     return read_arrays(directory / "found.npz")
 
 
@@ -102,7 +105,7 @@ def test_percentiles_cut_channels_off(tmp_path: Path) -> None:
 def test_a_value_that_is_not_finite(tmp_path: Path) -> None:
     paths, _ = samples(tmp_path, 1)
     write_arrays(tmp_path / "bad.npz", {"x": np.full((1, 2, 3, 4), np.inf, np.float32)})
-    with pytest.raises(SystemExit, match=r"`x` is not finite on bad.npz"):
+    with pytest.raises(StageError, match=r"`x` is not finite on bad.npz"):
         observe(tmp_path, 17, [*paths, str(tmp_path / "bad.npz")])
 
 

@@ -1,14 +1,12 @@
 """Calibration: the ranges that activations take on real samples, for static quantization.
 
 The compiler writes the graph with outputs for the least, the greatest and the mean square value of every channel;
-stages/observe.py runs it, in the target's runtime environment, sample by sample. No activation leaves that process, and
+ort_observe.py runs it, in the target's runtime environment, sample by sample. No activation leaves that process, and
 weights stay where they are.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ import numpy as np
 
 from ortc.common.arrays import Array, Arrays, read_arrays, write_arrays
 from ortc.common.errors import StageError
-from ortc.execution import processes
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 from ortc.passes.canonical import MODEL_FILE
 from ortc.passes.quantization.quantizable import Observed, observed
 
@@ -113,17 +112,15 @@ def calibrate(
     with tempfile.TemporaryDirectory(prefix="ortc-calibrate-") as scratch:
         graph, found = Path(scratch) / "observed.onnx", Path(scratch) / "found.npz"
         _write_observed(model, tensors, graph, with_values=method in ("percentile", "entropy"))
-        request = {
+        opening = {
             "model": str(graph),
             "folder": str(source.absolute()),
-            "samples": [str(path.absolute()) for path in samples],
             "tensors": [tensor.name for tensor in tensors],
             "method": method,
             "percentile": PERCENTILE,
             "threads": threads,
-            "output": str(found),
         }
-        _observe(interpreter, request, Path(scratch))
+        _observe(interpreter, opening, samples, found)
         arrays = read_arrays(found)
     entries = _split([tensor.name for tensor in tensors], [tensor.channels for tensor in tensors], arrays)
     ranges = Ranges(entries, method, len(samples))
@@ -139,18 +136,15 @@ def _split(names: Sequence[str], channels: Sequence[int] | Array, arrays: Arrays
     return {name: Range(*(arrays[kind][part] for kind in kinds)) for name, part in parts.items()}
 
 
-def _observe(interpreter: Path, request: dict[str, object], scratch: Path) -> None:
-    listing = scratch / "request.json"
-    listing.write_text(json.dumps(request), "utf-8")
-    script = Path(__file__).with_name("ort_observe.py")
-    result = subprocess.run(
-        processes.script(interpreter, script, str(listing)), capture_output=True, text=True, check=False
-    )
-    if result.returncode != 0:
-        lines = result.stderr.strip().splitlines()
-        raise StageError(
-            f"calibration fails: {lines[-1] if lines else f'exit code {result.returncode}'}", details=tuple(lines[-8:])
-        )
+def _observe(interpreter: Path, opening: Mapping[str, object], samples: Sequence[Path], output: Path) -> None:
+    with Worker.for_observing(interpreter) as worker:
+        try:
+            worker.call("open", **opening)
+            for sample in samples:
+                worker.call("add", sample=str(sample.absolute()))
+            worker.call("save", output=str(output))
+        except WorkerError as error:
+            raise StageError(f"calibration fails: {error.message}", help=error.help, details=error.details) from error
 
 
 def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path, *, with_values: bool) -> None:

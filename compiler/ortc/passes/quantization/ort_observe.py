@@ -1,19 +1,19 @@
-"""Run a graph over samples and keep the ranges of tensors: `python observe.py REQUEST`.
+"""Run a graph over samples and keep the ranges of tensors, as a helper process.
 
-Executed by the interpreter of the target's own runtime environment. Needs onnxruntime and numpy alone. REQUEST is a
-JSON file: model, folder (of its external weights), samples (.npz files), tensors, method, percentile, threads, output.
-The model has, for each of the tensors, outputs NAME/minimum, NAME/maximum and NAME/power, its mean square, with a value
-for each channel, and for histograms NAME/flat with all of its values. Memory is that of one sample, however many there
-are.
+Executed by the interpreter of the target's own runtime environment. Needs onnxruntime and numpy alone. For each of the
+tensors, the model has outputs NAME/minimum, NAME/maximum and NAME/power, its mean square, with a value for each
+channel, and for histograms NAME/flat with all of its values. Memory is that of one sample, however many there are.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ortc.common.arrays import read_arrays, write_arrays
+from ortc.common.errors import StageError
+from ortc.execution.worker_protocol import Json, serve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -99,71 +99,89 @@ def _divergence(wanted: Array, found: Array) -> float:
     return float((p[some] * np.log(p[some] / q[some])).sum())
 
 
-def _arrays() -> Any:
-    """The compiler's module for files of arrays, which needs numpy; the package around it is not installed here."""
-    from importlib.util import module_from_spec, spec_from_file_location
+class Observer:
+    """One graph, run over samples: each public method is an operation."""
 
-    place = Path(__file__).parents[2] / "common" / "arrays.py"
-    spec = spec_from_file_location("arrays", place)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{place} is not there")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._names: list[str] = []
+        self._histograms: dict[str, Histogram] = {}
+        self._method, self._percentile, self._count = "", 100.0, 0
+        self._ends: tuple[Array, Array] | None = None
+        self._power: Array | None = None
+        self._sizes: list[int] = []
 
+    def open(self, request: Json) -> Json:
+        """{model, folder, tensors, method, percentile, threads} -> nothing; `folder` has the external weights."""
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        import onnxruntime as ort
 
-def main(request: dict[str, Any]) -> None:
-    """Write the ends of all channels of all tensors, one tensor after the other."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    import numpy as np
-    import onnxruntime as ort
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        # Both keep memory for every shape that was seen.
+        options.enable_mem_pattern = False
+        options.enable_cpu_mem_arena = False
+        options.intra_op_num_threads = request["threads"]
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", request["folder"])
+        graph = Path(request["model"]).read_bytes()
+        self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self._method, self._percentile = request["method"], request["percentile"]
+        tensors = request["tensors"]
+        self._names = [f"{name}/{end}" for end in ("minimum", "maximum", "power") for name in tensors]
+        is_counted = self._method in ("percentile", "entropy")
+        self._histograms = {name: Histogram() for name in tensors} if is_counted else {}
+        return {}
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    # Both keep memory for every shape that was seen.
-    options.enable_mem_pattern = False
-    options.enable_cpu_mem_arena = False
-    options.intra_op_num_threads = request["threads"]
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", request["folder"])
-    session = ort.InferenceSession(Path(request["model"]).read_bytes(), options, providers=["CPUExecutionProvider"])
-    tensors, moving = request["tensors"], request["method"] == "moving-average"
-    names = [f"{name}/{end}" for end in ("minimum", "maximum", "power") for name in tensors]
-    counted = request["method"] in ("percentile", "entropy")
-    histograms = {name: Histogram() for name in tensors} if counted else {}
-    ends: tuple[Array, Array] | None = None
-    power: Array = np.zeros(0)
-    sizes: list[int] = []
-    read_arrays = _arrays().read_arrays
-    for count, path in enumerate(request["samples"], start=1):
-        found = session.run([*names, *(f"{name}/flat" for name in histograms)], read_arrays(Path(path)))
-        sizes = [value.size for value in found[: len(tensors)]]
+    def add(self, request: Json) -> Json:
+        """{sample: .npz} -> nothing; takes one sample into account."""
+        import numpy as np
+
+        path = Path(request["sample"])
+        found = self._session.run([*self._names, *(f"{name}/flat" for name in self._histograms)], read_arrays(path))
+        self._count += 1
+        tensors = len(self._names) // 3
+        self._sizes = [value.size for value in found[:tensors]]
         low, high, square = (
-            np.concatenate(found[at * len(tensors) : (at + 1) * len(tensors)]).astype(np.float64) for at in range(3)
+            np.concatenate(found[at * tensors : (at + 1) * tensors]).astype(np.float64) for at in range(3)
         )
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            wrong = next(name for name, value in zip(names, found, strict=False) if not np.isfinite(value).all())
-            raise SystemExit(f"`{wrong.rpartition('/')[0]}` is not finite on {Path(path).name}: no scale covers it")
-        for histogram, values in zip(histograms.values(), found[len(names) :], strict=True):
+            wrong = next(name for name, value in zip(self._names, found, strict=False) if not np.isfinite(value).all())
+            raise StageError(f"`{wrong.rpartition('/')[0]}` is not finite on {path.name}: no scale covers it")
+        for histogram, values in zip(self._histograms.values(), found[len(self._names) :], strict=True):
             histogram.add(values)
-        power = power + (square - power) / count if count > 1 else square
-        if ends is None:
-            ends = (low, high)
-        elif moving:
-            ends = (ends[0] + (low - ends[0]) / count, ends[1] + (high - ends[1]) / count)
+        self._power = square if self._power is None else self._power + (square - self._power) / self._count
+        if self._ends is None:
+            self._ends = (low, high)
+            return {}
+        least, most = self._ends
+        if self._method == "moving-average":
+            self._ends = (least + (low - least) / self._count, most + (high - most) / self._count)
         else:
-            ends = (np.minimum(ends[0], low), np.maximum(ends[1], high))
-    if ends is None:
-        raise SystemExit("no samples")
-    if histograms:
-        if request["method"] == "entropy":
-            bounds = [(-reach, reach) for reach in (histogram.entropy() for histogram in histograms.values())]
-        else:
-            bounds = [histogram.percentile(request["percentile"]) for histogram in histograms.values()]
-        lows, highs = (np.repeat([bound[side] for bound in bounds], sizes) for side in (0, 1))
-        ends = (np.clip(ends[0], lows, highs), np.clip(ends[1], lows, highs))
-    minimum, maximum = (end.astype(np.float32) for end in ends)
-    np.savez(request["output"], minimum=minimum, maximum=maximum, power=power.astype(np.float32))
+            self._ends = (np.minimum(least, low), np.maximum(most, high))
+        return {}
+
+    def save(self, request: Json) -> Json:
+        """{output: .npz} -> nothing; writes the ends of all channels of all tensors, one tensor after the other."""
+        import numpy as np
+
+        if self._ends is None or self._power is None:
+            raise StageError("no samples")
+        low, high = self._ends
+        if self._histograms:
+            lows, highs = (np.repeat([bound[side] for bound in self._bounds()], self._sizes) for side in (0, 1))
+            low, high = np.clip(low, lows, highs), np.clip(high, lows, highs)
+        ends = {"minimum": low, "maximum": high, "power": self._power}
+        write_arrays(Path(request["output"]), {name: end.astype(np.float32) for name, end in ends.items()})
+        return {}
+
+    def _bounds(self) -> list[tuple[float, float]]:
+        """What is left of each tensor's values."""
+        histograms = self._histograms.values()
+        if self._method == "entropy":
+            return [(-reach, reach) for reach in (histogram.entropy() for histogram in histograms)]
+        return [histogram.percentile(self._percentile) for histogram in histograms]
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_bytes()))
+    observer = Observer()
+    serve({"open": observer.open, "add": observer.add, "save": observer.save})
