@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ortc.build.plain_runtime import CHECK_PINS, plain_target, plain_variant
 from ortc.build.stages import VERIFY_ON_CPU
-from ortc.build.target_result import Tried
 from ortc.build.task_metric import answers_verdicts
+from ortc.build.tried import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import Made, assemble
 from ortc.evaluation.accuracy import CPU, check_bundle

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from ortc.build.context import Context
 from ortc.build.cpu_check import is_checked
+from ortc.build.environments import Environments
 from ortc.build.model import ModelBuild, build_model, reference_action
 from ortc.build.observation import samples_key_of
 from ortc.build.progress import Progress
@@ -30,7 +31,7 @@ from ortc.build.stages import (
     VARIANT,
     VERIFY,
 )
-from ortc.build.target import TargetBuilder
+from ortc.build.target import search_target
 from ortc.build.target_result import Shipment
 from ortc.build.task_metric import metric_action
 from ortc.build.workspace import Workspace
@@ -150,13 +151,12 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
 
 
 def _target(context: Context, lookup: Lookup, model: ModelBuild, target: TargetPlan, output: Path) -> None:
-    builder = TargetBuilder(context, model, target)
     begun = len(lookup.foreseen)
     try:
-        found = builder.build()
+        found = search_target(context, model, target)
     except UnknownResult as unknown:
         seen = {entry.stage for entry in lookup.foreseen[begun:]}
-        for stage in _judging(target, is_runnable=builder.builder.runnable):
+        for stage in _judging(target, is_runnable=Environments(context, target).runnable):
             if stage.name not in seen or unknown.stage == VARIANT.name:
                 lookup.later(stage, target.name, unknown.stage)
         lookup.later(BUNDLE, target.name, unknown.stage)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.build.stages import VERIFY_ON_AVX2
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.bundle.emulation import version
 from ortc.evaluation.accuracy import ReferenceCase, run_cases
 from ortc.evaluation.accuracy_gates import accuracy_verdicts

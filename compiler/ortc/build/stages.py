@@ -86,7 +86,7 @@ _METRIC = _code(
     "execution.host",
     "passes.canonical",
 )
-_TIMED = _code("build.search.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
+_TIMED = _code("build.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
 _ASKING = (
     "build.model",
     "build.plain_runtime",
@@ -264,7 +264,7 @@ SENSITIVITY: Stage[Sensitivity] = Stage(
     (*_SESSION, "model", "references", "runtime on CPU", "at", "accuracy", "on", CODE),
     Sensitivity,
     code=_code(
-        "build.search.sensitivity",
+        "build.sensitivity",
         "build.search.precision_ladder",
         "build.cpu_check",
         "build.plain_runtime",
@@ -283,7 +283,7 @@ PREPACK: Stage[VariantGraph | Skip] = Stage(
     "prepack",
     ("variant", "session", "processor", "runtime", "variables", CODE),
     VariantGraph | Skip,
-    code=_code("build.search.session_tuning", _RESULTS, "passes.prepack"),
+    code=_code("build.packing", _RESULTS, "passes.prepack"),
     assume=_assumed_graph,
 )
 BUNDLE: Stage[Sums] = Stage(

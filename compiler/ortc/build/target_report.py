@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from ortc.build.instruction_sets import missing_verdicts
-from ortc.build.search.choice import Ranking
-from ortc.build.search.races import footprint_of
+from ortc.build.races import footprint_of
+from ortc.build.search.outcome import Outcome, Rejected
 from ortc.build.search.ranking import rejected
-from ortc.build.target_result import TargetBuild, Tried
+from ortc.build.target_result import TargetBuild
+from ortc.build.tried import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.evaluation.budget_gates import foreseen_verdicts, unmeasured_verdicts
 from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
@@ -21,38 +22,12 @@ from ortc.evaluation.gates import (
     failure_code,
     parity,
 )
-from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, TargetReport, Verdict
-from ortc.evaluation.trade import Trade
+from ortc.evaluation.report import Decision, TargetReport, Verdict
 from ortc.evaluation.unproven import unproven
 from ortc.plan.precision_mix import mix_of
 
 WRONG = ACCURACY_GATES | {"runs", "applies"}
 """Gates that no budget can make up for."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the search found out about the variant that ships.
-
-    `race` and `numbers` are None where this host cannot run the target; `timed` are the verdicts on its times.
-    """
-
-    winner: Tried
-    reason: str
-    race: Race | None = None
-    numbers: Numbers | None = None
-    timed: tuple[Verdict, ...] = ()
-    ranking: Ranking | None = None
-    elsewhere: tuple[Elsewhere, ...] = ()
-
-
-@dataclass
-class Rejected:
-    """What a search has found against variants so far: decisions by name, failed variants, trade-offs of mixes."""
-
-    decisions: dict[str, Decision]
-    failed: list[Tried] = field(default_factory=list)
-    trades: list[Trade] = field(default_factory=list)
 
 
 def passed_report(builder: VariantBuilder, outcome: Outcome, against: Rejected) -> TargetBuild:

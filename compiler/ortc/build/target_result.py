@@ -1,10 +1,10 @@
-"""What one target's part of a build gives: the variants tried, the report, and the bundle to write."""
+"""What one target's part of a build gives: the report, and the bundle to write."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from ortc.build.context import Context
@@ -12,7 +12,8 @@ from ortc.build.dependencies import FROM_REMOTE, dependencies
 from ortc.build.stage import Action
 from ortc.build.stage_results import Sums
 from ortc.build.stages import BUNDLE
-from ortc.bundle.assemble import Made, Material, assemble
+from ortc.build.tried import Tried
+from ortc.bundle.assemble import Material, assemble
 from ortc.bundle.integrity import own_files
 from ortc.bundle.manifest import MEASUREMENTS, PROVENANCE, DecisionInfo
 from ortc.bundle.publish import is_intact, seal, stamp
@@ -21,32 +22,10 @@ from ortc.bundle.supply_chain.sbom import performance
 from ortc.bundle.tradeoff_plot import trade_svg
 from ortc.common.digests import templates_digest
 from ortc.common.errors import StageError
-from ortc.evaluation.report import Check, Race, TargetReport, Verdict
+from ortc.evaluation.report import Race, TargetReport
 from ortc.execution.worker import Worker
-from ortc.plan.plan import TargetPlan, TuningPlan
+from ortc.plan.plan import TargetPlan
 from ortc.spec.runtimes import extras
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A variant that was made and checked at the level it ended at; `on_cpu` is what its graph answers on the CPU
-    provider, for a target that this host cannot run."""
-
-    made: Made
-    key: str
-    check: Check | None
-    verdicts: tuple[Verdict, ...]
-    lowered: str | None
-    on_cpu: Check | None = None
-
-    @property
-    def failed(self) -> Verdict | None:
-        """The first gate it did not pass."""
-        return next((verdict for verdict in self.verdicts if verdict.outcome != "pass"), None)
-
-    def with_tuning(self, tuning: TuningPlan | None) -> Tried:
-        """The same graph with other session settings."""
-        return replace(self, made=replace(self.made, tuning=tuning))
 
 
 @dataclass(frozen=True)

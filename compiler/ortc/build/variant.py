@@ -11,8 +11,8 @@ from ortc.build.environments import Environments
 from ortc.build.instruction_sets import check_on_avx2
 from ortc.build.model import ModelBuild
 from ortc.build.stages import VERIFY
-from ortc.build.target_result import Tried
 from ortc.build.task_metric import answers_verdicts
+from ortc.build.tried import Tried
 from ortc.build.variant_graph import GraphBuilder
 from ortc.bundle.assemble import Made, assemble
 from ortc.common.values import digest

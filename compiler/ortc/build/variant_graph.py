@@ -14,7 +14,7 @@ from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.stage import Action
 from ortc.build.stage_results import Ranges, Skip
 from ortc.build.stages import CALIBRATE, VARIANT
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.bundle.assemble import Made
 from ortc.common.arrays import write_arrays
 from ortc.common.disk import DiskFullError

@@ -19,7 +19,7 @@ from ortc.build.progress import Progress
 from ortc.build.runner import Done, Runner, T, UnknownResult, Work, pinned_files
 from ortc.build.stage import Action, R
 from ortc.build.stages import BUNDLE, ENVIRONMENT, START, VARIANT, VERIFY
-from ortc.build.target import TargetBuilder
+from ortc.build.target import search_target
 from ortc.build.target_result import Shipment, TargetBuild
 from ortc.build.workspace import Workspace
 from ortc.common.values import Frozen, digest
@@ -143,7 +143,7 @@ def foresee(plan: Plan, root: Path, work: Path) -> Outlook:
 def _target(context: Context, recorder: ActionRecorder, model: ModelBuild, target: TargetPlan) -> None:
     begun = len(recorder.recorded)
     try:
-        built = TargetBuilder(context, model, target).build()
+        built = search_target(context, model, target)
     except UnknownResult:
         # A race: what comes after it depends on who wins.
         of = recorder.recorded[begun:]

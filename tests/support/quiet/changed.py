@@ -17,7 +17,7 @@ CHANGED: dict[str, dict[str, float]] = {
     "ortc.evaluation.turns": {"REST_SECONDS": 0.02, "TURN_SECONDS": 0.02, "WARM_SECONDS": 0.002},
     "ortc.evaluation.machine": {"CONTROL_RUNS": 2},
     "ortc.build.benchmark": {"TURN_SECONDS": 0.02, "STARTS": 1},
-    "ortc.build.target": {"QUICK_STARTS": 1},
+    "ortc.build.search.target_search": {"QUICK_STARTS": 1},
     "ortc.evaluation.latency": {"START_RUNS": 1},
     "ortc.evaluation.accuracy": {"SOAK_SECONDS": 1.0},
 }

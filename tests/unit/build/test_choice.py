@@ -12,7 +12,7 @@ from tests.support.plans import target, variant
 
 from ortc.build.search.choice import MUST_PAY, Chooser, Ranking, name_of, ratio_of_races
 from ortc.build.search.ranking import Survivor, decisions_of, survivors
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.bundle.assemble import Made
 from ortc.common.statistics import median
 from ortc.evaluation.report import Contender, Race

@@ -22,7 +22,7 @@ from ortc.build.search.ranking import (
     reason_of,
     survivors,
 )
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.bundle.assemble import Made
 from ortc.evaluation.report import Contender, Race, Verdict
 from ortc.execution.host import Host

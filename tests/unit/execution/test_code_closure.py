@@ -303,7 +303,7 @@ def bindings(node: ast.AST) -> dict[str, tuple[str, str | None]]:
 def _methods() -> dict[str, tuple[str, ast.AST]]:
     """Methods of the driver's classes that actions call, which start no action of their own."""
     found: dict[str, tuple[str, ast.AST]] = {}
-    for module in ("ortc.build.variant", "ortc.build.variant_graph", "ortc.build.search.sensitivity"):
+    for module in ("ortc.build.variant", "ortc.build.variant_graph", "ortc.build.sensitivity"):
         for owner in tree(module).body:
             if isinstance(owner, ast.ClassDef):
                 for node in owner.body:

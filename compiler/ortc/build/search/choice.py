@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.common.statistics import CONFIDENCE, Interval, median, ratio_of_rounds
 from ortc.evaluation.report import Race
 from ortc.plan.plan import TargetPlan

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from ortc.build.search.bench import Bench
 from ortc.build.search.precision_ladder import Ladder, Sensitivity
-from ortc.build.search.sensitivity import find_sensitivity
-from ortc.build.target_result import Tried
-from ortc.build.variant import VariantBuilder
+from ortc.build.tried import Tried
 from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
 from ortc.evaluation.gates import describe
 from ortc.evaluation.report import Verdict
@@ -50,20 +49,20 @@ def closeness(entry: Tried) -> float:
     return min((*found, *left), default=-1.0)
 
 
-def refine(builder: VariantBuilder, entry: Tried, judge: Callable[[Tried], Tried]) -> Refined:
+def refine(bench: Bench, entry: Tried) -> Refined:
     """Keep the worst nodes of a variant in higher precision, more and more, until it passes or breaks a budget.
 
     Where to begin is found on calibration samples; what passes is judged as every variant is.
 
     Args:
-        builder: of the target.
+        bench: makes, measures and judges variants.
         entry: a variant that `can_be_refined`.
-        judge: gives a made variant its verdicts.
 
     Raises:
         StageError: the nodes cannot be measured.
     """
-    found, ladder = find_sensitivity(builder, entry)
+    found = bench.sensitivity(entry)
+    ladder = Ladder(entry.made.variant, found.nodes)
     rejected: list[Tried] = []
     passed: Tried | None = None
     step = found.first_step()
@@ -71,7 +70,7 @@ def refine(builder: VariantBuilder, entry: Tried, judge: Callable[[Tried], Tried
     lower = IN[entry.made.variant.precision]
     reason = f"no mix of precisions that leaves half of the nodes {lower} is right on the calibration samples"
     for _ in range(0 if step is None else ATTEMPTS):
-        attempt = judge(builder.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
+        attempt = bench.judge(bench.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
         if attempt.failed is None:
             passed = attempt
             break

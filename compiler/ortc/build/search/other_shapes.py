@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from ortc.build.search.choice import Ranking, name_of
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.common.statistics import Interval, ratio_of_rounds
 from ortc.evaluation.report import Elsewhere, Race
 from ortc.plan.plan import CasePlan, Shape

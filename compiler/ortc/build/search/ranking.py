@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ortc.build.search.choice import Choice, Chooser, Racer, Ranking, name_of, pays
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.common.statistics import median, ratio_of_rounds
 from ortc.common.units import format_bytes
 from ortc.evaluation.gates import describe

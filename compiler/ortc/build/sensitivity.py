@@ -21,7 +21,7 @@ from ortc.build.plain_runtime import CHECK_PINS, plain_target
 from ortc.build.references import Request
 from ortc.build.search.precision_ladder import Ladder, NodeError, Sensitivity, Step, search_steps
 from ortc.build.stages import CALIBRATION_REFERENCE, CALIBRATION_REFERENCE_OF_ONNX, SENSITIVITY
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import assemble
 from ortc.common.arrays import read_arrays, write_arrays
@@ -49,7 +49,7 @@ MOST_ERROR = 1e30
 BENCH_RUNS, BENCH_WARMUP = 12, 3
 
 
-def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity, Ladder]:
+def find_sensitivity(builder: VariantBuilder, entry: Tried) -> Sensitivity:
     """Measure the nodes of a variant that fails a gate of accuracy. Cached.
 
     Raises:
@@ -90,8 +90,7 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> tuple[Sensitivity
             with Worker.for_bundle(variant.name, runner, bench.bundle) as worker:
                 return bench.measure(worker)
 
-    found = context.run(SENSITIVITY.action(f"{builder.target.name}: {variant.name}", inputs), work).result
-    return found, Ladder(variant, found.nodes)
+    return context.run(SENSITIVITY.action(f"{builder.target.name}: {variant.name}", inputs), work).result
 
 
 class _Bench:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ortc.build.search.choice import name_of
 from ortc.build.stages import MEASURE, START, START_OF_PYTORCH
-from ortc.build.target_result import Tried
+from ortc.build.tried import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.bundle.assemble import assemble
 from ortc.bundle.publish import seal
