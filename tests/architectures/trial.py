@@ -22,7 +22,7 @@ from typing import Any
 
 from catalogue import Architecture
 
-from ortc.build.context import Context
+from ortc.build.context import Context, opened
 from ortc.build.executor import Executor
 from ortc.build.model import build_model
 from ortc.build.progress import Progress
@@ -119,7 +119,7 @@ def context_of(architecture: Architecture, opset: int) -> Iterator[tuple[Context
         (root / "cache" / "environments").symlink_to(environments)
         (root / "work").mkdir()
         workspace, runner = Workspace.with_files(plan, root, store, root / "work"), Trial(plan.name, store, Progress())
-        context = Context.of(plan, workspace, runner, runner.progress, stack)
+        context = stack.enter_context(opened(plan, workspace, runner, runner.progress))
         context.reference = InProcess(plan, workspace, context.modules, stack)
         yield context, runner
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from records import place, write
 
-from ortc.build.context import opened, tool_versions
+from ortc.build.context import executed, tool_versions
 from ortc.build.model import build_model
 from ortc.build.progress import Progress
 from ortc.build.variant import VariantBuilder
@@ -144,7 +144,7 @@ def make(path: Path, name: str) -> None:
 
     checked = check_spec(path)
     plan = resolve(checked.loaded.spec, checked.profiles, search="none", variant=name)
-    with opened(plan, checked.loaded.root, Store(cache_root()), Progress()) as context:
+    with executed(plan, checked.loaded.root, Store(cache_root()), Progress()) as context:
         model = build_model(context)
         context.reference.end()
         (target,) = context.plan.targets

@@ -16,7 +16,7 @@ from tests.integration.conftest import MakeCache
 from tests.support.builds import PLAIN, Build, Compiler
 from tests.support.plans import plan
 
-from ortc.build.context import Context
+from ortc.build.context import Context, opened
 from ortc.build.executor import Executor
 from ortc.build.observation import built, samples_key_of
 from ortc.build.progress import Progress
@@ -133,7 +133,7 @@ def write_project(
 def context_of(planned: Plan, root: Path, store: Store, work: Path, stack: ExitStack, fetched: Fetched) -> Context:
     """A build that executes its actions."""
     workspace = Workspace(root, store, work, fetched)
-    return Context.of(planned, workspace, Executor(planned.name, store, Progress()), Progress(), stack)
+    return stack.enter_context(opened(planned, workspace, Executor(planned.name, store, Progress())))
 
 
 def parts_of(spec: Path, cache: Path, work: Path) -> tuple[str, dict[str, str]]:

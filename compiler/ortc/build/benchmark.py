@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ortc.build.context import Context, opened
+from ortc.build.context import Context, executed
 from ortc.build.model import ModelBuild, build_model
 from ortc.build.progress import Progress
 from ortc.build.target import build_target
@@ -138,7 +138,7 @@ def benchmark(
         AccuracyError: the exported graph does not compute what PyTorch computes.
         OrtcError: no target can be measured on this host; with the exit code of its build.
     """
-    with opened(plan, root, store, progress, remeasured) as context:
+    with executed(plan, root, store, progress, remeasured) as context:
         model = build_model(context)
         candidates, missing = _candidates(context, model, output)
         context.reference.end()

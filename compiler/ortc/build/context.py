@@ -62,13 +62,6 @@ class Context:
     tools: dict[str, str] = field(default_factory=tool_versions)
     variables: dict[str, str] = field(default_factory=numeric_variables)
 
-    @classmethod
-    def of(cls, plan: Plan, workspace: Workspace, runner: Runner, progress: Progress, stack: ExitStack) -> Context:
-        """The context of a build on this host, whose bundles may take texts; the stack ends its processes."""
-        plan, modules = with_text(plan, workspace.fetched.directory), Modules()
-        reference = ReferenceProcess(plan, workspace, modules, stack)
-        return cls(plan, workspace, describe(), progress, runner, reference, modules)
-
     @property
     def has_reference(self) -> bool:
         """Whether PyTorch can run the model; an ONNX source is its own reference."""
@@ -89,7 +82,23 @@ class Context:
 
 
 @contextmanager
-def opened(
+def opened(plan: Plan, workspace: Workspace, runner: Runner, progress: Progress | None = None) -> Iterator[Context]:
+    """A build on this host over a workspace, whatever its runner does with actions; its processes end with the block.
+
+    Args:
+        plan: what is built, and may take texts.
+        workspace: with the model's files, or what stands for them.
+        runner: takes the actions.
+        progress: told of every stage; nobody is when None.
+    """
+    plan, modules = with_text(plan, workspace.fetched.directory), Modules()
+    with ExitStack() as stack:
+        reference = ReferenceProcess(plan, workspace, modules, stack)
+        yield Context(plan, workspace, describe(), progress or Progress(), runner, reference, modules)
+
+
+@contextmanager
+def executed(
     plan: Plan, root: Path, store: Store, progress: Progress, remeasured: frozenset[str] = frozenset()
 ) -> Iterator[Context]:
     """A build that executes its actions, with the model's files at hand.
@@ -110,7 +119,8 @@ def opened(
             work = stack.enter_context(workplace(store.root))
         with progress.step(FETCH, plan.name):
             workspace = Workspace.with_files(plan, root, store, work)
-        yield Context.of(plan, workspace, Executor(plan.name, store, progress, remeasured), progress, stack)
+        runner = Executor(plan.name, store, progress, remeasured)
+        yield stack.enter_context(opened(plan, workspace, runner, progress))
 
 
 def is_of_the_model(error: StageError) -> bool:

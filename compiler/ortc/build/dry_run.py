@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ortc.build.context import Context
+from ortc.build.context import Context, opened
 from ortc.build.cpu_check import is_checked
 from ortc.build.environments import Environments
 from ortc.build.model import ModelBuild, build_model, reference_action
 from ortc.build.observation import samples_key_of
-from ortc.build.progress import Progress
 from ortc.build.runner import Done, Runner, T, UnknownResult, Work, nothing, pinned_files
 from ortc.build.stage import Action, R, Stage
 from ortc.build.stages import (
@@ -132,11 +130,11 @@ def foresee(plan: Plan, root: Path, output: Path, store: Store) -> tuple[Foresee
     Raises:
         StageError: the model's files cannot be had.
     """
-    with ExitStack() as stack:
-        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ortc-plan-")))
-        workspace = Workspace.with_files(plan, root, store, work)
-        lookup = Lookup(plan.name, store)
-        context = Context.of(plan, workspace, lookup, Progress(), stack)
+    lookup = Lookup(plan.name, store)
+    with (
+        tempfile.TemporaryDirectory(prefix="ortc-plan-") as work,
+        opened(plan, Workspace.with_files(plan, root, store, Path(work)), lookup) as context,
+    ):
         try:
             model = build_model(context)
         except UnknownResult as unknown:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from ortc.build.context import Context, opened
+from ortc.build.context import Context, executed
 from ortc.build.model import build_model
 from ortc.build.progress import Progress
 from ortc.build.stages import BUNDLE
@@ -46,7 +46,7 @@ def build(
         StageError: the model's part fails, so that there is nothing to judge.
         AccuracyError: the exported graph does not compute what PyTorch computes.
     """
-    with opened(plan, root, store, progress, remeasured) as context:
+    with executed(plan, root, store, progress, remeasured) as context:
         notes = context.workspace.notes
         for note in notes:
             progress.note(note)

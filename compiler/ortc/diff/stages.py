@@ -8,14 +8,12 @@ who wins: it is told as one stage of each kind, which is done again where the ra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ortc.build.context import Context
+from ortc.build.context import Context, opened
 from ortc.build.model import ModelBuild, build_model
-from ortc.build.progress import Progress
 from ortc.build.runner import Done, Runner, T, UnknownResult, Work, pinned_files
 from ortc.build.stage import Action, R
 from ortc.build.stages import BUNDLE, ENVIRONMENT, START, VARIANT, VERIFY
@@ -129,10 +127,8 @@ def foresee(plan: Plan, root: Path, work: Path) -> Outlook:
     if teacher is not None:
         (work / "teacher").mkdir()
         taught = declared_files(teacher.model, root, work / "teacher")
-    with ExitStack() as stack:
-        recorder = ActionRecorder(plan.name, work)
-        workspace = Workspace(root, Store(work), work, fetched, taught)
-        context = Context.of(plan, workspace, recorder, Progress(), stack)
+    recorder = ActionRecorder(plan.name, work)
+    with opened(plan, Workspace(root, Store(work), work, fetched, taught), recorder) as context:
         model = build_model(context)
         for target in context.plan.targets:
             recorder.target = target.name

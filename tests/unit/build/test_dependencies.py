@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from pydantic import ValidationError
 from tests.support.plans import ROOT, accuracy, manifest, plan, target
 from tests.support.whole_bundles import HOST
 
-from ortc.build.context import Context
+from ortc.build.context import Context, opened
 from ortc.build.dependencies import FROM_REMOTE, base_image, dependencies
 from ortc.build.executor import Executor
 from ortc.build.progress import Progress
@@ -65,8 +64,8 @@ def context(root: Path, store: Store, source: Any, teacher: Fetched | None = Non
     made = made.model_copy(update={"model": source, "accuracy": accuracy(**promises)})
     fetched = Fetched(directory=root, files=(FetchedFile(name="model.onnx", sha256=DIGEST, origin="path:model.onnx"),))
     workspace = Workspace(root, store, root, fetched, teacher)
-    made_of = Context.of(made, workspace, Executor(made.name, store, Progress()), Progress(), ExitStack())
-    return replace(made_of, host=HOST)
+    with opened(made, workspace, Executor(made.name, store, Progress())) as found:
+        return replace(found, host=HOST)
 
 
 def found(of: Context, base: str = f"python:3.12-slim@sha256:{DIGEST}") -> dict[tuple[str, str], Dependency]:
