@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -96,15 +96,13 @@ def attach(bundle: Path, file: Path) -> Attached:
         usable = companions(bundle)
         if name in usable.unsigned:
             before, kept = None, ()
-        gates = {(verdict.gate, verdict.platform) for verdict in judged}
-        verdicts = (*judged, *(verdict for verdict in kept if (verdict.gate, verdict.platform) not in gates))
+        verdicts = _joined(judged, kept)
         document = _document(found, verdicts, numbers, race, () if before is None else before.trades)
         texts = {
             f"{MEASUREMENTS}/{fingerprint}.cdx.json": performance(manifest, fingerprint, numbers, verdicts),
             # Last: as long as this one is the older, attaching again makes good what a kill left undone.
             name: json.dumps(document, indent=1) + "\n",
         }
-        unmeasured = _unmeasured(bundle, {*usable.measurements} - {name}, verdicts)
         done = Attached(
             bundle=f"{manifest.name}/{manifest.version}/{manifest.target}",
             measurement=name,
@@ -112,7 +110,7 @@ def attach(bundle: Path, file: Path) -> Attached:
             host=found.host,
             verdicts=judged,
             numbers=numbers,
-            unmeasured=unmeasured,
+            unmeasured=_unmeasured(bundle, {*usable.measurements} - {name}, verdicts),
             signature=None,
             gpu_mem_limit=found.gpu_mem_limit,
             copies=found.copies,
@@ -125,6 +123,12 @@ def attach(bundle: Path, file: Path) -> Attached:
             bundle, staging.directory, texts, f"{ATTESTATIONS}/{MEASUREMENTS}/{fingerprint}.sig", manifest
         )
     return done.model_copy(update={"signature": signature})
+
+
+def _joined(judged: Sequence[Verdict], kept: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """New verdicts, and older ones on other gates and platforms."""
+    gates = {(verdict.gate, verdict.platform) for verdict in judged}
+    return (*judged, *(verdict for verdict in kept if (verdict.gate, verdict.platform) not in gates))
 
 
 def _document(

@@ -74,11 +74,8 @@ def reverify(
     from ortc.common.digests import sha256_file
 
     manifest = _asked_for(bundle, platform, expected)
-    if measurement is not None and is_for_browsers(bundle):
-        raise UsageError(
-            f"{bundle} is for browsers, and no bundle measures itself there for `ortc attach`",
-            help="without that file, ortc measures it in this machine's Chromium",
-        )
+    if measurement is not None:
+        _expect_measuring(bundle)
     host = describe()
     verdicts: list[Verdict] = []
     numbers, race = None, None
@@ -88,10 +85,7 @@ def reverify(
         verdicts += _emulated(bundle, manifest, store, platform)
         verdicts += _untimed(manifest, platform) if timed else ()
     elif missing is not None:
-        verdicts += [
-            Verdict(gate="self-test", platform=name, outcome="unmeasured", said=missing, required="run on the target")
-            for name in manifest.platforms
-        ]
+        verdicts += [_not_run(name, missing) for name in manifest.platforms]
     else:
         interpreter = interpreter_of(bundle, store.root / "environments")
         candidate = Worker.for_bundle(bundle.name, interpreter, bundle)
@@ -109,6 +103,20 @@ def reverify(
         race=race,
         unfit_reason=manifest.unfit_reason,
     )
+
+
+def _expect_measuring(bundle: Path) -> None:
+    """Refuse a bundle that cannot write a file for `ortc attach`."""
+    if is_for_browsers(bundle):
+        raise UsageError(
+            f"{bundle} is for browsers, and no bundle measures itself there for `ortc attach`",
+            help="without that file, ortc measures it in this machine's Chromium",
+        )
+
+
+def _not_run(platform: str, reason: str) -> Verdict:
+    required = "run on the target"
+    return Verdict(gate="self-test", platform=platform, outcome="unmeasured", said=reason, required=required)
 
 
 def _asked_for(bundle: Path, platform: str | None, expected: Expected | None) -> Manifest:

@@ -96,7 +96,7 @@ class Catalogue(Contents):
         path = record_path(name, version, target)
         found = self.find(BundleRecord, path)
         if found is not None and identity(found) != (name, version, target):
-            raise self._another(path, *identity(found))
+            raise _another(self.storage.name, path, *identity(found))
         return found
 
     def registered(self, name: str, version: str, target: str) -> BundleRecord:
@@ -160,7 +160,7 @@ class Catalogue(Contents):
         entries = [(self.demand(CompanionRecord, f"{directory}/{n}"), n) for n in self.storage.names(directory)]
         for entry, path in entries:
             if (entry.name, entry.version, entry.target) != identity(record):
-                raise self._another(f"{directory}/{path}", entry.name, entry.version, entry.target)
+                raise _another(self.storage.name, f"{directory}/{path}", entry.name, entry.version, entry.target)
             if entry.file.path.partition("/")[0] not in COMPANIONS:
                 raise StageError(
                     f"{directory}/{path} of the registry {self.storage.name} is for `{entry.file.path}`, which is no "
@@ -222,12 +222,6 @@ class Catalogue(Contents):
                 elif entry in self.storage.names(directory):
                     unread.append(f"{directory}/{entry} of the registry {self.storage.name} leads nowhere")
 
-    def _another(self, path: str, name: str, version: str, target: str) -> StageError:
-        return StageError(
-            f"{path} of the registry {self.storage.name} is of {name} {version} for {target}: somebody put it there",
-            help="do not use what the registry has under that name; remove the file, and register the bundle again",
-        )
-
     def alias_names(self, name: str) -> list[str]:
         """The aliases of a model that were ever set."""
         return [found for found in self.storage.names(f"models/{name}/aliases") if is_plain(found) and found != LATEST]
@@ -259,3 +253,10 @@ def _order(version: str) -> tuple[bool, Ordered | None, str]:
     except InvalidVersion:
         # Compared by their text alone: None equals None.
         return False, None, version
+
+
+def _another(registry: str, path: str, name: str, version: str, target: str) -> StageError:
+    return StageError(
+        f"{path} of the registry {registry} is of {name} {version} for {target}: somebody put it there",
+        help="do not use what the registry has under that name; remove the file, and register the bundle again",
+    )

@@ -15,7 +15,7 @@ from .files import inside, parsing
 
 if TYPE_CHECKING:
     from processing.answers import Processing
-    from processing.texts import Row
+    from processing.padding import Row
 
 
 MOST_BYTES = 2**25  # of a file

@@ -11,7 +11,8 @@ from loading.errors import FormatError
 from numpy.typing import NDArray
 
 from .forms import Arrays, Form, of_tokens
-from .texts import Row, Texts
+from .padding import Row
+from .texts import Texts
 
 AGGREGATIONS = ("none", "simple", "first", "average", "max")
 OUTSIDE = "O"

@@ -9,7 +9,8 @@ import numpy as np
 from loading.errors import InputError
 from numpy.typing import NDArray
 
-from .texts import Row, Texts
+from .padding import Row
+from .texts import Texts
 
 Arrays = dict[str, NDArray[Any]]
 PAIR = ("text", "text_pair")
@@ -118,7 +119,7 @@ class Labels(Form):
 
 def of_tokens(texts: Texts, values: NDArray[Any], row: Row) -> NDArray[Any]:
     """The values of a row's tokens, without those of padding."""
-    return np.array(values[texts.positions(row, len(values))])
+    return np.array(values[texts.padding.positions(row, len(values))])
 
 
 def softmax(values: NDArray[Any]) -> NDArray[Any]:

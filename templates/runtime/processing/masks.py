@@ -9,7 +9,8 @@ import numpy as np
 from loading.errors import FormatError, InputError
 
 from .forms import Arrays, Form, of_tokens, softmax
-from .texts import Row, Texts
+from .padding import Row
+from .texts import Texts
 
 
 class FillMask(Form):

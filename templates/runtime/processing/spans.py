@@ -10,7 +10,8 @@ from loading.errors import FormatError, InputError
 from numpy.typing import NDArray
 
 from .forms import Arrays, Form, of_tokens
-from .texts import Row, Texts
+from .padding import Row
+from .texts import Texts
 
 QUESTION = ("question", "context")
 CANDIDATES = 12
@@ -26,7 +27,7 @@ class Span(Form):
 
     def __init__(self, settings: Mapping[str, Any], texts: Texts) -> None:
         super().__init__(settings, texts)
-        if texts.pads_left:
+        if texts.padding.is_left:
             raise FormatError("questions of a tokenizer that pads on the left are not answered")
         self._ends = str(settings["ends"])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,37 +12,19 @@ from loading.errors import FormatError, InputError, RuntimeVersionError
 from numpy.typing import NDArray
 
 from . import pairs
+from .padding import Padding, Row
 from .vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 INSTALL = "pip install --no-deps --require-hashes -r requirements.txt"
-UNBOUNDED = 2**31 - 1
 MOST_WINDOWS = 256  # of one text
 LONGEST = 2**20  # characters of texts that are looked at, to say how many windows they have
 SHOWN = 60  # characters of a text that a message shows
 
 
 _Found = TypeVar("_Found")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One text as the model takes it, without padding.
-
-    `offsets` are the places of the tokens in the text, (0, 0) for special tokens; `sequence` is 0 for tokens of the
-    text, 1 for those of the second text of a pair, None for special ones. `special` tells the tokens that frame a
-    text from those of the text, and `words` are the numbers of the words that tokens are of.
-    """
-
-    ids: tuple[int, ...]
-    types: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-    sequence: tuple[int | None, ...]
-    special: tuple[bool, ...]
-    words: tuple[int | None, ...]
 
 
 class Texts:
@@ -69,25 +50,17 @@ class Texts:
         dtypes: Mapping[str, np.dtype[Any]],
         bounds: Mapping[str, tuple[int, int, int]],
     ) -> None:
-        if unknown := shapes.keys() - {IDS, MASK, TYPES}:
-            raise FormatError(f"the model takes {sorted(unknown)}, which no text gives")
-        if IDS not in shapes or any(len(shape) != 2 for shape in shapes.values()):
-            raise FormatError(f"the model takes no {IDS} of two dimensions")
-        self._dtypes = dict(dtypes)
-        self._rows, self._width = (_bounds(entry, bounds) for entry in shapes[IDS])
+        self.padding = Padding(settings["padding"], shapes, dtypes, bounds)
         self._limit = int(settings["max_length"])
         self._truncation = str(settings["truncation"])
-        pads = settings["padding"]
-        self._left = pads["side"] == "left"
-        self._fill = {IDS: int(pads["token"]), TYPES: int(pads["type"]), MASK: 0}
         self.pairs = bool(settings.get("pairs"))
         self._stride = int(settings.get("stride", 0))
         self._prompt = str(settings["prompt"])
         self._prompts = {str(name): str(text) for name, text in settings["prompts"].items()}
-        if self._limit > self._width[1]:
-            raise FormatError(f"max_length is {self._limit}, the model takes {self._width[1]} tokens")
-        if self._truncation not in ("left", "right", "refuse") or pads["side"] not in ("left", "right"):
-            raise FormatError("truncation or the side of padding is unknown")
+        if self._limit > self.padding.most_tokens:
+            raise FormatError(f"max_length is {self._limit}, the model takes {self.padding.most_tokens} tokens")
+        if self._truncation not in ("left", "right", "refuse"):
+            raise FormatError("truncation is unknown")
         self._tokenizer = _read(tokenizer)
         self.vocabulary = Vocabulary(self._tokenizer, settings)
         self._tokenizer.no_padding()
@@ -105,14 +78,9 @@ class Texts:
         return self._limit
 
     @property
-    def pads_left(self) -> bool:
-        """Whether padding stands before a text."""
-        return bool(self._left)
-
-    @property
     def most_rows(self) -> int:
         """The most texts of one run."""
-        return self._rows[1]
+        return self.padding.most_rows
 
     def row(self, text: str, pair: str | None = None, prompt: str | None = None) -> Row:
         """The tokens of a text, or of a pair of texts.
@@ -139,7 +107,7 @@ class Texts:
         for part in (text, *others):
             _check(part)
         left, longest = self._truncation == "left", self._cuts_longest
-        found = self._library(
+        found = _library(
             lambda: pairs.encode_beside(
                 self._tokenizer, before + text, others, self._limit, left=left, longest=longest
             ),
@@ -197,27 +165,8 @@ class Texts:
     def _length(self, text: str) -> int:
         """How many tokens a text has by itself."""
         # As the second of a pair, which alone is cut.
-        (found,) = self._library(lambda: self._tokenizer.encode_batch([("", text)], add_special_tokens=False), text)
+        (found,) = _library(lambda: self._tokenizer.encode_batch([("", text)], add_special_tokens=False), text)
         return pairs.count(found, self._stride)
-
-    def _library(self, encode: Callable[[], _Found], text: str) -> _Found:
-        """What the library makes of texts.
-
-        Raises:
-            InputError: it makes nothing of them.
-        """
-        try:
-            return encode()
-        except Exception as error:
-            # The library raises Exception itself where only one text of a pair may be cut, and that is too short.
-            if "truncat" in str(error).lower():
-                raise InputError(f"a text leaves no room for the other: {_shown(text)}. Send shorter texts.") from error
-            raise InputError(f"the tokenizer makes nothing of a text: {error}: {_shown(text)}.") from error
-        except BaseException as error:
-            # What the library did not foresee is no Exception.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise InputError(f"the tokenizer fails on a text: {error}: {_shown(text)}.") from error
 
     def _encoded(self, text: str, pair: str | None, prompt: str | None) -> tuple[Encoding, int]:
         """The encoding of a text or a pair, and the characters of the prompt before it."""
@@ -227,7 +176,7 @@ class Texts:
                 _check(part)
         given = before + text
         # Other threads run while a batch is encoded, and wait where a text is.
-        found = self._library(lambda: self._found(given, pair), text)
+        found = _library(lambda: self._found(given, pair), text)
         if len(found.ids) > self._limit:
             raise InputError(
                 f"a text has {len(found.ids)} tokens, at most {self._limit} are taken: {_shown(text)}. Send a shorter "
@@ -256,26 +205,8 @@ class Texts:
         return Row(ids, (0,) * count, ((0, 0),) * count, (0,) * count, (False,) * count, (None,) * count)
 
     def inputs(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
-        """The model's inputs for some rows: padded to the longest, within the bounds of the axes.
-
-        Rows are repeated where a run takes more than there are; nobody reads their answers.
-        """
-        most = max(max((len(row.ids) for row in rows), default=0), 1)
-        width, count = _fitting(most, self._width), _fitting(len(rows), self._rows)
-        filled = [*rows, *[rows[-1]] * (count - len(rows))]
-        made = {name: np.full((count, width), self._fill[name], dtype=dtype) for name, dtype in self._dtypes.items()}
-        for index, row in enumerate(filled):
-            length = len(row.ids)
-            place = slice(width - length, width) if self._left else slice(0, length)
-            values = {IDS: row.ids, TYPES: row.types, MASK: (1,) * length}
-            for name, array in made.items():
-                array[index, place] = values[name]
-        return made
-
-    def positions(self, row: Row, width: int) -> slice:
-        """Where the tokens of a row stand in a padded row."""
-        length = len(row.ids)
-        return slice(width - length, width) if self._left else slice(0, length)
+        """The model's inputs for some rows, see `Padding.inputs`."""
+        return self.padding.inputs(rows)
 
     def _named(self, name: str) -> str:
         if not name:
@@ -284,6 +215,26 @@ class Texts:
             known = ", ".join(map(repr, self._prompts)) or "none"
             raise InputError(f"there is no prompt {name!r}. The model's prompts: {known}.")
         return self._prompts[name]
+
+
+def _library(encode: Callable[[], _Found], text: str) -> _Found:
+    """What the library makes of texts.
+
+    Raises:
+        InputError: it makes nothing of them.
+    """
+    try:
+        return encode()
+    except Exception as error:
+        # The library raises Exception itself where only one text of a pair may be cut, and that is too short.
+        if "truncat" in str(error).lower():
+            raise InputError(f"a text leaves no room for the other: {_shown(text)}. Send shorter texts.") from error
+        raise InputError(f"the tokenizer makes nothing of a text: {error}: {_shown(text)}.") from error
+    except BaseException as error:
+        # What the library did not foresee is no Exception.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"the tokenizer fails on a text: {error}: {_shown(text)}.") from error
 
 
 def _row(found: Encoding, before: int) -> Row:
@@ -295,18 +246,6 @@ def _row(found: Encoding, before: int) -> Row:
     )
     special = tuple(map(bool, found.special_tokens_mask))
     return Row(tuple(found.ids), tuple(found.type_ids), offsets, sequence, special, tuple(found.word_ids))
-
-
-def _bounds(entry: str | int | None, bounds: Mapping[str, tuple[int, int, int]]) -> tuple[int, int, int]:
-    if isinstance(entry, int):
-        return entry, entry, 1
-    return (1, UNBOUNDED, 1) if entry is None else bounds[entry]
-
-
-def _fitting(size: int, bounds: tuple[int, int, int]) -> int:
-    """The least size of an axis that holds so many."""
-    least, _, step = bounds
-    return -(-max(size, least) // step) * step
 
 
 def _read(content: bytes) -> Any:

@@ -9,7 +9,8 @@ import numpy as np
 from loading.errors import FormatError, InputError
 
 from .forms import Form, softmax
-from .texts import Row, Texts
+from .padding import Row
+from .texts import Texts
 
 FIELDS = frozenset(("text", "labels", "hypothesis", "multi_label"))
 MOST_LABELS = 256

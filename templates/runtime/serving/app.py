@@ -198,26 +198,11 @@ class Application:
             RefusedError: 400, the request does not fit the model; 503, its objects do not fit into memory.
         """
 
-        def work() -> Request:
-            request = decode()
-            for name in (*request.inputs, *(request.outputs or ())):
-                if len(name) > SHOWN and name not in served.names:
-                    raise RefusedError(400, "input", f"the model has no input or output {quoted(name)}")
-            try:
-                if request.texts is not None and served.texts is not None:
-                    names_of(served.texts, request.outputs)
-                    return request
-                served.model.check(request.inputs)
-                served.model.output_names(request.outputs)
-            except InputError as error:
-                raise RefusedError(400, "input", str(error)) from error
-            return request
-
         if not objects:
-            return work()
+            return _checked(served, decode())
         self.memory.take(held, objects)
         try:
-            return await in_thread(work)
+            return await in_thread(lambda: _checked(served, decode()))
         finally:
             self.memory.give_back(held, objects)
 
@@ -248,6 +233,26 @@ class Application:
         """
         with _refusing(served):
             return await answer(served, self.memory, held, asked)
+
+
+def _checked(served: Served, request: Request) -> Request:
+    """A request that fits the model.
+
+    Raises:
+        RefusedError: 400, it does not.
+    """
+    for name in (*request.inputs, *(request.outputs or ())):
+        if len(name) > SHOWN and name not in served.names:
+            raise RefusedError(400, "input", f"the model has no input or output {quoted(name)}")
+    try:
+        if request.texts is not None and served.texts is not None:
+            names_of(served.texts, request.outputs)
+            return request
+        served.model.check(request.inputs)
+        served.model.output_names(request.outputs)
+    except InputError as error:
+        raise RefusedError(400, "input", str(error)) from error
+    return request
 
 
 @contextlib.contextmanager

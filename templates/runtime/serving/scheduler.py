@@ -96,6 +96,64 @@ class Batching:
         return cls(rows, delay)
 
 
+class Runs:
+    """Runs jobs of one model together, and remembers what a run takes. Belongs to whichever thread runs."""
+
+    def __init__(self, model: Model) -> None:
+        import onnxruntime
+
+        self._model = model
+        self._options = onnxruntime.RunOptions
+        self._seconds: dict[tuple[tuple[int, ...], ...], float] = {}  # what a run takes, by the shapes of its inputs
+
+    def seconds(self, inputs: Arrays) -> float:
+        """What a run of such inputs takes, infinity where none was seen."""
+        return self._seconds.get(_shapes(inputs), math.inf)
+
+    def remember(self, batch: Batch) -> None:
+        """Take the time of a run of one request into account."""
+        if len(batch.jobs) == 1:
+            shapes = _shapes(batch.jobs[0].inputs)
+            if len(self._seconds) > MOST_SHAPES:
+                self._seconds.clear()
+            known = self._seconds.get(shapes, batch.compute_seconds)
+            self._seconds[shapes] = known + 0.2 * (batch.compute_seconds - known)
+
+    def results(self, jobs: list[Job]) -> tuple[Sequence[Arrays | Exception], list[Batch]]:
+        """The answer or the error of each job, and the runs that it took."""
+        began = time.perf_counter()
+        try:
+            answers, whole = self.answers(jobs)
+        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
+            if len(jobs) == 1 or not isinstance(error, (InputError, NumericsError, SessionError)):
+                return [error] * len(jobs), []
+            # One of them is at fault: no other must fail for it.
+            alone = [self.results([job]) for job in jobs]
+            return [results[0] for results, _ in alone], [batch for _, batches in alone for batch in batches]
+        return answers, [Batch(jobs, time.perf_counter() - began, whole)]
+
+    def answers(self, jobs: Sequence[Job]) -> tuple[Sequence[Arrays], Arrays]:
+        """The answer to each job, and to all of them as one."""
+        options = self._options()
+        if len(jobs) == 1:
+            (job,) = jobs
+            job._options = options
+            whole = self._model.run_checked(job.inputs, job.names, options)
+            return [whole], whole
+        inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+        whole = self._model.run_checked(inputs, jobs[0].names, options)
+        ends = np.cumsum([job.rows for job in jobs])
+        parts = [
+            {name: array[end - job.rows : end] for name, array in whole.items()}
+            for job, end in zip(jobs, ends.tolist(), strict=True)
+        ]
+        return parts, whole
+
+
+def _shapes(inputs: Arrays) -> tuple[tuple[int, ...], ...]:
+    return tuple(array.shape for array in inputs.values())
+
+
 class Scheduler:
     """The queue of one model. `submit` belongs to the event loop; the runs have threads of their own."""
 
@@ -110,10 +168,8 @@ class Scheduler:
         inline_seconds: float = INLINE_SECONDS,
     ) -> None:
         """Start `workers` threads. What runs for less than `inline_seconds` runs in the event loop's own thread."""
-        import onnxruntime
-
         self.model = model
-        self._run_options = onnxruntime.RunOptions
+        self._runs = Runs(model)
         self._observer, self._batching, self._queue_size = observer, batching, queue_size
         self._queue: deque[Job] = deque()
         self._changed = threading.Condition(threading.Lock())
@@ -121,7 +177,6 @@ class Scheduler:
         self._closed = False
         self._places = 0  # requests of several runs; each has one place, however many of its runs wait
         self._active = 0  # threads that run something
-        self._seconds: dict[tuple[tuple[int, ...], ...], float] = {}  # what a run takes, by the shapes of its inputs
         self._running: set[Job] = set()
         self._threads = [
             threading.Thread(target=self._work, name=f"{model.name}-{number}", daemon=True) for number in range(workers)
@@ -181,7 +236,9 @@ class Scheduler:
         with self._changed:
             if self._closed and not placed:
                 raise RefusedError(503, "unloading", "the model is being unloaded", 1)
-            inline = not self._queue and not self._running and self._is_quick(inputs)
+            is_idle = not self._queue and not self._running and self._batching is None
+            # The run is over before a thread would have begun it.
+            inline = is_idle and self._runs.seconds(inputs) < self._inline_seconds
         if inline:
             self._run_inline(job)
             return job
@@ -259,7 +316,7 @@ class Scheduler:
         live = [job for job in jobs if not job.answer.done()]
         for job in live:
             job.queued_seconds = began - job.submitted
-        results, batches = self._results(live) if live else ([], [])
+        results, batches = self._runs.results(live) if live else ([], [])
         with self._changed:  # before anybody can know the answers, and ask again
             self._active -= 1
             self._running.difference_update(jobs)
@@ -268,29 +325,11 @@ class Scheduler:
         for batch in batches:
             self._ran(batch)
 
-    def _results(self, jobs: list[Job]) -> tuple[Sequence[Arrays | Exception], list[Batch]]:
-        """The answer or the error of each job, and the runs that it took."""
-        began = time.perf_counter()
-        try:
-            answers, whole = self._answers(jobs)
-        except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
-            if len(jobs) == 1 or not isinstance(error, (InputError, NumericsError, SessionError)):
-                return [error] * len(jobs), []
-            # One of them is at fault: no other must fail for it.
-            alone = [self._results([job]) for job in jobs]
-            return [results[0] for results, _ in alone], [batch for _, batches in alone for batch in batches]
-        return answers, [Batch(jobs, time.perf_counter() - began, whole)]
-
-    def _is_quick(self, inputs: Arrays) -> bool:
-        """Whether a run is over before a thread would have begun it."""
-        shapes = tuple(array.shape for array in inputs.values())
-        return self._batching is None and self._seconds.get(shapes, math.inf) < self._inline_seconds
-
     def _run_inline(self, job: Job) -> None:
         """Run in the event loop's own thread, which waits for it."""
         began = time.perf_counter()
         try:
-            (answer,), whole = self._answers([job])
+            (answer,), whole = self._runs.answers([job])
         except Exception as error:  # noqa: BLE001 - it is raised where the answer is awaited
             job.answer.set_exception(error)
             return
@@ -298,30 +337,8 @@ class Scheduler:
         job.loop.call_soon(self._ran, Batch([job], time.perf_counter() - began, whole))
 
     def _ran(self, batch: Batch) -> None:
-        if len(batch.jobs) == 1:
-            shapes = tuple(array.shape for array in batch.jobs[0].inputs.values())
-            if len(self._seconds) > MOST_SHAPES:
-                self._seconds.clear()
-            known = self._seconds.get(shapes, batch.compute_seconds)
-            self._seconds[shapes] = known + 0.2 * (batch.compute_seconds - known)
+        self._runs.remember(batch)
         self._observer.ran(batch)
-
-    def _answers(self, jobs: Sequence[Job]) -> tuple[Sequence[Arrays], Arrays]:
-        """The answer to each job, and to all of them as one."""
-        options = self._run_options()
-        if len(jobs) == 1:
-            (job,) = jobs
-            job._options = options
-            whole = self.model.run_checked(job.inputs, job.names, options)
-            return [whole], whole
-        inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
-        whole = self.model.run_checked(inputs, jobs[0].names, options)
-        ends = np.cumsum([job.rows for job in jobs])
-        parts = [
-            {name: array[end - job.rows : end] for name, array in whole.items()}
-            for job, end in zip(jobs, ends.tolist(), strict=True)
-        ]
-        return parts, whole
 
 
 def _post(jobs: Sequence[Job], results: Sequence[Arrays | Exception]) -> None:

@@ -27,7 +27,7 @@ from serving.threads import in_thread
 
 if TYPE_CHECKING:
     from processing.answers import Processing
-    from processing.texts import Row
+    from processing.padding import Row
 
     from serving.models import Served
 
@@ -158,7 +158,7 @@ class TextModel:
         for name, array in outputs.items():
             values = array[index]
             if name in self._per_token:
-                values = values[self.processing.texts.positions(row, len(values))]
+                values = values[self.processing.texts.padding.positions(row, len(values))]
             found[name] = np.array(values)
         return found
 

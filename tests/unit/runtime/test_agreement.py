@@ -101,7 +101,7 @@ class Answering:
 
     def rows(self, request: list[Any]) -> list[Any]:
         """One row for each of two labels or windows."""
-        row = runtime_module("processing.texts").Row((1, 2), (0, 1), (), (), (), ())
+        row = runtime_module("processing.padding").Row((1, 2), (0, 1), (), (), (), ())
         return [row, row]
 
     def answer(self, requests: list[Any], run: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.delivery.archive import label, write_tar
-from ortc.bundle.delivery.base_image import read_base
+from ortc.bundle.delivery.base_image import BaseImage, read_base
 from ortc.bundle.delivery.oci import Image, write_layout
 from ortc.bundle.integrity import own_files, refuse_unfit, verified
 from ortc.bundle.manifest import Manifest
@@ -68,11 +68,7 @@ def pack(
         performance_in(read_plain(bundle / path), path)
     found = [*own_files(bundle, manifest), *usable.files]
     files = sorted(file.path for file in found)
-    image = None
-    if base is not None and "oci" in formats:
-        image = read_base(base)
-        for platform in manifest.platforms:
-            image.expect(platform)
+    image = None if base is None or "oci" not in formats else _base_image(base, manifest)
     done = Packed()
     output.mkdir(parents=True, exist_ok=True)
     needed = sum(file.bytes for file in found) * len(formats) + (0 if image is None else image.bytes)
@@ -92,6 +88,14 @@ def pack(
             layout.rename(place)
             done = done.model_copy(update={"layout": str(place), "images": images})
     return done
+
+
+def _base_image(place: Path, manifest: Manifest) -> BaseImage:
+    """The image that a modelcar's layers are put upon; UsageError where it is not for a platform of the bundle."""
+    image = read_base(place)
+    for platform in manifest.platforms:
+        image.expect(platform)
+    return image
 
 
 def _archive(bundle: Path, files: Sequence[str], manifest: Manifest, scratch: Path, output: Path) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import threading
 import types
 import warnings
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ortc.frontend.reachable import functions, modules
+from ortc.frontend.reachable.attributes import attributes
 from ortc.frontend.reachable.origin import named
 
 if TYPE_CHECKING:
@@ -56,12 +56,6 @@ def describe(walk: Walk, value: Any, path: str) -> Any:
 def extras(walk: Walk, value: Any, path: str) -> Any:
     """The class and the attributes of an object whose content is known otherwise."""
     return [walk.value(type(value), functions.class_path(type(value))), attributes(walk, value, path)]
-
-
-def attributes(walk: Walk, value: Any, path: str, without: frozenset[str] = frozenset()) -> Any:
-    """Attributes of an object in its mapping and in its slots."""
-    found = {**dict(_slots(value)), **_mapping(value)}
-    return [[key, walk.value(entry, f"{path}.{key}".lstrip("."))] for key, entry in found.items() if key not in without]
 
 
 def _instance(walk: Walk, value: Any, path: str) -> Any:
@@ -112,26 +106,6 @@ def _buffer(value: Any) -> Any:
         return np.frombuffer(memoryview(value).cast("B"), np.uint8).copy()
     except (TypeError, ValueError):
         return None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    try:
-        # A class may answer with anything for the name, but one of C that has another mapping for each thread.
-        is_local = isinstance(value, threading.local)
-        found = vars(value) if is_local else object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return {str(key): entry for key, entry in found.items()} if isinstance(found, dict) else {}
-
-
-def _slots(value: Any) -> Iterator[tuple[str, Any]]:
-    for base in type(value).__mro__:
-        for name, entry in vars(base).items():
-            if isinstance(entry, types.MemberDescriptorType) and not name.startswith("__"):
-                try:
-                    yield name, entry.__get__(value)
-                except AttributeError:
-                    yield name, NotImplemented
 
 
 def _is_dice(value: Any) -> bool:

@@ -61,8 +61,8 @@ def describe(walk: Walk, value: Any, path: str) -> Any:
 def _module(walk: Walk, module: Any, path: str) -> Any:
     import torch
 
+    from ortc.frontend.reachable.attributes import attributes
     from ortc.frontend.reachable.functions import class_path
-    from ortc.frontend.reachable.instances import attributes
 
     join = partial(_join, path)
     own, graph = frozenset(vars(torch.nn.Module())), isinstance(module, torch.fx.GraphModule)
