@@ -18,7 +18,7 @@ from ortc.build.stages import IMAGES
 from ortc.bundle.answers import Answers
 from ortc.common.arrays import Array, read_arrays, write_arrays
 from ortc.common.errors import StageError
-from ortc.evaluation.agreement import GATES, certainty
+from ortc.evaluation.agreement import certainty, gate_of_kind
 from ortc.evaluation.answers import TextAnswer
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.images import pillow_version
@@ -204,7 +204,7 @@ def golden_images(rows: Sequence[dict[str, Any]], form: AnswerForm, file: Path) 
         for index, row in enumerate(rows)
         if "answer" in row and Path(row["path"]).stat().st_size <= MOST_GOLDEN_BYTES
     ]
-    if form.kind in GATES:
+    if gate_of_kind(form.kind) is not None:
         small.sort(key=lambda index: -certainty(form.kind, rows[index]["answer"]))
     odd = [index for index, row in enumerate(rows) if row["name"] in GOLDEN_ODD]
     return [

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from ortc.evaluation.agreement import GATES, certainty
+from ortc.evaluation.agreement import certainty, gate_of_kind
 from ortc.plan.processing import AnswerForm
 
 ODD_PAIRS, SAMPLE_PAIRS = 60, 8
@@ -93,7 +93,7 @@ def golden_texts(content: dict[str, Any], form: AnswerForm) -> list[dict[str, An
     short = sorted(content["samples"], key=lambda row: len(row["ids"]))
     step = max(1, len(short) // GOLDEN_ANSWERS)
     chosen = short[::step][:GOLDEN_ANSWERS]
-    if form.kind in GATES:
+    if gate_of_kind(form.kind) is not None:
         surest = sorted(short, key=lambda row: -certainty(form.kind, row["answer"]))
         chosen = surest[:GOLDEN_ANSWERS]
         # Rows of one length need no padding, and do not show its side.

@@ -10,7 +10,7 @@ from typing import Any
 
 from ortc.bundle.manifest import AnswerTolerance, GoldenAnswers, ProcessingInfo
 from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
-from ortc.evaluation.agreement import GATES
+from ortc.evaluation.agreement import gate_of_kind
 from ortc.evaluation.answers import TextAnswer
 from ortc.plan.plan import AccuracyPlan
 from ortc.plan.processing import DIRECTORY, DOCUMENT, IMAGE, TEXT, TOKENIZER, Processing
@@ -77,7 +77,7 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
 def _tolerance(answers: Answers, precision: str, accuracy: AccuracyPlan) -> AnswerTolerance:
     pixels = None if answers.processing.image is None else MOST_DIFFERENCE
     found = AnswerTolerance(cosine=answer_limit(precision, accuracy), pixels=pixels)
-    if (gate := GATES.get(answers.processing.answer.kind)) is None:
+    if (gate := gate_of_kind(answers.processing.answer.kind)) is None:
         return found
     least = agreement_limit(gate, precision, accuracy)
     return found.model_copy(update={"f1" if gate == "answer_f1" else "top1": least})

@@ -1,76 +1,38 @@
-"""How far two answers agree in what they name: entities, spans, labels, objects, and words for masked places."""
+"""How far two answers agree in what they name, by the rules that a bundle's self-test goes by."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ortc.common.bundle_runtime import runtime_module
 from ortc.plan.processing import Kind
 
 Shares = tuple[float, float, float]
 """What both answers name, what the expected one names, and what the found one names."""
-GATES: Mapping[Kind, Literal["answer_f1", "answer_top1"]] = {
-    "entities": "answer_f1",
-    "span": "answer_f1",
-    "fill-mask": "answer_top1",
-    "labels": "answer_top1",
-    "boxes": "answer_f1",
-    "segments": "answer_f1",
-}
-"""Kinds of answers that agree or not, besides their scores, with the gate that says how far."""
+AnswerGate = Literal["answer_f1", "answer_top1"]
 LABELS = "labels"
-OBJECTS = ("boxes", "segments")
-LEAST_OVERLAP = 0.75
-"""Intersection over union from which two boxes or masks are of one object."""
-TIE = 1e-6
-"""Scores of labels that differ by less are equal."""
+
+
+def gate_of_kind(kind: Kind) -> AnswerGate | None:
+    """The gate that says how far answers agree, besides their scores; None of kinds that name nothing."""
+    gates: dict[str | None, AnswerGate] = {gate.removeprefix("answer_"): gate for gate in get_args(AnswerGate)}
+    return gates.get(_rules().MEASURES.get(kind))
 
 
 def shares(kind: Kind, expected: Any, found: Any) -> Shares:
-    """What two answers of one kind name.
-
-    Entities are the same where class and characters are. A span counts by the characters that it shares with the
-    expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label. Objects
-    and segments are the same where the label is and most of their boxes or pixels are.
-    """
-    if kind == "entities":
-        left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
-        return float((left & right).total()), float(left.total()), float(right.total())
-    if kind == "span":
-        return _overlap(expected, found), 1.0, 1.0
-    if kind in OBJECTS:
-        return float(len(_matched(expected, found))), float(len(expected)), float(len(found))
-    if kind == LABELS:
-        return float(_same_first(expected, found)), 1.0, 1.0
-    if kind == "fill-mask":
-        left_, right_ = _firsts(expected), _firsts(found)
-        same = sum(one == other for one, other in zip(left_, right_, strict=False))
-        return float(same), float(len(left_)), float(len(right_))
-    raise AssertionError(kind)
+    """What two answers of one kind name; see `shares` of templates/runtime/processing/agreement.py."""
+    counted: Shares = _rules().shares(kind, expected, found)
+    return counted
 
 
 def f1(found: Shares) -> float:
     """The harmonic mean of precision and recall; 1 where neither answer names anything."""
-    both, expected, other = found
-    return 1.0 if expected + other == 0 else 2 * both / (expected + other)
+    return float(_rules().f1(found))
 
 
-def common_scores(kind: Kind, expected: Any, found: Any) -> tuple[list[float], list[float]]:
-    """Scores of what both answers name."""
-    if kind == "span":
-        return ([expected["score"]], [found["score"]]) if _overlap(expected, found) == 1 else ([], [])
-    if kind == "segments":
-        return [], []
-    if kind == "boxes":
-        both = _matched(expected, found)
-        return [float(one["score"]) for one, _ in both], [float(other["score"]) for _, other in both]
-    left, right = (_scored(kind, answer) for answer in (expected, found))
-    names = [name for name in left if name in right]
-    return [left[name] for name in names], [right[name] for name in names]
+def similar(kind: Kind, expected: Any, found: Any) -> float:
+    """Cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
+    return float(_rules().similar(kind, expected, found))
 
 
 def certainty(kind: Kind, answer: Any) -> float:
@@ -79,76 +41,13 @@ def certainty(kind: Kind, answer: Any) -> float:
         first, *others = (float(entry["score"]) for entry in answer)
         return first - max(others, default=0.0)
     if kind == "segments":
-        return min(float(_pixels(entry["mask"]).mean()) for entry in answer)
+        return min(float(_rules().pixels(entry["mask"]).mean()) for entry in answer)
     if kind == "fill-mask":
-        return min(float(place[0]["score"]) for place in _places(answer))
+        return min(float(place[0]["score"]) for place in _rules().places(answer))
     return min(
         (float(entry["score"]) for entry in (answer if kind in ("entities", "boxes") else [answer])), default=0.0
     )
 
 
-def _entity(entry: Mapping[str, Any]) -> tuple[str, int, int]:
-    return str(entry.get("entity_group", entry.get("entity"))), int(entry["start"]), int(entry["end"])
-
-
-def _overlap(expected: Mapping[str, Any], found: Mapping[str, Any]) -> float:
-    """F1 of the characters of two spans; 1 where both are empty."""
-    lengths = [int(entry["end"]) - int(entry["start"]) for entry in (expected, found)]
-    shared = min(expected["end"], found["end"]) - max(expected["start"], found["start"])
-    return 1.0 if not any(lengths) else 2 * max(0, shared) / sum(lengths)
-
-
-def _matched(expected: Any, found: Any) -> list[tuple[Any, Any]]:
-    """Objects of two answers that are the same: of one label, with an overlap of at least LEAST_OVERLAP."""
-    left, pairs = list(found), []
-    for one in expected:
-        alike = [(_overlap_of(one, other), place) for place, other in enumerate(left) if one["label"] == other["label"]]
-        overlap, place = max(alike, default=(0.0, 0))
-        if overlap >= LEAST_OVERLAP:
-            pairs.append((one, left.pop(place)))
-    return pairs
-
-
-def _overlap_of(one: Any, other: Any) -> float:
-    """The intersection of two boxes or masks over their union."""
-    if "box" in one:
-        return _iou(one["box"], other["box"])
-    left, right = _pixels(one["mask"]), _pixels(other["mask"])
-    if left.shape != right.shape:
-        return 0.0
-    return float((left & right).sum() / max(1, (left | right).sum()))
-
-
-def _pixels(mask: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """A mask of numbers of pixels outside and inside by turns as one boolean for each pixel."""
-    return np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
-
-
-def _iou(one: Mapping[str, int], other: Mapping[str, int]) -> float:
-    """The intersection of two boxes over their union; pixels at the edges are of the box."""
-    width = min(one["xmax"], other["xmax"]) - max(one["xmin"], other["xmin"]) + 1
-    height = min(one["ymax"], other["ymax"]) - max(one["ymin"], other["ymin"]) + 1
-    both = max(0, width) * max(0, height)
-    sizes = [(box["xmax"] - box["xmin"] + 1) * (box["ymax"] - box["ymin"] + 1) for box in (one, other)]
-    return both / (sum(sizes) - both)
-
-
-def _same_first(expected: Any, found: Any) -> bool:
-    """Whether the expected first label is the found one, or has a score that is no further from it than TIE."""
-    scores = {str(entry["label"]): float(entry["score"]) for entry in found}
-    return scores.get(str(expected[0]["label"]), -1.0) >= float(found[0]["score"]) - TIE
-
-
-def _places(answer: Any) -> list[list[dict[str, Any]]]:
-    return answer if answer and isinstance(answer[0], list) else [answer]
-
-
-def _firsts(answer: Any) -> list[int]:
-    return [int(place[0]["token"]) for place in _places(answer)]
-
-
-def _scored(kind: Kind, answer: Any) -> dict[Hashable, float]:
-    """Scores by what they are of: an entity, or a word for a masked place."""
-    if kind == "entities":
-        return {_entity(entry): float(entry["score"]) for entry in answer}
-    return {(at, entry["token"]): float(entry["score"]) for at, place in enumerate(_places(answer)) for entry in place}
+def _rules() -> Any:
+    return runtime_module("processing.agreement")

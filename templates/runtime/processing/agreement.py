@@ -1,4 +1,7 @@
-"""How far two answers agree in what they name: entities, spans, labels, objects, and words for masked places."""
+"""How far two answers agree in what they name: entities, spans, labels, objects, and words for masked places.
+
+The compiler judges a build by this module, too: it needs numpy alone.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
-from loading.errors import FormatError
 from numpy.typing import NDArray
 
 Shares = tuple[float, float, float]
@@ -43,7 +45,7 @@ def shares(kind: str, expected: Any, found: Any) -> Shares:
         left_, right_ = _firsts(expected), _firsts(found)
         same = sum(one == other for one, other in zip(left_, right_, strict=False))
         return float(same), float(len(left_)), float(len(right_))
-    raise FormatError(f"answers of the kind {kind!r} are not compared by what they name")
+    raise ValueError(f"answers of the kind {kind!r} are not compared by what they name")
 
 
 def f1(found: Shares) -> float:
@@ -64,6 +66,43 @@ def common_scores(kind: str, expected: Any, found: Any) -> tuple[list[float], li
     left, right = (_scored(kind, answer) for answer in (expected, found))
     names = [name for name in left if name in right]
     return [left[name] for name in names], [right[name] for name in names]
+
+
+def similar(kind: str, expected: Any, found: Any) -> float:
+    """The cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
+    if kind not in MEASURES or kind == LABELS:
+        return compare(expected, found)
+    left, right = common_scores(kind, expected, found)
+    return compare([*left, 1.0], [*right, 1.0])
+
+
+def compare(expected: Any, found: Any) -> float:
+    """The cosine similarity of two answers; -1 where they are of different shape, of other labels, or not finite.
+
+    Scores of classes are compared in the order of their labels, a single score x as (x, 1).
+    """
+    if _labels(expected) != _labels(found):
+        return -1.0
+    left, right = _numbers(expected), _numbers(found)
+    if left.shape != right.shape or not (np.isfinite(left).all() and np.isfinite(right).all()):
+        return -1.0
+    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
+    if norms == 0.0:
+        return 1.0 if np.array_equal(left, right) else -1.0
+    return min(1.0, float((left * right).sum()) / norms)
+
+
+def _labels(answer: Any) -> list[str] | None:
+    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
+        return sorted(str(entry["label"]) for entry in answer)
+    return None
+
+
+def _numbers(answer: Any) -> NDArray[Any]:
+    if _labels(answer) is not None:
+        scores = [entry["score"] for entry in sorted(answer, key=lambda entry: str(entry["label"]))]
+        answer = scores[0] if len(scores) == 1 else scores
+    return np.asarray([answer, 1.0] if isinstance(answer, float | int) else answer, dtype=np.float64)
 
 
 def _entity(entry: Mapping[str, Any]) -> tuple[str, int, int]:
@@ -92,13 +131,13 @@ def _overlap_of(one: Any, other: Any) -> float:
     """The intersection of two boxes or masks over their union."""
     if "box" in one:
         return _iou(one["box"], other["box"])
-    left, right = _pixels(one["mask"]), _pixels(other["mask"])
+    left, right = pixels(one["mask"]), pixels(other["mask"])
     if left.shape != right.shape:
         return 0.0
     return float((left & right).sum() / max(1, (left | right).sum()))
 
 
-def _pixels(mask: Mapping[str, Any]) -> NDArray[np.bool_]:
+def pixels(mask: Mapping[str, Any]) -> NDArray[np.bool_]:
     """A mask of numbers of pixels outside and inside by turns as one boolean for each pixel."""
     return np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
 
@@ -118,16 +157,16 @@ def _same_first(expected: Any, found: Any) -> bool:
     return scores.get(str(expected[0]["label"]), -1.0) >= float(found[0]["score"]) - TIE
 
 
-def _places(answer: Any) -> list[list[dict[str, Any]]]:
+def places(answer: Any) -> list[list[dict[str, Any]]]:
     return answer if answer and isinstance(answer[0], list) else [answer]
 
 
 def _firsts(answer: Any) -> list[int]:
-    return [int(place[0]["token"]) for place in _places(answer)]
+    return [int(place[0]["token"]) for place in places(answer)]
 
 
 def _scored(kind: str, answer: Any) -> dict[Hashable, float]:
     """Scores by what they are of: an entity, or a word for a masked place."""
     if kind == "entities":
         return {_entity(entry): float(entry["score"]) for entry in answer}
-    return {(at, entry["token"]): float(entry["score"]) for at, place in enumerate(_places(answer)) for entry in place}
+    return {(at, entry["token"]): float(entry["score"]) for at, place in enumerate(places(answer)) for entry in place}

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from loading.errors import FormatError, GoldenError, InputError
-from numpy.typing import NDArray
 
-from .agreement import LABELS, MEASURES, common_scores, f1, shares
+from .agreement import LABELS, MEASURES, f1, shares, similar
 from .answers import Processing, plain
 from .forms import Arrays
 
@@ -117,43 +115,6 @@ def _check_agreement(kind: str, what: str, pairs: Sequence[tuple[Any, Any, Any]]
             f"the answers to the golden {what}s have {measure} {total:.4f} to the recorded ones, expected at least "
             f"{float(limits[measure]):g}; {_shown(text)} is furthest off"
         )
-
-
-def similar(kind: str, expected: Any, found: Any) -> float:
-    """The cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
-    if kind not in MEASURES or kind == LABELS:
-        return compare(expected, found)
-    left, right = common_scores(kind, expected, found)
-    return compare([*left, 1.0], [*right, 1.0])
-
-
-def compare(expected: Any, found: Any) -> float:
-    """The cosine similarity of two answers; -1 where they are of different shape, of other labels, or not finite.
-
-    Scores of classes are compared in the order of their labels, a single score x as (x, 1).
-    """
-    if _labels(expected) != _labels(found):
-        return -1.0
-    left, right = _numbers(expected), _numbers(found)
-    if left.shape != right.shape or not (np.isfinite(left).all() and np.isfinite(right).all()):
-        return -1.0
-    norms = float(np.linalg.norm(left) * np.linalg.norm(right))
-    if norms == 0.0:
-        return 1.0 if np.array_equal(left, right) else -1.0
-    return min(1.0, float((left * right).sum()) / norms)
-
-
-def _labels(answer: Any) -> list[str] | None:
-    if isinstance(answer, list) and answer and isinstance(answer[0], dict):
-        return sorted(str(entry["label"]) for entry in answer)
-    return None
-
-
-def _numbers(answer: Any) -> NDArray[Any]:
-    if _labels(answer) is not None:
-        scores = [entry["score"] for entry in sorted(answer, key=lambda entry: str(entry["label"]))]
-        answer = scores[0] if len(scores) == 1 else scores
-    return np.asarray([answer, 1.0] if isinstance(answer, float | int) else answer, dtype=np.float64)
 
 
 def _shown(text: object) -> str:

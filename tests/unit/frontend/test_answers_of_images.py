@@ -15,8 +15,7 @@ from tests.support.bundles import runtime_module
 from tests.support.image_parts import bundle_of, parts
 from tests.support.make_image_models import MODELS
 
-from ortc.evaluation.agreement import f1, shares
-from ortc.evaluation.answers import similar
+from ortc.evaluation.agreement import f1, shares, similar
 from ortc.frontend.reference.images import opened, segment
 from ortc.frontend.samples.odd_images import odd_images, plain_images
 
