@@ -32,7 +32,7 @@ from ortc.bundle.render import render
 from ortc.bundle.session_file import session_file
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
-from ortc.bundle.web_files import web_places
+from ortc.bundle.web_files import web_sources
 from ortc.common.resources import targets_dir, templates_dir
 from ortc.plan.plan import AxisPlan, InputPlan, TargetPlan
 from ortc.plan.resolve import resolve
@@ -167,9 +167,8 @@ def test_tree(profile: str, update_golden: bool) -> None:
     if target.is_web:
         index, headers = tree.pop("index.html"), tree.pop("_headers")
         compare(HERE / profile, tree, update=update_golden)
-        place = templates_dir() / "web"
         copied = {**runtime, "index.html": index, "_headers": headers}
-        assert copied == {name: (place / name).read_text("utf-8") for name in web_places()}
+        assert copied == {name: source.read_text("utf-8") for name, source in web_sources().items()}
         assert {"runtime/loader.mjs", "runtime/worker.mjs", "runtime/page.mjs"} <= runtime.keys()
         return
     compare(HERE / profile, tree, update=update_golden)

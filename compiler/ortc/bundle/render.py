@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ortc.bundle.dockerfile import image_fields, image_of
 from ortc.bundle.manifest import Manifest, to_json
 from ortc.bundle.session_file import SessionFile
-from ortc.bundle.web_files import WEB, web_places
+from ortc.bundle.web_files import web_sources
 from ortc.common.resources import templates_dir
 from ortc.common.texts import one_line
 from ortc.passes.kernel_tables import counted, own_operators
@@ -66,11 +66,10 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
 def web_files(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
     """Every such file of a bundle for browsers, but those of ONNX Runtime itself."""
     readme = template_environment().get_template("README.web.md.j2").render(readme_fields(target, manifest))
-    places = {place: (templates_dir() / WEB / place) for place in web_places()}
     return (
         File("session.json", to_json(session).encode()),
         File("README.md", readme.encode()),
-        *(File(place, source.read_bytes()) for place, source in places.items()),
+        *(File(place, source.read_bytes()) for place, source in web_sources().items()),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ortc.common.digests import sha256_file
 from ortc.common.resources import templates_dir
 from ortc.common.values import digest
@@ -12,12 +14,14 @@ CARRIED = "runtime/ort"
 """Directory of such a bundle that holds the files of ONNX Runtime's npm package."""
 
 
-def web_places() -> tuple[str, ...]:
-    """Paths of the files, in `templates/web` and in a bundle alike."""
+def web_sources() -> dict[str, Path]:
+    """The files by their places in a bundle: those of `templates/web`, and the style that all pages share."""
     root = templates_dir() / WEB
-    return tuple(sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()))
+    found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
+    found["runtime/page.css"] = templates_dir() / "runtime" / "serving" / "page.css"
+    return dict(sorted(found.items()))
 
 
 def web_digest() -> str:
     """sha256 over the files: what computes in a page, for cache keys."""
-    return digest([[place, sha256_file(templates_dir() / WEB / place)] for place in web_places()])
+    return digest([[place, sha256_file(source)] for place, source in web_sources().items()])

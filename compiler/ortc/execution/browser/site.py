@@ -23,6 +23,7 @@ _BLANK = (
 _TYPES: Mapping[str, str] = MappingProxyType(
     {
         ".html": "text/html; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
         ".mjs": "text/javascript; charset=utf-8",
         ".js": "text/javascript; charset=utf-8",
         ".json": "application/json",
