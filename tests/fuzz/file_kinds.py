@@ -17,7 +17,8 @@ from mutations import Chance, fields, members, octets, safetensors, sealed, stru
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.support import programs
 from tests.support.bundles import runtime_module
-from tests.support.graphs import model, node
+from tests.support.graphs import linear, linear_with_external_weight, model, node, with_functions
+from tests.support.plans import EXPORT
 from tests.support.whole_bundles import HOST, own_measurement, whole_bundle
 
 from ortc.build.lock import Ingredients, Lock, LockedSpec, LockedTarget, read_lock
@@ -39,21 +40,12 @@ from ortc.inspection.weights.graph import graph_weights
 from ortc.inspection.weights.safetensors import file_weights, index_weights
 from ortc.plan.checks import check_spec
 from ortc.plan.checks.plan import check_plan
-from ortc.plan.plan import AxisPlan, ExportPlan
 from ortc.plan.plan_file import plan_file_text
 from ortc.registry.documents import AliasEvent, BundleRecord, CompanionRecord, Marker, now
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.onnx_header import read_header
 
 ROOT = Path(__file__).parents[2]
-PLAN = ExportPlan(
-    opset=17,
-    ir_version=8,
-    exporter="auto",
-    axes=(AxisPlan(name="batch", min=1, typical=1, max=4),),
-    inputs=None,
-    outputs=None,
-)
 
 
 @dataclass(frozen=True)
@@ -75,39 +67,21 @@ def _onnx_fields(scratch: Path) -> Kind:
     """Messages with functions, branches, sparse tensors and weights in another file."""
     (scratch / "w.bin").write_bytes(np.ones(64, np.float32).tobytes())
     kind = _onnx()
-    whole = onnx.load_from_string(kind.seeds[0])
-    weight = whole.graph.initializer[0]
-    weight.ClearField("raw_data")
-    weight.data_location = onnx.TensorProto.EXTERNAL
-    for key, value in (("location", "w.bin"), ("offset", "0"), ("length", "48")):
-        entry = weight.external_data.add()
-        entry.key, entry.value = key, value
-    called = onnx.load_from_string(kind.seeds[1])
-    local = onnx.helper.make_function(
-        "local",
-        "F",
-        ["a"],
-        ["b"],
-        [onnx.helper.make_node("Relu", ["a"], ["c"]), onnx.helper.make_node("Neg", ["c"], ["b"])],
-        [onnx.helper.make_opsetid("", 17)],
-    )
-    called.functions.append(local)
-    called.opset_import.append(onnx.helper.make_opsetid("local", 1))
-    called.graph.node.append(onnx.helper.make_node("F", ["h"], ["f"], domain="local"))
+    whole = linear_with_external_weight(offset=0, length=48)
+    called = with_functions(onnx.load_from_string(kind.seeds[1]), [node("Relu", "a", "c"), node("Neg", "c", "b")])
+    called.graph.node.append(onnx.helper.make_node("F0", ["h"], ["f"], domain="d"))
     seeds = (*kind.seeds, whole.SerializeToString(), called.SerializeToString())
     return Kind(seeds, fields(onnx.ModelProto), kind.readers)
 
 
 def _onnx() -> Kind:
-    weights = {"w": np.ones((4, 3), np.float32)}
-    plain = model([node("MatMul", "x w", "y")], {"x": ["batch", 4]}, {"y": ["batch", 3]}, weights)
     deep = model(
         [node("Constant", "", "c", value_float=2.0), node("Mul", "x c", "h"), node("Softmax", "h", "y", axis=1)],
         {"x": ["batch", 4]},
         {"y": ["batch", 4]},
     )
     return Kind(
-        tuple(made.SerializeToString() for made in (plain, deep)),
+        tuple(made.SerializeToString() for made in (linear(), deep)),
         octets,
         (
             (read_header, (OSError, ValueError)),
@@ -123,7 +97,7 @@ def _onnx() -> Kind:
 def _imported(path: Path) -> object:
     output = path.parent / "out"
     output.mkdir(exist_ok=True)
-    return import_onnx(path, PLAN, output)
+    return import_onnx(path, EXPORT, output)
 
 
 def _pt2(scratch: Path) -> Kind:

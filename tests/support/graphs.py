@@ -50,3 +50,34 @@ def model(
 def floats(*values: float) -> NDArray[np.float32]:
     """A vector of float32."""
     return np.array(values, np.float32)
+
+
+def linear(*before: onnx.NodeProto) -> onnx.ModelProto:
+    """Rows of four numbers times a weight of ones, after other nodes."""
+    weights = {"w": np.ones((4, 3), np.float32)}
+    return model([*before, node("MatMul", "x w", "y")], {"x": ["batch", 4]}, {"y": ["batch", 3]}, weights)
+
+
+def linear_with_external_weight(dims: Sequence[int] = (4, 3), **entries: object) -> onnx.ModelProto:
+    """The same with its weight in the file w.bin, at the place that the entries name."""
+    made = linear()
+    tensor = made.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    del tensor.dims[:]
+    tensor.dims.extend(dims)
+    tensor.data_location = tensor.EXTERNAL
+    for key, value in {"location": "w.bin", **entries}.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, str(value)
+    return made
+
+
+def with_functions(made: onnx.ModelProto, *bodies: Sequence[onnx.NodeProto]) -> onnx.ModelProto:
+    """Add functions F0, F1 and so on of the domain `d`, from `a` to `b`."""
+    local = helper.make_opsetid("d", 1)
+    opsets = [helper.make_opsetid("", 17), local]
+    made.opset_import.append(local)
+    made.functions.extend(
+        helper.make_function("d", f"F{number}", ["a"], ["b"], list(body), opsets) for number, body in enumerate(bodies)
+    )
+    return made

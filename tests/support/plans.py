@@ -19,7 +19,7 @@ from ortc.bundle.manifest import (
     promise_of,
 )
 from ortc.plan.checks import check_spec
-from ortc.plan.plan import AccuracyPlan, BudgetPlan, Plan, Search, TargetPlan, VariantPlan
+from ortc.plan.plan import AccuracyPlan, AxisPlan, BudgetPlan, ExportPlan, Plan, Search, TargetPlan, VariantPlan
 from ortc.plan.plan_file import plan_file_text
 from ortc.plan.resolve import resolve
 from ortc.spec.budgets import Budgets
@@ -38,6 +38,16 @@ def plan_text(spec: Path, *overrides: str, targets: tuple[str, ...] = (), **choi
     """The plan file of a spec, as `ortc plan --print` writes it."""
     return plan_file_text(check_spec(spec, overrides), targets, **choices)
 
+
+EXPORT = ExportPlan(
+    opset=17,
+    ir_version=8,
+    exporter="auto",
+    axes=(AxisPlan(name="batch", min=1, typical=1, max=4),),
+    inputs=None,
+    outputs=None,
+)
+"""An import of a graph with a batch axis, without anything that a spec may say besides."""
 
 _TARGET: list[TargetPlan] = []
 

@@ -9,40 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
-from tests.support.graphs import model, node
+from tests.support.graphs import linear, linear_with_external_weight, node, with_functions
+from tests.support.plans import EXPORT
 
 from ortc.common.errors import StageError
 from ortc.frontend.import_onnx import import_onnx
-from ortc.plan.plan import AxisPlan, ExportPlan
-
-PLAN = ExportPlan(
-    opset=17,
-    ir_version=8,
-    exporter="auto",
-    axes=(AxisPlan(name="batch", min=1, typical=1, max=4),),
-    inputs=None,
-    outputs=None,
-)
-LOCAL = helper.make_opsetid("d", 1)
-OPSETS = [helper.make_opsetid("", 17), LOCAL]
-
-
-def linear(*nodes: onnx.NodeProto) -> onnx.ModelProto:
-    weights = {"w": np.ones((4, 3), np.float32)}
-    return model([*nodes, node("MatMul", "x w", "y")], {"x": ["batch", 4]}, {"y": ["batch", 3]}, weights)
-
-
-def external(dims: tuple[int, ...] = (4, 3), **entries: object) -> onnx.ModelProto:
-    made = linear()
-    tensor = made.graph.initializer[0]
-    tensor.ClearField("raw_data")
-    del tensor.dims[:]
-    tensor.dims.extend(dims)
-    tensor.data_location = tensor.EXTERNAL
-    for key, value in {"location": "w.bin", **entries}.items():
-        entry = tensor.external_data.add()
-        entry.key, entry.value = key, str(value)
-    return made
 
 
 def calls(count: int, *, of: Callable[[int], list[onnx.NodeProto]], inputs: str = "x") -> onnx.ModelProto:
@@ -50,9 +21,7 @@ def calls(count: int, *, of: Callable[[int], list[onnx.NodeProto]], inputs: str 
     made = linear()
     made.graph.node.insert(0, helper.make_node("F0", inputs.split(), ["z"], domain="d"))
     made.graph.node[1].input[0] = "z"
-    made.opset_import.append(LOCAL)
-    made.functions.extend(helper.make_function("d", f"F{n}", ["a"], ["b"], of(n), OPSETS) for n in range(count))
-    return made
+    return with_functions(made, *map(of, range(count)))
 
 
 def twice(number: int) -> list[onnx.NodeProto]:
@@ -69,14 +38,17 @@ def declared(size: int) -> onnx.ModelProto:
 
 
 WRONG = {
-    "an offset below 0": (lambda: external(offset=-8, length=48), "`w` lies at offset -8"),
-    "an offset beyond the end": (lambda: external(offset=10**15, length=48), "has 256 bytes"),
-    "an offset of 40 digits": (lambda: external(offset="9" * 40), "has 256 bytes"),
-    "an offset in words": (lambda: external(offset="abc"), "offset abc"),
-    "a length that is another": (lambda: external(offset=0, length=4), "need 48"),
-    "sizes beyond all memory": (lambda: external((2**62, 2**62), offset=0, length=48), "which has 256 bytes"),
-    "a directory": (lambda: external(location=".", offset=0), "which has 0 bytes"),
-    "a name of 5,000 letters": (lambda: external(location="a" * 5000), "which has 0 bytes"),
+    "an offset below 0": (lambda: linear_with_external_weight(offset=-8, length=48), "`w` lies at offset -8"),
+    "an offset beyond the end": (lambda: linear_with_external_weight(offset=10**15, length=48), "has 256 bytes"),
+    "an offset of 40 digits": (lambda: linear_with_external_weight(offset="9" * 40), "has 256 bytes"),
+    "an offset in words": (lambda: linear_with_external_weight(offset="abc"), "offset abc"),
+    "a length that is another": (lambda: linear_with_external_weight(offset=0, length=4), "need 48"),
+    "sizes beyond all memory": (
+        lambda: linear_with_external_weight((2**62, 2**62), offset=0, length=48),
+        "which has 256 bytes",
+    ),
+    "a directory": (lambda: linear_with_external_weight(location=".", offset=0), "which has 0 bytes"),
+    "a name of 5,000 letters": (lambda: linear_with_external_weight(location="a" * 5000), "which has 0 bytes"),
     "an input too large for a spec": (lambda: declared(2**62), "cannot be imported"),
     "a function that calls itself": (
         lambda: calls(1, of=lambda _: [helper.make_node("F0", ["a"], ["b"], domain="d")]),
@@ -98,7 +70,7 @@ def test_what_is_not_well_formed_is_refused(tmp_path: Path, wrong: str) -> None:
     (tmp_path / "file.onnx").write_bytes(make().SerializeToString())
     (tmp_path / "out").mkdir()
     with pytest.raises(StageError) as caught:
-        import_onnx(tmp_path / "file.onnx", PLAN, tmp_path / "out")
+        import_onnx(tmp_path / "file.onnx", EXPORT, tmp_path / "out")
     assert said in caught.value.message
     assert caught.value.help
 
@@ -107,7 +79,7 @@ def test_weights_in_another_file_are_read(tmp_path: Path) -> None:
     (tmp_path / "w.bin").write_bytes(np.arange(64, dtype=np.float32).tobytes())
     (tmp_path / "out").mkdir()
     for entries in ({"offset": 64, "length": 48}, {"offset": 64}, {"offset": 64, "length": 0}):
-        (tmp_path / "file.onnx").write_bytes(external(**entries).SerializeToString())
-        import_onnx(tmp_path / "file.onnx", PLAN, tmp_path / "out")
+        (tmp_path / "file.onnx").write_bytes(linear_with_external_weight(**entries).SerializeToString())
+        import_onnx(tmp_path / "file.onnx", EXPORT, tmp_path / "out")
         (weight,) = onnx.load(tmp_path / "out" / "model.onnx").graph.initializer
         assert onnx.numpy_helper.to_array(weight).ravel().tolist() == list(range(16, 28))
