@@ -103,7 +103,7 @@ def former_keys(document: Document) -> Iterator[Diagnostic]:
         if isinstance(variant, Mapping) and is_former(variant):
             yield from _of_variant(variant, advice)
     if (entry := document.root.entries.get(PLACEMENT)) is not None:
-        new = flow({GATES: to_data(entry.value)})[1:-1]
+        new = flow({GATES: to_data(entry.value) or {}})[1:-1]
         yield Diagnostic(FORMER_KEY, "`placement` is a former key", entry.key, help=f"write `{new}`; {advice}")
 
 
@@ -128,8 +128,11 @@ def migrated(data: dict[str, Any], document: Document) -> dict[str, Any]:
     if isinstance(nodes, Sequence):
         result["variants"] = tuple(map(_variant, data["variants"], nodes.items))
     if PLACEMENT in result:
-        placement, gates = result.pop(PLACEMENT) or {}, result.get(GATES) or {}
-        result[GATES] = {**gates, **placement}
+        placement, gates = result.pop(PLACEMENT), result.pop(GATES, None)
+        both = [part for part in (gates, placement) if part is not None]
+        # What is no mapping stays as it is, and is refused as the value of `gates`.
+        is_plain = all(isinstance(part, dict) for part in both)
+        result[GATES] = {key: value for part in both for key, value in part.items()} if is_plain else placement
     return result
 
 

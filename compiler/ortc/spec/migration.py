@@ -18,6 +18,7 @@ from ortc.spec.diagnostics.source import Document, Mapping, Sequence, SourceFile
 from ortc.spec.former_keys import GATES, PLACEMENT, RELATED, former_keys, is_former, migrated, rewritten
 from ortc.spec.inheritance import inherited
 from ortc.spec.load import is_path
+from ortc.spec.placement import moved, unmovable
 from ortc.spec.rewriting import Edit, Offsets, edits, is_named, parts_of
 from ortc.spec.syntax.text import YAML, read
 from ortc.spec.syntax.yaml_parser import parse
@@ -126,11 +127,12 @@ def _edits(document: Document, problems: list[Diagnostic]) -> Iterator[Edit]:
                 is_flow = _FLOW.match(text, offset(variant.span.start)) is not None
                 yield from edits(text, parts, found, is_flow=is_flow)
     if (entry := document.root.entries.get(PLACEMENT)) is not None:
-        if GATES in document.root.entries:
-            message = "`placement` cannot be moved: the profile has `gates` already"
-            problems.append(Diagnostic(FORMER_KEY, message, entry.key, help="move its keys into `gates`"))
+        gates = document.root.entries.get(GATES)
+        if (reason := unmovable(entry, gates)) is not None:
+            message = f"`placement` cannot be moved: {reason}"
+            problems.append(Diagnostic(FORMER_KEY, message, entry.key, help="move its keys into `gates` by hand"))
         else:
-            yield Edit(offset(entry.key.start), offset(entry.key.end), GATES)
+            yield from moved(text, entry, gates, offset)
 
 
 def _same(before: Document, text: str) -> None:

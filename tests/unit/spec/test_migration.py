@@ -177,6 +177,53 @@ gates:  # of nodes
   max_cpu_nodes: 0
 """,
     ),
+    "placement beside gates": (
+        """placement:  # of nodes
+  # why
+  max_cpu_nodes: 0  # none
+variants: [{name: a, precision: fp32}]
+gates:
+  max_memcpy_nodes: 1  # one
+  # end
+""",
+        """variants: [{name: a, precision: fp32}]
+gates:
+  max_memcpy_nodes: 1  # one
+  # of nodes
+  # why
+  # none
+  max_cpu_nodes: 0
+  # end
+""",
+    ),
+    "placement beside gates on one line": (
+        """gates: {max_memcpy_nodes: 1, max_cpu_nodes: 0}
+variants: [{name: a, precision: fp32}]
+placement: {max_cpu_nodes: 0, size_budget: 3MB}  # where
+""",
+        """gates: {max_memcpy_nodes: 1, max_cpu_nodes: 0, size_budget: 3MB}
+variants: [{name: a, precision: fp32}]
+# where
+""",
+    ),
+    "placement beside empty gates": (
+        """placement: {max_cpu_nodes: 0}
+gates:  # none yet
+variants: [{name: a, precision: fp32}]
+""",
+        """gates: {max_cpu_nodes: 0}
+# none yet
+variants: [{name: a, precision: fp32}]
+""",
+    ),
+    "empty placement": (
+        """variants: [{name: a, precision: fp32}]
+placement:  # nowhere
+""",
+        """variants: [{name: a, precision: fp32}]
+gates: {}  # nowhere
+""",
+    ),
 }
 
 
@@ -228,11 +275,34 @@ def test_what_has_no_present_spelling_is_refused(variant: str, why: str) -> None
     assert any(why in item.message for item in refused.value.diagnostics)
 
 
-def test_placement_beside_gates_is_moved_by_hand() -> None:
-    text = f"{HEAD}variants: []\ngates: {{size_budget: 1MB}}\nplacement: {{max_cpu_nodes: 0}}\n"
+@pytest.mark.parametrize(
+    ("placement", "gates", "why"),
+    [
+        ("{max_cpu_nodes: 0}", "{max_cpu_nodes: 1}", "`gates` has another `max_cpu_nodes`"),
+        ("[1]", "{max_cpu_nodes: 1}", "one of `placement` and `gates` is not a mapping"),
+        ("{max_cpu_nodes: 0}", "all", "one of `placement` and `gates` is not a mapping"),
+    ],
+)
+def test_placement_that_contradicts_gates_is_moved_by_hand(placement: str, gates: str, why: str) -> None:
+    text = f"{HEAD}variants: []\ngates: {gates}\nplacement: {placement}\n"
     with pytest.raises(SpecError) as refused:
         migrated_text(SourceFile("board.yaml", text))
-    assert refused.value.diagnostics[0].help == "move its keys into `gates`"
+    (found,) = refused.value.diagnostics
+    assert found.message == f"`placement` cannot be moved: {why}"
+    assert found.help == "move its keys into `gates` by hand"
+
+
+@pytest.mark.parametrize("value", ["[1]", "off", "3", "'a'"])
+def test_placement_of_another_type_is_refused_as_gates(value: str) -> None:
+    found = migrated_text(SourceFile("board.yaml", f"{HEAD}variants: []\nplacement: {value}\n"))
+    assert found == f"{HEAD}variants: []\ngates: {value}\n"
+
+
+@pytest.mark.parametrize("gates", ["*p", "{max_memcpy_nodes: 1}\nextra: *p"])
+def test_placement_that_others_refer_to_stays(gates: str) -> None:
+    text = f"{HEAD}variants: []\nplacement: &p {{max_cpu_nodes: 0}}\ngates: {gates}\n"
+    with pytest.raises(SpecError, match="cannot be rewritten safely"):
+        migrated_text(SourceFile("board.yaml", text))
 
 
 @pytest.fixture
