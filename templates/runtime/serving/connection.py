@@ -76,6 +76,31 @@ class _Joined:
             self._transport.write(head)
 
 
+class _Reading:
+    """How far a client has read its answers."""
+
+    def __init__(self) -> None:
+        self._taken = 0  # bytes that the client took when it last made progress
+        self._since = 0.0
+        self._unsent = 0
+
+    def goes_on(self, transport: _Joined, now: float) -> bool:
+        """Whether the client took more, or something new was written."""
+        if not self._unsent and self._taken == transport.written:
+            return False
+        unsent = transport.unsent()
+        taken = transport.written - unsent
+        if self._unsent and unsent and taken < self._taken + STEP_BYTES:
+            self._unsent = unsent
+            return False
+        self._taken, self._since, self._unsent = taken, now, unsent
+        return True
+
+    def unread(self, now: float) -> int | None:
+        """Bytes that the client has left unread for too long; None while it reads."""
+        return self._unsent if self._unsent and now - self._since > SLOWEST_SECONDS else None
+
+
 class Connection(HttpToolsProtocol):
     """One client. Uvicorn waits for its head and its reading for ever, however much that takes; here both are bounded.
 
@@ -88,13 +113,9 @@ class Connection(HttpToolsProtocol):
     _begun = False  # a head has begun, and not ended
     _raw_bytes = _field_bytes = 0  # of the head: what was read, and what its fields hold
     _too_large = False
-    _unparsed = b""
+    _unparsed = _tail = b""  # what waits; what was parsed last, as far as the end of a head may begin there
     _following = False  # the next request is there, and waits for its turn
-    _tail = b""  # what was parsed last, as far as the end of a head may begin there
     _body_left: int | None = None  # bytes of the body that are still to come, where the head says it
-    _taken = 0  # bytes of answers that the client took when it last made progress
-    _since = 0.0
-    _all_taken = True
     left: Callable[[], None] | None = None
     hold: Hold | None = None
 
@@ -102,6 +123,7 @@ class Connection(HttpToolsProtocol):
         """One of the connections in `registry`; the options are uvicorn's."""
         super().__init__(**options)
         self._registry = registry
+        self._reading = _Reading()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; it has until the timer to say what it wants."""
@@ -169,10 +191,7 @@ class Connection(HttpToolsProtocol):
         """How much to parse next: no more than one request, so that many that came at once take their turns."""
         if self._in_head:
             most = min(SLICE_BYTES, MOST_HEAD_BYTES - self._raw_bytes)
-            # The end of a line may be parsed already.
-            before = len(self._tail)
-            ends = (found.end() - before for found in BLANK.finditer(self._tail + self._unparsed[:most]))
-            return next((end for end in ends if end > 0), most)
+            return _end_of_head(self._tail, self._unparsed[:most])
         return SMALL_SLICE_BYTES if self._body_left is None else max(1, min(SLICE_BYTES, self._body_left))
 
     def on_message_begin(self) -> None:
@@ -256,16 +275,9 @@ class Connection(HttpToolsProtocol):
 
     def sweep(self, now: float) -> None:
         """Close the connection if its client does not read."""
-        written = self._transport.written
-        if self._all_taken and self._taken == written:
-            return
-        unsent = self._transport.unsent()
-        taken = written - unsent
-        if self._all_taken or not unsent or taken >= self._taken + STEP_BYTES:
-            self._taken, self._since, self._all_taken = taken, now, not unsent
-            if self.hold is not None:
-                self.hold.restart()
-        elif now - self._since > SLOWEST_SECONDS:
+        if self._reading.goes_on(self._transport, now) and self.hold is not None:
+            self.hold.restart()
+        if (unsent := self._reading.unread(now)) is not None:
             logs.write("warning", "unread-answer", unsent_bytes=unsent)
             self.abort()
 
@@ -287,7 +299,18 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: str, message: str, more: str = "") -> None:
         self._registry.refused()
-        body = json.dumps({"error": message}).encode()
-        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.write(_refusal(status, message, more))
         self.transport.close()
+
+
+def _end_of_head(tail: bytes, piece: bytes) -> int:
+    """How much of a piece belongs to a head whose parsed part ends in `tail`; all of it where the head goes on."""
+    # The end of a line may be parsed already.
+    ends = (found.end() - len(tail) for found in BLANK.finditer(tail + piece))
+    return next((end for end in ends if end > 0), len(piece))
+
+
+def _refusal(status: str, message: str, more: str) -> bytes:
+    body = json.dumps({"error": message}).encode()
+    head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{more}"
+    return head.encode() + b"connection: close\r\n\r\n" + body
