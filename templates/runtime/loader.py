@@ -38,8 +38,8 @@ import numpy as np
 _HERE = str(Path(__file__).resolve().parent)
 sys.path.insert(0, _HERE)
 try:
-    from loading.answering import plain
-    from loading.arrays import Arrays, read_npy, read_npz, write_npz
+    from loading.arrays import Arrays, plain, read_npy, read_npz, write_npz
+    from loading.columns import parse_row
     from loading.errors import (
         BundleError,
         DigestError,
@@ -60,6 +60,7 @@ try:
     from loading.machine import process_seconds
     from loading.measuring import measure
     from loading.model import Model
+    from loading.rows import takes_rows
     from loading.worker import Worker, failure, run_files, success
 finally:
     sys.path.remove(_HERE)
@@ -114,8 +115,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     run.add_argument("--npz", metavar="FILE.npz", help="all inputs in one file")
     run.add_argument("--output", required=True, metavar="FILE.npz")
-    texts = commands.add_parser("answer", parents=[skips], help="answer texts or images")
-    texts.add_argument("texts", nargs="+", metavar="TEXT|FILE", help="a text, or the file of an image")
+    texts = commands.add_parser("answer", parents=[skips], help="answer texts, images or rows")
+    texts.add_argument("texts", nargs="+", metavar="TEXT|FILE|ROW", help="a text, the file of an image, or a,b,c")
     texts.add_argument("--prompt", metavar="NAME", help="one of the model's prompts, instead of its default")
     commands.add_parser("worker", help="answer JSON lines on stdin")
     return parser.parse_args(argv)
@@ -169,7 +170,8 @@ def _command(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.command == "run":
             return _run(model, arguments)
         if arguments.command == "answer":
-            return {"answers": plain(model.answer(arguments.texts, arguments.prompt))}
+            given = [parse_row(text) for text in arguments.texts] if takes_rows(model.manifest) else arguments.texts
+            return {"answers": plain(model.answer(given, arguments.prompt))}
         return {**model.info(), **({"golden": list(model.golden)} if arguments.command == "selftest" else {})}
 
 

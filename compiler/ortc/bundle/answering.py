@@ -1,4 +1,4 @@
-"""Answer texts or images with a finished bundle: its own loader, in an environment of its pinned requirements."""
+"""Answer texts, images or rows with a finished bundle: its own loader, in an environment of its pinned requirements."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ortc.bundle.manifest import read_bundle
+from ortc.bundle.manifest import ProcessingInfo, read_bundle
+from ortc.bundle.rows import takes_rows
+from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import AccuracyError, StageError, UsageError
 from ortc.common.resources import cache_root
 from ortc.execution.runtime_environment import environment
@@ -19,12 +21,12 @@ SEVERAL_PARTS = ("score", "span", "zero-shot")
 
 
 def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) -> list[Any]:
-    """Return the answers of a bundle to texts or images, as JSON has them.
+    """Return the answers of a bundle to texts, images or rows, as JSON has them.
 
     Args:
         bundle: its directory; files are verified and golden cases run before anything is answered.
         texts: what to answer; of a bundle that takes images their paths; a JSON object where the bundle takes
-            requests of several parts.
+            requests of several parts; of one that takes rows JSON, or values between commas.
         prompt: the name of one of the model's prompts, the default one when None.
 
     Raises:
@@ -32,21 +34,21 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         AccuracyError: files or golden answers differ.
         UsageError: the bundle takes no texts, or a text cannot be answered.
     """
-    processing = read_bundle(bundle).processing
-    if processing is None:
+    manifest = read_bundle(bundle)
+    processing = manifest.processing
+    rows = takes_rows(manifest) and not is_for_browsers(bundle)
+    if processing is None and not rows:
         if is_for_browsers(bundle):
             raise UsageError(
                 f"{bundle} takes tensors, not texts or images, and runs in browsers",
                 help="serve the directory and open index.html",
             )
         raise UsageError(
-            f"{bundle} takes tensors, not texts or images",
+            f"{bundle} takes tensors, not texts, images or rows",
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "
             "`runtime/loader.py run` with arrays",
         )
-    requests = [request_of(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
-    if processing.takes == "image":
-        requests = [str(Path(path).resolve()) for path in texts]
+    requests = _requests(processing, texts)
     requirements = (bundle / "requirements.txt").read_text("utf-8")
     interpreter = environment(requirements, cache_root() / "environments")
     try:
@@ -60,6 +62,16 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         if error.code in ("golden", "digest-mismatch", "files"):
             raise AccuracyError(error.message, help=error.help, details=error.details) from error
         raise StageError(error.message, help=error.help, details=error.details) from error
+
+
+def _requests(processing: ProcessingInfo | None, texts: Sequence[str]) -> list[Any]:
+    """The requests of the command line as the loader takes them; without processing they are rows."""
+    if processing is None:
+        parse_row = runtime_module("loading.columns").parse_row
+        return [parse_row(text) for text in texts]
+    if processing.takes == "image":
+        return [str(Path(path).resolve()) for path in texts]
+    return [request_of(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
 
 
 def takes_images(bundle: Path) -> bool:

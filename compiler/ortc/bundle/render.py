@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ortc.bundle.dockerfile import image_fields, image_of
 from ortc.bundle.manifest import Manifest, to_json
+from ortc.bundle.rows import example_row, takes_rows
 from ortc.bundle.session_file import SessionFile
 from ortc.bundle.web_files import web_sources
 from ortc.common.resources import templates_dir
@@ -96,10 +97,17 @@ def readme_fields(target: TargetPlan, manifest: Manifest) -> dict[str, object]:
             {"name": tensor.name, "dtype": tensor.dtype, "shape": _shape(tensor.shape)} for tensor in manifest.outputs
         ],
         "axes": manifest.axes,
-        "takes": None if manifest.processing is None else manifest.processing.takes,
+        **_request_fields(manifest),
         "own_operators": counted(own_operators(manifest.model.operators)),
         "nodes": sum(manifest.model.operators.values()),
     }
+
+
+def _request_fields(manifest: Manifest) -> dict[str, str | None]:
+    """What the bundle answers besides tensors, and a row where it takes rows."""
+    if manifest.processing is not None:
+        return {"takes": manifest.processing.takes, "row": None}
+    return {"takes": "row", "row": example_row(manifest)} if takes_rows(manifest) else {"takes": None, "row": None}
 
 
 def runtime_files(*, takes: str | None = None) -> list[str]:

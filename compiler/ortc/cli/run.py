@@ -1,4 +1,4 @@
-"""`ortc run`: answer texts or images with a finished bundle, in its own environment."""
+"""`ortc run`: answer texts, images or rows with a finished bundle, in its own environment."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _NUMBERS, _LABELS = 4, 5
 
 @click.command(name="run")
 @click.argument("bundle", type=_BUNDLE)
-@click.argument("texts", nargs=-1, required=True, metavar="TEXT|FILE|-...")
+@click.argument("texts", nargs=-1, required=True, metavar="TEXT|ROW|FILE|-...")
 @click.option("--prompt", metavar="NAME", help="One of the model's prompts, instead of its default.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 def run(bundle: Path, texts: tuple[str, ...], prompt: str | None, as_json: bool) -> int:
-    """Answer texts or images with a bundle.
+    """Answer texts, images or rows with a bundle.
 
     A text is answered as it is; of an existing file, every line is one, and `-` reads lines from stdin. A bundle that
-    takes images answers each file. The bundle's
-    files are verified and its golden cases run first, in an environment of exactly its pinned requirements.
+    takes images answers each file. A row is numbers between commas, a JSON list, or a JSON object of columns. The
+    bundle's files are verified and its golden cases run first, in an environment of exactly its pinned requirements.
     """
     from ortc.bundle.answering import answer_texts, takes_images
 
@@ -66,9 +66,11 @@ def _shown(text: str) -> str:
 
 
 def described(answer: Any) -> str:
-    """One line for people: what was found with scores, a score, or a vector by its first numbers, size and length."""
+    """One line for people: what was found with scores, values by name, or a vector by its first numbers and length."""
     if isinstance(answer, float | int):
         return f"{answer:.4f}"
+    if isinstance(answer, dict) and "start" not in answer:
+        return ", ".join(f"{name} {_value(value)}" for name, value in answer.items())
     if isinstance(answer, dict):
         return f"{answer['answer']!r} at {answer['start']} to {answer['end']}, {answer['score']:.4f}"
     if not answer:
@@ -84,6 +86,14 @@ def described(answer: Any) -> str:
     more = ", …" if len(answer) > _NUMBERS else ""
     length = sum(value * value for value in answer) ** 0.5
     return f"[{first}{more}] ({len(answer)} numbers, length {length:.4f})"
+
+
+def _value(value: Any) -> str:
+    """A value of a row's answer."""
+    if isinstance(value, list):
+        more = ", …" if len(value) > _NUMBERS else ""
+        return f"[{', '.join(map(_value, value[:_NUMBERS]))}{more}]"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _found(entry: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A loaded bundle that answers texts or images: the modules of processing/ are read when they are needed."""
+"""A loaded bundle that answers texts, images or rows: the modules of processing/ are read when they are needed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .checked_session import CheckedSession
 from .errors import InputError
 from .files import inside, parsing
+from .rows import RowProcessing, takes_rows
 
 if TYPE_CHECKING:
     from processing.answers import Processing
@@ -22,16 +23,17 @@ MOST_BYTES = 2**25  # of a file
 
 
 class AnsweringSession(CheckedSession):
-    """A session that also answers texts or images, where its bundle says how."""
+    """A session that also answers texts, images or rows, where its bundle says how."""
 
     _processing: Processing | None = None
 
     def answer(self, request: object, prompt: str | None = None) -> Any:
-        """The answer to a text or an image, or a list of the answers to a list; docs/answers.md lists their forms.
+        """The answer to a text, an image or a row, or a list of the answers to a list; docs/answers.md has their forms.
 
         Args:
             request: A text, or a list of texts. For an image the path of its file, its bytes, or an array of its pixels
-                [height, width, channels]; or a list of these.
+                [height, width, channels]; or a list of these. For a row a list of its numbers, or an object of the
+                inputs' names; or a list of rows.
             prompt: The name of one of the model's prompts; the default one when None.
 
         Raises:
@@ -58,13 +60,20 @@ class AnsweringSession(CheckedSession):
         """
         if self._processing is None:
             declared = self.manifest.get("processing")
+            bounds = {axis.name: (axis.min, axis.max, axis.multiple_of) for axis in self.axes}
+            with parsing(self.root / "manifest.json"):
+                together = self.manifest["variant"]["batch_invariant"] is True
+                of_rows = not declared and takes_rows(self.manifest)
+            if of_rows:
+                # It has all that is asked of a processing.
+                made = RowProcessing(self.inputs, self.outputs, bounds, together=together)
+                self._processing = cast("Processing", made)
+                return self._processing
             if not declared:
                 names = ", ".join(tensor.name for tensor in self.inputs)
                 raise InputError(f"{self.name} takes tensors alone. Send {names} to `run`.")
             inputs = {tensor.name: (tensor.shape, tensor.dtype) for tensor in self.inputs}
-            bounds = {axis.name: (axis.min, axis.max, axis.multiple_of) for axis in self.axes}
             with parsing(self.root / "manifest.json"):
-                together = self.manifest["variant"]["batch_invariant"] is True
                 document = inside(self.root, str(declared["document"]))
                 stored = declared.get("tokenizer")
                 tokenizer = None if stored is None else inside(self.root, str(stored))
@@ -102,11 +111,6 @@ def with_files(request: object) -> object:
     if len(content) > MOST_BYTES:
         raise InputError(f"{request} has more than {MOST_BYTES} bytes.")
     return content
-
-
-def plain(answer: Any) -> Any:
-    """An answer as JSON has it."""
-    return processing_module().plain(answer)
 
 
 def processing_module() -> ModuleType:

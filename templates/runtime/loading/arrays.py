@@ -17,6 +17,15 @@ MOST_UNPACKED = 2**30  # bytes that the compressed arrays of one file may unpack
 Arrays = dict[str, NDArray[Any]]
 
 
+def plain(answer: Any) -> Any:
+    """An answer as JSON has it: arrays as nested lists."""
+    if isinstance(answer, np.ndarray):
+        return answer.tolist()
+    if isinstance(answer, list):
+        return [plain(entry) for entry in answer]
+    return answer
+
+
 def read_npz(path: Path, error: type[BundleError] = InputError) -> Arrays:
     """The arrays of an .npz file, in this machine's byte order; pickled objects are never read.
 

@@ -30,7 +30,8 @@ class Axis:
 class Tensor:
     """An input or an output; `shape` holds axis names, fixed sizes, and for outputs None where unknown.
 
-    `labels` are the names of classes: of the last dimension of scores, or of the numbers in a tensor of whole numbers.
+    `end` is a token that every row of token ids has once, before its padding. `labels` are the names of classes: of the
+    last dimension of scores, or of the numbers in a tensor of whole numbers.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Tensor:
     shape: tuple[str | int | None, ...]
     range: tuple[float, float] | None = None
     labels: tuple[str, ...] | None = None
+    end: int | None = None
 
     def named(self, array: NDArray[Any]) -> list[str] | None:
         """The names of the classes whose numbers an answer holds, in its order; None where it holds none."""
@@ -141,6 +143,10 @@ class Interface:
                 array = generator.uniform(low, high, shape).astype(tensor.dtype)
             for axis, size in enumerate(shape):
                 array = array.take(np.arange(size) % max(1, array.shape[axis]), axis=axis)
+            if tensor.end is not None and array.ndim == 2 and array.size:
+                low, high = tensor.range or (0, 1)
+                array = np.where(array == tensor.end, low if tensor.end != low else high, array).astype(tensor.dtype)
+                array[:, -1] = tensor.end
             made[tensor.name] = array
         return made
 
@@ -177,7 +183,11 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     labels = entry.get("labels")
     if labels is not None:
         labels = tuple(str(label) for label in labels)
-    return Tensor(str(entry["name"]), np.dtype(entry["dtype"]), tuple(entry["shape"]), bounds, labels)
+    end = entry.get("end")
+    shape = tuple(entry["shape"])
+    return Tensor(
+        str(entry["name"]), np.dtype(entry["dtype"]), shape, bounds, labels, None if end is None else int(end)
+    )
 
 
 def _check_type(tensor: Tensor, array: object) -> None:

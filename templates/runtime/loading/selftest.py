@@ -18,25 +18,38 @@ from .numerics import NanWatch, has_nan
 
 @dataclass(frozen=True)
 class Case:
-    """A golden case: its files, how far an answer may be off, and the input that masks some outputs (None: all)."""
+    """A golden case: its files, how far an answer may be off, and the input that masks some outputs (None: all).
+
+    `is_padding`: the mask is not 0 at padding, and else it is 0 there.
+    """
 
     name: str
     tolerance: Mapping[str, Any]
     mask: str | None
     masked: Sequence[str] | None
+    is_padding: bool
     inputs: Path
     outputs: Path
 
     def mask_of(self, output: str, inputs: Arrays) -> NDArray[Any] | None:
         """The mask whose zeros exclude positions of an output; None where every value is compared."""
-        return inputs[self.mask] if self.mask and (self.masked is None or output in self.masked) else None
+        if not self.mask or (self.masked is not None and output not in self.masked):
+            return None
+        return inputs[self.mask] == 0 if self.is_padding else inputs[self.mask]
 
 
 def cases_of(root: Path, manifest: Mapping[str, Any]) -> list[Case]:
     """The golden cases that manifest.json lists; FormatError where it is malformed."""
     with parsing(root / "manifest.json"):
         return [
-            Case(str(c["name"]), c["tolerance"], c["mask"], c.get("masked_outputs"), *_files(root, c))
+            Case(
+                str(c["name"]),
+                c["tolerance"],
+                c["mask"],
+                c.get("masked_outputs"),
+                c.get("mask_is_padding") is True,
+                *_files(root, c),
+            )
             for c in manifest["golden"]
         ]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .answering import plain, with_files
-from .arrays import Arrays, read_npz, write_npz
+from .answering import with_files
+from .arrays import Arrays, plain, read_npz, write_npz
 from .errors import BundleError, InputError, UsageError
 from .measuring import count_copies, measure_turn
 from .model import Model

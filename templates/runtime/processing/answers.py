@@ -236,15 +236,6 @@ def read(
     return Processing(content, stored, inputs, bounds, together=together)
 
 
-def plain(answer: Any) -> Any:
-    """An answer as JSON has it: arrays as nested lists."""
-    if isinstance(answer, np.ndarray):
-        return answer.tolist()
-    if isinstance(answer, list):
-        return [plain(entry) for entry in answer]
-    return answer
-
-
 def _images(document: Mapping[str, Any], inputs: Any, bounds: Mapping[str, tuple[int, int, int]]) -> Images:
     # Bundles of texts do not carry these modules.
     from .images.inputs import Images

@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loading.arrays import plain
 from loading.errors import FormatError, GoldenError, InputError
 
 from .agreement import LABELS, MEASURES, f1, shares, similar
-from .answers import Processing, plain
+from .answers import Processing
 from .forms import Arrays
 
 SHOWN = 60

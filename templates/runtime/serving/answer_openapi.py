@@ -31,6 +31,13 @@ _IMAGE: Json = {
     "required": [IMAGE],
     "additionalProperties": False,
 }
+_ROW: Json = {
+    "description": "Numbers of all columns in their order, or an object of columns",
+    "oneOf": [
+        {"type": "array", "items": {"type": "number"}, "minItems": 1},
+        {"type": "object", "additionalProperties": {"oneOf": [{"type": "number"}, {"type": "array"}]}},
+    ],
+}
 _FORM: Json = {
     "type": "object",
     "properties": {IMAGE: {"type": "string", "format": "binary"}, "model": {"type": "string"}},
@@ -46,7 +53,7 @@ def _several(*items: Json) -> Json:
 SUMMARIES = {
     "embeddings": "Vectors of texts, as OpenAI has them",
     "rerank": "Documents by how well they answer a query",
-    "predict": "Answers to texts, pairs of texts or images",
+    "predict": "Answers to texts, pairs of texts, images or rows",
 }
 REQUESTS: dict[str, tuple[Json, list[str]]] = {
     "embeddings": (
@@ -65,7 +72,7 @@ REQUESTS: dict[str, tuple[Json, list[str]]] = {
         },
         ["query", "documents"],
     ),
-    "predict": ({"inputs": {"oneOf": [_TEXT, _PAIR, _IMAGE, _several(_TEXT, _PAIR, _IMAGE)]}}, ["inputs"]),
+    "predict": ({"inputs": {"anyOf": [_TEXT, _PAIR, _IMAGE, _ROW, _several(_TEXT, _PAIR, _IMAGE, _ROW)]}}, ["inputs"]),
 }
 LISTS = {"embeddings": "data", "rerank": "results", "predict": "outputs"}
 
@@ -117,7 +124,7 @@ def _model(served: Served) -> Json:
         found |= {
             "kind": processing.kind,
             "task": processing.task,
-            "takes": "text" if processing.images is None else IMAGE,
+            "takes": texts.takes,
             "pairs": processing.pairs,
             "routes": examples.routes_of(model.name, texts),
         }

@@ -103,18 +103,22 @@ def rerank(document: Mapping[str, Any]) -> TextsAsked:
 
 
 def predict(document: Mapping[str, Any]) -> TextsAsked:
-    """A text, an object of a request's parts, or a list of them; RefusedError with what is wrong."""
+    """A text, an object of a request's parts, a row of values, or a list of them; RefusedError with what is wrong."""
     _known(document, PREDICT)
     given = document.get("inputs")
-    entries = given if isinstance(given, list) else [given]
+    # A list that begins with a number is one row.
+    entries = given if isinstance(given, list) and not (given and isinstance(given[0], int | float)) else [given]
     if not entries:
-        raise wrong("inputs is empty; send a text, a pair, or a list of them", "inputs")
+        raise wrong("inputs is empty; send a text, a pair, a row, or a list of them", "inputs")
     _count(entries, "inputs")
     for index, entry in enumerate(entries):
-        # What an object holds is for the model's kind of answers to check.
-        if not isinstance(entry, str | dict):
-            place = f"inputs[{index}]" if isinstance(given, list) else "inputs"
-            raise wrong(f'{place} is neither a string nor an object, such as {{"text", "text_pair"}}', "inputs")
+        # What an object or a list holds is for the model's kind of answers to check.
+        if not isinstance(entry, str | dict | list):
+            place = f"inputs[{index}]" if entries is given else "inputs"
+            raise wrong(
+                f'{place} is neither a string, nor an object such as {{"text", "text_pair"}}, nor a list of values',
+                "inputs",
+            )
     return TextsAsked(_model(document), _prompt(document), entries)
 
 

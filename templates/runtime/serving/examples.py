@@ -55,6 +55,8 @@ def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
     processing = texts.processing
     if processing.images is not None:
         return {"predict": {"model": name, "inputs": {IMAGE: texts.example}}}
+    if texts.takes == "row":
+        return {"predict": {"model": name, "inputs": texts.example}}
     pair = {"text": TEXTS[0], "text_pair": TEXTS[1]}
     inputs: dict[str, Any] = {
         "score": pair,
@@ -70,6 +72,13 @@ def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
     if processing.kind == "score":
         found["rerank"] = {"model": name, "query": QUERY, "documents": DOCUMENTS}
     return found
+
+
+def row_of(model: Model) -> Any:
+    """The first row of the golden inputs, or of the least ones."""
+    arrays = first_inputs(model.root, model.manifest) or model.example({axis.name: axis.min for axis in model.axes})
+    made: Any = model.processing()
+    return made.example(arrays)
 
 
 def image_of(model: Model) -> str:

@@ -24,6 +24,7 @@ class ImageModel(TextModel):
     """Makes inputs of images for one model."""
 
     inputs = (IMAGE,)
+    takes = IMAGE
 
     def _axes(self) -> tuple[object, object]:
         batch = next(tensor.shape[0] for tensor in self._model.inputs if len(tensor.shape) == 4)

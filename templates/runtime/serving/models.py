@@ -11,12 +11,14 @@ from typing import ClassVar
 import nvml
 from loading.errors import BundleError
 from loading.model import Model
+from loading.rows import takes_rows
 
 from serving.bounds import Capacity
 from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements
-from serving.examples import image_of, tensors_of
+from serving.examples import image_of, row_of, tensors_of
 from serving.images import ImageModel
 from serving.metrics import Metrics, ModelMetrics
+from serving.rows import RowModel
 from serving.scheduler import Batching, Scheduler
 from serving.text_tensors import described
 from serving.texts import TextModel
@@ -78,7 +80,11 @@ class Served:
 
 
 def _answering(model: Model, threads: int) -> TextModel | None:
-    """What makes inputs of texts or images; None for a model of tensors."""
+    """What makes inputs of texts, images or rows; None for a model of tensors."""
+    if takes_rows(model.manifest):
+        of_rows = RowModel(model.processing(), model, threads)
+        of_rows.example = row_of(model)
+        return of_rows
     if not model.manifest.get("processing"):
         return None
     processing = model.processing()

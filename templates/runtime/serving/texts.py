@@ -80,8 +80,9 @@ class TextModel:
 
     inputs: tuple[str, ...] = ("text", "text_pair")
     """Names of the inputs that texts are sent in as tensors of bytes."""
-    example = ""
-    """An image in base64, of a model that takes images."""
+    takes = "text"
+    example: Any = ""
+    """An image in base64, of a model that takes images; a row of one that takes rows."""
 
     def __init__(self, processing: Processing, model: Any, threads: int) -> None:
         self.processing, self._model = processing, model
@@ -102,7 +103,14 @@ class TextModel:
         return min(max(WINDOW, 2 * self.processing.texts.most_rows), MOST_WINDOW)
 
     def entries(self, given: Sequence[object]) -> Sequence[object]:
-        """What a request in JSON stands for, as the processing takes it."""
+        """What a request in JSON stands for, as the processing takes it.
+
+        Raises:
+            RefusedError: 400, an entry is a row of values.
+        """
+        for index, entry in enumerate(given):
+            if isinstance(entry, list):
+                raise bad(f'inputs[{index}] is neither a string nor an object, such as {{"text", "text_pair"}}')
         return given
 
     def check_size(self, entries: Sequence[object]) -> int:

@@ -48,3 +48,14 @@ def test_an_answer_is_one_line(answer: Any, said: str) -> None:
 )
 def test_a_json_object_is_a_request_of_several_parts(text: str, request_: Any) -> None:
     assert request_of(text) == request_
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"y": 0.5, "label": "high", "best": 3}, "y 0.5000, label high, best 3"),
+        ({"p": [0.25, 0.5, 0.1, 0.1, 0.05]}, "p [0.2500, 0.5000, 0.1000, 0.1000, …]"),
+    ],
+)
+def test_values_of_a_row_are_one_line(answer: Any, said: str) -> None:
+    assert described(answer) == said

@@ -188,3 +188,15 @@ def test_examples_without_golden_inputs_stay_within_the_range(tmp_path: Any) -> 
         assert inputs["ids"].max() <= 49
         assert len(np.unique(inputs["ids"])) > 5
         assert (inputs["mask"] == 1).all()
+
+
+@pytest.mark.parametrize("sizes", [{"batch": 3, "sequence": 5}, {"batch": 1, "sequence": 12}, {"sequence": 1}])
+def test_made_token_ids_end_once_where_the_model_needs_it(tmp_path: Any, sizes: dict[str, int]) -> None:
+    recipe = bundles.text()
+    recipe.manifest["inputs"][0]["end"] = 2
+    recipe.golden[0]["ids"] = np.array([[1, 0, 2], [3, 2, 4]])
+    with loader.Model.load(recipe.write(tmp_path / "bundle")) as model:
+        made = model.example(sizes)["ids"]
+        assert ((made == 2).sum(axis=1) == 1).all()
+        assert (made[:, -1] == 2).all()
+        model.run(model.example(sizes))

@@ -1,0 +1,62 @@
+"""Rows of requests: lists of numbers or objects of columns, to the inputs of a model of ai.onnx.ml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serving.bounds import MOST_TEXTS
+from serving.errors import RefusedError, bad
+from serving.texts import MOST_WINDOW, TextModel
+
+VALUE_BYTES = 64  # of memory for each value of a row: as Python has it, and in two arrays
+
+
+class RowModel(TextModel):
+    """Makes inputs of rows for one model."""
+
+    processing: Any  # a RowProcessing
+    inputs = ()
+    takes = "row"
+
+    def _axes(self) -> tuple[object, object]:
+        return self._model.inputs[0].shape[0], None
+
+    def _window(self) -> int:
+        return min(2 * int(self.processing.most_rows), MOST_WINDOW)
+
+    def is_per_token(self, tensor: Any) -> bool:
+        """Rows have no tokens."""
+        return False
+
+    def entries(self, given: Sequence[object]) -> Sequence[object]:
+        """The rows of a request, whose values the processing checks."""
+        return given
+
+    def check_size(self, entries: Sequence[object]) -> int:
+        """The values of the longest row.
+
+        Raises:
+            RefusedError: 400, an entry is no row; 413, there are too many, or one has more values than the model takes.
+        """
+        if not entries:
+            raise bad("there is no row; send at least one")
+        if len(entries) > MOST_TEXTS:
+            raise RefusedError(413, "too-large", f"there are {len(entries)} rows, at most {MOST_TEXTS} are taken")
+        for index, entry in enumerate(entries):
+            if not isinstance(entry, list | tuple | Mapping):
+                raise bad(f"inputs[{index}] is neither a list of values nor an object of columns")
+        return int(self.processing.columns)
+
+    async def memory(self, entries: Sequence[object], longest: int, *, shaped: bool) -> int:
+        """The bytes that making inputs of some rows takes."""
+        del shaped  # every entry is one row
+        return VALUE_BYTES * len(entries) * longest
+
+    def kept(self, rows: Sequence[Any]) -> int:
+        """The bytes of rows, and of the inputs that are made of them."""
+        return VALUE_BYTES * len(rows) * int(self.processing.columns)
+
+    def tokens(self, rows: Sequence[Any]) -> int:
+        """Rows have no tokens."""
+        return 0
