@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,25 @@ class Model(nn.Module):
         scores = (x @ x.transpose(1, 2)).masked_fill(attention_mask.unsqueeze(1) == 0, -1e9)
         hidden = self.a(x + torch.softmax(scores, -1) @ x)
         return {"hidden": hidden, "zero": torch.relu(-hidden * hidden), "none": hidden[:, :, 8:]}
+
+def build():
+    return Model()
+"""
+
+
+OPPOSITE = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    '''The mask is true where a position is padding, as in torch.nn.MultiheadAttention.'''
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(8, 8)
+
+    def forward(self, x, pad):
+        scores = (x @ x.transpose(1, 2)).masked_fill(pad.unsqueeze(1), -1e9)
+        return self.a(x + torch.softmax(scores, -1) @ x)
 
 def build():
     return Model()
@@ -105,3 +126,24 @@ def test_outputs_that_no_case_shows_are_unmeasured(ortc: Compiler, tmp_path: Pat
     masks = [np.load(bundle / case["inputs"])["attention_mask"] for case in golden]
     assert any(mask.all() for mask in masks)
     assert all(mask.any() for mask in masks)
+
+
+def test_a_declared_mask_with_the_opposite_meaning_excludes_padding(ortc: Compiler, tmp_path: Path) -> None:
+    path = spec_of(tmp_path, "opposite", OPPOSITE, 8, {"precision": "fp32"}, {})
+    spec = json.loads(path.read_bytes())
+    inputs = spec["export"]["inputs"]
+    del inputs["attention_mask"]
+    inputs["pad"] = {"dtype": "bool", "shape": ["batch", "sequence"]}
+    path.write_text(json.dumps(spec | {"export": spec["export"] | {"mask": {"input": "pad", "padded": True}}}), "utf-8")
+    done = ortc.build(path, *PLAIN, output=tmp_path / "dist").succeeded()
+    bundle = done.bundle("opposite", "cpu")
+    golden = json.loads((bundle / "manifest.json").read_bytes())["golden"]
+    padded = [case for case in golden if case["masked_outputs"]]
+    assert padded
+    assert {(case["mask"], case["mask_is_padding"]) for case in padded} == {("pad", True)}
+    masks = [np.load(bundle / case["inputs"])["pad"] for case in padded]
+    assert any(mask.any() for mask in masks)
+    checked = subprocess.run(
+        [sys.executable, str(bundle / "runtime/loader.py"), "selftest"], capture_output=True, text=True, check=True
+    )
+    assert len(json.loads(checked.stdout)["result"]["golden"]) == len(golden)

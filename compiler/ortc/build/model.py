@@ -37,6 +37,7 @@ from ortc.evaluation.report import Check
 from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import Exported
+from ortc.plan.masks import mask_of
 from ortc.plan.plan import Plan
 from ortc.plan.shape_matrix import without_largest
 from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
@@ -297,6 +298,7 @@ def _references(
         ReferenceCase(
             **dict(case),
             excluding=() if done.known is None else done.known.excluding,
+            padding=mask_of(exported.inputs),
             inputs=done.files[f"{index}.inputs.npz"],
             outputs=done.files[f"{index}.outputs.npz"],
         )

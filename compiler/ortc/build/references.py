@@ -11,6 +11,7 @@ from ortc.build.stage_results import AnsweredCase, References
 from ortc.common.arrays import Array, read_arrays, read_shapes, write_arrays
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.masking import Answered, excluding_outputs, is_whole, telling_outputs, whole
+from ortc.plan.masks import mask_of
 from ortc.plan.plan import InputPlan
 
 
@@ -47,12 +48,13 @@ class Asking:
             is_declared: the architecture defines the attention mask.
         """
         answered = [self._ask(request) for request in requests]
+        mask = mask_of(tensors)
         excluding = excluding_outputs(tensors, answered, self.worker.run, is_declared=is_declared)
-        if excluding and not any(is_whole(case.inputs) for case in answered):
+        if mask is not None and excluding and not any(is_whole(case.inputs, mask) for case in answered):
             # No answer may be left out at every case.
             some = self.requests[len(answered) // 2]
-            self._ask(Request(f"{some.name}, nothing masked", whole(some.inputs)))
-        return References(cases=tuple(self._cases(excluding)), excluding=excluding)
+            self._ask(Request(f"{some.name}, nothing masked", whole(some.inputs, mask)))
+        return References(cases=tuple(self._cases(excluding, mask)), excluding=excluding)
 
     def _ask(self, request: Request) -> Answered:
         given, answers = self._files(len(self.requests))
@@ -64,7 +66,7 @@ class Asking:
             self.worker.call("run", inputs=str(given), outputs=str(answers))
         return Answered(request.inputs, read_shapes(answers))
 
-    def _cases(self, excluding: tuple[str, ...]) -> Iterable[AnsweredCase]:
+    def _cases(self, excluding: tuple[str, ...], mask: InputPlan | None) -> Iterable[AnsweredCase]:
         for index, request in enumerate(self.requests):
             given, answers = self._files(index)
             yield AnsweredCase(
@@ -73,8 +75,8 @@ class Asking:
                 is_padded=request.is_padded,
                 input_shapes=read_shapes(given),
                 output_shapes=read_shapes(answers),
-                is_whole=not excluding or is_whole(request.inputs),
-                telling=telling_outputs(request.inputs, read_arrays(answers), excluding),
+                is_whole=not excluding or is_whole(request.inputs, mask),
+                telling=telling_outputs(request.inputs, read_arrays(answers), excluding, mask),
             )
 
     def _files(self, index: int) -> tuple[Path, Path]:

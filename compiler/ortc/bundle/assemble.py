@@ -43,7 +43,6 @@ from ortc.evaluation.compare import Difference
 from ortc.evaluation.footprint import loader_bytes
 from ortc.evaluation.report import Check
 from ortc.frontend.fetch import Fetched, FetchedFile
-from ortc.frontend.samples.inputs import MASK
 from ortc.inspection.model_files import loaded_files
 from ortc.passes.canonical import DATA_FILE, MODEL_FILE, PREPACKED_FILE, Exported
 from ortc.passes.variant_graph import VariantGraph
@@ -215,7 +214,7 @@ def _manifest(
             exporter_reason=material.exporter_reason,
         ),
         inputs=tuple(
-            InputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, range=tensor.range)
+            InputInfo(name=tensor.name, dtype=tensor.dtype, shape=tensor.shape, range=tensor.range, end=tensor.end)
             for tensor in exported.inputs
         ),
         outputs=tuple(
@@ -317,8 +316,9 @@ def _golden(directory: Path, material: Material, made: Made, check: Check | None
                 inputs=inputs,
                 outputs=outputs,
                 tolerance=allowed,
-                mask=MASK if case.excluding else None,
+                mask=case.padding.name if case.excluding and case.padding is not None else None,
                 masked_outputs=case.excluding if case.excluding else None,
+                mask_is_padding=case.padding is not None and case.padding.mask == "padding",
             )
         )
     return tuple(entries)

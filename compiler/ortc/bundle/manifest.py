@@ -63,12 +63,19 @@ class ModelInfo(Frozen):
 
 
 class InputInfo(Frozen):
-    """An input with its bounds."""
+    """An input with its bounds; `end` is a token that every row of token ids has once, before its padding."""
 
     name: Line
     dtype: Label
     shape: tuple[Label | Size, ...]
     range: tuple[int | float, int | float] | None
+    end: Count | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The input without `end` where it has none, as most have."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "end" or value is not None}
 
 
 class OutputInfo(Frozen):
@@ -161,7 +168,10 @@ class Tolerance(Frozen):
 
 
 class GoldenInfo(Frozen):
-    """One golden case; `mask` excludes positions of `masked_outputs`, in old bundles of all that have its shape."""
+    """One golden case; `mask` excludes positions of `masked_outputs`, in old bundles of all that have its shape.
+
+    The mask is not 0 where positions are read, or where they are padding if `mask_is_padding` says so.
+    """
 
     name: Line
     inputs: Inner
@@ -169,6 +179,7 @@ class GoldenInfo(Frozen):
     tolerance: Tolerance
     mask: Line | None
     masked_outputs: tuple[Line, ...] | None = None
+    mask_is_padding: bool = False
 
 
 class AnswerTolerance(Frozen):

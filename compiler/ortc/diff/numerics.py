@@ -148,6 +148,8 @@ def _cases(before: Bundle, after: Bundle) -> Iterator[_Case]:
 def _case(bundle: Bundle, golden: GoldenInfo, before: GoldenInfo | None, after: GoldenInfo | None) -> _Case:
     inputs = _arrays(bundle, golden.inputs)
     mask = None if golden.mask is None else inputs.get(golden.mask)
+    if mask is not None and golden.mask_is_padding:
+        mask = mask == 0
     names = golden.masked_outputs
     if names is None:
         names = tuple(output.name for output in bundle.manifest.outputs)

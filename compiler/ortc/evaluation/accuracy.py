@@ -19,7 +19,8 @@ from ortc.evaluation.spread import Spreads
 from ortc.execution.worker import Worker
 from ortc.execution.worker_pool import Loaded
 from ortc.execution.worker_process import WorkerError
-from ortc.frontend.samples.inputs import MASK, InputFactory
+from ortc.frontend.samples.inputs import InputFactory, is_read
+from ortc.plan.plan import InputPlan
 from ortc.spec.accuracy import Embeddings
 
 CPU = "CPUExecutionProvider"
@@ -33,7 +34,7 @@ class ReferenceCase(Frozen):
 
     `is_sample`: a batch of real samples, and not a point of the shape matrix. `is_padded`: rows of different lengths.
     The shapes are those of the arrays in both files, by name. `excluding` names the outputs at which the reference
-    treats positions with an attention mask of 0 as padding: these are not compared. `is_whole`: there are none.
+    treats positions as padding that the mask `padding` marks: these are not compared. `is_whole`: there are none.
     `telling` names the outputs that have other values than masked ones, 0, NaN and infinity; None where nobody looked.
     """
 
@@ -46,12 +47,15 @@ class ReferenceCase(Frozen):
     outputs: Path
     teacher: Path | None = None
     excluding: tuple[str, ...] = ()
+    padding: InputPlan | None = None
     is_whole: bool = True
     telling: tuple[str, ...] | None = None
 
     def mask(self, output: str, inputs: Arrays) -> Array | None:
-        """The attention mask that excludes positions of an output; None where every value is compared."""
-        return inputs[MASK] if output in self.excluding else None
+        """Where positions of an output are read and no padding; None where every value is compared."""
+        if self.padding is None or output not in self.excluding:
+            return None
+        return is_read(self.padding, inputs[self.padding.name])
 
 
 def check_bundle(

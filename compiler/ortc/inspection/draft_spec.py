@@ -69,6 +69,7 @@ def render(draft: Draft, targets: tuple[str, ...], schema: str) -> str:
     lines += ["export:", f"  opset: {draft.opset}"]
     lines += _block("dynamic_axes", dict(draft.axes), draft)
     lines += _block("inputs", dict(draft.inputs), draft)
+    lines += _padding_mask(draft.inputs)
     if draft.outputs:
         lines += _comment(draft.notes.get("outputs"), 2)
         lines += _entry("outputs", list(draft.outputs), 2)
@@ -108,6 +109,16 @@ def _entry(key: str, value: Value, indent: int) -> list[str]:
 
 def _block(key: str, value: dict[str, Value], draft: Draft) -> list[str]:
     return [*_comment(draft.notes.get(key), 2), *_entry(key, value, 2)] if value else []
+
+
+def _padding_mask(inputs: dict[str, dict[str, Value]]) -> list[str]:
+    """The padding mask where an input [batch, positions] has PyTorch's name for one, which is 1 at padding."""
+    for name, tensor in inputs.items():
+        shape = tensor.get("shape")
+        if name.endswith("padding_mask") and isinstance(shape, list) and len(shape) == 2:
+            note = "1 marks padding; `padded: false` where it marks the positions that are read."
+            return [*_comment(note, 2), f"  mask: {_flow({'input': name, 'padded': True})}"]
+    return []
 
 
 def _accuracy(draft: Draft) -> list[str]:

@@ -50,13 +50,19 @@ class AxisPlan(Frozen):
 
 
 class InputPlan(Frozen):
-    """One input tensor; shape entries are axis names or sizes."""
+    """One input tensor; shape entries are axis names or sizes.
+
+    `mask` is what the value 1 of a declared padding mask means. `end` is the token that every row of token ids has
+    once, as the last one that is no padding: a model that reads its answer there refuses other rows.
+    """
 
     name: str
     dtype: DType
     shape: tuple[AxisName | Annotated[int, Field(ge=0, le=MAX_SIZE)], ...]
     range: tuple[int | float, int | float] | None = None
     fill: int | float | None = None
+    mask: Literal["read", "padding"] | None = None
+    end: int | None = None
 
 
 class ExportPlan(Frozen):

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 from ortc import __version__
+from ortc.plan.masks import mask_of
 from ortc.plan.plan import (
     AccuracyPlan,
     AxisPlan,
@@ -26,13 +28,12 @@ from ortc.plan.precision_mix import is_asked_for
 from ortc.plan.shape_matrix import corners, shape_matrix
 from ortc.spec.accuracy import Accuracy
 from ortc.spec.budgets import Budgets
-from ortc.spec.deployment import Spec, Target
+from ortc.spec.deployment import MaskSpec, Spec, Target
 from ortc.spec.model_sources import has_random_weights
 from ortc.spec.profile import Engine, Runtime, TargetProfile, Tuning, Variant
 from ortc.spec.runtimes import ir_version_for_opset, pins, runtime
 from ortc.spec.vocabulary import Objective, Platform, Precision
 
-ATTENTION_MASK = "attention_mask"
 """The input that says which positions are real; the name that transformers gives it."""
 
 NRMSE, SPEARMAN = 0.3, 0.9
@@ -110,17 +111,30 @@ def padded_axis(export: ExportPlan) -> str | None:
     """
     if export.inputs is None:
         return "sequence" if any(axis.name == "sequence" for axis in export.axes) else None
-    for tensor in export.inputs:
-        if tensor.name == ATTENTION_MASK and tensor.shape and isinstance(tensor.shape[-1], str):
-            return tensor.shape[-1]
-    return None
+    mask = mask_of(export.inputs)
+    last = None if mask is None else mask.shape[-1]
+    return last if isinstance(last, str) else None
+
+
+def _meaning(mask: MaskSpec | None, name: str) -> Literal["read", "padding"] | None:
+    """What the value 1 of an input says of a position; None for an input that is not the declared mask."""
+    if mask is None or mask.input != name:
+        return None
+    return "padding" if mask.padded else "read"
 
 
 def _export(spec: Spec) -> ExportPlan:
     inputs = None
     if spec.export.inputs is not None:
         inputs = tuple(
-            InputPlan(name=name, dtype=tensor.dtype, shape=tensor.shape, range=tensor.range, fill=tensor.fill)
+            InputPlan(
+                name=name,
+                dtype=tensor.dtype,
+                shape=tensor.shape,
+                range=tensor.range,
+                fill=tensor.fill,
+                mask=_meaning(spec.export.mask, name),
+            )
             for name, tensor in spec.export.inputs.items()
         )
     return ExportPlan(

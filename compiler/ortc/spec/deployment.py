@@ -58,6 +58,15 @@ class InputSpec(Model):
     fill: int | float | None = Field(default=None, description="A constant for synthetic samples, e.g. 1 for a mask.")
 
 
+class MaskSpec(Model):
+    """The input that says which positions of a row are padding."""
+
+    input: str = Field(description="Its name in `export.inputs`.")
+    padded: bool = Field(
+        default=False, description="Whether 1 marks padding, as PyTorch's `key_padding_mask`; else 1 marks the others."
+    )
+
+
 class Export(Model):
     """How the model becomes ONNX."""
 
@@ -81,6 +90,11 @@ class Export(Model):
         description="Derived for huggingface, onnx and exported_program; required for pytorch. Names are those of "
         "forward()'s parameters, in any order; where none is, inputs are passed in this order.",
         examples=[{"input_ids": {"dtype": "int64", "shape": ["batch", "sequence"], "range": [0, 30521]}}],
+    )
+    mask: MaskSpec | None = Field(
+        default=None,
+        description="The padding mask, where it has another name than `attention_mask` or the opposite meaning.",
+        examples=[{"input": "pad", "padded": True}],
     )
     outputs: tuple[str, ...] | None = Field(
         default=None,

@@ -60,10 +60,20 @@ export class Interface {
       let array = golden[tensor.name];
       if (!array || array.shape.length !== shape.length || !array.data.length) array = filled(tensor, shape);
       for (const [axis, size] of shape.entries()) array = taken(array, axis, size);
-      made[tensor.name] = array;
+      made[tensor.name] = tensor.end === undefined || shape.length !== 2 ? array : ended(tensor, array);
     }
     return made;
   }
+}
+
+/** Token ids with the end token once in each row, as the last one. */
+function ended(tensor, array) {
+  const [low, high] = tensor.range ?? [0, 1];
+  const exact = array.data instanceof BigInt64Array ? BigInt : Number;
+  const [end, other] = [exact(tensor.end), exact(tensor.end === low ? high : low)];
+  const width = array.shape[1];
+  const data = array.data.map((value, place) => (place % width === width - 1 ? end : value === end ? other : value));
+  return { ...array, data };
 }
 
 function filled(tensor, shape) {

@@ -127,7 +127,7 @@ export class Model {
     for (const name of names) {
       const limits = { ...golden.tolerance, ...(golden.tolerance.outputs ?? {})[name] };
       const masked = golden.mask && (golden.masked_outputs === null || golden.masked_outputs.includes(name));
-      const [result, problem] = compare(expected[name], observed[name], limits, masked ? inputs[golden.mask] : null);
+      const [result, problem] = compare(expected[name], observed[name], limits, masked ? maskOf(golden, inputs) : null);
       seen[name] = result;
       if (problem) {
         throw goldenError(
@@ -167,6 +167,12 @@ export class Model {
     await this._queue;
     await session?.close();
   }
+}
+
+/** The mask of a golden case, not 0 where positions are read. */
+function maskOf(golden, inputs) {
+  const mask = inputs[golden.mask];
+  return golden.mask_is_padding ? { ...mask, data: Uint8Array.from(mask.data, (value) => (value ? 0 : 1)) } : mask;
 }
 
 /** An error as pages and workers pass it on. */

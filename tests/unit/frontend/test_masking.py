@@ -10,9 +10,9 @@ import pytest
 
 from ortc.common.arrays import Array, Arrays
 from ortc.common.errors import StageError
-from ortc.frontend.samples.inputs import synthetic
-from ortc.frontend.samples.masking import Answered, excluding_outputs, telling_outputs
-from ortc.plan.plan import InputPlan
+from ortc.frontend.samples.inputs import InputFactory, Samples, is_read, synthetic
+from ortc.frontend.samples.masking import Answered, excluding_outputs, is_whole, telling_outputs, whole
+from ortc.plan.plan import AxisPlan, CasePlan, InputPlan, Shape
 
 X = InputPlan(name="x", dtype="float32", shape=("batch", "sequence", 4))
 MASK = InputPlan(name="attention_mask", dtype="int64", shape=("batch", "sequence"))
@@ -40,17 +40,27 @@ def padded(rows: int, width: int, *, left: bool = False) -> Array:
     return np.ascontiguousarray(mask[:, ::-1]) if left else mask
 
 
-def excluded(model: Model, *, is_declared: bool = False, shapes: Any = SHAPES, left: bool = False) -> tuple[str, ...]:
+def excluded(
+    model: Model,
+    *,
+    is_declared: bool = False,
+    shapes: Any = SHAPES,
+    left: bool = False,
+    declared: InputPlan = MASK,
+) -> tuple[str, ...]:
+    """The outputs that a model of x and a mask excludes; padding is what the declared mask says."""
+
     def run(inputs: Arrays) -> Arrays:
-        return model(inputs["x"].astype(np.float64), inputs["attention_mask"])
+        return model(inputs["x"].astype(np.float64), inputs[declared.name])
 
     cases = []
     for rows, width in shapes:
         x = synthetic(X, {"batch": rows, "sequence": width}, "x")
         for mask in (np.ones((rows, width), np.int64), padded(rows, width, left=left)):
-            inputs = {"x": x, "attention_mask": mask}
+            given = (mask == 0 if declared.mask == "padding" else mask).astype(declared.dtype)
+            inputs = {"x": x, declared.name: given}
             cases.append(Answered(inputs, {name: value.shape for name, value in run(inputs).items()}))
-    return excluding_outputs((X, MASK), cases, run, is_declared=is_declared)
+    return excluding_outputs((X, declared), cases, run, is_declared=is_declared)
 
 
 @pytest.mark.parametrize("left", [False, True])
@@ -88,6 +98,79 @@ MODELS: dict[str, Model] = {
 @pytest.mark.parametrize("name", MODELS)
 def test_other_masks_exclude_nothing(name: str) -> None:
     assert excluded(MODELS[name]) == ()
+
+
+PAD = InputPlan(name="pad", dtype="bool", shape=("batch", "sequence"), mask="padding")
+READ = InputPlan(name="keep", dtype="float32", shape=("batch", "sequence"), mask="read")
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("declared", [PAD, READ, PAD.model_copy(update={"mask": None})])
+def test_a_declared_mask_may_have_any_name_and_the_opposite_meaning(declared: InputPlan, left: bool) -> None:
+    def reads(x: Array, mask: Array) -> Arrays:
+        return {"y": attention(x, mask == (0 if declared.name == "pad" else 1))}
+
+    assert excluded(reads, left=left, declared=declared) == (() if declared.mask is None else ("y",))
+    # The declaration is no evidence: the reference has to treat the mask so.
+    assert excluded(lambda x, mask: {"y": attention(x, mask == (declared.name == "pad"))}, declared=declared) == ()
+
+
+@pytest.mark.parametrize("declared", [PAD, READ, MASK])
+def test_padded_cases_have_shorter_rows_by_the_meaning_of_the_mask(declared: InputPlan) -> None:
+    axes = (AxisPlan(name="batch", min=1, typical=2, max=4), AxisPlan(name="sequence", min=1, typical=6, max=8))
+    factory = InputFactory((X, declared), axes, Samples())
+    shape = Shape(sizes=(("batch", 3), ("sequence", 6)))
+    found = factory.case(CasePlan(shape=shape, padded=True))[declared.name]
+    assert found.dtype == declared.dtype
+    read = is_read(declared, found)
+    assert read.sum(axis=1).tolist() == [6, 4, 1] or (read.sum(axis=1) < 6).any()
+    assert read[:, 0].all()
+    assert not is_whole({declared.name: found}, declared)
+    assert is_whole(whole({declared.name: found}, declared), declared)
+
+
+IDS = InputPlan(name="input_ids", dtype="int64", shape=("batch", "sequence"), range=(0, 9), end=2)
+
+
+@pytest.mark.parametrize("width", [1, 2, 9])
+def test_synthetic_token_ids_end_once(width: int) -> None:
+    for seed in range(20):
+        ids = synthetic(IDS, {"batch": 4, "sequence": width}, str(seed))
+        assert ((ids == 2).sum(axis=1) == 1).all()
+        assert (ids[:, -1] == 2).all()
+    assert synthetic(IDS.model_copy(update={"end": 0}), {"batch": 1, "sequence": 40}, "x").min() == 0
+
+
+def test_shorter_rows_end_before_their_padding() -> None:
+    axes = (AxisPlan(name="batch", min=1, typical=2, max=4), AxisPlan(name="sequence", min=1, typical=6, max=8))
+    factory = InputFactory((IDS, MASK), axes, Samples())
+    for batch, width in ((1, 2), (3, 8)):
+        shape = Shape(sizes=(("batch", batch), ("sequence", width)))
+        found = factory.case(CasePlan(shape=shape, padded=True))
+        lengths = found["attention_mask"].sum(axis=1)
+        assert ((found["input_ids"] == 2).sum(axis=1) == 1).all()
+        assert ((found["input_ids"] == 2).argmax(axis=1) + 1 == lengths).all()
+
+
+def test_a_model_that_reads_end_tokens_is_probed_with_one_in_each_row() -> None:
+    seen = []
+
+    def run(inputs: Arrays) -> Arrays:
+        ends = (inputs["input_ids"] == 2).sum(axis=1)
+        assert (ends == 1).all()
+        seen.append(inputs)
+        x = np.eye(10)[inputs["input_ids"]] @ np.random.default_rng(0).standard_normal((10, 4))
+        return {"y": attention(x, inputs["attention_mask"] == 1)}
+
+    axes = (AxisPlan(name="batch", min=1, typical=2, max=4), AxisPlan(name="sequence", min=1, typical=6, max=24))
+    factory = InputFactory((IDS, MASK), axes, Samples())
+    shape = Shape(sizes=(("batch", 3), ("sequence", 20)))
+    cases = []
+    for is_padded in (False, True):
+        inputs = factory.case(CasePlan(shape=shape, padded=is_padded))
+        cases.append(Answered(inputs, {name: value.shape for name, value in run(inputs).items()}))
+    assert excluding_outputs((IDS, MASK), cases, run, is_declared=False) == ("y",)
+    assert len(seen) > 4
 
 
 def test_an_architecture_may_declare_its_mask() -> None:
@@ -133,8 +216,10 @@ def test_outputs_that_tell_something() -> None:
         "label": np.zeros((1, 2), int),
         "no label": np.zeros((0, 2), int),
     }
-    assert telling_outputs({"attention_mask": mask}, outputs, ()) == ("some", "label")
-    assert telling_outputs({"attention_mask": mask}, outputs, ("some",)) == ("label",)
+    assert telling_outputs({"attention_mask": mask}, outputs, (), MASK) == ("some", "label")
+    assert telling_outputs({"attention_mask": mask}, outputs, ("some",), MASK) == ("label",)
+    assert telling_outputs({"pad": 1 - mask}, outputs, ("some",), PAD) == ("label",)
+    assert telling_outputs({}, outputs, (), None) == ("some", "label")
 
 
 @pytest.mark.parametrize("width", [1, 2, 7])

@@ -176,11 +176,23 @@ class _Derivation:
 
     def _text(self) -> Option:
         shape = self._tokens()
-        inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=(0, self._vocabulary() - 1))]
+        bounds = (0, self._vocabulary() - 1)
+        inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=bounds, end=self._end())]
         if "attention_mask" in self.accepted:
             inputs.append(InputPlan(name="attention_mask", dtype="int64", shape=shape, range=(0, 1), fill=1))
         inputs += [*self._types(shape), *self._boxes(shape), *self._paths(shape), *self._languages(shape)]
         return tuple(inputs)
+
+    def _end(self) -> int | None:
+        """The end token of classifiers that are made of an encoder and a decoder: they read their answer at it.
+
+        BART, T5 and their kin refuse a batch whose rows have different numbers of it.
+        """
+        is_classifier = type(self.model).__name__.endswith("ForSequenceClassification")
+        if not is_classifier or not getattr(self.config, "is_encoder_decoder", False):
+            return None
+        end = self.config.eos_token_id
+        return end[0] if isinstance(end, list) else end
 
     def _types(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
         """Token types: of a table, of several (one for each column of types), or compared without one."""

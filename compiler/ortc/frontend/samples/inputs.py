@@ -15,9 +15,10 @@ from numpy.random import default_rng
 from ortc.common.arrays import Array
 from ortc.common.errors import StageError
 from ortc.frontend.samples.texts import Frame, Padding
+from ortc.plan.masks import ATTENTION_MASK as MASK
+from ortc.plan.masks import mask_of
 from ortc.plan.plan import AxisPlan, CasePlan, InputPlan
 
-MASK = "attention_mask"
 PIXEL_MASK = "pixel_mask"
 TYPES = "token_type_ids"
 BOXES = "bbox"
@@ -45,13 +46,33 @@ def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
     if tensor.fill is not None:
         return np.full(shape, tensor.fill, dtype=dtype)
     generator = default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
-    if dtype.kind == "f":
+    is_mask = len(shape) == 2 and (tensor.mask is not None or tensor.name == MASK)
+    if dtype.kind == "f" and not is_mask:
         if tensor.range is None:
             return generator.standard_normal(shape).astype(dtype)
         return _ordered(tensor, generator.uniform(*tensor.range, shape).astype(dtype))
     low, high = (0, 1) if tensor.range is None else (int(tensor.range[0]), int(tensor.range[1]))
     drawn = generator.integers(low, high, size=shape, endpoint=True).astype(dtype)
-    return _mixed(drawn, low, high) if tensor.name == MASK and len(shape) == 2 else _ordered(tensor, drawn)
+    if is_mask:
+        return _mixed(drawn, low, high)
+    return _ordered(tensor, drawn) if tensor.end is None else ended(tensor, drawn, [shape[-1]] * shape[0])
+
+
+def ended(tensor: InputPlan, ids: Array, lengths: Sequence[int]) -> Array:
+    """Token ids [batch, positions] with the end token once in each row, as the last of its `lengths` tokens."""
+    end, (low, high) = tensor.end, tensor.range or (0, 1)
+    if end is None:
+        return ids
+    other = low if end != low else high
+    found = np.where(ids == end, other, ids).astype(ids.dtype)
+    found[np.arange(len(found)), np.asarray(lengths) - 1] = end
+    return found
+
+
+def is_read(mask: InputPlan, values: Array) -> Array:
+    """Where a padding mask [batch, positions] says that positions are read and no padding."""
+    read: Array = (values == 0) if mask.mask == "padding" else (values != 0)
+    return read
 
 
 def _mixed(mask: Array, low: int, high: int) -> Array:
@@ -122,7 +143,8 @@ class InputFactory:
         self.axes = {axis.name: axis for axis in axes}
         self.samples = samples
         self.calibration = calibration
-        self.mask = next((tensor for tensor in inputs if tensor.name == MASK and len(tensor.shape) == 2), None)
+        self.mask = mask_of(inputs)
+        self.ended = next((tensor for tensor in inputs if tensor.end is not None), None)
         self.pixel_mask = next((t for t in inputs if t.name == PIXEL_MASK and len(t.shape) == 3), None)
         _refuse_misfits(inputs, samples)
 
@@ -150,7 +172,10 @@ class InputFactory:
             for tensor in self.inputs
         }
         if self.mask is not None and case.padded:
-            feeds[MASK] = _mask(lengths, feeds[MASK].shape[-1], feeds[MASK].dtype)
+            name = self.mask.name
+            feeds[name] = _mask(self.mask, lengths, feeds[name].shape[-1])
+            if self.ended is not None:
+                feeds[self.ended.name] = ended(self.ended, feeds[self.ended.name], lengths)
         if self.pixel_mask is not None and case.padded:
             feeds[PIXEL_MASK] = _pixel_mask(feeds[PIXEL_MASK].shape, feeds[PIXEL_MASK].dtype)
         return feeds
@@ -251,11 +276,13 @@ class InputFactory:
         ids = np.full((count, width), pads.token, dtype=ids_input.dtype)
         for row in range(count):
             ids[row, places[row]] = self._tokens(start + row if rows is None else rows[row], lengths[row])
+        if ids_input.end is not None:
+            ids = ended(ids_input, ids, [width] * count if pads.left else lengths)
         feeds: dict[str, Array] = {ids_input.name: ids}
         for tensor in self.inputs[1:]:
-            if tensor.name == MASK:
-                mask = _mask(lengths, width, np.dtype(tensor.dtype))
-                feeds[MASK] = np.ascontiguousarray(mask[:, ::-1]) if pads.left else mask
+            if tensor == self.mask:
+                mask = _mask(tensor, lengths, width)
+                feeds[tensor.name] = np.ascontiguousarray(mask[:, ::-1]) if pads.left else mask
             elif tensor.name == TYPES and len(tensor.shape) == 2:
                 types = np.full((count, width), pads.type, dtype=tensor.dtype)
                 for row in range(count):
@@ -319,8 +346,9 @@ def _pixel_mask(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return mask
 
 
-def _mask(lengths: list[int], width: int, dtype: np.dtype[Any]) -> Array:
-    return (np.arange(width)[None, :] < np.asarray(lengths)[:, None]).astype(dtype)
+def _mask(mask: InputPlan, lengths: list[int], width: int) -> Array:
+    read = np.arange(width)[None, :] < np.asarray(lengths)[:, None]
+    return (~read if mask.mask == "padding" else read).astype(mask.dtype)
 
 
 def padded_cases(factory: InputFactory, cases: Sequence[CasePlan]) -> list[CasePlan]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from ortc.common.arrays import Array, Arrays
 from ortc.common.errors import StageError
-from ortc.frontend.samples.inputs import MASK, synthetic
+from ortc.frontend.samples.inputs import ended, is_read, synthetic
+from ortc.plan.masks import mask_of
 from ortc.plan.plan import InputPlan
 
 SAME = 1e-6
@@ -33,24 +34,27 @@ class Answered(NamedTuple):
     shapes: dict[str, tuple[int, ...]]
 
 
-def is_whole(inputs: Arrays) -> bool:
-    """Whether the attention mask of inputs, if there is one, excludes no position."""
-    return MASK not in inputs or bool(np.all(inputs[MASK] != 0))
+def is_whole(inputs: Arrays, mask: InputPlan | None) -> bool:
+    """Whether the padding mask of inputs, if there is one, excludes no position."""
+    return mask is None or bool(is_read(mask, inputs[mask.name]).all())
 
 
-def whole(inputs: Arrays) -> Arrays:
-    """The same inputs with an attention mask that excludes no position."""
-    return {**inputs, MASK: np.ones_like(inputs[MASK])}
+def whole(inputs: Arrays, mask: InputPlan) -> Arrays:
+    """The same inputs with a padding mask that excludes no position."""
+    values = inputs[mask.name]
+    return {**inputs, mask.name: np.zeros_like(values) if mask.mask == "padding" else np.ones_like(values)}
 
 
-def telling_outputs(inputs: Arrays, outputs: Arrays, excluding: Sequence[str]) -> tuple[str, ...]:
+def telling_outputs(
+    inputs: Arrays, outputs: Arrays, excluding: Sequence[str], mask: InputPlan | None
+) -> tuple[str, ...]:
     """Name the outputs with values by which a wrong answer shows: neither excluded by the mask, 0, NaN nor infinite.
 
     Integers, booleans and text count whatever they are.
     """
 
     def tells(name: str, value: Array) -> bool:
-        kept = value[inputs[MASK] != 0] if name in excluding else value
+        kept = value[is_read(mask, inputs[mask.name])] if mask is not None and name in excluding else value
         return bool(kept.size) if kept.dtype.kind != "f" else bool((np.isfinite(kept) & (kept != 0)).any())
 
     return tuple(name for name, value in outputs.items() if tells(name, value))
@@ -70,23 +74,26 @@ def excluding_outputs(
         run: asks the reference.
         is_declared: the architecture defines the mask, so that only the layout of outputs is open.
     """
-    if not any(tensor.name == MASK and len(tensor.shape) == 2 for tensor in tensors):
+    mask = mask_of(tensors)
+    if mask is None:
         return ()
-    outputs = [name for name in cases[0].shapes if all(_is_aligned(case, name) for case in cases)] if cases else []
+    outputs = (
+        [name for name in cases[0].shapes if all(_is_aligned(case, name, mask) for case in cases)] if cases else []
+    )
     forms: dict[str, list[Arrays]] = {}
     for case in cases:
-        if (form := _form(case.inputs[MASK])) is not None:
+        if (form := _form(is_read(mask, case.inputs[mask.name]))) is not None:
             forms.setdefault(form, []).append(case.inputs)
     if not outputs or not forms:
         return ()
-    if is_declared and len({case.inputs[MASK].shape[1] for case in cases}) > 1:
+    if is_declared and len({case.inputs[mask.name].shape[1] for case in cases}) > 1:
         # Of several lengths, an output that has each of them has positions.
         return tuple(outputs)
     for found in forms.values():
-        found.sort(key=lambda inputs: inputs[MASK].size)
-        probed = next((inputs for inputs in found if inputs[MASK].size >= PROBED_POSITIONS), found[-1])
+        found.sort(key=lambda inputs: inputs[mask.name].size)
+        probed = next((inputs for inputs in found if inputs[mask.name].size >= PROBED_POSITIONS), found[-1])
         try:
-            excluded = _excluded(tensors, probed, run, is_declared=is_declared)
+            excluded = _Probe(tensors, mask, run).excluded(probed, is_declared=is_declared)
         except StageError:
             # Whatever the model refuses of other inputs, nothing was shown.
             return ()
@@ -94,13 +101,12 @@ def excluding_outputs(
     return tuple(outputs)
 
 
-def _is_aligned(case: Answered, name: str) -> bool:
-    return case.shapes.get(name, ())[:2] == case.inputs[MASK].shape
+def _is_aligned(case: Answered, name: str, mask: InputPlan) -> bool:
+    return case.shapes.get(name, ())[:2] == case.inputs[mask.name].shape
 
 
-def _form(mask: Array) -> str | None:
-    """Where a mask has its zeros: at the end of rows, at their beginning, or elsewhere; None without any."""
-    real = mask != 0
+def _form(real: Array) -> str | None:
+    """Where a mask has its padding: at the end of rows, at their beginning, or elsewhere; None without any."""
     if real.all() or not real.any():
         return None
     if (real[:, :-1] >= real[:, 1:]).all():
@@ -108,31 +114,24 @@ def _form(mask: Array) -> str | None:
     return _LEFT if (real[:, :-1] <= real[:, 1:]).all() else _OTHER
 
 
-def _excluded(tensors: Sequence[InputPlan], inputs: Arrays, run: Run, *, is_declared: bool) -> set[str]:
-    """The outputs that one case shows to be padding where its mask is 0."""
-    probe = _Probe(tensors, run)
-    real = inputs[MASK] != 0
-    before, padding_changed = run(inputs), run(probe.changed(inputs, ~real))
-    # What does not depend on the padding's own content is an answer like any other, or constant: it can be compared.
-    own = {name for name in before if _differs(before[name], padding_changed[name], ~real)}
-    if is_declared:
-        return own
-    found = {name for name in own if not _differs(before[name], padding_changed[name], real)}
-    real_changed = run(probe.changed(inputs, real))
-    found = {name for name in found if _differs(before[name], real_changed[name], real)}
-    return {name for name in found if name in probe.hidden(inputs) or name in probe.hidden(_turned(inputs))}
-
-
-def _turned(inputs: Arrays) -> Arrays:
-    """The same with the mask from its other end: earlier positions of a causal model never read later ones."""
-    return {**inputs, MASK: np.ascontiguousarray(inputs[MASK][:, ::-1])}
-
-
 class _Probe:
-    def __init__(self, tensors: Sequence[InputPlan], run: Run) -> None:
-        mask = next(tensor for tensor in tensors if tensor.name == MASK)
-        self.changeable = [tensor for tensor in tensors if tensor.name != MASK and tensor.shape[:2] == mask.shape]
+    def __init__(self, tensors: Sequence[InputPlan], mask: InputPlan, run: Run) -> None:
+        self.changeable = [tensor for tensor in tensors if tensor != mask and tensor.shape[:2] == mask.shape]
+        self.mask = mask
         self.run = run
+
+    def excluded(self, inputs: Arrays, *, is_declared: bool) -> set[str]:
+        """The outputs that one case shows to be padding where its mask says so."""
+        real = self._real(inputs)
+        before, padding_changed = self.run(inputs), self.run(self.changed(inputs, ~real))
+        # What does not depend on the padding's own content is an answer like any other, or constant.
+        own = {name for name in before if _differs(before[name], padding_changed[name], ~real)}
+        if is_declared:
+            return own
+        found = {name for name in own if not _differs(before[name], padding_changed[name], real)}
+        real_changed = self.run(self.changed(inputs, real))
+        found = {name for name in found if _differs(before[name], real_changed[name], real)}
+        return {name for name in found if name in self.hidden(inputs) or name in self.hidden(self._turned(inputs))}
 
     def changed(self, inputs: Arrays, where: Array) -> Arrays:
         """The inputs with other values at positions [batch, positions]."""
@@ -140,15 +139,16 @@ class _Probe:
         for tensor in self.changeable:
             value = inputs[tensor.name]
             other = synthetic(tensor.model_copy(update={"shape": value.shape}), {}, f"{tensor.name}/masking")
-            changed[tensor.name] = np.where(_spread(where, value), other, value)
+            found = np.where(_spread(where, value), other, value)
+            changed[tensor.name] = found if tensor.end is None else ended(tensor, found, _ends(tensor.end, value))
         return changed
 
     def hidden(self, inputs: Arrays) -> set[str]:
         """Outputs at whose real positions the masked inputs have no influence, and would have without the mask."""
-        real = inputs[MASK] != 0
+        real = self._real(inputs)
         other = self.changed(inputs, ~real)
         masked = self.run(inputs), self.run(other)
-        open_ = self.run(whole(inputs)), self.run(whole(other))
+        open_ = self.run(whole(inputs, self.mask)), self.run(whole(other, self.mask))
         return {
             name
             for name, value in masked[0].items()
@@ -156,6 +156,18 @@ class _Probe:
             and not _differs(value, masked[1][name], real)
             and _differs(open_[0][name], open_[1][name], real)
         }
+
+    def _real(self, inputs: Arrays) -> Array:
+        return is_read(self.mask, inputs[self.mask.name])
+
+    def _turned(self, inputs: Arrays) -> Arrays:
+        """The same with the mask from its other end: earlier positions of a causal model never read later ones."""
+        return {**inputs, self.mask.name: np.ascontiguousarray(inputs[self.mask.name][:, ::-1])}
+
+
+def _ends(end: int, ids: Array) -> list[int]:
+    """The number of tokens of each row up to its end token, which stays where it is."""
+    return [int(place) + 1 for place in (ids == end).argmax(axis=1)]
 
 
 def _spread(positions: Array, value: Array) -> Array:

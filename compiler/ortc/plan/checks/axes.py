@@ -36,6 +36,7 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
     for name, tensor in (inputs or {}).items():
         yield from _shape(document, name, tensor, axes)
         yield from _values(document, name, tensor)
+    yield from _mask(loaded)
     yield from _unused(loaded)
     yield from _outputs(document, spec.export.outputs or ())
     for name, target in spec.targets.items():
@@ -143,6 +144,31 @@ def _values(document: Document, name: str, tensor: InputSpec) -> Iterator[Diagno
     elif whole and tensor.fill != int(tensor.fill):
         message = f"the fill value {tensor.fill} of `{name}` is not a whole number, and the dtype is {tensor.dtype}"
         yield Diagnostic(rules.INPUT_FILL, message, document.locate((*path, "fill")))
+
+
+def _mask(loaded: LoadedSpec) -> Iterator[Diagnostic]:
+    """What is wrong with the declared padding mask."""
+    mask, inputs = loaded.spec.export.mask, loaded.spec.export.inputs
+    if mask is None:
+        return
+    tensor, masks = (
+        (inputs or {}).get(mask.input),
+        [name for name, entry in (inputs or {}).items() if len(entry.shape) == 2],
+    )
+    if tensor is not None and len(tensor.shape) == 2:
+        return
+    if tensor is None:
+        problem = f"`export.mask` names {quoted(mask.input)}, which `export.inputs` does not declare"
+    else:
+        shape = ", ".join(map(str, tensor.shape))
+        problem = f"{quoted(mask.input)} has the shape [{shape}], which no padding mask has"
+    known = f"; it could be {listed(masks, 'or')}" if masks else ""
+    yield Diagnostic(
+        rules.PADDING_MASK,
+        problem,
+        loaded.document.locate(("export", "mask", "input")),
+        help=f"name an input with the shape [batch, positions]{known}",
+    )
 
 
 def _limits(dtype: str) -> tuple[float, float]:

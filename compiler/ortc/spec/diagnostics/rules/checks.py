@@ -252,6 +252,21 @@ MUST_SAVE = Rule(
     bad="targets:\n  cpu: {objective: latency, must_save: 10%}\n",
     good="targets:\n  cpu: {objective: balanced, must_save: 10%}\n",
 )
+PADDING_MASK = Rule(
+    "ORTC235",
+    "padding-mask",
+    "`export.mask` names no input [batch, positions] of `export.inputs`.",
+    "A padding mask says of every position of a row whether the model reads it. The shape matrix has cases with "
+    "shorter rows for it, and outputs at padding are not compared where the reference shows that nobody reads them. "
+    "An input that is called `attention_mask` needs no declaration. `padded: true` is the meaning of PyTorch's "
+    "`key_padding_mask`: 1 or true at padding.",
+    bad="export:\n  dynamic_axes: {batch: {max: 4}, sequence: {max: 32}}\n  inputs:\n"
+    "    x: {dtype: float32, shape: [batch, sequence, 8]}\n    pad: {dtype: bool, shape: [batch, sequence]}\n"
+    "  mask: {input: padding, padded: true}\n",
+    good="export:\n  dynamic_axes: {batch: {max: 4}, sequence: {max: 32}}\n  inputs:\n"
+    "    x: {dtype: float32, shape: [batch, sequence, 8]}\n    pad: {dtype: bool, shape: [batch, sequence]}\n"
+    "  mask: {input: pad, padded: true}\n",
+)
 
 RULES = (
     UNKNOWN_TARGET,
@@ -280,4 +295,5 @@ RULES = (
     PLACEMENT,
     DOWNLOAD_IMPOSSIBLE,
     MUST_SAVE,
+    PADDING_MASK,
 )
