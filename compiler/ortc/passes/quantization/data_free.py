@@ -15,6 +15,7 @@ from ortc.passes.quantization.dynamic import emit
 from ortc.passes.quantization.editor import TOO_OLD
 from ortc.passes.quantization.quantizable import find_sites
 from ortc.passes.quantization.smoothquant import smooth_products
+from ortc.passes.quantization.unquantizable import nothing
 from ortc.passes.weight_folding import fold_tied_weights
 from ortc.plan.plan import VariantPlan
 from ortc.spec.quantization import DynamicQuantization, WeightQuantization
@@ -49,7 +50,7 @@ def quantize(model: ir.Model, variant: VariantPlan, ranges: Ranges | None = None
         blocks += expect_narrowing(model)
     count = emit_integers(model, how.operators, bits_of(variant), blocks, variant.exclude)
     if count == 0 and not variant.exclude:
-        raise NotApplicable(f"nothing to quantize: no {' or '.join(how.operators)} with constant weights")
+        raise NotApplicable(nothing(model, how.operators))
 
 
 def prepare(model: ir.Model, how: DynamicQuantization | WeightQuantization, ranges: Ranges | None = None) -> None:

@@ -12,6 +12,7 @@ from ortc.common.errors import NotApplicable
 from ortc.passes.quantization import weight_only
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.qdq import emit
+from ortc.passes.quantization.unquantizable import nothing
 from ortc.spec.quantization import Alpha
 
 if TYPE_CHECKING:
@@ -47,4 +48,4 @@ def quantize_static(
     count = weight_only.emit(model, dict.fromkeys(blocks, 8))
     count += emit(model, ranges, operators=operators, smooth=smooth, exclude=exclude, symmetric=symmetric)
     if count == 0 and not exclude:
-        raise NotApplicable(f"nothing to quantize: no {' or '.join(operators)} with constant weights and known ranges")
+        raise NotApplicable(nothing(model, operators, "constant weights and known ranges"))

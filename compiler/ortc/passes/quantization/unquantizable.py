@@ -1,0 +1,64 @@
+"""Why a graph has nothing to quantize: what it computes with, and which variants take that."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from typing import TYPE_CHECKING
+
+from ortc.passes.quantization.quantizable import QUANTIZABLE, find_sites
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+QUANTIZED = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"),
+        *("QLinearMatMul", "QLinearConv", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
+        *("DynamicQuantizeLSTM", "QGemm", "QEmbedLayerNormalization", "MatMulNBits"),
+    }
+)
+"""Operators of graphs that are quantized already."""
+OTHERS = ("ConvTranspose", "LSTM", "GRU", "RNN")
+"""Operators with large weights that no variant quantizes."""
+FLOAT = "`precision: fp32` ships the graph as it is"
+
+
+def nothing(model: ir.Model, operators: Collection[str], needs: str = "constant weights") -> str:
+    """Say why nothing was quantized, what the graph computes with, and what would help.
+
+    Args:
+        model: in floating point.
+        operators: types of nodes that the variant quantizes.
+        needs: what such a node must have.
+    """
+    return "; ".join([f"nothing to quantize: no {' or '.join(operators)} with {needs}", *_found(model, operators)])
+
+
+def _found(model: ir.Model, operators: Collection[str]) -> Iterator[str]:
+    import onnx_ir as ir
+
+    counts = Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
+    if done := {name: count for name, count in counts.items() if name in QUANTIZED}:
+        yield f"the graph is quantized already ({_listed(done)}); {FLOAT}"
+        return
+    whole = Counter(site.node.op_type for site in find_sites(model, QUANTIZABLE))
+    elsewhere = {name: whole[name] for name in QUANTIZABLE if whole[name] and name not in operators}
+    variable = {name: counts[name] - whole[name] for name in QUANTIZABLE if counts[name] > whole[name]}
+    others = {name: counts[name] for name in OTHERS if counts[name]}
+    if elsewhere:
+        convolutions = "Conv" in elsewhere
+        way = "an `int8-static` variant takes, with `accuracy.samples`" if convolutions else "another variant takes"
+        yield f"the graph has {_listed(elsewhere)} that {way}"
+    if variable:
+        yield f"{_listed(variable)} without a constant float32 weight in the main graph"
+    if others:
+        yield f"{_listed(others)}, which no variant quantizes"
+    if not (elsewhere or variable or others):
+        yield "the graph has no product with weights"
+    if not elsewhere:
+        yield FLOAT
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
