@@ -41,13 +41,18 @@ def classifier() -> onnx.ModelProto:
     scalar = helper.make_tensor_type_proto(TensorProto.FLOAT, [])
     maps = helper.make_sequence_type_proto(helper.make_map_type_proto(TensorProto.STRING, scalar))
     outputs = [helper.make_tensor_value_info("label", TensorProto.STRING, [None]), helper.make_value_info("p", maps)]
-    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])]
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 2])]
     graph = helper.make_graph(nodes, "g", given, outputs)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("ai.onnx.ml", 3)], ir_version=8)
 
 
 def top(answers: Any) -> list[tuple[str, float]]:
     return [(answer[0]["label"], pytest.approx(answer[0]["score"], abs=1e-5)) for answer in answers]
+
+
+def run(ortc: Compiler, bundle: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ortc", "run", str(bundle), *arguments]
+    return subprocess.run(command, env=ortc.environment(), capture_output=True, text=True, check=False)
 
 
 def test_rows_are_answered_with_the_labels_of_the_file(
@@ -62,10 +67,10 @@ def test_rows_are_answered_with_the_labels_of_the_file(
     bundle = ortc.build(spec, *PLAIN, output=tmp_path / "dist", cwd=tmp_path).succeeded().bundle("small", "cpu")
 
     lines = ["1.5, 0.25", "[-1, 2]", '{"x": [-2, -3]}']
-    told = ortc.run("run", str(bundle), *lines, "--json", cwd=tmp_path)
+    told = run(ortc, bundle, *lines, "--json")
     assert told.returncode == 0, told.stderr
     assert top([row["answer"] for row in json.loads(told.stdout)]) == expected
-    refused = ortc.run("run", str(bundle), "1.5", cwd=tmp_path)
+    refused = run(ortc, bundle, "1.5")
     assert refused.returncode == 2
     assert "a row has 1 values. Expected a list of 2 values, or an object with x" in refused.stderr
 

@@ -14,9 +14,10 @@ from ortc.bundle.supply_chain.provenance import Dependency
 from ortc.common.digests import sha256_file
 from ortc.inspection.entrypoint import entrypoint_files
 from ortc.inspection.image_files import image_files
+from ortc.inspection.repository import ADAPTER_PLACE
 from ortc.plan.plan import SourcePlan, TargetPlan
 from ortc.spec.accuracy import SamplesFunction
-from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
+from ortc.spec.model_sources import Adapter, HuggingFaceSource, PyTorchSource
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 FROM_REMOTE = "result of a remote cache"
@@ -35,10 +36,13 @@ def dependencies(context: Context, material: Material, target: TargetPlan) -> tu
         StageError: the code of an entry point cannot be found any more.
     """
     source = context.plan.model
-    model = {file.name: file.sha256 for file in loaded_sources(material)}
+    read = {file.name: file.sha256 for file in loaded_sources(material)}
+    merged = {name: sha256 for name, sha256 in read.items() if name.startswith(f"{ADAPTER_PLACE}/")}
+    model = {name: sha256 for name, sha256 in read.items() if name not in merged}
     found = [
         *_repository(source, "model", model),
-        *(Dependency(name=name, role="model", digest={"sha256": sha256}) for name, sha256 in model.items()),
+        *_sources(model, "model", getattr(source, "license", None)),
+        *_adapter(source, merged),
         *_code(source, "model", context.workspace.root),
         *_teacher(context),
         *_samples(context),
@@ -71,9 +75,30 @@ def base_image(image: str) -> tuple[Dependency, ...]:
     return (Dependency(name=pinned["name"], role="base image", digest=digest, uri=f"docker://{image}"),)
 
 
-def _repository(source: SourcePlan, role: str, files: Mapping[str, str]) -> Iterator[Dependency]:
+def _sources(files: Mapping[str, str], role: str, license_: str | None) -> Iterator[Dependency]:
+    """Files with their digests, and the licence that the spec states of them."""
+    stated = {} if license_ is None else {"license": license_}
+    for name, sha256 in files.items():
+        yield Dependency(name=name, role=role, digest={"sha256": sha256}, annotations=stated)
+
+
+def _adapter(source: SourcePlan, files: Mapping[str, str]) -> Iterator[Dependency]:
+    """The adapter that was merged into the model: its repository where it is of the hub, and its files."""
+    adapter = source.adapter if isinstance(source, HuggingFaceSource) else None
+    if adapter is None:
+        return
+    names = {name.removeprefix(f"{ADAPTER_PLACE}/"): sha256 for name, sha256 in files.items()}
+    yield from _repository(adapter, "adapter", names)
+    yield from _sources(files, "adapter", adapter.license)
+
+
+def _repository(source: SourcePlan | Adapter, role: str, files: Mapping[str, str]) -> Iterator[Dependency]:
     """The repository of the hub at its commit; nothing where a branch or a directory is named."""
-    if not isinstance(source, HuggingFaceSource) or not source.id or not _COMMIT.fullmatch(source.revision or ""):
+    if (
+        not isinstance(source, HuggingFaceSource | Adapter)
+        or not source.id
+        or not _COMMIT.fullmatch(source.revision or "")
+    ):
         return
     declared = {name: sha256 for name, sha256 in source.files.items() if name in files}
     verified = declared == {name: files[name] for name in declared} and len(declared) == len(files)

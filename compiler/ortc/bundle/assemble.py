@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from ortc.bundle.answers import Answers, write_answers
 from ortc.bundle.golden_cases import golden_cases
@@ -234,6 +235,7 @@ def _manifest(
             source=_source_name(plan),
             revision=getattr(source, "revision", None),
             files=tuple(SourceFileInfo(name=file.name, sha256=file.sha256) for file in loaded_sources(material)),
+            licenses=_licenses(source),
             tools=material.tools,
         ),
         interface="tensors" if _takes_tensors_alone(source, target) else None,
@@ -241,6 +243,17 @@ def _manifest(
         inputs_left_out=exported.inputs_left_out,
         files=(),
     )
+
+
+def _licenses(source: object) -> dict[Literal["model", "adapter"], str]:
+    """The licences that a spec states of the model and of its adapter."""
+    if not isinstance(source, HuggingFaceSource):
+        return {}
+    stated: dict[Literal["model", "adapter"], str | None] = {
+        "model": source.license,
+        "adapter": None if source.adapter is None else source.adapter.license,
+    }
+    return {what: license_ for what, license_ in stated.items() if license_ is not None}
 
 
 def _takes_tensors_alone(source: object, target: TargetPlan) -> bool:

@@ -19,6 +19,7 @@ from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
 from ortc.common.texts import Cleaned, Inner, Label, Line
 from ortc.common.values import Count, Frozen
+from ortc.inspection.repository import ADAPTER_PLACE
 from ortc.plan.plan import AxisPlan, PositiveSize
 from ortc.spec.budgets import Budgets
 from ortc.spec.vocabulary import MAX_SIZE, Name, Sha256, Version
@@ -229,13 +230,21 @@ class SourceFileInfo(Frozen):
 
 
 class Provenance(Frozen):
-    """What the bundle was made from, and with."""
+    """What the bundle was made from, and with.
+
+    `licenses` are those that the spec states, of the `model` and of the `adapter` that was merged into it.
+    """
 
     plan_sha256: Sha256
     source: Cleaned
     revision: Label | None
     files: tuple[SourceFileInfo, ...]
+    licenses: dict[Literal["model", "adapter"], Line] = Field(default_factory=dict)
     tools: dict[Label, Cleaned]
+
+    def license_of(self, name: str) -> str | None:
+        """The licence of a source file as the spec states it; None where it states none."""
+        return self.licenses.get("adapter" if name.startswith(f"{ADAPTER_PLACE}/") else "model")
 
 
 class FileInfo(Frozen):

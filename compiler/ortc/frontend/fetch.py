@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import json
-import logging
-import socket
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from ortc.common.digests import sha256_file
 from ortc.common.disk import full, is_full, temporary
@@ -21,14 +15,24 @@ from ortc.common.permissions import masked
 from ortc.common.plain_files import is_plain, read_plain
 from ortc.common.values import Frozen
 from ortc.execution.action_cache import Store
+from ortc.frontend.hub import asking, cached, downloaded
 from ortc.frontend.mirrors import download
 from ortc.inspection.external_data import copy, data_file, load_graph, locations, refuse_pointer
 from ortc.inspection.hub_files import HUB_PATTERNS, PICKLE_SUFFIXES, WEIGHT_SUFFIXES
 from ortc.inspection.model_files import package_directories, refuse, unwanted, visible
 from ortc.inspection.recipe import recipe_files
-from ortc.inspection.repository import ADAPTER, Repository, of_directories
+from ortc.inspection.repository import ADAPTER, ADAPTER_PLACE, Repository, of_directories
 from ortc.plan.plan import SourcePlan
-from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec.model_sources import (
+    ADAPTER_FILES,
+    Adapter,
+    ExportedProgramSource,
+    HuggingFaceSource,
+    OnnxSource,
+    PyTorchSource,
+)
+
+ADAPTER_FORMAT = "save the adapter with PEFT's save_pretrained(), which writes safetensors"
 
 
 class FetchedFile(Frozen):
@@ -66,6 +70,8 @@ def fetch(source: SourcePlan, root: Path, store: Store, work: Path) -> Fetched:
         StageError: a file cannot be had, or no place has it with the declared digest.
     """
     found = _fetched(source, root, store, work)
+    if isinstance(source, HuggingFaceSource) and source.adapter is not None:
+        found = found.model_copy(update={"files": (*found.files, *_adapter(source.adapter, root, store, work))})
     # Places that come from the environment are named by their variables in manifests and reports.
     files = tuple(file.model_copy(update={"origin": masked(file.origin)}) for file in found.files)
     return found.model_copy(update={"files": files, "notes": tuple(map(masked, found.notes))})
@@ -132,6 +138,28 @@ def _huggingface(source: HuggingFaceSource, root: Path, store: Store, work: Path
     left = tuple(str(part) for part in unwanted(source, own))
     others = tuple(f"left out: {part}" for part in unwanted(source, nearby) if str(part) not in left)
     return found.model_copy(update={"left_out": left, "notes": (*found.notes, *others)})
+
+
+def _adapter(adapter: Adapter, root: Path, store: Store, work: Path) -> Iterator[FetchedFile]:
+    """Put the files of an adapter into a directory of their own, where nothing but the merge looks."""
+    place = work / ADAPTER_PLACE
+    place.mkdir()
+    if adapter.path is None:
+        source = HuggingFaceSource(source="huggingface", **adapter.model_dump(exclude={"path", "license"}))
+        wanted = {name: adapter.files[name] for name in ADAPTER_FILES}
+        for file in _collect(source, wanted, root, store, place).files:
+            yield file.model_copy(update={"name": f"{ADAPTER_PLACE}/{file.name}"})
+        return
+    for name in ADAPTER_FILES:
+        path, declared = root / adapter.path / name, adapter.files.get(name)
+        if not is_plain(path):
+            raise StageError(f"the adapter `{adapter.path}` has no `{name}`", help=ADAPTER_FORMAT)
+        refuse_pointer(path, f"{adapter.path}/{name}")
+        found = sha256_file(path)
+        if declared is not None and found != declared:
+            raise StageError(f"`{adapter.path}/{name}` was refused: {_difference(declared, found, path, root)}")
+        _link(path, place, name)
+        yield FetchedFile(name=f"{ADAPTER_PLACE}/{name}", sha256=found, origin=f"path:{adapter.path}")
 
 
 def _files(source: HuggingFaceSource, root: Path, store: Store, work: Path) -> Fetched:
@@ -227,8 +255,8 @@ def _places(
     """Where a file may lie, nearest first; why a place has none is appended to `tried`."""
     if (blob := store.blobs.place(declared)).is_file():
         yield "ortc's cache", blob
-    if (cached := _hub_cache(source, name)) is not None:
-        yield "the hub cache", cached
+    if (local := cached(source, name)) is not None:
+        yield "the hub cache", local
     for mirror in source.mirrors:
         scheme, _, rest = mirror.partition(":")
         if scheme == "package":
@@ -249,7 +277,7 @@ def _places(
         else:
             tried.append(f"{mirror}: has no `{name}`")
     try:
-        yield f"hub:{source.id}@{source.revision}", _hub_download(source, name)
+        yield f"hub:{source.id}@{source.revision}", downloaded(source, name)
     except StageError as error:
         tried.append(f"hub:{source.id}: {error.message}")
 
@@ -257,45 +285,6 @@ def _places(
 def _package_file(place: str, name: str) -> Path | None:
     """A file inside an importable package (`module/directory`), found without importing it."""
     return next((path for base in package_directories(place) if is_plain(path := base / name)), None)
-
-
-def _hub_cache(source: HuggingFaceSource, name: str) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(str(source.id), name, revision=source.revision)
-    return Path(found) if isinstance(found, str) else None
-
-
-def _hub_download(source: HuggingFaceSource, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    with _hub(f"`{name}` cannot be downloaded from the hub"):
-        return Path(hf_hub_download(str(source.id), name, revision=source.revision))
-
-
-@contextlib.contextmanager
-def _hub(failure: str, help: str | None = None) -> Iterator[None]:  # noqa: A002
-    """Around a request to the hub: whatever it fails of is a StageError, and at once where no network is.
-
-    Raises:
-        StageError: `failure`, with the reason.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # Its bases are OSError and the HTTP library's own error, which is another library from version to version.
-    failures: tuple[Any, ...] = (*HfHubHTTPError.__bases__, ValueError)
-    # It logs every retry; what is left of them in the end is in the error.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    endpoint = urlsplit(constants.ENDPOINT)
-    proxies = urllib.request.getproxies()
-    try:
-        # A name that does not resolve is retried for 24 seconds. Behind a proxy, names are the proxy's business.
-        if not (constants.HF_HUB_OFFLINE or endpoint.scheme in proxies or "all" in proxies):
-            socket.getaddrinfo(endpoint.hostname, endpoint.port or endpoint.scheme)
-        yield
-    except failures as error:
-        raise StageError(f"{failure} ({_first_line(error)})", help=help) from error
 
 
 def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path, store: Store, work: Path) -> Fetched:
@@ -310,7 +299,7 @@ def _hub_snapshot(source: HuggingFaceSource, wanted: dict[str, str], root: Path,
             continue
         if source.weights == "random" and name.endswith(WEIGHT_SUFFIXES):
             continue
-        path = _hub_download(source, name)
+        path = downloaded(source, name)
         _link(path, work, name)
         files.append(FetchedFile(name=name, sha256=sha256_file(path), origin=f"hub:{source.id}@{source.revision}"))
     notes = (*pinned.notes, *(f"left out: {part}" for part in left))
@@ -325,11 +314,11 @@ def _hub_repository(source: HuggingFaceSource, work: Path) -> Repository:
     """
     from huggingface_hub import HfApi
 
-    with _hub(f"the hub cannot be reached for {source.id}", help=_ways_out(source)):
+    with asking(f"the hub cannot be reached for {source.id}", help=_ways_out(source)):
         listed = HfApi().list_repo_files(str(source.id), revision=source.revision)
     for name in listed:
         _inside(work, name)
-    return Repository(frozenset(listed), lambda name: json.loads(read_plain(_hub_download(source, name))))
+    return Repository(frozenset(listed), lambda name: json.loads(read_plain(downloaded(source, name))))
 
 
 def _ways_out(source: HuggingFaceSource) -> str:
@@ -358,7 +347,7 @@ def _difference(declared: str, found: str, path: Path, root: Path) -> str:
 
 
 def _link(path: Path, work: Path, name: str) -> None:
-    if ADAPTER.search(name):
+    if ADAPTER.search(name) and work.name != ADAPTER_PLACE:
         # Pinned, but not loaded: what reads the directory would put it over the base.
         return
     place = _inside(work, name)
@@ -372,8 +361,3 @@ def _inside(work: Path, name: str) -> Path:
     if ".." in place.parts or not place.is_relative_to(work):
         raise StageError(f"refused the file name `{name}`: it leads out of the model's directory")
     return place
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -10,20 +10,21 @@ from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.common.plain_files import is_directory, is_plain, read_plain
 from ortc.common.texts import shown
+from ortc.inspection.adapter import adapted
 from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.external_data import refuse_pointer
 from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
 from ortc.inspection.hub_files import HUB_PATTERNS
 from ortc.inspection.image_processors import unreproduced
-from ortc.inspection.model_files import CODE_HELP
 from ortc.inspection.optional_inputs import left_out
 from ortc.inspection.other_files import way_out
 from ortc.inspection.positions import position_limit
 from ortc.inspection.recipe import RecipeError, read_recipe, recipe_files
-from ortc.inspection.repository import ADAPTER, MODULES, Part, code, of_directories, parts, weight_files
+from ortc.inspection.refused_repository import refuse_repository
+from ortc.inspection.repository import ADAPTER, MODULES, Part, of_directories, parts, weight_files
 from ortc.inspection.tensor_names import NAME_HELP, name_problem
 from ortc.inspection.text_length import declared_length
-from ortc.spec.model_sources import HuggingFaceSource
+from ortc.spec.model_sources import ADAPTER_FILES, HuggingFaceSource
 from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
 from ortc.spec.vocabulary import LEAST_OPSET
 
@@ -69,7 +70,8 @@ _NOT_EXPORTED = {
 """Kinds of models that transformers has no head of a task for, and what they take or give."""
 _MAX_SEQUENCE = 512
 ADAPTER_NOTE = (
-    "Without the adapter this is its base: merge both with PEFT's merge_and_unload() to ship what was trained."
+    "Without the adapter this is its base: move the adapter into a directory of its own, and name it in\n"
+    "`model.adapter`, which merges it, to ship what was trained."
 )
 PARTS_NOTE = "Whoever uses the bundle adds them, or a `pytorch` source builds the whole."
 
@@ -145,6 +147,8 @@ def relative(path: Path, root: Path) -> str:
 
 def _directory(path: Path, root: Path, opset: int) -> Draft:
     config = _config(path / "config.json")
+    if config is None and is_plain(path / ADAPTER_FILES[0]):
+        return adapted(path, root, relative(path, root), lambda base: _directory(base, root, opset))
     if config is None:
         graphs = sorted(file.name for file in path.glob("*.onnx"))
         hint = f"; name the file: {path / graphs[0]}" if graphs else ""
@@ -155,7 +159,7 @@ def _directory(path: Path, root: Path, opset: int) -> Draft:
             "that builds the module with the tensors that you need, and inspect it: `ortc init module:function`"
         )
     place = relative(path, root)
-    _refuse_code(path)
+    refuse_repository(path)
     model: dict[str, Value] = {"source": "huggingface", "path": place}
     about = f"Written by `ortc init` from {place}{_kind(config)}."
     notes = {"path": OUTSIDE} if place.startswith("../") else {}
@@ -168,7 +172,7 @@ def _hub(identity: str, revision: str | None, opset: int) -> Draft:
     model: dict[str, Value] = {"source": "huggingface", "id": identity}
     notes: dict[str, str] = {}
     if cached is not None:
-        _refuse_code(cached.parent)
+        refuse_repository(cached.parent)
         model["revision"] = cached.parent.name
         config = _config(cached) or {}
         digests = _digests(cached.parent)
@@ -277,17 +281,6 @@ def _shorten(model: dict[str, Value], notes: dict[str, str], directory: Path, lo
             f"Texts are cut at the bound of `sequence`; {declared[1]} allows {declared[0]} tokens.\n"
             "Raise both for longer texts."
         )
-
-
-def _refuse_code(directory: Path) -> None:
-    """Stop before a spec of the stock architecture is written.
-
-    Raises:
-        InspectionError: the repository brings code of its own.
-    """
-    repository = of_directories((directory,))
-    if found := code(repository, repository.names):
-        raise InspectionError(f"`{directory}` brings code of its own ({found[0]}): {CODE_HELP}")
 
 
 def _without_images(model: dict[str, Any], notes: dict[str, str], directory: Path) -> None:

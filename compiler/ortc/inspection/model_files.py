@@ -11,9 +11,22 @@ from typing import TYPE_CHECKING
 from ortc.common.errors import StageError
 from ortc.common.plain_files import is_directory, is_plain, read_plain_text
 from ortc.common.project import find_installed
+from ortc.common.texts import shown
 from ortc.inspection.image_processors import IMAGE_PROCESSOR
+from ortc.inspection.quantized_checkpoint import HELP as QUANTIZED_HELP
+from ortc.inspection.quantized_checkpoint import quantization_of
 from ortc.inspection.recipe import TOKENIZER_FILES, read_recipe, recipe_files
-from ortc.inspection.repository import ADAPTER, PROCESSORS, Part, Repository, code, of_directories, parts, weight_files
+from ortc.inspection.repository import (
+    ADAPTER,
+    ADAPTER_PLACE,
+    PROCESSORS,
+    Part,
+    Repository,
+    code,
+    of_directories,
+    parts,
+    weight_files,
+)
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import HuggingFaceSource
 from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
@@ -33,7 +46,7 @@ UNLISTED_HELP = (
     "these files decide how a text becomes an answer: list each with its sha256 digest (`ortc init` writes them), or "
     "write `interface: tensors` for a bundle of the model's tensors alone"
 )
-ADAPTER_HELP = "merge the adapter into its base with PEFT's merge_and_unload(), and save the result as the model; or: "
+ADAPTER_HELP = "move the adapter into a directory of its own and name it in `model.adapter`, which merges it; or: "
 
 
 def local_directories(source: HuggingFaceSource, root: Path) -> tuple[Path, ...]:
@@ -106,6 +119,8 @@ def refuse(source: HuggingFaceSource, repository: Repository, loaded: Iterable[s
     name = source.id or source.path
     if found := code(repository, tuple(loaded)):
         raise StageError(f"`{name}` brings code of its own ({found[0]})", help=CODE_HELP, details=found[1:])
+    if source.weights == "pretrained" and (method := quantization_of(repository)) is not None:
+        raise StageError(f"the weights of `{name}` are quantized already, with {shown(method)}", help=QUANTIZED_HELP)
     left = unwanted(source, repository)
     if left and source.answers:
         raise StageError(
@@ -176,4 +191,4 @@ def loaded_files(
         pass
     elif accuracy.samples is not None:
         read |= {*PROCESSORS, "tokenizer_config.json", "tokenizer.json"}
-    return names & read
+    return names & read | {name for name in names if name.startswith(f"{ADAPTER_PLACE}/")}

@@ -20,6 +20,8 @@ PROCESSORS = ("preprocessor_config.json", "processor_config.json", "video_prepro
 TOKENIZERS = ("tokenizer_config.json", "tokenizer.json")
 ADAPTER = re.compile(r"(^|/)(adapter_config\.json|adapter_model\.(safetensors|bin)|pytorch_adapter\.bin)$")
 """Files of an adapter over a base model: those of PEFT and of AdapterHub."""
+ADAPTER_PLACE = ".adapter"
+"""The directory that the files of an adapter are put into, below that of its base's files."""
 HEADS = {
     "model_head.pkl": "the trained classifier of SetFit",
     "colbert_linear.pt": "a trained ColBERT head",

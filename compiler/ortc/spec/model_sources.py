@@ -8,8 +8,35 @@ from ortc.common.texts import Label, Line
 from ortc.spec.interface import Interface
 from ortc.spec.vocabulary import FROM_ENVIRONMENT, Entrypoint, FileName, Model, RelativePath, Sha256, required
 
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+"""Files of an adapter that is merged into its base, its configuration first."""
 NO_WEIGHTS_FILE = ("none", "random", "entrypoint")
 """Values of `weights` of a `pytorch` source that name no file; the name of a weights file always has a suffix."""
+
+
+class Adapter(Model):
+    """An adapter of PEFT (LoRA or IA3) over a Hugging Face model, which is merged into the model's weights."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [required("id"), required("path")]})
+
+    id: Label | None = Field(default=None, min_length=1, description="Repository on the Hugging Face hub.")
+    path: RelativePath | None = Field(
+        default=None, description="A directory with adapter_config.json and adapter_model.safetensors."
+    )
+    revision: Label | None = Field(default=None, min_length=1, description="Commit of the repository.")
+    files: dict[FileName, Sha256] = Field(
+        default_factory=dict, description="The sha256 digest of both files; required with `id`."
+    )
+    mirrors: tuple[Line, ...] = Field(default=(), description="Places tried before the hub, as for the model.")
+    license: Line | None = Field(default=None, min_length=1, description="Its licence, best as SPDX has it.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Adapter":
+        if (self.id is None) == (self.path is None):
+            raise ValueError("give either `id` (a hub repository) or `path` (a directory)")
+        if self.id is not None and set(self.files) != set(ADAPTER_FILES):
+            raise ValueError(f"`id` needs `files` with the sha256 digests of {' and '.join(ADAPTER_FILES)}")
+        return self
 
 
 class HuggingFaceSource(Model):
@@ -59,6 +86,15 @@ class HuggingFaceSource(Model):
         "adapters, other heads). A mapping is `auto` with settings that replace the repository's.",
         examples=["tensors", {"max_length": 128, "prompt": "query: "}],
     )
+    adapter: Adapter | None = Field(
+        default=None, description="An adapter (LoRA or IA3) that is merged into the model before it is exported."
+    )
+    license: Line | None = Field(
+        default=None,
+        min_length=1,
+        description="The model's licence, best as SPDX has it; the bill of materials names it.",
+        examples=["apache-2.0"],
+    )
 
     @property
     def answers(self) -> bool:
@@ -71,6 +107,8 @@ class HuggingFaceSource(Model):
             raise ValueError("give either `id` (a hub repository) or `path` (a directory)")
         if self.mirrors and not self.files:
             raise ValueError("`mirrors` need `files` with sha256 digests, which say that a mirror's copy is the same")
+        if self.adapter is not None and self.weights == "random":
+            raise ValueError("an `adapter` is merged into trained weights; leave out `weights: random`")
         return self
 
 

@@ -127,7 +127,7 @@ def test_parts_of_a_repository_are_left_out_with_a_comment(tmp_path: Path) -> No
     assert not {name for name in model.files if name.startswith("adapter")}
     text = Path("specs/out.yaml").read_text("utf-8")
     assert "# - adapter_config.json: an adapter (LORA)\n" in text
-    assert "merge_and_unload()" in text
+    assert "`model.adapter`, which merges it" in text
     (place / "modules.json").unlink()
     for file in place.glob("adapter*"):
         file.unlink()
@@ -178,3 +178,30 @@ def test_inputs_that_are_left_out_are_named(tmp_path: Path, config: dict[str, An
     directory(tmp_path / "model", {"vocab_size": 9, **config})
     written("model")
     assert f"Left out, unless `inputs` declares them: {named}" in Path("specs/out.yaml").read_text("utf-8")
+
+
+def test_an_adapter_is_drafted_with_its_base(tmp_path: Path) -> None:
+    directory(tmp_path / "base", {**BERT, "architectures": ["BertModel"]})
+    adapter = tmp_path / "reviews"
+    adapter.mkdir()
+    config = {"peft_type": "LORA", "task_type": "SEQ_CLS", "base_model_name_or_path": "/elsewhere/base"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(InspectionError, match=r"an adapter without adapter_model.safetensors"):
+        inspect("reviews", tmp_path)
+    (adapter / "adapter_model.safetensors").write_bytes(WEIGHTS)
+    spec = written("reviews").loaded.spec
+    assert spec.name == "base-reviews"
+    assert isinstance(spec.model, HuggingFaceSource)
+    assert (spec.model.path, spec.model.task) == ("base", "text-classification")
+    assert spec.model.adapter is not None
+    assert spec.model.adapter.path == "reviews"
+    assert set(spec.model.adapter.files) == {"adapter_config.json", "adapter_model.safetensors"}
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "owner/x"}), "utf-8")
+    with pytest.raises(InspectionError, match=r"an adapter over owner/x, .* `adapter: \{path: reviews\}` to `model`"):
+        inspect("reviews", tmp_path)
+
+
+def test_a_quantized_checkpoint_is_refused(tmp_path: Path) -> None:
+    directory(tmp_path / "model", {**BERT, "quantization_config": {"quant_method": "awq"}})
+    with pytest.raises(InspectionError, match="are quantized already, with AWQ; name the float32"):
+        inspect("model", tmp_path)

@@ -201,7 +201,7 @@ def test_a_pinned_adapter_is_neither_loaded_nor_listed(tmp_path: Path) -> None:
     files = {name: sha256_file(place / name) for name in (*PLAIN, *adapter)}
     with pytest.raises(StageError, match="an adapter") as caught:
         get(tmp_path, files=files)
-    assert "merge_and_unload()" in str(caught.value.help)
+    assert "name it in `model.adapter`, which merges it" in str(caught.value.help)
     found = get(tmp_path, files=files, interface="tensors")
     assert {file.name for file in found.directory.iterdir()} == set(PLAIN)
     source = HuggingFaceSource(source="huggingface", path="model", files=files, interface="tensors")
@@ -268,3 +268,33 @@ def test_directories_are_walked_with_an_end(tmp_path: Path) -> None:
     put(tmp_path, {"a/b/c/adapter_config.json": {}, ".git/adapter_config.json": {}, "a/b/config.json": {}})
     assert of_directories([tmp_path]).names == {"a/b/config.json"}
     assert parts(of_directories([tmp_path]), ()) == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "method"),
+    [
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors", "format": "pack-quantized"}},
+            "compressed-tensors",
+        ),
+        ({"compression_config": {"quant_method": "compressed-tensors"}}, "compressed-tensors"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "GPTQ"),
+        ({"quantization_config": {"quant_method": "awq"}}, "AWQ"),
+        ({"quantization_config": {"load_in_4bit": True}}, "bitsandbytes"),
+        ({"quantization_config": {"quant_method": "torchao", "quant_type": {"default": {}}}}, "torchao"),
+        ({"quantization_config": {"quant_method": "fp8"}}, "fp8"),
+        ({"quantization_config": {"bits": 4}}, "an unnamed method"),
+        ({"text_config": {"quantization_config": {"quant_method": "awq"}}}, "AWQ"),
+    ],
+)
+def test_weights_that_are_quantized_already_are_refused_by_name(config: Files, method: str, tmp_path: Path) -> None:
+    put(tmp_path / "model", {**PLAIN, "config.json": {"model_type": "bert", **config}})
+    with pytest.raises(StageError, match=f"are quantized already, with {method}") as caught:
+        get(tmp_path, interface="tensors")
+    assert "checkpoint that it was made from" in str(caught.value.help)
+    get(tmp_path, interface="tensors", weights="random")
+
+
+def test_configurations_without_quantization_are_taken(tmp_path: Path) -> None:
+    put(tmp_path / "model", {**PLAIN, "config.json": {"model_type": "bert", "quantization_config": None}})
+    get(tmp_path, interface="tensors")

@@ -72,6 +72,7 @@ def sbom(
             name=file.name,
             bom_ref=f"source:{file.name}",
             hashes=[_sha256(file.sha256)],
+            licenses=_licenses(manifest.provenance.license_of(file.name)),
             properties=[Property(name="ortc:source", value=manifest.provenance.source)],
         )
         for file in manifest.provenance.files
@@ -202,6 +203,13 @@ def _npm_package(package: NpmPackage) -> Component:
             _property("ortc:file-sha256", f"{PurePosixPath(file.path).name}:{file.sha256}") for file in package.files
         ],
     )
+
+
+def _licenses(stated: str | None) -> list[Any]:
+    """A licence as CycloneDX has it: by its SPDX identifier where there is one of that name, else as it is stated."""
+    from cyclonedx.contrib.license.factories import LicenseFactory
+
+    return [] if stated is None else [LicenseFactory().make_from_string(stated)]
 
 
 def _property(name: str, value: str) -> Any:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ortc.common.errors import StageError
-from ortc.frontend.samples.inputs import BOXES, MASK, PIXEL_MASK
+from ortc.frontend.samples.inputs import BOXES, PIXEL_MASK
 from ortc.inspection.repository import PROCESSORS, Repository
+from ortc.plan.masks import ATTENTION_MASK as MASK
 from ortc.plan.plan import ExportPlan, InputPlan
 
 MAX_CANDIDATES = 12
@@ -87,6 +88,9 @@ def candidates(
     derivation = _Derivation(model, task, export, said or Processing())
     accepted = inspect.signature(model.forward).parameters
     further = [name for name in accepted if name in _FURTHER and name != model.main_input_name]
+    if derivation.end() is not None:
+        # Its decoder reads the text itself, moved by one token.
+        further.remove("decoder_input_ids")
     chosen = [[name for name in further if accepted[name].default is inspect.Parameter.empty]]
     # Most models that can take a second modality do without; those that cannot, say so when they run.
     for name in further:
@@ -177,13 +181,13 @@ class _Derivation:
     def _text(self) -> Option:
         shape = self._tokens()
         bounds = (0, self._vocabulary() - 1)
-        inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=bounds, end=self._end())]
+        inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=bounds, end=self.end())]
         if "attention_mask" in self.accepted:
             inputs.append(InputPlan(name="attention_mask", dtype="int64", shape=shape, range=(0, 1), fill=1))
         inputs += [*self._types(shape), *self._boxes(shape), *self._paths(shape), *self._languages(shape)]
         return tuple(inputs)
 
-    def _end(self) -> int | None:
+    def end(self) -> int | None:
         """The end token of classifiers that are made of an encoder and a decoder: they read their answer at it.
 
         BART, T5 and their kin refuse a batch whose rows have different numbers of it.
@@ -192,7 +196,8 @@ class _Derivation:
         if not is_classifier or not getattr(self.config, "is_encoder_decoder", False):
             return None
         end = self.config.eos_token_id
-        return end[0] if isinstance(end, list) else end
+        first = end[0] if isinstance(end, list) else end
+        return None if first is None else int(first)
 
     def _types(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
         """Token types: of a table, of several (one for each column of types), or compared without one."""

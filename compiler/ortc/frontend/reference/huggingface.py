@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
+from ortc.frontend.reference import adapter
 from ortc.frontend.reference.binding import IN_ORDER
 from ortc.frontend.reference.checkpoint import (
     check_architectures,
@@ -22,12 +23,12 @@ from ortc.frontend.reference.checkpoint import (
 from ortc.frontend.reference.derive import OPTIONAL_MASKS, Processing, candidates, left_out, processing
 from ortc.frontend.reference.model import ForwardError, Reference, example_inputs, finish
 from ortc.frontend.reference.tail import build_activation, build_tail, steps_of
-from ortc.frontend.samples.inputs import MASK
 from ortc.inspection.classes import activation_of
 from ortc.inspection.model_files import answers_image, answers_text, refuse
 from ortc.inspection.positions import position_limit
 from ortc.inspection.recipe import read_recipe
-from ortc.inspection.repository import Repository, of_directories
+from ortc.inspection.repository import ADAPTER_PLACE, Repository, of_directories
+from ortc.plan.masks import ATTENTION_MASK as MASK
 from ortc.plan.plan import ExportPlan, InputPlan
 from ortc.plan.processing import BOXES, EMBEDDING, LOGITS, PROBABILITIES
 from ortc.plan.texts import CLASSIFIERS, HIDDEN
@@ -72,6 +73,8 @@ def load(source: HuggingFaceSource, directory: Path, export: ExportPlan) -> Refe
         model.set_experts_implementation("batched_mm")
     # Half-precision checkpoints: the reference is fp32, as every promise of the spec is stated against it.
     model.float()
+    if source.adapter is not None:
+        model = adapter.merge(model, directory / ADAPTER_PLACE)
     for config in {id(config): config for config in (model.config, model.config.get_text_config())}.values():
         if hasattr(config, "use_cache"):
             config.use_cache = False
@@ -129,6 +132,10 @@ def _loaded(
     auto = getattr(transformers, TASKS[source.task])
     try:
         config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False)
+        # What an adapter was trained with whole, a new head above all, comes from its file.
+        given = {} if source.adapter is None else adapter.trained_names(directory / ADAPTER_PLACE)
+        if source.adapter is not None and (count := adapter.class_count(directory / ADAPTER_PLACE)) is not None:
+            config.num_labels = count
         check_architectures(written, type(config))
         if config.architectures is None:
             # transformers looks into the list where a task has more than one class for an architecture.
@@ -142,7 +149,8 @@ def _loaded(
                 (),
             )
         model, report = _pretrained(auto, config, directory)
-        missing = refuse_missing([*report["missing_keys"], *map(str, report.get("mismatched_keys", ()))])
+        lacked = [*report["missing_keys"], *map(str, report.get("mismatched_keys", ()))]
+        missing = refuse_missing([name for name in lacked if name not in given])
         return model, missing, lost(source, directory, written, model, report["unexpected_keys"])
     except StageError:
         raise

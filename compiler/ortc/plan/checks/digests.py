@@ -64,3 +64,8 @@ def _of(source: SourcePlan, at: tuple[str, ...], root: Path) -> Iterator[Declare
             for name, sha256 in source.files.items():
                 if source.weights == "pretrained" or not name.endswith(WEIGHT_SUFFIXES):
                     yield Declared((*at, "files", name), f"{directory}/{name}", sha256, root / directory / name)
+    adapter = source.adapter if isinstance(source, HuggingFaceSource) else None
+    if adapter is not None and adapter.path is not None:
+        for name, sha256 in adapter.files.items():
+            place = root / adapter.path / name
+            yield Declared((*at, "adapter", "files", name), f"{adapter.path}/{name}", sha256, place)

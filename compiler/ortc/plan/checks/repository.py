@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 
+from ortc.common.texts import shown
 from ortc.inspection.model_files import CODE_HELP, parts_help, unwanted, visible
 from ortc.inspection.positions import position_limit
+from ortc.inspection.quantized_checkpoint import HELP, quantization_of
 from ortc.inspection.repository import Repository, code
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
@@ -28,6 +30,13 @@ def check(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ...]) -> 
             f"{name} brings code of its own: {found}",
             loaded.document.locate(place),
             help=CODE_HELP,
+        )
+    if model.weights == "pretrained" and (method := quantization_of(repository)) is not None:
+        yield Diagnostic(
+            rules.CHECKPOINT_QUANTIZED,
+            f"the weights of {name} are quantized already, with {shown(method)}",
+            loaded.document.locate(place),
+            help=HELP,
         )
     if at == ("model",):
         yield from _positions(loaded, repository)

@@ -21,6 +21,7 @@ from ortc.spec.diagnostics.source import Span
 from ortc.spec.load import LoadedSpec
 from ortc.spec.mirror_urls import MIRROR_PROTOCOLS, host_of, is_mirror_url
 from ortc.spec.model_sources import (
+    ADAPTER_FILES,
     NO_WEIGHTS_FILE,
     ExportedProgramSource,
     HuggingFaceSource,
@@ -102,6 +103,17 @@ def _huggingface(loaded: LoadedSpec, model: HuggingFaceSource, at: tuple[str, ..
     document = loaded.document
     if model.path is not None and not is_directory(loaded.root / model.path):
         yield missing(loaded, document.locate((*at, "path")), model.path, "directory")
+    if (adapter := model.adapter) is not None:
+        if adapter.path is not None and not is_directory(loaded.root / adapter.path):
+            yield missing(loaded, document.locate((*at, "adapter", "path")), adapter.path, "directory")
+        for name in adapter.files:
+            if name not in ADAPTER_FILES:
+                yield Diagnostic(
+                    rules.ADAPTER_FILE,
+                    f"{quoted(name)} is no file of an adapter that can be merged",
+                    document.locate((*at, "adapter", "files", name), key=True),
+                    help=f"list {listed(ADAPTER_FILES, 'and')} alone; save the adapter with PEFT's save_pretrained()",
+                )
     if model.id is not None and model.revision is None:
         yield Diagnostic(
             rules.REVISION_MISSING,

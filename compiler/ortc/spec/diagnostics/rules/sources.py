@@ -213,8 +213,8 @@ REPOSITORY_PARTS = Rule(
     "A bundle is one forward pass of a class of transformers, with the pooling and the layers of modules.json after "
     "it. An adapter beside its base, a head in a file of its own, and further files of weights are not in it. "
     "`interface: tensors` says that the tensors of the model without them are wanted, and without modules.json; the "
-    "report and the manifest then name what is left out. An adapter becomes a part of the model with PEFT's "
-    "merge_and_unload(). The build looks into the checkpoint as well, and asks the same of trained heads that nothing "
+    "report and the manifest then name what is left out. An adapter in a directory of its own is merged with "
+    "`model.adapter`. The build looks into the checkpoint as well, and asks the same of trained heads that nothing "
     "loads.",
     bad="$ ls models/encoder\nadapter_config.json  adapter_model.safetensors  config.json  model.safetensors\n",
     good="model:\n  source: huggingface\n  path: models/encoder\n  interface: tensors\n",
@@ -321,6 +321,30 @@ POSITIONS = Rule(
     good="model:\n  source: huggingface\n  path: examples/bert-base\n  weights: random\nexport:\n"
     "  dynamic_axes:\n    batch: {min: 1, max: 16}\n    sequence: {min: 1, max: 512}\n",
 )
+ADAPTER_FILE = Rule(
+    "ORTC338",
+    "adapter-file",
+    "`model.adapter.files` lists a file that no merge reads.",
+    "An adapter of PEFT is its configuration and its weights: adapter_config.json and adapter_model.safetensors. Both "
+    "are merged into the weights of `model`, so that the bundle has no trace of the adapter but its digests and its "
+    "licence. A tokenizer beside the adapter is not read: the one of the base counts. Pickles are read nowhere.",
+    bad="model:\n  source: huggingface\n  path: examples/bert-base\n  adapter:\n    path: examples/bert-base\n"
+    "    files: {adapter_model.bin: " + "0f" * 32 + "}\n",
+    good="model:\n  source: huggingface\n  path: examples/bert-base\n  license: apache-2.0\n"
+    "  adapter:\n    path: examples/bert-base\n    license: mit\n"
+    "    files: {adapter_model.safetensors: " + "0f" * 32 + "}\n",
+)
+CHECKPOINT_QUANTIZED = Rule(
+    "ORTC339",
+    "checkpoint-quantized",
+    "The weights of a checkpoint are quantized already.",
+    "compressed-tensors, GPTQ, AWQ, bitsandbytes and torchao store integers in forms of their own, with kernels that "
+    "ONNX Runtime does not have. A reference of such weights would hide what their quantization cost. ortc quantizes "
+    "from floating point for each target, and measures the difference to it.",
+    bad="$ cat models/encoder/config.json\n"
+    '{"model_type": "bert", "quantization_config": {"quant_method": "gptq", "bits": 4}, ...}\n',
+    good="model:\n  source: huggingface\n  path: models/encoder-fp32\n",
+)
 
 RULES = (
     FILE_MISSING,
@@ -350,4 +374,6 @@ RULES = (
     MIRROR_HTTP,
     DIGEST_DIFFERS,
     POSITIONS,
+    ADAPTER_FILE,
+    CHECKPOINT_QUANTIZED,
 )
