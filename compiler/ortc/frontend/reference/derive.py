@@ -88,7 +88,7 @@ def candidates(
     derivation = _Derivation(model, task, export, said or Processing())
     accepted = inspect.signature(model.forward).parameters
     further = [name for name in accepted if name in _FURTHER and name != model.main_input_name]
-    if derivation.end() is not None:
+    if end_token(model) is not None:
         # Its decoder reads the text itself, moved by one token.
         further.remove("decoder_input_ids")
     chosen = [[name for name in further if accepted[name].default is inspect.Parameter.empty]]
@@ -109,6 +109,19 @@ def left_out(model: Any, inputs: Option) -> tuple[str, ...]:
     given = {tensor.name for tensor in inputs}
     accepted = inspect.signature(model.forward).parameters.items()
     return tuple(name for name, parameter in accepted if name not in given and "Tensor" in str(parameter.annotation))
+
+
+def end_token(model: Any) -> int | None:
+    """Return the token at which a classifier made of an encoder and a decoder reads its answer; None for other models.
+
+    BART, T5 and their kin refuse a batch whose rows have different numbers of it.
+    """
+    is_classifier = type(model).__name__.endswith("ForSequenceClassification")
+    if not is_classifier or not getattr(model.config, "is_encoder_decoder", False):
+        return None
+    end = model.config.eos_token_id
+    first = end[0] if isinstance(end, list) else end
+    return None if first is None else int(first)
 
 
 class _Derivation:
@@ -181,23 +194,11 @@ class _Derivation:
     def _text(self) -> Option:
         shape = self._tokens()
         bounds = (0, self._vocabulary() - 1)
-        inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=bounds, end=self.end())]
+        inputs = [InputPlan(name="input_ids", dtype="int64", shape=shape, range=bounds, end=end_token(self.model))]
         if "attention_mask" in self.accepted:
             inputs.append(InputPlan(name="attention_mask", dtype="int64", shape=shape, range=(0, 1), fill=1))
         inputs += [*self._types(shape), *self._boxes(shape), *self._paths(shape), *self._languages(shape)]
         return tuple(inputs)
-
-    def end(self) -> int | None:
-        """The end token of classifiers that are made of an encoder and a decoder: they read their answer at it.
-
-        BART, T5 and their kin refuse a batch whose rows have different numbers of it.
-        """
-        is_classifier = type(self.model).__name__.endswith("ForSequenceClassification")
-        if not is_classifier or not getattr(self.config, "is_encoder_decoder", False):
-            return None
-        end = self.config.eos_token_id
-        first = end[0] if isinstance(end, list) else end
-        return None if first is None else int(first)
 
     def _types(self, shape: tuple[str | int, ...]) -> Iterator[InputPlan]:
         """Token types: of a table, of several (one for each column of types), or compared without one."""

@@ -171,14 +171,7 @@ class InputFactory:
             else synthetic(tensor, sizes, f"{tensor.name}/{case}")
             for tensor in self.inputs
         }
-        if self.mask is not None and case.padded:
-            name = self.mask.name
-            feeds[name] = _mask(self.mask, lengths, feeds[name].shape[-1])
-            if self.ended is not None:
-                feeds[self.ended.name] = ended(self.ended, feeds[self.ended.name], lengths)
-        if self.pixel_mask is not None and case.padded:
-            feeds[PIXEL_MASK] = _pixel_mask(feeds[PIXEL_MASK].shape, feeds[PIXEL_MASK].dtype)
-        return feeds
+        return {**feeds, **_padding(self, feeds, lengths)} if case.padded else feeds
 
     def real(self, batch: int = BATCH, most: int = MAX_SAMPLES) -> list[tuple[str, dict[str, Array]]]:
         """The real samples, at most so many, as named batches of their natural sizes, within the declared bounds.
@@ -335,6 +328,18 @@ class InputFactory:
         return array
 
 
+def _padding(factory: InputFactory, feeds: Mapping[str, Array], lengths: Sequence[int]) -> dict[str, Array]:
+    """Masks of rows that are shorter than others, and token ids that end before their padding."""
+    found: dict[str, Array] = {}
+    if (mask := factory.mask) is not None:
+        found[mask.name] = _mask(mask, lengths, feeds[mask.name].shape[-1])
+        if factory.ended is not None:
+            found[factory.ended.name] = ended(factory.ended, feeds[factory.ended.name], lengths)
+    if factory.pixel_mask is not None:
+        found[PIXEL_MASK] = _pixel_mask(feeds[PIXEL_MASK].shape, feeds[PIXEL_MASK].dtype)
+    return found
+
+
 def _pixel_mask(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Images of a batch at several sizes, in the upper left corner; of several, the first is whole."""
     rows, height, width = shape
@@ -346,7 +351,7 @@ def _pixel_mask(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return mask
 
 
-def _mask(mask: InputPlan, lengths: list[int], width: int) -> Array:
+def _mask(mask: InputPlan, lengths: Sequence[int], width: int) -> Array:
     read = np.arange(width)[None, :] < np.asarray(lengths)[:, None]
     return (~read if mask.mask == "padding" else read).astype(mask.dtype)
 
