@@ -55,7 +55,7 @@ def others(value: object) -> list[object]:
     if isinstance(value, (int, float)):
         return [value + 1, value + 0.5]
     if value is None:
-        return [1, "x", 0.5]
+        return [1, "x", 0.5, "padding", {"path": "adapters/x"}]
     return [f"{value}x", "latency", "size", "linux/arm64", "int8", "fp32", "off", "basic", "allow", "fail", "require"]
 
 
