@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import bundles
-from tests.support.builds import PLAIN, ROOT, Build, Compiler, answer, loader, refusal
-from tests.support.shared import shared
-
-from ortc.common.resources import cache_root
-from ortc.execution.runtime_environment import environment
+from tests.support.builds import PLAIN, ROOT, Build, Compiler, answer, loader, project_with, python_of, refusal
 
 pytestmark = pytest.mark.integration
 
@@ -38,14 +34,8 @@ Edit = Callable[[Path], None]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a tiny repository of sentence-transformers, and what that answers."""
-
-    def make(root: Path) -> None:
-        script = ROOT / "tests" / "support" / "make_sentence_models.py"
-        subprocess.run([sys.executable, str(script), str(root)], check=True, capture_output=True)
-        (root / "tiny.yaml").write_text(SPEC, "utf-8")
-        (root / ".git").mkdir()
-
-    return shared(tmp_path_factory, "sentence-model", make)
+    command = ["-m", "tests.support.make_sentence_models"]
+    return project_with(tmp_path_factory, "sentence-model", command, {"tiny.yaml": SPEC})
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +46,7 @@ def built(ortc: Compiler, place: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def python(built: Build) -> Path:
-    requirements = (built.bundle("tiny", "cpu") / "requirements.txt").read_text("utf-8")
-    return environment(requirements, cache_root() / "environments")
+    return python_of(built.bundle("tiny", "cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -159,21 +148,17 @@ def test_a_recipe_that_is_not_reproduced_is_refused_by_name(ortc: Compiler, plac
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a token classifier and a ranking, and what transformers answers with them."""
-
-    def make(root: Path) -> None:
-        command = [sys.executable, "-m", "tests.support.make_task_models", str(root)]
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-        for name, more in (
-            ("tagger", "task: token-classification, interface: {aggregation: simple}"),
-            ("ranker", "task: text-ranking"),
-        ):
-            text = SPEC.replace("name: tiny", f"name: {name}").replace("path: model}", f"path: {name}, {more}}}")
-            # The exporter that takes less time, since `tiny` is exported by the other.
-            text = text.replace("opset: 17", "opset: 17\n  exporter: torchscript")
-            (root / f"{name}.yaml").write_text(text, "utf-8")
-        (root / ".git").mkdir()
-
-    return shared(tmp_path_factory, "task-models", make)
+    tasks = {
+        "tagger": "task: token-classification, interface: {aggregation: simple}",
+        "ranker": "task: text-ranking",
+    }
+    # The exporter that takes less time, since `tiny` is exported by the other.
+    spec = SPEC.replace("opset: 17", "opset: 17\n  exporter: torchscript")
+    specs = {
+        f"{name}.yaml": spec.replace("name: tiny", f"name: {name}").replace("path: model}", f"path: {name}, {more}}}")
+        for name, more in tasks.items()
+    }
+    return project_with(tmp_path_factory, "task-models", ["-m", "tests.support.make_task_models"], specs)
 
 
 def run(ortc: Compiler, bundle: Path, *texts: str) -> list[Any]:

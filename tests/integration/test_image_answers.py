@@ -12,11 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.support import bundles
-from tests.support.builds import PLAIN, ROOT, Build, Compiler, answer, loader, refusal
-from tests.support.shared import shared
-
-from ortc.common.resources import cache_root
-from ortc.execution.runtime_environment import environment
+from tests.support.builds import PLAIN, ROOT, Build, Compiler, answer, loader, project_with, python_of, refusal
 
 pytestmark = pytest.mark.integration
 
@@ -36,17 +32,12 @@ targets: {cpu: {}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with tiny models of images, and what transformers answers with them."""
-
-    def make(root: Path) -> None:
-        command = [sys.executable, "-m", "tests.support.make_image_models", str(root)]
-        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-        (root / "classifier.yaml").write_text(SPEC, "utf-8")
-        for name, task in (("detector", "object-detection"), ("embedder", "image-feature-extraction")):
-            text = SPEC.replace("classifier", name).replace("image-classification", task)
-            (root / f"{name}.yaml").write_text(text, "utf-8")
-        (root / ".git").mkdir()
-
-    return shared(tmp_path_factory, "image-models", make)
+    tasks = {"detector": "object-detection", "embedder": "image-feature-extraction"}
+    specs = {
+        f"{name}.yaml": SPEC.replace("classifier", name).replace("image-classification", task)
+        for name, task in {"classifier": "image-classification", **tasks}.items()
+    }
+    return project_with(tmp_path_factory, "image-models", ["-m", "tests.support.make_image_models"], specs)
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +48,7 @@ def built(ortc: Compiler, place: Path, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def python(built: Build) -> Path:
-    requirements = (built.bundle("classifier", "cpu") / "requirements.txt").read_text("utf-8")
-    return environment(requirements, cache_root() / "environments")
+    return python_of(built.bundle("classifier", "cpu"))
 
 
 def test_the_bundle_has_what_images_need_and_nothing_of_texts(built: Build) -> None:

@@ -15,12 +15,11 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from tests.support import bundles, image_bundles
+from tests.support.answer_servers import KINDS
 from tests.support.image_bundles import LABELS, answer_of, colour, encoded, noise, pixels_of
 from tests.support.serving import SECONDS, Running, serve
 
 pytestmark = pytest.mark.integration
-messages = bundles.runtime_module("serving.messages")
-KINDS = messages.make("inference", messages.INFERENCE)
 IMAGES = [noise(2, 9, 31), colour(10, 220, 40), noise(3, 40, 12)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ortc.execution.worker import Worker
-from ortc.execution.worker_process import WorkerError
+from ortc.execution.worker_process import WorkerError, answer_of
 
 COMPILER = str(Path(__file__).parents[2] / "compiler")
 ECHO = """
@@ -89,6 +89,30 @@ def test_something_else_than_a_reply() -> None:
         model.call("run")
     assert caught.value.code == "internal"
     assert len(caught.value.details[0]) <= 201
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("""print('{"ok": false, "error": {"code": "golden", "message": "wrong"}}'); exit(5)""", "golden"),
+        ("import sys; sys.exit('out of luck')", "died"),
+        # It says that all is well, and does not end well.
+        ("""print('{"ok": true, "result": {}}'); exit(1)""", "died"),
+        ("print('Segmentation fault')", "internal"),
+        ("import time; time.sleep(60)", "timeout"),
+    ],
+)
+def test_a_program_that_answers_once_and_does_not(program: str, code: str) -> None:
+    with pytest.raises(WorkerError) as caught:
+        answer_of("a program", [sys.executable, "-c", program], seconds=2.0 if code == "timeout" else 60.0)
+    assert caught.value.code == code
+    if program.startswith("import sys"):
+        assert caught.value.details == ("out of luck",)
+
+
+def test_a_program_that_answers_once() -> None:
+    program = """import os; print('{"ok": true, "result": {"a": "%s"}}' % os.environ["A"])"""
+    assert answer_of("a program", [sys.executable, "-c", program], environment={"A": "b"}) == {"a": "b"}
 
 
 def test_the_reference_reports_its_own_memory() -> None:

@@ -15,6 +15,9 @@ from tests.support.serving import Running, serve
 
 KEY = "0123456789abcdef"
 ORIGIN = "https://app.example"
+_MESSAGES = bundles.runtime_module("serving.messages")
+KINDS = _MESSAGES.make("inference", _MESSAGES.INFERENCE)
+"""Messages of the Open Inference Protocol over gRPC, by name."""
 TEXTS = ["a b", "", "dog cat c d e", "zürich 😀 nobody", "good " * 40]
 
 

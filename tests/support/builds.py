@@ -9,11 +9,16 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.shared import shared
+
+from ortc.common.resources import cache_root
+from ortc.execution.runtime_environment import environment
 
 ROOT = Path(__file__).parents[2]
 QUIET = Path(__file__).parent / "quiet"
@@ -145,6 +150,23 @@ def snapshot(directory: Path) -> dict[str, tuple[str, int]]:
 
 TOLD = ("manifest.json", "Dockerfile", "sbom.cdx.json")
 """Files of a bundle that tell of the plan, and of what became of other variants."""
+
+
+def python_of(bundle: Path) -> Path:
+    """The interpreter of a cached environment that holds a bundle's requirements."""
+    return environment((bundle / "requirements.txt").read_text("utf-8"), cache_root() / "environments")
+
+
+def project_with(factory: pytest.TempPathFactory, name: str, command: Sequence[str], specs: Mapping[str, str]) -> Path:
+    """A project with what a program of tests/support makes of a directory, made once per session, and with specs."""
+
+    def make(root: Path) -> None:
+        subprocess.run([sys.executable, *command, str(root)], check=True, capture_output=True, cwd=ROOT)
+        for file, text in specs.items():
+            (root / file).write_text(text, "utf-8")
+        (root / ".git").mkdir()
+
+    return shared(factory, name, make)
 
 
 def what_runs(bundle: Path) -> list[str]:

@@ -9,34 +9,14 @@ import re
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support import malformed
-from tests.support.answer_servers import ask, guarded_server, open_server, vectors, write_repository
+from tests.support.answer_servers import ask, vectors
 from tests.support.serving import SECONDS, Running, raw
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("answers"))
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Running]:
-    with open_server(repository) as running:
-        yield running
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with guarded_server(repository, tmp_path_factory.mktemp("keys") / "keys") as running:
-        yield running
 
 
 def test_the_page_is_whole_and_lets_nothing_foreign_in(server: Running, guarded: Running) -> None:

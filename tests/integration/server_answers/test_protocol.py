@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -12,31 +10,10 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 from tests.support import answering_bundles as answering
-from tests.support import bundles
-from tests.support.answer_servers import KEY, TEXTS, guarded_server, open_server, vectors, write_repository
+from tests.support.answer_servers import KEY, KINDS, TEXTS, vectors
 from tests.support.serving import SECONDS, Running
 
 pytestmark = pytest.mark.integration
-messages = bundles.runtime_module("serving.messages")
-KINDS = messages.make("inference", messages.INFERENCE)
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("answers"))
-
-
-@pytest.fixture(scope="module")
-def server(repository: Path) -> Iterator[Running]:
-    with open_server(repository) as running:
-        yield running
-        running.stop()
-
-
-@pytest.fixture(scope="module")
-def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with guarded_server(repository, tmp_path_factory.mktemp("keys") / "keys") as running:
-        yield running
 
 
 def test_metadata_has_the_texts_beside_the_tensors(server: Running) -> None:

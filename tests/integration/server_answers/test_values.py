@@ -15,17 +15,10 @@ import numpy as np
 import pytest
 from tests.support import answering_bundles as answering
 from tests.support import bundles
-from tests.support.answer_servers import KEY, TEXTS, ask, guarded_server, open_server, vectors, write_repository
+from tests.support.answer_servers import KEY, TEXTS, ask, open_server, vectors
 from tests.support.serving import SECONDS, Running
 
 pytestmark = pytest.mark.integration
-messages = bundles.runtime_module("serving.messages")
-KINDS = messages.make("inference", messages.INFERENCE)
-
-
-@pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_repository(tmp_path_factory.mktemp("answers"))
 
 
 @pytest.fixture(scope="module")
@@ -262,12 +255,6 @@ def test_a_large_text_keeps_nobody_waiting(server: Running) -> None:
             during += 1
         assert [done.result(SECONDS)[0] for done in large] == [200, 200]
     assert during > 5
-
-
-@pytest.fixture(scope="module")
-def guarded(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with guarded_server(repository, tmp_path_factory.mktemp("keys") / "keys") as running:
-        yield running
 
 
 def test_who_has_no_key_is_refused(guarded: Running) -> None:
