@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -126,7 +126,7 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
     Returns the number of operators of `COMPUTE` that were converted.
 
     Raises:
-        NotApplicable: the graph has branches or bodies, a value of unknown type, or no node of a name in `keep`.
+        NotApplicable: the graph has functions, a value of unknown type, or no node of a name in `keep`.
     """
     import onnx_ir as ir
 
@@ -142,6 +142,7 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
         for index, value in enumerate(node.inputs):
             if value is not None and value.dtype in (ir.DataType.FLOAT, to.dtype):
                 node.replace_input_with(index, converter.read(value, node, is_half, (node, index) in filled))
+        _widen_captured(node, converter)
         for value in node.outputs:
             if value.dtype is None and (value.uses() or value.is_graph_output()):
                 raise NotApplicable(f"the type of `{value.name}` is not known")
@@ -154,6 +155,28 @@ def shorten(model: ir.Model, to: Format, keep: Collection[str] = ()) -> int:
             model.graph.outputs[index] = converter.restore(value)
     converter.drop_unused()
     return count
+
+
+def _widen_captured(node: ir.Node, converter: _Converter) -> None:
+    """Give branches and bodies of a node, which stay in float32, that form of all that they read from outside."""
+    import onnx_ir as ir
+
+    for graph in _bodies(node):
+        for inner in ir.traversal.RecursiveGraphIterator(graph):
+            for index, value in enumerate(inner.inputs):
+                if value is not None and value in converter.made:
+                    inner.replace_input_with(index, converter.read(value, node, is_half=False, is_mask=False))
+
+
+def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The branches and bodies of a node itself."""
+    import onnx_ir as ir
+
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
 
 
 def rounding(model: ir.Model, to: Format) -> list[ir.Node]:
@@ -181,8 +204,8 @@ def _short(model: ir.Model, to: Format, keep: Collection[str] = ()) -> dict[ir.N
     """The nodes that compute in a format, in the graph's order, once its constants are initializers."""
     from onnx_ir.passes.common import LiftConstantsToInitializersPass, ShapeInferencePass
 
-    if any(True for _ in model.graph.subgraphs()) or model.functions:
-        raise NotApplicable("branches and bodies of loops are not converted to half precision")
+    if model.functions:
+        raise NotApplicable("functions are not converted to half precision")
     LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     if any(value.dtype is None and value.uses() for node in model.graph for value in node.outputs):
         # Exporters write the types down, hand-made graphs often do not.

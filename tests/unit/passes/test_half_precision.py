@@ -238,22 +238,41 @@ def test_what_onnx_defines_later_for_bfloat16_waits_for_its_opset(opset: int, ki
     assert swish.inputs[0].dtype == kind
 
 
-def test_branches_are_refused() -> None:
-    branches = {
-        name: helper.make_graph(
-            [node(operator, "x", name)], name, [], [helper.make_tensor_value_info(name, TensorProto.FLOAT, None)]
-        )
-        for name, operator in (("then", "Relu"), ("else", "Neg"))
-    }
-    chosen = node("If", "flag", "z", then_branch=branches["then"], else_branch=branches["else"])
-    model = make([chosen, node("MatMul", "z w", "y")], {"w": W, "flag": np.array(True)})
-    with pytest.raises(NotApplicable, match="branches"):
-        half(model)
-
-
 def test_files(tmp_path: Path) -> None:
     for name in ("source", "output"):
         (tmp_path / name).mkdir()
     write(make([node("MatMul", "x w", "y")], {"w": W}), tmp_path / "source")
     assert rewrite_files(tmp_path / "source", tmp_path / "output", ("half",)) == {"half": 1}
     assert [path.name for path in (tmp_path / "output").iterdir()] == ["model.onnx"]
+
+
+def branch(*nodes: onnx.NodeProto) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), "b", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_branches_stay_in_float32_and_read_what_is_converted(nested: bool, tmp_path: Path) -> None:
+    """A branch reads a converted value, a weight and an input of the graph; the products around it are converted."""
+    reads = branch(node("Mul", "z scale", "p"), node("Add", "p x", "o"))
+    other = branch(node("Exp", "z", "o"))
+    inner = branch(node("If", "is_large", "o", then_branch=reads, else_branch=other)) if nested else reads
+    nodes = [
+        node("MatMul", "x w", "z"),
+        node("ReduceSum", "x", "s", keepdims=0),
+        node("Greater", "s zero", "is_large"),
+        node("If", "is_large", "h", then_branch=inner, else_branch=other),
+        node("MatMul", "h v", "y"),
+    ]
+    scale, zero = np.full(SIZE, 0.5, np.float32), np.array(0, np.float32)
+    tensors = {"w": W / SIZE, "v": W.T / SIZE, "scale": scale, "zero": zero}
+    model = make(nodes, tensors, "y", "z")
+    assert half(model) == 2
+    kinds = {value.name: value.dtype for entry in model.graph for value in entry.outputs}
+    assert kinds["h"] == ir.DataType.FLOAT
+    for sign in (1, -1):
+        x = sign * np.abs(X)
+        z = x @ (W / SIZE)
+        h = z * 0.5 + x if sign > 0 else np.exp(z)
+        (tmp_path / str(sign)).mkdir()
+        found, _ = answers(model.clone(), tmp_path / str(sign), x)
+        np.testing.assert_allclose(found, h @ (W.T / SIZE), atol=2e-2)
