@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,7 +63,8 @@ def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAS
     outputs = usable_outputs(interface)
     others = [f"{shown(value.name)} {what}" for value in interface.outputs if (what := _lacks(value)) is not None]
     if not outputs:
-        help_ = next((problem.help for problem in problems(interface, None)), "the graph has none")
+        # Advice about inputs would help with nothing that the message names.
+        help_ = next((found.help for found in problems(replace(interface, inputs=()), None)), "the graph has none")
         raise InspectionError(f"a bundle can give no output of the graph: {', '.join(others)}; {help_}")
     for problem in problems(interface, outputs):
         raise InspectionError(f"{problem.message}; {problem.help}")

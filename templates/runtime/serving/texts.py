@@ -110,7 +110,8 @@ class TextModel:
         """
         for index, entry in enumerate(given):
             if isinstance(entry, list):
-                raise bad(f'inputs[{index}] is neither a string nor an object, such as {{"text", "text_pair"}}')
+                message = f'inputs[{index}] is neither a string nor an object, such as {{"text", "text_pair"}}'
+                raise RefusedError(400, "request", message, parameter="inputs")
         return given
 
     def check_size(self, entries: Sequence[object]) -> int:

@@ -135,7 +135,7 @@ def test_answers_of_every_kind_are_those_of_the_loader(server: Running, reposito
         status, answer = ask(server, "predict", model=name, inputs=inputs)
         assert status == 200, answer
         with module.Model.load(repository / name) as model:
-            wanted = [bundles.runtime_module("loading.answering").plain(one) for one in model.answer(inputs)]
+            wanted = [bundles.runtime_module("loading.arrays").plain(one) for one in model.answer(inputs)]
         assert rounded(answer["outputs"]) == rounded(wanted)
     status, answer = ask(server, "predict", model="topics", inputs={"text": "a", "labels": []})
     assert (status, "0 labels" in answer["error"]["message"]) == (400, True)
