@@ -9,18 +9,22 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.builds import BERT, CALIBRATED, DIGITS, PATIENT, PLAIN, QUICK, ROOT, TEXT, Build, Compiler
+from tests.support.quiet import warm
 from tests.support.quiet.changed import CHANGED
 from tests.support.shared import shared
 
 from ortc.common.resources import cache_root
+from ortc.execution.processes import own_environment
 from ortc.execution.runtime_environment import environment
+from ortc.execution.worker import OFFLINE
+from ortc.execution.worker_process import variables
 from ortc.spec.runtimes import pins
 
 Fresh = Callable[[Path], Path]
@@ -33,6 +37,40 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, constants in CHANGED.items():
         for name, value in constants.items():
             monkeypatch.setattr(f"{module}.{name}", value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Processes of builds are forked from servers that have imported PyTorch, see tests/support/quiet/warm.py.
+
+    They end with the process that runs the session. Proofs run without them.
+    """
+    if request.config.getoption("--proofs") or not hasattr(os, "pidfd_open"):
+        yield
+        return
+    runner = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+    place = shared(tmp_path_factory, "warm", lambda place: warm.prepare(place, runner, *environments_of(place)))
+    os.environ[warm.PLACE] = str(place)
+    yield
+    del os.environ[warm.PLACE]
+
+
+def environments_of(place: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The environment of builds, and that of the processes which they start."""
+    compiler = Compiler(place).environment()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in compiler.items():
+            patch.setenv(name, value)
+        helper = variables(own_environment(OFFLINE))
+    return compiler, helper
+
+
+@pytest.fixture
+def as_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Processes that this one starts as the compiler does have the environment of those of a build."""
+    for name, value in Compiler(tmp_path).environment().items():
+        if name not in warm.FREE:
+            monkeypatch.setenv(name, value)
 
 
 def new_cache(place: Path) -> Path:

@@ -119,6 +119,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("as_builds")
 def test_images_by_the_models_own_processor(model: Path, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()

@@ -29,6 +29,8 @@ from ortc.frontend.fetch import Fetched
 from ortc.plan.plan import Plan
 from ortc.spec.model_sources import PyTorchSource
 
+pytestmark = pytest.mark.usefixtures("as_builds")
+
 ENTRY = """\
 import json, os
 from pathlib import Path

@@ -22,6 +22,8 @@ from ortc.execution.runtime_environment import environment
 
 ROOT = Path(__file__).parents[2]
 QUIET = Path(__file__).parent / "quiet"
+NO_HUB = Path(__file__).parent / "no-hub"
+"""There is nothing of the name."""
 TIMEOUT = 900
 """Seconds: a build that takes longer hangs."""
 
@@ -98,7 +100,7 @@ class Compiler:
             "ORTC_CACHE_URL": self.url,
             # Neither a hub nor what a developer's hub cache happens to hold.
             "HF_HUB_OFFLINE": "1",
-            "HF_HOME": str(self.cache / "no-hub"),
+            "HF_HOME": str(NO_HUB),
             "NO_COLOR": "1",
             # Threads of PyTorch that have nothing to do let others compute.
             "OMP_WAIT_POLICY": "PASSIVE",

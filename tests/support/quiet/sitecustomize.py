@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -45,3 +46,7 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
 
 sys.meta_path.insert(0, _Finder())
+if "PYTEST_WARM_SERVERS" in os.environ and "-m" in sys.orig_argv[1:3]:
+    import warm
+
+    warm.hand_over()
