@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 SHARES = {"fast": 8, "all": 1}
-SHARE = 2
+SHARE = 4
 LEAST = 5
 
 
