@@ -128,7 +128,7 @@ def test_nothing_to_quantize(encoders: Path, tmp_path: Path) -> None:
 
 
 def peak(program: Path, *arguments: str, requests: Sequence[object] = ()) -> int:
-    """The most memory, in bytes, that a program of the compiler held resident; a helper answers requests meanwhile."""
+    """The most memory, in bytes, that a program of the compiler held resident; a worker answers requests meanwhile."""
     command = [sys.executable, str(ROOT / "tests" / "support" / "peak.py"), str(program), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "compiler")}
     lines = "".join(f"{json.dumps(request)}\n" for request in requests)

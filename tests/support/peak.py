@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-# A helper process sends what it prints to stderr.
+# A worker sends what it prints to stderr.
 printed = os.dup(1)
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

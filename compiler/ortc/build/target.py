@@ -1,4 +1,4 @@
-"""One target's part of a build: a search over the real bench, and the report of what it found."""
+"""One target's part of a build: a search over the real workbench, and the report of what it found."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def search_target(context: Context, model: ModelBuild, target: TargetPlan) -> Ta
     """
     builder = VariantBuilder(context, model, target)
     with builder.graphs.makers, builder.loaded:
-        search = TargetSearch(TargetBench(builder))
+        search = TargetSearch(TargetWorkbench(builder))
         outcome = search.find()
         if outcome is None:
             return failed_report(builder, search.against)
         return passed_report(builder, outcome, search.against)
 
 
-class TargetBench:
-    """Does what a search asks for, by the actions of a build; see `ortc.build.search.bench.Bench`."""
+class TargetWorkbench:
+    """Does what a search asks for, by the actions of a build; see `ortc.build.search.workbench.Workbench`."""
 
     def __init__(self, builder: VariantBuilder) -> None:
         self._builder = builder

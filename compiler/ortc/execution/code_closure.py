@@ -73,7 +73,7 @@ DRIVER = frozenset(
             "build.variant_graph",
             "build.target",
             "build.search.target_search",
-            "build.search.bench",
+            "build.search.workbench",
             "build.search.outcome",
             "build.target_report",
             "build.target_result",
@@ -112,7 +112,7 @@ DOCUMENTS = frozenset(
 """Modules that write files which no loader reads: they decide a bundle, but no answer and no time."""
 
 SCRIPTS: Mapping[str, tuple[str, ...]] = {
-    f"{PACKAGE}.execution.processes": (f"{PACKAGE}.execution.helper",),
+    f"{PACKAGE}.execution.processes": (f"{PACKAGE}.execution.run_module",),
     f"{PACKAGE}.evaluation.latency": (LOADER,),
     f"{PACKAGE}.evaluation.machine": (f"{RUNTIME}machine.py",),
     f"{PACKAGE}.bundle.measurement": (f"{RUNTIME}measure.py",),

@@ -29,8 +29,8 @@ def standard_module(module: str, *arguments: str, python: str = sys.executable) 
 
 
 def module_elsewhere(interpreter: Path, module: str) -> list[str]:
-    """The command that runs a module of this compiler in an environment that has no ortc; see `helper.py`."""
-    return [str(interpreter), "-I", "-B", str(Path(__file__).with_name("helper.py")), module]
+    """The command that runs a module of this compiler in an environment that has no ortc; see `run_module.py`."""
+    return [str(interpreter), "-I", "-B", str(Path(__file__).with_name("run_module.py")), module]
 
 
 def bundled_script(interpreter: Path, file: Path, *arguments: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""Helper processes: start one, send it requests, read its replies within a time limit, and end it.
+"""Workers: start one, send it requests, read its replies within a time limit, and end it.
 
-This is the compiler's side of the one protocol; `ortc.execution.worker_protocol` is the side of the helpers.
+This is the compiler's side of the one protocol; `ortc.execution.worker_protocol` is the side of the workers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Json = dict[str, Any]
 TIMEOUT = 1800.0
 """Seconds one request may take; a bundle that needs longer for one answer is not served by anybody."""
 LAST_LINES = 12
-"""Lines of a helper's log that an error shows."""
+"""Lines of a worker's log that an error shows."""
 
 
 class WorkerError(StageError):
@@ -169,7 +169,7 @@ class WorkerProcess:
 
 
 def variables(more: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a helper: those of this process, and some more."""
+    """The variables of a worker: those of this process, and some more."""
     # A bundle must not change by being run.
     return {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **more}
 

@@ -1,9 +1,9 @@
-"""The protocol of all helper processes: serve operations over JSON lines on stdin and stdout.
+"""The protocol of all workers: serve operations over JSON lines on stdin and stdout.
 
 One request per line, `{"op": NAME, …}`, and one reply per line, `{"ok": true, "result": …}` or
-`{"ok": false, "error": {"code", "message", "help", "details"}}`. A helper ends when its stdin does. A bundle's own
+`{"ok": false, "error": {"code", "message", "help", "details"}}`. A worker ends when its stdin does. A bundle's own
 programs (`templates/runtime/loader.py`, `machine.py`) speak it without this module. The compiler's side is
-`ortc.execution.worker_process`. Needs the standard library alone: helpers run in environments without ortc, too.
+`ortc.execution.worker_process`. Needs the standard library alone: workers run in environments without ortc, too.
 """
 
 from __future__ import annotations

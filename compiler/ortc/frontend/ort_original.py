@@ -1,4 +1,4 @@
-"""Answer with an ONNX file exactly as it came, as a helper process.
+"""Answer with an ONNX file exactly as it came, as a worker.
 
 Executed by the interpreter of a pinned runtime environment. Needs onnxruntime and numpy alone. The operations are load
 {model, inputs, outputs, labels, threads} and run {inputs: .npz, outputs: .npz}.

@@ -1,4 +1,4 @@
-"""Look at the ONNX Runtime of an environment, as a helper process."""
+"""Look at the ONNX Runtime of an environment, as a worker."""
 
 from __future__ import annotations
 

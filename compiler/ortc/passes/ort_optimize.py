@@ -1,4 +1,4 @@
-"""Run ONNX Runtime's graph optimizer at build time, as a helper process.
+"""Run ONNX Runtime's graph optimizer at build time, as a worker.
 
 Executed by the interpreter of the target's own runtime environment, so that the version that optimizes is the version
 that serves. Needs onnxruntime alone.

@@ -1,4 +1,4 @@
-"""Let ONNX Runtime lay out weights for this processor, as a helper process.
+"""Let ONNX Runtime lay out weights for this processor, as a worker.
 
 Executed by the interpreter of the target's own runtime environment, as `ort_optimize.py` is. Needs onnxruntime alone.
 """

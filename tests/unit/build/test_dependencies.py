@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Path:
     (root / ".git").mkdir()
     (root / "code" / "__init__.py").touch()
     (root / "code" / "metric.py").write_text("from code import helper\n\ndef score(run, samples):\n    return 1.0\n")
-    (root / "code" / "helper.py").write_text("SCALE = 2\n")
+    (root / "code" / "run_module.py").write_text("SCALE = 2\n")
     (root / "model.onnx").write_bytes(b"graph")
     np.savez(root / "samples.npz", x=np.ones((2, 4), np.float32))
     return root
@@ -85,7 +85,7 @@ def test_samples_metric_and_base_image_are_named(project: Path, tmp_path: Path) 
     assert listed["samples", "samples.npz"].digest == {"sha256": sha256(project / "samples.npz")}
     code = {name: entry.digest["sha256"] for (role, name), entry in listed.items() if role == "metric code"}
     assert code["metric.py"] == sha256(project / "code" / "metric.py")
-    assert sha256(project / "code" / "helper.py") in code.values()
+    assert sha256(project / "code" / "run_module.py") in code.values()
     assert listed["model", "model.onnx"].digest == {"sha256": DIGEST}
     image = listed["base image", "python:3.12-slim"]
     assert (image.digest, image.uri) == ({"sha256": DIGEST}, f"docker://python:3.12-slim@sha256:{DIGEST}")

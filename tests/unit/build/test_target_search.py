@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from tests.support.plans import ROOT, plan, target, variant
 
-from ortc.build.search.bench import Bench
 from ortc.build.search.precision_ladder import NodeError, Sensitivity, Step
 from ortc.build.search.ranking import FIRST_ROUNDS, QUICK_ROUNDS, SECOND_ROUNDS
 from ortc.build.search.target_search import QUICK_STARTS, TargetSearch
+from ortc.build.search.workbench import Workbench
 from ortc.build.tried import Tried
 from ortc.bundle.assemble import Made
 from ortc.bundle.session_file import Prepacked
@@ -32,7 +32,7 @@ NOT_RUN = Verdict(gate="runs", platform=AMD64, outcome="fail", said="no kernel",
 FP32, INT8 = variant("fp32", "fp32"), variant("int8", "int8")
 
 
-class TableBench:
+class TableWorkbench:
     """Answers by the names of variants, and notes what it was asked."""
 
     def __init__(
@@ -136,8 +136,8 @@ def named(entry: Tried) -> str:
     return entry.made.variant.name
 
 
-def searched(bench: TableBench) -> tuple[TargetSearch, Any]:
-    seen: Bench = bench
+def searched(bench: TableWorkbench) -> tuple[TargetSearch, Any]:
+    seen: Workbench = bench
     search = TargetSearch(seen)
     return search, search.find()
 
@@ -147,7 +147,7 @@ def reasons(search: TargetSearch) -> dict[str, tuple[str, str]]:
 
 
 def test_the_steps_of_a_search_in_their_order() -> None:
-    bench = TableBench({"fp32": 30.0, "int8": 10.0}, variants=(FP32, INT8))
+    bench = TableWorkbench({"fp32": 30.0, "int8": 10.0}, variants=(FP32, INT8))
     search, outcome = searched(bench)
     assert named(outcome.winner) == "int8"
     assert outcome.reason == "fastest that passes"
@@ -165,7 +165,7 @@ def test_the_steps_of_a_search_in_their_order() -> None:
 
 
 def test_what_is_wrong_is_told_and_the_next_one_ships() -> None:
-    bench = TableBench({"fp32": 30.0, "int8": 10.0}, wrong={"int8": WRONG}, variants=(FP32, INT8))
+    bench = TableWorkbench({"fp32": 30.0, "int8": 10.0}, wrong={"int8": WRONG}, variants=(FP32, INT8))
     search, outcome = searched(bench)
     assert named(outcome.winner) == "fp32"
     assert [named(entry) for entry in search.against.failed] == ["int8"]
@@ -177,7 +177,7 @@ def test_variants_that_no_race_needs() -> None:
     others = (variant("unmade", "fp32"), variant("unloaded", "fp32"), variant("twin", "fp32"))
     wrong = {"unmade": NOT_MADE, "unloaded": NOT_RUN}
     left_out = (LeftOut(variant="elsewhere", reason="no wheels"),)
-    bench = TableBench({}, wrong=wrong, graphs={"twin": "fp32"}, variants=(FP32, *others), left_out=left_out)
+    bench = TableWorkbench({}, wrong=wrong, graphs={"twin": "fp32"}, variants=(FP32, *others), left_out=left_out)
     search, outcome = searched(bench)
     assert named(outcome.winner) == "fp32"
     assert "glance fp32 unloaded" in bench.asked
@@ -190,7 +190,7 @@ def test_variants_that_no_race_needs() -> None:
 
 
 def test_nothing_passes() -> None:
-    bench = TableBench({}, wrong={"fp32": WRONG, "int8": WRONG}, variants=(FP32, INT8))
+    bench = TableWorkbench({}, wrong={"fp32": WRONG, "int8": WRONG}, variants=(FP32, INT8))
     search, outcome = searched(bench)
     assert outcome is None
     assert {named(entry) for entry in search.against.failed} == {"fp32", "int8"}
@@ -199,7 +199,7 @@ def test_nothing_passes() -> None:
 
 def test_a_quick_search_measures_less() -> None:
     close = {"fp32": 12.0, "int8": 10.0}
-    bench = TableBench(close, variants=(FP32, INT8), search="quick")
+    bench = TableWorkbench(close, variants=(FP32, INT8), search="quick")
     _, outcome = searched(bench)
     assert (
         f"race int8 fp32, {QUICK_ROUNDS} rounds" in bench.asked
@@ -207,7 +207,7 @@ def test_a_quick_search_measures_less() -> None:
     )
     assert bench.asked[-2:] == [f"race int8, {latency.QUICK_ROUNDS} rounds", f"start int8, {QUICK_STARTS} times"]
     assert outcome.elsewhere == ()
-    bench = TableBench(close, variants=(FP32, INT8))
+    bench = TableWorkbench(close, variants=(FP32, INT8))
     _, outcome = searched(bench)
     assert [step for step in bench.asked if f"{SECOND_ROUNDS} rounds" in step]
     assert outcome.elsewhere
@@ -216,19 +216,19 @@ def test_a_quick_search_measures_less() -> None:
 
 def test_the_smallest_gives_way_where_it_breaks_a_budget_of_time() -> None:
     changes: dict[str, Any] = {"objective": "size", "latency": {"p99": 0.02}}
-    bench = TableBench({"fp32": 10.0, "int8": 30.0}, variants=(FP32, INT8), **changes)
+    bench = TableWorkbench({"fp32": 10.0, "int8": 30.0}, variants=(FP32, INT8), **changes)
     search, outcome = searched(bench)
     assert named(outcome.winner) == "fp32"
     assert "latency p99 is 30 ms" in reasons(search)["int8"][1]
     # On a host that is none of the target's platforms, times say nothing.
-    search, outcome = searched(TableBench({"int8": 30.0}, variants=(FP32, INT8), promised=False, **changes))
+    search, outcome = searched(TableWorkbench({"int8": 30.0}, variants=(FP32, INT8), promised=False, **changes))
     assert named(outcome.winner) == "int8"
     assert outcome.timed == ()
 
 
 def test_a_slow_start_is_judged_before_anything_is_measured() -> None:
     changes: dict[str, Any] = {"start": 0.5, "variants": (FP32, INT8)}
-    bench = TableBench({"fp32": 30.0, "int8": 10.0}, starts={"int8": 0.9, "fp32": 0.1}, **changes)
+    bench = TableWorkbench({"fp32": 30.0, "int8": 10.0}, starts={"int8": 0.9, "fp32": 0.1}, **changes)
     search, outcome = searched(bench)
     assert named(outcome.winner) == "fp32"
     assert "start is 900 ms" in reasons(search)["int8"][1]
@@ -239,7 +239,7 @@ def test_a_slow_start_is_judged_before_anything_is_measured() -> None:
 def test_a_host_that_cannot_run_the_target(wrong: dict[str, Verdict]) -> None:
     """The first that is right ships; nothing is raced, and what comes after it is not made."""
     third = variant("third", "fp32")
-    bench = TableBench({}, wrong=wrong, variants=(FP32, INT8, third), runnable=False, promised=False)
+    bench = TableWorkbench({}, wrong=wrong, variants=(FP32, INT8, third), runnable=False, promised=False)
     search, outcome = searched(bench)
     winner = "int8" if wrong else "fp32"
     assert named(outcome.winner) == winner
@@ -256,7 +256,7 @@ def test_a_host_that_cannot_run_the_target(wrong: dict[str, Verdict]) -> None:
 @pytest.mark.parametrize("runnable", [True, False])
 def test_a_variant_that_is_wrong_as_a_whole_is_refined(runnable: bool) -> None:
     inexact = INT8.model_copy(update={"fallback": ("fp32",)})
-    bench = TableBench({}, wrong={"int8": WRONG}, variants=(inexact,), runnable=runnable, promised=runnable)
+    bench = TableWorkbench({}, wrong={"int8": WRONG}, variants=(inexact,), runnable=runnable, promised=runnable)
     search, outcome = searched(bench)
     assert outcome.winner.made.variant.exclude == ("n0",)
     assert "sensitivity int8" in bench.asked
@@ -269,7 +269,7 @@ def test_a_session_that_is_clearly_faster_is_taken() -> None:
         name="spinning", concurrency=FP32.session.concurrency, intra_op=None, options={}, config_entries={"a": "1"}
     )
     for milliseconds, note in ((5.0, "session `spinning`"), (10.0, None)):
-        bench = TableBench({"plain": 10.0, "spinning": milliseconds}, variants=(FP32,), tuning=(tuning,))
+        bench = TableWorkbench({"plain": 10.0, "spinning": milliseconds}, variants=(FP32,), tuning=(tuning,))
         _, outcome = searched(bench)
         assert (outcome.winner.made.tuning == tuning) is (note is not None)
         assert outcome.reason == "; ".join(filter(None, ("the only variant that was tried", note)))
@@ -284,7 +284,7 @@ def test_a_session_that_is_clearly_faster_is_taken() -> None:
     ],
 )
 def test_packed_weights_ship_where_the_start_is_faster(starts: dict[str, float], said: str) -> None:
-    bench = TableBench({}, starts=starts, variants=(FP32,), prepack=True)
+    bench = TableWorkbench({}, starts=starts, variants=(FP32,), prepack=True)
     _, outcome = searched(bench)
     assert outcome.reason.endswith(said)
     assert (outcome.winner.made.prepacked is not None) is said.startswith("weights packed")

@@ -181,7 +181,7 @@ def test_every_program_that_is_started_is_declared() -> None:
 
 
 def test_programs_are_found() -> None:
-    assert list(programs("ortc.execution.processes")) == [{"ortc.execution.helper"}]
+    assert list(programs("ortc.execution.processes")) == [{"ortc.execution.run_module"}]
     assert list(programs("ortc.evaluation.machine")) == [{f"{RUNTIME}machine.py"}]
     started = [
         {"ortc.passes.ort_optimize"},

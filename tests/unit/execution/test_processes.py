@@ -1,4 +1,4 @@
-"""What helper processes import, and what libraries are allowed to run, by the text of the compiler."""
+"""What workers import, and what libraries are allowed to run, by the text of the compiler."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_workers_in_runtime_environments_import_what_is_installed_there() -> Non
 
 
 @pytest.mark.parametrize("module", sorted(name for name in code_closure.WORKERS.values() if ".ort_" in name))
-def test_helpers_in_runtime_environments_need_the_runtime_alone(module: str) -> None:
+def test_modules_that_run_elsewhere_need_the_runtime_alone(module: str) -> None:
     """Neither ortc nor what it depends on is installed where these modules run."""
     parts = code_closure.closure(module)
     assert {"ortc.execution.worker_protocol", "ortc.common.errors"} <= parts

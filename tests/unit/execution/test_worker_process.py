@@ -1,4 +1,4 @@
-"""Replies of helper processes: results, errors in the helper's words, and lines that are neither."""
+"""Replies of workers: results, errors in the worker's words, and lines that are neither."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ortc.execution.worker_protocol import INTERNAL, CodedError, Json, reply
 
 
 def test_a_result_and_an_empty_one() -> None:
-    assert result_of("a helper", "run", b'{"ok": true, "result": {"a": 1}}') == {"a": 1}
-    assert result_of("a helper", "run", b'{"ok": true, "result": null}') == {}
-    assert result_of("a helper", "run", b'{"ok": true}') == {}
+    assert result_of("a worker", "run", b'{"ok": true, "result": {"a": 1}}') == {"a": 1}
+    assert result_of("a worker", "run", b'{"ok": true, "result": null}') == {}
+    assert result_of("a worker", "run", b'{"ok": true}') == {}
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,9 @@ def test_a_result_and_an_empty_one() -> None:
         *(b'{"ok": false, "error": null}', b'{"ok": true, "result": ["a"]}', b'{"result": {"a": 1}}'),
     ],
 )
-def test_what_is_no_reply_is_an_error_of_the_helper(line: bytes) -> None:
-    with pytest.raises(WorkerError, match="a helper answered `run` with something else than a reply") as caught:
-        result_of("a helper", "run", line)
+def test_what_is_no_reply_is_an_error_of_the_worker(line: bytes) -> None:
+    with pytest.raises(WorkerError, match="a worker answered `run` with something else than a reply") as caught:
+        result_of("a worker", "run", line)
     assert caught.value.code == INTERNAL
     assert len(caught.value.details[0]) <= 201
 
@@ -53,7 +53,7 @@ def operation(error: Exception) -> Any:
 def test_errors_arrive_as_they_were_raised(error: Exception, code: str) -> None:
     line = json.dumps(reply(operation(error), '{"op": "run"}')).encode()
     with pytest.raises(WorkerError) as caught:
-        result_of("a helper", "run", line)
+        result_of("a worker", "run", line)
     assert (caught.value.code, caught.value.message.removeprefix("ValueError: ")) == (code, "no")
     if isinstance(error, StageError):
         assert (caught.value.help, caught.value.details) == (error.help, error.details)
@@ -61,9 +61,9 @@ def test_errors_arrive_as_they_were_raised(error: Exception, code: str) -> None:
         assert caught.value.details[-1] == "ValueError: no"
 
 
-def test_a_helper_that_died_says_its_last_lines() -> None:
+def test_a_worker_that_died_says_its_last_lines() -> None:
     log = "\n".join(map(str, range(40))).encode() + b"\xff"
-    found = ended("a helper", "run", -9, log)
-    assert found.message == "a helper ended during `run` (exit code -9)"
+    found = ended("a worker", "run", -9, log)
+    assert found.message == "a worker ended during `run` (exit code -9)"
     assert found.help == "it ran out of memory, or was killed"
     assert found.details == (*map(str, range(28, 39)), "39�")

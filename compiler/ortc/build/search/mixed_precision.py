@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ortc.build.search.bench import Bench
 from ortc.build.search.precision_ladder import Ladder, Sensitivity
+from ortc.build.search.workbench import Workbench
 from ortc.build.tried import Tried
 from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
 from ortc.evaluation.gates import describe
@@ -49,19 +49,19 @@ def closeness(entry: Tried) -> float:
     return min((*found, *left), default=-1.0)
 
 
-def refine(bench: Bench, entry: Tried) -> Refined:
+def refine(workbench: Workbench, entry: Tried) -> Refined:
     """Keep the worst nodes of a variant in higher precision, more and more, until it passes or breaks a budget.
 
     Where to begin is found on calibration samples; what passes is judged as every variant is.
 
     Args:
-        bench: makes, measures and judges variants.
+        workbench: makes, measures and judges variants.
         entry: a variant that `can_be_refined`.
 
     Raises:
         StageError: the nodes cannot be measured.
     """
-    found = bench.sensitivity(entry)
+    found = workbench.sensitivity(entry)
     ladder = Ladder(entry.made.variant, found.nodes)
     rejected: list[Tried] = []
     passed: Tried | None = None
@@ -70,7 +70,7 @@ def refine(bench: Bench, entry: Tried) -> Refined:
     lower = IN[entry.made.variant.precision]
     reason = f"no mix of precisions that leaves half of the nodes {lower} is right on the calibration samples"
     for _ in range(0 if step is None else ATTEMPTS):
-        attempt = bench.judge(bench.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
+        attempt = workbench.judge(workbench.make(mixed(entry.made.variant, ladder.mix(reached)), entry.made.level))
         if attempt.failed is None:
             passed = attempt
             break

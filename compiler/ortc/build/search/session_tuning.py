@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ortc.build.search.bench import Bench
 from ortc.build.search.ranking import FIRST_ROUNDS, FIRST_RUNS, QUICK_ROUNDS
+from ortc.build.search.workbench import Workbench
 from ortc.build.tried import Tried
 from ortc.common.errors import NotApplicable
 from ortc.common.statistics import Interval, median, ratio_of_rounds
@@ -22,9 +22,9 @@ PACKING_GAIN = 1.05
 BUSY = "session not tuned: the machine was too busy to compare sessions"
 
 
-def tune(bench: Bench, entry: Tried, *, quick: bool) -> tuple[Tried, str | None]:
+def tune(workbench: Workbench, entry: Tried, *, quick: bool) -> tuple[Tried, str | None]:
     """The winner with the session settings that make it fastest, and what they are called."""
-    target = bench.target
+    target = workbench.target
     if not target.tuning or target.tuned is not None:
         return entry, None
     sessions = {"plain": entry.made.variant.session}
@@ -35,14 +35,14 @@ def tune(bench: Bench, entry: Tried, *, quick: bool) -> tuple[Tried, str | None]
             sessions[tuning.name], contenders[tuning.name] = session, entry.with_tuning(tuning)
     if len(contenders) == 1:
         return contenders["plain"], None
-    gains = _gains(bench, contenders, QUICK_ROUNDS if quick else FIRST_ROUNDS, FIRST_RUNS)
+    gains = _gains(workbench, contenders, QUICK_ROUNDS if quick else FIRST_ROUNDS, FIRST_RUNS)
     if gains is None:
         return contenders["plain"], BUSY
     contenders = {n: entry for n, entry in contenders.items() if n == "plain" or gains[n].value > 1 / TUNING_GAIN}
     if len(contenders) == 1:
         return contenders["plain"], None
     if not quick:
-        gains = _gains(bench, contenders, TUNING_ROUNDS, TUNING_RUNS)
+        gains = _gains(workbench, contenders, TUNING_ROUNDS, TUNING_RUNS)
         if gains is None:
             return contenders["plain"], BUSY
     best = max(gains, key=lambda name: gains[name].value)
@@ -52,35 +52,35 @@ def tune(bench: Bench, entry: Tried, *, quick: bool) -> tuple[Tried, str | None]
     return contenders[best], f"session `{best}`"
 
 
-def _gains(bench: Bench, contenders: dict[str, Tried], rounds: int, runs: int) -> dict[str, Interval] | None:
+def _gains(workbench: Workbench, contenders: dict[str, Tried], rounds: int, runs: int) -> dict[str, Interval] | None:
     """How many times faster than the plain session each of the others is; None where the machine was too busy."""
-    outcome = bench.race(list(contenders.values()), rounds, runs, names=list(contenders))
+    outcome = workbench.race(list(contenders.values()), rounds, runs, names=list(contenders))
     if race_noise(outcome):
         return None
     found = {contender.name: contender.rounds for contender in outcome.contenders}
     return {name: ratio_of_rounds(found["plain"], values) for name, values in found.items() if name != "plain"}
 
 
-def prepack(bench: Bench, entry: Tried, verify: Callable[[Tried], Tried]) -> tuple[Tried, str | None]:
+def prepack(workbench: Workbench, entry: Tried, verify: Callable[[Tried], Tried]) -> tuple[Tried, str | None]:
     """The winner with its weights packed for this processor besides, where that is asked for, right, and faster.
 
     Args:
-        bench: packs and starts variants.
+        workbench: packs and starts variants.
         entry: the variant that won.
         verify: judges a variant at every case.
 
     Returns:
         What ships, and what is to be said of it.
     """
-    if not bench.target.prepack:
+    if not workbench.target.prepack:
         return entry, None
     try:
-        packed = verify(bench.pack(entry))
+        packed = verify(workbench.pack(entry))
     except NotApplicable as error:
         return entry, f"weights not packed: {error.message}"
     if packed.failed is not None:
         return entry, f"weights not packed: {describe(packed.failed)}"
-    starts = [bench.start(candidate, latency.START_RUNS) for candidate in (entry, packed)]
+    starts = [workbench.start(candidate, latency.START_RUNS) for candidate in (entry, packed)]
     if any(map(starts_noise, starts)):
         return entry, "weights not packed: the machine was too busy to compare starts"
     before, after = (median(one.seconds) for one in starts)

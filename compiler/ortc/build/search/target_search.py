@@ -1,6 +1,6 @@
-"""Search the variants of a target for the one that ships, over any bench that makes, races and checks them.
+"""Search the variants of a target for the one that ships, over any workbench that makes, races and checks them.
 
-Nothing is done here but by the bench, so that every step can be seen with one that only answers.
+Nothing is done here but by the workbench, so that every step can be seen with one that only answers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from ortc.build.search.bench import Bench
 from ortc.build.search.choice import Choice, Chooser, Ranking, name_of
 from ortc.build.search.mixed_precision import can_be_refined, closeness, refine
 from ortc.build.search.other_shapes import affordable, close_rivals, race_elsewhere
@@ -29,6 +28,7 @@ from ortc.build.search.ranking import (
     survivors,
 )
 from ortc.build.search.session_tuning import prepack, tune
+from ortc.build.search.workbench import Workbench
 from ortc.build.tried import Tried
 from ortc.common.values import digest
 from ortc.evaluation import latency
@@ -49,33 +49,33 @@ class TargetSearch:
     `against` holds what was found against those that do not ship.
     """
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.target = bench.target
+    def __init__(self, workbench: Workbench) -> None:
+        self.workbench = workbench
+        self.target = workbench.target
         self.against = Rejected(
             {entry.variant: _left_out(entry.variant, entry.reason) for entry in self.target.left_out}
         )
         self._decisions, self._failed, self._trades = self.against.decisions, self.against.failed, self.against.trades
-        self._is_brief = bench.plan.search != "full"
+        self._is_brief = workbench.plan.search != "full"
         # Each of these races starts processes of its own: one process keeps its luck as long as it lives.
-        self._chooser = Chooser(self.target, bench.race, bench.environment_bytes)
+        self._chooser = Chooser(self.target, workbench.race, workbench.environment_bytes)
 
     def find(self) -> Outcome | None:
         """The variant that ships, or None where none passes every gate.
 
         Raises:
-            StageError: the bench fails for another reason than a variant.
+            StageError: the workbench fails for another reason than a variant.
         """
-        return self._fastest() if self.bench.runnable else self._first_right()
+        return self._fastest() if self.workbench.runnable else self._first_right()
 
     def _fastest(self) -> Outcome | None:
         """On a host that runs the target: the best of the variants that pass, as the races tell."""
         ready = self._ready()
-        self.bench.end_makers()
+        self.workbench.end_makers()
         rounds = QUICK_ROUNDS if self._is_brief else SECOND_ROUNDS
-        racer = partial(self.bench.race, stay_loaded=True)
+        racer = partial(self.workbench.race, stay_loaded=True)
         for survivor in survivors(ready, self._chooser, racer, self._verified, self._turn_down, rounds):
-            self.bench.unload()
+            self.workbench.unload()
             refined = self._refined(survivor.entry, survivor.ranking)
             found = None if refined is None else self._finish(refined)
             found = found or self._finish(survivor)
@@ -87,13 +87,15 @@ class TargetSearch:
     def _ready(self) -> list[Tried]:
         """Made variants of different graphs or sessions that load; the others are rejected."""
         level, tuning = self.target.graph_levels[0], first_tuning(self.target)
-        made, spared = make_all(self.target.variants, lambda variants: self.bench.make_each(variants, level, tuning))
+        made, spared = make_all(
+            self.target.variants, lambda variants: self.workbench.make_each(variants, level, tuning)
+        )
         self._decisions |= {decision.variant: decision for decision in spared}
         ready, twins = distinct([entry for entry in made if entry.failed is None])
         for entry, first in twins:
             self._reject(entry, f"the same graph as {name_of(first)}")
         if len(ready) > 1:
-            seen = {name_of(entry): entry for entry in self.bench.glance_each(ready)}
+            seen = {name_of(entry): entry for entry in self.workbench.glance_each(ready)}
             made = [seen.get(name_of(entry), entry) for entry in made]
             ready = [entry for entry in seen.values() if entry.failed is None]
         for entry in made:
@@ -121,7 +123,7 @@ class TargetSearch:
             return None
         if entry is None:
             return Survivor(refined, Ranking([refined]), Choice(refined), last=True)
-        both = rank([entry, refined], self.target, self.bench.race)
+        both = rank([entry, refined], self.target, self.workbench.race)
         if better_of(both, refined, entry, self.target):
             others = [] if ranking is None else [other for other in ranking.order if name_of(other) != name_of(entry)]
             return Survivor(refined, Ranking([refined, entry, *others], both.races), Choice(refined), last=False)
@@ -130,10 +132,10 @@ class TargetSearch:
 
     def _mix(self, base: Tried) -> Tried | None:
         """A variant that is wrong as a whole, with its worst nodes in higher precision; None where no mix is right."""
-        outcome = refine(self.bench, base)
+        outcome = refine(self.workbench, base)
         self._trades.append(outcome.trade)
         if outcome.entry is None:
-            self.bench.note(f"{self.target.name}: {name_of(base)}: {outcome.summary}")
+            self.workbench.note(f"{self.target.name}: {name_of(base)}: {outcome.summary}")
             if outcome.rejected:
                 last = outcome.rejected[-1]
                 self._reject(last, describe(last.failed))
@@ -148,7 +150,9 @@ class TargetSearch:
         """
         absent = "no Chromium on this host" if self.target.is_web else "this host lacks the target's hardware"
         for index, variant in enumerate(self.target.variants):
-            entry = self.bench.judge(self.bench.make(variant, self.target.graph_levels[0], first_tuning(self.target)))
+            entry = self.workbench.judge(
+                self.workbench.make(variant, self.target.graph_levels[0], first_tuning(self.target))
+            )
             if entry.failed is not None:
                 self._reject(entry, describe(entry.failed))
                 self._failed.append(entry)
@@ -165,11 +169,11 @@ class TargetSearch:
 
     def _verified(self, entry: Tried) -> Tried:
         """Gates of accuracy, memory and placement, and of the start where a budget is set."""
-        checked = entry if entry.check is not None else self.bench.verify(entry)
+        checked = entry if entry.check is not None else self.workbench.verify(entry)
         budgets = self.target.budgets
-        if checked.failed is None and budgets.limit("start_budget") is not None and self.bench.promised:
-            seen = Evidence(starts=self.bench.start(checked, latency.START_RUNS))
-            verdicts = budget_verdicts(seen, budgets, self.bench.platform)
+        if checked.failed is None and budgets.limit("start_budget") is not None and self.workbench.promised:
+            seen = Evidence(starts=self.workbench.start(checked, latency.START_RUNS))
+            verdicts = budget_verdicts(seen, budgets, self.workbench.platform)
             # A start that was timed on a busy machine says nothing against the variant; it is judged again at the end.
             if any(verdict.outcome == "fail" for verdict in verdicts):
                 return replace(checked, verdicts=(*checked.verdicts, *verdicts))
@@ -178,13 +182,13 @@ class TargetSearch:
     def _finish(self, survivor: Survivor) -> Outcome | None:
         """Tune and measure what is right; None when it breaks a budget that another variant may keep."""
         entry, ranking, choice, last = survivor
-        entry, tuned = tune(self.bench, entry, quick=self._is_brief)
-        entry, packed = prepack(self.bench, entry, self._verified)
+        entry, tuned = tune(self.workbench, entry, quick=self._is_brief)
+        entry, packed = prepack(self.workbench, entry, self._verified)
         race, numbers = self._measured(entry)
         verdicts: tuple[Verdict, ...] = ()
-        if self.bench.promised:
+        if self.workbench.promised:
             seen = Evidence(numbers=numbers, at=self.target.measure_at)
-            verdicts = budget_verdicts(seen, self.target.budgets, self.bench.platform)
+            verdicts = budget_verdicts(seen, self.target.budgets, self.workbench.platform)
         broken = next((verdict for verdict in verdicts if verdict.outcome == "fail"), None)
         if broken is not None and (self.target.objective == "size" or choice.behind) and not last:
             self._reject(entry, describe(broken), ranking)
@@ -192,7 +196,7 @@ class TargetSearch:
             return None
         self._decisions |= decisions_of(survivor, self._chooser, self._decisions)
         reason = reason_of(choice, self.target)
-        if self.bench.plan.variant == f"{name_of(entry)}{MIXED}":
+        if self.workbench.plan.variant == f"{name_of(entry)}{MIXED}":
             reason = "right as a whole: no node has to be kept in higher precision"
         notes = [reason, *filter(None, (tuned, packed, entry.lowered))]
         elsewhere = self._elsewhere(entry, ranking)
@@ -201,13 +205,13 @@ class TargetSearch:
     def _measured(self, entry: Tried) -> tuple[Race, Numbers]:
         """The race of what ships beside PyTorch, and all of its numbers."""
         # Before the race, which goes on with the process that started here.
-        eager = self.bench.reference_start()
+        eager = self.workbench.reference_start()
         turns = (latency.QUICK_ROUNDS, latency.QUICK_RUNS) if self._is_brief else (latency.ROUNDS, latency.RUNS)
-        outcome = self.bench.race([entry], *turns, with_reference=True, quantity="latency")
+        outcome = self.workbench.race([entry], *turns, with_reference=True, quantity="latency")
         crowd = None
         if self.target.objective == "throughput":
-            crowd = self.bench.race([entry], latency.ROUNDS, latency.RUNS, quantity="throughput")
-        starts = self.bench.start(entry, QUICK_STARTS if self._is_brief else latency.START_RUNS)
+            crowd = self.workbench.race([entry], latency.ROUNDS, latency.RUNS, quantity="throughput")
+        starts = self.workbench.start(entry, QUICK_STARTS if self._is_brief else latency.START_RUNS)
         peak = max(starts.peak_rss_bytes, entry.check.peak_rss_bytes if entry.check is not None else 0)
         measured = latency.numbers(outcome, name_of(entry), starts, peak, crowd, eager)
         return outcome, measured.model_copy(update={"soak": None if entry.check is None else entry.check.soak})
@@ -218,8 +222,8 @@ class TargetSearch:
         known = ranking.milliseconds(name_of(entry))
         if self._is_brief or not rivals or known is None:
             return ()
-        shapes = affordable(self.bench.plan.cases, self.target.measure_at, known, 1 + len(rivals))
-        return race_elsewhere(entry, rivals, shapes, partial(self.bench.race, stay_loaded=True), self._verified)
+        shapes = affordable(self.workbench.plan.cases, self.target.measure_at, known, 1 + len(rivals))
+        return race_elsewhere(entry, rivals, shapes, partial(self.workbench.race, stay_loaded=True), self._verified)
 
     def _turn_down(self, entry: Tried, reason: str, ranking: Ranking) -> None:
         """Keep what the search says against a variant."""

@@ -1,4 +1,4 @@
-"""`python -m ortc.execution.browser`: run bundles for browsers, as a helper process."""
+"""`python -m ortc.execution.browser`: run bundles for browsers, as a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a graph over samples and keep the ranges of tensors, as a helper process.
+"""Run a graph over samples and keep the ranges of tensors, as a worker.
 
 Executed by the interpreter of the target's own runtime environment. Needs onnxruntime and numpy alone. For each of the
 tensors, the model has outputs NAME/minimum, NAME/maximum and NAME/power, its mean square, with a value for each

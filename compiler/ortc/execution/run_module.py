@@ -1,4 +1,4 @@
-"""Run a module of ortc in an environment that has no ortc: `python helper.py MODULE`.
+"""Run a module of ortc in an environment that has no ortc: `python run_module.py MODULE`.
 
 Of the compiler's environment, only the package `ortc` becomes importable. A module that runs so imports the standard
 library, packages of its own environment, and modules of ortc for which the same holds.

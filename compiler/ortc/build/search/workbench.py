@@ -12,7 +12,7 @@ from ortc.plan.plan import Plan, Shape, TargetPlan, TuningPlan, VariantPlan
 from ortc.spec.profile import GraphLevel
 
 
-class Bench(Protocol):
+class Workbench(Protocol):
     """Whatever a search asks of one target.
 
     Attributes:
