@@ -33,11 +33,12 @@ lint: $(VENV)/.tests
 	$(BIN)/mypy
 	MYPYPATH=templates/runtime $(BIN)/mypy templates/runtime/loader.py templates/runtime/machine.py templates/runtime/measure.py templates/runtime/server.py templates/runtime/serving templates/runtime/loading
 	MYPYPATH=compiler:tests/benchmarks $(BIN)/mypy tests/benchmarks/run.py tests/benchmarks/memory.py
-	MYPYPATH=compiler:tests/architectures:tests/proofs $(BIN)/mypy tests/architectures/run.py tests/architectures/placement.py tests/proofs/prove.py tests/proofs/outcomes.py
+	MYPYPATH=compiler:tests/architectures:tests/proofs $(BIN)/mypy tests/architectures/run.py tests/architectures/placement.py tests/proofs/prove.py tests/proofs/outcomes.py tests/proofs/onnx_backend.py
 	MYPYPATH=compiler:tests/gpu:tests/benchmarks:templates/runtime $(BIN)/mypy tests/gpu/run.py tests/gpu/contender.py
 
-# What takes longer than `make test` may: tests marked `proof`, every architecture, fuzzers. Hours on two cores; a run that
-# was killed goes on where it was, and one that ends commits tests/proofs/records/DATE.json. A part: ARGS="--only images"
+# What takes longer than `make test` may: tests marked `proof`, every architecture, ONNX's backend tests, fuzzers. Hours on
+# two cores; a run that was killed goes on where it was, and one that ends commits tests/proofs/records/DATE.json. A part:
+# ARGS="--only images"
 proofs: $(VENV)/.tests
 	$(BIN)/python -m pip install --quiet --editable ".[fuzz,tests]"
 	ORTC_REQUIRE_TOOLS=1 $(BIN)/python tests/proofs/prove.py $(ARGS)

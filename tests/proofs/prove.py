@@ -45,6 +45,11 @@ PROGRAMS = (
         ("tests/architectures/data", "docs/architectures.md"),
     ),
     Program("property tests with all examples", ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit")),
+    Program(
+        "ONNX's backend tests through init, check and import",
+        ("tests/proofs/onnx_backend.py",),
+        ("tests/proofs/onnx_backend.json",),
+    ),
     Program("fuzz specs", ("tests/fuzz/run.py",), ("tests/fuzz/record.json",)),
     Program("fuzz files of every kind", ("tests/fuzz/fuzz_files.py",), ("tests/fuzz/record_files.json",)),
     Program("fuzz the server", ("tests/fuzz/fuzz_server.py",)),
