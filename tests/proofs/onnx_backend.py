@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -40,6 +41,8 @@ EQUAL, REFUSED, NOT_RUN, WRONG, CRASH = "equal", "refused", "not run by ONNX Run
 OUTCOMES = (EQUAL, REFUSED, NOT_RUN, WRONG, CRASH)
 MAX_OPSET = 23
 SHOWN = 200
+PLACE = re.compile(r"/\S*\.onnx")
+"""A path of this machine, which no record has."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def difference(expected: Any, found: Any) -> str | None:
 
 def reason(message: str) -> str:
     """A message without the names of one model, so that equal refusals count together."""
-    plain = message.splitlines()[0] if message else "no message"
+    plain = PLACE.sub("the file", message.splitlines()[0]) if message else "no message"
     parts = plain.split("`")
     return "`…`".join(parts[::2])[:SHOWN]
 
