@@ -115,8 +115,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     run.add_argument("--input", action="append", default=[], metavar="NAME=FILE.npy")
     run.add_argument("--npz", metavar="FILE.npz", help="all inputs in one file")
     run.add_argument("--output", required=True, metavar="FILE.npz")
-    texts = commands.add_parser("answer", parents=[skips], help="answer texts, images or rows")
-    texts.add_argument("texts", nargs="+", metavar="TEXT|FILE|ROW", help="a text, the file of an image, or a,b,c")
+    texts = commands.add_parser("answer", parents=[skips], help="answer texts, images, sounds or rows")
+    texts.add_argument(
+        "texts", nargs="+", metavar="TEXT|FILE|ROW", help="a text, the file of an image or a sound, or a,b,c"
+    )
     texts.add_argument("--prompt", metavar="NAME", help="one of the model's prompts, instead of its default")
     commands.add_parser("worker", help="answer JSON lines on stdin")
     return parser.parse_args(argv)

@@ -122,6 +122,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     number(
         "--max-batch-size", int, 1, 1, "rows that requests of equal shapes may share a run with; default 1: no batches"
     )
+    number(
+        "--max-batch-tokens",
+        int,
+        0,
+        0,
+        "tokens, with padding, of a run that texts of any lengths may share; default 0: no such runs",
+    )
     number("--max-queue-delay-us", int, 0, 1000, "how long a request waits for others of its batch; default 1000")
     number("--slow-run-ms", float, 0.001, None, "longer runs are counted and logged; default: the promised latency")
     number("--drain-seconds", float, 0, 30.0, "longest wait for running requests; default 30")
@@ -169,6 +176,7 @@ def _options(arguments: argparse.Namespace) -> Options:
             queue_size=arguments.queue_size,
             batch_rows=arguments.max_batch_size,
             batch_delay=arguments.max_queue_delay_us / 1e6,
+            batch_tokens=arguments.max_batch_tokens,
             slow_seconds=None if arguments.slow_run_ms is None else arguments.slow_run_ms / 1000,
         ),
         limits=Limits(

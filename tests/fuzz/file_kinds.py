@@ -31,6 +31,8 @@ from ortc.common.errors import StageError, UsageError
 from ortc.common.values import digest
 from ortc.execution.action_record import KeptFile, Record, read_record
 from ortc.frontend.import_onnx import import_onnx
+from ortc.frontend.samples.odd_sounds import wav
+from ortc.frontend.samples.sounds import read_sound
 from ortc.inspection.external_data import load_graph, locations
 from ortc.inspection.findings import InspectionError
 from ortc.inspection.inspect_model import inspect
@@ -226,6 +228,32 @@ def _lock() -> Kind:
     return Kind((seed.encode(),), structure, ((read_lock, (StageError,)),))
 
 
+def _wav() -> Kind:
+    import torch  # noqa: F401 - a reader would take seconds for it
+
+    errors: Any = runtime_module("loading.errors")
+    inputs: Any = runtime_module("processing.audio.inputs")
+    settings = {"input": "input_values", "rate": 16_000, "features": {"kind": "wave", "normalize": True}}
+    shapes = {"input_values": (("batch", "samples"), np.dtype(np.float32))}
+    made = inputs.Audio(settings, shapes, {"batch": (1, 4, 1), "samples": (1, 64_000, 1)})
+    tone = np.sin(np.arange(300) / 5)
+    seeds = (
+        wav(tone, 16_000),
+        wav(tone, 8000, 8),
+        wav(np.stack([tone] * 3, axis=1), 44_100, 24, extensible=True),
+        wav(tone, 48_000, 32, is_float=True),
+    )
+    return Kind(
+        seeds,
+        octets,
+        (
+            (_of_bytes(made.memory), (errors.InputError,)),
+            (_of_bytes(made.row), (errors.InputError,)),
+            (lambda path: read_sound(path, 16_000), (StageError,)),
+        ),
+    )
+
+
 def kinds(scratch: Path) -> dict[str, Kind]:
     """Every kind of file, by name."""
     return {
@@ -240,7 +268,8 @@ def kinds(scratch: Path) -> dict[str, Kind]:
         "record": _record(),
         "plan": _plan(),
         "lock": _lock(),
+        "wav": _wav(),
     }
 
 
-SUFFIXES = {"onnx": ".onnx", "onnx-fields": ".onnx", "pt2": ".pt2", "npz": ".npz"}
+SUFFIXES = {"onnx": ".onnx", "onnx-fields": ".onnx", "pt2": ".pt2", "npz": ".npz", "wav": ".wav"}

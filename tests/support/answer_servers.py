@@ -29,6 +29,7 @@ def write_repository(root: Path) -> Path:
     answering.write(root / "words", "token-embeddings", "words", seed=3)
     answering.write(root / "topics", "zero-shot", "topics", seed=4)
     answering.write(root / "names", "entities", "names", seed=5)
+    answering.write(root / "short", "embedding", "short", answer={"dimensions": [2, 5], "normalized": True})
     bundles.linear().write(root / "linear")
     return root
 
@@ -37,7 +38,7 @@ def write_repository(root: Path) -> Path:
 def open_server(repository: Path) -> Iterator[Running]:
     """A server of all of them, over HTTP and gRPC."""
     more = ["--repository", str(repository), "--grpc-port", "0", "--log-requests"]
-    more += [f"--preload={name}" for name in ("classes", "scores", "words", "linear", "topics", "names")]
+    more += [f"--preload={name}" for name in ("classes", "scores", "words", "linear", "topics", "names", "short")]
     with serve(repository / "vectors", *more) as running:
         yield running
 

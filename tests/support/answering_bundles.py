@@ -127,7 +127,7 @@ def recipe(kind: str, name: str, seed: int = 0) -> bundles.Recipe:
     return made
 
 
-def settings(kind: str, **text: Any) -> dict[str, Any]:
+def settings(kind: str, answer: dict[str, Any] | None = None, **text: Any) -> dict[str, Any]:
     """processing.json."""
     return {
         "format_version": 1,
@@ -146,11 +146,14 @@ def settings(kind: str, **text: Any) -> dict[str, Any]:
             "output": OUTPUTS[kind],
             "labels": list(LABELS) if kind in ("labels", "entities") else [],
             **MORE.get(kind, {}),
+            **(answer or {}),
         },
     }
 
 
-def write(root: Path, kind: str, name: str, *, seed: int = 0, **text: Any) -> Path:
+def write(
+    root: Path, kind: str, name: str, *, seed: int = 0, answer: dict[str, Any] | None = None, **text: Any
+) -> Path:
     """The bundle as a directory."""
     made = recipe(kind, name, seed)
     golden = {"file": "golden/answers.json", "tolerance": {"cosine": 0.9999, "f1": 0.99}}
@@ -161,7 +164,7 @@ def write(root: Path, kind: str, name: str, *, seed: int = 0, **text: Any) -> Pa
     }
     made.write(root)
     (root / "processing").mkdir()
-    bundles.write_json(root / "processing/processing.json", settings(kind, **text))
+    bundles.write_json(root / "processing/processing.json", settings(kind, answer, **text))
     tokenizer().save(str(root / "processing/tokenizer.json"))
     if kind == "zero-shot":
         texts: list[Any] = [{"text": "a b", "labels": ["dog"]}]

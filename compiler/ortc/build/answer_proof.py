@@ -1,19 +1,20 @@
-"""The proof that a bundle answers as the model does: its token ids or pixels, and its answers to samples."""
+"""The proof that a bundle answers as the model does: its token ids or features, and its answers to samples."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ortc.bundle.answers import MOST_DIFFERENCE, Answers
+from ortc.bundle.answers import MOST_DIFFERENCE, MOST_FEATURE_DIFFERENCE, Answers
 from ortc.common.arrays import Array, read_arrays
 from ortc.common.errors import AccuracyError
 from ortc.common.texts import shown
-from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
+from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit, gated
+from ortc.evaluation.agreement import SPELLING
 from ortc.evaluation.answers import check_answers
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
@@ -28,8 +29,12 @@ class WrongPixelsError(AccuracyError):
     """A bundle makes other pixels of an image than the model's own image processor."""
 
 
+class WrongFeaturesError(AccuracyError):
+    """A bundle makes other features of a sound than the model's own feature extractor."""
+
+
 def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: Path) -> None:
-    """Check that a bundle's processing is the model's own: token ids of texts or pixels of images, and answers.
+    """Check that a bundle's processing is the model's own: what requests become, and answers.
 
     Args:
         answers: what PyTorch and the model's own tokenizer give.
@@ -40,24 +45,26 @@ def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: P
     Raises:
         WrongTokensError: token ids differ; the message names the text.
         WrongPixelsError: pixels differ; the message names the image.
+        WrongFeaturesError: features differ; the message names the sound.
         AccuracyError: an answer differs.
     """
     with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
         worker.call("load", bundle=str(bundle), verify="none", selftest=False, warmup=False)
-        if answers.pixels is None:
+        if answers.features is None:
             texts = [row["text"] for row in answers.odd]
             check_tokens(answers.odd, worker.call("tokens", texts=texts)["rows"])
         else:
-            _check_images(answers, answers.pixels, worker)
+            _check_files(answers, answers.features, worker)
         check = check_answers(answers.judged, worker)
     check_graph(check, accuracy)
 
 
-def _check_images(answers: Answers, expected: Path, worker: Worker) -> None:
-    with tempfile.TemporaryDirectory(prefix="ortc-pixels-") as scratch:
-        output = Path(scratch) / "pixels.npz"
-        refused = worker.call("pixels", images=[row["path"] for row in answers.odd], outputs=str(output))["refused"]
-        check_pixels([str(row["name"]) for row in answers.odd], read_arrays(expected), read_arrays(output), refused)
+def _check_files(answers: Answers, expected: Path, worker: Worker) -> None:
+    check = check_features if answers.processing.takes == "audio" else check_pixels
+    with tempfile.TemporaryDirectory(prefix="ortc-features-") as scratch:
+        output = Path(scratch) / "features.npz"
+        refused = worker.call("features", files=[row["path"] for row in answers.odd], outputs=str(output))["refused"]
+        check([str(row["name"]) for row in answers.odd], read_arrays(expected), read_arrays(output), refused)
 
 
 def check_pixels(
@@ -74,21 +81,54 @@ def check_pixels(
     Raises:
         WrongPixelsError: they differ; the message names the image.
     """
-    for place, name in enumerate(names):
-        wanted, made = expected[str(place)], found.get(str(place))
-        if made is None:
-            problem = f"refuses it: {refused.get(str(place), 'without a reason')}"
-        elif made.shape != wanted.shape:
-            problem = f"gives pixels of shape {list(made.shape)}, expected {list(wanted.shape)}"
-        elif not (off := float(np.abs(made - wanted).max())) <= MOST_DIFFERENCE:
-            problem = f"gives pixels that differ by {off:.6g}, at most {MOST_DIFFERENCE:g} is allowed"
-        else:
-            continue
+    for name, problem in _problems("pixels", MOST_DIFFERENCE, names, expected, found, refused):
         raise WrongPixelsError(
             f"the bundle reads the image {shown(name)!a} otherwise than the model's own image processor: it {problem}",
             help="report it with the model's preprocessor_config.json; `interface: tensors` in `model` builds a bundle "
             "without images",
         )
+
+
+def check_features(
+    names: Sequence[str], expected: Mapping[str, Array], found: Mapping[str, Array], refused: Mapping[str, str]
+) -> None:
+    """Check that a bundle makes the features of the model's own feature extractor of every sound.
+
+    Args:
+        names: of the sounds.
+        expected: features of the extractor, by the places of the sounds.
+        found: those of the bundle.
+        refused: reasons of the bundle to make none, by the places of the sounds.
+
+    Raises:
+        WrongFeaturesError: they differ; the message names the sound.
+    """
+    for name, problem in _problems("features", MOST_FEATURE_DIFFERENCE, names, expected, found, refused):
+        raise WrongFeaturesError(
+            f"the bundle reads the sound {shown(name)!a} otherwise than the model's own feature extractor: it "
+            f"{problem}",
+            help="report it with the model's preprocessor_config.json; `interface: tensors` in `model` builds a bundle "
+            "without sounds",
+        )
+
+
+def _problems(
+    what: str,
+    most: float,
+    names: Sequence[str],
+    expected: Mapping[str, Array],
+    found: Mapping[str, Array],
+    refused: Mapping[str, str],
+) -> Iterator[tuple[str, str]]:
+    """Names of files of which a bundle makes something else than is expected, each with the difference."""
+    for place, name in enumerate(names):
+        wanted, made = expected[str(place)], found.get(str(place))
+        if made is None:
+            yield name, f"refuses it: {refused.get(str(place), 'without a reason')}"
+        elif made.shape != wanted.shape:
+            yield name, f"gives {what} of shape {list(made.shape)}, expected {list(wanted.shape)}"
+        elif not (off := float(np.abs(made - wanted).max())) <= most:
+            yield name, f"gives {what} that differ by {off:.6g}, at most {most:g} is allowed"
 
 
 def check_tokens(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:
@@ -134,8 +174,9 @@ def _check_agreement(check: AnswerCheck, accuracy: AccuracyPlan) -> None:
         return
     least = agreement_limit(check.gate, "fp32", accuracy)
     if not check.agreement >= least:
+        bound = "most" if check.gate == SPELLING else "least"
         raise AccuracyError(
-            f"{check.gate} of the exported graph's answers is {check.agreement:.4f} against PyTorch's, at least "
-            f"{least} is expected; {shown(check.worst)!a} is furthest off",
+            f"{check.gate} of the exported graph's answers is {gated(check.gate, check.agreement):.4f} against "
+            f"PyTorch's, at {bound} {gated(check.gate, least)} is expected; {shown(check.worst)!a} is furthest off",
             help="the exported graph or its processing computes something else; see the report's cases",
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ortc.build.audio_answers import build_audio_answers
 from ortc.build.context import Context
 from ortc.build.image_answers import build_image_answers
 from ortc.build.observation import model_key
@@ -24,7 +25,7 @@ from ortc.inspection.repository import of_directories
 from ortc.passes.canonical import Exported
 from ortc.plan.plan import InputPlan
 from ortc.plan.processing import AnswerForm, Processing, TextProcessing
-from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form, takes_images
+from ortc.plan.texts import IDS, MASK, TEXT_INPUTS, TYPES, answer_form, taken_by
 
 SAMPLE_TEXTS = 64
 """Most sample texts that a variant is judged by."""
@@ -33,10 +34,10 @@ TEXTS_FILE, TOKENIZER_FILE = "texts.json", "tokenizer.json"
 
 
 def build_answers(context: Context, exported: Exported) -> Answers | None:
-    """Read the model's own tokenizer or image processor and its answers; None for bundles of tensors.
+    """Read the model's own tokenizer or processor and its answers; None for bundles of tensors.
 
     Raises:
-        StageError: what a text or an image becomes cannot be reproduced.
+        StageError: what a text, an image or a sound becomes cannot be reproduced.
     """
     plan = context.plan
     repository = of_directories((context.workspace.fetched.directory,))
@@ -50,14 +51,26 @@ def build_answers(context: Context, exported: Exported) -> Answers | None:
             f"answers are read from `{form.output}`, which the exported graph does not have",
             help="add it to `export.outputs`, or write `interface: tensors` in `model`",
         )
-    if takes_images(plan.model, repository):
-        return build_image_answers(context, form, exported)
+    sizes = {tensor.name: tensor.shape[-1] for tensor in exported.outputs if tensor.shape}
+    longest, size = max(form.dimensions or (0,)), sizes.get(form.output)
+    if isinstance(size, int) and longest > size:
+        raise StageError(
+            f"vectors of {size} numbers are to be cut to {longest}",
+            help="name sizes below that in `model.interface.dimensions`",
+        )
+    takes = taken_by(plan.model, repository)
+    if takes != "text":
+        build = build_image_answers if takes == "image" else build_audio_answers
+        return build(context, form, exported)
     _check_inputs(exported.inputs)
     done = _reference_texts(context, form, exported)
     # A dry run and a comparison may have no files: no key depends on what they hold.
     place = done.files.get(TEXTS_FILE)
     content = {"odd": [], "samples": []} if place is None or not place.is_file() else json.loads(place.read_bytes())
-    judged = tuple(TextAnswer(text=row["text"], answer=row["answer"], kind=form.kind) for row in content["samples"])
+    cuts = form.dimensions or ()
+    judged = tuple(
+        TextAnswer(text=row["text"], answer=row["answer"], kind=form.kind, cuts=cuts) for row in content["samples"]
+    )
     return Answers(
         processing=done.result.processing,
         tokenizer=done.files.get(TOKENIZER_FILE, Path(TOKENIZER_FILE)),

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ortc.build.context import Context
+from ortc.build.file_answers import GOLDEN_ANSWERS, MOST_GOLDEN_BYTES, fitting, golden_files
 from ortc.build.observation import model_key
 from ortc.build.runner import Done
 from ortc.build.stage_results import Texts
 from ortc.build.stages import IMAGES
 from ortc.bundle.answers import Answers
-from ortc.common.arrays import Array, read_arrays, write_arrays
+from ortc.common.arrays import write_arrays
 from ortc.common.errors import StageError
-from ortc.evaluation.agreement import certainty, gate_of_kind
 from ortc.evaluation.answers import TextAnswer
-from ortc.execution.worker import Worker
 from ortc.frontend.samples.images import pillow_version
 from ortc.frontend.samples.odd_images import ImageFile, odd_images, plain_images, thumbnail
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.image_files import image_files
 from ortc.passes.canonical import Exported
-from ortc.plan.plan import AxisPlan, InputPlan
+from ortc.plan.plan import InputPlan
 from ortc.plan.processing import AnswerForm, Processing
 from ortc.plan.texts import PIXEL_MASK, PIXELS
 
@@ -34,12 +30,8 @@ SAMPLE_IMAGES = 32
 """Most sample images that a variant is judged by."""
 WAY_OUT = "`interface: tensors` in `model` builds a bundle of the model's tensors, without images"
 DOCUMENT, PIXELS_FILE = "images.json", "pixels.npz"
-GOLDEN_ANSWERS = 3
 GOLDEN_ODD = ("noise-53x37.png", "noise-260x5.png", "mode-RGBA.png", "mode-CMYK.jpg", "orientation-6.jpg")
 """Odd images that travel with a bundle: they show filters, channels, crops and orientations, and cost no run."""
-MOST_GOLDEN_BYTES = 2**16
-GOLDEN_VALUES = 997
-"""About as many pixels of a golden image are recorded."""
 
 
 def build_image_answers(context: Context, form: AnswerForm, exported: Exported) -> Answers:
@@ -62,11 +54,12 @@ def build_image_answers(context: Context, form: AnswerForm, exported: Exported) 
         tokenizer=None,
         golden=tuple(golden_images(rows, form, done.files[PIXELS_FILE])) if rows else (),
         judged=tuple(
-            TextAnswer(text=row["path"], name=row["name"], answer=row["answer"], kind=form.kind) for row in samples
+            TextAnswer(text=row["path"], name=row["name"], answer=row["answer"], kind=form.kind, unit="images")
+            for row in samples
         ),
         odd=tuple(rows),
         key=done.key,
-        pixels=done.files.get(PIXELS_FILE),
+        features=done.files.get(PIXELS_FILE),
     )
 
 
@@ -113,14 +106,17 @@ def _reference_images(context: Context, form: AnswerForm, exported: Exported) ->
         rows = [{"name": file.name, "file": f"image-{index}"} for index, file in enumerate(files)]
         for row, file in zip(rows, files, strict=True):
             (output / row["file"]).write_bytes(file.content)
-        kept, pixels = _fitting(worker, output, rows, len(samples), exported, plan.export.axes)
+        placed = [{**row, "path": str(output / row["file"])} for row in rows]
+        shape, axes = next(tensor.shape for tensor in exported.inputs if tensor.name == PIXELS), plan.export.axes
+        scratch = output / PIXELS_FILE
+        kept, pixels = fitting(worker, "pixels", scratch, placed, len(samples), shape, axes, WAY_OUT)
         chosen = [place for place in kept if place < len(samples)]
         if not chosen:
             raise StageError(
                 "no sample image has a size that the model takes",
                 help="name other images in `accuracy.samples`, or raise the bounds of `height` and `width`",
             )
-        paths = [str(output / rows[place]["file"]) for place in chosen]
+        paths = [placed[place]["path"] for place in chosen]
         answers = worker.call("image_answers", images=paths)["answers"]
         write_arrays(output / PIXELS_FILE, {str(index): pixels[place] for index, place in enumerate(kept)})
         content = {
@@ -153,73 +149,6 @@ def sample_images(directory: Path, *, halved: bool) -> tuple[ImageFile, ...]:
     return (*files, *small)
 
 
-def _fitting(
-    worker: Worker,
-    output: Path,
-    rows: Sequence[dict[str, str]],
-    samples: int,
-    exported: Exported,
-    axes: Sequence[AxisPlan],
-) -> tuple[list[int], dict[int, Array]]:
-    """Places of the images that become pixels of a size that the model takes, and these pixels.
-
-    The first `samples` images are samples, of which the processor has to take each.
-
-    Raises:
-        StageError: the processor fails on a sample.
-    """
-    scratch = output / PIXELS_FILE
-    paths = [str(output / row["file"]) for row in rows]
-    refused = worker.call("pixels", images=paths, outputs=str(scratch))["refused"]
-    for place, reason in refused.items():
-        if int(place) < samples:
-            name = rows[int(place)]["name"]
-            raise StageError(f"the model's image processor fails on `{name}`: {reason}", help=WAY_OUT)
-    pixels = {int(place): array for place, array in read_arrays(scratch).items()}
-    shape = next(tensor.shape for tensor in exported.inputs if tensor.name == PIXELS)
-    bounds = {axis.name: axis for axis in axes}
-
-    def fits(size: int, entry: str | int) -> bool:
-        if isinstance(entry, int):
-            return size == entry
-        axis = bounds[entry]
-        return axis.min <= size <= axis.max and size % axis.multiple_of == 0
-
-    kept = [
-        place
-        for place, array in pixels.items()
-        if all(fits(size, entry) for size, entry in zip(array.shape, shape[1:], strict=True))
-    ]
-    return kept, pixels
-
-
 def golden_images(rows: Sequence[dict[str, Any]], form: AnswerForm, file: Path) -> list[dict[str, Any]]:
-    """Images that travel with a bundle: a few samples with answers, and odd ones with pixels alone.
-
-    Where answers agree or not, the surest are taken: an answer near another one may change at reduced precision.
-    """
-    pixels = read_arrays(file)
-    small = [
-        index
-        for index, row in enumerate(rows)
-        if "answer" in row and Path(row["path"]).stat().st_size <= MOST_GOLDEN_BYTES
-    ]
-    if gate_of_kind(form.kind) is not None:
-        small.sort(key=lambda index: -certainty(form.kind, rows[index]["answer"]))
-    odd = [index for index, row in enumerate(rows) if row["name"] in GOLDEN_ODD]
-    return [
-        {
-            "name": rows[index]["name"],
-            "image": base64.b64encode(Path(rows[index]["path"]).read_bytes()).decode("ascii"),
-            "pixels": _recorded(pixels[str(index)]),
-            "answer": rows[index].get("answer"),
-        }
-        for index in (*small[:GOLDEN_ANSWERS], *odd)
-    ]
-
-
-def _recorded(pixels: Array) -> dict[str, Any]:
-    """Every so many values, by an odd step, so that all channels, rows and columns have some."""
-    step = max(1, pixels.size // GOLDEN_VALUES) | 1
-    values = np.asarray(pixels, np.float32).ravel()[::step]
-    return {"shape": list(pixels.shape), "step": step, "values": [float(value) for value in values]}
+    """Images that travel with a bundle: a few samples with answers, and odd ones with pixels alone."""
+    return golden_files(rows, form, file, ("image", "pixels"), GOLDEN_ODD)

@@ -43,6 +43,9 @@ from ortc.plan.shape_matrix import without_largest
 from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
 from ortc.spec.runtimes import pins
 
+ANSWER_LIMITS = {"answer_cosine", "answer_f1", "answer_top1", "answer_token_errors"}
+"""What a spec says of answers."""
+
 
 class ExportError(StageError):
     """One exporter could not do it; another may."""
@@ -222,7 +225,7 @@ def _prove_answers(
         "host": context.host.fingerprint(),
         "runtime": pins(pin_set).sha256,
         "variables": context.variables,
-        "accuracy": context.plan.accuracy.model_dump(include={"answer_cosine", "answer_f1", "answer_top1"}),
+        "accuracy": context.plan.accuracy.model_dump(include=ANSWER_LIMITS),
     }
 
     def work(_: Path) -> Proven:

@@ -30,6 +30,7 @@ from ortc.evaluation.report import CaseResult, Check, Race, Starts
 from ortc.execution.code_closure import DOCUMENTS, LOADER, PACKAGE, Code
 from ortc.passes.canonical import Exported
 from ortc.passes.variant_graph import VariantGraph
+from ortc.plan.audio_processing import AudioProcessing, WaveFeatures
 from ortc.plan.image_processing import ImageProcessing
 from ortc.plan.processing import AnswerForm, Padding, Processing, TextProcessing
 
@@ -54,6 +55,11 @@ def _assumed_texts(action: Action[Any]) -> Texts:
 def _assumed_images(action: Action[Any]) -> Texts:
     image = ImageProcessing(input="pixel_values", steps=())
     return Texts(processing=Processing(task="", image=image, answer=AnswerForm.model_validate(action.inputs["form"])))
+
+
+def _assumed_sounds(action: Action[Any]) -> Texts:
+    audio = AudioProcessing(input="input_values", rate=1, features=WaveFeatures(normalize=True))
+    return Texts(processing=Processing(task="", audio=audio, answer=AnswerForm.model_validate(action.inputs["form"])))
 
 
 def _assumed_graph(action: Action[Any]) -> VariantGraph:
@@ -167,6 +173,7 @@ IMAGES: Stage[Texts] = Stage(
     Texts,
     code=_code(
         "build.image_answers",
+        "build.file_answers",
         _RESULTS,
         "execution.worker",
         "frontend.reference.images",
@@ -174,6 +181,21 @@ IMAGES: Stage[Texts] = Stage(
         "passes.canonical",
     ),
     assume=_assumed_images,
+)
+SOUNDS: Stage[Texts] = Stage(
+    "sounds",
+    ("model", "interface", "inputs", "form", CODE),
+    Texts,
+    code=_code(
+        "build.audio_answers",
+        "build.file_answers",
+        _RESULTS,
+        "execution.worker",
+        "frontend.reference.audio",
+        "frontend.samples.odd_sounds",
+        "passes.canonical",
+    ),
+    assume=_assumed_sounds,
 )
 ANSWERS: Stage[Proven] = Stage(
     "answers",
@@ -314,6 +336,8 @@ STAGES: tuple[Stage[Any], ...] = (
     REFERENCE,
     REFERENCE_OF_ONNX,
     TEXTS,
+    IMAGES,
+    SOUNDS,
     ANSWERS,
     SHAPE_MATRIX,
     TEACHER_REFERENCE,

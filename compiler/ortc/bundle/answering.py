@@ -1,4 +1,4 @@
-"""Answer texts, images or rows with a finished bundle: its own loader, in an environment of its pinned requirements."""
+"""Answer requests with a finished bundle: its own loader, in an environment of its pinned requirements."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ SEVERAL_PARTS = ("score", "span", "zero-shot")
 
 
 def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) -> list[Any]:
-    """Return the answers of a bundle to texts, images or rows, as JSON has them.
+    """Return the answers of a bundle to texts, images, sounds or rows, as JSON has them.
 
     Args:
         bundle: its directory; files are verified and golden cases run before anything is answered.
-        texts: what to answer; of a bundle that takes images their paths; a JSON object where the bundle takes
+        texts: what to answer; of a bundle that takes images or sounds their paths; a JSON object where the bundle takes
             requests of several parts; of one that takes rows JSON, or values between commas.
         prompt: the name of one of the model's prompts, the default one when None.
 
@@ -40,11 +40,11 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
     if processing is None and not rows:
         if is_for_browsers(bundle):
             raise UsageError(
-                f"{bundle} takes tensors, not texts or images, and runs in browsers",
+                f"{bundle} takes tensors, not texts or files, and runs in browsers",
                 help="serve the directory and open index.html",
             )
         raise UsageError(
-            f"{bundle} takes tensors, not texts, images or rows",
+            f"{bundle} takes tensors, not texts, files or rows",
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "
             "`runtime/loader.py run` with arrays",
         )
@@ -69,19 +69,19 @@ def _requests(processing: ProcessingInfo | None, texts: Sequence[str]) -> list[A
     if processing is None:
         parse_row = runtime_module("loading.columns").parse_row
         return [parse_row(text) for text in texts]
-    if processing.takes == "image":
+    if processing.takes != "text":
         return [str(Path(path).resolve()) for path in texts]
     return [request_of(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)
 
 
-def takes_images(bundle: Path) -> bool:
-    """Whether a bundle answers images.
+def takes_files(bundle: Path) -> bool:
+    """Whether a bundle answers images or sounds.
 
     Raises:
         StageError: the directory is not a bundle.
     """
     processing = read_bundle(bundle).processing
-    return processing is not None and processing.takes == "image"
+    return processing is not None and processing.takes != "text"
 
 
 def request_of(text: str) -> Any:

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ortc.bundle.manifest import AnswerTolerance, GoldenAnswers, ProcessingInfo
 from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
-from ortc.evaluation.agreement import gate_of_kind
+from ortc.evaluation.agreement import SPELLING, gate_of_kind
 from ortc.evaluation.answers import TextAnswer
 from ortc.plan.plan import AccuracyPlan
-from ortc.plan.processing import DIRECTORY, DOCUMENT, IMAGE, TEXT, TOKENIZER, Processing
+from ortc.plan.processing import DIRECTORY, DOCUMENT, NEEDS, TOKENIZER, UNITS, Processing, Takes
 
 GOLDEN = "golden/answers.json"
 MOST_DIFFERENCE = 1e-5
 """How far a pixel may be from that of the model's own image processor: float32 arithmetic over integers of 8 bits."""
+MOST_FEATURE_DIFFERENCE = 1e-4
+"""How far a feature of a sound may be from that of the model's own feature extractor: logarithms of small energies."""
+DIFFERENCES: Mapping[Takes, float | None] = {"text": None, "image": MOST_DIFFERENCE, "audio": MOST_FEATURE_DIFFERENCE}
 
 
 @dataclass(frozen=True)
 class Answers:
     """What bundles of a build have around their tensors, and what they are judged by.
 
-    `tokenizer` is the file that ships, None for images; `golden` are texts with token ids or images with pixels, and
-    some with an answer; `judged` are samples with the answers of PyTorch; `odd` are texts or images whose token ids or
-    pixels are compared; `key` is everything that decides them, for cache keys. `pixels` is a file with those of the
-    odd images, by their places.
+    `tokenizer` is the file that ships, of bundles that take texts; `golden` are texts with token ids, or images and
+    sounds with what they become, and some with an answer; `judged` are samples with the answers of PyTorch; `odd` are
+    requests whose token ids or features are compared; `key` is everything that decides them, for cache keys.
+    `features` is a file with pixels of the odd images or features of the odd sounds, by their places.
     """
 
     processing: Processing
@@ -36,17 +40,17 @@ class Answers:
     judged: tuple[TextAnswer, ...]
     odd: tuple[dict[str, Any], ...]
     key: str
-    pixels: Path | None = None
+    features: Path | None = None
 
     @property
     def needs(self) -> str:
         """The end of the name of a set of pins that has what the processing needs."""
-        return TEXT if self.processing.image is None else IMAGE
+        return NEEDS[self.processing.takes]
 
     @property
     def what(self) -> str:
         """The requests in a word."""
-        return "texts" if self.processing.image is None else "images"
+        return UNITS[self.processing.takes]
 
 
 def write_answers(directory: Path, answers: Answers, precision: str, accuracy: AccuracyPlan) -> ProcessingInfo:
@@ -67,7 +71,7 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
     (directory / GOLDEN).write_text(f"{golden}\n", "utf-8")
     return ProcessingInfo(
         document=DOCUMENT,
-        takes="text" if answers.processing.image is None else "image",
+        takes=answers.processing.takes,
         tokenizer=None if answers.tokenizer is None else TOKENIZER,
         kind=answers.processing.answer.kind,
         golden=GoldenAnswers(file=GOLDEN, tolerance=_tolerance(answers, precision, accuracy)),
@@ -75,9 +79,13 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
 
 
 def _tolerance(answers: Answers, precision: str, accuracy: AccuracyPlan) -> AnswerTolerance:
-    pixels = None if answers.processing.image is None else MOST_DIFFERENCE
-    found = AnswerTolerance(cosine=answer_limit(precision, accuracy), pixels=pixels)
+    takes = answers.processing.takes
+    names: Mapping[Takes, str] = {"image": "pixels", "audio": "features"}
+    most = {names[takes]: DIFFERENCES[takes]} if takes in names else {}
+    found = AnswerTolerance(cosine=answer_limit(precision, accuracy), **most)
     if (gate := gate_of_kind(answers.processing.answer.kind)) is None:
         return found
     least = agreement_limit(gate, precision, accuracy)
-    return found.model_copy(update={"f1" if gate == "answer_f1" else "top1": least})
+    # The least agreement of transcripts is 1 less their errors.
+    limit = round(1 - least, 12) if gate == SPELLING else least
+    return found.model_copy(update={gate.removeprefix("answer_"): limit})

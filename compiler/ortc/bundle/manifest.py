@@ -191,25 +191,31 @@ class AnswerTolerance(Frozen):
     top1: float | None = Field(
         default=None, description="Least share of equal words or first labels; null for other answers."
     )
-    pixels: float | None = Field(default=None, description="Greatest difference of a pixel; null for texts.")
+    token_errors: float | None = Field(
+        default=None, description="Greatest token error rate of transcripts; null for other answers."
+    )
+    pixels: float | None = Field(default=None, description="Greatest difference of a pixel; null for other requests.")
+    features: float | None = Field(
+        default=None, description="Greatest difference of a feature of a sound; null for other requests."
+    )
 
 
 class GoldenAnswers(Frozen):
-    """Texts with their token ids, or images with their pixels, and answers."""
+    """Texts with their token ids, or images and sounds with what they become, and answers."""
 
     file: Inner
     tolerance: AnswerTolerance
 
 
 class ProcessingInfo(Frozen):
-    """What turns texts or images into the model's inputs and its outputs into answers.
+    """What turns texts, images or sounds into the model's inputs and its outputs into answers.
 
     docs/answers.md describes the document.
     """
 
     document: Inner
-    takes: Literal["text", "image"] = "text"
-    tokenizer: Inner | None = Field(description="The tokenizer's file; null for a bundle that takes images.")
+    takes: Literal["text", "image", "audio"] = "text"
+    tokenizer: Inner | None = Field(description="The tokenizer's file; null for a bundle that takes no texts.")
     kind: Label
     golden: GoldenAnswers
 

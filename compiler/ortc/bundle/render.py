@@ -20,8 +20,10 @@ from ortc.spec.runtimes import PinSet, extras
 if TYPE_CHECKING:
     import jinja2
 
-PROCESSING, IMAGES = "processing", "images"
-"""Directory below templates/runtime of what bundles that give answers have besides, and of images in it."""
+PROCESSING = "processing"
+"""Directory below templates/runtime of what bundles that give answers have besides."""
+OWN = {"images": "image", "audio": "audio"}
+"""Directories in it that bundles of one kind of requests have, by what these take."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def runtime_files(*, takes: str | None = None) -> list[str]:
     """Paths, below templates/runtime, of what bundles carry verbatim.
 
     Args:
-        takes: `text` or `image`; bundles of tensors are without `processing`, and those of texts without its `images`.
+        takes: `text`, `image` or `audio`; bundles of tensors are without `processing`, and others without its
+            directories for other requests.
     """
     runtime = templates_dir() / "runtime"
     files = (path for path in runtime.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
@@ -125,7 +128,7 @@ def runtime_files(*, takes: str | None = None) -> list[str]:
 def _is_carried(parts: tuple[str, ...], takes: str | None) -> bool:
     if parts[0] != PROCESSING:
         return True
-    return takes == "image" or (takes is not None and parts[1] != IMAGES)
+    return takes is not None and OWN.get(parts[1], takes) == takes
 
 
 def template_environment() -> jinja2.Environment:

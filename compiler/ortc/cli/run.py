@@ -1,4 +1,4 @@
-"""`ortc run`: answer texts, images or rows with a finished bundle, in its own environment."""
+"""`ortc run`: answer texts, images, sounds or rows with a finished bundle, in its own environment."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ _NUMBERS, _LABELS = 4, 5
 @click.option("--prompt", metavar="NAME", help="One of the model's prompts, instead of its default.")
 @click.option("--json", "as_json", is_flag=True, help="Print the answers as JSON.")
 def run(bundle: Path, texts: tuple[str, ...], prompt: str | None, as_json: bool) -> int:
-    """Answer texts, images or rows with a bundle.
+    """Answer texts, images, sounds or rows with a bundle.
 
     A text is answered as it is; of an existing file, every line is one, and `-` reads lines from stdin. A bundle that
-    takes images answers each file. A row is numbers between commas, a JSON list, or a JSON object of columns. The
-    bundle's files are verified and its golden cases run first, in an environment of exactly its pinned requirements.
+    takes images or sounds answers each file. A row is numbers between commas, a JSON list, or a JSON object of columns.
+    The bundle's files are verified and its golden cases run first, in an environment of exactly its pinned
+    requirements.
     """
-    from ortc.bundle.answering import answer_texts, takes_images
+    from ortc.bundle.answering import answer_texts, takes_files
 
-    given = list(texts) if takes_images(bundle) else [line for text in texts for line in _lines(text)]
+    given = list(texts) if takes_files(bundle) else [line for text in texts for line in _lines(text)]
     if not given:
         raise click.UsageError("there is no text to answer")
     answers = answer_texts(bundle, given, prompt)
@@ -69,6 +70,8 @@ def described(answer: Any) -> str:
     """One line for people: what was found with scores, values by name, or a vector by its first numbers and length."""
     if isinstance(answer, float | int):
         return f"{answer:.4f}"
+    if isinstance(answer, dict) and set(answer) == {"text"}:
+        return repr(answer["text"])
     if isinstance(answer, dict) and "start" not in answer:
         return ", ".join(f"{name} {_value(value)}" for name, value in answer.items())
     if isinstance(answer, dict):

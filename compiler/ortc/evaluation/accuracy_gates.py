@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal
 
 from ortc.common.errors import StageError
+from ortc.evaluation.agreement import SPELLING, AnswerGate
 from ortc.evaluation.compare import Difference
 from ortc.evaluation.gate_table import EMBEDDING_GATES
 from ortc.evaluation.gates import Judge
@@ -68,7 +68,8 @@ def _verdicts(
         yield judge.number("answer_cosine", check.answers.cosine_min, answer_limit(precision, accuracy), texts)
         if (gate := check.answers.gate) is not None:
             where = f"{texts} with {check.answers.named} answers"
-            yield judge.number(gate, check.answers.agreement, agreement_limit(gate, precision, accuracy), where)
+            least = agreement_limit(gate, precision, accuracy)
+            yield judge.number(gate, gated(gate, check.answers.agreement), gated(gate, least), where)
     if accuracy.embeddings is not None:
         yield from _embeddings(judge, check.embeddings, accuracy.embeddings)
     if accuracy.metric is not None and check.metric is not None and reference_metric is not None:
@@ -86,9 +87,16 @@ def answer_limit(precision: str, accuracy: AccuracyPlan) -> float:
     return EXACT_ANSWER if precision == "fp32" else accuracy.cosine
 
 
-def agreement_limit(gate: Literal["answer_f1", "answer_top1"], precision: str, accuracy: AccuracyPlan) -> float:
+def gated(gate: AnswerGate, agreement: float) -> float:
+    """The number that a gate has for an agreement: of errors 1 less it, free of rounding."""
+    return round(1 - agreement, 12) if gate == SPELLING else agreement
+
+
+def agreement_limit(gate: AnswerGate, precision: str, accuracy: AccuracyPlan) -> float:
     """The least agreement of answers with PyTorch's at a precision."""
-    declared = accuracy.answer_f1 if gate == "answer_f1" else accuracy.answer_top1
+    if gate == SPELLING and accuracy.answer_token_errors is not None:
+        return 1 - accuracy.answer_token_errors
+    declared = {"answer_f1": accuracy.answer_f1, "answer_top1": accuracy.answer_top1}.get(gate)
     if declared is not None:
         return declared
     return 1.0 if precision == "fp32" else AGREEMENT

@@ -9,8 +9,10 @@ from ortc.plan.processing import Kind
 
 Shares = tuple[float, float, float]
 """What both answers name, what the expected one names, and what the found one names."""
-AnswerGate = Literal["answer_f1", "answer_top1"]
-LABELS = "labels"
+AnswerGate = Literal["answer_f1", "answer_top1", "answer_token_errors"]
+SPELLING: AnswerGate = "answer_token_errors"
+"""The gate whose number is 1 less the agreement."""
+LABELS, TRANSCRIPT = "labels", "transcript"
 
 
 def gate_of_kind(kind: Kind) -> AnswerGate | None:
@@ -36,10 +38,15 @@ def similar(kind: Kind, expected: Any, found: Any) -> float:
 
 
 def certainty(kind: Kind, answer: Any) -> float:
-    """The least score of what an answer names, of labels the lead of the first one; 0 where it names nothing."""
+    """The least score of what an answer names, of labels the lead of the first one; 0 where it names nothing.
+
+    A transcript has no score: one that holds text is as sure as another.
+    """
     if kind == LABELS:
         first, *others = (float(entry["score"]) for entry in answer)
         return first - max(others, default=0.0)
+    if kind == TRANSCRIPT:
+        return float(bool(answer["text"]))
     if kind == "segments":
         return min(float(_rules().pixels(entry["mask"]).mean()) for entry in answer)
     if kind == "fill-mask":

@@ -1,4 +1,4 @@
-"""Answers to texts and images: how close a bundle's are to those of PyTorch, from the text to what its user reads."""
+"""Answers to requests: how close a bundle's are to those of PyTorch, from the request to what its user reads."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from ortc.common.values import Frozen
 from ortc.evaluation.agreement import f1, gate_of_kind, shares, similar
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
-from ortc.plan.processing import Kind
+from ortc.plan.processing import Kind, Unit
 
 
 class TextAnswer(Frozen):
-    """A request of texts, or the path of an image with its name, and what PyTorch answers, as JSON has it."""
+    """A request of texts, or the path of a file with its name, and what PyTorch answers, as JSON has it."""
 
     text: str | dict[str, Any]
     answer: Any
     kind: Kind = "embedding"
     name: str | None = None
+    unit: Unit = "texts"
+    cuts: tuple[int, ...] = ()
+    """Sizes that a request may cut the answer's vector to: each is compared."""
 
     @property
     def shown(self) -> str:
@@ -39,9 +42,8 @@ def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck
 def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> AnswerCheck:
     """Compare answers to the same texts with PyTorch's; at least one."""
     kind, pairs = expected[0].kind, list(zip(expected, found, strict=True))
-    least, worst = min((similar(kind, entry.answer, answer), entry.shown) for entry, answer in pairs)
-    unit = "texts" if expected[0].name is None else "images"
-    check = AnswerCheck(texts=len(expected), unit=unit, cosine_min=least, worst=worst)
+    least, worst = min((_closeness(entry, answer), entry.shown) for entry, answer in pairs)
+    check = AnswerCheck(texts=len(expected), unit=expected[0].unit, cosine_min=least, worst=worst)
     if (gate := gate_of_kind(kind)) is None:
         return check
     counts = [shares(kind, entry.answer, answer) for entry, answer in pairs]
@@ -55,3 +57,9 @@ def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> Ans
             "worst": worst if furthest[0] == 1 else furthest[1],
         }
     )
+
+
+def _closeness(entry: TextAnswer, found: Any) -> float:
+    """The least similarity of an answer and of every vector that it may be cut to."""
+    whole = similar(entry.kind, entry.answer, found)
+    return min([whole, *(similar(entry.kind, entry.answer[:size], found[:size]) for size in entry.cuts)])

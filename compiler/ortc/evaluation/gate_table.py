@@ -92,6 +92,7 @@ GATES: tuple[Gate, ...] = (
     Gate("answer_cosine", ">="),
     Gate("answer_f1", ">=", places=4),
     Gate("answer_top1", ">=", places=4),
+    Gate("answer_token_errors", "<=", places=4),
     Gate("cosine_mean", ">=", kind="embeddings"),
     Gate("cosine_min", ">=", kind="embeddings"),
     Gate("rank_correlation", ">=", kind="embeddings"),

@@ -46,17 +46,17 @@ class EmbeddingCheck(Frozen):
 
 
 class AnswerCheck(Frozen):
-    """Answers to sample texts or images against PyTorch's: the least cosine similarity, and the sample that has it.
+    """Answers to sample requests against PyTorch's: the least cosine similarity, and the sample that has it.
 
-    `agreement` is how far both name the same entities, spans, labels or words, by the `gate` that it is judged by;
+    `agreement` is how far both name the same, by the `gate` that it is judged by, for token errors 1 less them;
     `named` are as many as PyTorch names.
     """
 
     texts: int
-    unit: Literal["texts", "images"] = "texts"
+    unit: Literal["texts", "images", "sounds"] = "texts"
     cosine_min: float
     worst: str
-    gate: Literal["answer_f1", "answer_top1"] | None = None
+    gate: Literal["answer_f1", "answer_top1", "answer_token_errors"] | None = None
     agreement: float = 1.0
     named: int = 0
 

@@ -68,6 +68,8 @@ DRIVER = frozenset(
             "build.model",
             "build.references",
             "build.answers",
+            "build.image_answers",
+            "build.audio_answers",
             "build.environments",
             "build.variant",
             "build.variant_graph",

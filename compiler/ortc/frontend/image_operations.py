@@ -47,9 +47,9 @@ class ImageOperations:
         return {"processing": self._made.processing.model_dump(mode="json")}
 
     def _pixels(self, request: Json) -> Json:
-        """{images, outputs: .npz} -> {"refused": {place: reason}}; pixels are written by the places of the images."""
+        """{files, outputs: .npz} -> {"refused": {place: reason}}; pixels are written by the places of the images."""
         made, found, refused = self._images(), {}, {}
-        for index, path in enumerate(request["images"]):
+        for index, path in enumerate(request["files"]):
             try:
                 found[str(index)] = made.pixels(Path(path))
             except Exception as error:  # noqa: BLE001 - the code of any processor; the reason is compared and shown

@@ -70,8 +70,8 @@ def entailment_of(config: Mapping[str, Any]) -> tuple[int, int]:
 def activation_of(task: str, config: Mapping[str, Any]) -> Activation:
     """Return the function that turns a classifier's logits into its scores.
 
-    The rules are those of transformers' pipelines for text-classification and token-classification, and for rankings of
-    sentence-transformers' cross-encoders.
+    The rules are those of transformers' pipelines for text-classification, token-classification and
+    audio-classification, and for rankings of sentence-transformers' cross-encoders.
 
     Raises:
         RecipeError: the configuration names a function that is not reproduced.
@@ -79,7 +79,7 @@ def activation_of(task: str, config: Mapping[str, Any]) -> Activation:
     kind = config.get("problem_type")
     if task == "text-ranking":
         return _ranking(config)
-    if task == "token-classification":
+    if task == "token-classification" or (task == "audio-classification" and kind is None):
         return "softmax"
     if kind is not None and kind not in _BY_TYPE:
         raise RecipeError(CONFIG, f"`problem_type: {kind}` is not reproduced")

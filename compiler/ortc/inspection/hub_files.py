@@ -11,5 +11,7 @@ HUB_PATTERNS = (
     "tokenizer.json",
     "tokenizer_config.json",
     "preprocessor_config.json",
+    "processor_config.json",
+    "vocab.json",
 )
 """What is taken from a hub repository when the spec lists no files. Never code, never pickles."""

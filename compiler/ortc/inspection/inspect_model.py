@@ -10,12 +10,12 @@ from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError
 from ortc.common.plain_files import is_directory, is_plain, read_plain
 from ortc.common.texts import shown
+from ortc.inspection import feature_extractors, image_processors
 from ortc.inspection.adapter import adapted
 from ortc.inspection.draft_spec import Draft, Value, spec_name
 from ortc.inspection.external_data import refuse_pointer
 from ortc.inspection.findings import BATCH, BOUNDS, OUTSIDE, InspectionError
 from ortc.inspection.hub_files import HUB_PATTERNS
-from ortc.inspection.image_processors import unreproduced
 from ortc.inspection.optional_inputs import left_out
 from ortc.inspection.other_files import way_out
 from ortc.inspection.positions import position_limit
@@ -25,7 +25,7 @@ from ortc.inspection.repository import ADAPTER, MODULES, Part, of_directories, p
 from ortc.inspection.tensor_names import NAME_HELP, name_problem
 from ortc.inspection.text_length import declared_length
 from ortc.spec.model_sources import ADAPTER_FILES, HuggingFaceSource
-from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
+from ortc.spec.tasks import AUDIO_TASKS, IMAGE_TASKS, TEXT_TASKS
 from ortc.spec.vocabulary import LEAST_OPSET
 
 ENTRYPOINT = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", re.ASCII)
@@ -246,8 +246,8 @@ def _huggingface(
                 ADAPTER_NOTE if any(ADAPTER.search(part.file) for part in left) else PARTS_NOTE,
             ]
         )
-    elif directory is not None and task in IMAGE_TASKS:
-        _without_images(model, notes, directory)
+    elif directory is not None and task in (*IMAGE_TASKS, *AUDIO_TASKS):
+        _without_answers(model, notes, directory, task)
     kind = _input_kind(config)
     notes["dynamic_axes"] = f"{BOUNDS}\nInputs are derived from the architecture."
     if without := left_out(config, _architecture(config)):
@@ -283,11 +283,17 @@ def _shorten(model: dict[str, Value], notes: dict[str, str], directory: Path, lo
         )
 
 
-def _without_images(model: dict[str, Any], notes: dict[str, str], directory: Path) -> None:
-    """Ask for the tensors alone where the image processor is not reproduced."""
-    if (name := unreproduced(of_directories((directory,)))) is not None:
+def _without_answers(model: dict[str, Any], notes: dict[str, str], directory: Path, task: str) -> None:
+    """Ask for the tensors alone where the image processor or the feature extractor is not reproduced."""
+    repository = of_directories((directory,))
+    if task in AUDIO_TASKS:
+        what = feature_extractors.unreproduced(repository)
+    else:
+        name = image_processors.unreproduced(repository)
+        what = None if name is None else f"the image processor {name}"
+    if what is not None:
         model["interface"] = "tensors"
-        notes["interface"] = f"The bundle takes tensors: the image processor {name} is not reproduced."
+        notes["interface"] = f"The bundle takes tensors: {what} is not reproduced."
 
 
 def _parts(directory: Path) -> tuple[Part, ...]:

@@ -12,6 +12,7 @@ from ortc.common.errors import StageError
 from ortc.common.plain_files import is_directory, is_plain, read_plain_text
 from ortc.common.project import find_installed
 from ortc.common.texts import shown
+from ortc.inspection.feature_extractors import EXTRACTOR_FILES, SPELLING, VOCABULARY, has_extractor
 from ortc.inspection.image_processors import IMAGE_PROCESSOR
 from ortc.inspection.quantized_checkpoint import HELP as QUANTIZED_HELP
 from ortc.inspection.quantized_checkpoint import quantization_of
@@ -29,7 +30,7 @@ from ortc.inspection.repository import (
 )
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import HuggingFaceSource
-from ortc.spec.tasks import IMAGE_TASKS, TEXT_TASKS
+from ortc.spec.tasks import AUDIO_TASKS, IMAGE_TASKS, TEXT_TASKS
 
 if TYPE_CHECKING:
     from ortc.plan.plan import AccuracyPlan
@@ -141,7 +142,8 @@ def unlisted_files(source: HuggingFaceSource, repository: Repository) -> tuple[s
     """Name the files of a repository that decide its answers, and that a list of files with digests is without."""
     if not source.answers or not source.files:
         return ()
-    left = () if answers_text(source, repository) else TOKENIZER_FILES
+    spells = source.task == "ctc" and answers_audio(source, repository)
+    left = () if spells or answers_text(source, repository) else TOKENIZER_FILES
     return tuple(name for name in recipe_files(repository) if name not in (*source.files, *left))
 
 
@@ -155,6 +157,13 @@ def answers_image(source: HuggingFaceSource, repository: Repository) -> bool:
     """Whether a source's bundle takes images: it has an image processor, and a task whose answer is made here."""
     listed = source.files or repository.names
     return source.answers and source.task in IMAGE_TASKS and IMAGE_PROCESSOR in listed
+
+
+def answers_audio(source: HuggingFaceSource, repository: Repository) -> bool:
+    """Whether a source's bundle takes sounds: it has a feature extractor, and a task whose answer is made here."""
+    listed = source.files or repository.names
+    spells = source.task != "ctc" or all(name in listed for name in SPELLING)
+    return source.answers and source.task in AUDIO_TASKS and spells and has_extractor(listed)
 
 
 def parts_help(left: Iterable[Part]) -> str:
@@ -181,6 +190,8 @@ def loaded_files(
         read |= set(recipe_files(repository))
     if answers_image(source, repository):
         read |= {IMAGE_PROCESSOR}
+    if answers_audio(source, repository):
+        read |= {*EXTRACTOR_FILES, VOCABULARY, "tokenizer_config.json"}
     if derived:
         read |= {*PROCESSORS, "tokenizer_config.json"}
     if isinstance(accuracy.samples, SamplesFunction) or accuracy.metric is not None:

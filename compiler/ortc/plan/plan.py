@@ -88,6 +88,7 @@ class AccuracyPlan(Frozen):
     answer_cosine: Annotated[float, Field(gt=0, le=1)] | None = None
     answer_f1: Annotated[float, Field(gt=0, le=1)] | None = None
     answer_top1: Annotated[float, Field(gt=0, le=1)] | None = None
+    answer_token_errors: Annotated[float, Field(ge=0, lt=1)] | None = None
     samples: RelativePath | SamplesFunction | None
     embeddings: Embeddings | None
     metric: Metric | None

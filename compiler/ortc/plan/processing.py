@@ -5,11 +5,13 @@ The compiler writes it and `templates/runtime/processing` reads it; docs/answers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field
 
 from ortc.common.values import Frozen
+from ortc.plan.audio_processing import AudioProcessing, Spelling
 from ortc.plan.image_processing import ImageProcessing
 from ortc.spec.interface import Aggregation
 
@@ -33,6 +35,14 @@ BOXES = "pred_boxes"
 STARTS, ENDS = "start_logits", "end_logits"
 """Outputs that say where an answer starts and ends."""
 
+Takes = Literal["text", "image", "audio"]
+"""What a bundle answers."""
+NEEDS: Mapping[Takes, str] = {"text": TEXT, "image": IMAGE, "audio": ""}
+"""The end of the name of a set of pins that has what each needs: sounds need numpy alone."""
+Unit = Literal["texts", "images", "sounds"]
+UNITS: Mapping[Takes, Unit] = {"text": "texts", "image": "images", "audio": "sounds"}
+"""Requests in a word."""
+
 Kind = Literal[
     "embedding",
     "token-embeddings",
@@ -44,10 +54,11 @@ Kind = Literal[
     "zero-shot",
     "boxes",
     "segments",
+    "transcript",
 ]
 """What an answer is: a vector for a text, one for each of its tokens, classes with scores, one score of a pair,
 entities of a text, a span of a context, words for masked places, scores of labels that the request names, objects of an
-image with their boxes, or classes of an image with their pixels."""
+image with their boxes, classes of an image with their pixels, or the text that is spoken."""
 
 
 class Padding(Frozen):
@@ -92,6 +103,12 @@ class AnswerForm(Frozen):
     labels: tuple[str, ...] = Field(
         default=(), description="Names of the classes, in the order of the tensor; of `zero-shot` the default labels."
     )
+    dimensions: tuple[int, ...] | None = Field(
+        default=None, description="Of `embedding`: sizes that a request may cut the vector to."
+    )
+    normalized: bool | None = Field(
+        default=None, description="Of `embedding`: whether a cut vector has length 1 again."
+    )
     ends: str | None = Field(default=None, description="Of `span`: the tensor that says where an answer ends.")
     aggregation: Aggregation | None = Field(default=None, description="Of `entities`: what becomes of tokens.")
     top_k: int | None = Field(default=None, ge=1, description="Of `fill-mask`: candidates for a place.")
@@ -101,16 +118,23 @@ class AnswerForm(Frozen):
     multi_label: bool | None = Field(default=None, description="Of `zero-shot`: whether several labels may hold.")
     boxes: str | None = Field(default=None, description="Of `boxes`: the tensor with centers and sizes, in shares.")
     threshold: float | None = Field(default=None, description="Of `boxes`: objects have a higher score.")
+    spelling: Spelling | None = Field(default=None, description="Of `transcript`: how tokens become a text.")
 
 
 class Processing(Frozen):
-    """processing.json: either `text` or `image` is there."""
+    """processing.json: one of `text`, `image` and `audio` is there."""
 
     format_version: int = FORMAT_VERSION
     task: str
     text: TextProcessing | None = None
     image: ImageProcessing | None = None
+    audio: AudioProcessing | None = None
     answer: AnswerForm
+
+    @property
+    def takes(self) -> Takes:
+        """What a request holds."""
+        return "image" if self.image is not None else "audio" if self.audio is not None else "text"
 
     @property
     def of_text(self) -> TextProcessing:

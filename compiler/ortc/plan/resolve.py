@@ -98,6 +98,7 @@ def _accuracy(spec: Accuracy) -> AccuracyPlan:
         answer_cosine=spec.answer_cosine,
         answer_f1=spec.answer_f1,
         answer_top1=spec.answer_top1,
+        answer_token_errors=spec.answer_token_errors,
         samples=spec.samples,
         embeddings=spec.embeddings,
         metric=spec.metric,

@@ -1,26 +1,26 @@
-"""Which bundles take texts or images, and what their environments hold besides for that."""
+"""Which bundles take texts, images or sounds, and what their environments hold besides for that."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from ortc.inspection.classes import activation_of, entailment_of, labels_of
-from ortc.inspection.model_files import answers_image, answers_text
-from ortc.inspection.recipe import read_recipe
+from ortc.inspection.classes import CONFIG, activation_of, entailment_of, labels_of
+from ortc.inspection.model_files import answers_audio, answers_image, answers_text
+from ortc.inspection.recipe import Normalize, RecipeError, read_recipe
 from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
 from ortc.plan.processing import (
     BOXES,
     EMBEDDING,
     ENDS,
-    IMAGE,
     LOGITS,
+    NEEDS,
     POOLED,
     PROBABILITIES,
     STARTS,
-    TEXT,
     AnswerForm,
+    Takes,
 )
 from ortc.spec.interface import TextInterface
 from ortc.spec.model_sources import HuggingFaceSource
@@ -29,6 +29,8 @@ from ortc.spec.tasks import SETTINGS
 
 PIXELS, PIXEL_MASK = "pixel_values", "pixel_mask"
 """Inputs that an image gives."""
+WAVE = "input_values"
+"""The input that a sound gives; `attention_mask` says which of its samples are of the sound."""
 HIDDEN = "last_hidden_state"
 IDS, MASK, TYPES = "input_ids", "attention_mask", "token_type_ids"
 CLASSIFIERS = ("text-classification", "text-ranking", "token-classification")
@@ -44,9 +46,9 @@ TEXT_INPUTS = frozenset((IDS, MASK, TYPES))
 
 
 def answer_form(source: object, export: ExportPlan, repository: Repository) -> AnswerForm | None:
-    """Return how a bundle answers texts or images; None for a bundle of tensors.
+    """Return how a bundle answers texts, images or sounds; None for a bundle of tensors.
 
-    A spec that lists inputs which no text or image gives, or outputs without the answer's, is one of tensors.
+    A spec that lists inputs which no request gives, or outputs without the answer's, is one of tensors.
 
     Args:
         source: of the model.
@@ -55,6 +57,8 @@ def answer_form(source: object, export: ExportPlan, repository: Repository) -> A
     """
     if isinstance(source, HuggingFaceSource) and answers_image(source, repository):
         return _of_images(source, export, repository)
+    if isinstance(source, HuggingFaceSource) and answers_audio(source, repository):
+        return _of_audio(source, export, repository)
     if not isinstance(source, HuggingFaceSource) or not answers_text(source, repository):
         return None
     if export.inputs is not None and not {IDS} <= {tensor.name for tensor in export.inputs} <= TEXT_INPUTS:
@@ -66,7 +70,7 @@ def answer_form(source: object, export: ExportPlan, repository: Repository) -> A
         needed = {form.output, *(() if form.ends is None else (form.ends,))}
         return form if export.outputs is None or needed <= set(export.outputs) else None
     if pools(source, repository):
-        return AnswerForm(kind="embedding", output=EMBEDDING)
+        return _vector(source, repository)
     if export.outputs is not None and HIDDEN not in export.outputs:
         return None
     return AnswerForm(kind="token-embeddings", output=HIDDEN)
@@ -91,9 +95,25 @@ def _of_images(source: HuggingFaceSource, export: ExportPlan, repository: Reposi
     return AnswerForm(kind="boxes", output=PROBABILITIES, boxes=BOXES, labels=labels, threshold=THRESHOLD)
 
 
-def takes_images(source: object, repository: Repository) -> bool:
-    """Whether a source's bundles take images, as far as its files tell."""
-    return isinstance(source, HuggingFaceSource) and answers_image(source, repository)
+def _of_audio(source: HuggingFaceSource, export: ExportPlan, repository: Repository) -> AnswerForm | None:
+    names = {WAVE} if export.inputs is None else {tensor.name for tensor in export.inputs}
+    if not {WAVE} <= names <= {WAVE, MASK}:
+        return None
+    if source.task == "ctc":
+        given = export.outputs is None or LOGITS in export.outputs
+        return AnswerForm(kind="transcript", output=LOGITS) if given else None
+    config = repository.mapping("config.json")
+    output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
+    return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
+
+
+def taken_by(source: object, repository: Repository) -> Takes:
+    """Return what requests to a source's bundles hold, as far as its files tell."""
+    if isinstance(source, HuggingFaceSource) and answers_image(source, repository):
+        return "image"
+    if isinstance(source, HuggingFaceSource) and answers_audio(source, repository):
+        return "audio"
+    return "text"
 
 
 def _classes(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
@@ -111,6 +131,26 @@ def _classes(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
 def takes_prompts(task: str) -> bool:
     """Whether a text of a task may have a prompt before it: no place in the text and no other text depends on it."""
     return task in SETTINGS["prompt"]
+
+
+def _vector(source: HuggingFaceSource, repository: Repository) -> AnswerForm:
+    """The vector of a text, with the sizes that it may be cut to.
+
+    Raises:
+        RecipeError: config.json names other sizes than whole numbers.
+    """
+    declared = _settings(source).dimensions or repository.mapping(CONFIG).get("matryoshka_dimensions")
+    if not declared:
+        return AnswerForm(kind="embedding", output=EMBEDDING)
+    if not isinstance(declared, list | tuple) or not all(type(size) is int and size > 0 for size in declared):
+        raise RecipeError(CONFIG, f"`matryoshka_dimensions: {declared}` is no list of sizes")
+    recipe = read_recipe(repository)
+    normalized = _settings(source).normalize
+    if normalized is None:
+        normalized = recipe is not None and any(isinstance(step, Normalize) for step in recipe.steps)
+    return AnswerForm(
+        kind="embedding", output=EMBEDDING, dimensions=tuple(sorted(set(declared))), normalized=normalized
+    )
 
 
 def _settings(source: HuggingFaceSource) -> TextInterface:
@@ -158,7 +198,7 @@ def pools(source: HuggingFaceSource, repository: Repository) -> bool:
 
 
 def with_text(plan: Plan, directory: Path) -> Plan:
-    """Return the plan with environments that hold what texts or images need, where its bundles take them.
+    """Return the plan with environments that hold what requests need, where its bundles answer.
 
     Args:
         plan: as the spec was resolved.
@@ -167,7 +207,7 @@ def with_text(plan: Plan, directory: Path) -> Plan:
     repository = of_directories((directory,))
     if answer_form(plan.model, plan.export, repository) is None:
         return plan
-    suffix = IMAGE if takes_images(plan.model, repository) else TEXT
+    suffix = NEEDS[taken_by(plan.model, repository)]
 
     def added(variant: VariantPlan) -> VariantPlan:
         return variant.model_copy(update={"runtime": runtime_with(variant.runtime, suffix)})
@@ -181,6 +221,6 @@ def with_text(plan: Plan, directory: Path) -> Plan:
 
 
 def runtime_with(runtime: RuntimePlan, suffix: str) -> RuntimePlan:
-    """The same runtime with what texts or images need beside it."""
+    """The same runtime with what requests need beside it."""
     name = runtime.pins if runtime.pins.endswith(suffix) else f"{runtime.pins}{suffix}"
     return runtime.model_copy(update={"pins": name, "pins_sha256": pins(name).sha256})

@@ -113,6 +113,13 @@ class Accuracy(Model):
         description="Least share of masked places of the sample texts whose first candidate is PyTorch's, of a bundle "
         "that fills them. The default is 1 in fp32, and 0.95 at reduced precision.",
     )
+    answer_token_errors: float | None = Field(
+        default=None,
+        ge=0,
+        lt=1,
+        description="Greatest token error rate of the transcripts of all sample sounds against PyTorch's, of a bundle "
+        "that answers with them. The default is 0 in fp32, and 0.05 at reduced precision.",
+    )
     samples: RelativePath | SamplesFunction | None = Field(
         default=None,
         description="Real inputs: .txt with one a line, .npz with an array an input, a directory of images, or an "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, PositiveInt, field_validator
 
 from ortc.common.texts import Line
 from ortc.spec.vocabulary import Model
@@ -43,6 +43,13 @@ class TextInterface(Model):
     )
     normalize: bool | None = Field(
         default=None, description="Whether `sentence_embedding` has length 1, instead of modules.json."
+    )
+    dimensions: tuple[PositiveInt, ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=64,
+        description="Sizes that `sentence_embedding` may be cut to by requests, of a model trained for it, instead of "
+        "`matryoshka_dimensions` of config.json.",
     )
     labels: tuple[Line, ...] | None = Field(
         default=None,

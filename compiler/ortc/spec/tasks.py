@@ -54,10 +54,14 @@ TEXT_TASKS = (
 IMAGE_TASKS = ("image-classification", "image-feature-extraction", "object-detection", "semantic-segmentation")
 """Tasks of a model of images whose answers a bundle gives, where its repository has an image processor."""
 
+AUDIO_TASKS = ("audio-classification", "ctc")
+"""Tasks of a model of sounds whose answers a bundle gives, where its repository has a feature extractor."""
+
 SETTINGS: Mapping[str, tuple[str, ...]] = {
     "prompt": ("feature-extraction", "text-classification", "text-ranking"),
     "pooling": ("feature-extraction",),
     "normalize": ("feature-extraction",),
+    "dimensions": ("feature-extraction",),
     "labels": (
         "text-classification",
         "token-classification",
@@ -65,6 +69,7 @@ SETTINGS: Mapping[str, tuple[str, ...]] = {
         "image-classification",
         "object-detection",
         "semantic-segmentation",
+        "audio-classification",
     ),
     "aggregation": ("token-classification",),
     "stride": ("question-answering",),

@@ -1,9 +1,9 @@
-"""A loaded bundle that answers texts, images or rows: the modules of processing/ are read when they are needed."""
+"""A loaded bundle that answers requests of any kind: the modules of processing/ are read when they are needed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -20,27 +20,28 @@ if TYPE_CHECKING:
 
 
 MOST_BYTES = 2**25  # of a file
+FIELDS = ("image", "audio")  # of a request that may have settings beside a file
 
 
 class AnsweringSession(CheckedSession):
-    """A session that also answers texts, images or rows, where its bundle says how."""
+    """A session that also answers texts, images, sounds or rows, where its bundle says how."""
 
     _processing: Processing | None = None
 
     def answer(self, request: object, prompt: str | None = None) -> Any:
-        """The answer to a text, an image or a row, or a list of the answers to a list; docs/answers.md has their forms.
+        """The answer to a text, an image, a sound or a row, or a list of the answers to a list; see docs/answers.md.
 
         Args:
-            request: A text, or a list of texts. For an image the path of its file, its bytes, or an array of its pixels
-                [height, width, channels]; or a list of these. For a row a list of its numbers, or an object of the
-                inputs' names; or a list of rows.
+            request: A text, or a list of texts. For an image or a sound the path of its file, its bytes, or an array of
+                pixels [height, width, channels] or of samples [samples] at the model's rate; or a list of these. For a
+                row a list of its numbers, or an object of the inputs' names; or a list of rows.
             prompt: The name of one of the model's prompts; the default one when None.
 
         Raises:
             InputError: The request cannot be answered, or the bundle takes tensors alone.
         """
         processing = self.processing()
-        return processing.answer(request if processing.images is None else with_files(request), self.run, prompt)
+        return processing.answer(request if processing.media is None else with_files(request), self.run, prompt)
 
     def tokens(self, request: object, prompt: str | None = None) -> list[Row]:
         """The tokens of every text of a request, cut as the model takes them and not padded.
@@ -81,10 +82,10 @@ class AnsweringSession(CheckedSession):
         return self._processing
 
     def check_answers(self) -> dict[str, Any]:
-        """Answer the golden texts or images again: an entry of `golden`.
+        """Answer the golden texts, images or sounds again: an entry of `golden`.
 
         Raises:
-            GoldenError: Token ids, pixels or an answer differ.
+            GoldenError: Token ids, pixels, features or an answer differ.
         """
         with parsing(self.root / "manifest.json"):
             golden = self.manifest["processing"]["golden"]
@@ -101,13 +102,15 @@ def with_files(request: object) -> object:
     """
     if isinstance(request, list | tuple):
         return [with_files(entry) for entry in request]
+    if isinstance(request, Mapping):
+        return {name: with_files(value) if name in FIELDS else value for name, value in request.items()}
     if not isinstance(request, str | PathLike):
         return request
     try:
         with Path(request).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise InputError(f"{request} cannot be read: {error}. Send the path of an image.") from error
+        raise InputError(f"{request} cannot be read: {error}. Send the path of a file.") from error
     if len(content) > MOST_BYTES:
         raise InputError(f"{request} has more than {MOST_BYTES} bytes.")
     return content

@@ -95,7 +95,7 @@ class RowProcessing:
         together: Whether rows may share a run: an answer was measured not to depend on its neighbours.
     """
 
-    images, texts, pairs = None, None, False
+    media, texts, pairs, takes = None, None, False, "row"
 
     def __init__(
         self,

@@ -24,7 +24,7 @@ from .soak import SOAK_SECONDS, soak
 class Worker:
     """Answers requests about one model at a time; each public method is an operation, its parameters the request."""
 
-    operations = ("load", "run", "tokens", "pixels", "answers", "bench", "copies", "soak", "info", "close")
+    operations = ("load", "run", "tokens", "features", "answers", "bench", "copies", "soak", "info", "close")
 
     def __init__(self) -> None:
         self._model: Model | None = None
@@ -72,21 +72,21 @@ class Worker:
         found = self._loaded().processing().encoded(texts)
         return {"rows": [{"ids": _chain(rows, "ids"), "types": _chain(rows, "types")} for rows in found]}
 
-    def pixels(self, images: list[str], outputs: str) -> dict[str, Any]:
-        """Write the pixels of image files into one .npz file, by their places; refused ones have their reasons."""
-        source, found, refused = self._loaded().processing().images, Arrays(), {}
+    def features(self, files: list[str], outputs: str) -> dict[str, Any]:
+        """Write what images or sounds become into one .npz file, by their places; refused ones have their reasons."""
+        source, found, refused = self._loaded().processing().media, Arrays(), {}
         if source is None:
-            raise UsageError("the model takes no images")
-        for index, path in enumerate(images):
+            raise UsageError("the model takes neither images nor sounds")
+        for index, path in enumerate(files):
             try:
-                found[str(index)] = source.row(with_files(path)).pixels
+                found[str(index)] = source.row(with_files(path)).values
             except InputError as error:
                 refused[str(index)] = str(error)
         write_npz(_path("outputs", outputs), found)
         return {"refused": refused}
 
     def answers(self, texts: list[Any], prompt: str | None = None) -> dict[str, Any]:
-        """The answers to a list of texts, or of paths of images; see AnsweringSession.answer."""
+        """The answers to a list of texts, or of paths of images or sounds; see AnsweringSession.answer."""
         return {"answers": plain(self._loaded().answer(texts, prompt))}
 
     def bench(self, inputs: str, runs: int, warmup: int = 1, clients: int | None = None) -> dict[str, Any]:

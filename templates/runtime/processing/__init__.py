@@ -1,4 +1,5 @@
-"""What is done around a model's tensors: texts to token ids, and outputs to answers, as processing.json says.
+"""What is done around a model's tensors: texts, images or sounds to inputs, and outputs to answers.
 
-Needs Python >= 3.11, numpy and tokenizers; bundles that take tensors alone are without it.
+processing.json says how. Needs Python >= 3.11 and numpy, for texts tokenizers and for images Pillow; bundles that take
+tensors alone are without it.
 """

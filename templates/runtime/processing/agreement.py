@@ -1,4 +1,4 @@
-"""How far two answers agree in what they name: entities, spans, labels, objects, and words for masked places.
+"""How far two answers agree in what they name: entities, spans, labels, objects, words and transcripts.
 
 The compiler judges a build by this module, too: it needs numpy alone.
 """
@@ -14,9 +14,17 @@ from numpy.typing import NDArray
 
 Shares = tuple[float, float, float]
 """What both answers name, what the expected one names, and what the found one names."""
-F1, TOP1 = "f1", "top1"
-LABELS = "labels"
-MEASURES: Mapping[str, str] = {"entities": F1, "span": F1, "fill-mask": TOP1, LABELS: TOP1, "boxes": F1, "segments": F1}
+F1, TOP1, ERRORS = "f1", "top1", "token_errors"
+LABELS, TRANSCRIPT = "labels", "transcript"
+MEASURES: Mapping[str, str] = {
+    "entities": F1,
+    "span": F1,
+    "fill-mask": TOP1,
+    LABELS: TOP1,
+    "boxes": F1,
+    "segments": F1,
+    TRANSCRIPT: ERRORS,
+}
 """Kinds of answers that agree or not, besides their scores, with the name of the limit."""
 OBJECTS = ("boxes", "segments")
 LEAST_OVERLAP = 0.75
@@ -30,7 +38,8 @@ def shares(kind: str, expected: Any, found: Any) -> Shares:
 
     Entities are the same where class and characters are. A span counts by the characters that it shares with the
     expected one, as 1 at most. Of a masked place the first candidate counts, and of classes the first label. Objects
-    and segments are the same where the label is and most of their boxes or pixels are.
+    and segments are the same where the label is and most of their boxes or pixels are. Of transcripts the characters
+    of the expected one count, less the edits between both: `f1` of them is 1 less the token error rate.
     """
     if kind == "entities":
         left, right = (Counter(map(_entity, answer)) for answer in (expected, found))
@@ -39,6 +48,8 @@ def shares(kind: str, expected: Any, found: Any) -> Shares:
         return _overlap(expected, found), 1.0, 1.0
     if kind in OBJECTS:
         return float(len(_matched(expected, found))), float(len(expected)), float(len(found))
+    if kind == TRANSCRIPT:
+        return _spelled(str(expected["text"]), str(found["text"]))
     if kind == LABELS:
         return float(_same_first(expected, found)), 1.0, 1.0
     if kind == "fill-mask":
@@ -58,7 +69,7 @@ def common_scores(kind: str, expected: Any, found: Any) -> tuple[list[float], li
     """Scores of what both answers name."""
     if kind == "span":
         return ([expected["score"]], [found["score"]]) if _overlap(expected, found) == 1 else ([], [])
-    if kind == "segments":
+    if kind in ("segments", TRANSCRIPT):
         return [], []
     if kind == "boxes":
         both = _matched(expected, found)
@@ -149,6 +160,24 @@ def _iou(one: Mapping[str, int], other: Mapping[str, int]) -> float:
     both = max(0, width) * max(0, height)
     sizes = [(box["xmax"] - box["xmin"] + 1) * (box["ymax"] - box["ymin"] + 1) for box in (one, other)]
     return both / (sum(sizes) - both)
+
+
+def _spelled(expected: str, found: str) -> Shares:
+    """The characters of a transcript, less the edits to another one; 1 where only the other one has any."""
+    if not expected and not found:
+        return 0.0, 0.0, 0.0
+    count = max(1, len(expected))
+    return float(count - edits(expected, found)), float(count), float(count)
+
+
+def edits(expected: str, found: str) -> int:
+    """Characters that are inserted, left out or exchanged, at least (Levenshtein)."""
+    row = list(range(len(found) + 1))
+    for index, sign in enumerate(expected, 1):
+        corner, row[0] = row[0], index
+        for place, other in enumerate(found, 1):
+            corner, row[place] = row[place], min(row[place] + 1, row[place - 1] + 1, corner + (sign != other))
+    return row[-1]
 
 
 def _same_first(expected: Any, found: Any) -> bool:

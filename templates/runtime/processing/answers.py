@@ -1,4 +1,4 @@
-"""Answers to texts and images: rows into runs of the model, and outputs into what the model's users read."""
+"""Answers to texts, images and sounds: rows into runs of the model, and outputs into what the model's users read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from .texts import Texts
 from .zero_shot import ZeroShot
 
 if TYPE_CHECKING:
+    from .audio.inputs import Audio
     from .images.inputs import Images
+
+    Media = Audio | Images
 
 FORMAT_VERSION = 1
 FORMS: Mapping[str, type[Form]] = {
@@ -61,11 +64,12 @@ class AnyForm(Protocol):
 class Processing:
     """The processing of one bundle.
 
-    `texts` or `images` makes the model's inputs; the other one is not there.
+    `texts` makes the model's inputs, or `media` of images or sounds; the other one is not there. `takes` is `text`,
+    `image` or `audio`.
 
     Args:
         document: processing.json.
-        tokenizer: The content of tokenizer.json; None for a bundle that takes images.
+        tokenizer: The content of tokenizer.json; None for a bundle that takes images or sounds.
         inputs: Shapes and types of the model's inputs by name.
         bounds: Least size, greatest size and step of each axis by name.
         together: Whether texts may share a run: an answer was measured not to depend on its neighbours.
@@ -90,19 +94,19 @@ class Processing:
             self.task = str(document["task"])
             self.kind = str(document["answer"]["kind"])
             self.form: AnyForm
-            self.images: Images | None = None
+            self.media: Media | None = None
+            self.pairs = False
             if "image" in document:
-                self.images = _images(document, inputs, bounds)
-                self.form = _image_form(self.kind, document["answer"], self.images)
-                self.pairs = False
+                self.media, self.form = _of_images(self.kind, document, inputs, bounds)
+            elif "audio" in document:
+                self.media, self.form = _of_audio(self.kind, document, inputs, bounds)
             else:
                 shapes = {name: shape for name, (shape, _) in inputs.items()}
                 dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
                 self.texts = Texts(document["text"], tokenizer or b"", shapes, dtypes, bounds)
-                if self.kind not in FORMS:
-                    raise FormatError(f"the answer {self.kind!r} is unknown, expected one of {', '.join(FORMS)}")
-                self.form = FORMS[self.kind](document["answer"], self.texts)
+                self.form = _known(self.kind, FORMS)(document["answer"], self.texts)
                 self.pairs = self.texts.pairs
+            self.takes = "text" if self.media is None else self.media.takes
             self.output, self.labels = self.form.output, self.form.labels
         except (KeyError, TypeError, AttributeError) as error:
             raise FormatError(f"processing.json is malformed: {error!r}") from error
@@ -110,12 +114,12 @@ class Processing:
 
     @property
     def most_rows(self) -> int:
-        """The most texts or images of one run."""
-        return self.texts.most_rows if self.images is None else self.images.most_rows
+        """The most texts, images or sounds of one run."""
+        return self.texts.most_rows if self.media is None else self.media.most_rows
 
     def inputs(self, rows: Sequence[Any]) -> Arrays:
         """The model's inputs for rows that share a run."""
-        return self.texts.inputs(rows) if self.images is None else self.images.inputs(rows)
+        return self.texts.inputs(rows) if self.media is None else self.media.inputs(rows)
 
     def rows(self, request: object, prompt: str | None = None) -> list[Any]:
         """The rows of the model's inputs that a request stands for.
@@ -133,7 +137,7 @@ class Processing:
         """
         if not self.form.of_one_row:
             raise InputError(f"answers of the kind {self.kind} need the whole request. Use `answer` of the loader.")
-        if isinstance(entry, tuple) and self.images is None:
+        if isinstance(entry, tuple) and self.media is None:
             return self.texts.row_of(entry)
         (row,) = self.form.rows(entry, prompt)
         return row
@@ -151,15 +155,15 @@ class Processing:
 
         Args:
             request: A text, a pair {"text", "text_pair"}, a question {"question", "context"}, a text with labels
-                {"text", "labels"}, or a list of them, as the kind of answers takes it; the bytes of an image's file,
-                an array of its pixels, or a list of them.
+                {"text", "labels"}, or a list of them, as the kind of answers takes it; the bytes of a file of
+                an image or a sound, an array of its pixels or samples, or a list of them.
             run: Runs the model on checked inputs.
             prompt: The name of one of the model's prompts; the default one when None.
 
         Returns:
             `embedding`: an array [hidden], or [texts, hidden] for a list. `token-embeddings`: an array
             [tokens, hidden], or a list of such arrays. `labels` and `zero-shot`: all classes as {"label", "score"},
-            the highest score first. `score`: a number. `entities`, `span` and `fill-mask`: see their modules.
+            the highest score first. `score`: a number. `transcript`: {"text"}. Other kinds: see their modules.
 
         Raises:
             InputError: the request cannot be answered.
@@ -182,29 +186,43 @@ class Processing:
             return found[0]
         return np.stack(found) if self.kind == "embedding" and found else found
 
-    def runs(self, rows: Sequence[Any]) -> Iterator[list[int]]:
-        """Places of rows that share a run: the longest texts together, so that little is padded."""
+    def runs(self, rows: Sequence[Any], most_tokens: int | None = None) -> Iterator[list[int]]:
+        """Places of rows that share a run: the longest texts together, so that little is padded.
+
+        Args:
+            rows: As `rows` makes them.
+            most_tokens: Of the texts of a run, with their padding; one text alone may have more.
+        """
         most = self.most_rows if self._together else 1
-        if self.images is not None:
-            yield from self.images.runs(rows, most)
+        if self.media is not None:
+            yield from self.media.runs(rows, most)
             return
         order = sorted(range(len(rows)), key=lambda place: -len(rows[place].ids))
-        for start in range(0, len(order), most):
-            yield order[start : start + most]
+        while order:
+            longest = max(1, len(rows[order[0]].ids))
+            count = most if most_tokens is None else max(1, min(most, most_tokens // longest))
+            yield order[:count]
+            order = order[count:]
 
     def shaped(self, values: NDArray[Any]) -> Any:
         """The answer of one text, of what its row of the output holds without padding; see `answer`."""
         return self.form.answer(None, (), [values])
 
     def _entries(self, request: object) -> list[Any]:
-        """The texts, pairs or images of a request."""
-        single: Any = str | Mapping if self.images is None else bytes | bytearray | memoryview | np.ndarray | Mapping
+        """The texts, pairs, images or sounds of a request."""
+        single: Any = str | Mapping if self.media is None else bytes | bytearray | memoryview | np.ndarray | Mapping
         if isinstance(request, single):
-            return [request]
+            return [self.entry(request)]
         if not isinstance(request, list | tuple):
-            known = "a text, a pair" if self.images is None else "the bytes of an image, an array"
+            known = "a text, a pair" if self.media is None else "the bytes of a file, an array"
             raise InputError(f"the request is a {type(request).__name__}. Expected {known}, or a list of them.")
-        return list(request)
+        return list(map(self.entry, request))
+
+    def entry(self, given: object) -> object:
+        """An entry of a request: {"text"} alone is that text."""
+        if self.media is None and isinstance(given, Mapping) and set(given) == {"text"}:
+            return given["text"]
+        return given
 
 
 def read(
@@ -219,7 +237,7 @@ def read(
 
     Args:
         document: processing.json.
-        tokenizer: tokenizer.json; None for a bundle that takes images.
+        tokenizer: tokenizer.json; None for a bundle that takes images or sounds.
         inputs, bounds, together: As those of `Processing`.
 
     Raises:
@@ -236,16 +254,29 @@ def read(
     return Processing(content, stored, inputs, bounds, together=together)
 
 
-def _images(document: Mapping[str, Any], inputs: Any, bounds: Mapping[str, tuple[int, int, int]]) -> Images:
-    # Bundles of texts do not carry these modules.
+def _of_images(
+    kind: str, document: Mapping[str, Any], inputs: Any, bounds: Mapping[str, tuple[int, int, int]]
+) -> tuple[Images, AnyForm]:
+    # Bundles of texts and sounds do not carry these modules.
     from .images.inputs import Images
-
-    return Images(document["image"], inputs, bounds)
-
-
-def _image_form(kind: str, settings: Mapping[str, Any], images: Images) -> AnyForm:
     from .images.kinds import KINDS
 
-    if kind not in KINDS:
-        raise FormatError(f"the answer {kind!r} is unknown, expected one of {', '.join(KINDS)}")
-    return KINDS[kind](settings, images)
+    images = Images(document["image"], inputs, bounds)
+    return images, _known(kind, KINDS)(document["answer"], images)
+
+
+def _of_audio(
+    kind: str, document: Mapping[str, Any], inputs: Any, bounds: Mapping[str, tuple[int, int, int]]
+) -> tuple[Audio, AnyForm]:
+    # Bundles of texts and images do not carry these modules.
+    from .audio.forms import KINDS
+    from .audio.inputs import Audio
+
+    audio = Audio(document["audio"], inputs, bounds)
+    return audio, _known(kind, KINDS)(document["answer"], audio)
+
+
+def _known(kind: str, kinds: Mapping[str, Callable[..., AnyForm]]) -> Callable[..., AnyForm]:
+    if kind not in kinds:
+        raise FormatError(f"the answer {kind!r} is unknown, expected one of {', '.join(kinds)}")
+    return kinds[kind]

@@ -14,6 +14,7 @@ from .texts import Texts
 
 Arrays = dict[str, NDArray[Any]]
 PAIR = ("text", "text_pair")
+LEAST_NORM = 1e-12
 
 
 class Form:
@@ -76,6 +77,16 @@ class Embedding(Form):
     """A vector [hidden]."""
 
     of_one_row = True
+
+    def __init__(self, settings: Mapping[str, Any], texts: Texts) -> None:
+        super().__init__(settings, texts)
+        self.dimensions = tuple(int(size) for size in settings.get("dimensions") or ())
+        self._normalized = bool(settings.get("normalized"))
+
+    def cut(self, vector: NDArray[Any], size: int) -> NDArray[Any]:
+        """The first numbers of a vector, of length 1 again where the model's vectors have it."""
+        first: NDArray[Any] = vector[:size]
+        return first / max(float(np.linalg.norm(first)), LEAST_NORM) if self._normalized else first
 
     def answer(self, entry: Any, rows: Sequence[Row], values: Sequence[Any]) -> Any:
         """The vector of the text."""

@@ -1,4 +1,4 @@
-"""Golden answers: texts with their token ids, or images with their pixels, and what the model answered to them."""
+"""Golden answers: texts with their token ids, images or sounds with what becomes of them, and the answers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from typing import Any
 from loading.arrays import plain
 from loading.errors import FormatError, GoldenError, InputError
 
-from .agreement import LABELS, MEASURES, f1, shares, similar
+from .agreement import ERRORS, LABELS, MEASURES, f1, shares, similar
 from .answers import Processing
 from .forms import Arrays
 
 SHOWN = 60
+WORDS = {"text": "text", "image": "image", "audio": "sound"}
+Cases = list[tuple[Any, Any, Any]]
+"""Names of golden cases with their requests and answers."""
 
 
 def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Callable[[Arrays], Arrays]) -> float:
@@ -23,8 +26,8 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
     Args:
         processing: Of the bundle.
         path: The file of golden answers.
-        limits: How far answers may be off: `cosine`, `f1` or `top1` for kinds that name something, and `pixels`
-            for images.
+        limits: How far answers may be off: `cosine`; `f1`, `top1` or `token_errors` for kinds that name something;
+            `pixels` for images and `features` for sounds.
         run: Runs the model on checked inputs.
 
     Returns:
@@ -32,24 +35,27 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
 
     Raises:
         FormatError: the file is malformed.
-        GoldenError: token ids, pixels or an answer differ; the message names the text or the image.
+        GoldenError: token ids, pixels, features or an answer differ; the message names the text or the file.
     """
     try:
         cases = json.loads(path.read_bytes())["cases"]
-        known = _texts(processing, cases) if processing.images is None else _images(processing, cases, limits)
+        known = _READERS[processing.takes](processing, cases, limits)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{path} cannot be read as golden answers: {error!r}") from error
     # Texts without an answer show how texts are cut, and cost no run.
     answered = [(name, request, answer) for name, request, answer in known if answer is not None]
     answers = processing.answer([request for _, request, _ in answered], run)
     pairs = [(text, expected, plain(found)) for (text, _, expected), found in zip(answered, answers, strict=True)]
-    what = "text" if processing.images is None else "image"
+    what = WORDS[processing.takes]
     # Bundles of older compilers have no limit for the first label.
     if processing.kind in MEASURES and (processing.kind != LABELS or limits.get(MEASURES[LABELS]) is not None):
         _check_agreement(processing.kind, what, pairs, limits)
     worst = 1.0
+    sizes = getattr(processing.form, "dimensions", ())
     for text, expected, found in pairs:
         similarity = similar(processing.kind, expected, found)
+        for size in sizes:
+            similarity = min(similarity, similar(processing.kind, expected[:size], found[:size]))
         if not similarity >= float(limits["cosine"]):
             raise GoldenError(
                 f"the answer to the golden {what} {_shown(text)} has cosine {similarity:.6f} to the recorded one, "
@@ -59,7 +65,7 @@ def check(processing: Processing, path: Path, limits: Mapping[str, Any], run: Ca
     return worst
 
 
-def _texts(processing: Processing, cases: Sequence[Mapping[str, Any]]) -> list[tuple[Any, Any, Any]]:
+def _texts(processing: Processing, cases: Sequence[Mapping[str, Any]], _: Mapping[str, Any]) -> Cases:
     """Golden texts with their answers, once each has become the token ids that are recorded.
 
     Raises:
@@ -82,22 +88,45 @@ def _texts(processing: Processing, cases: Sequence[Mapping[str, Any]]) -> list[t
     return [(text, text, answer) for text, _, answer in wanted]
 
 
-def _images(
-    processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]
-) -> list[tuple[Any, Any, Any]]:
+def _images(processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]) -> Cases:
     """Golden images by name with their answers, once each has become the pixels that are recorded.
 
     Raises:
         GoldenError: one has not, or there is none.
     """
     from .images.golden import case_of, check_pixels
+    from .images.inputs import Images
 
     wanted = [case_of(case) for case in cases]
-    if not wanted or processing.images is None:
+    if not wanted or not isinstance(processing.media, Images):
         raise GoldenError("there is no golden answer, so that nothing shows that images are read as they should be")
     for case in wanted:
-        check_pixels(processing.images, case, float(limits["pixels"]))
+        check_pixels(processing.media, case, float(limits["pixels"]))
     return [(name, content, answer) for name, content, _, answer in wanted]
+
+
+def _sounds(processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]) -> Cases:
+    """Golden sounds by name with their answers, once each has become the features that are recorded.
+
+    Raises:
+        GoldenError: one has not, or there is none.
+    """
+    from .audio.golden import case_of, check_features
+    from .audio.inputs import Audio
+
+    wanted = [case_of(case) for case in cases]
+    if not wanted or not isinstance(processing.media, Audio):
+        raise GoldenError("there is no golden answer, so that nothing shows that sounds are read as they should be")
+    for case in wanted:
+        check_features(processing.media, case, float(limits["features"]))
+    return [(name, content, answer) for name, content, _, answer in wanted]
+
+
+_READERS: Mapping[str, Callable[[Processing, Sequence[Mapping[str, Any]], Mapping[str, Any]], Cases]] = {
+    "text": _texts,
+    "image": _images,
+    "audio": _sounds,
+}
 
 
 def _check_agreement(kind: str, what: str, pairs: Sequence[tuple[Any, Any, Any]], limits: Mapping[str, Any]) -> None:
@@ -109,12 +138,13 @@ def _check_agreement(kind: str, what: str, pairs: Sequence[tuple[Any, Any, Any]]
     measure = MEASURES[kind]
     found = [(shares(kind, expected, answer), text) for text, expected, answer in pairs]
     both, expected, other = (sum(counts[place] for counts, _ in found) for place in range(3))
-    total = f1((both, expected, other))
-    if not total >= float(limits[measure]):
+    total, limit = f1((both, expected, other)), float(limits[measure])
+    if not (1 - total <= limit if measure == ERRORS else total >= limit):
         _, text = min(found, key=lambda pair: f1(pair[0]))
+        value, bound = (1 - total, "most") if measure == ERRORS else (total, "least")
         raise GoldenError(
-            f"the answers to the golden {what}s have {measure} {total:.4f} to the recorded ones, expected at least "
-            f"{float(limits[measure]):g}; {_shown(text)} is furthest off"
+            f"the answers to the golden {what}s have {measure} {value:.4f} to the recorded ones, expected at {bound} "
+            f"{limit:g}; {_shown(text)} is furthest off"
         )
 
 

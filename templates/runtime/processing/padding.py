@@ -88,6 +88,17 @@ class Padding:
                 array[index, place] = values[name]
         return made
 
+    def joined(self, runs: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+        """The inputs of several runs as those of one: padded to the longest of them, in their order."""
+        widest = max(int(run[IDS].shape[1]) for run in runs)
+
+        def padded(name: str, array: NDArray[Any]) -> NDArray[Any]:
+            missing = widest - array.shape[1]
+            sides = (missing, 0) if self.is_left else (0, missing)
+            return np.pad(array, ((0, 0), sides), constant_values=self._fill[name]) if missing else array
+
+        return {name: np.concatenate([padded(name, run[name]) for run in runs]) for name in runs[0]}
+
     def positions(self, row: Row, width: int) -> slice:
         """Where the tokens of a row stand in a padded row."""
         length = len(row.ids)

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the routes for texts and images, and of the models that the page shows."""
+"""What the OpenAPI document says of the routes for texts and files, and of the models that the page shows."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from serving import examples
 from serving.bounds import MOST_TEXTS
 from serving.models import Served
 from serving.protocol import NAMES
-from serving.text_tensors import IMAGE
-from serving.texts import MOST_CHARACTERS
+from serving.text_sizes import MOST_CHARACTERS
+from serving.text_tensors import FILES
 
 Json = dict[str, Any]
 _TEXT: Json = {"type": "string", "maxLength": MOST_CHARACTERS}
@@ -21,16 +21,10 @@ _PROMPT: Json = {"type": "string", "nullable": True, "description": "The name of
 _PAIR: Json = {
     "type": "object",
     "properties": {"text": _TEXT, "text_pair": _TEXT},
-    "required": ["text", "text_pair"],
+    "required": ["text"],
     "additionalProperties": False,
 }
 _DOCUMENT: Json = {"type": "object", "properties": {"text": _TEXT}, "required": ["text"], "additionalProperties": False}
-_IMAGE: Json = {
-    "type": "object",
-    "properties": {IMAGE: {"type": "string", "description": "The file of an image in base64, or its data URL"}},
-    "required": [IMAGE],
-    "additionalProperties": False,
-}
 _ROW: Json = {
     "description": "Numbers of all columns in their order, or an object of columns",
     "oneOf": [
@@ -38,11 +32,19 @@ _ROW: Json = {
         {"type": "object", "additionalProperties": {"oneOf": [{"type": "number"}, {"type": "array"}]}},
     ],
 }
-_FORM: Json = {
-    "type": "object",
-    "properties": {IMAGE: {"type": "string", "format": "binary"}, "model": {"type": "string"}},
-    "required": [IMAGE],
-}
+_SCORE: Json = {"type": "number", "minimum": 0, "maximum": 1, "description": "Of objects: the least score"}
+_FILES: list[Json] = [
+    {
+        "type": "object",
+        "properties": {
+            name: {"type": "string", "description": f"The file of the {name} in base64, or its data URL"},
+            **more,
+        },
+        "required": [name],
+        "additionalProperties": False,
+    }
+    for name, more in (("image", {"threshold": _SCORE}), ("audio", {}))
+]
 
 
 def _several(*items: Json) -> Json:
@@ -53,7 +55,7 @@ def _several(*items: Json) -> Json:
 SUMMARIES = {
     "embeddings": "Vectors of texts, as OpenAI has them",
     "rerank": "Documents by how well they answer a query",
-    "predict": "Answers to texts, pairs of texts, images or rows",
+    "predict": "Answers to texts, pairs of texts, images, sounds or rows",
 }
 REQUESTS: dict[str, tuple[Json, list[str]]] = {
     "embeddings": (
@@ -72,7 +74,10 @@ REQUESTS: dict[str, tuple[Json, list[str]]] = {
         },
         ["query", "documents"],
     ),
-    "predict": ({"inputs": {"anyOf": [_TEXT, _PAIR, _IMAGE, _ROW, _several(_TEXT, _PAIR, _IMAGE, _ROW)]}}, ["inputs"]),
+    "predict": (
+        {"inputs": {"anyOf": [_TEXT, _PAIR, *_FILES, _ROW, _several(_TEXT, _PAIR, *_FILES, _ROW)]}},
+        ["inputs"],
+    ),
 }
 LISTS = {"embeddings": "data", "rerank": "results", "predict": "outputs"}
 
@@ -85,9 +90,20 @@ def text_paths(models: Sequence[Served], errors: Json) -> Json:
             for route, body in examples.routes_of(served.model.name, served.texts).items():
                 shown.setdefault(route, {})[served.model.name] = {"value": body}
     found = {f"/v1/{route}": {"post": _post(route, working, errors)} for route, working in shown.items()}
-    if any(served.texts is not None and served.texts.processing.images is not None for served in models):
-        found["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"] = {"schema": _FORM}
+    taken = {served.texts.processing.takes for served in models if served.texts is not None}
+    if names := [name for name in FILES if name in taken]:
+        found["/v1/predict"]["post"]["requestBody"]["content"]["multipart/form-data"] = {"schema": _form(names)}
     return found
+
+
+def _form(names: Sequence[str]) -> Json:
+    """A form with files of some names."""
+    files: Json = {name: {"type": "string", "format": "binary"} for name in names}
+    return {
+        "type": "object",
+        "properties": {**files, "model": {"type": "string"}},
+        "anyOf": [{"required": [name]} for name in names],
+    }
 
 
 def _post(route: str, working: Json, errors: Json) -> Json:

@@ -24,7 +24,7 @@ TEXT_FORMS = "a string, a list of strings, a list of token ids, or a list of lis
 
 @dataclass(frozen=True)
 class TextsAsked:
-    """What a request asks for: entries are texts, pairs of texts, images or tuples of token ids."""
+    """What a request asks for: entries are texts, pairs of texts, images, sounds or tuples of token ids."""
 
     model: str | None
     prompt: str | None

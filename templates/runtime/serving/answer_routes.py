@@ -1,10 +1,10 @@
-"""/v1/embeddings, /v1/rerank and /v1/predict: a body to texts or images, the model that it names, and its answer."""
+"""/v1/embeddings, /v1/rerank and /v1/predict: a body to texts or files, the model that it names, and its answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from serving.forms import is_form
 from serving.forms import parse as parse_form
 from serving.memory import Hold
 from serving.models import Served
-from serving.text_tensors import IMAGE
+from serving.text_tensors import FILES
 from serving.texts import Asked
 from serving.threads import in_thread
 
@@ -32,13 +32,13 @@ NUMBER_BYTES = 16  # of an answer's JSON for one value, about
 
 
 class AnswerRoutes:
-    """Answers requests of texts and images."""
+    """Answers requests of texts, images and sounds."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
 
     async def answer(self, call: Call, content: bytes | bytearray, content_type: str, held: Hold) -> bytes:
-        """The body of the answer to a body of JSON, or to a form with images.
+        """The body of the answer to a body of JSON, or to a form with files.
 
         Raises:
             RefusedError: The request cannot be answered.
@@ -58,6 +58,9 @@ class AnswerRoutes:
         names = [processing.output] if processing.form.of_one_row else served.model.output_names()
         answered = await application.answer(served, held, Asked(asked.entries, names, asked.prompt, shaped))
         values = answered.values if shaped else [row[processing.output] for row in answered.values]
+        if asked.dimensions is not None:
+            cut: Any = getattr(processing.form, "cut", lambda vector, _: vector)
+            values = [cut(vector, asked.dimensions) for vector in values]
         size = sum(np.size(value) for value in values if isinstance(value, np.ndarray))
         self._application.memory.take(held, NUMBER_BYTES * size)
         model = served.model.name
@@ -70,7 +73,7 @@ class AnswerRoutes:
         if is_form(content_type):
             if route != "predict":
                 raise RefusedError(415, "request", f"/v1/{route} takes application/json alone")
-            form = await _made(lambda: parse_form(content, content_type, IMAGE), large=large)
+            form = await _made(lambda: parse_form(content, content_type, FILES), large=large)
             return TextsAsked(form.fields.get("model"), None, list(form.files))
         found = await _made(lambda: refuse_structure(content), large=large)
         self._application.memory.take(held, found.bytes + (WIDEST * len(content) if large else 0))
@@ -78,12 +81,13 @@ class AnswerRoutes:
 
     @staticmethod
     def _check_dimensions(served: Served, processing: Processing, asked: TextsAsked) -> None:
-        """Vectors are not cut: no model says that the first of their numbers are an answer, too."""
+        """Vectors are cut to the sizes that the model was trained for, and to no other."""
         (tensor,) = (tensor for tensor in served.model.outputs if tensor.name == processing.output)
-        if asked.dimensions not in (None, tensor.shape[-1]):
+        known = getattr(processing.form, "dimensions", ())
+        if asked.dimensions not in (None, tensor.shape[-1], *known):
+            said = f"which are cut to {', '.join(map(str, known))}" if known else "which cannot be cut"
             raise wrong(
-                f"{served.model.name} gives vectors of {tensor.shape[-1]} numbers, which cannot be cut; leave "
-                "dimensions out",
+                f"{served.model.name} gives vectors of {tensor.shape[-1]} numbers, {said}; leave dimensions out",
                 "dimensions",
             )
 
@@ -98,8 +102,8 @@ def _processing(served: Served, route: str) -> Processing:
         raise bad(f"{name} takes tensors alone; send them to /v2/models/{name}/infer")
     processing = served.texts.processing
     wanted = WANTED.get(route, processing.kind)
-    if processing.kind != wanted or (processing.images is not None and route != "predict"):
-        of_kind = [way for way, kind in WANTED.items() if kind == processing.kind and processing.images is None]
+    if processing.kind != wanted or (processing.media is not None and route != "predict"):
+        of_kind = [way for way, kind in WANTED.items() if kind == processing.kind and processing.media is None]
         ways = of_kind or ["predict"]
         raise RefusedError(
             400,

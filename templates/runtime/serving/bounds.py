@@ -14,7 +14,7 @@ SLACK = 4096  # values and lists beyond the model's own: a small mistake gets th
 VALUE_BYTES = 64  # of JSON for one value, with white space
 LONGEST_NAME = 1024  # characters
 MOST_TEXTS = 2048  # of one request
-MOST_IMAGES = 64  # of one request
+MOST_FILES = 64  # images or sounds of one request
 SHOWN = 64  # characters of a client's text that an answer repeats
 LONGEST_MESSAGE = 1000  # characters
 
@@ -35,7 +35,7 @@ class Capacity:
 
     values: dict[str, int]
     lists: int
-    texts: tuple[str, ...] = ()  # names of the inputs for texts or images that the model takes, too
+    texts: tuple[str, ...] = ()  # names of the inputs for texts, images or sounds that the model takes, too
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], axes: Sequence[Axis], *, texts: tuple[str, ...] = ()) -> Capacity:

@@ -1,4 +1,4 @@
-"""Requests that work as they are, for the OpenAPI document and the page: of golden inputs or images, or of texts."""
+"""Requests that work as they are, for the OpenAPI document and the page: of golden inputs or files, or of texts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from loading.model import Model
 from loading.selftest import first_inputs
 
 from serving.protocol import NAMES
-from serving.text_tensors import IMAGE
 
 if TYPE_CHECKING:
     from serving.texts import TextModel
@@ -51,12 +50,12 @@ def _tensor(name: str, array: Any) -> Json:
 
 
 def routes_of(name: str, texts: TextModel) -> dict[str, Json]:
-    """Requests to the routes for texts or images that the model answers, by route."""
+    """Requests to the routes for texts, images or sounds that the model answers, by route."""
     processing = texts.processing
-    if processing.images is not None:
-        return {"predict": {"model": name, "inputs": {IMAGE: texts.example}}}
     if texts.takes == "row":
         return {"predict": {"model": name, "inputs": texts.example}}
+    if processing.media is not None:
+        return {"predict": {"model": name, "inputs": {processing.takes: texts.example}}}
     pair = {"text": TEXTS[0], "text_pair": TEXTS[1]}
     inputs: dict[str, Any] = {
         "score": pair,
@@ -81,16 +80,18 @@ def row_of(model: Model) -> Any:
     return made.example(arrays)
 
 
-def image_of(model: Model) -> str:
-    """The smallest golden image of a bundle, in base64."""
+def file_of(model: Model, takes: str) -> str:
+    """The smallest golden image or sound of a bundle, in base64."""
     path = model.root / str(model.manifest["processing"]["golden"]["file"])
-    return min((str(case["image"]) for case in json.loads(path.read_bytes())["cases"]), key=len)
+    return min((str(case[takes]) for case in json.loads(path.read_bytes())["cases"]), key=len)
 
 
 def text_tensors_of(texts: TextModel) -> Json:
-    """A request of texts or of an image as tensors."""
-    if texts.processing.images is not None:
-        return {"inputs": [{"name": IMAGE, "shape": [1], "datatype": "BYTES", "data": [texts.example]}]}
+    """A request of texts, of an image or of a sound as tensors."""
+    if texts.processing.media is not None:
+        return {
+            "inputs": [{"name": texts.processing.takes, "shape": [1], "datatype": "BYTES", "data": [texts.example]}]
+        }
     given = zip(("text", "text_pair"), TEXTS, strict=True)
     inputs = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in given]
     return {"inputs": inputs if texts.processing.kind == "score" else inputs[:1]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from serving.bounds import LONGEST_NAME, MOST_IMAGES
+from serving.bounds import LONGEST_NAME, MOST_FILES
 from serving.errors import RefusedError, bad
 
 BOUNDARY = re.compile(
@@ -13,16 +13,16 @@ BOUNDARY = re.compile(
 )
 NAME = re.compile(rb'^content-disposition:\s*form-data\s*;(?:[^\r\n]*;)?\s*name="([^"\r\n]{1,64})"', re.I | re.M)
 FIELDS = ("model", "user")
-MOST_PARTS = MOST_IMAGES + len(FIELDS)
+MOST_PARTS = MOST_FILES + len(FIELDS)
 MOST_HEAD = 4096  # bytes of the headers of a part
 
 
 @dataclass(frozen=True)
 class Form:
-    """The fields of a form, and its files by the order in which they came."""
+    """The fields of a form, and its files with the names of their parts, in the order in which they came."""
 
     fields: dict[str, str]
-    files: list[memoryview]
+    files: list[dict[str, memoryview]]
 
 
 def is_form(content_type: str) -> bool:
@@ -30,8 +30,8 @@ def is_form(content_type: str) -> bool:
     return content_type.strip().lower().startswith("multipart/")
 
 
-def parse(content: bytes | bytearray, content_type: str, file: str) -> Form:
-    """The form of a body, whose files are the parts of one name.
+def parse(content: bytes | bytearray, content_type: str, names: tuple[str, ...]) -> Form:
+    """The form of a body, whose files are the parts of some names.
 
     Raises:
         RefusedError: 400, it is malformed, or has another part; 413, it has too many; 415, it is another multipart.
@@ -47,12 +47,13 @@ def parse(content: bytes | bytearray, content_type: str, file: str) -> Form:
         if named is None or len(head) == len(bytes(part[:MOST_HEAD])):
             raise bad(f"a part of the form has no headers with a name, within {MOST_HEAD} bytes")
         name, value = named[1].decode("latin-1"), part[len(head) + 4 :]
-        if name == file:
-            form.files.append(value)
+        if name in names:
+            form.files.append({name: value})
         elif name in FIELDS and name not in form.fields and len(value) <= LONGEST_NAME:
             form.fields[name] = _text(value, name)
         else:
-            raise bad(f"the form has the part {name!r} that is not expected, twice, or too long; send {file} and model")
+            said = " or ".join(names)
+            raise bad(f"the form has the part {name!r} that is not expected, twice, or too long; send {said} and model")
     return form
 
 

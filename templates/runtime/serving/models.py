@@ -13,13 +13,14 @@ from loading.errors import BundleError
 from loading.model import Model
 from loading.rows import takes_rows
 
+from serving.batching import Batching
 from serving.bounds import Capacity
 from serving.catalogue import UNEXPECTED, Known, gpu_of, measurements
-from serving.examples import image_of, row_of, tensors_of
-from serving.images import ImageModel
+from serving.examples import file_of, row_of, tensors_of
+from serving.media import MediaModel
 from serving.metrics import Metrics, ModelMetrics
 from serving.rows import RowModel
-from serving.scheduler import Batching, Scheduler
+from serving.scheduler import Scheduler
 from serving.text_tensors import described
 from serving.texts import TextModel
 
@@ -33,7 +34,7 @@ class UnfitError(BundleError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How models are served. `batch_rows` 1 is no batching; `slow_seconds` None: what the bundle promises."""
+    """How models are served. `batch_rows` 1 and `batch_tokens` 0 are no batching; `slow_seconds` None: as promised."""
 
     threads: int | None = None
     concurrency: int | None = None
@@ -42,6 +43,7 @@ class Settings:
     queue_size: int = 128
     batch_rows: int = 1
     batch_delay: float = 0.0
+    batch_tokens: int = 0
     slow_seconds: float | None = None
 
 
@@ -52,7 +54,9 @@ class Served:
         self, model: Model, metrics: Metrics, settings: Settings, memory_bytes: int, device_bytes: int = 0
     ) -> None:
         """Raise UsageError when the settings ask for batches that the bundle does not allow."""
-        batching = Batching.of(model, settings.batch_rows, settings.batch_delay)
+        # Tokens are those of texts: other models are served without such batches.
+        tokens = settings.batch_tokens if _takes_texts(model) else 0
+        batching = Batching.of(model, settings.batch_rows, settings.batch_delay, tokens)
         self.model, self.bytes, self.device_bytes = model, memory_bytes, device_bytes
         self.names = {tensor.name for tensor in (*model.inputs, *model.outputs)}
         self._metrics = metrics
@@ -65,7 +69,7 @@ class Served:
             queue_size=settings.queue_size,
             batching=batching,
         )
-        self.texts = _answering(model, self.scheduler.workers)
+        self.texts = _answering(model, self.scheduler.workers, tokens or None)
         names = self.texts.inputs if self.texts is not None and self.texts.takes_tensors else ()
         self.capacity = Capacity.of(model.inputs, model.axes, texts=names)
         self.example = tensors_of(model)
@@ -79,8 +83,13 @@ class Served:
         self._metrics.forget(self.model.name, self.model.version)
 
 
-def _answering(model: Model, threads: int) -> TextModel | None:
-    """What makes inputs of texts, images or rows; None for a model of tensors."""
+def _takes_texts(model: Model) -> bool:
+    processing = model.manifest.get("processing")
+    return processing is not None and processing.get("takes", "text") == "text"
+
+
+def _answering(model: Model, threads: int, most_tokens: int | None) -> TextModel | None:
+    """What makes inputs of texts, images, sounds or rows; None for a model of tensors."""
     if takes_rows(model.manifest):
         of_rows = RowModel(model.processing(), model, threads)
         of_rows.example = row_of(model)
@@ -88,10 +97,10 @@ def _answering(model: Model, threads: int) -> TextModel | None:
     if not model.manifest.get("processing"):
         return None
     processing = model.processing()
-    if processing.images is None:
-        return TextModel(processing, model, threads)
-    made = ImageModel(processing, model, threads)
-    made.example = image_of(model)
+    if processing.media is None:
+        return TextModel(processing, model, threads, most_tokens)
+    made = MediaModel(processing, model, threads)
+    made.example = file_of(model, processing.takes)
     return made
 
 

@@ -10,7 +10,7 @@ from loading.model import Model
 
 from serving import examples
 from serving.answer_openapi import models_of, text_paths
-from serving.bounds import MOST_IMAGES, MOST_TEXTS
+from serving.bounds import MOST_FILES, MOST_TEXTS
 from serving.models import Served
 from serving.protocol import NAMES
 from serving.text_tensors import DATATYPE
@@ -52,6 +52,7 @@ def document(models: Sequence[Served], repository: bool) -> Json:
     }
 
 
+WORDS = {"text": "texts", "image": "images", "audio": "sounds", "row": "rows"}
 ERRORS = (400, 401, 404, 408, 413, 415, 422, 429, 503)
 _STRING: Json = {"type": "string"}
 _NULLABLE: Json = {"type": "string", "nullable": True}
@@ -135,7 +136,7 @@ def _infer(served: Served) -> Json:
     shown = [
         ("tensors", served.example),
         (
-            "texts" if texts is None or texts.processing.images is None else "images",
+            "texts" if texts is None else WORDS[texts.processing.takes],
             examples.text_tensors_of(texts) if texts is not None and texts.takes_tensors else None,
         ),
     ]
@@ -158,12 +159,12 @@ def _infer(served: Served) -> Json:
 
 
 def _texts(served: Served) -> list[Json]:
-    """The inputs of texts or images, where the model takes them."""
+    """The inputs of texts, images or sounds, where the model takes them."""
     if served.texts is None or not served.texts.takes_tensors:
         return []
     texts = served.texts
     names = texts.inputs if texts.processing.pairs else texts.inputs[:1]
-    most = MOST_TEXTS if texts.processing.images is None else MOST_IMAGES
+    most = MOST_TEXTS if texts.processing.media is None else MOST_FILES
     return [
         _object(
             {

@@ -30,6 +30,7 @@ class Page:
             "style-src": " ".join(digests["style"]),
             "connect-src": "'self'",
             "img-src": "data:",
+            "media-src": "data:",
             "base-uri": "'none'",
             "form-action": "'none'",
             "frame-ancestors": "'none'",

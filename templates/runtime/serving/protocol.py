@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from serving import text_tensors
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
 from serving.errors import RefusedError, bad
-from serving.images import from_base64
 from serving.json_tensors import MOST_AXES, from_json
+from serving.media import from_base64
 from serving.texts import TextModel
 
 DATATYPES = {
@@ -93,7 +93,7 @@ def decode(
         if name in arrays or name in texts:
             raise bad(f"{what} is given twice")
         if name in given:
-            texts[name], end = _texts(entry, body, end, what, is_image=name == text_tensors.IMAGE)
+            texts[name], end = _texts(entry, body, end, what, is_file=name in text_tensors.FILES)
             continue
         dtype, shape = interface(entry.get("datatype"), entry.get("shape"), what, dtypes.get(name))
         check_capacity(capacity, name, shape, what)
@@ -112,17 +112,17 @@ def decode(
 
 
 def _texts(
-    entry: Mapping[str, Any], body: bytes | bytearray, start: int, what: str, *, is_image: bool
+    entry: Mapping[str, Any], body: bytes | bytearray, start: int, what: str, *, is_file: bool
 ) -> tuple[list[Any], int]:
-    """The texts or images of an input, and where the next binary tensor begins."""
+    """The texts or files of an input, and where the next binary tensor begins."""
     count = text_tensors.count_of(entry.get("shape"), entry.get("datatype"), what)
     size = _parameters(entry, what).get("binary_data_size")
     if size is None:
         found = text_tensors.from_json(entry.get("data"), count, what)
-        return [from_base64(text, what) for text in found] if is_image else found, start
+        return [from_base64(text, what) for text in found] if is_file else found, start
     if type(size) is not int or not 0 <= size <= len(body) - start:
         raise bad(f"{what}: binary_data_size is not a number of bytes within the body")
-    read = text_tensors.parts_of if is_image else text_tensors.from_bytes
+    read = text_tensors.parts_of if is_file else text_tensors.from_bytes
     return [*read(memoryview(body)[start : start + size], count, what)], start + size
 
 

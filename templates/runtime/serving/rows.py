@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from serving.bounds import MOST_TEXTS
@@ -18,6 +18,19 @@ class RowModel(TextModel):
     processing: Any  # a RowProcessing
     inputs = ()
     takes = "row"
+
+    @property
+    def join(self) -> None:
+        """Rows become arrays of the same shape, which batches of rows hold."""
+
+    def _runs(self, rows: Sequence[Any]) -> Iterable[list[int]]:
+        """Places of rows that share a run."""
+        found: Iterable[list[int]] = self.processing.runs(rows)
+        return found
+
+    def _is_quick(self, size: int) -> bool:
+        """Rows are always checked by a thread: their values may be many."""
+        return False
 
     def _axes(self) -> tuple[object, object]:
         return self._model.inputs[0].shape[0], None

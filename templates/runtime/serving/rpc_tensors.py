@@ -78,7 +78,7 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
             raise bad(f"{what} has contents beside raw_input_contents; send one of them")
         if entry.name in given:
             content = raw[index] if raw else None
-            texts[entry.name] = _texts(entry, content, what, is_image=entry.name == text_tensors.IMAGE)
+            texts[entry.name] = _texts(entry, content, what, is_file=entry.name in text_tensors.FILES)
             continue
         dtype, shape = interface(entry.datatype, list(entry.shape), what, dtypes.get(entry.name))
         check_capacity(capacity, entry.name, shape, what)
@@ -98,16 +98,16 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
     return Request(arrays, names or None, None if raw else frozenset(), message.id or None, entries)
 
 
-def _texts(entry: Any, raw: bytes | None, what: str, *, is_image: bool) -> list[Any]:
-    """The texts or images of an input, of its bytes or of its contents."""
+def _texts(entry: Any, raw: bytes | None, what: str, *, is_file: bool) -> list[Any]:
+    """The texts or files of an input, of its bytes or of its contents."""
     count = text_tensors.count_of(list(entry.shape), entry.datatype, what)
     if raw is not None:
-        return [*(text_tensors.parts_of if is_image else text_tensors.from_bytes)(raw, count, what)]
+        return [*(text_tensors.parts_of if is_file else text_tensors.from_bytes)(raw, count, what)]
     found = [descriptor.name for descriptor, values in entry.contents.ListFields() if values]
     if found not in ([], [TEXTS]):
         raise bad(f"{what}: {entry.datatype} is sent in {TEXTS}, found {', '.join(found)}")
     parts = entry.contents.bytes_contents
-    return text_tensors.counted(list(parts), count, what) if is_image else text_tensors.decoded(parts, count, what)
+    return text_tensors.counted(list(parts), count, what) if is_file else text_tensors.decoded(parts, count, what)
 
 
 def _from_contents(entry: Any, shape: list[int], dtype: np.dtype[Any], what: str) -> NDArray[Any]:

@@ -8,16 +8,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from loading.arrays import Arrays
-from loading.errors import InputError, NumericsError, SessionError, UsageError
+from loading.errors import InputError, NumericsError, SessionError
 from loading.model import Model
 
 from serving import logs
+from serving.batching import Batching, nearest
 from serving.errors import RefusedError
 
 INLINE_SECONDS = 0.0003  # a thread takes about as long to wake up, and to wake the loop up again
@@ -35,17 +36,20 @@ class Job:
     """One request that waits for its run, or runs. `answer` is a future of the event loop that submitted it."""
 
     __slots__ = (
-        *("_options", "answer", "inputs", "key", "loop", "names", "placed", "queued_seconds", "rows"),
-        "submitted",
+        *("_options", "answer", "inputs", "join", "key", "loop", "names", "placed", "queued_seconds", "rows"),
+        *("submitted", "width"),
     )
 
-    def __init__(self, inputs: Arrays, names: list[str], *, placed: bool = False) -> None:
-        self.inputs, self.names, self.placed = inputs, names, placed
+    def __init__(
+        self, inputs: Arrays, names: list[str], *, placed: bool = False, join: Callable[..., Arrays] | None = None
+    ) -> None:
+        self.inputs, self.names, self.placed, self.join = inputs, names, placed, join
         self.loop = asyncio.get_running_loop()
         self.answer: asyncio.Future[Arrays] = self.loop.create_future()
         self.submitted = time.perf_counter()
         self.queued_seconds = 0.0
         self.rows = 1
+        self.width = 0
         self.key: tuple[object, ...] = ()
         self._options: Any = None
 
@@ -63,37 +67,6 @@ class Batch:
     jobs: list[Job]
     compute_seconds: float
     outputs: Arrays
-
-
-@dataclass(frozen=True)
-class Batching:
-    """Requests of the same shapes run together: at most `rows` rows, the first of them held back `delay` seconds."""
-
-    rows: int
-    delay: float
-
-    @classmethod
-    def of(cls, model: Model, rows: int, delay: float) -> Batching | None:
-        """How the model may batch; None for rows of 1.
-
-        Raises:
-            UsageError: The answers of the model depend on the neighbours in a batch, or it has no axis for them.
-        """
-        if rows <= 1:
-            return None
-        title = f"{model.name} {model.version} ({model.manifest['variant']['name']})"
-        if model.manifest["variant"].get("batch_invariant") is not True:
-            raise UsageError(
-                f"{title} must not be batched: its manifest does not record that an answer is the same whatever "
-                "stands beside it in a batch. Leave --max-batch-size out, or build with `batch_invariance: require`."
-            )
-        first = {tensor.shape[0] if tensor.shape else None for tensor in (*model.inputs, *model.outputs)}
-        axis = next((a for a in model.axes if {a.name} == first), None)
-        if axis is None:
-            raise UsageError(f"{title} cannot be batched: its inputs and outputs do not share a dynamic first axis.")
-        if rows > axis.max:
-            raise UsageError(f"--max-batch-size is {rows}; {title} was verified up to {axis.name} {axis.max}.")
-        return cls(rows, delay)
 
 
 class Runs:
@@ -140,7 +113,10 @@ class Runs:
             job._options = options
             whole = self._model.run_checked(job.inputs, job.names, options)
             return [whole], whole
-        inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in jobs[0].inputs}
+        every, join = [job.inputs for job in jobs], jobs[0].join
+        inputs = (
+            {name: np.concatenate([one[name] for one in every]) for name in every[0]} if join is None else join(every)
+        )
         whole = self._model.run_checked(inputs, jobs[0].names, options)
         ends = np.cumsum([job.rows for job in jobs])
         parts = [
@@ -223,16 +199,23 @@ class Scheduler:
         if alone + self._places >= self._queue_size + len(self._threads) - self._active:
             raise RefusedError(429, "queue-full", "too many requests wait already; try again later", 1)
 
-    def submit(self, inputs: Arrays, names: list[str], *, placed: bool = False) -> Job:
+    def submit(
+        self, inputs: Arrays, names: list[str], *, placed: bool = False, join: Callable[..., Arrays] | None = None
+    ) -> Job:
         """Queue a request that Model.check has passed; `placed` is whether it has a place already.
+
+        Texts come with `join`, which makes the inputs of one run of those of several.
 
         Raises:
             RefusedError: 429, the queue is full; 503, the model is being unloaded.
         """
         job = Job(inputs, names, placed=placed)
         if self._batching is not None:
-            job.rows = int(next(iter(inputs.values())).shape[0])
-            job.key = (*names, *((name, array.shape[1:]) for name, array in sorted(inputs.items())))
+            first = next(iter(inputs.values()))
+            job.rows, job.width = int(first.shape[0]), int(math.prod(first.shape[1:]))
+            job.join = join if self._batching.tokens else None
+            shapes = ((name, None if job.join else array.shape[1:]) for name, array in sorted(inputs.items()))
+            job.key = (*names, *shapes)
         with self._changed:
             if self._closed and not placed:
                 raise RefusedError(503, "unloading", "the model is being unloaded", 1)
@@ -299,7 +282,12 @@ class Scheduler:
         first = self._queue[0]
         if self._batching is None:
             return [first], None
-        jobs: list[Job] = []
+        if first.join is not None:
+            others = [job for job in self._queue if job.key == first.key and job is not first]
+            jobs, full = nearest(first, others, self._batching)
+            wait = first.submitted + self._batching.delay - time.perf_counter()
+            return jobs, None if full or self._closed or wait <= 0 else wait
+        jobs = []
         rows, full = 0, False
         for job in self._queue:
             if job.key == first.key:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from serving.texts import Answered
 
 DATATYPE = "BYTES"
-NAMES, IMAGE = ("text", "text_pair"), "image"  # of the inputs
-LABEL, COUNT = "label", "token_count"  # outputs beside those of the model
+NAMES, FILES = ("text", "text_pair"), ("image", "audio")  # of the inputs
+LABEL, TRANSCRIPT, COUNT = "label", "transcript", "token_count"  # outputs beside those of the model
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def counted(found: list[T], count: int, what: str) -> list[T]:
 
 
 def entries_of(texts: Mapping[str, list[Any]], tensors: Iterable[str]) -> list[object]:
-    """The texts, pairs or images of a request whose other inputs are `tensors`.
+    """The texts, pairs, images or sounds of a request whose other inputs are `tensors`.
 
     Raises:
         RefusedError: 400, there are tensors beside them, or the texts of pairs are not as many.
@@ -95,8 +95,9 @@ def entries_of(texts: Mapping[str, list[Any]], tensors: Iterable[str]) -> list[o
     for name in tensors:
         held = next(iter(texts))
         raise bad(f"the request holds {held} and the tensor {quoted(name)}; send one or the other")
-    if IMAGE in texts:
-        return list(texts[IMAGE])
+    for name in FILES:
+        if name in texts:
+            return list(texts[name])
     first, second = texts.get(NAMES[0]), texts.get(NAMES[1])
     if first is None:
         raise bad(f"input {NAMES[1]!r} needs input {NAMES[0]!r}")
@@ -115,6 +116,8 @@ def outputs_of(model: TextModel) -> dict[str, Json]:
     found: dict[str, Json] = {tensor.name: {} for tensor in model.outputs()}
     if model.processing.kind == "labels":
         found[LABEL] = {"name": LABEL, "datatype": DATATYPE, "shape": [-1]}
+    if model.processing.kind == "transcript":
+        found[TRANSCRIPT] = {"name": TRANSCRIPT, "datatype": DATATYPE, "shape": [-1]}
     if any(model.is_per_token(tensor) for tensor in model.outputs()):
         found[COUNT] = {"name": COUNT, "datatype": "INT64", "shape": [-1]}
     return found
@@ -134,7 +137,7 @@ def needed(model: TextModel, names: Sequence[str]) -> list[str]:
     own = [tensor.name for tensor in model.outputs()]
     per_token = [tensor.name for tensor in model.outputs() if model.is_per_token(tensor)]
     found = [name for name in names if name in own]
-    found += [model.processing.output] if LABEL in names else []
+    found += [model.processing.output] if LABEL in names or TRANSCRIPT in names else []
     found += per_token[:1] if COUNT in names else []
     return list(dict.fromkeys(found))
 
@@ -147,6 +150,10 @@ def stacked(model: TextModel, answered: Answered, names: Sequence[str]) -> Array
         if name == LABEL:
             places = [int(np.argmax(row[model.processing.output])) for row in answered.values]
             made[name] = np.array([model.processing.labels[place] for place in places], dtype=object)
+        elif name == TRANSCRIPT:
+            form: Any = model.processing.form
+            spelled = [form.text(row[model.processing.output].argmax(axis=-1)) for row in answered.values]
+            made[name] = np.array(spelled, dtype=object)
         elif name == COUNT:
             rows = [row[next(known for known in row if known in per_token)] for row in answered.values]
             made[name] = np.array([len(row) for row in rows], dtype=np.int64)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-import unicodedata
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
@@ -19,10 +20,10 @@ from loading.errors import InputError
 from loading.interface import Tensor
 from numpy.typing import NDArray
 
-from serving.bounds import MOST_TEXTS
 from serving.errors import RefusedError, bad
 from serving.memory import Hold, Memory
-from serving.scheduler import Job
+from serving.scheduler import INLINE_SECONDS, Job
+from serving.text_sizes import MOST_CHARACTERS, characters, check_size, is_ascii, unfolded
 from serving.threads import in_thread
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from serving.models import Served
 
-MOST_CHARACTERS = 2**18  # of one text
 MOST_VALUES = 2**23  # of the answer to one request
 SEVERAL_ROWS = ("span", "zero-shot")  # kinds of answers that may take many rows
 WINDOW = 64  # texts whose token ids are held at once, or those of two runs
@@ -40,6 +40,8 @@ TOKEN_BYTES = 256  # of memory for each token of a row
 CHARACTER_BYTES = 640  # for each character of a text while it becomes token ids: each may be a word
 LARGE = 2**15  # characters of a text beyond which a model makes token ids of one at a time
 INLINE = 4096  # characters whose longest form is looked at without a thread
+ENTRY = 64  # characters that take as long as what is done once for each text
+SLOWER = 0.1  # how fast a slow text is forgotten
 
 R = TypeVar("R")
 
@@ -82,12 +84,13 @@ class TextModel:
     """Names of the inputs that texts are sent in as tensors of bytes."""
     takes = "text"
     example: Any = ""
-    """An image in base64, of a model that takes images; a row of one that takes rows."""
+    """A file in base64, of a model that takes images or sounds; a row of one that takes rows."""
 
-    def __init__(self, processing: Processing, model: Any, threads: int) -> None:
-        self.processing, self._model = processing, model
+    def __init__(self, processing: Processing, model: Any, threads: int, most_tokens: int | None = None) -> None:
+        self.processing, self._model, self._most_tokens = processing, model, most_tokens
         self._turns = asyncio.Semaphore(threads)
         self._large = threading.Lock()
+        self._pace = math.inf  # seconds of processor time for each character, at most lately
         self._batch, self._width = self._axes()
         self._per_token = {tensor.name for tensor in self.outputs() if self.is_per_token(tensor)}
         self.window = self._window()
@@ -102,6 +105,11 @@ class TextModel:
             return 1
         return min(max(WINDOW, 2 * self.processing.texts.most_rows), MOST_WINDOW)
 
+    @property
+    def join(self) -> Callable[..., Arrays] | None:
+        """Makes the inputs of one run of those of several; None where runs are not joined."""
+        return self.processing.texts.padding.joined
+
     def entries(self, given: Sequence[object]) -> Sequence[object]:
         """What a request in JSON stands for, as the processing takes it.
 
@@ -112,7 +120,7 @@ class TextModel:
             if isinstance(entry, list):
                 message = f'inputs[{index}] is neither a string nor an object, such as {{"text", "text_pair"}}'
                 raise RefusedError(400, "request", message, parameter="inputs")
-        return given
+        return [self.processing.entry(entry) for entry in given]
 
     def check_size(self, entries: Sequence[object]) -> int:
         """The size of the largest entry; see the function of this name."""
@@ -124,7 +132,7 @@ class TextModel:
         Raises:
             RefusedError: 400, an entry cannot be read; 413, a text is too long once it is normalized.
         """
-        plain = all(map(_is_ascii, entries))
+        plain = all(map(is_ascii, entries))
         if not plain:
             look = partial(max, map(unfolded, entries))
             longest = look() if sum(map(characters, entries)) <= INLINE else await self.in_turn(look)
@@ -204,18 +212,39 @@ class TextModel:
                 rows += made
                 counts.append(len(made))
             runs = []
-            for places in self.processing.runs(rows) if len(counts) == len(entries) else ():
+            for places in self._runs(rows) if len(counts) == len(entries) else ():
                 inputs = self.processing.inputs([rows[place] for place in places])
                 self._model.check(inputs)
                 runs.append((places, inputs))
             return _Window(rows, counts, runs)
 
+        size = sum(map(characters, entries)) + ENTRY * len(entries)
         try:
-            return await self.in_turn(work)
+            # A thread takes longer to wake up, and to wake the loop up again, than a short text to become tokens.
+            if self._is_quick(size):
+                return self._timed(work, size)
+            return await self.in_turn(lambda: self._timed(work, size))
         except InputError as error:
             raise RefusedError(400, "input", str(error)) from error
         finally:
             left.set()
+
+    def _runs(self, rows: Sequence[Any]) -> Iterable[list[int]]:
+        """Places of rows that share a run."""
+        return self.processing.runs(rows, self._most_tokens)
+
+    def _is_quick(self, size: int) -> bool:
+        """Whether token ids of so many characters are made before a thread would have begun."""
+        return self.processing.kind not in SEVERAL_ROWS and size * self._pace < INLINE_SECONDS
+
+    def _timed(self, work: Callable[[], R], size: int) -> R:
+        """What is made of so many characters; the time that it took decides where the next ones are made."""
+        began = time.thread_time()  # others that run meanwhile do not count
+        made = work()
+        pace = (time.thread_time() - began) / size
+        known = pace if math.isinf(self._pace) else self._pace
+        self._pace = max(pace, known + SLOWER * (pace - known))
+        return made
 
     async def in_turn(self, work: Callable[[], R]) -> R:
         """What a thread makes, once it is its turn; it keeps it until it has ended, whoever still waits."""
@@ -326,7 +355,7 @@ class _Runs:
             while waiting or self._flying:
                 while waiting and len(self._flying) < scheduler.workers:
                     places, inputs = waiting.popleft()
-                    job = scheduler.submit(inputs, list(self._asked.names), placed=True)
+                    job = scheduler.submit(inputs, list(self._asked.names), placed=True, join=self._texts.join)
                     self._flying[job.answer] = job, places
                 done, _ = await asyncio.wait(self._flying, return_when=asyncio.FIRST_COMPLETED)
                 for future in done:
@@ -344,50 +373,6 @@ class _Runs:
             row = self._window.rows[place]
             self._found[place] = self._texts.values(outputs, index, row, shaped=self._asked.shaped)
             self._room.take(self._found[place])
-
-
-def check_size(entries: Sequence[object]) -> int:
-    """The most characters of an entry.
-
-    Raises:
-        RefusedError: 400, there are no texts; 413, too many, or one that is too long.
-    """
-    if not entries:
-        raise bad("there is no text; send at least one")
-    if len(entries) > MOST_TEXTS:
-        raise RefusedError(413, "too-large", f"there are {len(entries)} texts, at most {MOST_TEXTS} are taken at once")
-    longest = max(map(characters, entries))
-    if longest > MOST_CHARACTERS:
-        raise RefusedError(
-            413, "too-large", f"a text has {longest} characters, at most {MOST_CHARACTERS} are taken; send it in parts"
-        )
-    return longest
-
-
-def characters(entry: object) -> int:
-    """The characters of a text, of all texts of an object or a list, or the number of token ids."""
-    return _size(entry, len)
-
-
-def unfolded(entry: object) -> int:
-    """The same after the normalization that makes texts the longest: tokenizers normalize in forms of their own."""
-    return _size(entry, lambda text: len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text)))
-
-
-def _size(entry: object, of_text: Callable[[str], int]) -> int:
-    if isinstance(entry, dict):
-        return sum(_size(value, of_text) for value in entry.values())
-    if isinstance(entry, list):
-        return sum(_size(value, of_text) for value in entry)
-    if isinstance(entry, str):
-        return of_text(entry)
-    return len(entry) if isinstance(entry, tuple) else 0
-
-
-def _is_ascii(entry: object) -> bool:
-    if isinstance(entry, dict | list):
-        return all(map(_is_ascii, entry.values() if isinstance(entry, dict) else entry))
-    return not isinstance(entry, str) or entry.isascii()
 
 
 def _arrays(values: Any) -> Iterable[NDArray[Any]]:

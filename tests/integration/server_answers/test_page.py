@@ -58,6 +58,7 @@ def test_every_example_of_the_document_works(server: Running) -> None:
         "linear": None,
         "names": "entities",
         "scores": "score",
+        "short": "embedding",
         "topics": "zero-shot",
         "vectors": "embedding",
         "words": "token-embeddings",

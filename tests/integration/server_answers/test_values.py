@@ -146,6 +146,26 @@ def test_answers_of_every_kind_are_those_of_the_loader(server: Running, reposito
     assert (status, "datatype is not one of" in answer["error"]) == (400, True)
 
 
+def test_a_vector_is_cut_to_a_size_of_the_model(server: Running) -> None:
+    whole = vectors(server, TEXTS)
+    for size in (2, 5, 8):
+        status, answer = ask(server, "embeddings", model="short", input=TEXTS, dimensions=size)
+        assert status == 200, answer
+        found = np.array([entry["embedding"] for entry in answer["data"]])
+        wanted = whole[:, :size] / np.linalg.norm(whole[:, :size], axis=1, keepdims=True)
+        assert np.abs(found - wanted).max() < 1e-6
+
+
+def test_an_object_of_a_text_alone_is_that_text(server: Running) -> None:
+    for model in ("classes", "names", "words", "vectors"):
+        answers = [
+            ask(server, "predict", model=model, inputs=inputs)
+            for inputs in ("a b c", {"text": "a b c"}, [{"text": "a b c"}])
+        ]
+        assert [status for status, _ in answers] == [200] * 3
+        assert answers[0][1] == answers[1][1] == answers[2][1]
+
+
 def rounded(value: Any) -> Any:
     """An answer whose numbers have four digits behind the point."""
     if isinstance(value, dict):
@@ -175,6 +195,7 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("embeddings", {"model": "vectors", "input": "a" * (2**18 + 1)}, 413, "send it in parts", None),
     ("embeddings", {"model": "vectors", "input": "\ufdfa" * 20_000}, 413, "characters in its longest form", None),
     ("embeddings", {"model": "vectors", "input": "a", "dimensions": 4}, 400, "cannot be cut", "dimensions"),
+    ("embeddings", {"model": "short", "input": "a", "dimensions": 4}, 400, "which are cut to 2, 5", "dimensions"),
     ("embeddings", {"model": "vectors", "input": "a", "dimensions": 0}, 400, "whole number", "dimensions"),
     ("embeddings", {"model": "vectors", "input": "a", "dimensions": True}, 400, "whole number", "dimensions"),
     ("embeddings", {"model": "vectors", "input": "a", "encoding_format": "hex"}, 400, "neither", "encoding_format"),
@@ -187,7 +208,9 @@ WRONG: list[tuple[str, dict[str, Any], int, str, str | None]] = [
     ("rerank", {"model": "scores", "query": "a", "documents": [{"text": 1}]}, 400, "documents[0]", "documents"),
     ("rerank", {"model": "scores", "query": "a", "documents": ["b"], "top_n": 0}, 400, "top_n", "top_n"),
     ("predict", {"model": "classes", "inputs": []}, 400, "inputs is empty", "inputs"),
-    ("predict", {"model": "classes", "inputs": {"text": "a"}}, 400, "a pair has ['text']", None),
+    ("predict", {"model": "classes", "inputs": {"texts": "a"}}, 400, "a pair has ['texts']", None),
+    ("predict", {"model": "scores", "inputs": {"text": "a"}}, 400, "scores pairs of texts", None),
+    ("predict", {"model": "classes", "inputs": {"text": 1}}, 400, "a text is a int", None),
     ("predict", {"model": "classes", "inputs": [["a", "b"]]}, 400, "inputs[0] is neither", "inputs"),
     ("predict", {"model": "vectors", "inputs": {"text": "a", "text_pair": "b"}}, 400, "takes single texts", None),
     ("predict", {"model": "scores", "inputs": "a"}, 400, "scores pairs of texts", None),
@@ -308,11 +331,11 @@ def test_pages_of_the_origin_may_ask_and_no_others(guarded: Running) -> None:
 
 
 def test_models_are_listed(server: Running) -> None:
-    names = ["classes", "linear", "names", "scores", "topics", "vectors", "words"]
+    names = ["classes", "linear", "names", "scores", "short", "topics", "vectors", "words"]
     assert server.request("GET", "/v2/models") == (200, {"models": names})
     status, answer = server.request("GET", "/v1/models")
     assert (status, [entry["id"] for entry in answer["data"]]) == (200, names)
-    assert server.request("GET", "/v1/models/vectors") == (200, answer["data"][5])
+    assert server.request("GET", "/v1/models/vectors") == (200, answer["data"][6])
     status, answer = server.request("GET", "/v1/models/nobody")
     assert (status, answer["error"]["code"]) == (404, "model_not_found")
     for path in ("/v2/models/nobody", "/v2/models/nobody/ready"):

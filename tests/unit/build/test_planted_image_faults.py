@@ -145,7 +145,7 @@ def test_a_bundle_that_refuses_an_image_is_named(whole: Made) -> None:
 def build(whole: Made, bundle: Any, place: Path) -> None:
     """What the build proves of a bundle, with PyTorch in the place of the exported graph."""
     files = [Path(row["path"]).read_bytes() for row in whole.rows]
-    found = {str(index): bundle.images.row(content).pixels for index, content in enumerate(files)}
+    found = {str(index): bundle.media.row(content).pixels for index, content in enumerate(files)}
     check_pixels([row["name"] for row in whole.rows], whole.pixels, found, {})
     judged = [
         TextAnswer(text=row["path"], name=row["name"], answer=row["answer"], kind="labels")

@@ -27,6 +27,7 @@ WORD = {"score": 0.25, "token": 7, "token_str": "tea", "sequence": "a cup of tea
         ([TOKEN], "B-PER 'ada' at 0 to 3, 0.9000"),
         ([], "nothing"),
         ({"answer": "ada", "score": 0.5, "start": 2, "end": 5}, "'ada' at 2 to 5, 0.5000"),
+        ({"text": "a word"}, "'a word'"),
         ([WORD], "tea 0.2500"),
         ([[WORD], [WORD]], "tea 0.2500 | tea 0.2500"),
         ([[0.5, 0.5], [1.0, 0.0]], "2 tokens, each with a vector of 2 numbers"),

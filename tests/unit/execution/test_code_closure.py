@@ -104,7 +104,8 @@ def test_a_module_that_is_gone_is_an_error_and_no_empty_digest() -> None:
 
 
 def test_a_key_changes_with_its_modules_and_with_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    scripts = [f"{RUNTIME}{path}" for path in runtime_files(takes="image") if path.endswith(".py")]
+    carried = {path for takes in ("image", "audio") for path in runtime_files(takes=takes)}
+    scripts = [f"{RUNTIME}{path}" for path in sorted(carried) if path.endswith(".py")]
     digests = {name: code_closure.module_digest(name) for name in [*modules(), *scripts]}
     monkeypatch.setattr(code_closure, "module_digest", digests.__getitem__)
     before = code_of.__wrapped__(CODES["verify"])

@@ -151,6 +151,29 @@ def test_an_image_processor_that_is_not_reproduced_leaves_the_tensors(tmp_path: 
     ).read_text("utf-8")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"feature_extractor_type": "WhisperFeatureExtractor"}, "the feature extractor WhisperFeatureExtractor"),
+        ({"processor_class": "Wav2Vec2ProcessorWithLM"}, "the language model of Wav2Vec2ProcessorWithLM"),
+    ],
+)
+def test_a_feature_extractor_that_is_not_reproduced_leaves_the_tensors(
+    tmp_path: Path, settings: dict[str, str], said: str
+) -> None:
+    config = {"architectures": ["Wav2Vec2ForCTC"], "model_type": "wav2vec2", "vocab_size": 9}
+    place = directory(tmp_path / "model", config, tokenizer=False)
+    known = {"feature_extractor_type": "Wav2Vec2FeatureExtractor"}
+    extractor = place / "preprocessor_config.json"
+    extractor.write_text(json.dumps(known), "utf-8")
+    assert "interface" not in written("model").loaded.document.data["model"]
+    extractor.write_text(json.dumps(known | settings), "utf-8")
+    model = written("model").loaded.spec.model
+    assert isinstance(model, HuggingFaceSource)
+    assert model.interface == "tensors"
+    assert f"# The bundle takes tensors: {said} is not reproduced" in Path("specs/out.yaml").read_text("utf-8")
+
+
 def test_code_of_a_repository_is_not_drafted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory(tmp_path / "model", {**BERT, "auto_map": {"AutoModel": "modeling_x.X"}})
     assert run(["init", "model"]) == 2

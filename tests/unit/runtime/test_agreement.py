@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from tests.support.bundles import runtime_module
 from tests.support.plans import accuracy
 
+from ortc.build.answer_proof import check_graph
+from ortc.common.errors import AccuracyError
 from ortc.evaluation.accuracy_gates import accuracy_verdicts
 from ortc.evaluation.answers import TextAnswer, compare_answers
 from ortc.evaluation.compare import Difference
@@ -32,6 +35,7 @@ def label(name: str, score: float) -> dict[str, Any]:
     return {"label": name, "score": score}
 
 
+LIMITS = {"cosine": 0.99999, "f1": 0.95, "top1": 0.95, "token_errors": 0.05}
 CASES: list[tuple[str, Any, Any, float, bool]] = [
     ("entities", [entity("PER", 0, 3)], [entity("PER", 0, 3)], 1.0, True),
     ("entities", [entity("PER", 0, 3), entity("LOC", 5, 8)], [entity("PER", 0, 3)], 2 / 3, True),
@@ -55,6 +59,12 @@ CASES: list[tuple[str, Any, Any, float, bool]] = [
     ("labels", [label("a", 0.5), label("b", 0.5)], [label("b", 0.5), label("a", 0.5)], 1.0, True),
     ("labels", [label("a", 0.51), label("b", 0.49)], [label("b", 0.501), label("a", 0.499)], 0.0, False),
     ("labels", [label("a", 0.6)], [label("c", 0.6)], 0.0, False),
+    ("transcript", {"text": "a word"}, {"text": "a word"}, 1.0, True),
+    ("transcript", {"text": "a word"}, {"text": "a ward"}, 5 / 6, True),
+    ("transcript", {"text": "a word"}, {"text": "the word"}, 0.5, True),
+    ("transcript", {"text": "word"}, {"text": ""}, 0.0, True),
+    ("transcript", {"text": ""}, {"text": "wo"}, -1.0, True),
+    ("transcript", {"text": ""}, {"text": ""}, 1.0, True),
 ]
 
 
@@ -91,10 +101,35 @@ def test_what_answers_name_is_a_gate(precision: str, given: dict[str, Any], agre
     assert (found.outcome, found.where) == (outcome, "1 texts with 1 answers")
 
 
+@pytest.mark.parametrize(
+    ("precision", "given", "found", "limit", "outcome"),
+    [
+        ("fp32", {}, "word", 0.0, "pass"),
+        ("fp32", {}, "ward", 0.0, "fail"),
+        ("int8", {}, "ward", 0.05, "fail"),
+        ("int8", {"answer_token_errors": 0.25}, "ward", 0.25, "pass"),
+        ("fp32", {"answer_token_errors": 0.2}, "ward", 0.2, "fail"),
+    ],
+)
+def test_token_errors_of_transcripts_are_a_gate(
+    precision: str, given: dict[str, Any], found: str, limit: float, outcome: str
+) -> None:
+    judged = TextAnswer(text="a.wav", name="a.wav", answer={"text": "word"}, kind="transcript", unit="sounds")
+    difference = Difference(output="y", max_abs=0.0, cosine=1.0, relative_error=0.0, top1=1.0)
+    answers = compare_answers([judged], [{"text": found}])
+    check = Check(cases=(CaseResult(case="a", differences=(difference,)),), answers=answers)
+    verdicts = accuracy_verdicts(check, precision, accuracy(**given), "linux/amd64", None)
+    (verdict,) = [verdict for verdict in verdicts if verdict.gate == "answer_token_errors"]
+    assert (verdict.outcome, verdict.where) == (outcome, "1 sounds with 4 answers")
+    assert verdict.bound == limit
+    with nullcontext() if found == "word" else pytest.raises(AccuracyError, match="answer_token_errors of the exp"):
+        check_graph(answers, accuracy())
+
+
 class Answering:
     """A processing whose token ids are always right."""
 
-    images = None
+    takes, form = "text", None
 
     def __init__(self, kind: str, answer: Any) -> None:
         self.kind, self._answer = kind, answer
@@ -114,10 +149,14 @@ def test_golden_answers_have_to_agree(
 ) -> None:
     case = {"text": "a", "ids": [1, 2, 1, 2], "types": [0, 1, 0, 1], "answer": expected}
     (tmp_path / "answers.json").write_text(json.dumps({"format_version": 1, "cases": [case]}), "utf-8")
-    check, limits = runtime_module("processing.golden").check, {"cosine": 0.99999, "f1": 0.95, "top1": 0.95}
+    check, limits = runtime_module("processing.golden").check, dict(LIMITS)
     if agreement == 1 and scores:
         assert check(Answering(kind, found), tmp_path / "answers.json", limits, None) > 0.99999
         return
-    said = "has cosine" if agreement == 1 else r"have (f1|top1) 0\.\d{4} to the recorded ones, expected at least 0\.95"
+    said = r"have (f1|top1) 0\.\d{4} to the recorded ones, expected at least 0\.95"
+    if kind == "transcript":
+        said = rf"have token_errors {1 - agreement:.4f} to the recorded ones, expected at most 0\.05"
+    if agreement == 1:
+        said = "has cosine"
     with pytest.raises(runtime_module("loading.errors").GoldenError, match=said):
         check(Answering(kind, found), tmp_path / "answers.json", limits, None)

@@ -170,3 +170,27 @@ def test_large_samples_have_small_copies(tmp_path: Path) -> None:
     assert len(large.content) > MOST_GOLDEN_BYTES > len(small.content)
     with Image.open(io.BytesIO(small.content)) as image:
         assert (small.name, image.size) == ("large.png (small)", (160, 107))
+
+
+def test_a_request_may_have_its_own_threshold() -> None:
+    settings = {"output": "probabilities", "boxes": "boxes", "threshold": 0.5, "labels": ["cat"]}
+    made = forms.Boxes(settings, images())
+    picture = images().row(np.zeros((8, 8, 3), np.uint8))
+    scores = np.array([[0.9, 0.1], [0.4, 0.6], [0.1, 0.9]], np.float32)
+    values = [(scores, np.full((3, 4), 0.5, np.float32))]
+    for entry, count in ((b"", 1), ({"image": b"", "threshold": 0.3}, 2), ({"image": b"", "threshold": 0}, 3)):
+        assert len(made.answer(entry, [picture], values)) == count
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    assert len(made.rows({"image": pixels, "threshold": 0.3}, None)) == 1
+    for wrong in (2, -0.1, "0.5", True, None, float("nan")):
+        with pytest.raises(errors.InputError, match="Expected a score from 0 to 1"):
+            made.rows({"image": pixels, "threshold": wrong}, None)
+    with pytest.raises(errors.InputError, match=r"has \['image', 'threshold'\]. Expected image\."):
+        forms.ImageLabels(settings, images()).rows({"image": pixels, "threshold": 0.3}, None)
+
+
+def test_a_path_may_have_settings_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"content")
+    given = {"image": str(tmp_path / "a.png"), "threshold": 0.3}
+    assert answering.with_files(given) == {"image": b"content", "threshold": 0.3}
+    assert answering.with_files([given])[0]["image"] == b"content"

@@ -127,7 +127,7 @@ def test_prompts_are_put_before_a_text() -> None:
         (3, "the request is a int"),
         ([None], "a text is a NoneType"),
         ({"text": "a", "text_pair": "b"}, "single texts, not pairs"),
-        ({"text": "a"}, "a pair has"),
+        ({"text_pair": "a"}, "a pair has"),
     ],
 )
 def test_what_is_no_text_is_refused(request_: Any, said: str) -> None:

@@ -24,7 +24,7 @@ from ortc.frontend.reference.derive import OPTIONAL_MASKS, Processing, candidate
 from ortc.frontend.reference.model import ForwardError, Reference, example_inputs, finish
 from ortc.frontend.reference.tail import build_activation, build_tail, steps_of
 from ortc.inspection.classes import activation_of
-from ortc.inspection.model_files import answers_image, answers_text, refuse
+from ortc.inspection.model_files import answers_audio, answers_image, answers_text, refuse
 from ortc.inspection.positions import position_limit
 from ortc.inspection.recipe import read_recipe
 from ortc.inspection.repository import ADAPTER_PLACE, Repository, of_directories
@@ -101,8 +101,7 @@ def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) ->
     """
     if not source.answers:
         return None
-    is_classifier = source.task in CLASSIFIERS and answers_text(source, repository)
-    if is_classifier or (source.task == "image-classification" and answers_image(source, repository)):
+    if _is_classifier(source, repository):
         function = activation_of(source.task, repository.mapping("config.json"))
         return None if function == "none" else Tail(LOGITS, PROBABILITIES, build_activation(function), keeps=(LOGITS,))
     if source.task == "object-detection" and answers_image(source, repository):
@@ -117,6 +116,15 @@ def _tail(source: HuggingFaceSource, repository: Repository, directory: Path) ->
             help="write `task: feature-extraction` for the embeddings, or `interface: tensors` for the head alone",
         )
     return Tail(HIDDEN, EMBEDDING, build_tail(steps, directory, random=source.weights == "random"))
+
+
+def _is_classifier(source: HuggingFaceSource, repository: Repository) -> bool:
+    """Whether a bundle answers with the classes of its requests."""
+    return (
+        (source.task in CLASSIFIERS and answers_text(source, repository))
+        or (source.task == "image-classification" and answers_image(source, repository))
+        or (source.task == "audio-classification" and answers_audio(source, repository))
+    )
 
 
 def _loaded(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ortc.inspection import feature_extractors
 from ortc.inspection.classes import CONFIG, activation_of, entailment_of, labels_of
 from ortc.inspection.image_processors import IMAGE_PROCESSOR, unreproduced
 from ortc.inspection.model_files import (
     UNLISTED_HELP,
+    answers_audio,
     answers_image,
     answers_text,
     unlisted_files,
@@ -23,10 +25,19 @@ from ortc.spec.diagnostics.rules import answers as rules
 from ortc.spec.interface import TextInterface
 from ortc.spec.load import LoadedSpec
 from ortc.spec.model_sources import HuggingFaceSource
-from ortc.spec.tasks import IMAGE_TASKS, SETTINGS, TEXT_TASKS
+from ortc.spec.tasks import AUDIO_TASKS, IMAGE_TASKS, SETTINGS, TEXT_TASKS
 
 IDS = "input_ids"
 """The input that holds token ids; the name that transformers gives it."""
+
+
+ANSWERED = (*TEXT_TASKS, *IMAGE_TASKS, *AUDIO_TASKS)
+"""Tasks whose answers a bundle gives."""
+_NEEDED = (
+    (IMAGE_TASKS, ("images", answers_image, IMAGE_PROCESSOR)),
+    (AUDIO_TASKS, ("sounds", answers_audio, "preprocessor_config.json")),
+)
+"""Tasks with what a request holds, whether a repository has what that needs, and the name of it."""
 
 
 def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
@@ -65,6 +76,11 @@ def _check_classes(model: HuggingFaceSource, repository: Repository) -> None:
             labels_of(config, model.interface)
         if config and model.task in ("object-detection", "semantic-segmentation"):
             labels_of(config, model.interface)
+    if answers_audio(model, repository):
+        _check_extractor(repository)
+        if config and model.task == "audio-classification":
+            activation_of(model.task, config)
+            labels_of(config, model.interface)
     if not config or not answers_text(model, repository):
         return
     if model.task == "zero-shot-classification":
@@ -84,9 +100,19 @@ def _check_processor(repository: Repository) -> None:
         raise RecipeError(IMAGE_PROCESSOR, f"the image processor {name} is not reproduced")
 
 
+def _check_extractor(repository: Repository) -> None:
+    """Check that a feature extractor, as far as its configuration is here and names it, is reproduced.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    if (what := feature_extractors.unreproduced(repository)) is not None:
+        raise RecipeError(feature_extractors.EXTRACTOR_FILES[0], f"{what} is not reproduced")
+
+
 def _of_another_task(loaded: LoadedSpec, model: HuggingFaceSource) -> Iterator[Diagnostic]:
     """Report settings that have an effect with other tasks alone."""
-    if not isinstance(model.interface, TextInterface) or model.task not in (*TEXT_TASKS, *IMAGE_TASKS):
+    if not isinstance(model.interface, TextInterface) or model.task not in ANSWERED:
         return
     every: dict[str, tuple[str, ...]] = {"max_length": TEXT_TASKS, "truncation": TEXT_TASKS, **SETTINGS}
     for name in sorted(model.interface.model_fields_set & every.keys()):
@@ -110,12 +136,12 @@ def _unlisted(loaded: LoadedSpec, model: HuggingFaceSource, repository: Reposito
 
 
 def _unused(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:
-    """Report settings for texts or images of a bundle that takes none."""
+    """Report settings for texts, images or sounds of a bundle that takes none."""
     if not isinstance(model.interface, TextInterface):
         return
-    missing = "preprocessor_config.json" if model.task in IMAGE_TASKS else "tokenizer.json"
-    has = answers_image if model.task in IMAGE_TASKS else answers_text
-    if model.task not in (*TEXT_TASKS, *IMAGE_TASKS):
+    text = ("texts", answers_text, "tokenizer.json")
+    what, has, missing = next((found for tasks, found in _NEEDED if model.task in tasks), text)
+    if model.task not in ANSWERED:
         why = f"no answers are made for the task {quoted(model.task)}"
     elif model.files and not has(model, repository):
         why = f"`files` lists no {missing}"
@@ -125,7 +151,7 @@ def _unused(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository
         return
     yield Diagnostic(
         rules.INTERFACE_UNUSED,
-        f"`interface` has settings for {'images' if model.task in IMAGE_TASKS else 'texts'}, but {why}",
+        f"`interface` has settings for {what}, but {why}",
         loaded.document.locate(("model", "interface"), key=True),
         help=f"remove `interface`, or add the model's {missing}",
     )

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from .inputs import Images, Picture
 
 Arrays = dict[str, NDArray[Any]]
-FIELD = "image"
+FIELD, THRESHOLD = "image", "threshold"
+SHOWN = 60  # characters of a value that a message shows
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -26,6 +27,8 @@ class ImageForm:
 
     of_one_row = True
     """Whether the values of one row are all that an answer needs."""
+    settings: tuple[str, ...] = ()
+    """What a request may say besides its image."""
 
     def __init__(self, settings: Mapping[str, Any], images: Images) -> None:
         self.images = images
@@ -41,10 +44,16 @@ class ImageForm:
         if prompt:
             raise InputError("the model takes images and has no prompts.")
         if isinstance(entry, Mapping):
-            if set(entry) != {FIELD}:
-                raise InputError(f"a request has {sorted(map(str, entry))}. Expected {FIELD}.")
+            if FIELD not in entry or not set(entry) <= {FIELD, *self.settings}:
+                raise InputError(
+                    f"a request has {sorted(map(str, entry))}. Expected {', '.join((FIELD, *self.settings))}."
+                )
+            self.check_settings(entry)
             entry = entry[FIELD]
         return [self.images.row(entry)]
+
+    def check_settings(self, entry: Mapping[Any, Any]) -> None:
+        """Refuse a setting of a request; InputError says why."""
 
     def most_rows(self, entry: object) -> int:
         """Every image is one row."""
@@ -85,10 +94,17 @@ class Boxes(ImageForm):
     """The objects of an image, with boxes in pixels of the image that was sent."""
 
     of_one_row = False
+    settings = (THRESHOLD,)
 
     def __init__(self, settings: Mapping[str, Any], images: Images) -> None:
         super().__init__(settings, images)
         self._boxes, self._threshold = str(settings["boxes"]), float(settings["threshold"])
+
+    def check_settings(self, entry: Mapping[Any, Any]) -> None:
+        """Refuse a threshold that is no score."""
+        value = entry.get(THRESHOLD, self._threshold)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"the threshold of a request is {str(value)[:SHOWN]}. Expected a score from 0 to 1.")
 
     def values(self, outputs: Arrays, index: int, row: Picture) -> Any:
         """Scores [objects, classes and none], and centers with sizes [objects, 4]."""
@@ -98,6 +114,7 @@ class Boxes(ImageForm):
     def answer(self, entry: Any, rows: Sequence[Picture], values: Sequence[Any]) -> Any:
         """Objects as {"score", "label", "box": {"xmin", "ymin", "xmax", "ymax"}}, in the order of the model."""
         (scores, boxes), (height, width) = values[0], rows[0].size
+        least = float(entry.get(THRESHOLD, self._threshold)) if isinstance(entry, Mapping) else self._threshold
         # The last class is for nothing at all.
         sure, classes = scores[:, :-1].max(axis=1), scores[:, :-1].argmax(axis=1)
         center, half = boxes[:, :2], np.float32(0.5) * boxes[:, 2:]
@@ -109,5 +126,5 @@ class Boxes(ImageForm):
                 "label": self.labels[classes[place]],
                 "box": dict(zip(SIDES, map(int, pixels[place]), strict=True)),
             }
-            for place in np.flatnonzero(sure > self._threshold)
+            for place in np.flatnonzero(sure > least)
         ]

@@ -29,6 +29,11 @@ class Picture:
     pixels: NDArray[np.float32]
     size: tuple[int, int]
 
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """The pixels, as rows of any kind name what the model takes."""
+        return self.pixels
+
 
 class Images:
     """Makes a model's inputs of images.
@@ -42,6 +47,8 @@ class Images:
         FormatError: the settings are malformed, or the model takes something else than images.
         RuntimeVersionError: Pillow is not installed.
     """
+
+    takes = "image"
 
     def __init__(self, settings: Mapping[str, Any], inputs: Shapes, bounds: Bounds) -> None:
         name, mask = str(settings["input"]), settings.get("mask")

@@ -57,9 +57,10 @@ TEXT_LENGTH = Rule(
 INTERFACE_UNUSED = Rule(
     "ORTC343",
     "interface-unused",
-    "`interface` has settings for texts or images, and the bundle answers none.",
-    "A bundle answers texts where its repository has tokenizer.json, and images where it has preprocessor_config.json, "
-    "if `model.task` is one of the tasks that ortc makes answers for. Otherwise its settings would have no effect.",
+    "`interface` has settings for texts, images or sounds, and the bundle answers none.",
+    "A bundle answers texts where its repository has tokenizer.json, and images or sounds where it has "
+    "preprocessor_config.json, if `model.task` is one of the tasks that ortc makes answers for. Otherwise its settings "
+    "would have no effect.",
     bad=f"{_SOURCE}  files:\n{_FILES}  task: video-classification\n  interface: {{max_length: 128}}\n",
     good=f"{_SOURCE}  files:\n{_FILES}  task: video-classification\n",
 )

@@ -1,0 +1,56 @@
+"""Answers to sounds are those of transformers' pipelines, for a tiny seeded model of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from tests.support.answering import answered
+from tests.support.audio_parts import bundle_of, parts
+from tests.support.bundles import runtime_module
+from tests.support.make_audio_models import LENGTHS, MODELS
+
+from ortc.evaluation.agreement import f1, shares
+from ortc.evaluation.answers import similar
+from ortc.frontend.samples.odd_sounds import odd_sounds, plain_sounds
+
+FILES = (*plain_sounds(LENGTHS), *odd_sounds(LENGTHS))
+
+
+@pytest.fixture(autouse=True)
+def _gradients() -> Iterator[None]:
+    """Loading a model switches gradients off for the whole process."""
+    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+        yield
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_answers_are_those_of_the_pipeline(name: str, tmp_path: Path) -> None:
+    make, task = MODELS[name]
+    make(tmp_path / "model")
+    reference, own = parts(tmp_path / "model", task)
+    bundle = bundle_of(reference, own)
+    known = {"ctc": "automatic-speech-recognition"}.get(task, task)
+    more: dict[str, Any] = {"top_k": None} if task == "audio-classification" else {}
+    ask: Any = transformers.pipeline(known, model=str(tmp_path / "model"), **more)
+    said = set()
+    for file in FILES:
+        path = tmp_path / "sound.wav"
+        path.write_bytes(file.content)
+        if name == "spectrograms" and len(own.samples(path)) < 400:
+            continue
+        assert np.abs(bundle.media.row(file.content).values - own.features(path)).max() < 1e-5, file.name
+        (found,) = answered(bundle, reference, [file.content])
+        (of_reference,) = own.answers([path], reference)
+        wanted = ask(own.samples(path), **more)
+        said.add(wanted["text"] if task == "ctc" else wanted[0]["label"])
+        for answer in (found, of_reference):
+            assert f1(shares(bundle.kind, wanted, answer)) == 1, file.name
+            assert f1(runtime_module("processing.agreement").shares(bundle.kind, wanted, answer)) == 1
+            assert similar(bundle.kind, wanted, answer) > 0.999999, file.name
+    assert len(said) > 1
