@@ -15,7 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import BERT, CALIBRATED, DIGITS, PATIENT, PLAIN, QUICK, ROOT, TEXT, Build, Compiler
+from tests.support.builds import (
+    BERT,
+    CALIBRATED,
+    DIGITS,
+    PATIENT,
+    PLAIN,
+    QUICK,
+    ROOT,
+    SET_BY_LIBRARIES,
+    TEXT,
+    Build,
+    Compiler,
+)
 from tests.support.quiet import warm
 from tests.support.quiet.changed import CHANGED
 from tests.support.shared import shared
@@ -59,8 +71,7 @@ def environments_of(place: Path) -> tuple[dict[str, str], dict[str, str]]:
     """The environment of builds, and that of the processes which they start."""
     compiler = Compiler(place).environment()
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in compiler.items():
-            patch.setenv(name, value)
+        _set(patch, compiler)
         helper = variables(own_environment(OFFLINE))
     return compiler, helper
 
@@ -68,9 +79,15 @@ def environments_of(place: Path) -> tuple[dict[str, str], dict[str, str]]:
 @pytest.fixture
 def as_builds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Processes that this one starts as the compiler does have the environment of those of a build."""
-    for name, value in Compiler(tmp_path).environment().items():
+    _set(monkeypatch, Compiler(tmp_path).environment())
+
+
+def _set(patch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in SET_BY_LIBRARIES:
+        patch.delenv(name, raising=False)
+    for name, value in variables.items():
         if name not in warm.FREE:
-            monkeypatch.setenv(name, value)
+            patch.setenv(name, value)
 
 
 def new_cache(place: Path) -> Path:

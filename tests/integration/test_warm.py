@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import select
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.builds import ROOT, Compiler
+from tests.support.builds import ROOT, SET_BY_LIBRARIES, Compiler
 from tests.support.quiet import warm
 
 from ortc.execution.worker import Worker
@@ -99,6 +100,18 @@ def test_another_environment_has_a_process_of_its_own(environment: dict[str, str
         (tmp_path / path.name).touch()
     assert run({**away, "OMP_NUM_THREADS": "1"}, "--version", cwd=ROOT).returncode == 0
     assert not list(tmp_path.glob("*.started"))
+
+
+def test_what_libraries_set_in_this_process_leaves_the_environment_of_builds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    before = Compiler(tmp_path).environment()
+    # One of its modules sets a variable when it is imported.
+    importlib.import_module("torch._inductor.codecache")
+    for name in SET_BY_LIBRARIES:
+        monkeypatch.setenv(name, "1")
+    keys = [warm.environment_key(found, is_compiler=True) for found in (before, Compiler(tmp_path).environment())]
+    assert keys[0] == keys[1]
 
 
 @pytest.mark.usefixtures("as_builds")

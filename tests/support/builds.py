@@ -24,6 +24,14 @@ ROOT = Path(__file__).parents[2]
 QUIET = Path(__file__).parent / "quiet"
 NO_HUB = Path(__file__).parent / "no-hub"
 """There is nothing of the name."""
+SET_BY_LIBRARIES = frozenset(
+    {
+        *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),  # scikit-learn
+        "TORCHINDUCTOR_CACHE_DIR",
+        "TORCH_FORCE_WEIGHTS_ONLY_LOAD",  # ortc itself, before it reads what somebody else pickled
+    }
+)
+"""Variables that are set in this process when a test imports PyTorch or scikit-learn; a build sets its own."""
 TIMEOUT = 900
 """Seconds: a build that takes longer hangs."""
 
@@ -95,7 +103,7 @@ class Compiler:
 
     def environment(self) -> dict[str, str]:
         return {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name not in SET_BY_LIBRARIES},
             "ORTC_CACHE_DIR": str(self.cache),
             "ORTC_CACHE_URL": self.url,
             # Neither a hub nor what a developer's hub cache happens to hold.

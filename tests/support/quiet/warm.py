@@ -24,13 +24,7 @@ PLACE = "PYTEST_WARM_SERVERS"
 """Variable with the directory of the servers' sockets."""
 COMMANDS = ("ortc", "ortc.frontend", "ortc.passes", "ortc.frontend.samples.image_worker")
 """Modules that are run as programs."""
-FREE = frozenset(
-    {
-        *("ORTC_CACHE_DIR", "ORTC_CACHE_URL", "ORTC_TRUST_ENTRYPOINT", "PWD", "OLDPWD", "SHLVL", "_"),
-        # scikit-learn sets these when a test imports it; no library here reads them.
-        *("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"),
-    }
-)
+FREE = frozenset({"ORTC_CACHE_DIR", "ORTC_CACHE_URL", "ORTC_TRUST_ENTRYPOINT", "PWD", "OLDPWD", "SHLVL", "_"})
 FREE_PREFIXES = ("PYTEST_", "ORTC_OF_")
 """Variables that nothing reads when it is imported; those of ORTC_OF_ are for entry points that tests write."""
 START_SECONDS = 120.0
