@@ -93,7 +93,7 @@ def runner(reference: Reference) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 def answered(bundle: Any, reference: Reference, requests: list[Any]) -> list[Any]:
     """What a bundle's processing answers, with PyTorch in the place of the graph."""
-    found: list[Any] = runtime_module("processing.answers").plain(bundle.answer(requests, runner(reference)))
+    found: list[Any] = runtime_module("loading.arrays").plain(bundle.answer(requests, runner(reference)))
     return found
 
 
