@@ -16,6 +16,8 @@ const operations = {
     if (!response.ok) throw new Error(`the answer cannot be handed over: HTTP status ${response.status}`);
     return {};
   },
+  tokens: ({ texts }) => ({ rows: loaded().tokens(texts) }),
+  answers: async ({ texts, prompt }) => ({ answers: await loaded().answer(texts, prompt) }),
   async example({ sizes }) {
     await loaded().run(await loaded().example(sizes));
     return {};

@@ -59,6 +59,19 @@ def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: P
     check_graph(check, accuracy)
 
 
+def prove_in_page(answers: Answers, worker: Worker) -> None:
+    """Check that a page makes the token ids of the model's own tokenizer, of every odd text.
+
+    Args:
+        answers: what the model's own tokenizer gives.
+        worker: a browser that has loaded a bundle.
+
+    Raises:
+        WrongTokensError: token ids differ; the message names the text.
+    """
+    check_tokens(answers.odd, worker.call("tokens", texts=[row["text"] for row in answers.odd])["rows"])
+
+
 def _check_files(answers: Answers, expected: Path, worker: Worker) -> None:
     check = check_features if answers.processing.takes == "audio" else check_pixels
     with tempfile.TemporaryDirectory(prefix="ortc-features-") as scratch:

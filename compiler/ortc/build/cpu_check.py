@@ -80,7 +80,7 @@ def check_on_cpu(builder: VariantBuilder, entry: Tried) -> Tried:
                 function,
                 None,
                 embeddings,
-                answers=() if builder.target.is_web else model.judged,
+                answers=() if (answers := model.answers_of(builder.target)) is None else answers.judged,
             )
 
     name = f"{builder.target.name}: {variant.name} on the CPU provider"

@@ -39,7 +39,7 @@ from ortc.execution.action_cache import Store
 from ortc.execution.npm_package import package_place
 from ortc.execution.runtime_environment import is_made
 from ortc.plan.plan import Plan, TargetPlan
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import NpmPackage, pins
 
 State = Literal["cached", "cached (remote)", "will run"]
 
@@ -100,9 +100,9 @@ class Lookup(Runner):
         requirements = pins(pin_set).requirements_txt(platforms)
         return self._environment(pin_set, *is_made(requirements, self.store.root / "environments"))
 
-    def carried(self, pin_set: str) -> Path:
+    def carried(self, package: NpmPackage) -> Path:
         """Where the files of an npm package are or will be."""
-        return self._environment(pin_set, *package_place(pinned_files(pin_set), self.store.root / "environments"))
+        return self._environment(package.name, *package_place(pinned_files(package), self.store.root / "environments"))
 
     def _environment(self, pin_set: str, place: Path, made: bool) -> Path:
         if not any(entry.stage == ENVIRONMENT and entry.subject == pin_set for entry in self.foreseen):

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from ortc.build.context import Context
 from ortc.bundle.assemble import Made
-from ortc.bundle.web_files import CARRIED, web_digest
+from ortc.bundle.web_files import web_digest
 from ortc.common.errors import StageError
 from ortc.evaluation.footprint import Installed, installed
 from ortc.execution.browser.chromium import find_chromium
@@ -61,12 +61,12 @@ class Environments:
 
     def carried(self, variant: VariantPlan) -> dict[str, Path]:
         """Files of the runtime that the variant's bundle carries, by their place in it; none where it carries none."""
-        package = pins(variant.runtime.pins).npm
-        if package is None:
-            return {}
-        with self._lock:
-            place = self._context.runner.carried(variant.runtime.pins)
-        return {f"{CARRIED}/{PurePosixPath(file.path).name}": place / file.path for file in package.files}
+        found: dict[str, Path] = {}
+        for package in pins(variant.runtime.pins).npm:
+            with self._lock:
+                place = self._context.runner.carried(package)
+            found |= {f"{package.place}/{PurePosixPath(file.path).name}": place / file.path for file in package.files}
+        return found
 
     @property
     def variables(self) -> dict[str, str]:

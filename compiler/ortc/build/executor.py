@@ -15,7 +15,7 @@ from ortc.execution.action_cache import Entry, Store
 from ortc.execution.npm_package import package_files
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker_pool import at_once
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import NpmPackage, pins
 
 
 @dataclass
@@ -94,11 +94,11 @@ class Executor(Runner):
             step.cached = not made
         return path
 
-    def carried(self, pin_set: str) -> Path:
+    def carried(self, package: NpmPackage) -> Path:
         """Fetch an npm package that is not there yet."""
-        with self.progress.step(ENVIRONMENT, pin_set) as step:
+        with self.progress.step(ENVIRONMENT, package.name) as step:
             made: list[bool] = []
             place = self.store.root / "environments"
-            path = package_files(pinned_files(pin_set), place, on_make=lambda: made.append(True))
+            path = package_files(pinned_files(package), place, on_make=lambda: made.append(True))
             step.cached = not made
         return path

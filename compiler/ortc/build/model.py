@@ -38,7 +38,7 @@ from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import Exported
 from ortc.plan.masks import mask_of
-from ortc.plan.plan import Plan
+from ortc.plan.plan import Plan, TargetPlan
 from ortc.plan.shape_matrix import without_largest
 from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
 from ortc.spec.runtimes import pins
@@ -66,6 +66,10 @@ class ModelBuild:
     metric: Metric | None
     references: Callable[[Action[References], Callable[[], list[Request]]], tuple[ReferenceCase, ...]]
     """Gives the reference's answers for inputs, from the action and what makes the inputs."""
+
+    def answers_of(self, target: TargetPlan) -> Answers | None:
+        """What the bundles of a target have around their tensors; None where they take tensors alone."""
+        return None if self.material.answers is None else self.material.answers.of_target(target)
 
     @property
     def judged(self) -> tuple[TextAnswer, ...]:

@@ -13,7 +13,7 @@ from ortc.common.values import Frozen
 from ortc.execution.action_cache import Entry, Store
 from ortc.execution.files_opened import latest
 from ortc.execution.npm_package import PinnedFiles
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import NpmPackage
 
 T = TypeVar("T")
 Work = Callable[[Path], R]
@@ -111,7 +111,7 @@ class Runner(ABC):
         """
 
     @abstractmethod
-    def carried(self, pin_set: str) -> Path:
+    def carried(self, package: NpmPackage) -> Path:
         """The directory of the files of a pinned npm package.
 
         Raises:
@@ -128,18 +128,10 @@ def latest_action(store: Store, action: Action[R], root: Path) -> tuple[Action[R
     return replace(action, inputs=inputs), entry
 
 
-def pinned_files(pin_set: str) -> PinnedFiles:
-    """What is fetched of the npm package of a pinned set.
-
-    Raises:
-        ValueError: the set is one of wheels.
-    """
-    package = pins(pin_set).npm
-    if package is None:
-        raise ValueError(f"the pins {pin_set} are wheels, and no npm package")
-    return PinnedFiles(
-        package.name, package.version, package.integrity, {file.path: file.sha256 for file in package.files}
-    )
+def pinned_files(package: NpmPackage) -> PinnedFiles:
+    """What is fetched of a pinned npm package."""
+    digests = {file.path: file.sha256 for file in package.files}
+    return PinnedFiles(package.name, package.version, package.integrity, digests)
 
 
 def nothing(_: Path) -> Any:

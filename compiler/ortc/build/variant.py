@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ortc.build.answer_proof import prove_in_page
 from ortc.build.context import Context
 from ortc.build.environments import Environments
 from ortc.build.instruction_sets import check_on_avx2
@@ -157,6 +159,8 @@ class VariantBuilder:
                 if only in (None, case.name) or (only == REAL and case.is_sample)
             )
             factory, bundle = self.model.factory(), self.bundle(made)
+            answers = self.model.answers_of(self.target)
+            judged = () if answers is None else answers.judged
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
             loaded = self.loaded if only not in (None, REAL) else None
             return check_bundle(
@@ -167,7 +171,8 @@ class VariantBuilder:
                 function,
                 loaded,
                 embeddings,
-                answers=self.model.judged if only in (None, REAL) and not self.target.is_web else (),
+                answers=judged if only in (None, REAL) else (),
+                proof=None if answers is None or not self.target.is_web else partial(prove_in_page, answers),
                 copies=copies,
                 soaks=only is None,
             )

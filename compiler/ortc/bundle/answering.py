@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ortc.bundle.interpreter import interpreter_of
 from ortc.bundle.manifest import ProcessingInfo, read_bundle
 from ortc.bundle.rows import takes_rows
 from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import AccuracyError, StageError, UsageError
 from ortc.common.resources import cache_root
-from ortc.execution.runtime_environment import environment
 from ortc.execution.worker import Worker, is_for_browsers
 from ortc.execution.worker_process import WorkerError
 
@@ -49,8 +49,7 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
             "`runtime/loader.py run` with arrays",
         )
     requests = _requests(processing, texts)
-    requirements = (bundle / "requirements.txt").read_text("utf-8")
-    interpreter = environment(requirements, cache_root() / "environments")
+    interpreter = interpreter_of(bundle, cache_root() / "environments")
     try:
         with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
             worker.call("load", bundle=str(bundle), verify="full", selftest=True, warmup=False)

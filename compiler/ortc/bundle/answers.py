@@ -13,8 +13,9 @@ from ortc.bundle.manifest import AnswerTolerance, GoldenAnswers, ProcessingInfo
 from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
 from ortc.evaluation.agreement import SPELLING, gate_of_kind
 from ortc.evaluation.answers import TextAnswer
-from ortc.plan.plan import AccuracyPlan
+from ortc.plan.plan import AccuracyPlan, TargetPlan
 from ortc.plan.processing import DIRECTORY, DOCUMENT, NEEDS, TOKENIZER, UNITS, Processing, Takes
+from ortc.plan.texts import page_answers
 
 GOLDEN = "golden/answers.json"
 MOST_DIFFERENCE = 1e-5
@@ -46,6 +47,11 @@ class Answers:
     def needs(self) -> str:
         """The end of the name of a set of pins that has what the processing needs."""
         return NEEDS[self.processing.takes]
+
+    def of_target(self, target: TargetPlan) -> Answers | None:
+        """What the bundles of a target have of this; None for pages that give no such answers."""
+        gives = not target.is_web or page_answers(self.processing.answer.kind, self.processing.takes)
+        return self if gives else None
 
     @property
     def what(self) -> str:

@@ -162,9 +162,10 @@ def assemble(
         if name in files:
             shutil.copyfile(files[name], model / name)
     golden = _golden(directory, material, made, check)
+    answers = None if material.answers is None else material.answers.of_target(target)
     manifest = _manifest(material, target, made, golden, batch_invariant, provisional=provisional, decisions=decisions)
-    if material.answers is not None and not target.is_web:
-        around = write_answers(directory, material.answers, made.variant.precision, plan.accuracy)
+    if answers is not None:
+        around = write_answers(directory, answers, made.variant.precision, plan.accuracy)
         manifest = manifest.model_copy(update={"processing": around})
     served = with_profiles(made.session, material.exported.inputs, plan.export.axes)
     session = session_file(served, made.level, made.prepacked)
@@ -238,7 +239,7 @@ def _manifest(
             licenses=_licenses(source),
             tools=material.tools,
         ),
-        interface="tensors" if _takes_tensors_alone(source, target) else None,
+        interface="tensors" if _takes_tensors_alone(material, target) else None,
         parts_left_out=(*material.fetched.left_out, *exported.parts_left_out),
         inputs_left_out=exported.inputs_left_out,
         files=(),
@@ -256,9 +257,13 @@ def _licenses(source: object) -> dict[Literal["model", "adapter"], str]:
     return {what: license_ for what, license_ in stated.items() if license_ is not None}
 
 
-def _takes_tensors_alone(source: object, target: TargetPlan) -> bool:
-    """Whether a model that may take texts or images ships with its tensors alone; in browsers every model does."""
-    return isinstance(source, HuggingFaceSource) and (target.is_web or not source.answers)
+def _takes_tensors_alone(material: Material, target: TargetPlan) -> bool:
+    """Whether a model that may take texts or images ships with its tensors alone."""
+    source, answers = material.plan.model, material.answers
+    if not isinstance(source, HuggingFaceSource):
+        return False
+    # Pages give some answers, and take tensors for the rest.
+    return not source.answers or (target.is_web and (answers is None or answers.of_target(target) is None))
 
 
 def _variant(made: Made, batch_invariant: bool | None) -> VariantInfo:

@@ -69,10 +69,11 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
 def web_files(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
     """Every such file of a bundle for browsers, but those of ONNX Runtime itself."""
     readme = template_environment().get_template("README.web.md.j2").render(readme_fields(target, manifest))
+    sources = web_sources(texts=manifest.processing is not None)
     return (
         File("session.json", to_json(session).encode()),
         File("README.md", readme.encode()),
-        *(File(place, source.read_bytes()) for place, source in web_sources().items()),
+        *(File(place, source.read_bytes()) for place, source in sources.items()),
     )
 
 

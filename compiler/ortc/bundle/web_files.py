@@ -10,16 +10,19 @@ from ortc.common.values import digest
 
 WEB = "web"
 """Directory below templates of what bundles for browsers have instead of `runtime`."""
-CARRIED = "runtime/ort"
-"""Directory of such a bundle that holds the files of ONNX Runtime's npm package."""
+PROCESSING = "runtime/processing/"
+"""Below it lie the files of bundles that answer texts."""
 
 
-def web_sources() -> dict[str, Path]:
-    """The files by their places in a bundle: those of `templates/web`, and the style that all pages share."""
+def web_sources(*, texts: bool = True) -> dict[str, Path]:
+    """The files by their places in a bundle: those of `templates/web`, and the style that all pages share.
+
+    Without `texts` those of a bundle of tensors.
+    """
     root = templates_dir() / WEB
     found = {path.relative_to(root).as_posix(): path for path in root.rglob("*") if path.is_file()}
     found["runtime/page.css"] = templates_dir() / "runtime" / "serving" / "page.css"
-    return dict(sorted(found.items()))
+    return {place: found[place] for place in sorted(found) if texts or not place.startswith(PROCESSING)}
 
 
 def web_digest() -> str:

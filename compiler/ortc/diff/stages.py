@@ -34,7 +34,7 @@ from ortc.inspection.hub_files import WEIGHT_SUFFIXES
 from ortc.plan.plan import Plan, SourcePlan, TargetPlan
 from ortc.spec.accuracy import SamplesFunction
 from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
-from ortc.spec.runtimes import pins
+from ortc.spec.runtimes import NpmPackage, pins
 
 _SHORT = 24
 """Longest value that a reason shows; longer ones are digests."""
@@ -83,10 +83,10 @@ class ActionRecorder(Runner):
         self._environment(pin_set, requirements)
         return is_made(requirements, self.environments)[0]
 
-    def carried(self, pin_set: str) -> Path:
+    def carried(self, package: NpmPackage) -> Path:
         """Where the files of an npm package would be; their digests are part of the keys."""
-        pinned = pinned_files(pin_set)
-        self._environment(pin_set, [*pinned[:3], dict(pinned.files)])
+        pinned = pinned_files(package)
+        self._environment(package.name, [*pinned[:3], dict(pinned.files)])
         return package_place(pinned, self.environments)[0]
 
     def _environment(self, pin_set: str, packages: object) -> None:

@@ -68,6 +68,7 @@ def check_bundle(
     embeddings: Embeddings | None = None,
     *,
     answers: Sequence[TextAnswer] = (),
+    proof: Callable[[Worker], None] | None = None,
     copies: bool = False,
     soaks: bool = False,
 ) -> Check:
@@ -82,6 +83,7 @@ def check_bundle(
         loaded: processes that the one started here joins, for what comes next.
         embeddings: what to compare of the samples' embeddings, or None.
         answers: texts with the reference's answers, of a bundle that takes texts.
+        proof: checks the loaded bundle further, and raises what ends the build.
         copies: count those between host and device, in a second session.
         soaks: run many distinct shapes, so that the peak of memory is one for all of them.
     """
@@ -90,6 +92,8 @@ def check_bundle(
             nullcontext(loaded) if loaded is not None else Loaded() as crew,
             crew.worker(bundle.name, interpreter, bundle) as worker,
         ):
+            if proof is not None:
+                proof(worker)
             ran = run_cases(worker, cases, embeddings)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")

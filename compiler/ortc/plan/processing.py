@@ -19,8 +19,8 @@ FORMAT_VERSION = 1
 DIRECTORY = "processing"
 DOCUMENT = f"{DIRECTORY}/processing.json"
 TOKENIZER = f"{DIRECTORY}/tokenizer.json"
-TEXT, IMAGE = "+text", "+image"
-"""End the name of a set of pins that has what texts or images need."""
+TEXT, IMAGE, WEB_TEXT = "+text", "+image", "+web-text"
+"""End the name of a set of pins that has what texts or images need, or texts in browsers."""
 EMBEDDING = "sentence_embedding"
 """The output that holds one vector for each text."""
 
@@ -59,6 +59,9 @@ Kind = Literal[
 """What an answer is: a vector for a text, one for each of its tokens, classes with scores, one score of a pair,
 entities of a text, a span of a context, words for masked places, scores of labels that the request names, objects of an
 image with their boxes, classes of an image with their pixels, or the text that is spoken."""
+
+WEB_KINDS: tuple[Kind, ...] = ("embedding", "token-embeddings", "labels", "score")
+"""Answers to texts that pages give; other bundles for browsers take tensors."""
 
 
 class Padding(Frozen):

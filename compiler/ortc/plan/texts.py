@@ -9,7 +9,7 @@ from ortc.inspection.classes import CONFIG, activation_of, entailment_of, labels
 from ortc.inspection.model_files import answers_audio, answers_image, answers_text
 from ortc.inspection.recipe import Normalize, RecipeError, read_recipe
 from ortc.inspection.repository import Repository, of_directories
-from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, VariantPlan
+from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, TargetPlan
 from ortc.plan.processing import (
     BOXES,
     EMBEDDING,
@@ -19,7 +19,10 @@ from ortc.plan.processing import (
     POOLED,
     PROBABILITIES,
     STARTS,
+    WEB_KINDS,
+    WEB_TEXT,
     AnswerForm,
+    Kind,
     Takes,
 )
 from ortc.spec.interface import TextInterface
@@ -205,19 +208,26 @@ def with_text(plan: Plan, directory: Path) -> Plan:
         directory: the model's files.
     """
     repository = of_directories((directory,))
-    if answer_form(plan.model, plan.export, repository) is None:
+    form = answer_form(plan.model, plan.export, repository)
+    if form is None:
         return plan
-    suffix = NEEDS[taken_by(plan.model, repository)]
+    takes = taken_by(plan.model, repository)
 
-    def added(variant: VariantPlan) -> VariantPlan:
-        return variant.model_copy(update={"runtime": runtime_with(variant.runtime, suffix)})
+    def added(target: TargetPlan) -> TargetPlan:
+        if target.is_web and not page_answers(form.kind, takes):
+            return target
+        name = WEB_TEXT if target.is_web else NEEDS[takes]
+        variants = (
+            variant.model_copy(update={"runtime": runtime_with(variant.runtime, name)}) for variant in target.variants
+        )
+        return target.model_copy(update={"variants": tuple(variants)})
 
-    targets = tuple(
-        # Pages make no tensors of texts or images: bundles for browsers take tensors alone.
-        target if target.is_web else target.model_copy(update={"variants": tuple(map(added, target.variants))})
-        for target in plan.targets
-    )
-    return plan.model_copy(update={"targets": targets})
+    return plan.model_copy(update={"targets": tuple(map(added, plan.targets))})
+
+
+def page_answers(kind: Kind, takes: Takes) -> bool:
+    """Whether pages give answers of a kind to what a model takes."""
+    return takes == "text" and kind in WEB_KINDS
 
 
 def runtime_with(runtime: RuntimePlan, suffix: str) -> RuntimePlan:

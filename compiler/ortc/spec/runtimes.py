@@ -138,11 +138,12 @@ class NpmPackage(_Data):
     license: str
     integrity: str = Field(description="Of its archive, as npm writes it: `sha512-` and base64.", pattern="^sha512-")
     bytes: int = Field(description="Of its archive.")
+    place: str = Field(description="Directory of a bundle that the files lie in.")
     files: tuple[NpmFile, ...]
 
 
 class PinSet(_Data):
-    """All packages of a runtime environment, at exact versions; for browsers an npm package instead of wheels."""
+    """All packages of a runtime environment, at exact versions; for browsers npm packages instead of wheels."""
 
     format_version: Literal[1]
     name: str
@@ -151,11 +152,11 @@ class PinSet(_Data):
     platforms: tuple[str, ...]
     pythons: tuple[str, ...]
     requirements: tuple[Pin, ...]
-    npm: NpmPackage | None = None
+    npm: tuple[NpmPackage, ...] = ()
 
     def serves(self, platform: str, python: str) -> bool:
         """Whether the set has what runs on a platform, with wheels for a Python such as `3.12`."""
-        return platform in self.platforms and (self.npm is not None or python in self.pythons)
+        return platform in self.platforms and (bool(self.npm) or python in self.pythons)
 
     def requirements_txt(
         self,
@@ -210,14 +211,14 @@ class PinSet(_Data):
     def loader_bytes(self, platform: str) -> int:
         """Most bytes, over its Pythons, of the wheels that the loader needs on a platform, without the server's.
 
-        Of an npm package, bytes of the files that bundles carry.
+        Of npm packages, bytes of the files that bundles carry.
 
         Raises:
             UnknownVersionError: the set does not serve the platform.
         """
         self._platforms((platform,))
-        if self.npm is not None:
-            return sum(file.bytes for file in self.npm.files)
+        if self.npm:
+            return sum(file.bytes for package in self.npm for file in package.files)
         needed = [wheel for pin in self.requirements if pin.loader for wheel in pin.wheels]
         return max(
             sum(wheel.bytes for wheel in needed if _serves(wheel, {(platform, python)})) for python in self.pythons
@@ -226,12 +227,14 @@ class PinSet(_Data):
     def joined(self, other: "PinSet", name: str) -> "PinSet":
         """Both sets as one of another name."""
         both = sorted((*self.requirements, *other.requirements), key=lambda pin: (pin.name, pin.version))
-        return self.model_copy(update={"name": name, "requirements": tuple(both)})
+        return self.model_copy(
+            update={"name": name, "requirements": tuple(both), "npm": (*self.npm, *other.npm)},
+        )
 
     @property
     def sha256(self) -> str:
         """Digest of everything in the set, for cache keys and provenance."""
-        unused = {"npm"} if self.npm is None else None
+        unused = None if self.npm else {"npm"}
         return hashlib.sha256(self.model_dump_json(exclude=unused).encode()).hexdigest()
 
     def _platforms(self, wanted: tuple[str, ...] | None) -> tuple[str, ...]:

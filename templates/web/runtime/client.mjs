@@ -22,6 +22,11 @@ export class Client {
     return this._call("run", { inputs, outputs });
   }
 
+  /** The answer to a text, a pair of texts or a list; see Model.answer. */
+  answer(request, prompt) {
+    return this._call("answer", { request, prompt });
+  }
+
   /** End the worker, and whatever it does. */
   close() {
     this._worker.terminate();

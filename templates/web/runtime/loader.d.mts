@@ -43,9 +43,20 @@ export interface LoadOptions {
 
 export interface GoldenResult {
   name: string;
-  max_abs: number;
+  max_abs?: number;
   cosine: number;
-  outputs: Record<string, { max_abs: number; cosine: number }>;
+  outputs?: Record<string, { max_abs: number; cosine: number }>;
+}
+
+/** A text, or a pair of texts where the model reads them. */
+export type TextRequest = string | { text: string; text_pair: string };
+
+/** A vector, vectors of tokens, classes with their scores, or the score of a pair. */
+export type Answer = number[] | number[][] | { label: string; score: number }[] | number;
+
+export interface Tokens {
+  ids: number[];
+  types: number[];
 }
 
 export class BundleError extends Error {
@@ -64,6 +75,9 @@ export class Model {
   readonly seconds: Record<string, number>;
   check(inputs: Arrays): void;
   run(inputs: Arrays, outputs?: string[]): Promise<Arrays>;
+  answer(request: TextRequest, prompt?: string): Promise<Answer>;
+  answer(request: TextRequest[], prompt?: string): Promise<Answer[]>;
+  tokens(requests: TextRequest[], prompt?: string): Tokens[];
   example(sizes?: Record<string, number>): Promise<Arrays>;
   selftest(): Promise<GoldenResult[]>;
   info(): Record<string, unknown>;

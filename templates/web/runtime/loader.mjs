@@ -36,6 +36,7 @@ export class Model {
     const manifest = await files.open();
     const verified = performance.now();
     const model = new Model(files, manifest, await Session.open(files, manifest, threads));
+    if (manifest.processing) await model._readProcessing(manifest.processing);
     model.seconds = { verify: (verified - began) / 1000, session: (performance.now() - verified) / 1000 };
     signal?.throwIfAborted();
     if (selftest) await model.selftest();
@@ -54,6 +55,7 @@ export class Model {
     this._files = files;
     this._session = session;
     this._nan = new NanWatch();
+    this._processing = null;
     this._queue = Promise.resolve();
     for (const [what, listed, found] of [["inputs", this.inputs, session.inputNames], ["outputs", this.outputs, session.outputNames]]) {
       const names = listed.map((tensor) => tensor.name);
@@ -94,17 +96,60 @@ export class Model {
     return answer;
   }
 
+  /**
+   * The answer to a text or a pair `{ text, text_pair }`, or a list of the answers to a list.
+   *
+   * An embedding is a list of numbers, classes are `{ label, score }` with the highest score first, the score of a pair
+   * is a number. `prompt` names one of the model's prompts. Throws a BundleError of the code `input` for what cannot be
+   * answered, and where the bundle takes tensors alone.
+   */
+  answer(request, prompt) {
+    return this._texts().answer(request, (inputs, outputs) => this.run(inputs, outputs), prompt);
+  }
+
+  /** Token ids and token types of every text or pair of a list, cut as the model takes them and not padded. */
+  tokens(requests, prompt) {
+    return requests.map((request) => this._texts().row(request, prompt));
+  }
+
+  _texts() {
+    if (this._processing) return this._processing;
+    throw inputError(`${this.manifest.name} takes tensors alone. Send ${this.inputs.map((input) => input.name).join(", ")} to run.`);
+  }
+
+  async _readProcessing({ document, tokenizer }) {
+    // Bundles of tensors are without these modules.
+    const { Processing } = await import("./processing/answers.mjs");
+    let content;
+    try {
+      content = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(await this._files.read(tokenizer)));
+    } catch (error) {
+      if (error instanceof BundleError || error.name === "AbortError") throw error;
+      throw formatError(`${tokenizer} is not JSON: ${error.message}`);
+    }
+    this._processing = new Processing(await this._files.json(document), content, { inputs: this.inputs, axes: this.axes });
+    this._files.drop(tokenizer);
+  }
+
   /** Inputs of the given axis sizes (typical ones where not given): the first golden inputs, repeated or cut. */
   async example(sizes = {}) {
     const [first] = this.manifest.golden;
     return this.interface.example(sizes, first ? await this._arrays(first.inputs) : {});
   }
 
-  /** Run every golden case, and throw a BundleError of the code `golden` when an answer differs. */
+  /** `{ text, pairs }`: a request of texts to begin with, and whether pairs are read; nothing of bundles of tensors. */
+  async exampleText() {
+    if (!this._processing) return {};
+    const { cases } = await this._files.json(this.manifest.processing.golden.file);
+    return { text: (cases.find(({ answer }) => answer !== null) ?? cases[0]).text, pairs: this._processing.texts.pairs };
+  }
+
+  /** Run every golden case, answer every golden text, and throw a BundleError of the code `golden` when an answer differs. */
   async selftest() {
     const began = performance.now();
     const found = [];
     for (const golden of this.manifest.golden) found.push(await this._tested(golden));
+    if (this._processing) found.push(await this._answered(this.manifest.processing.golden));
     this.golden = found;
     this.seconds.selftest = (performance.now() - began) / 1000;
     return found;
@@ -144,6 +189,11 @@ export class Model {
       cosine: Math.min(...results.map((result) => result.cosine)),
       outputs: seen,
     };
+  }
+
+  async _answered({ file, tolerance }) {
+    const cosine = await this._processing.check(await this._files.json(file), tolerance, (inputs, outputs) => this.run(inputs, outputs));
+    return { name: "answers", tolerance, cosine };
   }
 
   async _arrays(path) {

@@ -4,7 +4,7 @@ import { holderOf, numbersOf, sizeOf } from "./arrays.mjs";
 import { Client } from "./client.mjs";
 
 const at = (id) => document.getElementById(id);
-const MOST = 4096;
+const [MOST, FEW, CLASSES] = [4096, 16, 20]; // values, numbers of a vector and classes that are shown
 const state = (name) => (document.documentElement.dataset.state = name);
 const client = new Client();
 let manifest = null;
@@ -36,20 +36,55 @@ async function load() {
   at("about").textContent = `${manifest.variant.precision}, ${threadsUsed} ${threadsUsed === 1 ? "thread" : "threads"}, in this browser alone: nothing leaves it.`;
   at("unfit").hidden = manifest.fit_to_serve;
   if (!manifest.fit_to_serve) at("unfit").textContent = `Not fit to serve: ${manifest.unfit_reason}`;
-  at("fields").replaceChildren(...manifest.inputs.flatMap((input) => field(input, loaded.example[input.name])));
+  const { processing } = manifest;
+  const fields = processing ? textFields(processing, loaded) : manifest.inputs.flatMap((input) => field(input, loaded.example[input.name]));
+  at("fields").replaceChildren(...fields);
   at("progress").hidden = true;
   at("form").hidden = false;
   state("ready");
 }
 
 function field(input, example) {
-  const label = made("label", `${input.name}: ${input.dtype} [${input.shape.join(", ")}]`);
-  label.htmlFor = `field-${input.name}`;
-  const area = made("textarea");
-  area.id = label.htmlFor;
-  area.spellcheck = false;
-  area.value = JSON.stringify(nested(valuesOf(example), example.shape));
-  return [label, area];
+  const value = JSON.stringify(nested(valuesOf(example), example.shape));
+  const nodes = area(input.name, `${input.name}: ${input.dtype} [${input.shape.join(", ")}]`, value);
+  nodes[1].spellcheck = false;
+  return nodes;
+}
+
+/** One field for a text, and a second one where the model reads pairs. */
+function textFields({ kind }, { pairs, text }) {
+  const first = area("text", "Text", typeof text === "string" ? text : text.text);
+  if (!pairs) return first;
+  return [...first, ...area("text_pair", kind === "score" ? "Second text" : "Second text, if any", text.text_pair ?? "")];
+}
+
+function area(name, title, value) {
+  const label = made("label", title);
+  label.htmlFor = `field-${name}`;
+  const node = made("textarea");
+  node.id = label.htmlFor;
+  node.value = value;
+  return [label, node];
+}
+
+function requested() {
+  const [text, pair] = ["text", "text_pair"].map((name) => at(`field-${name}`)?.value ?? "");
+  return pair || manifest.processing.kind === "score" ? { text, text_pair: pair } : text;
+}
+
+/** An answer to a text: bars of classes, a score, or the beginning of a vector. */
+function answered(answer) {
+  if (typeof answer === "number") return [made("p", answer.toPrecision(6))];
+  if (typeof answer[0] !== "number" && !Array.isArray(answer[0])) return answer.slice(0, CLASSES).flatMap(bar);
+  const vectors = Array.isArray(answer[0]) ? answer : [answer];
+  const few = vectors[0].slice(0, FEW).map((value) => value.toFixed(5));
+  return [made("p", `${vectors.length === 1 ? "" : `${vectors.length} tokens, each with `}${vectors[0].length} numbers`), made("pre", `${few.join(", ")} …`)];
+}
+
+function bar({ label, score }) {
+  const meter = Object.assign(made("meter"), { min: 0, max: 1, value: score });
+  meter.setAttribute("aria-label", label);
+  return [made("p", `${label}: ${score.toFixed(4)}`), meter];
 }
 
 function valuesOf(array) {
@@ -81,13 +116,16 @@ function drawn(answer) {
   });
 }
 
+function tensors() {
+  return Object.fromEntries(manifest.inputs.map((input) => [input.name, arrayOf(input, at(`field-${input.name}`).value)]));
+}
+
 async function ask(event) {
   event.preventDefault();
   let nodes;
   const began = performance.now();
   try {
-    const inputs = Object.fromEntries(manifest.inputs.map((input) => [input.name, arrayOf(input, at(`field-${input.name}`).value)]));
-    nodes = drawn(await client.run(inputs));
+    nodes = manifest.processing ? answered(await client.answer(requested())) : drawn(await client.run(tensors()));
     at("latency").textContent = `${(performance.now() - began).toFixed(1)} ms`;
   } catch (error) {
     at("latency").textContent = "";

@@ -8,9 +8,10 @@ const operations = {
   async load({ base, options = {} }) {
     const progress = (read, all) => postMessage({ progress: [read, all] });
     model = await Model.load(base, { ...options, progress });
-    return { manifest: model.manifest, info: model.info(), example: await model.example() };
+    return { manifest: model.manifest, info: model.info(), example: await model.example(), ...(await model.exampleText()) };
   },
   run: ({ inputs, outputs }) => model.run(inputs, outputs),
+  answer: ({ request, prompt }) => model.answer(request, prompt),
   async close() {
     await model?.close();
     model = null;

@@ -39,7 +39,7 @@ def sbom(
     packages: Iterable[Package],
     directory: Path,
     extras: Mapping[str, Iterable[Package]] = MappingProxyType({}),
-    npm: NpmPackage | None = None,
+    npm: Iterable[NpmPackage] = (),
 ) -> str:
     """The bill of materials of a bundle.
 
@@ -48,7 +48,7 @@ def sbom(
         packages: the packages of its runtime.
         directory: where its model's files lie already.
         extras: packages that options of the server install besides, by the name of the extra.
-        npm: the package of which the bundle carries files, or None.
+        npm: packages of which the bundle carries files.
     """
     from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType
@@ -79,8 +79,7 @@ def sbom(
     ]
     installed = list(packages)
     runtime = [*map(_package, installed), *_optional(extras, {package.name for package in installed})]
-    if npm is not None:
-        runtime.append(_npm_package(npm))
+    runtime += map(_npm_package, npm)
     for component in (*parts, *sources, *runtime):
         bom.components.add(component)
     bom.register_dependency(model, [*parts, *sources, *runtime])
@@ -188,6 +187,7 @@ def _npm_package(package: NpmPackage) -> Component:
     from cyclonedx.model.license import DisjunctiveLicense
     from packageurl import PackageURL
 
+    scope, _, name = package.name.rpartition("/")
     algorithm, _, value = package.integrity.partition("-")
     if algorithm != "sha512":
         raise ValueError(f"{package.name} has the integrity {package.integrity}, expected one of sha512")
@@ -195,7 +195,7 @@ def _npm_package(package: NpmPackage) -> Component:
         type=ComponentType.LIBRARY,
         name=package.name,
         version=package.version,
-        purl=PackageURL("npm", None, package.name, package.version),
+        purl=PackageURL("npm", scope or None, name, package.version),
         bom_ref=f"npm:{package.name}",
         hashes=[HashType(alg=HashAlgorithm.SHA_512, content=base64.b64decode(value).hex())],
         licenses=[DisjunctiveLicense(id=package.license)],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ortc.execution.browser.worker import BrowserWorker
 from ortc.execution.worker_protocol import serve
 
-OPERATIONS = ("load", "run", "bench", "copies", "soak", "first_answer", "info", "close")
+OPERATIONS = ("load", "run", "tokens", "answers", "bench", "copies", "soak", "first_answer", "info", "close")
 
 
 if __name__ == "__main__":

@@ -104,6 +104,14 @@ class BrowserWorker:
         self._ask("run", {"inputs": f"{OWN}in/inputs.npz", "outputs": f"{OWN}out/outputs.npz"})
         return {"file": request["outputs"]}
 
+    def tokens(self, request: Json) -> Json:
+        """Token ids and token types of every text, as the page makes them."""
+        return self._ask("tokens", {"texts": request["texts"]})
+
+    def answers(self, request: Json) -> Json:
+        """The answers of the page to a list of texts."""
+        return self._ask("answers", {"texts": request["texts"], "prompt": request.get("prompt")})
+
     def bench(self, request: Json) -> Json:
         """Latency of every run, with the seconds of all on the wall and of the page's process."""
         self._loaded().given["inputs.npz"] = Path(request["inputs"])
