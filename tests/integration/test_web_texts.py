@@ -22,7 +22,8 @@ from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
 from ortc.execution.browser.page import Page
 from ortc.execution.browser.site import Site
 from ortc.execution.npm_package import CLIENT
-from ortc.execution.worker import Worker, WorkerError
+from ortc.execution.worker import Worker
+from ortc.execution.worker_process import WorkerError
 
 pytestmark = pytest.mark.integration
 

@@ -144,3 +144,54 @@ def test_pages_make_the_token_ids_of_the_library(make: Any, module: Path) -> Non
             requests, in_python(made, settings, requests), json.loads(done.stdout), strict=True
         ):
             assert found == expected, (settings, request)
+
+
+FORMS = """
+import { readFileSync } from "node:fs";
+const { Processing } = await import(process.argv[2]);
+const { tokenizer, text, forms } = JSON.parse(readFileSync(0));
+const inputs = ["input_ids", "attention_mask"].map((name) => ({ name, dtype: "int64", shape: ["batch", "sequence"] }));
+const axes = [{ name: "batch", min: 2, max: 4 }, { name: "sequence", min: 1, max: 64, multiple_of: 8 }];
+const found = [];
+for (const { answer, request, shape } of forms) {
+  const made = new Processing({ format_version: 1, task: "", text, answer }, tokenizer, { inputs, axes });
+  const shapes = [];
+  const run = async (given, [output]) => {
+    shapes.push(given.input_ids.shape);
+    const length = shape.reduce((product, size) => product * size, 2);
+    const data = Float32Array.from({ length }, (_, place) => place / 8);
+    return { [output]: { dtype: "float32", shape: [2, ...shape], data } };
+  };
+  found.push({ answer: await made.answer(request, run), shapes });
+}
+process.stdout.write(JSON.stringify(found));
+"""
+
+
+def test_answers_are_made_as_other_bundles_make_them(module: Path) -> None:
+    """With numbers in the place of the graph: rows are padded to what axes allow, and the first one is answered."""
+    made, pads = bert(), {"side": "left", "token": 0, "type": 0}
+    text = {"max_length": 8, "truncation": "right", "padding": pads, "pairs": True, "prompt": "", "prompts": {}}
+    forms = [
+        {
+            "answer": {"kind": "labels", "output": "p", "labels": ["a", "b", "c"]},
+            "request": ["one", "two"],
+            "shape": [3],
+        },
+        {"answer": {"kind": "score", "output": "p"}, "request": {"text": "one", "text_pair": "two"}, "shape": [1]},
+        {"answer": {"kind": "embedding", "output": "p"}, "request": "one", "shape": [2]},
+        {"answer": {"kind": "token-embeddings", "output": "p"}, "request": "", "shape": [8, 2]},
+    ]
+    asked = json.dumps({"tokenizer": json.loads(made.to_str()), "text": text, "forms": forms})
+    program = module.parent / "forms.mjs"
+    program.write_text(FORMS, "utf-8")
+    command = [str(shutil.which("node")), str(program), str(module.parent / "answers.mjs")]
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels, score, vector, tokens = json.loads(done.stdout)
+    ordered = [{"label": "c", "score": 0.25}, {"label": "b", "score": 0.125}, {"label": "a", "score": 0}]
+    assert labels == {"answer": [ordered, ordered], "shapes": [[2, 8], [2, 8]]}
+    assert score == {"answer": 0, "shapes": [[2, 8]]}
+    assert vector == {"answer": [0, 0.125], "shapes": [[2, 8]]}
+    # Two special tokens, behind six of padding.
+    assert tokens == {"answer": [[1.5, 1.625], [1.75, 1.875]], "shapes": [[2, 8]]}

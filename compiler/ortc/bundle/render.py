@@ -109,8 +109,9 @@ def readme_fields(target: TargetPlan, manifest: Manifest) -> dict[str, object]:
 def _request_fields(manifest: Manifest) -> dict[str, str | None]:
     """What the bundle answers besides tensors, and a row where it takes rows."""
     if manifest.processing is not None:
-        return {"takes": manifest.processing.takes, "row": None}
-    return {"takes": "row", "row": example_row(manifest)} if takes_rows(manifest) else {"takes": None, "row": None}
+        return {"takes": manifest.processing.takes, "kind": manifest.processing.kind, "row": None}
+    takes, row = ("row", example_row(manifest)) if takes_rows(manifest) else (None, None)
+    return {"takes": takes, "kind": None, "row": row}
 
 
 def runtime_files(*, takes: str | None = None) -> list[str]:

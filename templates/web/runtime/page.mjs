@@ -75,16 +75,18 @@ function requested() {
 /** An answer to a text: bars of classes, a score, or the beginning of a vector. */
 function answered(answer) {
   if (typeof answer === "number") return [made("p", answer.toPrecision(6))];
-  if (typeof answer[0] !== "number" && !Array.isArray(answer[0])) return answer.slice(0, CLASSES).flatMap(bar);
+  if (typeof answer[0] !== "number" && !Array.isArray(answer[0])) return answer.slice(0, CLASSES).map(bar);
   const vectors = Array.isArray(answer[0]) ? answer : [answer];
   const few = vectors[0].slice(0, FEW).map((value) => value.toFixed(5));
   return [made("p", `${vectors.length === 1 ? "" : `${vectors.length} tokens, each with `}${vectors[0].length} numbers`), made("pre", `${few.join(", ")} …`)];
 }
 
 function bar({ label, score }) {
-  const meter = Object.assign(made("meter"), { min: 0, max: 1, value: score });
-  meter.setAttribute("aria-label", label);
-  return [made("p", `${label}: ${score.toFixed(4)}`), meter];
+  const row = made("div", undefined, "row");
+  const progress = Object.assign(made("progress"), { max: 1, value: Math.min(1, Math.max(0, score)) });
+  progress.setAttribute("aria-label", label);
+  row.append(made("span", label), progress, made("span", score.toFixed(4), "number"));
+  return row;
 }
 
 function valuesOf(array) {

@@ -17,7 +17,7 @@ SESSION = templates_dir() / "web" / "runtime" / "session.mjs"
 
 def test_the_set_of_browsers_has_files_and_no_wheels() -> None:
     found = pins("onnxruntime-web")
-    assert found.npm is not None
+    assert found.npm
     assert found.requirement == f"{found.npm.name}@{found.npm.version}"
     assert found.platforms == ("web/wasm",)
     assert found.packages() == ()
@@ -32,7 +32,7 @@ def test_the_set_of_browsers_has_files_and_no_wheels() -> None:
 def test_sets_of_wheels_have_the_digest_that_they_had() -> None:
     names = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
     for found in map(pins, names):
-        is_web = found.npm is not None
+        is_web = found.npm
         text = found.model_dump_json() if is_web else found.model_dump_json(exclude={"npm"})
         assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
