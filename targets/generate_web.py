@@ -1,6 +1,6 @@
-"""Generate targets/data/pins/onnxruntime-web.json: the files of the npm package that bundles for browsers carry.
+"""Generate targets/data/pins/onnxruntime-web.json and processing/web-text.json: what bundles for browsers carry.
 
-    python targets/generate_web.py             the pins of the version below; needs npm and a registry that it reaches
+    python targets/generate_web.py             the pins of the versions below; needs npm and a registry that it reaches
 
 `generate_runtimes.py` takes the limits of that version from `probe`, which asks the WebAssembly build itself in Node.
 """
@@ -22,10 +22,12 @@ from generate_strings import Library, config_keys, run_keys
 FORMAT_VERSION = 1
 PACKAGE = "onnxruntime-web"
 VERSION = "1.30.0"
+TOKENIZERS, TOKENIZERS_VERSION = "@huggingface/tokenizers", "0.2.0"
 PLATFORM = "web/wasm"
 SCRIPT, GLUE, BINARY = "ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
 FILES = (SCRIPT, GLUE, BINARY)
 """Of the package's `dist`: the interface without WebGL and WebGPU, and the CPU build with SIMD and threads."""
+TOKENIZERS_FILES = ("tokenizers.min.mjs",)
 
 # `InferenceSession.SessionOptions` and `RunOptions` of the package's types: those that the WebAssembly backend reads.
 # Node's own file system and log options are left out; thread counts are of `env.wasm`, and not of a session.
@@ -83,46 +85,55 @@ process.exit(0);
 def main() -> int:
     """Write the pins."""
     with tempfile.TemporaryDirectory() as scratch:
-        write_json(DATA / "pins" / f"{PACKAGE}.json", pins(fetch(VERSION, Path(scratch))))
-    print(f"wrote targets/data/pins/{PACKAGE}.json", file=sys.stderr)
+        for folder, name, package, version, place, files in (
+            ("pins", PACKAGE, PACKAGE, VERSION, "runtime/ort", FILES),
+            ("processing", "web-text", TOKENIZERS, TOKENIZERS_VERSION, "runtime/tokenizers", TOKENIZERS_FILES),
+        ):
+            here = Path(scratch) / name
+            here.mkdir()
+            write_json(DATA / folder / f"{name}.json", pins(name, fetch(package, version, here), place, files))
+            print(f"wrote targets/data/{folder}/{name}.json", file=sys.stderr)
     return 0
 
 
-def fetch(version: str, here: Path) -> Path:
-    """The package's archive, as npm gets it from its registry and compares it with the integrity stated there."""
-    command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(here), f"{PACKAGE}@{version}"]
+def fetch(package: str, version: str, here: Path) -> Path:
+    """A package's archive, as npm gets it from its registry and compares it with the integrity stated there."""
+    command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", str(here), f"{package}@{version}"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return next(here.glob("*.tgz"))
 
 
-def pins(archive: Path) -> dict[str, object]:
-    """The pin file of one archive."""
+def pins(pin_set: str, archive: Path, place: str, files: tuple[str, ...]) -> dict[str, object]:
+    """The pin file of one archive, of which some files of `dist` lie in a directory of a bundle."""
     content = archive.read_bytes()
     members = unpacked(archive)
     about = json.loads(members["package.json"])
     return {
         "format_version": FORMAT_VERSION,
-        "name": PACKAGE,
+        "name": pin_set,
         "requirement": f"{about['name']}@{about['version']}",
         "server": [],
         "platforms": [PLATFORM],
         "pythons": [],
         "requirements": [],
-        "npm": {
-            "name": about["name"],
-            "version": about["version"],
-            "license": about["license"],
-            "integrity": "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode(),
-            "bytes": len(content),
-            "files": [
-                {
-                    "path": f"dist/{name}",
-                    "sha256": hashlib.sha256(members[f"dist/{name}"]).hexdigest(),
-                    "bytes": len(members[f"dist/{name}"]),
-                }
-                for name in sorted(FILES)
-            ],
-        },
+        "npm": [
+            {
+                "name": about["name"],
+                "version": about["version"],
+                "license": about["license"],
+                "integrity": "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode(),
+                "bytes": len(content),
+                "place": place,
+                "files": [
+                    {
+                        "path": f"dist/{name}",
+                        "sha256": hashlib.sha256(members[f"dist/{name}"]).hexdigest(),
+                        "bytes": len(members[f"dist/{name}"]),
+                    }
+                    for name in sorted(files)
+                ],
+            }
+        ],
     }
 
 
@@ -148,7 +159,7 @@ def probe(version: str, models: dict[str, list[tuple[int, str]]]) -> dict[str, A
         SystemExit: the probe is broken: a refusal is about neither number.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        members = unpacked(fetch(version, Path(scratch)))
+        members = unpacked(fetch(PACKAGE, version, Path(scratch)))
         for name in FILES:
             (Path(scratch) / name).write_bytes(members[f"dist/{name}"])
         command = ["node", "--input-type=module", "-e", _PROBE, str(Path(scratch).resolve())]

@@ -238,7 +238,7 @@ VERIFY: Stage[Check] = Stage(
     "verify",
     (*_SESSION, "model", "metric", "embeddings", "only", "copies", "soaks", CODE),
     Check,
-    code=_code("build.variant", "frontend.samples.inputs", *_BUNDLE_RUNS),
+    code=_code("build.variant", "build.answer_proof", "frontend.samples.inputs", *_BUNDLE_RUNS),
     assume=_assumed_check,
 )
 VERIFY_ON_CPU: Stage[Check] = Stage(

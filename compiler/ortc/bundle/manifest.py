@@ -188,9 +188,7 @@ class AnswerTolerance(Frozen):
 
     cosine: float
     f1: float | None = Field(default=None, description="Least F1 of entities or spans; null for other answers.")
-    top1: float | None = Field(
-        default=None, description="Least share of equal words or first labels; null for other answers."
-    )
+    top1: float | None = Field(default=None, description="Least share of equal words or labels; null for others.")
     token_errors: float | None = Field(
         default=None, description="Greatest token error rate of transcripts; null for other answers."
     )

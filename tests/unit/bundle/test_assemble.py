@@ -120,7 +120,15 @@ def material(tmp_path: Path) -> Material:
             warnings=(),
         ),
         exporter_reason=None,
-        cases=(ReferenceCase(name="batch=2", inputs=inputs, outputs=outputs, excluding=("hidden",)),),
+        cases=(
+            ReferenceCase(
+                name="batch=2",
+                inputs=inputs,
+                outputs=outputs,
+                excluding=("hidden",),
+                padding=InputPlan(name="attention_mask", dtype="int64", shape=shape),
+            ),
+        ),
         tools={"torch": "2.13.0"},
     )
 

@@ -12,7 +12,7 @@ from ortc.common.resources import data_dir
 from ortc.spec.runtimes import extras, pins
 
 NAMES = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
-SETS = [name for name in NAMES if pins(name).npm is None]
+SETS = [name for name in NAMES if not pins(name).npm]
 """Sets of wheels; bundles for browsers have no Dockerfile."""
 MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 PAIRS = [

@@ -185,6 +185,9 @@ def test_odd_paths(
         if any(word.startswith("/x") for word in words):
             # Whoever runs the tests may be allowed to write there.
             continue
+        if words[0] == "diff" and "::" in str(odd):
+            # A revision, about which git is asked: unit tests start no process.
+            continue
         code = run(words)
         told = capsys.readouterr()
         assert "This is a bug in ortc" not in told.err, (command, told.err)

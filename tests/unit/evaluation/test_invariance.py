@@ -98,7 +98,8 @@ def test_padding_is_masked(tmp_path: Any) -> None:
     padded = np.ones((1, 3, 2), np.float32)
     padded[0, 2] = 99
     worker: Any = FakeWorker(lambda x: {"y": padded})
-    case = ReferenceCase(name="p", inputs=path, outputs=outputs)
+    mask = InputPlan(name="attention_mask", dtype="int64", shape=(1, 3))
+    case = ReferenceCase(name="p", inputs=path, outputs=outputs, padding=mask)
     # The name of an input is no evidence: only what the reference treats as padding is left out.
     for excluding, max_abs in (((), 98.0), (("z",), 98.0), (("y",), 0.0)):
         seen = case.model_copy(update={"excluding": excluding})

@@ -17,23 +17,22 @@ SESSION = templates_dir() / "web" / "runtime" / "session.mjs"
 
 def test_the_set_of_browsers_has_files_and_no_wheels() -> None:
     found = pins("onnxruntime-web")
-    assert found.npm
-    assert found.requirement == f"{found.npm.name}@{found.npm.version}"
+    (package,) = found.npm
+    assert found.requirement == f"{package.name}@{package.version}"
     assert found.platforms == ("web/wasm",)
     assert found.packages() == ()
     assert found.requirements_txt() == ""
     assert found.serves("web/wasm", "3.12")
     assert not found.serves("linux/amd64", "3.12")
-    assert found.loader_bytes("web/wasm") == sum(file.bytes for file in found.npm.files)
-    carried = {file.path.rpartition("/")[2] for file in found.npm.files}
+    assert found.loader_bytes("web/wasm") == sum(file.bytes for file in package.files)
+    carried = {file.path.rpartition("/")[2] for file in package.files}
     assert carried == set(re.findall(r"\$\{ORT\}([\w.-]+)`", SESSION.read_text("utf-8")))
 
 
 def test_sets_of_wheels_have_the_digest_that_they_had() -> None:
     names = sorted(path.stem for path in (data_dir() / "pins").glob("*.json"))
     for found in map(pins, names):
-        is_web = found.npm
-        text = found.model_dump_json() if is_web else found.model_dump_json(exclude={"npm"})
+        text = found.model_dump_json() if found.npm else found.model_dump_json(exclude={"npm"})
         assert found.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ CPU = "CPUExecutionProvider"
 PAGE_SECONDS = 600.0
 """Seconds until the page of a bundle is ready or refuses it."""
 SOAK_SECONDS = 15.0
+_PLACED: Json = {"placement": {}, "fallback": {"nodes": 0, "shape_nodes": 0, "named": []}, "prepacked": False}
 
 
 class BrowserWorker:
@@ -57,9 +58,8 @@ class BrowserWorker:
     def load(self, request: Json) -> Json:
         """Load a bundle in place of the one before; with a self-test its own page has to be ready, too."""
         self.close({})
-        self._peak = 0
-        bundle, selftest = Path(request["bundle"]), bool(request.get("selftest", True))
-        page = self.start(bundle)
+        self._peak, selftest = 0, bool(request.get("selftest", True))
+        page = self.start(Path(request["bundle"]))
         if selftest and request.get("verify", "full") == "full":
             self._prove_page(page)
         asked = {
@@ -106,11 +106,11 @@ class BrowserWorker:
 
     def tokens(self, request: Json) -> Json:
         """Token ids and token types of every text, as the page makes them."""
-        return self._ask("tokens", {"texts": request["texts"]})
+        return self._ask("tokens", request)
 
     def answers(self, request: Json) -> Json:
         """The answers of the page to a list of texts."""
-        return self._ask("answers", {"texts": request["texts"], "prompt": request.get("prompt")})
+        return self._ask("answers", request)
 
     def bench(self, request: Json) -> Json:
         """Latency of every run, with the seconds of all on the wall and of the page's process."""
@@ -192,10 +192,9 @@ class BrowserWorker:
         return now, self._peak
 
     def _shown(self, info: Json) -> Json:
-        fallback = {"nodes": 0, "shape_nodes": 0, "named": []}
-        browser = None if self._browser is None else self._browser.chromium.version
-        about = {"placement": {}, "fallback": fallback, "prepacked": False, "browser": browser}
-        return {**info, **about, "peak_rss_bytes": self._memory()[1], "load_seconds": info["seconds"].get("total")}
+        version = self._browser and self._browser.chromium.version
+        about = {**_PLACED, "browser": version, "load_seconds": info["seconds"].get("total")}
+        return {**info, **about, "peak_rss_bytes": self._memory()[1]}
 
     def _ask(self, operation: str, request: Mapping[str, Any] | None = None) -> Json:
         """What the bundle's loader answers.
