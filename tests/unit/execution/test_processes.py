@@ -105,7 +105,7 @@ def test_code_of_repositories_is_refused_in_words() -> None:
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr in ("from_pretrained", "from_config")
-        # PEFT reads adapters and has no code of a repository to run.
+        # PEFT runs no code of a repository; what it would import, test_adapters.py has refused.
         and ast.unparse(node.func.value) != "peft.PeftModel"
     ]
     assert len(calls) >= 4

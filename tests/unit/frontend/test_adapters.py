@@ -118,6 +118,31 @@ def test_every_tensor_of_an_adapter_has_its_place(edit: Any, said: str, project:
         merged(project)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("megatron_config", {"a": 1}),
+        ("init_lora_weights", "loftq"),
+        ("init_lora_weights", "corda"),
+        ("alora_invocation_tokens", [1]),
+        ("layer_replication", [[0, 1]]),
+        ("arrow_config", {"top_k": 1}),
+        ("a_field_of_next_year", 1),
+    ],
+)
+def test_fields_with_which_peft_does_more_than_change_weights_are_refused(
+    field: str, value: Any, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one makes PEFT import any module that is installed, by the name in the file."""
+    path = project / "adapter" / "adapter_config.json"
+    config = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**config, "megatron_core": "antigravity", field: value}), "utf-8")
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    with pytest.raises(StageError, match=f"adapter_config.json sets `{field}`"):
+        merged(project)
+    assert "antigravity" not in sys.modules
+
+
 def test_an_adapter_of_another_base_is_refused(project: Path) -> None:
     change(project, target_modules=["q_proj"])
     with pytest.raises(StageError, match="the LoRA adapter cannot be merged into the model") as caught:

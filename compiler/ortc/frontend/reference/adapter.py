@@ -5,16 +5,35 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
+from ortc.common.texts import shown
 from ortc.spec.model_sources import ADAPTER_FILES
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = ADAPTER_FILES
 MERGEABLE = {"LORA": "LoRA", "IA3": "IA3"}
 """Kinds of adapters that become a part of the base's weights, as PEFT and as people call them."""
+_COMMON = (
+    "peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode",
+    "target_modules", "exclude_modules", "modules_to_save", "fan_in_fan_out",
+)  # fmt: skip
+_READ = {
+    "LORA": (
+        *_COMMON, "r", "lora_alpha", "lora_dropout", "bias", "lora_bias", "use_rslora", "use_dora", "init_lora_weights",
+        "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "target_parameters",
+        "trainable_token_indices", "ensure_weight_tying",
+        # Read where `megatron_config` or `use_qalora` is set, which is refused.
+        "megatron_core", "qalora_group_size",
+    ),
+    "IA3": (*_COMMON, "feedforward_modules", "init_ia3_weights"),
+}  # fmt: skip
+"""Fields of adapter_config.json that may be set: with them PEFT changes weights, and imports and loads nothing."""
+_INITIAL = re.compile(r"gaussian|olora|orthogonal|eva|pissa(_niter_\d+)?")
+"""How LoRA's weights may have begun, where not as PEFT's own: nothing is computed of that before the file is read."""
 INSTALL = "pip install 'ortc[adapters]'"
 _PREFIX = "base_model.model."
 _HEAD = re.compile(r"(^|\.)(classifier|score|out_proj)\.weight$")
@@ -79,7 +98,28 @@ def _kind(directory: Path) -> str:
             f"the adapter is {kind}, which does not become a part of the model's weights",
             help=f"ortc merges {' and '.join(MERGEABLE.values())}; `source: pytorch` builds the whole",
         )
+    _check_fields(config, kind)
     return MERGEABLE[kind]
+
+
+def _check_fields(config: Mapping[str, Any], kind: str) -> None:
+    """Check that a configuration sets what changes weights alone.
+
+    `megatron_config` makes PEFT import the module that `megatron_core` names, whichever that is. Other fields load
+    files, change the model by its input, or are of a PEFT that knows more.
+
+    Raises:
+        StageError: it sets another field.
+    """
+    wrong = [name for name, value in config.items() if value and name not in _READ[kind]]
+    begun = config.get("init_lora_weights", True)
+    if not isinstance(begun, bool) and not _INITIAL.fullmatch(str(begun)):
+        wrong.append("init_lora_weights")
+    if wrong:
+        raise StageError(
+            f"{ADAPTER_CONFIG} sets `{shown(wrong[0])}`, with which the adapter is not a part of the weights alone",
+            help="merge it with merge_and_unload() of PEFT, save the model, and name its directory in `model.path`",
+        )
 
 
 def _config(directory: Path) -> dict[str, Any]:
