@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ortc.execution.browser import site as site_module
 from ortc.execution.browser.chromium import Frames
 from ortc.execution.browser.page import resident
 from ortc.execution.browser.site import BLANK, DRIVER, Site
@@ -64,3 +65,17 @@ def test_memory_of_a_process() -> None:
     now, most = resident(os.getpid())
     assert 2**20 < now <= most
     assert resident(2**30) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_said"), [(ConnectionResetError(), False), (BrokenPipeError(), False), (ValueError(), True)]
+)
+def test_a_page_that_is_closed_in_the_middle_is_no_error(
+    error: Exception, is_said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = site_module._Server.__new__(site_module._Server)
+    try:
+        raise error
+    except (ConnectionError, ValueError):
+        server.handle_error(None, ("127.0.0.1", 1))
+    assert ("Traceback" in capsys.readouterr().err) == is_said
