@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -99,6 +100,19 @@ def test_another_environment_has_a_process_of_its_own(environment: dict[str, str
     for path in place.glob("*.wanted"):
         (tmp_path / path.name).touch()
     assert run({**away, "OMP_NUM_THREADS": "1"}, "--version", cwd=ROOT).returncode == 0
+    assert not list(tmp_path.glob("*.started"))
+
+
+@pytest.mark.parametrize("limit", [resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE])
+def test_a_command_with_limits_of_its_own_has_a_process_of_its_own(
+    environment: dict[str, str], limit: int, tmp_path: Path
+) -> None:
+    """What a test takes from a command, the command has to lack."""
+    for path in Path(environment[warm.PLACE]).glob("*.wanted"):
+        (tmp_path / path.name).touch()
+    hard = resource.getrlimit(limit)[1]
+    away = {**environment, warm.PLACE: str(tmp_path)}
+    assert run(away, "--version", preexec_fn=lambda: resource.setrlimit(limit, (4096, hard))).returncode == 0
     assert not list(tmp_path.glob("*.started"))
 
 

@@ -266,7 +266,7 @@ def test_commands_know_bundles_for_browsers(digits_compiler: Compiler, bundle: P
     assert compared.returncode == 0, compared.stderr
     for arguments, said in (
         (("emit", bundle), "is for browsers: no container serves its model"),
-        (("run", bundle, "a text"), "takes tensors, not texts or images, and runs in browsers"),
+        (("run", bundle, "a text"), "takes tensors, not texts or files, and runs in browsers"),
         (("bench", bundle, "--measurement", tmp_path / "m.json"), "no bundle measures itself there"),
     ):
         done = run(*arguments)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -27,6 +28,8 @@ COMMANDS = ("ortc", "ortc.frontend", "ortc.passes", "ortc.frontend.samples.image
 FREE = frozenset({"ORTC_CACHE_DIR", "ORTC_CACHE_URL", "ORTC_TRUST_ENTRYPOINT", "PWD", "OLDPWD", "SHLVL", "_"})
 FREE_PREFIXES = ("PYTEST_", "ORTC_OF_")
 """Variables that nothing reads when it is imported; those of ORTC_OF_ are for entry points that tests write."""
+STATE = ("Uid", "Gid", "Umask", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Cpus_allowed", "SigIgn")
+"""Fields of /proc/self/status that a process hands to those that it starts."""
 START_SECONDS = 120.0
 """For a server to import everything; without it the command runs in a process of its own."""
 SERVER = Path(__file__).with_name("warm_server.py")
@@ -51,12 +54,22 @@ def command_of(words: Sequence[str]) -> Command | None:
 
 
 def environment_key(variables: Mapping[str, str], *, is_compiler: bool) -> str:
-    """What two commands have in common whose processes may be forked from one; not the values of `FREE`."""
+    """What two commands have in common whose processes may be forked from one; not the values of `FREE`.
+
+    Limits, capabilities and the like of this process are a part of it: a test may have given a command others.
+    """
     shared = {
         name: value for name, value in variables.items() if name not in FREE and not name.startswith(FREE_PREFIXES)
     }
-    identity = json.dumps([sys.executable, is_compiler, sorted(shared.items())])
+    identity = json.dumps([sys.executable, is_compiler, sorted(shared.items()), _state()])
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def _state() -> list[object]:
+    """What this process hands to those that it starts, besides variables and files."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text("utf-8").splitlines())
+    limits = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
+    return [[resource.getrlimit(limit) for limit in sorted(limits)], [status[name] for name in STATE], os.nice(0)]
 
 
 def prepare(place: Path, owner: int, compiler: Mapping[str, str], helper: Mapping[str, str]) -> None:
