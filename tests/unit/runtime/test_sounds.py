@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.bundles import runtime_module
 
+from ortc.common.errors import StageError
 from ortc.frontend.samples.odd_sounds import Bits, wav
 from ortc.frontend.samples.sounds import read_sound, resample
 
@@ -272,3 +274,12 @@ def test_a_transcript_refuses_another_number_of_tokens() -> None:
         made.rows(b"", "query")
     with pytest.raises(errors.InputError, match=r"a request has \['image'\]. Expected audio"):
         made.rows({"image": b""}, None)
+
+
+def test_a_sample_of_no_rate_is_refused(tmp_path: Path) -> None:
+    """Found by the fuzzer: the rate is a divisor."""
+    content = bytearray(wav(np.zeros(8), RATE))
+    content[24:28] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(StageError, match=r"the sound `a\.wav` cannot be read: it states 0 samples per second"):
+        read_sound(tmp_path / "a.wav", RATE)

@@ -52,6 +52,8 @@ def _decoded(content: bytes) -> tuple[Array, int]:
     kind, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", chunks[b"fmt "])
     if kind == _EXTENSIBLE:
         (kind,) = struct.unpack_from("<H", chunks[b"fmt "], 24)
+    if rate == 0:
+        raise ValueError("it states 0 samples per second")
     raw = np.frombuffer(chunks[b"data"], _FORMATS[kind, bits])
     if bits == 24:
         low, middle, high = raw.reshape(-1, 3).astype(np.int64).T
