@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from tests.support.plans import ROOT
 
+from ortc.build import instruction_sets
+from ortc.build.instruction_sets import Emulator
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import UsageError
 from ortc.diff.report import SpecDiff
@@ -27,6 +29,13 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name / "pyproject.toml").touch()
         (tmp_path / name / "spec.yaml").write_text(DIGITS, "utf-8")
     return tmp_path
+
+
+@pytest.fixture(autouse=True, params=[False, True], ids=["avx2", "vnni"])
+def _processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines without VNNI, and with it, whose builds judge INT8 on an emulated processor as well."""
+    monkeypatch.setattr(instruction_sets, "hides_overflow", lambda platforms, host: request.param)
+    monkeypatch.setattr(instruction_sets, "emulator", lambda: Emulator(Path("/qemu"), "a processor"))
 
 
 def edit(project: Path, old: str, new: str) -> None:
