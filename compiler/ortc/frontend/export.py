@@ -30,6 +30,7 @@ from ortc.passes.canonical import (
     strip,
     write,
 )
+from ortc.passes.computed_weights import fold_computed_weights
 from ortc.passes.gelu import gelu
 from ortc.plan.plan import AxisPlan, ExportPlan
 
@@ -69,6 +70,7 @@ def export(reference: Reference, plan: ExportPlan, exporter: str, output: Path) 
     name_dimensions(model, reference.inputs, plan.axes)
     strip(model)
     gelu(model)
+    fold_computed_weights(model)
     write(model, output)
     check_file(output / MODEL_FILE, exporter)
     return Exported(

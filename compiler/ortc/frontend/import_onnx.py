@@ -42,6 +42,7 @@ from ortc.passes.canonical import (
     strip,
     write,
 )
+from ortc.passes.computed_weights import fold_computed_weights
 from ortc.passes.gelu import gelu
 from ortc.passes.group_normalization import split_group_normalization
 from ortc.passes.weight_folding import fold_weights
@@ -99,6 +100,7 @@ def _imported(path: Path, plan: ExportPlan, output: Path) -> Exported:
     name_dimensions(model, inputs, plan.axes)
     infer_shapes(model)
     gelu(model)
+    fold_computed_weights(model)
     write(model, output)
     check_file(output / MODEL_FILE, ONNX_SOURCE)
     return Exported(

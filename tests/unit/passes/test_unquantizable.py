@@ -47,7 +47,7 @@ FLOAT = "`precision: fp32` ships the graph as it is"
         ("convolutions", ("MatMul", "Gemm"), "2 Conv that an `int8-static` variant takes, with `accuracy.samples`"),
         ("products", ("Conv",), "1 MatMul that another variant takes"),
         ("variable", ("MatMul",), f"1 MatMul without a constant float32 weight in the main graph; {FLOAT}"),
-        ("recurrent", ("MatMul",), f"1 LSTM, which no variant quantizes; {FLOAT}"),
+        ("recurrent", ("MatMul",), "1 LSTM that another variant takes"),
         ("quantized", ("MatMul",), f"the graph is quantized already (1 DequantizeLinear); {FLOAT}"),
         ("none", ("MatMul",), f"the graph has no product with weights; {FLOAT}"),
     ],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ortc.common.arrays import Array
+from ortc.passes.quantization import layers
 from ortc.passes.quantization.editor import TOO_OLD, Editor, round_channels
 from ortc.passes.quantization.quantizable import Site, find_sites
 from ortc.spec.vocabulary import LEAST_INT8_OPSET
@@ -26,7 +27,8 @@ def emit(model: ir.Model, operators: tuple[str, ...], exclude: Collection[str] =
 
     Args:
         model: in 32-bit floating point, of opset LEAST_INT8_OPSET or higher.
-        operators: `MatMul`, `Gemm`: those with a constant weight; `Gather`: embedding tables.
+        operators: `MatMul`, `Gemm`: those with a constant weight; `Gather`: embedding tables; and those of
+            ortc.passes.quantization.layers.
         exclude: names of nodes to leave as they are.
 
     Returns:
@@ -41,7 +43,7 @@ def emit(model: ir.Model, operators: tuple[str, ...], exclude: Collection[str] =
         emitter.quantize(site)
     count = len(sites) + (emitter.quantize_tables(exclude) if "Gather" in operators else 0)
     emitter.remove_unused()
-    return count
+    return count + layers.emit(model, operators, exclude)
 
 
 class _Emitter(Editor):

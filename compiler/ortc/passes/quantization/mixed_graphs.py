@@ -118,6 +118,7 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Ranges | None) -> list
     from ortc.passes.quantization import weight_only
     from ortc.passes.quantization.data_free import bits_of
     from ortc.passes.quantization.editor import find_lookups
+    from ortc.passes.quantization.layers import find_layers
     from ortc.passes.quantization.quantizable import find_sites
 
     if (short := format_of(variant.rewrites)) is not None:
@@ -134,6 +135,9 @@ def _nodes(model: ir.Model, variant: VariantPlan, ranges: Ranges | None) -> list
         if fits or not bits_of(variant):
             node = Node(name=site.name, operator=site.node.op_type, shape=site.shape, in_blocks=fits)
             found[site.node] = node
+    for layer in find_layers(model, wanted):
+        if layer.name not in variant.exclude:
+            found[layer.node] = Node(name=layer.name, operator=layer.node.op_type, shape=layer.shape, in_blocks=False)
     if "Gather" in wanted:
         for lookup in find_lookups(model):
             table = lookup.inputs[0]

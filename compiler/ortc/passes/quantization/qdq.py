@@ -16,6 +16,7 @@ import numpy as np
 
 from ortc.common.arrays import Array
 from ortc.common.errors import NotApplicable
+from ortc.passes.quantization import layers
 from ortc.passes.quantization.calibration import Range, Ranges
 from ortc.passes.quantization.editor import TOO_OLD, Editor, round_channels
 from ortc.passes.quantization.quantizable import MOVES, Site, find_sites, find_stream, is_bias, is_standard
@@ -52,7 +53,7 @@ def emit(
     if "Gather" in operators:
         count += emitter.quantize_tables(exclude)
     emitter.remove_unused()
-    return count
+    return count + layers.emit(model, operators, exclude)
 
 
 @dataclass(frozen=True)

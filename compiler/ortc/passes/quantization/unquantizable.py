@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
+from ortc.passes.quantization.layers import LAYERS, find_layers
 from ortc.passes.quantization.quantizable import QUANTIZABLE, find_sites
 
 if TYPE_CHECKING:
@@ -19,8 +20,7 @@ QUANTIZED = frozenset(
     }
 )
 """Operators of graphs that are quantized already."""
-OTHERS = ("ConvTranspose", "LSTM", "GRU", "RNN")
-"""Operators with large weights that no variant quantizes."""
+_KNOWN = (*QUANTIZABLE, *LAYERS)
 FLOAT = "`precision: fp32` ships the graph as it is"
 
 
@@ -43,18 +43,16 @@ def _found(model: ir.Model, operators: Collection[str]) -> Iterator[str]:
         yield f"the graph is quantized already ({_listed(done)}); {FLOAT}"
         return
     whole = Counter(site.node.op_type for site in find_sites(model, QUANTIZABLE))
-    elsewhere = {name: whole[name] for name in QUANTIZABLE if whole[name] and name not in operators}
-    variable = {name: counts[name] - whole[name] for name in QUANTIZABLE if counts[name] > whole[name]}
-    others = {name: counts[name] for name in OTHERS if counts[name]}
+    whole += Counter(layer.node.op_type for layer in find_layers(model, LAYERS))
+    elsewhere = {name: whole[name] for name in _KNOWN if whole[name] and name not in operators}
+    variable = {name: counts[name] - whole[name] for name in _KNOWN if counts[name] > whole[name]}
     if elsewhere:
         convolutions = "Conv" in elsewhere
         way = "an `int8-static` variant takes, with `accuracy.samples`" if convolutions else "another variant takes"
         yield f"the graph has {_listed(elsewhere)} that {way}"
     if variable:
         yield f"{_listed(variable)} without a constant float32 weight in the main graph"
-    if others:
-        yield f"{_listed(others)}, which no variant quantizes"
-    if not (elsewhere or variable or others):
+    if not (elsewhere or variable):
         yield "the graph has no product with weights"
     if not elsewhere:
         yield FLOAT
