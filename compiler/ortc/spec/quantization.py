@@ -17,7 +17,11 @@ _SMOOTHING = (
 
 
 class _Quantization(Model):
-    operators: tuple[str, ...] = Field(description="Operator types to quantize.", examples=[["MatMul", "Gemm"]])
+    operators: tuple[str, ...] = Field(
+        description="Operator types to quantize: MatMul, Gemm, Conv (where samples calibrate it), Gather (embedding "
+        "tables), LSTM; and GRU, RNN and ConvTranspose, whose weights alone become integers.",
+        examples=[["MatMul", "Gemm"]],
+    )
     calibration: Calibration = Field(
         default="minmax", description="How the ranges of activations are found, where samples calibrate them."
     )
