@@ -270,6 +270,31 @@ def write(model: ir.Model, output: Path) -> None:
     ir.save(model, output / MODEL_FILE, external_data=external)
 
 
+def write_beside(model: ir.Model, path: Path) -> None:
+    """Write a graph that refers to weights in files beside it, by reference; what is in memory goes with it.
+
+    Args:
+        model: a graph.
+        path: of the graph; weights in memory of more than 64 MiB together go to the same name with `.data`. A file of
+            a graph holds 2 GB at most.
+    """
+    import onnx_ir as ir
+
+    kept = [value for graph in graphs(model) if isinstance(graph, ir.Graph) for value in graph.initializers.values()]
+    tensors = {
+        value: value.const_value
+        for value in kept
+        if value.const_value is not None and not isinstance(value.const_value, ir.ExternalTensor)
+    }
+    if sum(tensor.nbytes for tensor in tensors.values()) > EXTERNAL_DATA_THRESHOLD:
+        written = ir.external_data.convert_tensors_to_external(
+            list(tensors.values()), base_dir=path.parent, relative_path=f"{path.name}.data"
+        )
+        for value, tensor in zip(tensors, written, strict=True):
+            value.const_value = tensor
+    ir.save(model, path)
+
+
 def check_file(path: Path, exporter: str) -> None:
     """Run ONNX's checker with shape inference.
 

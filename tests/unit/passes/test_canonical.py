@@ -9,14 +9,25 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from tests.support import graphs
 
 from ortc.common.errors import StageError
 from ortc.frontend.reference.model import example_sizes
-from ortc.passes.canonical import check_file, count_operators, name_dimensions, output_info, restore_inputs, strip
+from ortc.passes import canonical
+from ortc.passes.canonical import (
+    EXTERNAL_DATA_THRESHOLD,
+    check_file,
+    count_operators,
+    name_dimensions,
+    output_info,
+    restore_inputs,
+    strip,
+)
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
 
 FLOAT = TensorProto.FLOAT
@@ -202,3 +213,28 @@ def test_inputs_that_were_left_out_come_back() -> None:
     assert found == {"mask": TensorProto.INT64, "x": FLOAT, "ids": TensorProto.BOOL}
     with pytest.raises(StageError, match="has an input `ids` that the model does not declare"):
         restore_inputs(model, wanted[:2])
+
+
+@pytest.mark.parametrize("threshold", [0, EXTERNAL_DATA_THRESHOLD])
+def test_a_graph_beside_its_weights_holds_what_is_new_within_a_files_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: int
+) -> None:
+    before = graphs.model(
+        [graphs.node("MatMul", "x w", "z"), graphs.node("MatMul", "z v", "y")],
+        {"x": ["batch", 16]},
+        {"y": ["batch", 16]},
+        {name: np.eye(16, dtype=np.float32) * 3 for name in "wv"},
+    )
+    ir.save(ir.from_proto(before), tmp_path / "base.onnx", external_data="base.data")
+    model = ir.load(tmp_path / "base.onnx")
+    model.graph.initializers["v"].const_value = ir.tensor(np.eye(16, dtype=np.float32) * 2, name="v")
+    monkeypatch.setattr(canonical, "EXTERNAL_DATA_THRESHOLD", threshold)
+    canonical.write_beside(model, tmp_path / "0.onnx")
+    written = {
+        tensor.name: tensor for tensor in onnx.load(tmp_path / "0.onnx", load_external_data=False).graph.initializer
+    }
+    places = {name: {entry.key: entry.value for entry in tensor.external_data} for name, tensor in written.items()}
+    assert places["w"]["location"] == "base.data"
+    assert places["v"].get("location") == (None if threshold else "0.onnx.data")
+    session = onnxruntime.InferenceSession(tmp_path / "0.onnx", providers=["CPUExecutionProvider"])
+    assert session.run(None, {"x": np.ones((1, 16), np.float32)})[0].tolist() == [[6.0] * 16]

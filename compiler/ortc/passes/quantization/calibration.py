@@ -19,7 +19,7 @@ from ortc.common.arrays import Array, Arrays, read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker import Worker
 from ortc.execution.worker_process import WorkerError
-from ortc.passes.canonical import MODEL_FILE
+from ortc.passes.canonical import MODEL_FILE, write_beside
 from ortc.passes.quantization.quantizable import Observed, observed
 
 if TYPE_CHECKING:
@@ -183,4 +183,4 @@ def _write_observed(model: ir.Model, tensors: Sequence[Observed], path: Path, *,
             model.graph.outputs.append(value)
         if with_values:
             model.graph.outputs.append(flat)
-    ir.save(model, path)
+    write_beside(model, path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ortc.common.values import Frozen
-from ortc.passes.canonical import MODEL_FILE
+from ortc.passes.canonical import MODEL_FILE, write_beside
 from ortc.plan.plan import VariantPlan
 from ortc.plan.precision_mix import Mix
 from ortc.spec.quantization import StaticQuantization
@@ -198,5 +198,5 @@ def _write(
     if on_cpu:
         compute_in_float32(model)
     # Weights that nobody rounded stay where they are.
-    ir.save(model, path)
+    write_beside(model, path)
     return size
