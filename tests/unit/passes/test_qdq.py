@@ -96,7 +96,7 @@ def test_an_activation_of_nothing() -> None:
 def test_a_tied_weight_stays_one() -> None:
     nodes = [node("MatMul", "x w", "h"), node("Relu", "h", "r"), node("MatMul", "r w", "y")]
     result, (actual,), (wanted,) = quantized(make(nodes, "y", weights(w=(SIZE, SIZE))), X, "MatMul", expected=2)
-    assert [name for name, array in initializers(result).items() if array.dtype == np.int8 and array.ndim == 2] == [
+    assert [name for name, array in initializers(result).items() if array.dtype == np.uint8 and array.ndim == 2] == [
         "w_quantized"
     ]
     assert cosine(actual, wanted) > 0.999

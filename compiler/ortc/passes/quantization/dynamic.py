@@ -7,6 +7,7 @@ integers (MatMulInteger) is exact, and is multiplied by both scales.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,7 @@ def emit(model: ir.Model, operators: tuple[str, ...], exclude: Collection[str] =
     emitter = _Emitter(model)
     products = tuple(operator for operator in operators if operator in ("MatMul", "Gemm"))
     sites = [site for site in find_sites(model, products) if site.name not in exclude]
+    emitter.readers.update(_key(site) for site in sites)
     for site in sites:
         emitter.quantize(site)
     count = len(sites) + (emitter.quantize_tables(exclude) if "Gather" in operators else 0)
@@ -55,6 +57,8 @@ class _Emitter(Editor):
         self.weights: dict[str, tuple[ir.Value, ...]] = {}
         self.matrices: dict[str, Array] = {}
         """What was rounded, of shape (channels, outputs), by the same keys."""
+        self.readers: Counter[str] = Counter()
+        """How many products have a weight, by the same keys."""
 
     def quantize(self, site: Site) -> None:
         """Replace a product by one of integers."""
@@ -84,12 +88,17 @@ class _Emitter(Editor):
         return self.rounded[activation]
 
     def _weight(self, site: Site) -> tuple[ir.Value, ...]:
-        """A weight's integers of shape (channels, outputs), scales and zero points; tied ones stay one."""
-        key = f"{site.weight.name}/{site.axis}"
+        """A weight's integers of shape (channels, outputs), scales and zero points; tied ones stay one.
+
+        A weight of several products is unsigned. Where a processor lacks VNNI, ONNX Runtime turns signed weights into
+        unsigned ones once for each product, and opens no session where two have the same.
+        """
+        key = _key(site)
         if key not in self.weights:
             matrix: Array = site.array.numpy()
             matrix = matrix if site.axis == 1 else matrix.T
-            self.weights[key] = self.integers(str(site.weight.name), *round_channels(matrix, axis=1))
+            rounded = round_channels(matrix, axis=1)
+            self.weights[key] = self.integers(str(site.weight.name), *rounded, unsigned=self.readers[key] > 1)
             self.matrices[key] = matrix
         return self.weights[key]
 
@@ -98,9 +107,11 @@ class _Emitter(Editor):
         return self._tied(table.const_value, is_transposed=False)
 
     def tied_columns(self, table: ir.Value) -> tuple[ir.Value, ir.Value] | None:
-        """Integers and scales of a product whose weight is the transposed table."""
+        """Integers and scales of a product whose weight is the transposed table; signed ones, which need no more."""
+        import onnx_ir as ir
+
         found = self._tied(table.const_value, is_transposed=True)
-        return None if found is None else (found[0], found[1])
+        return None if found is None or found[0].dtype != ir.DataType.INT8 else (found[0], found[1])
 
     def _tied(self, table: ir.TensorProtocol | None, *, is_transposed: bool) -> tuple[ir.Value, ...] | None:
         """Constants of the product whose weight has the table's numbers: exporters store tied weights in two forms."""
@@ -113,3 +124,7 @@ class _Emitter(Editor):
                 if np.array_equal(matrix, numbers.T if is_transposed else numbers):
                     return self.weights[key]
         return None
+
+
+def _key(site: Site) -> str:
+    return f"{site.weight.name}/{site.axis}"

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 TOO_OLD = f"quantization needs opset {LEAST_INT8_OPSET} or higher: set `export.opset: {LEAST_INT8_OPSET}`"
+_MIDDLE = 128
+"""The uint8 that stands for zero."""
 _ALLOWZERO = 14
 """Opset since which Reshape tells a size of 0 from a reference to the input's."""
 
@@ -106,12 +108,14 @@ class Editor:
         zero = {"allowzero": 1} if self.model.opset_imports.get("", 0) >= _ALLOWZERO else {}
         self.replace(node, self.before(node, "Reshape", [rows, shape], f"{name}_shaped", **zero))
 
-    def integers(self, name: str, integers: Array, scales: Array) -> tuple[ir.Value, ...]:
-        """Constants for rounded numbers, their scales and zero points."""
+    def integers(self, name: str, integers: Array, scales: Array, *, unsigned: bool = False) -> tuple[ir.Value, ...]:
+        """Constants for numbers rounded to int8, their scales and zero points; `unsigned`: the same ones as uint8."""
+        zero = _MIDDLE if unsigned else 0
+        kept = (integers.astype(np.int16) + zero).astype(np.uint8) if unsigned else integers
         return (
-            self.constant(f"{name}_quantized", integers),
+            self.constant(f"{name}_quantized", kept),
             self.constant(f"{name}_scale", scales),
-            self.constant(f"{name}_zero_point", np.zeros(scales.shape, integers.dtype)),
+            self.constant(f"{name}_zero_point", np.full(scales.shape, zero, kept.dtype)),
         )
 
     def replace(self, node: ir.Node, value: ir.Value) -> None:

@@ -8,6 +8,7 @@ what can take them, takes them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,6 +77,8 @@ class _Emitter(Editor):
         self.symmetric = symmetric
         self.rounded: dict[ir.Value, _Rounded] = {}
         self.weights: dict[str, ir.Value] = {}
+        self.uses: Counter[str] = Counter()
+        """How many nodes have a weight, by the same keys."""
         self.factors: dict[ir.Value, Array | None] = {}
         self.readers: dict[str, list[Site]] = {}
         """By the name of the activation, which stays when a node that gives it is replaced."""
@@ -90,6 +93,7 @@ class _Emitter(Editor):
         stream = find_stream(self.model, convolutions, self.ranges)
         # A convolution whose output has no range cannot give integers, and has no use for any.
         chosen = {site.node: site for site in sites if site.node not in convolutions or site.node in stream}
+        self.uses.update(_key(site) for site in chosen.values())
         for site in chosen.values():
             self.readers.setdefault(str(site.activation.name), []).append(site)
         for node in list(self.model.graph):
@@ -225,14 +229,26 @@ class _Emitter(Editor):
         return True
 
     def _weight(self, site: Site, matrix: Array, *, shared: bool) -> ir.Value:
-        """A rounded weight; tied ones stay one."""
-        name = f"{site.weight.name}/{site.axis}"
+        """A rounded weight; tied ones stay one.
+
+        A weight of several nodes is unsigned. Where a processor lacks VNNI, ONNX Runtime turns signed weights beside
+        unsigned activations into unsigned ones once for each node, and opens no session where two have the same.
+        """
+        name, rounded = _key(site), round_channels(matrix, site.axis)
         if not shared:
-            return self._dequantized(site.node, str(site.weight.name), *round_channels(matrix, site.axis), site.axis)
+            return self._dequantized(site.node, str(site.weight.name), *rounded, site.axis)
         if name not in self.weights:
-            self.weights[name] = self._weight(site, matrix, shared=False)
+            unsigned = self.uses[name] > 1 and not self.symmetric
+            inputs = self.integers(str(site.weight.name), *rounded, unsigned=unsigned)
+            self.weights[name] = self._dequantizer(site.node, str(site.weight.name), inputs, site.axis)
         return self.weights[name]
 
     def _dequantized(self, before: ir.Node, name: str, integers: Array, scales: Array, axis: int) -> ir.Value:
-        inputs = self.integers(name, integers, scales)
+        return self._dequantizer(before, name, self.integers(name, integers, scales), axis)
+
+    def _dequantizer(self, before: ir.Node, name: str, inputs: tuple[ir.Value, ...], axis: int) -> ir.Value:
         return self.before(before, "DequantizeLinear", inputs, f"{name}_dequantized", axis=axis)
+
+
+def _key(site: Site) -> str:
+    return f"{site.weight.name}/{site.axis}"
