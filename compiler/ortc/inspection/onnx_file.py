@@ -31,8 +31,12 @@ _ALIASES = {
 }
 
 
-_NO_NAME = re.compile(r"\s*(-1|0|\?|\*|none|null|unk(nown)?(_*\d+)?|DynamicDimension\.\d+)\s*", re.IGNORECASE)
+_NO_NAME = re.compile(r"\s*(-1|0|\?|\*|none|null|unk(nown)?(_*\d+)?|(p2o\.)?DynamicDimension\.\d+)\s*", re.IGNORECASE)
 """How writers call dimensions of which they know nothing: two of that name need not have one size."""
+_CHANNELS = (1, 3, 4)
+"""Numbers of channels that images have."""
+_PIXELS = frozenset(("float32", "float16", "float64", "uint8"))
+"""Types that pixels have."""
 
 
 def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAST_OPSET) -> Draft:
@@ -119,6 +123,13 @@ class _Axes:
             self.bounds[name] = KNOWN_AXES.get(name, UNKNOWN_AXIS)
         return self._names[written]
 
+    def own(self, written: str) -> str:
+        """An axis that no other dimension has, with a number where another one has its name."""
+        number = 1
+        while (known := written if number == 1 else f"{written}_{number}") in self._names:
+            number += 1
+        return self.name(known)
+
 
 def _lacks(value: Value) -> str | None:
     """Why a bundle cannot give an output, in words."""
@@ -150,7 +161,11 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]
         tensor, dtype = value.type.tensor_type, DTYPES[value_of(value).element]
         if not tensor.HasField("shape"):
             raise InspectionError(f"the input `{value.name}` has no shape; export the model again with shapes")
-        shape: list[Written] = [_dimension(value.name, index, dim, axes) for index, dim in enumerate(tensor.shape.dim)]
+        names = _conventional(tensor.shape, dtype)
+        shape: list[Written] = [
+            _dimension(dim, axes, names.get(index, f"{value.name}_dim{index}"))
+            for index, dim in enumerate(tensor.shape.dim)
+        ]
         inputs[value.name] = {"dtype": dtype, "shape": shape}
         if dtype in {"int64", "int32"} and rows.get(value.name, 0) > 0:
             inputs[value.name]["range"] = [0, rows[value.name] - 1]
@@ -159,10 +174,23 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]
     return inputs
 
 
-def _dimension(tensor: str, index: int, dim: onnx.TensorShapeProto.Dimension, axes: _Axes) -> str | int:
+def _conventional(shape: onnx.TensorShapeProto, dtype: str) -> dict[int, str]:
+    """How dimensions without a name are called by convention: the first is the batch, and images have sides."""
+    fixed = [dim.dim_value if dim.HasField("dim_value") else 0 for dim in shape.dim]
+    names = {0: "batch"}
+    if len(fixed) == 4 and dtype in _PIXELS:
+        if fixed[1] in _CHANNELS:
+            names |= {2: "height", 3: "width"}
+        elif fixed[3] in _CHANNELS:
+            names |= {1: "height", 2: "width"}
+    return names
+
+
+def _dimension(dim: onnx.TensorShapeProto.Dimension, axes: _Axes, name: str) -> str | int:
+    """The size of a dimension, or its axis; `name` is for one that has none of its own."""
     if dim.HasField("dim_value") and dim.dim_value > 0:
         return dim.dim_value
     if dim.HasField("dim_param") and dim.dim_param and not _NO_NAME.fullmatch(dim.dim_param):
         return axes.name(dim.dim_param)
-    # A dimension without a name is its own; only the first of each input is the batch by convention.
-    return axes.name("batch" if index == 0 else f"{tensor}_dim{index}")
+    # A dimension without a name is its own; only the batch is one for all inputs by convention.
+    return axes.name(name) if name == "batch" else axes.own(name)

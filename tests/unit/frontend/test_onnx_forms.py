@@ -144,7 +144,8 @@ def test_the_body_of_a_loop_keeps_the_shapes_of_its_counter_and_condition(tmp_pa
 
 
 @pytest.mark.parametrize(
-    "unknown", [-1, 0, None, "", "?", "-1", "0", "None", "unk__7", "unknown", "DynamicDimension.0"]
+    "unknown",
+    [-1, 0, None, "", "?", "-1", "0", "None", "unk__7", "unknown", "DynamicDimension.0", "p2o.DynamicDimension.0"],
 )
 def test_dimensions_without_a_name_are_never_one_axis(unknown: Any, tmp_path: Path) -> None:
     shape = (unknown, unknown, 4)

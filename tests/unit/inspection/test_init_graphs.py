@@ -62,11 +62,34 @@ def test_onnx(tmp_path: Path) -> None:
     assert {name: tensor.shape for name, tensor in inputs.items()} == {
         "input_ids": ("batch", "sequence"),
         "attention_mask": ("batch", "sequence"),
-        "pixels": ("batch_2", 3, "s_43", "pixels_dim3"),
+        "pixels": ("batch_2", 3, "s_43", "width"),
     }
     assert (inputs["input_ids"].range, inputs["attention_mask"].fill) == ((0, 6), 1)
     assert inputs["pixels"].dtype == "float32"
-    assert set(spec.export.dynamic_axes) == {"batch", "sequence", "batch_2", "s_43", "pixels_dim3"}
+    assert set(spec.export.dynamic_axes) == {"batch", "sequence", "batch_2", "s_43", "width"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "drafted"),
+    [
+        ((None, 3, None, None), ("batch", 3, "height", "width")),
+        (("p2o.DynamicDimension.0", 1, 64, "p2o.DynamicDimension.1"), ("batch", 1, 64, "width")),
+        ((-1, -1, "?", 3), ("batch", "height", "width", 3)),
+        ((None, 7, None, None), ("batch", 7, "x_dim2", "x_dim3")),
+        ((None, 3, None), ("batch", 3, "x_dim2")),
+    ],
+)
+def test_the_sides_of_images_are_known(shape: tuple[Any, ...], drafted: tuple[Any, ...], tmp_path: Path) -> None:
+    images = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x", "other")]
+    graph(tmp_path / "m.onnx", images)
+    spec = written("m.onnx").loaded.spec
+    assert spec.export.inputs is not None
+    assert spec.export.inputs["x"].shape == drafted
+    for name in {"height", "width"}.intersection(drafted):
+        assert (spec.export.dynamic_axes[name].min, spec.export.dynamic_axes[name].max) == (32, 512)
+        # Two images need not be of one size.
+        assert name not in spec.export.inputs["other"].shape
+    assert spec.export.inputs["other"].shape[0] == "batch"
 
 
 @pytest.mark.parametrize(("opset", "shipped"), [(7, 9), (17, 17), (28, 26)])
