@@ -6,7 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from loading.errors import FormatError, InputError
@@ -36,6 +36,7 @@ FORMS: Mapping[str, type[Form]] = {
     "fill-mask": FillMask,
     "zero-shot": ZeroShot,
 }
+F = TypeVar("F")
 
 
 class AnyForm(Protocol):
@@ -103,8 +104,9 @@ class Processing:
             else:
                 shapes = {name: shape for name, (shape, _) in inputs.items()}
                 dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
-                self.texts = Texts(document["text"], tokenizer or b"", shapes, dtypes, bounds)
-                self.form = _known(self.kind, FORMS)(document["answer"], self.texts)
+                form = _known(self.kind, FORMS)
+                self.texts = Texts(document["text"], tokenizer or b"", shapes, dtypes, bounds, places=form.places)
+                self.form = form(document["answer"], self.texts)
                 self.pairs = self.texts.pairs
             self.takes = "text" if self.media is None else self.media.takes
             self.output, self.labels = self.form.output, self.form.labels
@@ -276,7 +278,7 @@ def _of_audio(
     return audio, _known(kind, KINDS)(document["answer"], audio)
 
 
-def _known(kind: str, kinds: Mapping[str, Callable[..., AnyForm]]) -> Callable[..., AnyForm]:
+def _known(kind: str, kinds: Mapping[str, F]) -> F:
     if kind not in kinds:
         raise FormatError(f"the answer {kind!r} is unknown, expected one of {', '.join(kinds)}")
     return kinds[kind]

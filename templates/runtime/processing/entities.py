@@ -51,6 +51,8 @@ class Piece:
 class Entities(Form):
     """Tokens, words or groups of them with a class other than `O`, and where they stand in the text."""
 
+    places = True
+
     def __init__(self, settings: Mapping[str, Any], texts: Texts) -> None:
         super().__init__(settings, texts)
         self._aggregation = str(settings["aggregation"])

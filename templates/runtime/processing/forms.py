@@ -27,6 +27,8 @@ class Form:
 
     scores_pairs, of_one_row = False, False
     """Whether requests are pairs alone, and whether the values of one row are all that an answer needs."""
+    places = False
+    """Whether an answer needs the places of tokens in the text."""
 
     def __init__(self, settings: Mapping[str, Any], texts: Texts) -> None:
         self.texts = texts

@@ -18,17 +18,18 @@ UNBOUNDED = 2**31 - 1
 class Row:
     """One text as the model takes it, without padding.
 
-    `offsets` are the places of the tokens in the text, (0, 0) for special tokens; `sequence` is 0 for tokens of the
-    text, 1 for those of the second text of a pair, None for special ones. `special` tells the tokens that frame a
-    text from those of the text, and `words` are the numbers of the words that tokens are of.
+    The other fields are empty unless an answer needs places in the text. `offsets` are the places of the tokens in the
+    text, (0, 0) for special tokens; `sequence` is 0 for tokens of the text, 1 for those of the second text of a pair,
+    None for special ones. `special` tells the tokens that frame a text from those of the text, and `words` are the
+    numbers of the words that tokens are of.
     """
 
     ids: tuple[int, ...]
     types: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
-    sequence: tuple[int | None, ...]
-    special: tuple[bool, ...]
-    words: tuple[int | None, ...]
+    offsets: tuple[tuple[int, int], ...] = ()
+    sequence: tuple[int | None, ...] = ()
+    special: tuple[bool, ...] = ()
+    words: tuple[int | None, ...] = ()
 
 
 class Padding:

@@ -25,6 +25,8 @@ OUT_OF_REACH = -10_000.0
 class Span(Form):
     """The surest span of a context."""
 
+    places = True
+
     def __init__(self, settings: Mapping[str, Any], texts: Texts) -> None:
         super().__init__(settings, texts)
         if texts.padding.is_left:

@@ -36,6 +36,7 @@ class Texts:
         shapes: Shapes of the model's inputs by name: names of axes and sizes.
         dtypes: Their types by name.
         bounds: Least size, greatest size and step of each axis by name.
+        places: Whether answers need the places of tokens in the text.
 
     Raises:
         FormatError: the settings are malformed, or tokenizer.json is not a tokenizer.
@@ -49,8 +50,11 @@ class Texts:
         shapes: Mapping[str, Sequence[str | int | None]],
         dtypes: Mapping[str, np.dtype[Any]],
         bounds: Mapping[str, tuple[int, int, int]],
+        *,
+        places: bool = True,
     ) -> None:
         self.padding = Padding(settings["padding"], shapes, dtypes, bounds)
+        self._places = places
         self._limit = int(settings["max_length"])
         self._truncation = str(settings["truncation"])
         self.pairs = bool(settings.get("pairs"))
@@ -93,7 +97,7 @@ class Texts:
         Raises:
             InputError: the text cannot be encoded, is too long where nothing is cut, or the prompt is unknown.
         """
-        return _row(*self._encoded(text, pair, prompt))
+        return self._row(*self._encoded(text, pair, prompt))
 
     def rows_beside(self, text: str, others: Sequence[str], prompt: str | None = None) -> list[Row]:
         """The tokens of the pairs of one text with each of several others, as `row` gives them.
@@ -113,7 +117,7 @@ class Texts:
             ),
             text,
         )
-        return [_row(pair, len(before)) for pair in found]
+        return [self._row(pair, len(before)) for pair in found]
 
     def windows(self, text: str, pair: str, prompt: str | None = None) -> list[Row]:
         """The tokens of a pair of texts, of which the second is cut into windows that overlap.
@@ -131,7 +135,7 @@ class Texts:
         if self._truncation != "refuse":
             self._check_room(text, pair)
         found, before = self._encoded(text, pair, prompt)
-        return [_row(window, before) for window in (found, *found.overflowing)]
+        return [self._row(window, before) for window in (found, *found.overflowing)]
 
     def most_windows(self, text: str, pair: str) -> int:
         """How many windows a text has beside another, if every byte of both is a token; no more than are taken."""
@@ -187,7 +191,8 @@ class Texts:
     def _found(self, given: str, pair: str | None) -> Encoding:
         if pair is not None and self._cuts_longest:
             return pairs.encode(self._tokenizer, given, pair, self._limit, left=self._truncation == "left")
-        (found,) = self._tokenizer.encode_batch([given if pair is None else (given, pair)])
+        encode = self._tokenizer.encode_batch if self._places else self._tokenizer.encode_batch_fast
+        (found,) = encode([given if pair is None else (given, pair)])
         return found  # type: ignore[no-any-return]
 
     def row_of(self, ids: tuple[int, ...]) -> Row:
@@ -201,8 +206,11 @@ class Texts:
         size = self._tokenizer.get_vocab_size()
         if unknown := [token for token in ids if not 0 <= token < size]:
             raise InputError(f"there is no token {unknown[0]}. Send token ids from 0 to {size - 1}.")
-        count = len(ids)
-        return Row(ids, (0,) * count, ((0, 0),) * count, (0,) * count, (False,) * count, (None,) * count)
+        return Row(ids, (0,) * len(ids))
+
+    def _row(self, found: Encoding, before: int) -> Row:
+        """An encoding without padding; its text begins with so many characters of a prompt."""
+        return _with_places(found, before) if self._places else Row(tuple(found.ids), tuple(found.type_ids))
 
     def inputs(self, rows: Sequence[Row]) -> dict[str, NDArray[Any]]:
         """The model's inputs for some rows, see `Padding.inputs`."""
@@ -237,7 +245,7 @@ def _library(encode: Callable[[], _Found], text: str) -> _Found:
         raise InputError(f"the tokenizer fails on a text: {error}: {_shown(text)}.") from error
 
 
-def _row(found: Encoding, before: int) -> Row:
+def _with_places(found: Encoding, before: int) -> Row:
     """An encoding without padding; places in the text do not count the prompt before it."""
     sequence = tuple(found.sequence_ids)
     offsets = tuple(

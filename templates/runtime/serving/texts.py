@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from serving.errors import RefusedError, bad
 from serving.memory import Hold, Memory
-from serving.scheduler import INLINE_SECONDS, Job
+from serving.scheduler import Job
 from serving.text_sizes import MOST_CHARACTERS, characters, check_size, is_ascii, unfolded
 from serving.threads import in_thread
 
@@ -39,6 +39,7 @@ MOST_WINDOW = 512
 TOKEN_BYTES = 256  # of memory for each token of a row
 CHARACTER_BYTES = 640  # for each character of a text while it becomes token ids: each may be a word
 LARGE = 2**15  # characters of a text beyond which a model makes token ids of one at a time
+INLINE_TOKENS_SECONDS = 0.001  # a thread that has to wait for the spinning threads of a run takes that to begin
 INLINE = 4096  # characters whose longest form is looked at without a thread
 ENTRY = 64  # characters that take as long as what is done once for each text
 SLOWER = 0.1  # how fast a slow text is forgotten
@@ -235,7 +236,7 @@ class TextModel:
 
     def _is_quick(self, size: int) -> bool:
         """Whether token ids of so many characters are made before a thread would have begun."""
-        return self.processing.kind not in SEVERAL_ROWS and size * self._pace < INLINE_SECONDS
+        return self.processing.kind not in SEVERAL_ROWS and size * self._pace < INLINE_TOKENS_SECONDS
 
     def _timed(self, work: Callable[[], R], size: int) -> R:
         """What is made of so many characters; the time that it took decides where the next ones are made."""

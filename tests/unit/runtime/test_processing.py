@@ -31,6 +31,7 @@ def processing(
     kind: str = "embedding",
     labels: tuple[str, ...] = (),
     together: bool = True,
+    aggregation: str | None = None,
     **text: Any,
 ) -> Any:
     settings: dict[str, Any] = {
@@ -46,7 +47,7 @@ def processing(
         "format_version": 1,
         "task": "feature-extraction",
         "text": settings,
-        "answer": {"kind": kind, "output": "out", "labels": list(labels)},
+        "answer": {"kind": kind, "output": "out", "labels": list(labels), "aggregation": aggregation},
     }
     return runtime_module("processing.answers").Processing(
         document,
@@ -115,9 +116,21 @@ def test_prompts_are_put_before_a_text() -> None:
     assert [list(row.ids) for row in made.rows("a", "")] == [[1, 3, 2]]
     assert [list(row.ids) for row in processing().rows("a", "query")] == [[1, 6, 7, 3, 2]]
     # Places in the text do not count the prompt.
-    assert made.rows("a b")[0].offsets[3:5] == ((0, 1), (2, 3))
+    (row,) = processing(prompt="query: ", kind="entities", aggregation="none").rows("a b")
+    assert row.offsets[3:5] == ((0, 1), (2, 3))
     with pytest.raises(runtime_module("loading.errors").InputError, match="there is no prompt 'passage'"):
         made.rows("a", "passage")
+
+
+@pytest.mark.parametrize("text", ["a b", "", "a b c a b c a b c", "\u00e9 [SEP] \U0001f600 query: a"])
+@pytest.mark.parametrize("truncation", ["left", "right"])
+def test_tokens_are_the_same_with_and_without_their_places(text: str, truncation: str) -> None:
+    (plain,), (placed,) = (
+        processing(kind=kind, aggregation="none", truncation=truncation).rows(text) for kind in ("labels", "entities")
+    )
+    assert (plain.ids, plain.types) == (placed.ids, placed.types)
+    assert plain.offsets == plain.special == ()
+    assert len(placed.offsets) == len(placed.special) == len(placed.ids)
 
 
 @pytest.mark.parametrize(
