@@ -282,6 +282,20 @@ def test_the_work_tree(ortc: Compiler, repository: Path) -> None:
         assert expected.items() <= section(document, "spec").items(), arguments
 
 
+def test_several_specs_and_an_exit_code_for_scripts(ortc: Compiler, repository: Path) -> None:
+    other = repository / "sub" / "specs" / "other.yaml"
+    other.write_text("base: common.yaml\nname: other\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "three")
+    (repository / SPEC).write_text("base: common.yaml\nversion: 1.1.0\n")
+    arguments = ("HEAD", "--spec", str(SPEC), "--spec", str(other.relative_to(repository)), "--exit-code")
+    document = differences(ortc, *arguments, cwd=repository, code=8)
+    assert [(entry["same"], entry["exit_code"]) for entry in document["specs"]] == [(False, 8), (True, 0)]
+    assert run(ortc, "HEAD", "--spec", other.relative_to(repository), "--exit-code", cwd=repository).returncode == 0
+    markdown = run(ortc, *arguments, "--markdown", cwd=repository)
+    assert (markdown.returncode, markdown.stdout.count("sub/specs/")) == (8, 4)
+
+
 def test_untracked_files_are_the_work_trees_at_every_revision(ortc: Compiler, repository: Path) -> None:
     (repository / "sub" / "weights" / "digits.safetensors").unlink()
     message = refused(ortc, "v1", "HEAD", "--spec", SPEC, code=3, cwd=repository)

@@ -77,6 +77,17 @@ def test_a_signed_bundle_runs_and_is_verified(
     answer(loader(fresh_python(bundle), bundle, "selftest", "--verify", "full"))
     done = ortc(digits_compiler, "verify", "--key", public, bundle)
     assert done.returncode == 0, done.stderr
+    other = copy_of(digits.bundle("digits", "edge"))
+    assert ortc(digits_compiler, "sign", bundle, other, "--key", key).returncode == 0
+    several = ortc(digits_compiler, "verify", "--key", public, bundle, other, "--json")
+    assert several.returncode == 0, several.stderr
+    assert [entry["target"] for entry in json.loads(several.stdout)["bundles"]] == ["cpu", "edge"]
+    packed = ortc(digits_compiler, "pack", bundle, other, "-o", tmp_path / "packed", "--format", "tar")
+    assert packed.returncode == 0, packed.stderr
+    assert sorted(path.name for path in (tmp_path / "packed").glob("*.tar")) == [
+        "digits-1.0.0-cpu.tar",
+        "digits-1.0.0-edge.tar",
+    ]
     model = bundle / "model" / "model.onnx"
     content = bytearray(model.read_bytes())
     content[len(content) // 2] ^= 1

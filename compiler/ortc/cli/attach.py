@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.cli.verify import show, show_unfit
+from ortc.cli.verify import unfit_line, verdict_lines
 from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
 from ortc.common.units import format_bytes
 
@@ -32,9 +32,9 @@ def attach(bundle: Path, measurement: Path, as_json: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
     else:
-        show(done.verdicts)
+        sys.stdout.write(verdict_lines(done.verdicts))
         sys.stdout.write(f"{bundle}: {done.measurement} is what was measured on {done.host.cpu}\n")
-        show_unfit(bundle, done.unfit_reason)
+        sys.stdout.write(unfit_line(bundle, done.unfit_reason))
         if done.fallback is not None and done.fallback.nodes + done.fallback.shape_nodes:
             left = done.fallback
             named = f" ({', '.join(left.named)}{', ...' if len(left.named) < left.nodes else ''})" if left.named else ""

@@ -25,6 +25,7 @@ from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
+from ortc.cli.several import worst
 from ortc.common.atomic_files import replace_file
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.redaction import mask_secrets
@@ -131,7 +132,7 @@ def build(
             if registry is not None:
                 done.registered += [registry.add(bundle) for bundle in bundles]
     _print(done, registry_url, has_emitted=bool(emitted), as_json=as_json)
-    return min((code for code in done.codes if code), default=0)
+    return worst(done.codes)
 
 
 def expect_writable(output: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import rich_click as click
 
 from ortc.cli.options import key_option, target_option, trust_options
 from ortc.cli.report import use_color, write
+from ortc.cli.several import Outcome, run_each
 from ortc.common.errors import StageError, UnmeasuredError
 from ortc.common.redaction import mask_secrets
 
@@ -18,12 +19,19 @@ if TYPE_CHECKING:
     from ortc.diff.report import BundleDiff, SpecDiff
     from ortc.diff.sides import BundlePair, SpecPair
 
+DIFFERENT = 8
+"""The exit code of `--exit-code` where there are differences."""
+
 
 @click.command
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="[B]", required=False)
 @click.option(
-    "--spec", type=click.Path(path_type=Path), help="A and B are git revisions of this spec; without B, the work tree."
+    "--spec",
+    "specs",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A and B are git revisions of this spec; without B, the work tree. May be repeated.",
 )
 @target_option("Compare")
 @trust_options
@@ -32,23 +40,26 @@ if TYPE_CHECKING:
 @click.option("--measure", is_flag=True, help="Bundles: race them on this host.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown for a pull request.")
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
+@click.option("--exit-code", "tells", is_flag=True, help=f"End with {DIFFERENT} where there are differences.")
 def diff(
     before: str,
     after: str | None,
-    spec: Path | None,
+    specs: tuple[Path, ...],
     targets: tuple[str, ...],
     key: Path | None,
     no_run: bool,
     measure: bool,
     as_markdown: bool,
     as_json: bool,
+    tells: bool,
 ) -> int:
     """Show what changes from A to B: two bundles, two directories of bundles, or two states of a spec.
 
     Each of A and B is a bundle, a directory whose directories are bundles (dist/NAME/VERSION), a spec, or a spec at a
     git revision as REV:PATH, like `main:specs/bert.yaml`; with --spec each is a revision.
 
-    Exits with 0 when it could compare, whether there are differences or not: `--json` says `same`. 4 when a bundle is
+    Exits with 0 when it could compare, whether there are differences or not: `--json` says `same`, and with --exit-code
+    differences end with 8. 4 when a bundle is
     damaged or does not run, 5 when it is not signed with --key's key, 7 when --measure was asked for and this host
     cannot.
     """
@@ -56,14 +67,23 @@ def diff(
 
     if as_markdown and as_json:
         raise click.UsageError("give either --markdown or --json")
-    pair = sides(before, after, spec)
-    if isinstance(pair, BundlePair):
-        found = _bundles(pair, targets, key, run=not no_run, measure=measure)
-        _show_bundles(found, as_markdown=as_markdown, as_json=as_json)
-        return exit_code(found)
+    pairs = {spec: sides(before, after, spec) for spec in specs or (None,)}
+    for pair in pairs.values():
+        if isinstance(pair, BundlePair):
+            found = _bundles(pair, targets, key, run=not no_run, measure=measure)
+            _show_bundles(found, as_markdown=as_markdown, as_json=as_json)
+            return exit_code(found) or (DIFFERENT if tells and not found.same else 0)
     if no_run or measure or key is not None:
         raise click.UsageError("--key, --no-run and --measure are for bundles, and these are specs")
-    return _specs(pair, targets, as_markdown=as_markdown, as_json=as_json)
+
+    def one(path: Path) -> Outcome:
+        pair = pairs[path if specs else None]
+        compared = _specs(cast("SpecPair", pair), targets)
+        _show_specs(compared, as_markdown=as_markdown, as_json=as_json)
+        document = _masked(compared.model_dump(mode="json")) if as_json else {}
+        return Outcome(document, "", DIFFERENT if tells and not compared.same else 0)
+
+    return run_each(specs or (Path(after or before),), one, as_json=as_json, noun="spec")
 
 
 def _bundles(pair: BundlePair, targets: tuple[str, ...], key: Path | None, *, run: bool, measure: bool) -> BundleDiff:
@@ -104,7 +124,7 @@ def exit_code(found: BundleDiff) -> int:
     return 0
 
 
-def _specs(pair: SpecPair, targets: tuple[str, ...], *, as_markdown: bool, as_json: bool) -> int:
+def _specs(pair: SpecPair, targets: tuple[str, ...]) -> SpecDiff:
     from contextlib import ExitStack
 
     from ortc.diff.specs import compare_specs, load
@@ -114,21 +134,21 @@ def _specs(pair: SpecPair, targets: tuple[str, ...], *, as_markdown: bool, as_js
         loaded = [load(side, stack, targets) for side in (pair.before, pair.after)]
         if warnings := tuple(dict.fromkeys(warning for side in loaded for warning in side.warnings)):
             write(render_text(warnings, color=use_color()) + "\n")
-        found = compare_specs(*loaded)
+        return compare_specs(*loaded)
+
+
+def _show_specs(found: SpecDiff, *, as_markdown: bool, as_json: bool) -> None:
     if as_markdown:
         from ortc.diff.markdown import specs_markdown
 
         sys.stdout.write(specs_markdown(found))
-    elif as_json:
-        _json(found)
-    else:
+    elif not as_json:
         from ortc.cli.diff_text import show_specs
 
         show_specs(found)
-    return 0
 
 
-def _json(found: BundleDiff | SpecDiff) -> None:
+def _json(found: BundleDiff) -> None:
     sys.stdout.write(json.dumps(_masked(found.model_dump(mode="json")), indent=2, allow_nan=False) + "\n")
 
 

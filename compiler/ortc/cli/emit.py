@@ -1,15 +1,14 @@
-"""`ortc emit`: manifests that deploy a bundle."""
+"""`ortc emit`: manifests that deploy bundles."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import rich_click as click
 
 from ortc.cli.options import key_option
+from ortc.cli.several import Outcome, bundles_argument, run_each
 from ortc.cli.verify import note
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ image_option = click.option(
 
 
 @click.command
-@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@bundles_argument
 @click.option(
     "--emit",
     "kinds",
@@ -61,24 +60,34 @@ image_option = click.option(
     help="What to write: k8s, kserve, triton, separated by commas.",
 )
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Where to; by default BUNDLE.deploy."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to, of a single bundle; by default BUNDLE.deploy.",
 )
 @image_option
 @key_option("bundles that are not signed with it are refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print the paths as JSON.")
 def emit(
-    bundle: Path, kinds: tuple[Kind, ...], output: Path | None, image: str, key: Path | None, as_json: bool
+    bundles: tuple[Path, ...],
+    kinds: tuple[Kind, ...],
+    output: Path | None,
+    image: str,
+    key: Path | None,
+    as_json: bool,
 ) -> int:
-    """Write manifests that deploy a bundle: Kubernetes, KServe, a model repository of Triton.
+    """Write manifests that deploy bundles: Kubernetes, KServe, a model repository of Triton.
 
     Memory, threads and probes are those that were measured of the bundle. What lay in the output directory is replaced.
     Beside a signed bundle, a measurement that no signature covers is not used.
     """
     from ortc.bundle.delivery.manifests import emit as run
 
-    written = [str(path) for path in run(bundle, kinds, image=image, output=output, key=key, say=note)]
-    if as_json:
-        sys.stdout.write(json.dumps({"format_version": 1, "written": written}, indent=2) + "\n")
-    else:
-        sys.stdout.write("".join(f"{path}\n" for path in written))
-    return 0
+    if output is not None and len(bundles) > 1:
+        raise click.UsageError("--output replaces what one bundle's manifests go to: not with several bundles")
+
+    def one(bundle: Path) -> Outcome:
+        written = [str(path) for path in run(bundle, kinds, image=image, output=output, key=key, say=note)]
+        return Outcome({"format_version": 1, "written": written}, "".join(f"{path}\n" for path in written))
+
+    return run_each(bundles, one, as_json=as_json)

@@ -1,8 +1,7 @@
-"""`ortc lock`: pin what a build is made of and came to."""
+"""`ortc lock`: pin what builds are made of and came to."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +12,17 @@ from ortc.cli.caches import cache_url, open_store
 from ortc.cli.options import output_option, trust_options
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
+from ortc.cli.several import Outcome, run_each
 from ortc.spec.diagnostics.excerpt import printable
 
 if TYPE_CHECKING:
     from ortc.build.context import Context
-    from ortc.plan.plan import Search
+    from ortc.execution.action_cache import Store
+    from ortc.plan.plan import Plan, Search
 
 
 @click.command
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @output_option("Directory for the bundles.")
 @search_options
 @trust_options
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--replace", is_flag=True, help="Replace the entry of the same version, though its content differs.")
 def lock(
-    spec: Path,
+    specs: tuple[Path, ...],
     output: Path,
     search: Search,
     variant: str | None,
@@ -40,7 +41,7 @@ def lock(
     update_digests: bool,
     replace: bool,
 ) -> int:
-    """Build a spec and write ortc.lock beside it: digests of everything that went in, the variants that won, and the
+    """Build specs and write ortc.lock beside each: digests of everything that went in, the variants that won, and the
     nodes that they keep in higher precision.
 
     `ortc build --locked`, with the same `--search` and `--variant`, then gives the same bundles, or fails.
@@ -49,34 +50,41 @@ def lock(
     it inherits, has others. Comments, formatting and everything else stay.
     """
     if update_digests:
-        return _update_digests(spec)
+        return run_each(specs, _update_digests, as_json=False, noun="spec")
+    # Every spec is checked before work on the first begins.
+    prepared = {spec: prepare(spec, (), (), search=search, variant=variant) for spec in specs}
+    expect_writable(output)
+    store = open_store(cache_url)
+
+    def one(spec: Path) -> Outcome:
+        return _lock_one(spec, *prepared[spec], output, store, replace=replace)
+
+    return run_each(specs, one, as_json=False, noun="spec")
+
+
+def _lock_one(spec: Path, plan: Plan, root: Path, output: Path, store: Store, *, replace: bool) -> Outcome:
     from ortc.build.ingredients import ingredients
     from ortc.build.lock import lock_path, locked, write_lock
     from ortc.build.pipeline import build
 
-    plan, root = prepare(spec, (), (), search=search, variant=variant)
-    expect_writable(output)
     seen: list[Context] = []
-
     progress = ConsoleProgress(str(spec))
     try:
-        report = build(plan, root, output, open_store(cache_url), progress, seen.append)
+        report = build(plan, root, output, store, progress, seen.append)
     finally:
         progress.close()
     if report.exit_code:
         from ortc.cli.table import show
 
         show([report])
-        return report.exit_code
+        return Outcome({}, "", report.exit_code)
     place = lock_path(spec)
     write_lock(place, plan.name, locked(plan, report, ingredients(seen[0])), replace=replace)
-    for target in report.targets:
-        sys.stdout.write(f"{target.target}: {target.variant} at {target.graph_level}\n")
-    sys.stdout.write(f"locked in {place}\n")
-    return 0
+    lines = [f"{target.target}: {target.variant} at {target.graph_level}\n" for target in report.targets]
+    return Outcome({}, "".join([*lines, f"locked in {place}\n"]))
 
 
-def _update_digests(spec: Path) -> int:
+def _update_digests(spec: Path) -> Outcome:
     from ortc.common.errors import UsageError
     from ortc.plan.digest_updates import digest_updates
 
@@ -87,8 +95,7 @@ def _update_digests(spec: Path) -> int:
         except OSError as error:
             said = error.strerror or str(error)
             raise UsageError(f"cannot write {file.path}: {said}", help="check permissions; it is as before") from error
-    for update in found.updates:
-        sys.stdout.write(f"{printable(update.name)}: {update.before[:12]}… -> {update.after[:12]}…\n")
+    lines = [f"{printable(update.name)}: {update.before[:12]}… -> {update.after[:12]}…\n" for update in found.updates]
     written = ", ".join(printable(str(file.path)) for file in found.files)
-    sys.stdout.write(f"written: {written}\n" if written else "every digest is that of its file\n")
-    return 0
+    lines.append(f"written: {written}\n" if written else "every digest is that of its file\n")
+    return Outcome({}, "".join(lines))

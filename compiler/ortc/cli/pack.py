@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Literal
 
 import rich_click as click
 
 from ortc.cli.options import key_option
+from ortc.cli.several import Outcome, bundles_argument, run_each
 from ortc.cli.verify import note
 
 Format = Literal["tar", "oci"]
 
 
 @click.command
-@click.argument("bundle", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@bundles_argument
 @click.option(
     "-o",
     "--output",
@@ -44,7 +43,7 @@ Format = Literal["tar", "oci"]
 @key_option("bundles that are not signed with it are refused.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def pack(
-    bundle: Path,
+    bundles: tuple[Path, ...],
     output: Path,
     formats: tuple[Format, ...],
     base: Path | None,
@@ -52,19 +51,17 @@ def pack(
     key: Path | None,
     as_json: bool,
 ) -> int:
-    """Pack a bundle: the same bundle gives the same bytes.
+    """Pack bundles: the same bundle gives the same bytes.
 
     Every file is compared with its digest first. The layout has a model artifact (VERSION-TARGET) and a modelcar
     (VERSION-TARGET-modelcar), which `skopeo copy oci:LAYOUT:REFERENCE docker://…` puts into a registry.
     """
     from ortc.bundle.delivery.pack import pack as run
 
-    done = run(bundle, output, formats, base, unfit=allow_unfit, key=key, say=note)
-    if as_json:
-        sys.stdout.write(json.dumps(done.model_dump(mode="json"), indent=2) + "\n")
-        return 0
-    if done.archive is not None:
-        sys.stdout.write(f"{done.archive}  sha256:{done.archive_sha256}\n")
-    for image in done.images:
-        sys.stdout.write(f"{done.layout}:{image.reference}  {image.kind}, {image.digest}\n")
-    return 0
+    def one(bundle: Path) -> Outcome:
+        done = run(bundle, output, formats, base, unfit=allow_unfit, key=key, say=note)
+        said = "" if done.archive is None else f"{done.archive}  sha256:{done.archive_sha256}\n"
+        said += "".join(f"{done.layout}:{image.reference}  {image.kind}, {image.digest}\n" for image in done.images)
+        return Outcome(done.model_dump(mode="json"), said)
+
+    return run_each(bundles, one, as_json=as_json)

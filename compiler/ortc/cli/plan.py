@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +11,18 @@ from ortc.cli.caches import cache_url, open_store
 from ortc.cli.options import output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import checked_spec, prepare, search_options
 from ortc.cli.report import write
+from ortc.cli.several import Outcome, run_each
 from ortc.cli.streams import write_raw
 
 if TYPE_CHECKING:
-    from ortc.plan.plan import Search
+    from collections.abc import Iterator, Sequence
+
+    from ortc.build.dry_run import Foreseen
+    from ortc.plan.plan import Plan, Search
 
 
 @click.command
-@click.argument("spec", type=click.Path(path_type=Path))
+@click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @target_option("Plan")
 @output_option("Where the bundles would go.")
 @set_option()
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")
 def plan(
-    spec: Path,
+    specs: tuple[Path, ...],
     targets: tuple[str, ...],
     output: Path,
     overrides: tuple[str, ...],
@@ -45,50 +47,58 @@ def plan(
     print_plan: bool,
     as_json: bool,
 ) -> int:
-    """Show what `ortc build` would do: each stage cached, or why it will run."""
+    """Show what `ortc build` would do with each spec: each stage cached, or why it will run."""
     if print_plan:
+        if len(specs) > 1:
+            raise click.UsageError("--print gives the plan file of one spec: not with several specs")
         from ortc.plan.plan_file import plan_file_text
 
-        checked = checked_spec(spec, overrides, targets, variant)
+        checked = checked_spec(specs[0], overrides, targets, variant)
         write_raw(plan_file_text(checked, targets, search=search, variant=variant))
         return 0
     from ortc.build.dry_run import foresee
     from ortc.plan.references import with_references
 
-    resolved, root = prepare(spec, overrides, targets, search=search, variant=variant)
-
     store = open_store(cache_url)
-    stages = foresee(resolved, root, output, store)
-    for warning in store.warnings():
-        write(f"note: {warning}\n")
-    if as_json:
+    told: set[str] = set()
+
+    def one(spec: Path) -> Outcome:
+        resolved, root = prepare(spec, overrides, targets, search=search, variant=variant)
+        stages = foresee(resolved, root, output, store)
+        for warning in store.warnings():
+            if warning not in told:
+                write(f"note: {warning}\n")
+                told.add(warning)
         document = {
             "format_version": 1,
             "plan_sha256": resolved.digest(),
             "plan": with_references(resolved),
             "stages": [stage.model_dump(mode="json") for stage in stages],
         }
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
-        return 0
-    sys.stdout.write(f"{resolved.name} {resolved.version}, plan {resolved.digest()[:12]}\n")
+        return Outcome(document, "".join(_lines(resolved, stages)))
+
+    return run_each(specs, one, as_json=as_json, noun="spec")
+
+
+def _lines(resolved: Plan, stages: Sequence[Foreseen]) -> Iterator[str]:
+    yield f"{resolved.name} {resolved.version}, plan {resolved.digest()[:12]}\n"
     for target in resolved.targets:
         variants = ", ".join(variant.name for variant in target.variants)
-        sys.stdout.write(
+        yield (
             f"  {target.name}: for {', '.join(target.platforms)}; precision {target.precision} ({variants}); "
             f"measured at {target.measure_at}\n"
         )
         for entry in target.left_out:
-            sys.stdout.write(f"    without {entry.variant}: {entry.reason}\n")
+            yield f"    without {entry.variant}: {entry.reason}\n"
     width = max((len(stage.state) for stage in stages), default=0)
     for stage in stages:
         reason = f"  {stage.reason}" if stage.reason else ""
-        sys.stdout.write(f"  {stage.state:<{width}} {stage.stage:<13} {stage.subject}{reason}\n")
+        yield f"  {stage.state:<{width}} {stage.stage:<13} {stage.subject}{reason}\n"
     running = sum(stage.state == "will run" for stage in stages)
-    sys.stdout.write(f"{running} of {len(stages)} stages will run\n")
+    yield f"{running} of {len(stages)} stages will run\n"
     if (functions := resolved.entrypoints()) and any(stage.state.startswith("cached") for stage in stages):
         named = ", ".join(f"`{name}`" for name in functions)
-        sys.stdout.write(
+        yield (
             f"not run: {named}. A build runs them and compares what they give; a plan compares the files that they "
             "read the last time\n"
         )
-    return 0

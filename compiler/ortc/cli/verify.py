@@ -1,8 +1,7 @@
-"""`ortc verify`: judge a finished bundle on this host."""
+"""`ortc verify`: judge finished bundles on this host."""
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.options import measurement_option
+from ortc.cli.several import Outcome, bundles_argument, run_each
 from ortc.common.errors import AccuracyError, BudgetError, UnmeasuredError
 from ortc.spec.diagnostics.excerpt import printable
 
@@ -18,11 +18,9 @@ if TYPE_CHECKING:
     from ortc.bundle.verify import Reverified
     from ortc.evaluation.report import Verdict
 
-_BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
-
 
 @click.command
-@click.argument("bundle", type=_BUNDLE)
+@bundles_argument
 @click.option("--no-timing", is_flag=True, help="Digests, golden answers and size only.")
 @click.option(
     "--platform", metavar="PLATFORM", help="Judge for this platform, emulated where this host is another: linux/arm64."
@@ -41,7 +39,7 @@ _BUNDLE = click.Path(path_type=Path, exists=True, file_okay=False)
 @measurement_option()
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def verify(
-    bundle: Path,
+    bundles: tuple[Path, ...],
     no_timing: bool,
     platform: str | None,
     key: Path | None,
@@ -49,7 +47,7 @@ def verify(
     measurement: Path | None,
     as_json: bool,
 ) -> int:
-    """Judge a bundle by its own promises on this host; or, with --key, by its signatures.
+    """Judge bundles by their own promises on this host; or, with --key, by their signatures.
 
     With --platform, its own loader runs under QEMU where this host is another platform: digests and golden answers are
     judged, times are not.
@@ -59,30 +57,31 @@ def verify(
     """
     if measurement is not None and (no_timing or platform is not None or key is not None):
         raise click.UsageError("--measurement is of times on this host: not with --no-timing, --platform or --key")
+    if measurement is not None and len(bundles) > 1:
+        raise click.UsageError("--measurement is of one bundle: not with several bundles")
     from ortc.bundle.identity import Expected
 
     expected = None if expect is None else Expected.parse(expect)
     if key is not None:
-        return _signatures(bundle, key, expected, as_json=as_json)
+        return run_each(bundles, lambda bundle: _signatures(bundle, key, expected), as_json=as_json)
     from ortc.bundle.verify import reverify
     from ortc.common.resources import cache_root
     from ortc.execution.action_cache import Store
 
-    found = reverify(
-        bundle,
-        Store(cache_root()),
-        timed=not no_timing,
-        platform=platform,
-        measurement=measurement,
-        expected=expected,
-        say=note,
-    )
-    if as_json:
-        sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
-    else:
-        show(found.verdicts)
-        show_unfit(bundle, found.unfit_reason)
-    return exit_code(found)
+    def one(bundle: Path) -> Outcome:
+        found = reverify(
+            bundle,
+            Store(cache_root()),
+            timed=not no_timing,
+            platform=platform,
+            measurement=measurement,
+            expected=expected,
+            say=note,
+        )
+        said = verdict_lines(found.verdicts) + unfit_line(bundle, found.unfit_reason)
+        return Outcome(found.model_dump(mode="json"), said, exit_code(found))
+
+    return run_each(bundles, one, as_json=as_json, headed=True)
 
 
 def note(text: str) -> None:
@@ -91,37 +90,33 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
-def show(verdicts: tuple[Verdict, ...]) -> None:
-    """Print a line a verdict."""
+def verdict_lines(verdicts: tuple[Verdict, ...]) -> str:
+    """A line a verdict."""
+    lines = []
     for verdict in verdicts:
         where = f"  ({verdict.where})" if verdict.where else ""
-        sys.stdout.write(
+        lines.append(
             f"{verdict.outcome:<12} {verdict.platform:<12} {verdict.gate:<12} {verdict.observed}, "
             f"must be {verdict.limit}{where}\n"
         )
+    return "".join(lines)
 
 
-def show_unfit(bundle: Path, reason: str | None) -> None:
-    """Print why a bundle is not fit to serve, whatever its promises are."""
-    if reason is not None:
-        sys.stdout.write(f"{bundle}: not fit to serve: {reason}\n")
+def unfit_line(bundle: Path, reason: str | None) -> str:
+    """A line that says why a bundle is not fit to serve, whatever its promises are; empty for one that is."""
+    return "" if reason is None else f"{bundle}: not fit to serve: {reason}\n"
 
 
-def _signatures(bundle: Path, key: Path, expected: Expected | None, *, as_json: bool) -> int:
+def _signatures(bundle: Path, key: Path, expected: Expected | None) -> Outcome:
     from ortc.bundle.supply_chain.signing import verify as run
 
     found = run(bundle, key, expected)
-    if as_json:
-        sys.stdout.write(json.dumps(found.model_dump(mode="json"), indent=2) + "\n")
-        return 0
-    sys.stdout.write(
-        f"{bundle}: {len(found.files)} files of {found.name}@{found.version}/{found.target} are as they were signed\n"
-    )
-    for path in found.measurements:
-        sys.stdout.write(f"  {path}: signed\n")
-    for path in found.unsigned_measurements:
-        sys.stdout.write(f"  {path}: not signed, and not used\n")
-    return 0
+    lines = [
+        f"{bundle}: {len(found.files)} files of {found.name}@{found.version}/{found.target} are as they were signed\n",
+        *(f"  {path}: signed\n" for path in found.measurements),
+        *(f"  {path}: not signed, and not used\n" for path in found.unsigned_measurements),
+    ]
+    return Outcome(found.model_dump(mode="json"), "".join(lines))
 
 
 def exit_code(found: Reverified) -> int:
