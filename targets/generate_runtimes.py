@@ -23,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from generate_common import DATA, MACHINES, Distribution, pick, pip_environment, platform_options, write_json
+from generate_node import PACKAGE as NODE
+from generate_node import VERSION as NODE_VERSION
+from generate_node import probe as probe_node
 from generate_strings import Library, config_keys, libraries, provider_options, run_keys
 from generate_web import PACKAGE as WEB
 from generate_web import VERSION as WEB_VERSION
@@ -45,6 +48,7 @@ RUNTIMES = (
     ("onnxruntime-gpu", "1.30.0"),
     ("onnxruntime-gpu", "1.31.1"),
     ("onnxruntime-openvino", "1.24.1"),
+    (NODE, NODE_VERSION),
     (WEB, WEB_VERSION),
 )
 CANDIDATE_PYTHONS = tuple(f"3.{minor}" for minor in range(10, 16))
@@ -148,6 +152,8 @@ def probe(package: str, version: str) -> dict[str, Any]:
     print(f"probing {package} {version}", file=sys.stderr)
     if package == WEB:
         return probe_web(version, tiny_models())
+    if package == NODE:
+        return probe_node(version, tiny_models())
     wheels = wheels_of(package, version)
     amd64 = [wheel for (platform, _), wheel in wheels.items() if platform == "linux/amd64"]
     found: list[Library] = []

@@ -32,7 +32,7 @@ TOKENIZERS_FILES = ("tokenizers.min.mjs",)
 # `InferenceSession.SessionOptions` and `RunOptions` of the package's types: those that the WebAssembly backend reads.
 # Node's own file system and log options are left out; thread counts are of `env.wasm`, and not of a session.
 _BOOL = {"kind": "bool"}
-_SESSION_OPTIONS: dict[str, dict[str, Any]] = {
+SESSION_OPTIONS: dict[str, dict[str, Any]] = {
     "enable_cpu_mem_arena": _BOOL,
     "enable_mem_pattern": _BOOL,
     "execution_mode": {"kind": "enum", "values": ["ORT_PARALLEL", "ORT_SEQUENTIAL"]},
@@ -50,7 +50,7 @@ _SESSION_OPTIONS: dict[str, dict[str, Any]] = {
     "log_verbosity_level": {"kind": "int"},
     "logid": {"kind": "str"},
 }
-_RUN_OPTIONS: dict[str, dict[str, Any]] = {
+RUN_OPTIONS: dict[str, dict[str, Any]] = {
     "log_severity_level": {"kind": "int"},
     "log_verbosity_level": {"kind": "int"},
     "logid": {"kind": "str"},
@@ -103,7 +103,7 @@ def fetch(package: str, version: str, here: Path) -> Path:
     return next(here.glob("*.tgz"))
 
 
-def pins(pin_set: str, archive: Path, place: str, files: tuple[str, ...]) -> dict[str, object]:
+def pins(pin_set: str, archive: Path, place: str, files: tuple[str, ...]) -> dict[str, Any]:
     """The pin file of one archive, of which some files of `dist` lie in a directory of a bundle."""
     content = archive.read_bytes()
     members = unpacked(archive)
@@ -124,17 +124,15 @@ def pins(pin_set: str, archive: Path, place: str, files: tuple[str, ...]) -> dic
                 "integrity": "sha512-" + base64.b64encode(hashlib.sha512(content).digest()).decode(),
                 "bytes": len(content),
                 "place": place,
-                "files": [
-                    {
-                        "path": f"dist/{name}",
-                        "sha256": hashlib.sha256(members[f"dist/{name}"]).hexdigest(),
-                        "bytes": len(members[f"dist/{name}"]),
-                    }
-                    for name in sorted(files)
-                ],
+                "files": [described(f"dist/{name}", members) for name in sorted(files)],
             }
         ],
     }
+
+
+def described(path: str, members: dict[str, bytes]) -> dict[str, Any]:
+    """One file of a package, as pins have it."""
+    return {"path": path, "sha256": hashlib.sha256(members[path]).hexdigest(), "bytes": len(members[path])}
 
 
 def unpacked(archive: Path) -> dict[str, bytes]:
@@ -166,26 +164,34 @@ def probe(version: str, models: dict[str, list[tuple[int, str]]]) -> dict[str, A
         done = subprocess.run(
             command, input=json.dumps(models), env=dict(os.environ), check=True, capture_output=True, text=True
         )
-    limits = json.loads(done.stdout.splitlines()[-1])
-    for name, (_, refusal) in limits.items():
-        if refusal is None or not ("opset" in refusal or "IR version" in refusal):
-            raise SystemExit(f"{PACKAGE} {version}: expected a refusal that names the {name}, found {refusal}")
+    limits = checked_limits(PACKAGE, version, json.loads(done.stdout.splitlines()[-1]))
     library = [Library(BINARY, members[f"dist/{BINARY}"])]
     return {
         "package": PACKAGE,
         "version": version,
-        "max_opset": limits["opset"][0],
-        "max_ir": limits["ir"][0],
+        **limits,
         "pythons": [],
         "platforms": [PLATFORM],
         "cuda": None,
-        "session_options": _SESSION_OPTIONS,
-        "run_options": _RUN_OPTIONS,
+        "session_options": SESSION_OPTIONS,
+        "run_options": RUN_OPTIONS,
         "config_keys": config_keys(library),
         "run_config_keys": run_keys(library),
         "providers": {"all": ["CPUExecutionProvider"], "available": ["CPUExecutionProvider"]},
         "provider_options": {"CPUExecutionProvider": {}},
     }
+
+
+def checked_limits(package: str, version: str, limits: dict[str, tuple[int, str | None]]) -> dict[str, int]:
+    """The greatest opset and IR version that were accepted, where what came next was refused for its number.
+
+    Raises:
+        SystemExit: the probe is broken: a refusal is about neither number.
+    """
+    for name, (_, refusal) in limits.items():
+        if refusal is None or not ("opset" in refusal or "IR version" in refusal):
+            raise SystemExit(f"{package} {version}: expected a refusal that names the {name}, found {refusal}")
+    return {"max_opset": limits["opset"][0], "max_ir": limits["ir"][0]}
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from ortc.bundle.manifest import (
     VariantInfo,
 )
 from ortc.bundle.render import render
+from ortc.bundle.script_files import script_sources
 from ortc.bundle.session_file import session_file
 from ortc.bundle.supply_chain.sbom import SBOM, sbom
 from ortc.bundle.tensorrt_profiles import with_profiles
-from ortc.bundle.web_files import web_sources
 from ortc.common.resources import targets_dir, templates_dir
 from ortc.plan.plan import AxisPlan, InputPlan, TargetPlan
 from ortc.plan.resolve import resolve
@@ -130,7 +130,7 @@ def rendered(target: TargetPlan, manifest: Manifest) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "model").mkdir()
         (Path(scratch) / "model" / "model.onnx").write_bytes(b"a model")
-        optional = {} if target.is_web else {extra.name: extra.packages(target.platforms) for extra in extras()}
+        optional = {} if target.is_javascript else {extra.name: extra.packages(target.platforms) for extra in extras()}
         bill = sbom(manifest, pinned.packages(target.platforms), Path(scratch), optional, pinned.npm)
     return {**{file.path: file.content.decode() for file in files}, SBOM: bill}
 
@@ -164,12 +164,12 @@ def test_tree(profile: str, update_golden: bool) -> None:
     # What needs a GPU is provisional when it is built without one: the commonest form.
     tree = rendered(target, manifest(target, provisional=target.requires_gpu))
     runtime = {name: tree.pop(name) for name in list(tree) if name.startswith(RUNTIME)}
-    if target.is_web:
-        index, headers = tree.pop("index.html"), tree.pop("_headers")
+    if target.is_javascript:
+        copied = {**runtime, **{name: tree.pop(name) for name in ("index.html", "_headers") if name in tree}}
         compare(HERE / profile, tree, update=update_golden)
-        copied = {**runtime, "index.html": index, "_headers": headers}
-        assert copied == {name: source.read_text("utf-8") for name, source in web_sources(texts=False).items()}
-        assert {"runtime/loader.mjs", "runtime/worker.mjs", "runtime/page.mjs"} <= runtime.keys()
+        sources = script_sources(is_web=target.is_web, texts=False)
+        assert copied == {name: source.read_text("utf-8") for name, source in sources.items()}
+        assert {"runtime/loader.mjs", "runtime/session.mjs", "runtime/source.mjs"} <= runtime.keys()
         return
     compare(HERE / profile, tree, update=update_golden)
     # Copied, not rendered: the templates are what is expected.
@@ -204,7 +204,7 @@ def test_rendering_is_deterministic() -> None:
         assert rendered(target, manifest(target)) == rendered(target, manifest(target))
 
 
-@pytest.mark.parametrize("profile", [profile for profile in PROFILES if not load_profile(profile).is_web])
+@pytest.mark.parametrize("profile", [profile for profile in PROFILES if load_profile(profile).image])
 def test_dockerfile_is_clean_under_hadolint(profile: str, tmp_path: Path) -> None:
     target = target_plan(profile)
     text = rendered(target, manifest(target))["Dockerfile"]

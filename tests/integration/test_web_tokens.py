@@ -83,7 +83,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if lacking:
         pytest.skip(f"there is no {lacking[0]} (apt-get install npm)")
     runtime = tmp_path_factory.mktemp("page") / "runtime"
-    shutil.copytree(ROOT / "templates" / "web" / "runtime", runtime)
+    shutil.copytree(ROOT / "templates" / "javascript" / "runtime", runtime)
     for package in pins("onnxruntime-web+web-text").npm:
         place = package_files(pinned_files(package), cache_root() / "environments")
         (runtime.parent / package.place).mkdir(parents=True)

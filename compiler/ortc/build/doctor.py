@@ -19,6 +19,7 @@ from ortc.common.values import Frozen
 from ortc.execution import host
 from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
+from ortc.execution.node.program import find_node
 from ortc.execution.worker import Worker
 from ortc.execution.worker_process import WorkerError
 
@@ -108,6 +109,8 @@ class Facts(Frozen):
     """The emulator on which INT8 for linux/amd64 is judged without VNNI."""
     chromium: str | None = None
     """The version of the browser in which bundles for browsers are measured."""
+    node: str | None = None
+    """The version of the Node that runs bundles for Node."""
     hub: Hub
 
 
@@ -128,6 +131,7 @@ def collect() -> Facts:
         tools=tuple(Tool(name=name, version=_version(name)) for name in TOOLS),
         arm64_emulation=Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists(),
         chromium=None if (browser := find_chromium()) is None else browser.version,
+        node=None if (program := find_node()) is None else program.version,
         avx2_emulation=None if (found := emulator()) is None else found.description,
         hub=hub(),
     )

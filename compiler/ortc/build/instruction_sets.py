@@ -74,16 +74,21 @@ def check_on_avx2(builder: VariantBuilder, entry: Tried) -> Tried:
     """Judge a variant that passes by some cases on an emulated processor without VNNI.
 
     Verdicts get `on AVX2` in their names. The entry is given back as it is where nothing is asked, and where no
-    emulator is installed: then `missing_verdicts` says that.
+    emulator is installed or runs the loader: then `missing_verdicts` says that.
 
     Args:
         builder: of the target.
         entry: a variant that was judged at every case.
     """
     made, context = entry.made, builder.context
-    if entry.failed is not None or not is_asked(builder.target, made.variant, context.host) or made.prepacked:
+    if (
+        entry.failed is not None
+        or not is_asked(builder.target, made.variant, context.host)
+        or made.prepacked
+        or builder.target.is_node
+    ):
         return entry
-    found = emulator()
+    found = None if builder.target.is_node else emulator()
     if found is None:
         return entry
     cases = some_cases(builder.model.material.cases)
@@ -113,7 +118,17 @@ def check_on_avx2(builder: VariantBuilder, entry: Tried) -> Tried:
 
 def missing_verdicts(builder: VariantBuilder, entry: Tried) -> Iterator[Verdict]:
     """Say that a variant was not judged on AVX2, for want of an emulator."""
-    if is_asked(builder.target, entry.made.variant, builder.context.host) and emulator() is None:
+    if not is_asked(builder.target, entry.made.variant, builder.context.host):
+        return
+    if builder.target.is_node:
+        yield Verdict(
+            gate=f"parity{ON_AVX2}",
+            platform=AMD64,
+            outcome="unmeasured",
+            said="ortc runs no Node on an emulated processor",
+            required="measured without VNNI; `platforms` or `precision: fp32` leaves the question out",
+        )
+    elif emulator() is None:
         yield Verdict(
             gate=f"parity{ON_AVX2}",
             platform=AMD64,

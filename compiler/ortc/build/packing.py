@@ -32,8 +32,8 @@ def packed(builder: VariantBuilder, entry: Tried) -> Tried:
     first = made.session.providers[0].name
     if first != CPU:
         raise NotApplicable(f"{first} packs them in its own way")
-    if builder.target.is_web:
-        raise NotApplicable("browsers do not say what processor they run on")
+    if builder.target.is_javascript:
+        raise NotApplicable("loaders in JavaScript open one graph, whatever processor they run on")
     if not builder.promised:
         raise NotApplicable(f"this host is {builder.platform}, none of the target's platforms")
     if not (kind := processor()):

@@ -1,4 +1,4 @@
-"""Targets for browsers as ones of the plain CPU runtime, in which graphs are checked whatever they will run on."""
+"""Targets for browsers and Node as ones of the plain CPU runtime, in which graphs are checked."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _PLATFORMS: tuple[Platform, ...] = ("linux/amd64", "linux/arm64")
 
 
 def plain_target(target: TargetPlan) -> TargetPlan:
-    """The target whose bundle a loader in Python runs: one for browsers becomes one of the plain runtime."""
-    return target.model_copy(update={"platforms": _PLATFORMS, "image": _IMAGE}) if target.is_web else target
+    """The target whose bundle a loader in Python runs: one for browsers or Node becomes one of the plain runtime."""
+    return target.model_copy(update={"platforms": _PLATFORMS, "image": _IMAGE}) if target.is_javascript else target
 
 
 def plain_variant(target: TargetPlan, variant: VariantPlan, session: SessionPlan) -> VariantPlan:
-    """A variant with another session; of a target for browsers, with the plain runtime besides."""
-    if not target.is_web:
+    """A variant with another session; of a target for browsers or Node, with the plain runtime besides."""
+    if not target.is_javascript:
         return variant.model_copy(update={"session": session})
     pinned = pins(CHECK_PINS)
     package, _, version = pinned.requirement.partition("==")

@@ -9,6 +9,7 @@ from ortc.build.instruction_sets import EMULATOR, LEAST_EMULATOR, hides_overflow
 from ortc.common.units import format_bytes
 from ortc.common.values import Frozen
 from ortc.execution.browser.chromium import INSTALL
+from ortc.execution.node.program import INSTALL as INSTALL_NODE
 from ortc.execution.npm_package import CLIENT
 from ortc.spec import runtimes
 from ortc.spec.profile import TargetProfile
@@ -86,8 +87,8 @@ def _full(disk: Disk) -> Problem:
 
 def of_target(facts: Facts, profile: TargetProfile) -> Readiness:
     """What can be done for a target whose spec says nothing but the profile's name."""
-    if profile.is_web:
-        return _of_browsers(facts, profile)
+    if profile.is_web or profile.is_node:
+        return _of_scripts(facts, profile)
     platforms = profile.default_platforms or profile.platforms
     problems = _runtime(facts, profile)
     runs = not problems
@@ -99,21 +100,28 @@ def of_target(facts: Facts, profile: TargetProfile) -> Readiness:
     return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
 
 
-def _of_browsers(facts: Facts, profile: TargetProfile) -> Readiness:
-    """Bundles for browsers: npm fetches what they carry, Chromium measures them."""
+def _of_scripts(facts: Facts, profile: TargetProfile) -> Readiness:
+    """Bundles for browsers and Node: npm fetches what they carry, Chromium or Node measures them."""
     tools = {tool.name: tool.version for tool in facts.tools}
     problems = []
     if tools.get(CLIENT) is None:
         problems.append(
             Problem(
-                what="no npm: ONNX Runtime's package for browsers is not fetched, unless it is cached",
+                what=f"no npm: {profile.runtime.package} is not fetched, unless it is cached",
                 how="install it (Debian and Ubuntu: apt-get install npm)",
             )
         )
-    if facts.chromium is None:
-        problems.append(Problem(what="no Chromium: nothing is measured in a browser", how=INSTALL))
-    measured = () if facts.chromium is None else profile.platforms
-    unmeasured = profile.platforms if facts.chromium is None else ()
+    platforms = profile.default_platforms or profile.platforms
+    if profile.is_web:
+        runs, lacks = facts.chromium is not None, Problem(what="no Chromium: nothing is measured", how=INSTALL)
+        measured = platforms if runs else ()
+    else:
+        runs, lacks = facts.node is not None, Problem(what="no Node.js: nothing is measured", how=INSTALL_NODE)
+        measured = tuple(platform for platform in platforms if runs and platform == facts.host.platform)
+    if not runs:
+        problems.append(lacks)
+    unmeasured = tuple(platform for platform in platforms if platform not in measured)
+    problems += [_other_platform(facts, platform) for platform in unmeasured if runs]
     return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
 
 

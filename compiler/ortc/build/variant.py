@@ -172,7 +172,7 @@ class VariantBuilder:
                 loaded,
                 embeddings,
                 answers=judged if only in (None, REAL) else (),
-                proof=None if answers is None or not self.target.is_web else partial(prove_in_page, answers),
+                proof=None if answers is None or not self.target.is_javascript else partial(prove_in_page, answers),
                 copies=copies,
                 soaks=only is None,
             )

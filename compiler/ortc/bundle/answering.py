@@ -13,7 +13,7 @@ from ortc.bundle.rows import takes_rows
 from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import AccuracyError, StageError, UsageError
 from ortc.common.resources import cache_root
-from ortc.execution.worker import Worker, is_for_browsers
+from ortc.execution.worker import Worker, is_for_browsers, is_script
 from ortc.execution.worker_process import WorkerError
 
 SEVERAL_PARTS = ("score", "span", "zero-shot")
@@ -36,12 +36,17 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
     """
     manifest = read_bundle(bundle)
     processing = manifest.processing
-    rows = takes_rows(manifest) and not is_for_browsers(bundle)
+    rows = takes_rows(manifest) and not is_script(bundle)
     if processing is None and not rows:
         if is_for_browsers(bundle):
             raise UsageError(
                 f"{bundle} takes tensors, not texts or files, and runs in browsers",
                 help="serve the directory and open index.html",
+            )
+        if is_script(bundle):
+            raise UsageError(
+                f"{bundle} takes tensors, not texts or files, and runs in Node",
+                help="give arrays to `run` of its Model; its README.md shows how",
             )
         raise UsageError(
             f"{bundle} takes tensors, not texts, files or rows",

@@ -49,8 +49,8 @@ class Answers:
         return NEEDS[self.processing.takes]
 
     def of_target(self, target: TargetPlan) -> Answers | None:
-        """What the bundles of a target have of this; None for pages that give no such answers."""
-        gives = not target.is_web or page_answers(self.processing.answer.kind, self.processing.takes)
+        """What the bundles of a target have of this; None for loaders in JavaScript that give no such answers."""
+        gives = not target.is_javascript or page_answers(self.processing.answer.kind, self.processing.takes)
         return self if gives else None
 
     @property

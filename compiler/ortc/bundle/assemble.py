@@ -171,7 +171,7 @@ def assemble(
     session = session_file(served, made.level, made.prepacked)
     pinned = pins(made.variant.runtime.pins)
     packages = pinned.packages(target.platforms)
-    optional = {} if target.is_web else {extra.name: extra.packages(target.platforms) for extra in extras()}
+    optional = {} if target.is_javascript else {extra.name: extra.packages(target.platforms) for extra in extras()}
     (directory / SBOM).write_text(sbom(manifest, packages, directory, optional, pinned.npm), "utf-8")
     for file in render(target, manifest, session, pinned):
         path = directory / file.path
@@ -262,8 +262,8 @@ def _takes_tensors_alone(material: Material, target: TargetPlan) -> bool:
     source, answers = material.plan.model, material.answers
     if not isinstance(source, HuggingFaceSource):
         return False
-    # Pages give some answers, and take tensors for the rest.
-    return not source.answers or (target.is_web and (answers is None or answers.of_target(target) is None))
+    # Loaders in JavaScript give some answers, and take tensors for the rest.
+    return not source.answers or (target.is_javascript and (answers is None or answers.of_target(target) is None))
 
 
 def _variant(made: Made, batch_invariant: bool | None) -> VariantInfo:

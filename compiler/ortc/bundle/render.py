@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from ortc.bundle.dockerfile import image_fields, image_of
 from ortc.bundle.manifest import Manifest, to_json
+from ortc.bundle.node_package import FILE as PACKAGE
+from ortc.bundle.node_package import package_json
 from ortc.bundle.rows import example_row, takes_rows
+from ortc.bundle.script_files import script_sources
 from ortc.bundle.session_file import SessionFile
-from ortc.bundle.web_files import web_sources
 from ortc.common.resources import templates_dir
 from ortc.common.texts import one_line
 from ortc.passes.kernel_tables import counted, own_operators
@@ -43,8 +45,8 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
         session: session.json.
         pins: the packages of the runtime; requirements.txt names those of all platforms of the target.
     """
-    if target.is_web:
-        return web_files(target, manifest, session)
+    if target.is_javascript:
+        return script_files(target, manifest, session)
     environment = template_environment()
     readme = readme_fields(target, manifest)
     runtime = templates_dir() / "runtime"
@@ -66,19 +68,22 @@ def render(target: TargetPlan, manifest: Manifest, session: SessionFile, pins: P
     )
 
 
-def web_files(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
-    """Every such file of a bundle for browsers, but those of ONNX Runtime itself."""
-    readme = template_environment().get_template("README.web.md.j2").render(readme_fields(target, manifest))
-    sources = web_sources(texts=manifest.processing is not None)
+def script_files(target: TargetPlan, manifest: Manifest, session: SessionFile) -> tuple[File, ...]:
+    """Every such file of a bundle for browsers or for Node, but those of ONNX Runtime itself."""
+    template = "README.web.md.j2" if target.is_web else "README.node.md.j2"
+    readme = template_environment().get_template(template).render(readme_fields(target, manifest))
+    package = () if target.is_web else (File(PACKAGE, package_json(manifest, target.description).encode()),)
+    sources = script_sources(is_web=target.is_web, texts=manifest.processing is not None)
     return (
         File("session.json", to_json(session).encode()),
         File("README.md", readme.encode()),
+        *package,
         *(File(place, source.read_bytes()) for place, source in sources.items()),
     )
 
 
 def readme_fields(target: TargetPlan, manifest: Manifest) -> dict[str, object]:
-    """Fields of README.md.j2 and README.web.md.j2."""
+    """Fields of README.md.j2, README.web.md.j2 and README.node.md.j2."""
     return {
         "name": manifest.name,
         "version": manifest.version,

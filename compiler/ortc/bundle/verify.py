@@ -25,7 +25,7 @@ from ortc.evaluation.machine import Say
 from ortc.evaluation.report import Numbers, Race, Verdict
 from ortc.execution.action_cache import Store
 from ortc.execution.host import Host, cores, describe
-from ortc.execution.worker import Worker, is_for_browsers
+from ortc.execution.worker import Worker, is_script, place_of
 from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import BudgetPlan, Shape
 
@@ -80,8 +80,10 @@ def reverify(
     verdicts: list[Verdict] = []
     numbers, race = None, None
     gpu = "CUDAExecutionProvider" in read_plain_text(bundle / "session.json")
-    missing, here = why_not_here(manifest, host, is_for_gpu=gpu), platform_here(manifest, host)
-    if platform not in (None, here) and not gpu:
+    missing, here = why_not_here(bundle, manifest, host, is_for_gpu=gpu), platform_here(manifest, host)
+    if platform not in (None, here) and is_script(bundle):
+        verdicts += [_not_run(platform or here, f"ortc runs no {place_of(bundle)} under emulation")]
+    elif platform not in (None, here) and not gpu:
         verdicts += _emulated(bundle, manifest, store, platform)
         verdicts += _untimed(manifest, platform) if timed else ()
     elif missing is not None:
@@ -107,10 +109,10 @@ def reverify(
 
 def _expect_measuring(bundle: Path) -> None:
     """Refuse a bundle that cannot write a file for `ortc attach`."""
-    if is_for_browsers(bundle):
+    if is_script(bundle):
         raise UsageError(
-            f"{bundle} is for browsers, and no bundle measures itself there for `ortc attach`",
-            help="without that file, ortc measures it in this machine's Chromium",
+            f"{bundle} is for {place_of(bundle)}, and no bundle measures itself there for `ortc attach`",
+            help="without that file, ortc measures it on this machine",
         )
 
 

@@ -14,7 +14,7 @@ from ortc.common.plain_files import read_plain_text
 from ortc.diff.report import BundleInfo, OperatorChange, Section, Sizes
 from ortc.diff.requirements import versions
 from ortc.diff.values import changes
-from ortc.execution.worker import is_for_browsers
+from ortc.execution.worker import is_script
 
 _DECIDED = ("model/", "golden/")
 _TOLD = {"session.json", "requirements.txt"}
@@ -33,8 +33,8 @@ class Bundle:
         self.manifest: Manifest = read_bundle(path)
         self.session: SessionFile = read_session(path)
         self.requirements = ""
-        """Of a bundle for browsers empty: the manifest names its runtime."""
-        if is_for_browsers(path):
+        """Of a bundle for browsers or Node empty: the manifest names its runtime."""
+        if is_script(path):
             return
         try:
             self.requirements = read_plain_text(path / "requirements.txt")

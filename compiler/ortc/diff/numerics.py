@@ -21,7 +21,8 @@ from ortc.evaluation.compare import compare
 from ortc.execution.action_cache import Store
 from ortc.execution.browser.chromium import find_chromium
 from ortc.execution.host import Host
-from ortc.execution.worker import Worker
+from ortc.execution.node.program import find_node
+from ortc.execution.worker import Worker, is_for_node
 from ortc.execution.worker_process import WorkerError
 from ortc.spec.vocabulary import WEB
 
@@ -55,6 +56,8 @@ def why_not_here(side: str, bundle: Bundle, host: Host) -> str | None:
         return None if find_chromium() is not None else f"{side} is for browsers, and there is no Chromium on this host"
     if host.platform not in bundle.manifest.platforms:
         return f"{side} is for {', '.join(bundle.manifest.platforms)}, this host is {host.platform}"
+    if is_for_node(bundle.path) and find_node() is None:
+        return f"{side} is for Node.js, and there is none on this host"
     if not host.gpus and any(provider.name in _GPU for provider in bundle.session.providers):
         return f"{side} needs a GPU, and this host has none"
     return None

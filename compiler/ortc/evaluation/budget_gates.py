@@ -170,6 +170,15 @@ def _promised(accuracy: AccuracyPlan) -> Iterator[str]:
         yield "metric"
 
 
+def absent_here(target: TargetPlan) -> str:
+    """What a host that cannot run a target is without."""
+    if target.is_web:
+        return "no Chromium on this host"
+    if target.is_node:
+        return "no Node.js on this host"
+    return "no GPU on this host" if target.requires_gpu else "this host lacks the target's hardware"
+
+
 def unmeasured_verdicts(
     target: TargetPlan, accuracy: AccuracyPlan, platform: str, runnable: bool
 ) -> tuple[Verdict, ...]:
@@ -181,9 +190,9 @@ def unmeasured_verdicts(
         platform: Of the host.
         runnable: Whether the host can run the target.
     """
-    why = "no GPU on this host" if target.requires_gpu and not runnable else f"this host is {platform}"
-    if target.is_web:
-        why = "no Chromium on this host"
+    why = f"this host is {platform}"
+    if target.is_web or (not runnable and (target.requires_gpu or platform in target.platforms)):
+        why = absent_here(target)
     absent = (why, "measured on the target")
     verdicts: list[Verdict] = []
     for name in (name for name in target.platforms if name != platform or not runnable):

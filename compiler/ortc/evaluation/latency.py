@@ -18,7 +18,7 @@ from ortc.evaluation.report import Numbers, Race, Starts
 from ortc.evaluation.turns import REST_SECONDS, Turn, interleave
 from ortc.execution.host import Host, cores
 from ortc.execution.processes import bundled_script
-from ortc.execution.worker import Worker, is_for_browsers
+from ortc.execution.worker import Worker, is_script
 from ortc.execution.worker_pool import Loaded
 from ortc.execution.worker_process import Json, WorkerError, answer_of
 
@@ -137,8 +137,8 @@ def _started(interpreter: Path, bundle: Path, shape: dict[str, int]) -> Json:
     """
     name = "the bundle"
     try:
-        if is_for_browsers(bundle):
-            with Worker.for_browser(name) as worker:
+        if is_script(bundle):
+            with Worker.for_bundle(name, interpreter, bundle) as worker:
                 return worker.call("first_answer", bundle=str(bundle), sizes=shape)
         sizes = ",".join(f"{axis}={size}" for axis, size in shape.items())
         options = ["--verify", "fast", "--no-selftest", "--no-warmup", "--runs", "1", "--warmup", "0", "--shape", sizes]

@@ -13,6 +13,8 @@ from ortc.execution.worker_process import WorkerProcess
 
 BROWSER = "ortc.execution.browser"
 """The program that runs bundles for browsers."""
+NODE = "ortc.execution.node"
+"""The program that runs bundles for Node."""
 
 OFFLINE = {"HF_HUB_OFFLINE": "1"}
 """Variables of a process that may read a model's files and get no others."""
@@ -29,9 +31,24 @@ class Timed(NamedTuple):
     cpu_seconds: float | None
 
 
-def is_for_browsers(bundle: Path) -> bool:
-    """Whether the loader of a bundle is one for browsers."""
+def is_script(bundle: Path) -> bool:
+    """Whether the loader of a bundle is written in JavaScript: for browsers or for Node."""
     return (bundle / "runtime" / "loader.mjs").is_file()
+
+
+def is_for_browsers(bundle: Path) -> bool:
+    """Whether a bundle has a page."""
+    return is_script(bundle) and (bundle / "index.html").is_file()
+
+
+def is_for_node(bundle: Path) -> bool:
+    """Whether a bundle is a package for Node."""
+    return is_script(bundle) and not is_for_browsers(bundle)
+
+
+def place_of(bundle: Path) -> str:
+    """What runs a bundle whose loader is written in JavaScript, in a word."""
+    return "browsers" if is_for_browsers(bundle) else "Node"
 
 
 class Worker(WorkerProcess):
@@ -39,16 +56,12 @@ class Worker(WorkerProcess):
 
     @classmethod
     def for_bundle(cls, name: str, interpreter: Path, bundle: Path) -> Self:
-        """A worker that runs a bundle's loader in its own environment: that of a bundle for browsers in Chromium."""
-        if is_for_browsers(bundle):
-            return cls.for_browser(name)
+        """A worker that runs a bundle's loader in its own environment; those for browsers and Node there."""
+        if is_script(bundle):
+            module = BROWSER if is_for_browsers(bundle) else NODE
+            return cls(name, own_module(module), environment=own_environment())
         loader = bundle / "runtime" / "loader.py"
         return cls(name, bundled_script(interpreter, loader, "worker"))
-
-    @classmethod
-    def for_browser(cls, name: str) -> Self:
-        """A worker that runs bundles for browsers in Chromium, with the compiler's own environment."""
-        return cls(name, own_module(BROWSER), environment=own_environment())
 
     @classmethod
     def emulated(cls, name: str, command: Sequence[str], environment: Mapping[str, str], bundle: Path) -> Self:

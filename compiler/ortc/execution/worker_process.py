@@ -98,6 +98,17 @@ class WorkerProcess:
             self._log.close()
         self._scratch.cleanup()
 
+    @property
+    def identifier(self) -> int:
+        """Of the process, while it runs.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        if self._process is None:
+            raise RuntimeError("the worker is not running")
+        return self._process.pid
+
     def call(self, operation: str, **arguments: object) -> Json:
         """One request, one reply.
 

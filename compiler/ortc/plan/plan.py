@@ -252,6 +252,16 @@ class TargetPlan(Frozen):
         return WEB in self.platforms
 
     @property
+    def is_node(self) -> bool:
+        """Whether its bundles run in Node."""
+        return self.image is None and not self.is_web
+
+    @property
+    def is_javascript(self) -> bool:
+        """Whether a loader in JavaScript runs its bundles, in browsers or in Node."""
+        return self.image is None
+
+    @property
     def calibrates(self) -> bool:
         """Whether some variant needs samples that nothing is judged by."""
         return any(variant.is_calibrated or variant.fallback or variant.is_mixed for variant in self.variants)

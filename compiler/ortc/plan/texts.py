@@ -214,9 +214,9 @@ def with_text(plan: Plan, directory: Path) -> Plan:
     takes = taken_by(plan.model, repository)
 
     def added(target: TargetPlan) -> TargetPlan:
-        if target.is_web and not page_answers(form.kind, takes):
+        if target.is_javascript and not page_answers(form.kind, takes):
             return target
-        name = WEB_TEXT if target.is_web else NEEDS[takes]
+        name = WEB_TEXT if target.is_javascript else NEEDS[takes]
         variants = (
             variant.model_copy(update={"runtime": runtime_with(variant.runtime, name)}) for variant in target.variants
         )
@@ -226,7 +226,7 @@ def with_text(plan: Plan, directory: Path) -> Plan:
 
 
 def page_answers(kind: Kind, takes: Takes) -> bool:
-    """Whether pages give answers of a kind to what a model takes."""
+    """Whether loaders in JavaScript give answers of a kind to what a model takes."""
     return takes == "text" and kind in WEB_KINDS
 
 

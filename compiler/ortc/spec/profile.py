@@ -16,7 +16,11 @@ Rewrite = Literal["merge-projections", "fuse", "embeddings", "half", "bfloat16"]
 SHORT: dict[str, str] = {"half": "fp16", "bfloat16": "bf16"}
 """Precisions of 16 bits, by the rewrite that brings them in."""
 Concurrency = Literal["one", "physical"]
-RuntimePackage = Literal["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-web"]
+RuntimePackage = Literal[
+    "onnxruntime", "onnxruntime-gpu", "onnxruntime-node", "onnxruntime-openvino", "onnxruntime-web"
+]
+NODE: RuntimePackage = "onnxruntime-node"
+"""The runtime of bundles that are packages for Node."""
 
 
 class ExecutionProvider(Model):
@@ -159,13 +163,19 @@ class TargetProfile(Model):
     )
     gates: Budgets = Field(default_factory=Budgets, description="Budgets that hold when the spec sets none.")
     image: Image | None = Field(
-        default=None, description="What the Dockerfile is rendered from; none for browsers, whose bundles have none."
+        default=None,
+        description="What the Dockerfile is rendered from; none for browsers and Node, whose bundles have none.",
     )
 
     @property
     def is_web(self) -> bool:
         """Whether its bundles run in browsers."""
         return WEB in self.platforms
+
+    @property
+    def is_node(self) -> bool:
+        """Whether its bundles run in Node."""
+        return self.runtime.package == NODE
 
     @model_validator(mode="after")
     def _images_are_of_containers(self) -> Self:
@@ -175,10 +185,12 @@ class TargetProfile(Model):
             raise ValueError(f"the profile serves {WEB} and {', '.join(others)}: browsers need a profile of their own")
         if not self.is_web and WEB in platforms:
             raise ValueError(f"an engine serves {WEB}: browsers need a profile of their own")
-        if self.is_web and (self.image is not None or self.requires_gpu):
+        if (NODE in {engine.runtime.package for engine in self.engines.values()}) or (self.is_node and self.engines):
+            raise ValueError(f"an engine beside another runtime: {NODE} needs a profile of its own, without engines")
+        if (self.is_web or self.is_node) and (self.image is not None or self.requires_gpu):
             key = "requires_gpu" if self.image is None else "image"
-            raise ValueError(f"a profile for {WEB} has no `{key}`: remove it")
-        if not self.is_web and self.image is None:
+            raise ValueError(f"a profile for {NODE if self.is_node else WEB} has no `{key}`: remove it")
+        if not (self.is_web or self.is_node) and self.image is None:
             raise ValueError("`image` is missing: bundles for containers need the base of their Dockerfile")
         return self
 

@@ -128,6 +128,12 @@ class NpmFile(_Data):
     path: str
     sha256: str
     bytes: int
+    to: str | None = Field(default=None, description="Its path below the package's place; its name when not given.")
+    platforms: tuple[str, ...] | None = Field(default=None, description="Those that need it; all when not given.")
+
+    def serves(self, platforms: tuple[str, ...]) -> bool:
+        """Whether one of some platforms needs it."""
+        return self.platforms is None or not set(self.platforms).isdisjoint(platforms)
 
 
 class NpmPackage(_Data):
@@ -141,9 +147,17 @@ class NpmPackage(_Data):
     place: str = Field(description="Directory of a bundle that the files lie in.")
     files: tuple[NpmFile, ...]
 
+    def placed(self, platforms: tuple[str, ...]) -> dict[str, str]:
+        """The files that bundles for some platforms carry: path in the bundle to path in the package."""
+        return {
+            f"{self.place}/{file.to or file.path.rpartition('/')[2]}": file.path
+            for file in self.files
+            if file.serves(platforms)
+        }
+
 
 class PinSet(_Data):
-    """All packages of a runtime environment, at exact versions; for browsers npm packages instead of wheels."""
+    """All packages of a runtime environment, at exact versions; for JavaScript npm packages instead of wheels."""
 
     format_version: Literal[1]
     name: str
@@ -218,7 +232,7 @@ class PinSet(_Data):
         """
         self._platforms((platform,))
         if self.npm:
-            return sum(file.bytes for package in self.npm for file in package.files)
+            return sum(file.bytes for package in self.npm for file in package.files if file.serves((platform,)))
         needed = [wheel for pin in self.requirements if pin.loader for wheel in pin.wheels]
         return max(
             sum(wheel.bytes for wheel in needed if _serves(wheel, {(platform, python)})) for python in self.pythons

@@ -1,44 +1,27 @@
 // ONNX Runtime's session: its WebAssembly build, from the bundle's own verified files, as session.json says.
 
-import { formatError, inputError, oneLine, runtimeError, sessionError, shown, usageError } from "./errors.mjs";
+import { inputError, oneLine, runtimeError, sessionError } from "./errors.mjs";
 import { isFloat } from "./arrays.mjs";
+import { checkThreads, MOST_THREADS, optionsOf, PROVIDER } from "./options.mjs";
 
 const ORT = "runtime/ort/";
 const SCRIPT = `${ORT}ort.wasm.min.mjs`;
 const GLUE = `${ORT}ort-wasm-simd-threaded.mjs`;
 const BINARY = `${ORT}ort-wasm-simd-threaded.wasm`;
-export const PROVIDER = "CPUExecutionProvider";
-const MOST_THREADS = 64;
-
-// What session.json may say: how to compute, and nothing that reads or writes files or changes a log.
-const SESSION_OPTIONS = {
-  graph_optimization_level: "graphOptimizationLevel",
-  execution_mode: "executionMode",
-  enable_mem_pattern: "enableMemPattern",
-  enable_cpu_mem_arena: "enableCpuMemArena",
-};
-const CONFIG_ENTRIES = new Set(
-  `optimization.disable_specified_optimizers optimization.enable_cast_chain_elimination
-  optimization.enable_gelu_approximation session.allow_released_opsets_only session.disable_aot_function_inlining
-  session.disable_cpu_ep_fallback session.disable_double_qdq_remover session.disable_prepacking
-  session.disable_quant_qdq session.dynamic_block_base session.enable_quant_qdq_cleanup session.force_spinning_stop
-  session.graph_optimizations_loop_level session.inter_op.allow_spinning session.intra_op.allow_spinning
-  session.intra_op_thread_affinities session.qdq_matmulnbits_accuracy_level session.qdqisint8allowed
-  session.set_denormal_as_zero session.strict_shape_type_inference session.use_device_allocator_for_initializers
-  session.use_env_allocators`.split(/\s+/),
-);
 
 /** Threads of one operator: as asked for, else by the bundle's policy; one where the page is not isolated. */
 export function threadCount(policy, asked) {
-  if (asked !== undefined && asked !== null && !(Number.isSafeInteger(asked) && asked >= 1)) {
-    throw usageError(`threads is ${shown(asked)}. Expected a whole number from 1 on.`);
-  }
+  checkThreads(asked);
   if (!globalThis.crossOriginIsolated) return 1;
   // Browsers tell logical processors alone, of which two often share one core.
   const logical = navigator.hardwareConcurrency || 1;
   const physical = logical > 2 ? Math.ceil(logical / 2) : logical;
   return Math.min(asked ?? (policy === "physical" ? physical : policy), MOST_THREADS);
 }
+
+/** Where a bundle computes, at the beginning of a sentence. */
+export const PLACE = "In this browser";
+export const PACKAGE = "onnxruntime-web";
 
 /** An open session of one bundle. */
 export class Session {
@@ -59,7 +42,7 @@ export class Session {
    */
   static async open(files, manifest, asked) {
     const config = await files.json("session.json");
-    const options = optionsOf(config);
+    const options = { executionProviders: ["wasm"], ...optionsOf(config) };
     const threads = threadCount(config.threads.intra_op, asked);
     const ort = await started(files, threads);
     const model = await files.read(manifest.model.file);
@@ -77,8 +60,10 @@ export class Session {
     }
   }
 
-  get runtimeVersion() {
-    return this._ort.env.versions.web ?? this._ort.env.versions.common;
+  /** What computes, for logs and measurements. */
+  info() {
+    const version = this._ort.env.versions.web ?? this._ort.env.versions.common;
+    return { runtime_version: version, providers: [PROVIDER], isolated: Boolean(globalThis.crossOriginIsolated) };
   }
 
   /** Answers by name. */
@@ -115,20 +100,6 @@ async function started(files, threads) {
   } finally {
     for (const path of [SCRIPT, GLUE, BINARY]) files.drop(path);
   }
-}
-
-/** The options of a session that session.json asks for. */
-function optionsOf(config) {
-  const { session_options: options = {}, config_entries: entries = {}, providers = [] } = config;
-  const refused = [
-    ...Object.keys(options).filter((name) => !Object.hasOwn(SESSION_OPTIONS, name)),
-    ...Object.keys(entries).filter((name) => !CONFIG_ENTRIES.has(name)),
-    ...providers.filter(({ name, options: own }) => name !== PROVIDER || Object.keys(own).length).map(({ name }) => name),
-    ...Object.keys(config.environment ?? {}),
-  ];
-  if (refused.length) throw formatError(`session.json may not have ${refused.map(shown).join(", ")}, which this loader refuses. Get the bundle again.`);
-  const named = Object.entries(options).map(([name, value]) => [SESSION_OPTIONS[name], value === "off" ? "disabled" : value]);
-  return { executionProviders: ["wasm"], extra: { ...entries }, ...Object.fromEntries(named) };
 }
 
 function given(dtype, data) {

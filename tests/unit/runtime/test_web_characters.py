@@ -8,7 +8,7 @@ import pytest
 from tests.support import bert_characters
 from tests.support.builds import ROOT
 
-MODULE = ROOT / "templates" / "web" / "runtime" / "processing" / "characters.mjs"
+MODULE = ROOT / "templates" / "javascript" / "runtime" / "processing" / "characters.mjs"
 
 
 def points_of(written: str) -> set[int]:

@@ -32,6 +32,7 @@ def test_runtimes_are_ordered_by_package_and_version_and_none_is_there_twice() -
     assert {package for package, _ in keys} == {
         "onnxruntime",
         "onnxruntime-gpu",
+        "onnxruntime-node",
         "onnxruntime-openvino",
         "onnxruntime-web",
     }

@@ -13,6 +13,8 @@ from ortc.spec.runtimes import pins, runtime
 from ortc.spec.settings import settings
 
 SESSION = templates_dir() / "web" / "runtime" / "session.mjs"
+OPTIONS = templates_dir() / "javascript" / "runtime" / "options.mjs"
+IN_NODE = templates_dir() / "node" / "runtime" / "session.mjs"
 
 
 def test_the_set_of_browsers_has_files_and_no_wheels() -> None:
@@ -44,15 +46,38 @@ def test_the_profile_pins_what_was_probed() -> None:
     assert profile.image is None
 
 
-def test_the_loader_allows_what_profiles_may_say() -> None:
-    source = SESSION.read_text("utf-8")
-    allowed = settings().of("onnxruntime-web", "1.30.0")
+@pytest.mark.parametrize("package", ["onnxruntime-web", "onnxruntime-node"])
+def test_the_loader_allows_what_profiles_may_say(package: str) -> None:
+    source = OPTIONS.read_text("utf-8")
+    allowed = settings().of(package, "1.30.0")
+    own = re.findall(r'^const UNSIGNED_WEIGHTS = "(.*)";', IN_NODE.read_text("utf-8"), re.MULTILINE)
     options = re.search(r"const SESSION_OPTIONS = \{(.*?)\};", source, re.DOTALL)
     entries = re.search(r"const CONFIG_ENTRIES = new Set\(\s*`(.*?)`", source, re.DOTALL)
     assert options is not None
     assert entries is not None
-    assert set(re.findall(r"^\s+(\w+):", options[1], re.MULTILINE)) == set(allowed.session_options)
-    assert set(entries[1].split()) == set(allowed.config_entries)
+    names, taken = set(re.findall(r"^\s+(\w+):", options[1], re.MULTILINE)), set(entries[1].split())
+    if package == "onnxruntime-web":
+        assert (names, taken) == (set(allowed.session_options), set(allowed.config_entries))
+        return
+    # The native library knows more, of which a profile may set what the loader takes.
+    profile = load_profile("node")
+    assert names <= set(allowed.session_options)
+    assert taken | set(own) <= set(allowed.config_entries)
+    assert profile.session.options.keys() <= names
+    assert profile.session.config_entries.keys() <= taken | set(own)
+
+
+def test_the_set_of_node_has_a_native_library_by_platform() -> None:
+    found = pins("onnxruntime-node")
+    (package,) = found.npm
+    assert found.platforms == ("linux/amd64", "linux/arm64")
+    assert sorted(package.placed(("linux/arm64",))) == [
+        "runtime/ort/arm64/libonnxruntime.so.1",
+        "runtime/ort/arm64/onnxruntime_binding.node",
+    ]
+    assert len(package.placed(found.platforms)) == 4
+    both = [found.loader_bytes(platform) for platform in found.platforms]
+    assert sum(both) == sum(file.bytes for file in package.files)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ from ortc.build.search.workbench import Workbench
 from ortc.build.tried import Tried
 from ortc.common.values import digest
 from ortc.evaluation import latency
-from ortc.evaluation.budget_gates import budget_verdicts
+from ortc.evaluation.budget_gates import absent_here, budget_verdicts
 from ortc.evaluation.evidence import Evidence
 from ortc.evaluation.gates import describe
 from ortc.evaluation.report import Decision, Elsewhere, Numbers, Race, Verdict
@@ -148,7 +148,7 @@ class TargetSearch:
         What comes after it is not made: nothing here can tell whether it would be faster. Where none is right as a
         whole, it is the first one of which a mix of precisions is.
         """
-        absent = "no Chromium on this host" if self.target.is_web else "this host lacks the target's hardware"
+        absent = absent_here(self.target) if self.target.is_javascript else "this host lacks the target's hardware"
         for index, variant in enumerate(self.target.variants):
             entry = self.workbench.judge(
                 self.workbench.make(variant, self.target.graph_levels[0], first_tuning(self.target))

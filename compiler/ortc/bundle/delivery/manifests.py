@@ -22,7 +22,7 @@ from ortc.common.digests import sha256_file
 from ortc.common.errors import StageError, UsageError
 from ortc.common.plain_files import read_plain
 from ortc.common.units import format_bytes, format_seconds
-from ortc.spec.vocabulary import WEB
+from ortc.execution.worker import is_script, place_of
 
 Kind = Literal["k8s", "kserve", "triton"]
 KINDS: tuple[Kind, ...] = ("k8s", "kserve", "triton")
@@ -88,10 +88,10 @@ def emit(
         UsageError: the output directory holds what was not emitted.
     """
     described = describe(bundle, key)
-    if WEB in described.manifest.platforms:
+    if is_script(bundle):
         raise UsageError(
-            f"{bundle} is for browsers: no container serves its model",
-            help="serve the directory as static files; its README.md says with which headers",
+            f"{bundle} is for {place_of(bundle)}: no container serves its model",
+            help="its README.md says how it is served",
         )
     if described.left_out is not None:
         say(described.left_out)

@@ -16,7 +16,7 @@ from ortc.bundle.delivery.archive import write_tar
 from ortc.bundle.delivery.base_image import BaseImage
 from ortc.bundle.manifest import Manifest
 from ortc.common.values import Frozen
-from ortc.spec.vocabulary import WEB
+from ortc.execution.worker import is_script
 
 MODELS = "models"
 """Where a modelcar has its files: KServe looks below /models."""
@@ -69,8 +69,8 @@ def write_layout(
     }
     model_config = _model_config(manifest, created, [layer["digest"] for layer in layers])
     entries = [(tag, "model artifact", _artifact(blobs, layers, model_config, annotations))]
-    # A browser starts no container: what serves a bundle for one is the artifact's files.
-    for platform in (entry for entry in manifest.platforms if entry != WEB):
+    # No server in a container reads what is for browsers or Node: the artifact has its files.
+    for platform in () if is_script(bundle) else manifest.platforms:
         suffix = f"-{platform.rpartition('/')[2]}" if len(manifest.platforms) > 1 else ""
         entries.append(
             (

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from ortc.execution.browser.worker import BrowserWorker
+from ortc.execution.script_worker import OPERATIONS
 from ortc.execution.worker_protocol import serve
-
-OPERATIONS = ("load", "run", "tokens", "answers", "bench", "copies", "soak", "first_answer", "info", "close")
-
 
 if __name__ == "__main__":
     with BrowserWorker() as worker:

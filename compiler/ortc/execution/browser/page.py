@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from ortc.execution.browser.chromium import Browser, BrowserError, Json
+from ortc.execution.script_worker import resident
 
 _INSIDE = ("blob:", "data:", "about:")
 _ATTACH = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
@@ -109,14 +108,3 @@ class Page:
                 url = str(parameters["request"]["url"])
                 if not url.startswith((*_INSIDE, f"{self._origin}/")):
                     self.foreign.append(url)
-
-
-def resident(process: int) -> tuple[int, int]:
-    """Bytes that a process holds in memory now, and at most so far; zeros for one that has ended."""
-    found = {"VmRSS": 0, "VmHWM": 0}
-    with suppress(OSError, ValueError):
-        for line in Path(f"/proc/{process}/status").read_text("ascii", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) * 1024
-    return found["VmRSS"], found["VmHWM"]

@@ -18,6 +18,9 @@ from ortc.common.resources import templates_dir
 OWN = "/.ortc/"
 BLANK = f"{OWN}blank.html"
 DRIVER = f"{OWN}driver.mjs"
+_DRIVERS: Mapping[str, str] = MappingProxyType(
+    {DRIVER: "browser.mjs", f"{OWN}operations.mjs": "operations.mjs"},
+)
 _BLANK = (
     b'<!doctype html><html lang="en"><meta charset="utf-8"><link rel="icon" href="data:,"><title>ortc</title></html>\n'
 )
@@ -100,8 +103,8 @@ class Site:
         name = unquote(urlsplit(path).path)
         if name == BLANK:
             return _BLANK
-        if name == DRIVER:
-            return (templates_dir() / "browser" / "driver.mjs").read_bytes()
+        if name in _DRIVERS:
+            return (templates_dir() / "drivers" / _DRIVERS[name]).read_bytes()
         if name.startswith(f"{OWN}in/"):
             given = self.given.get(name.removeprefix(f"{OWN}in/"))
             return None if given is None else given.read_bytes()

@@ -53,7 +53,7 @@ def check(item: LoadedProfile) -> Iterator[Diagnostic]:
     own = _Part((), profile.platforms, profile.runtime, profile.execution_providers, profile.session)
     yield from _template(item)
     yield from _base_image(item)
-    yield from _browsers(item)
+    yield from _scripts(item)
     yield from _part(item, own)
     for name, engine in profile.engines.items():
         part = _Part(("engines", name), engine.platforms, engine.runtime, engine.execution_providers, engine.session)
@@ -128,31 +128,32 @@ def _variants(item: LoadedProfile, own: _Part) -> Iterator[Diagnostic]:
         yield from _entries(item, ("tuning", index, "config_entries"), tuning.config_entries, runtime)
 
 
-def _browsers(item: LoadedProfile) -> Iterator[Diagnostic]:
-    """What a page cannot do: read a graph that another build optimized, variables, operators side by side."""
+def _scripts(item: LoadedProfile) -> Iterator[Diagnostic]:
+    """What a page and Node cannot do: read a graph that another build optimized, variables, operators side by side."""
     profile = item.profile
-    if not profile.is_web:
+    if not (profile.is_web or profile.is_node):
         return
+    where = "a browser" if profile.is_web else "Node"
     for index, variant in enumerate(profile.variants):
         if variant.offline:
             place = ("variants", index, "offline") if "offline" in variant.model_fields_set else ("variants", index)
             yield Diagnostic(
                 rules.RUNTIME,
-                f"{quoted(variant.name)} is optimized at build time, and browsers run another ONNX Runtime",
+                f"{quoted(variant.name)} is optimized at build time, and {where} runs another ONNX Runtime",
                 item.document.locate(place),
                 help="write `offline: false`: the session optimizes the graph when it loads",
             )
     for name in profile.session.environment:
         yield Diagnostic(
             rules.SESSION_OPTION,
-            f"the variable {quoted(name)} cannot be set in a browser",
+            f"the variable {quoted(name)} cannot be set in {where}",
             item.document.locate(("session", "environment", name), key=True),
             help="remove it",
         )
     if profile.session.threads.inter_op != 1:
         yield Diagnostic(
             rules.SESSION_OPTION,
-            "`inter_op` is above 1, and the WebAssembly build runs one operator at a time",
+            "`inter_op` is above 1, and these loaders run one operator at a time",
             item.document.locate(("session", "threads", "inter_op")),
             help="remove it",
         )

@@ -1,11 +1,11 @@
-// One loaded bundle, ready to answer in a browser: files verified, golden answers proven, inputs checked.
+// One loaded bundle, ready to answer in a browser or in Node: files verified, golden answers proven, inputs checked.
 
 import { readNpz } from "./arrays.mjs";
 import { BundleError, formatError, goldenError, inputError, numericsError, oneLine, sessionError, shown, usageError } from "./errors.mjs";
 import { Files } from "./files.mjs";
 import { compare } from "./golden.mjs";
 import { hasNan, Interface, NanWatch } from "./interface.mjs";
-import { PROVIDER, Session } from "./session.mjs";
+import { PACKAGE, PLACE, Session } from "./session.mjs";
 
 export { readNpz, writeNpz, zeros } from "./arrays.mjs";
 export { BundleError } from "./errors.mjs";
@@ -20,11 +20,11 @@ export class Model {
   /**
    * Open a bundle.
    *
-   * @param base URL of the bundle's directory; by default the one that this file lies in.
+   * @param base URL of the bundle's directory, in Node also its path; by default the one that this file lies in.
    * @param options
    *   `verify`: `full` compares every file with its digest, `none` trusts; `threads`: of one operator; `selftest`: run
    *   the golden cases, and refuse the bundle when an answer differs; `warmup`: run once at each shape that the manifest
-   *   lists; `nan`: `raise` refuses NaN where the golden cases have none; `cache`: keep files by digest in the Cache API;
+   *   lists; `nan`: `raise` refuses NaN where the golden cases have none; `cache`: keep files by digest in a browser's Cache API;
    *   `progress`: called with bytes read and bytes of all; `signal`: an AbortSignal.
    * Throws a BundleError, whose `code` says what is wrong.
    */
@@ -54,6 +54,7 @@ export class Model {
     this.golden = [];
     this._files = files;
     this._session = session;
+    this._about = session.info();
     this._nan = new NanWatch();
     this._processing = null;
     this._queue = Promise.resolve();
@@ -176,8 +177,8 @@ export class Model {
       seen[name] = result;
       if (problem) {
         throw goldenError(
-          `golden case '${golden.name}', output '${name}': ${problem}. In this browser the bundle does not compute what ` +
-            `PyTorch computed; do not use it (onnxruntime-web ${this._session.runtimeVersion}).`,
+          `golden case '${golden.name}', output '${name}': ${problem}. ${PLACE} the bundle does not compute what ` +
+            `PyTorch computed; do not use it (${PACKAGE} ${this._session.info().runtime_version}).`,
         );
       }
     }
@@ -205,8 +206,7 @@ export class Model {
     const { name, version, target, variant, fit_to_serve: fit } = this.manifest;
     return {
       name, version, target, variant: variant.name, precision: variant.precision, fit_to_serve: fit,
-      runtime_version: this._session?.runtimeVersion ?? null, providers: [PROVIDER], isolated: Boolean(globalThis.crossOriginIsolated),
-      threads: { intra_op: this.threads, inter_op: 1 }, seconds: { ...this.seconds }, golden: this.golden,
+      ...this._about, threads: { intra_op: this.threads, inter_op: 1 }, seconds: { ...this.seconds }, golden: this.golden,
     };
   }
 

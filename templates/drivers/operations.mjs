@@ -1,19 +1,19 @@
-// What ortc asks of a bundle in a page: the bundle's own loader does everything that is asked for.
+// What ortc asks of a bundle in a page or in Node: the bundle's own loader does everything that is asked for.
 
+let place = null;
 let loader = null;
 let model = null;
 
 const operations = {
   async load({ verify, selftest, warmup, threads }) {
     await operations.close();
-    loader = await import("/runtime/loader.mjs");
-    model = await loader.Model.load(new URL("/", location.href), { verify, selftest, warmup, threads, nan: "allow" });
+    loader = await import(place.loader);
+    model = await loader.Model.load(place.bundle, { verify, selftest, warmup, threads, nan: "allow" });
     return operations.info();
   },
   async run({ inputs, outputs }) {
     const answer = await loaded().run(await arrays(inputs));
-    const response = await fetch(outputs, { method: "POST", body: loader.writeNpz(answer) });
-    if (!response.ok) throw new Error(`the answer cannot be handed over: HTTP status ${response.status}`);
+    await place.write(outputs, loader.writeNpz(answer));
     return {};
   },
   tokens: ({ texts }) => ({ rows: loaded().tokens(texts) }),
@@ -35,6 +35,7 @@ const operations = {
     const wall = performance.now() - began;
     return { latencies_ms: clients == null ? latencies : [wall / latencies.length], wall_seconds: wall / 1000 };
   },
+  clock: () => place.clock(),
   info: () => ({ ...loaded().info(), axes: loaded().axes }),
   async close() {
     await model?.close();
@@ -48,9 +49,13 @@ function loaded() {
   return model;
 }
 
-async function arrays(url) {
-  const response = await fetch(url);
-  return loader.readNpz(new Uint8Array(await response.arrayBuffer()), url);
+async function arrays(name) {
+  return loader.readNpz(await place.read(name), name);
+}
+
+/** Say where the bundle is, `loader` and `bundle`, and how files of arrays are read and written. */
+export function settle(given) {
+  place = given;
 }
 
 /** The reply to one request, as workers write it. */

@@ -1,27 +1,23 @@
 // The files of a bundle: every one compared with SHA256SUMS and manifest.json before anything is made of it.
 
 import { digestError, filesError, formatError, usageError } from "./errors.mjs";
+import { digestOf, Source } from "./source.mjs";
 
 export const FORMAT_VERSION = 1;
 const AGAIN = "Get the bundle again, and serve its files as they are.";
-const CACHE = "ortc-bundles";
-/** Files that no page needs, and that hosts of static files may keep to themselves. */
-const DOCUMENTS = new Set(["README.md", "sbom.cdx.json", "_headers"]);
 
 /** The files of one bundle by path, each read once. */
 export class Files {
   /**
-   * @param base URL of the bundle's directory.
+   * @param base where the bundle's directory is; see Source.
    * @param options `verify`: `full` or `none`; `cache`: whether files are kept by digest from visit to visit;
    *   `progress`: called with bytes read and bytes of all; `signal`: aborts reading.
    */
   constructor(base, { verify = "full", cache = false, progress, signal } = {}) {
     if (verify !== "full" && verify !== "none") throw usageError(`verify is '${verify}'. Expected full or none.`);
-    this.base = new URL(base);
     this.verify = verify;
-    this._cache = cache;
+    this._source = new Source(base, { cache, signal });
     this._progress = progress;
-    this._signal = signal;
     this._listed = new Map();
     this._read = new Map();
     this._bytes = { read: 0, all: 0 };
@@ -31,9 +27,9 @@ export class Files {
   async open() {
     const manifest = await this._manifest();
     this._listed = new Map((manifest.files ?? []).map((file) => [file.path, file]));
-    const wanted = [...this._listed.values()].filter((file) => !DOCUMENTS.has(file.path));
+    const wanted = [...this._listed.values()].filter((file) => this._source.has(file.path));
     this._bytes.all = wanted.reduce((sum, file) => sum + file.bytes, 0);
-    if (this.verify === "full") await Promise.all(wanted.map((file) => this.read(file.path)));
+    if (this.verify === "full") await Promise.all(wanted.map((file) => (this._source.digest ? this._compared(file) : this.read(file.path))));
     return manifest;
   }
 
@@ -54,9 +50,9 @@ export class Files {
   }
 
   async _manifest() {
-    const content = await this._fetched("manifest.json");
+    const content = await this._source.read("manifest.json");
     if (this.verify === "full") {
-      const sums = new TextDecoder().decode(await this._fetched("SHA256SUMS"));
+      const sums = new TextDecoder().decode(await this._source.read("SHA256SUMS"));
       for (const [number, line] of sums.split("\n").entries()) {
         const found = /^([0-9a-f]{64}) [ *](.+)$/.exec(line);
         if (found) this._listed.set(found[2], { path: found[2], sha256: found[1] });
@@ -84,39 +80,50 @@ export class Files {
   }
 
   async _checked(path) {
-    if (this.verify === "none") return this._fetched(path);
+    if (this.verify === "none") return this._source.read(path);
     const listed = this._listed.get(path);
     if (!listed) throw filesError(`${path} is not in manifest.json. ${AGAIN}`);
-    const key = new Request(new URL(`.sha256/${listed.sha256}`, this.base));
-    const cache = this._cache && "caches" in globalThis ? await caches.open(CACHE) : null;
-    const kept = await cache?.match(key);
-    const content = kept ? new Uint8Array(await kept.arrayBuffer()) : await this._fetched(path);
+    const kept = await this._source.kept(listed.sha256);
+    const content = kept ?? (await this._source.read(path));
     try {
-      if (content.length !== listed.bytes) throw digestError(`${path} has ${content.length} bytes, manifest.json says ${listed.bytes}. ${AGAIN}`);
+      sized(listed, content.length);
       await same(path, content, listed.sha256, "manifest.json");
     } catch (error) {
-      await cache?.delete(key);
+      await this._source.forget(listed.sha256);
       throw error;
     }
-    // A full disk costs the next visit time, and nothing else.
-    if (cache && !kept) await cache.put(key, new Response(content)).catch(() => undefined);
-    this._bytes.read += content.length;
-    this._progress?.(this._bytes.read, this._bytes.all);
+    if (!kept) await this._source.keep(listed.sha256, content);
+    this._advanced(content.length);
     return content;
   }
 
-  async _fetched(path) {
-    const url = new URL(path.split("/").map(encodeURIComponent).join("/"), this.base);
-    let response;
-    try {
-      response = await fetch(url, { signal: this._signal, credentials: "same-origin" });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      throw filesError(`${path} cannot be fetched: ${error.message}. See that ${url} is served.`);
-    }
-    if (!response.ok) throw filesError(`${path} cannot be fetched: HTTP status ${response.status}. See that ${url} is served.`);
-    return new Uint8Array(await response.arrayBuffer());
+  /** Compare a file that is not kept in memory. */
+  async _compared(listed) {
+    const { bytes, sha256 } = await this._source.digest(listed.path);
+    sized(listed, bytes);
+    expect(listed.path, sha256, listed.sha256, "manifest.json");
+    this._advanced(bytes);
   }
+
+  /** Whether the bundle lists a file; unknown where nothing is verified. */
+  lists(path) {
+    return this._listed.has(path);
+  }
+
+  /** Where a file lies on this machine; it was compared with its digest when the bundle was opened. */
+  place(path) {
+    if (this.verify === "full" && !this._listed.has(path)) throw filesError(`${path} is not in manifest.json. ${AGAIN}`);
+    return this._source.place(path);
+  }
+
+  _advanced(bytes) {
+    this._bytes.read += bytes;
+    this._progress?.(this._bytes.read, this._bytes.all);
+  }
+}
+
+function sized({ path, bytes }, found) {
+  if (found !== bytes) throw digestError(`${path} has ${found} bytes, manifest.json says ${bytes}. ${AGAIN}`);
 }
 
 function parsed(path, content) {
@@ -133,10 +140,9 @@ function parsed(path, content) {
 }
 
 async function same(path, content, expected, source) {
-  if (!globalThis.crypto?.subtle) {
-    throw usageError("the page is no secure context, so that no digest can be checked. Serve it over https, or from localhost.");
-  }
-  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  expect(path, await digestOf(content), expected, source);
+}
+
+function expect(path, found, expected, source) {
   if (found !== expected) throw digestError(`${path} was changed or damaged: its sha256 is ${found}, ${source} says ${expected}. ${AGAIN}`);
 }
