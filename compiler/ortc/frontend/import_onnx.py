@@ -45,6 +45,7 @@ from ortc.passes.canonical import (
 from ortc.passes.computed_weights import fold_computed_weights
 from ortc.passes.gelu import gelu
 from ortc.passes.group_normalization import split_group_normalization
+from ortc.passes.quantized_operators import quantized_already
 from ortc.passes.weight_folding import fold_weights
 from ortc.plan.plan import ExportPlan, InputPlan
 from ortc.spec.onnx_header import DEFAULTS_IR
@@ -103,6 +104,7 @@ def _imported(path: Path, plan: ExportPlan, output: Path) -> Exported:
     fold_computed_weights(model)
     write(model, output)
     check_file(output / MODEL_FILE, ONNX_SOURCE)
+    operators = count_operators(model)
     return Exported(
         exporter="onnx",
         opset=plan.opset,
@@ -113,8 +115,8 @@ def _imported(path: Path, plan: ExportPlan, output: Path) -> Exported:
             output_info(value, plan.axes).model_copy(update={"labels": labels.get(str(value.name))})
             for value in model.graph.outputs
         ),
-        operators=count_operators(model),
-        warnings=tuple(_warnings(conversion, left_out)),
+        operators=operators,
+        warnings=tuple(_warnings(conversion, left_out, operators)),
         conversion=conversion,
         inputs_left_out=left_out,
     )
@@ -203,11 +205,13 @@ def _drop_defaults(model: ir.Model, plan: ExportPlan) -> tuple[str, ...]:
     return () if model.ir_version < DEFAULTS_IR else tuple(str(value.name) for value in dropped)
 
 
-def _warnings(conversion: Conversion | None, left_out: tuple[str, ...]) -> Iterator[str]:
+def _warnings(conversion: Conversion | None, left_out: tuple[str, ...], operators: dict[str, int]) -> Iterator[str]:
     if conversion is not None:
         touched = ", ".join(conversion.operators) or "no operator by its version"
         opsets = f"from opset {conversion.source} to {conversion.target}"
         yield f"the ONNX file was converted {opsets}, which touches {touched}"
+    if (done := quantized_already(operators)) is not None:
+        yield f"{done}: every variant ships its integers, and is compared with the file, not with the model before that"
     if left_out:
         yield (
             f"inputs with a default value that became constants: {', '.join(left_out)}; declare them in "

@@ -122,6 +122,13 @@ def test_a_conversion_that_cannot_be_done_says_what_keeps_the_file(tmp_path: Pat
     assert "/" not in refused.value.message
 
 
+def test_a_file_that_is_quantized_already_is_named(tmp_path: Path) -> None:
+    nodes = [node("DynamicQuantizeLinear", "x", "q s z"), node("DequantizeLinear", "q s z", "y")]
+    exported = imported(model(nodes, LINEAR, {"y": ["batch", 1]}), tmp_path, 17, "x")
+    (warning,) = exported.warnings
+    assert warning.startswith("the graph is quantized already (1 DequantizeLinear, 1 DynamicQuantizeLinear): every")
+
+
 def test_inputs_with_a_default_become_constants_and_are_named(tmp_path: Path) -> None:
     exported = imported(scaled(defaults=("scale", "shift")), tmp_path, 17)
     assert [tensor.name for tensor in exported.inputs] == ["x"]

@@ -6,9 +6,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from tests.support import plans
 from tests.support.graphs import model, node
 
+from ortc.common.errors import NotApplicable
+from ortc.passes.canonical import count_operators
+from ortc.passes.quantization.calibration import Ranges
+from ortc.passes.quantization.data_free import quantize
+from ortc.passes.quantization.static import quantize_static
 from ortc.passes.quantization.unquantizable import nothing
+from ortc.passes.quantized_operators import quantized_already
+from ortc.spec.quantization import DynamicQuantization, WeightQuantization
 
 X = {"x": ["batch", 4]}
 IMAGE = {"x": ["batch", 2, 6, 6]}
@@ -48,7 +56,6 @@ FLOAT = "`precision: fp32` ships the graph as it is"
         ("products", ("Conv",), "1 MatMul that another variant takes"),
         ("variable", ("MatMul",), f"1 MatMul without a constant float32 weight in the main graph; {FLOAT}"),
         ("recurrent", ("MatMul",), "1 LSTM that another variant takes"),
-        ("quantized", ("MatMul",), f"the graph is quantized already (1 DequantizeLinear); {FLOAT}"),
         ("none", ("MatMul",), f"the graph has no product with weights; {FLOAT}"),
     ],
 )
@@ -56,3 +63,37 @@ def test_what_there_is_instead(name: str, operators: tuple[str, ...], said: str)
     found = nothing(ir.from_proto(GRAPHS[name]), operators)
     assert found.startswith(f"nothing to quantize: no {' or '.join(operators)} with constant weights; ")
     assert found.endswith(said)
+
+
+HOWS = [
+    DynamicQuantization(kind="dynamic", operators=("MatMul", "Gemm", "Gather")),
+    DynamicQuantization(kind="dynamic", operators=("MatMul",), smoothing="layer-norm"),
+    WeightQuantization(kind="weight-only", bits=8, operators=("MatMul",)),
+]
+
+
+@pytest.mark.parametrize("how", HOWS)
+def test_a_graph_that_is_quantized_already_is_not_quantized_again(
+    how: DynamicQuantization | WeightQuantization,
+) -> None:
+    """The weight of its second product is in floating point still."""
+    graph = model(
+        [node("DequantizeLinear", "q s", "w"), node("MatMul", "x w", "h"), node("MatMul", "h v", "y")],
+        X,
+        {"y": ["batch", 4]},
+        {"q": np.ones((4, 4), np.int8), "s": np.array(0.5, np.float32), "v": W},
+    )
+    changed = ir.from_proto(graph)
+    quantize(changed, plans.variant("int8", "int8", quantization=how))
+    assert count_operators(changed) == {"DequantizeLinear": 1, "MatMul": 2}
+    assert ir.to_proto(changed).graph == ir.to_proto(ir.from_proto(graph)).graph
+
+
+def test_calibration_leaves_a_quantized_graph_to_variants_without_it() -> None:
+    with pytest.raises(NotApplicable, match=r"quantized already \(1 DequantizeLinear\); a variant without calibration"):
+        quantize_static(ir.from_proto(GRAPHS["quantized"]), Ranges({}, "minmax", 1), operators=("MatMul",))
+
+
+def test_operators_of_other_domains_count() -> None:
+    assert quantized_already({"Add": 3, "com.microsoft::QGemm": 2}) == "the graph is quantized already (2 QGemm)"
+    assert quantized_already({"Add": 3, "MatMul": 2}) is None

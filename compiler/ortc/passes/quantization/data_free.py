@@ -9,6 +9,7 @@ import numpy as np
 
 from ortc.common.arrays import Array
 from ortc.common.errors import NotApplicable
+from ortc.passes.canonical import count_operators
 from ortc.passes.quantization import weight_only
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.dynamic import emit
@@ -16,6 +17,7 @@ from ortc.passes.quantization.editor import TOO_OLD
 from ortc.passes.quantization.quantizable import find_sites
 from ortc.passes.quantization.smoothquant import smooth_products
 from ortc.passes.quantization.unquantizable import nothing
+from ortc.passes.quantized_operators import quantized_already
 from ortc.passes.weight_folding import fold_tied_weights
 from ortc.plan.plan import VariantPlan
 from ortc.spec.quantization import DynamicQuantization, WeightQuantization
@@ -41,9 +43,13 @@ def quantize(model: ir.Model, variant: VariantPlan, ranges: Ranges | None = None
 
     Raises:
         NotApplicable: there is nothing to quantize, smooth or keep, or the opset is too old.
+
+    A graph that is quantized already stays as it is: it is the variant.
     """
     how = variant.quantization
     assert isinstance(how, DynamicQuantization | WeightQuantization)  # noqa: S101  # the caller tells kinds apart
+    if quantized_already(count_operators(model)) is not None:
+        return
     prepare(model, how, ranges)
     blocks = list(variant.blocks)
     if isinstance(how, DynamicQuantization) and how.narrowing == "weight-only":

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ortc.common.errors import NotApplicable
+from ortc.passes.canonical import count_operators
 from ortc.passes.quantization import weight_only
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.qdq import emit
 from ortc.passes.quantization.unquantizable import nothing
+from ortc.passes.quantized_operators import quantized_already
 from ortc.spec.quantization import Alpha
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ def quantize_static(
     Raises:
         NotApplicable: there is nothing to quantize, or the opset is too old.
     """
+    if (done := quantized_already(count_operators(model))) is not None:
+        raise NotApplicable(f"{done}; a variant without calibration ships it as it is")
     count = weight_only.emit(model, dict.fromkeys(blocks, 8))
     count += emit(model, ranges, operators=operators, smooth=smooth, exclude=exclude, symmetric=symmetric)
     if count == 0 and not exclude:

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 
 from ortc.passes.quantization.layers import LAYERS, find_layers
 from ortc.passes.quantization.quantizable import QUANTIZABLE, find_sites
+from ortc.passes.quantized_operators import listed
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-QUANTIZED = frozenset(
-    {
-        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"),
-        *("QLinearMatMul", "QLinearConv", "QAttention", "DynamicQuantizeMatMul", "MatMulIntegerToFloat"),
-        *("DynamicQuantizeLSTM", "QGemm", "QEmbedLayerNormalization", "MatMulNBits"),
-    }
-)
-"""Operators of graphs that are quantized already."""
 _KNOWN = (*QUANTIZABLE, *LAYERS)
 FLOAT = "`precision: fp32` ships the graph as it is"
 
@@ -39,9 +32,6 @@ def _found(model: ir.Model, operators: Collection[str]) -> Iterator[str]:
     import onnx_ir as ir
 
     counts = Counter(node.op_type for node in ir.traversal.RecursiveGraphIterator(model.graph))
-    if done := {name: count for name, count in counts.items() if name in QUANTIZED}:
-        yield f"the graph is quantized already ({_listed(done)}); {FLOAT}"
-        return
     whole = Counter(site.node.op_type for site in find_sites(model, QUANTIZABLE))
     whole += Counter(layer.node.op_type for layer in find_layers(model, LAYERS))
     elsewhere = {name: whole[name] for name in _KNOWN if whole[name] and name not in operators}
@@ -49,14 +39,10 @@ def _found(model: ir.Model, operators: Collection[str]) -> Iterator[str]:
     if elsewhere:
         convolutions = "Conv" in elsewhere
         way = "an `int8-static` variant takes, with `accuracy.samples`" if convolutions else "another variant takes"
-        yield f"the graph has {_listed(elsewhere)} that {way}"
+        yield f"the graph has {listed(elsewhere)} that {way}"
     if variable:
-        yield f"{_listed(variable)} without a constant float32 weight in the main graph"
+        yield f"{listed(variable)} without a constant float32 weight in the main graph"
     if not (elsewhere or variable):
         yield "the graph has no product with weights"
     if not elsewhere:
         yield FLOAT
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
