@@ -70,6 +70,12 @@ def test_example_sizes_differ_where_the_bounds_allow_it(axes: tuple[AxisPlan, ..
         assert len(set(found.values())) == len(found)
 
 
+def test_an_axis_makes_room_for_one_with_less() -> None:
+    bounds = {"a": (2, 4), "b": (1, 3), "c": (1, 1), "d": (1, 2)}
+    axes = (AxisPlan(name=name, min=low, typical=low, max=high) for name, (low, high) in bounds.items())
+    assert example_sizes(export(*axes)) == {"a": 4, "b": 3, "c": 1, "d": 2}
+
+
 def test_common_example_sizes() -> None:
     batch = AxisPlan(name="batch", min=1, typical=1, max=16)
     sequence = AxisPlan(name="sequence", min=1, typical=128, max=512)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -144,17 +144,39 @@ def example_sizes(export: ExportPlan) -> dict[str, int]:
 
     torch.export treats sizes 0 and 1 as constants, and equal sizes of two axes could be taken for one.
     """
-    chosen: dict[str, int] = {}
+    sizes: dict[str, list[int]] = {}
     # Axes with the least room choose first.
     for axis in sorted(export.axes, key=lambda axis: (axis.max - axis.min) // axis.multiple_of):
         step, index = axis.multiple_of, export.axes.index(axis)
         least, most = -(-max(axis.min, 2) // step) * step, axis.max // step * step
         wanted = min(max(_EXAMPLE_SIZES[index % len(_EXAMPLE_SIZES)] * step, least), most)
         # As many as there are axes are enough to find one that is free.
-        near = range(least, min(most, least + len(export.axes) * step) + 1, step)
-        free = [size for size in (wanted, *near) if size not in chosen.values()]
-        chosen[axis.name] = free[0] if free else wanted
-    return {axis.name: chosen[axis.name] for axis in export.axes}
+        sizes[axis.name] = [wanted, *range(least, min(most, least + len(export.axes) * step) + 1, step)]
+    chosen = _different(sizes)
+    return {axis.name: chosen.get(axis.name, sizes[axis.name][0]) for axis in export.axes}
+
+
+def _different(sizes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """One of its sizes for each name, no two the same: for as many names as that is possible for."""
+    holders: dict[int, str] = {}
+
+    def place(name: str, tried: set[int]) -> bool:
+        """Take the first size that is free, or one whose holder can take another (Kuhn's algorithm)."""
+        for size in sizes[name]:
+            if size not in holders:
+                holders[size] = name
+                return True
+        for size in sizes[name]:
+            if size not in tried:
+                tried.add(size)
+                if place(holders[size], tried):
+                    holders[size] = name
+                    return True
+        return False
+
+    for name in sizes:
+        place(name, set())
+    return {name: size for size, name in holders.items()}
 
 
 def example_inputs(inputs: tuple[InputPlan, ...], export: ExportPlan) -> Tensors:
