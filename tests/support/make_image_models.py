@@ -101,11 +101,44 @@ def divider(directory: Path) -> None:
     SegformerImageProcessorPil(size={"height": 64, "width": 64}).save_pretrained(directory)
 
 
+def estimator(directory: Path) -> None:
+    """A Depth Anything for images of one size, whose sides become multiples of 14."""
+    import torch
+    from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessorPil
+
+    torch.manual_seed(7)
+    backbone = Dinov2Config(
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=42,
+        patch_size=14,
+        initializer_range=0.2,
+        out_indices=[1, 2],
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        reassemble_hidden_size=16,
+        reassemble_factors=[2, 1],
+        neck_hidden_sizes=[8, 8],
+        fusion_hidden_size=8,
+        head_hidden_size=8,
+        initializer_range=0.2,
+        head_in_index=-1,
+    )
+    DepthAnythingForDepthEstimation(config).save_pretrained(directory)
+    DPTImageProcessorPil(size={"height": 45, "width": 41}, ensure_multiple_of=14).save_pretrained(directory)
+
+
 MODELS = {
     "classifier": (classifier, "image-classification"),
     "embedder": (embedder, "image-feature-extraction"),
     "detector": (detector, "object-detection"),
     "divider": (divider, "semantic-segmentation"),
+    "estimator": (estimator, "depth-estimation"),
 }
 
 
@@ -121,8 +154,8 @@ def main(root: Path) -> None:
     expected: dict[str, dict[str, Any]] = {}
     for name, (make, task) in MODELS.items():
         make(root / name)
-        if task == "semantic-segmentation":
-            continue  # its masks are images, which the unit tests compare
+        if task in ("semantic-segmentation", "depth-estimation"):
+            continue  # its masks or depths are images, which the unit tests compare
         pipeline: Any = transformers.pipeline(task, model=str(root / name))
         pooled = {"pool": True} if task == "image-feature-extraction" else {}
         expected[name] = {path.name: pipeline(str(path), **pooled) for path in sorted(images.iterdir())}

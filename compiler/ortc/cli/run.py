@@ -72,6 +72,9 @@ def described(answer: Any) -> str:
         return f"{answer:.4f}"
     if isinstance(answer, dict) and set(answer) == {"text"}:
         return repr(answer["text"])
+    if isinstance(answer, dict) and "depth" in answer:
+        height, width = answer["size"]
+        return f"{width} x {height} pixels, depths from {answer['minimum']:.4f} to {answer['maximum']:.4f}"
     if isinstance(answer, dict) and "start" not in answer:
         return ", ".join(f"{name} {_value(value)}" for name, value in answer.items())
     if isinstance(answer, dict):

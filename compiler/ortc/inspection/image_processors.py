@@ -9,7 +9,7 @@ IMAGE_PROCESSOR = "preprocessor_config.json"
 REPRODUCED = frozenset(
     (
         *("Beit", "Bit", "Blip", "Chameleon", "ChineseCLIP", "CLIP", "ConvNext", "DeiT", "EfficientNet", "Levit"),
-        *("Detr", "Yolos"),
+        *("Detr", "DPT", "GLPN", "Yolos"),
         *("MobileNetV1", "MobileNetV2", "MobileViT", "OwlViT", "PoolFormer", "Pvt", "Segformer", "Siglip", "ViT"),
     )
 )

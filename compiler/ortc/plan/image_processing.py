@@ -45,7 +45,21 @@ class Within(Frozen):
     max_width: PositiveInt
 
 
-Size = Exact | Between | Shortest | Within
+class NearMultiple(Frozen):
+    """The same ratio, by the side that changes less; both sides become the nearest multiple."""
+
+    near_height: PositiveInt
+    near_width: PositiveInt
+    multiple_of: PositiveInt
+
+
+class CutTo(Frozen):
+    """Both sides are cut to a multiple."""
+
+    multiple_of: PositiveInt
+
+
+Size = Exact | Between | Shortest | Within | NearMultiple | CutTo
 
 
 class Resize(Frozen):

@@ -30,6 +30,8 @@ PROBABILITIES = "probabilities"
 """The output that holds the scores of classes after softmax or sigmoid."""
 LOGITS = "logits"
 """The output of a classifier before softmax or sigmoid."""
+DEPTHS = "predicted_depth"
+"""The output of a model that says how far away things are."""
 BOXES = "pred_boxes"
 """The output of a detector that says where objects are."""
 STARTS, ENDS = "start_logits", "end_logits"
@@ -54,11 +56,12 @@ Kind = Literal[
     "zero-shot",
     "boxes",
     "segments",
+    "depth",
     "transcript",
 ]
 """What an answer is: a vector for a text, one for each of its tokens, classes with scores, one score of a pair,
 entities of a text, a span of a context, words for masked places, scores of labels that the request names, objects of an
-image with their boxes, classes of an image with their pixels, or the text that is spoken."""
+image with their boxes, classes of an image with their pixels, the depth of each pixel, or the text that is spoken."""
 
 WEB_KINDS: tuple[Kind, ...] = ("embedding", "token-embeddings", "labels", "score")
 """Answers to texts that pages give; other bundles for browsers take tensors."""

@@ -12,6 +12,7 @@ from ortc.inspection.repository import Repository, of_directories
 from ortc.plan.plan import ExportPlan, Plan, RuntimePlan, TargetPlan
 from ortc.plan.processing import (
     BOXES,
+    DEPTHS,
     EMBEDDING,
     ENDS,
     LOGITS,
@@ -87,11 +88,14 @@ def _of_images(source: HuggingFaceSource, export: ExportPlan, repository: Reposi
         config = repository.mapping("config.json")
         output = LOGITS if activation_of(source.task, config) == "none" else PROBABILITIES
         return AnswerForm(kind="labels", output=output, labels=labels_of(config, source.interface))
-    needed = {"object-detection": BOXES, "semantic-segmentation": LOGITS}.get(source.task, POOLED)
+    outputs = {"object-detection": BOXES, "semantic-segmentation": LOGITS, "depth-estimation": DEPTHS}
+    needed = outputs.get(source.task, POOLED)
     if export.outputs is not None and needed not in export.outputs:
         return None
     if source.task == "image-feature-extraction":
         return AnswerForm(kind="embedding", output=POOLED)
+    if source.task == "depth-estimation":
+        return AnswerForm(kind="depth", output=DEPTHS)
     labels = labels_of(repository.mapping("config.json"), source.interface)
     if source.task == "semantic-segmentation":
         return AnswerForm(kind="segments", output=LOGITS, labels=labels)

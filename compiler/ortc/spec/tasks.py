@@ -51,7 +51,13 @@ TEXT_TASKS = (
 )
 """Tasks of a text model whose answers a bundle gives, where its repository has a tokenizer."""
 
-IMAGE_TASKS = ("image-classification", "image-feature-extraction", "object-detection", "semantic-segmentation")
+IMAGE_TASKS = (
+    "image-classification",
+    "image-feature-extraction",
+    "object-detection",
+    "semantic-segmentation",
+    "depth-estimation",
+)
 """Tasks of a model of images whose answers a bundle gives, where its repository has an image processor."""
 
 AUDIO_TASKS = ("audio-classification", "ctc")

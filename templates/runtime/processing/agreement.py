@@ -5,6 +5,7 @@ The compiler judges a build by this module, too: it needs numpy alone.
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 Shares = tuple[float, float, float]
 """What both answers name, what the expected one names, and what the found one names."""
 F1, TOP1, ERRORS = "f1", "top1", "token_errors"
-LABELS, TRANSCRIPT = "labels", "transcript"
+LABELS, TRANSCRIPT, DEPTH = "labels", "transcript", "depth"
 MEASURES: Mapping[str, str] = {
     "entities": F1,
     "span": F1,
@@ -29,6 +30,8 @@ MEASURES: Mapping[str, str] = {
 OBJECTS = ("boxes", "segments")
 LEAST_OVERLAP = 0.75
 """Intersection over union from which two boxes or masks are of one object."""
+FLAT = 1e-3
+"""The share of the greatest depth that a picture of depths has to span for its mean not to count."""
 TIE = 1e-6
 """Scores of labels that differ by less are equal."""
 
@@ -80,7 +83,14 @@ def common_scores(kind: str, expected: Any, found: Any) -> tuple[list[float], li
 
 
 def similar(kind: str, expected: Any, found: Any) -> float:
-    """The cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1."""
+    """The cosine similarity of two answers of one kind; of named things, of the scores that both have, and 1.
+
+    Of depths the mean of the expected ones is no part.
+    """
+    if kind == DEPTH:
+        left_, right_ = _depths(expected), _depths(found)
+        mean = left_.mean() if np.ptp(left_) > FLAT * np.abs(left_).max() else 0.0
+        return compare(left_ - mean, right_ - mean)
     if kind not in MEASURES or kind == LABELS:
         return compare(expected, found)
     left, right = common_scores(kind, expected, found)
@@ -151,6 +161,12 @@ def _overlap_of(one: Any, other: Any) -> float:
 def pixels(mask: Mapping[str, Any]) -> NDArray[np.bool_]:
     """A mask of numbers of pixels outside and inside by turns as one boolean for each pixel."""
     return np.repeat(np.arange(len(mask["counts"])) % 2 == 1, mask["counts"])
+
+
+def _depths(answer: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The depth of each pixel, [height, width]."""
+    shares = np.frombuffer(base64.b64decode(answer["depth"]), np.uint8).reshape(answer["size"]) / 255
+    return np.asarray(answer["minimum"] + shares * (answer["maximum"] - answer["minimum"]), np.float64)
 
 
 def _iou(one: Mapping[str, int], other: Mapping[str, int]) -> float:

@@ -14,8 +14,10 @@ from ortc.plan.image_processing import (
     FILTERS,
     Between,
     CenterCrop,
+    CutTo,
     Exact,
     FlipChannels,
+    NearMultiple,
     Normalize,
     Rescale,
     Resize,
@@ -180,6 +182,29 @@ def _mobilevit(processor: Any) -> Iterator[Step]:
         yield FlipChannels()
 
 
+def _dpt(processor: Any) -> Iterator[Step]:
+    size = _size(processor)
+    if not isinstance(size, Exact):
+        raise refusal(processor, f"`size: {dict(_mapping(processor.size))}`")
+    multiple = int(processor.ensure_multiple_of)
+    if processor.keep_aspect_ratio:
+        near = NearMultiple(near_height=size.height, near_width=size.width, multiple_of=multiple)
+        yield from _resized(processor, near)
+    else:
+        sides = {name: round(side / multiple) * multiple for name, side in size.model_dump().items()}
+        if not all(sides.values()):
+            raise refusal(processor, f"`ensure_multiple_of: {multiple}`")
+        yield from _resized(processor, Exact(**sides))
+    yield from _scaled(processor)
+
+
+def _glpn(processor: Any) -> Iterator[Step]:
+    yield from _resized(processor, CutTo(multiple_of=int(processor.size_divisor)))
+    yield from _rescaled(processor)
+    if processor.do_normalize:
+        yield _normalized(processor, processor.image_mean)
+
+
 def _detr(processor: Any) -> Iterator[Step]:
     yield from _detected(processor, _size(processor))
 
@@ -205,8 +230,10 @@ def _detected(processor: Any, size: Size) -> Iterator[Step]:
 
 _OF_THEIR_OWN: Mapping[str, Callable[[Any], Iterator[Step]]] = {
     "ConvNext": _convnext,
+    "DPT": _dpt,
     "Detr": _detr,
     "EfficientNet": _efficientnet,
+    "GLPN": _glpn,
     "Levit": _levit,
     "MobileViT": _mobilevit,
     "PoolFormer": _poolformer,

@@ -132,6 +132,42 @@ def _segments(images: ReferenceImages, paths: Sequence[Path], reference: Referen
     return [[segment(entry) for entry in divide(str(path), subtask="semantic")] for path in paths]
 
 
+def _depths(images: ReferenceImages, paths: Sequence[Path], reference: Reference) -> list[Any]:
+    import transformers
+
+    estimate: Any = transformers.pipeline(
+        "depth-estimation",
+        model=labelled_model(images.processing.answer, reference),
+        image_processor=images.processor,
+    )
+    answers = []
+    for image in map(opened, paths):
+        size = (image.height, image.width)
+        found = estimate.forward(estimate.preprocess(image))
+        # The pipeline's own end divides by zero where all depths are equal.
+        (row,) = images.processor.post_process_depth_estimation(found, [size])
+        answers.append(depth(row["predicted_depth"].reshape(size).numpy()))
+    return answers
+
+
+def depth(values: Array) -> dict[str, Any]:
+    """Return the depths of all pixels as an answer has them: a byte for each, and what the least and greatest are."""
+    import base64
+
+    import numpy as np
+
+    least, greatest = float(values.min()), float(values.max())
+    spread = values.max() - values.min()
+    shares = (values - values.min()) / spread if spread > 0 else np.zeros_like(values)
+    content = (shares * 255).astype(np.uint8).tobytes()
+    return {
+        "size": list(values.shape),
+        "minimum": least,
+        "maximum": greatest,
+        "depth": base64.b64encode(content).decode("ascii"),
+    }
+
+
 def segment(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return a segment of transformers' pipeline with its mask as numbers of pixels, column by column.
 
@@ -151,4 +187,5 @@ _ANSWERS: Mapping[Kind, Callable[[ReferenceImages, Sequence[Path], Reference], l
     "embedding": _embedding,
     "boxes": _boxes,
     "segments": _segments,
+    "depth": _depths,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .depths import Depth
 from .forms import Boxes, ImageEmbedding, ImageForm, ImageLabels
 from .segments import Segments
 
@@ -12,4 +13,5 @@ KINDS: Mapping[str, type[ImageForm]] = {
     "labels": ImageLabels,
     "boxes": Boxes,
     "segments": Segments,
+    "depth": Depth,
 }

@@ -123,12 +123,26 @@ def _within(height: int, width: int, *, max_height: int, max_width: int) -> tupl
     return int(height * scale), int(width * scale)
 
 
+def _near_multiple(height: int, width: int, *, near_height: int, near_width: int, multiple_of: int) -> tuple[int, int]:
+    """The same ratio, by the side that changes less; both sides become the nearest multiple."""
+    down, along = near_height / height, near_width / width
+    scale = along if abs(1 - along) < abs(1 - down) else down
+    return round(scale * height / multiple_of) * multiple_of, round(scale * width / multiple_of) * multiple_of
+
+
+def _cut_to(height: int, width: int, *, multiple_of: int) -> tuple[int, int]:
+    """Both sides are cut to a multiple."""
+    return height // multiple_of * multiple_of, width // multiple_of * multiple_of
+
+
 SIZES: Mapping[frozenset[str], Callable[..., tuple[int, int]]] = {
     frozenset(("height", "width")): _exact,
     frozenset(("shortest_edge",)): _shortest,
     frozenset(("shortest_edge", "longest_edge")): _between,
     frozenset(("shortest_edge", "longest_edge", "multiple_of")): _between,
     frozenset(("max_height", "max_width")): _within,
+    frozenset(("near_height", "near_width", "multiple_of")): _near_multiple,
+    frozenset(("multiple_of",)): _cut_to,
 }
 """How the sizes of a resized picture follow from its own, by what is given."""
 
