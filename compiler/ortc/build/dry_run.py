@@ -185,7 +185,7 @@ def _after_the_model(context: Context, lookup: Lookup, unknown: str) -> None:
         # Of a target that cannot run here no more are made than it takes to find one that is right.
         for variant in target.variants if is_runnable else target.variants[:1]:
             if (how := variant.quantization) is not None and how.is_calibrated and is_runnable:
-                lookup.later(CALIBRATE, f"{target.name}: {', '.join(how.operators)}", unknown)
+                lookup.later(CALIBRATE, f"{target.name}: {', '.join(how.calibrated_operators)}", unknown)
             lookup.later(VARIANT, f"{target.name}: {variant.name}", unknown)
         for stage in _judging(target, is_runnable=is_runnable):
             lookup.later(stage, target.name, unknown)

@@ -148,7 +148,7 @@ class GraphBuilder:
                         graph,
                         files,
                         output / RANGES,
-                        operators=how.operators,
+                        operators=how.calibrated_operators,
                         method=how.calibration,
                     )
                     return Ranges(samples=len(files))
@@ -166,13 +166,13 @@ class GraphBuilder:
         inputs = {
             "model": self.model.key["export"],
             "rewrites": variant.rewrites,
-            "operators": how.operators,
+            "operators": how.calibrated_operators,
             "method": how.calibration,
             "samples": self.model.calibration_key,
             "runtime": pins(CHECK_PINS).sha256,
             "variables": self.context.variables,
         }
-        return CALIBRATE.action(f"{self.target.name}: {', '.join(how.operators)}", inputs)
+        return CALIBRATE.action(f"{self.target.name}: {', '.join(how.calibrated_operators)}", inputs)
 
     def _tell_samples(self, requests: int) -> None:
         """Warn, once, where ranges rest on few samples; `requests` counts the longest and the shortest one, too."""

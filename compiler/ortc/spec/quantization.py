@@ -16,6 +16,10 @@ _SMOOTHING = (
 )
 
 
+QUANTIZABLE = ("MatMul", "Gemm", "Conv")
+"""Operators of an activation and a constant weight: those whose activations have ranges to calibrate."""
+
+
 class _Quantization(Model):
     operators: tuple[str, ...] = Field(
         description="Operator types to quantize: MatMul, Gemm, Conv (where samples calibrate it), Gather (embedding "
@@ -25,6 +29,11 @@ class _Quantization(Model):
     calibration: Calibration = Field(
         default="minmax", description="How the ranges of activations are found, where samples calibrate them."
     )
+
+    @property
+    def calibrated_operators(self) -> tuple[str, ...]:
+        """The operators whose activations need ranges, where anything is calibrated."""
+        return tuple(operator for operator in self.operators if operator in QUANTIZABLE)
 
 
 class _Smoothed(_Quantization):

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ortc.passes.canonical import node_name
+from ortc.spec.quantization import QUANTIZABLE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-QUANTIZABLE = ("MatMul", "Gemm", "Conv")
-"""Operators of an activation and a constant weight."""
 MOVES = ("MaxPool", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 """What gives some of the values that it reads: it works on integers of any scale."""
 KERNELS = ("Add", "AveragePool", "Concat", "GlobalAveragePool")

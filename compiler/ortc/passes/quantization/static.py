@@ -37,8 +37,8 @@ def quantize_static(
         model: in 32-bit floating point.
         ranges: of the activations, from ortc.passes.quantization.calibration; a node whose activation has none stays
             as it is.
-        operators: types of nodes to quantize: those of quantizable.QUANTIZABLE, `Gather` for embedding tables, and
-            those of ortc.passes.quantization.layers, which need no ranges.
+        operators: types of nodes to quantize: those of ortc.spec.quantization.QUANTIZABLE, `Gather` for embedding
+            tables, and those of ortc.passes.quantization.layers, which need no ranges.
         smooth: how much of a channel's spread goes from activations into weights, 0 to 1, or `auto`: see
             ortc.passes.quantization.smoothquant. None leaves activations as they are.
         exclude: names of nodes to leave in floating point.

@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING
 
 from ortc.passes.quantization.layers import LAYERS, find_layers
-from ortc.passes.quantization.quantizable import QUANTIZABLE, find_sites
+from ortc.passes.quantization.quantizable import find_sites
 from ortc.passes.quantized_operators import listed
+from ortc.spec.quantization import QUANTIZABLE
 
 if TYPE_CHECKING:
     import onnx_ir as ir
