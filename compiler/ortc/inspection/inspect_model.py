@@ -118,7 +118,7 @@ def _inspected(place: str, root: Path, revision: str | None, max_opset: int, lea
 
             return inspect_program(path, relative(path, root), opset)
         if path.suffix != ".onnx":
-            raise InspectionError(f"`{place}` {way_out(path.suffix)}")
+            raise InspectionError(f"`{place}` {way_out(path)}")
         from ortc.inspection.onnx_file import inspect_onnx
 
         return inspect_onnx(path, relative(path, root), max_opset, least_opset)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from ortc.inspection.torch_script import is_torchscript
+
 _PICKLE = (
     "is a pickle, which runs code when it is read: convert a model of scikit-learn with `skl2onnx.to_onnx(model, X)`, "
     "or save a PyTorch model's state dict with safetensors, and inspect what you get"
@@ -24,6 +28,8 @@ _WAYS_OUT = {
 }
 
 
-def way_out(suffix: str) -> str:
-    """What a file with a suffix is, and what to do with it."""
-    return _WAYS_OUT.get(suffix.lower(), "is neither a directory nor an .onnx or .pt2 file")
+def way_out(path: Path) -> str:
+    """What a file is, by its suffix and whether it is TorchScript, and what to do with it."""
+    if is_torchscript(path):
+        return _TORCHSCRIPT
+    return _WAYS_OUT.get(path.suffix.lower(), "is neither a directory nor an .onnx or .pt2 file")

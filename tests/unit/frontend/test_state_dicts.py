@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from ortc.common.errors import StageError
 from ortc.frontend.reference.custom import build_module
 from ortc.frontend.reference.state_dicts import prefix_of, state_dict
+from ortc.plan.checks import check_spec
+from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.model_sources import PyTorchSource
 
 MODULE = """
@@ -130,3 +132,30 @@ def test_sparse_tensors_with_places_beyond_their_sizes_are_refused(root: Path, r
     torch.sparse.check_sparse_tensor_invariants.disable()  # type: ignore[no-untyped-call]
     with pytest.raises(StageError, match=r"cannot read the weights `w\.pt`: .*size is inconsistent with indices"):
         load(root, {**STATE, "0.weight": wrong})
+
+
+SPEC = """
+apiVersion: ortc/v1alpha1
+kind: ModelDeployment
+name: example
+version: 1.0.0
+model: {source: pytorch, entrypoint: "checkpointed:build", weights: w.pt}
+export: {opset: 20, inputs: {x: {dtype: float32, shape: [1, 4]}}}
+targets: {cpu: {}}
+"""
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_with_a_way_out(root: Path) -> None:
+    """By the check of the spec and by the build, and never with PyTorch's advice to run what the file carries."""
+    torch.jit.save(torch.jit.script(torch.nn.Linear(4, 3)), root / "w.pt")
+    with pytest.raises(StageError, match=r"`w\.pt` is TorchScript") as refused:
+        build_module(source(), root, root)
+    assert "torch.jit.load(path)" in str(refused.value.help)
+    (root / "spec.yaml").write_text(SPEC)
+    with pytest.raises(SpecError) as checked:
+        check_spec(root / "spec.yaml")
+    (found,) = checked.value.diagnostics
+    assert (found.rule.code, found.message) == ("ORTC309", "`w.pt` is TorchScript, and no state dict")
+    torch.save(STATE, root / "w.pt")
+    check_spec(root / "spec.yaml")

@@ -1,6 +1,7 @@
 """`ortc init`: every spec that it writes passes `ortc check`, and says what the inspected files say."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,15 @@ def test_targets(tmp_path: Path) -> None:
 def test_other_files_are_refused_with_a_way_out(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(InspectionError, match=said):
+        inspect(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["m.pt", "m.pth", "m.bin", "m.jit", "m.model"])
+def test_torchscript_is_told_from_weights(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for member in ("m/constants.pkl", "m/data.pkl", "m/code/__torch__/net.py"):
+            archive.writestr(member, b"")
+    with pytest.raises(InspectionError, match=r"is TorchScript.*torch\.jit\.load"):
         inspect(name, tmp_path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ortc.common.errors import StageError
+from ortc.inspection.torch_script import TORCHSCRIPT_HELP, is_torchscript
 from ortc.spec.model_sources import PyTorchSource
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def read_checkpoint(path: Path) -> Any:
     """What a weights file holds: names to tensors, or a mapping with such mappings in it.
 
     Raises:
-        StageError: unreadable, or a pickle of more than tensors, numbers and containers.
+        StageError: unreadable, TorchScript, or a pickle of more than tensors, numbers and containers.
     """
     import pickle
 
@@ -35,10 +36,14 @@ def read_checkpoint(path: Path) -> Any:
             import safetensors.torch
 
             return dict(safetensors.torch.load_file(path))
+        if is_torchscript(path):
+            raise StageError(f"`{path.name}` is TorchScript, and no state dict", help=TORCHSCRIPT_HELP)
         expect_right_sparse_tensors()
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise StageError(f"refused to read `{path.name}`: {PICKLE_REASON}", details=(reason(error),)) from error
+    except StageError:
+        raise
     except Exception as error:
         # safetensors raises its own bare Exception subclasses; either way the file is what is wrong.
         raise StageError(f"cannot read the weights `{path.name}`: {reason(error)}") from error

@@ -11,6 +11,7 @@ from ortc.common.project import find_installed, in_project, module_file
 from ortc.common.suggest import closest, listed
 from ortc.common.texts import shown
 from ortc.inspection.entrypoint import installed
+from ortc.inspection.torch_script import TORCHSCRIPT_HELP, is_torchscript
 from ortc.plan.checks import onnx_file, repository, samples
 from ortc.plan.checks.paths import ROOT_HELP, missing, neighbour
 from ortc.plan.plan import SourcePlan
@@ -215,6 +216,13 @@ def _weights(loaded: LoadedSpec, model: PyTorchSource, at: tuple[str, ...]) -> I
         )
     else:
         yield from _file(loaded, model, (*at, "weights"), model.weights, WEIGHTS)
+        if is_torchscript(loaded.root / model.weights):
+            yield Diagnostic(
+                rules.FORMAT,
+                f"{quoted(model.weights)} is TorchScript, and no state dict",
+                loaded.document.locate((*at, "weights")),
+                help=TORCHSCRIPT_HELP,
+            )
         if model.weights_key is not None and model.weights.lower().endswith(".safetensors"):
             yield Diagnostic(
                 rules.FORMAT,

@@ -101,7 +101,7 @@ FORMAT = Rule(
     "unexpected-format",
     "A file is of another format than its source reads.",
     "`onnx` reads .onnx, `exported_program` .pt2; weights of `pytorch` are .safetensors, or .pt, .pth and .bin with "
-    "weights_only=True.",
+    "weights_only=True. TorchScript holds a module whole, and is loaded by the function that `entrypoint` names.",
     bad="model:\n  source: onnx\n  path: model.pt2\n",
     good="model:\n  source: huggingface\n  path: examples/bert-base\n",
 )
