@@ -98,7 +98,7 @@ def _imported(path: Path, plan: ExportPlan, output: Path) -> Exported:
     _keep_outputs(model, plan)
     strip(model)
     model.ir_version = plan.ir_version
-    name_dimensions(model, inputs, plan.axes)
+    name_dimensions(model, inputs, plan.axes, keep_open=True)
     infer_shapes(model)
     gelu(model)
     fold_computed_weights(model)

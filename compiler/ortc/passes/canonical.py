@@ -107,18 +107,29 @@ def restore_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> tuple[str,
     return tuple(name for name in unused if name not in outputs)
 
 
-def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...]) -> None:
-    """Call the dimensions by the axes' names, in inputs, outputs and everything between."""
+def name_dimensions(
+    model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...], *, keep_open: bool = False
+) -> None:
+    """Call the dimensions by the axes' names, in inputs, outputs and everything between.
+
+    Args:
+        model: changed in place.
+        inputs: as the plan has them.
+        axes: of the plan.
+        keep_open: leave dimensions of a graph with branches open whose sizes the plan fixes. ONNX Runtime infers the
+            shapes of branches that are never taken at a size, and refuses the graph where they do not fit.
+    """
     import onnx_ir as ir
 
     renamed: dict[str, str] = {}
     fixed = {axis.name: axis.max for axis in axes if axis.min == axis.max}
+    keep_open &= any(node.op_type == "If" for node in nodes(model))
     for value, tensor in zip(model.graph.inputs, inputs, strict=True):
         if value.name != tensor.name:
             raise StageError(f"the exported graph's input is called `{value.name}` instead of `{tensor.name}`")
         if value.shape is None or len(value.shape) != len(tensor.shape):
             raise StageError(f"the exported graph's input `{tensor.name}` has shape {value.shape}, not {tensor.shape}")
-        dims: list[int | str] = []
+        dims: list[int | str | None] = []
         for found, entry in zip(value.shape, tensor.shape, strict=True):
             wanted = fixed.get(entry, entry) if isinstance(entry, str) else entry
             if isinstance(found, int) and isinstance(wanted, str):
@@ -130,7 +141,8 @@ def name_dimensions(model: ir.Model, inputs: tuple[InputPlan, ...], axes: tuple[
                 )
             if not isinstance(found, int) and isinstance(wanted, str) and found.value is not None:
                 renamed[str(found.value)] = wanted
-            dims.append(wanted)
+            stays_open = keep_open and isinstance(wanted, int) and not isinstance(found, int)
+            dims.append(None if stays_open else wanted)
         value.shape = ir.Shape(dims)
     for value in values(model):
         if value.shape is not None:

@@ -173,3 +173,22 @@ def test_weights_behind_what_moves_them_are_weights(moves: list[str], tmp_path: 
 
     assert len(list(find_sites(ir.load(place), ["MatMul"]))) == 1
     assert np.allclose(answers(place), answers(tmp_path / "file.onnx"), atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_size_that_a_spec_fixes_need_not_fit_a_branch_for_another(size: int, tmp_path: Path) -> None:
+    result = [helper.make_tensor_value_info("r", FLOAT, None)]
+    branches = {
+        "then_branch": helper.make_graph([node("Squeeze", "x one", "r")], "t", [], result),
+        "else_branch": helper.make_graph([node("ReduceMean", "x", "r", axes=[1], keepdims=0)], "e", [], result),
+    }
+    nodes = [
+        node("Shape", "x", "sizes"),
+        node("Gather", "sizes one", "width"),
+        node("Equal", "width one", "is_one"),
+        node("Squeeze", "is_one", "single"),
+        node("If", "single", "y", **branches),
+    ]
+    made = model(nodes, {"x": (None, None)}, {"y": (None,)}, {"one": np.array([1])})
+    place = imported(made, tmp_path, x=("batch", size))
+    assert np.array_equal(answers(place, (2, size)), answers(tmp_path / "file.onnx", (2, size)))
