@@ -17,9 +17,24 @@ from tests.support.make_audio_models import LENGTHS, MODELS
 
 from ortc.evaluation.agreement import f1, shares
 from ortc.evaluation.answers import similar
-from ortc.frontend.samples.odd_sounds import odd_sounds, plain_sounds
+from ortc.frontend.samples.odd_sounds import Bits, SoundFile, odd_sounds, plain_sounds, wav
 
 FILES = (*plain_sounds(LENGTHS), *odd_sounds(LENGTHS))
+BITS: tuple[Bits, ...] = (8, 16, 24, 32)
+MORE = 30
+"""Random sounds beside these: 50 in all, at least."""
+
+
+def random_sounds() -> list[SoundFile]:
+    """Noise under tones of random lengths, rates, forms and numbers of channels."""
+    random, made = np.random.default_rng(9), []
+    for index in range(MORE):
+        rate = 500 * int(random.integers(8, 100))
+        count = int(random.uniform(0.15, 0.45) * rate)
+        tones = np.sin(np.outer(np.arange(count), random.uniform(0.005, 1.5, int(random.integers(1, 4)))))
+        values = tones * random.uniform(0.1, 1) + random.normal(0, 0.05, tones.shape)
+        made.append(SoundFile(f"random-{index}.wav", wav(values, rate, BITS[index % len(BITS)])))
+    return made
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +54,7 @@ def test_answers_are_those_of_the_pipeline(name: str, tmp_path: Path) -> None:
     more: dict[str, Any] = {"top_k": None} if task == "audio-classification" else {}
     ask: Any = transformers.pipeline(known, model=str(tmp_path / "model"), **more)
     said = set()
-    for file in FILES:
+    for file in (*FILES, *random_sounds()):
         path = tmp_path / "sound.wav"
         path.write_bytes(file.content)
         if name == "spectrograms" and len(own.samples(path)) < 400:
