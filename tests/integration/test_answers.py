@@ -35,7 +35,8 @@ Edit = Callable[[Path], None]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with a tiny repository of sentence-transformers, and what that answers."""
     command = ["-m", "tests.support.make_sentence_models"]
-    return project_with(tmp_path_factory, "sentence-model", command, {"tiny.yaml": SPEC})
+    spec = SPEC.replace("path: model}", "path: model, interface: {dimensions: [5, 2]}}")
+    return project_with(tmp_path_factory, "sentence-model", command, {"tiny.yaml": spec})
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,9 @@ def test_the_bundle_has_the_vector_as_an_output_and_what_texts_need(built: Build
     assert [entry["name"] for entry in manifest["outputs"]] == ["sentence_embedding"]
     assert manifest["outputs"][0]["shape"] == ["batch", 8]
     assert manifest["processing"]["document"] == "processing/processing.json"
-    text = json.loads((bundle / "processing" / "processing.json").read_bytes())["text"]
+    document = json.loads((bundle / "processing" / "processing.json").read_bytes())
+    text, answer_ = document["text"], document["answer"]
+    assert (answer_["dimensions"], answer_["normalized"]) == ([2, 5], True)
     # sentence_bert_config.json says 12; the 5 that tokenizer.json stores play no part.
     assert (text["max_length"], text["prompt"]) == (12, "query: ")
     requirements = (bundle / "requirements.txt").read_text("utf-8")

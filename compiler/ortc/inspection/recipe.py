@@ -109,6 +109,20 @@ class Recipe(Frozen):
         """Names of the files with trained weights of the steps."""
         return tuple(step.weights for step in self.steps if isinstance(step, Dense | LayerNorm))
 
+    def size(self, hidden: int, *, pooling: Pool | None) -> int:
+        """Return how many numbers a vector has after all steps.
+
+        Args:
+            hidden: how many numbers the model gives for a token.
+            pooling: what stands for the pooling of the repository.
+        """
+        for step in self.steps:
+            if isinstance(step, Pooling):
+                hidden *= len(step.modes) if pooling is None else 1
+            elif isinstance(step, Dense):
+                hidden = step.out_features
+        return hidden
+
 
 def read_recipe(repository: Repository) -> Recipe | None:
     """Read what the modules of a repository compute after the model.

@@ -53,6 +53,7 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
         yield from _unused(loaded, model, repository)
         yield from _of_another_task(loaded, model)
         yield from _length(loaded, model, repository)
+        yield from _dimensions(loaded, model, repository)
     except RecipeError as error:
         yield Diagnostic(
             rules.RECIPE_UNREPRODUCED,
@@ -172,6 +173,25 @@ def _length(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository
         loaded.document.locate(at if name else ("export", "inputs", IDS)),
         help=f"set `model.interface.max_length` to {most} or less, or the bound of the axis to {length} or more",
     )
+
+
+def _dimensions(loaded: LoadedSpec, model: HuggingFaceSource, repository: Repository) -> Iterator[Diagnostic]:
+    """Report sizes of vectors above the size that the model gives, as far as its configuration is here."""
+    interface, hidden = model.interface, repository.mapping(CONFIG).get("hidden_size")
+    if not isinstance(interface, TextInterface) or not interface.dimensions or model.task not in SETTINGS["dimensions"]:
+        return
+    if not answers_text(model, repository) or type(hidden) is not int:
+        return
+    recipe = read_recipe(repository)
+    size = hidden if recipe is None else recipe.size(hidden, pooling=interface.pooling)
+    for place, wanted in enumerate(interface.dimensions):
+        if wanted > size:
+            yield Diagnostic(
+                rules.INTERFACE_DIMENSIONS,
+                f"vectors of {size} numbers are to be cut to {wanted}",
+                loaded.document.locate(("model", "interface", "dimensions", place)),
+                help=f"name sizes of {size} or less",
+            )
 
 
 def sequence_bound(export: Export) -> tuple[str, int] | None:

@@ -76,5 +76,24 @@ INTERFACE_OF_ANOTHER_TASK = Rule(
     bad=f"{_SOURCE}  files:\n{_FILES}  task: fill-mask\n  interface: {{aggregation: simple}}\n",
     good=f"{_SOURCE}  files:\n{_FILES}  task: token-classification\n  interface: {{aggregation: simple}}\n",
 )
+INTERFACE_DIMENSIONS = Rule(
+    "ORTC345",
+    "interface-dimensions",
+    "`interface.dimensions` names a size above that of the model's vectors.",
+    "A vector of a model that was trained for it may be cut to its first numbers. The size of the whole vector is "
+    "`hidden_size` of config.json, times the modes of a pooling that joins several, or what the last Dense layer of "
+    "modules.json gives.",
+    bad="$ grep hidden_size models/encoder/config.json\n"
+    '  "hidden_size": 384,\n'
+    "$ grep dimensions specs/encoder.yaml\n  interface: {dimensions: [128, 1024]}\n",
+    good="model:\n  source: huggingface\n  path: models/encoder\n  interface: {dimensions: [128, 256]}\n",
+)
 
-RULES = (RECIPE_UNREPRODUCED, RECIPE_UNLISTED, TEXT_LENGTH, INTERFACE_UNUSED, INTERFACE_OF_ANOTHER_TASK)
+RULES = (
+    RECIPE_UNREPRODUCED,
+    RECIPE_UNLISTED,
+    TEXT_LENGTH,
+    INTERFACE_UNUSED,
+    INTERFACE_OF_ANOTHER_TASK,
+    INTERFACE_DIMENSIONS,
+)
