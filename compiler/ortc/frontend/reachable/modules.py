@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import pickletools
 import re
 import warnings
 import zipfile
@@ -98,7 +99,10 @@ def _archive_digest(value: Any) -> str:
     with zipfile.ZipFile(stream) as archive:
         for name in sorted(archive.namelist()):
             if not name.endswith((".debug_pkl", "serialization_id")):
-                content.update(_unnumbered(name.partition("/")[2].encode() + b" " + archive.read(name)))
+                held = archive.read(name)
+                # Which values are remembered for later depends on who else holds them.
+                held = pickletools.optimize(held) if name.endswith(".pkl") else held
+                content.update(_unnumbered(name.partition("/")[2].encode() + b" " + held))
     return content.hexdigest()
 
 
