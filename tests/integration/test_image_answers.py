@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ targets: {cpu: {}}
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project with tiny models of images, and what transformers answers with them."""
-    tasks = {"detector": "object-detection", "embedder": "image-feature-extraction"}
+    tasks = {"detector": "object-detection", "embedder": "image-feature-extraction", "estimator": "depth-estimation"}
     specs = {
         f"{name}.yaml": SPEC.replace("classifier", name).replace("image-classification", task)
         for name, task in {"classifier": "image-classification", **tasks}.items()
@@ -114,6 +115,22 @@ def test_an_encoder_answers_with_a_vector(ortc: Compiler, place: Path, tmp_path:
     expected = json.loads((place / "expected.json").read_bytes())["embedder"]
     found = run(ortc, built.bundle("embedder", "cpu"), [str(place / "images" / name) for name in expected])
     assert np.allclose(found, [np.ravel(vector) for vector in expected.values()], atol=1e-4)
+
+
+def test_an_estimator_answers_with_depths(ortc: Compiler, place: Path, tmp_path: Path) -> None:
+    built = ortc.build(place / "estimator.yaml", *PLAIN, output=tmp_path / "dist").succeeded()
+    (target,) = built.report("estimator")["targets"]
+    assert {verdict["gate"]: verdict["outcome"] for verdict in target["verdicts"]}["answer_cosine"] == "pass"
+    expected = json.loads((place / "expected.json").read_bytes())["estimator"]
+    found = run(ortc, built.bundle("estimator", "cpu"), [str(place / "images" / name) for name in expected])
+    for answer_, picture in zip(found, expected.values(), strict=True):
+        wanted = np.array(picture)
+        assert answer_["size"] == list(wanted.shape)
+        assert answer_["minimum"] < answer_["maximum"]
+        pixels = np.frombuffer(base64.b64decode(answer_["depth"]), np.uint8).reshape(wanted.shape)
+        # A byte is cut to a whole number: one that is near a whole number may go either way.
+        assert np.abs(pixels.astype(int) - wanted).max() <= 1
+        assert (pixels == wanted).mean() > 0.99
 
 
 def test_the_loader_takes_files_and_refuses_others(built: Build, python: Path, place: Path) -> None:
