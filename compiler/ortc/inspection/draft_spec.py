@@ -129,6 +129,7 @@ def _accuracy(draft: Draft) -> list[str]:
         "  max_abs: 1e-4",
         "  cosine: 0.98",
         "  # The limits `relative_error`, `nrmse` and `spearman` of reduced precision follow from it, unless given.",
+        *_comment(draft.notes.get("samples"), 2),
         f"  # Real inputs prove more than synthetic ones; {form}:",
         f"  # samples: data/samples.{suffix}",
     ]

@@ -17,7 +17,7 @@ from ortc.inspection.findings import KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, Inspecti
 from ortc.inspection.onnx_interface import DTYPES, Value, interface_of, problems, usable_outputs, value_of
 from ortc.inspection.tensor_names import name_problem
 from ortc.spec.onnx_header import DEFAULTS_IR
-from ortc.spec.vocabulary import LEAST_OPSET
+from ortc.spec.vocabulary import LEAST_INT8_OPSET, LEAST_OPSET
 
 if TYPE_CHECKING:
     import onnx
@@ -35,6 +35,9 @@ _NO_NAME = re.compile(r"\s*(-1|0|\?|\*|none|null|unk(nown)?(_*\d+)?|(p2o\.)?Dyna
 """How writers call dimensions of which they know nothing: two of that name need not have one size."""
 _CHANNELS = (1, 3, 4)
 """Numbers of channels that images have."""
+_WITHOUT_SAMPLES = frozenset(("MatMul", "Gemm", "Gather", "LSTM", "GRU", "RNN", "ConvTranspose"))
+"""Operators with weights that become INT8 without real inputs."""
+_STEPS = "\nMany models take sides in steps alone: `multiple_of: 32`."
 _PIXELS = frozenset(("float32", "float16", "float64", "uint8"))
 """Types that pixels have."""
 
@@ -73,19 +76,7 @@ def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAS
     for problem in problems(interface, outputs):
         raise InspectionError(f"{problem.message}; {problem.help}")
     inputs = _inputs(model.graph, axes)
-    notes = {"outputs": "Outputs to keep, in this order."}
-    if others:
-        notes["outputs"] += f"\nA bundle cannot give the others: {', '.join(others)}."
-    if place.startswith("../"):
-        notes["path"] = OUTSIDE
-    if axes.bounds:
-        notes["dynamic_axes"] = "The file names its axes and not their bounds: set those that you promise."
-    if inputs:
-        notes["inputs"] = "`range` and `fill` make synthetic inputs that mean something to the model."
-    if optional := _optional(model):
-        notes["inputs"] = "\n".join(
-            (*([notes["inputs"]] if inputs else ()), f"Constants unless declared here: {', '.join(optional)}.")
-        )
+    notes = _notes(model, place, inputs, axes, others, is_int8=least_opset >= LEAST_INT8_OPSET)
     found = f"opset {opset}" if opset else "no opset of ONNX's own operators"
     converted = f", converted to opset {shipped}" if opset and shipped != opset else ""
     return Draft(
@@ -99,6 +90,35 @@ def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAS
         outputs=() if any("${" in name for name in outputs) else tuple(outputs),
         notes=notes,
     )
+
+
+def _notes(
+    model: onnx.ModelProto,
+    place: str,
+    inputs: dict[str, dict[str, Written]],
+    axes: _Axes,
+    others: list[str],
+    *,
+    is_int8: bool,
+) -> dict[str, str]:
+    """Comments of the draft by its keys; `others` are outputs that a bundle cannot give, and why."""
+    notes = {"outputs": "Outputs to keep, in this order."}
+    if others:
+        notes["outputs"] += f"\nA bundle cannot give the others: {', '.join(others)}."
+    if place.startswith("../"):
+        notes["path"] = OUTSIDE
+    if axes.bounds:
+        steps = "" if axes.bounds.keys().isdisjoint(("height", "width")) else _STEPS
+        notes["dynamic_axes"] = f"The file names its axes and not their bounds: set those that you promise.{steps}"
+    if is_int8 and _needs_calibration(model.graph):
+        notes["samples"] = "INT8 of convolutions needs real inputs, and this graph has no other weights."
+    if inputs:
+        notes["inputs"] = "`range` and `fill` make synthetic inputs that mean something to the model."
+    if optional := _optional(model):
+        notes["inputs"] = "\n".join(
+            (*([notes["inputs"]] if inputs else ()), f"Constants unless declared here: {', '.join(optional)}.")
+        )
+    return notes
 
 
 class _Axes:
@@ -172,6 +192,12 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]
         elif dtype in {"int64", "int32"} and "mask" in value.name:
             inputs[value.name]["fill"] = 1
     return inputs
+
+
+def _needs_calibration(graph: onnx.GraphProto) -> bool:
+    """Whether a graph has nothing to quantize but convolutions."""
+    operators = {node.op_type for node in graph.node}
+    return "Conv" in operators and operators.isdisjoint(_WITHOUT_SAMPLES)
 
 
 def _conventional(shape: onnx.TensorShapeProto, dtype: str) -> dict[int, str]:

@@ -92,6 +92,22 @@ def test_the_sides_of_images_are_known(shape: tuple[Any, ...], drafted: tuple[An
     assert spec.export.inputs["other"].shape[0] == "batch"
 
 
+@pytest.mark.parametrize(
+    ("operator", "target", "noted"), [("Conv", "edge", 1), ("Conv", "cpu", 0), ("Gemm", "edge", 0)]
+)
+def test_a_draft_says_where_int8_needs_samples(operator: str, target: str, noted: int, tmp_path: Path) -> None:
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 3, None, None])
+    nodes = [helper.make_node(kind, ["x", "w"], [kind]) for kind in ("Conv", operator)]
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [1, 3, 1, 1], [1.0] * 3)
+    result = helper.make_tensor_value_info("Conv", TensorProto.FLOAT, None)
+    made = helper.make_graph(nodes[: 1 + (operator != "Conv")], "g", [image], [result], [weight])
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    written("m.onnx", "-t", target)
+    text = Path("specs/out.yaml").read_text("utf-8")
+    assert text.count("# INT8 of convolutions needs real inputs") == noted
+    assert "`multiple_of: 32`" in text
+
+
 @pytest.mark.parametrize(("opset", "shipped"), [(7, 9), (17, 17), (28, 26)])
 def test_the_opset_is_one_that_the_runtime_loads(opset: int, shipped: int, tmp_path: Path) -> None:
     graph(tmp_path / "m.onnx", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])], opset=opset)
