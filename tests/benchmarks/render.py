@@ -2,7 +2,7 @@
 
 What stands between `<!-- bench: KIND FINGERPRINT MODEL -->` and `<!-- /bench -->` is written here; everything else on
 the page is written by hand and stays. Kinds: host, latency, detail (with a shape), start, costs, choice,
-objectives, edge, edge-race, gpu.
+objectives, edge, edge-race, texts, gpu.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import records
 from catalogue import EAGER, EARLY, MODELS, OUR_TITLES, TITLES, model
 from chart import Bar, Panel, chart
 from render_edge import edge, edge_race
+from render_texts import texts
 
 from ortc.common.statistics import Interval, median, percentile, ratio_of_rounds
 from ortc.execution.host import Host
@@ -57,6 +58,7 @@ def page(text: str) -> str:
         "objectives": objectives,
         "edge": edge,
         "edge-race": edge_race,
+        "texts": texts,
         "gpu": gpu,
     }
 

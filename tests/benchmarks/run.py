@@ -2,9 +2,9 @@
 
     python tests/benchmarks/run.py [STEP ...] [--models bert-base] [--shapes 1x128] [--only ortc,openvino]
 
-Steps are prepare, race, start, costs, choice, edge, edge-race, serving, soak, busy and render; without one, all of them
-in turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default: `ortc-bench` in the user's
-cache directory), what is measured in tests/benchmarks/data/.
+Steps are prepare, race, start, costs, choice, edge, edge-race, serving, texts-prepare, texts, soak, busy and render;
+without one, all of them in turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default:
+`ortc-bench` in the user's cache directory), what is measured in tests/benchmarks/data/.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import busy
 import render
 import serving_race
 import serving_soak
+import texts_race
 from catalogue import EAGER, EARLY, MODELS, OURS, PEERS, Model
 from choice import choice
 from costs import costs
@@ -28,7 +29,10 @@ from workshop import home
 
 from ortc.execution.host import cores, describe
 
-STEPS = ("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "soak", "busy", "render")
+STEPS = (
+    *("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "texts-prepare", "texts", "soak"),
+    *("busy", "render"),
+)
 NAMES = (*OURS, EARLY, *(peer.name for peer in PEERS))
 
 
@@ -77,6 +81,9 @@ def main() -> int:
         edge_race(host=host, threads=threads, rounds=arguments.rounds)
     if "serving" in steps:
         serving_race.main(host, threads, arguments.rounds)
+    for step, begin in (("texts-prepare", texts_race.prepare), ("texts", texts_race.main)):
+        if step in steps:
+            begin(host, threads, arguments.rounds, prefixes)
     if "soak" in steps:
         serving_soak.main(host)
     if "busy" in steps:
