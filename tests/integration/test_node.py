@@ -206,9 +206,10 @@ def _asked(port: int, body: bytes) -> Any:
             time.sleep(0.2)
 
 
-def test_texts_are_answered_as_by_sentence_transformers(
-    ortc: Compiler, copy_of: Callable[[Path], Path], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+@pytest.fixture(scope="module")
+def texts(ortc: Compiler, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A bundle that takes texts, and what sentence-transformers gives."""
+
     def make(root: Path) -> None:
         script = ROOT / "tests" / "support" / "make_sentence_models.py"
         subprocess.run([sys.executable, str(script), str(root)], check=True, capture_output=True)
@@ -218,9 +219,15 @@ def test_texts_are_answered_as_by_sentence_transformers(
     place = shared(tmp_path_factory, "node-sentence-model", make)
     output = tmp_path_factory.mktemp("texts")
     made = ortc.build(place / "tiny.yaml", *PLAIN, output=output / "dist").succeeded().bundle("tiny", "node")
-    expected = json.loads((place / "expected.json").read_bytes())
+    return made, json.loads((place / "expected.json").read_bytes())
+
+
+def test_texts_are_answered_as_by_sentence_transformers(
+    ortc: Compiler, texts: tuple[Path, dict[str, Any]], copy_of: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    made, expected = texts
     command = [sys.executable, "-m", "ortc", "run", str(made), expected["texts"][0], "--json"]
-    done = subprocess.run(command, env=ortc.environment(), cwd=output, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=ortc.environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     np.testing.assert_allclose(row["answer"], expected["vectors"][0], rtol=0, atol=1e-5)
@@ -234,6 +241,86 @@ def test_texts_are_answered_as_by_sentence_transformers(
         pytest.raises(WorkerError, match="becomes other token ids than the model's own tokenizer gave"),
     ):
         started.call("load", bundle=str(swapped))
+
+
+TRANSFORMERS = "@huggingface/transformers@4.3.1"
+PROGRAM = """
+import { AutoModel, AutoTokenizer, env } from "@huggingface/transformers";
+
+const [, , folder, name, texts] = process.argv;
+Object.assign(env, { allowRemoteModels: false, allowLocalModels: true, localModelPath: folder });
+const tokenizer = await AutoTokenizer.from_pretrained(name);
+const model = await AutoModel.from_pretrained(name);
+const found = [];
+for (const text of JSON.parse(texts)) {
+  const { sentence_embedding } = await model(await tokenizer(text, { truncation: true }));
+  found.push(Array.from(sentence_embedding.data));
+}
+console.log(JSON.stringify(found));
+"""
+
+
+def test_a_bundle_of_tensors_is_no_repository_of_transformers_js(
+    digits_compiler: Compiler, bundle: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "ortc", "pack", str(bundle), "--format", "transformers.js", "-o", "packed"]
+    environment = digits_compiler.environment()
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "transformers.js opens encoders of texts" in done.stderr
+    assert not [path for path in (tmp_path / "packed").rglob("*") if path.is_file()]
+
+
+def test_the_packed_repository_has_what_transformers_js_reads(
+    ortc: Compiler, texts: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Its names are those of the library; the graph is one file, with the answers of the bundle's own."""
+    import onnxruntime
+
+    made, _ = texts
+    command = [sys.executable, "-m", "ortc", "pack", str(made), "--format", "transformers.js", "-o", "packed"]
+    done = subprocess.run(command, env=ortc.environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (repository,) = (tmp_path / "packed").iterdir()
+    files = {path.relative_to(repository).as_posix() for path in repository.rglob("*") if path.is_file()}
+    assert files == {"config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx"}
+    config = json.loads((repository / "config.json").read_bytes())
+    assert config["transformers.js_config"]["dtype"] == "fp32"
+    session = onnxruntime.InferenceSession(repository / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    golden = read_bundle(made).golden[0]
+    wanted = read_arrays(made / golden.outputs)
+    for name, found in zip(wanted, session.run(list(wanted), read_arrays(made / golden.inputs)), strict=True):
+        np.testing.assert_allclose(found, wanted[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.proof("test_the_packed_repository_has_what_transformers_js_reads")
+def test_transformers_js_opens_a_packed_bundle_without_a_network(
+    ortc: Compiler, texts: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    made, expected = texts
+    command = [sys.executable, "-m", "ortc", "pack", str(made), "--format", "transformers.js", "-o", "packed"]
+    done = subprocess.run(command, env=ortc.environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (repository,) = (tmp_path / "packed").iterdir()
+    (tmp_path / "package.json").write_text('{"private": true, "type": "module"}', "utf-8")
+    install = [NPM, "install", "--ignore-scripts", "--no-audit", "--no-fund", TRANSFORMERS]
+    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "program.mjs").write_text(PROGRAM, "utf-8")
+    node = find_node()
+    assert node is not None
+    settings = json.loads((made / "processing" / "processing.json").read_bytes())["text"]
+    with Worker.for_bundle("node", Path(sys.executable), made) as worker:
+        worker.call("load", bundle=str(made), selftest=False)
+        rows = worker.call("tokens", texts=expected["texts"])["rows"]
+    # Of a text that is too long the library cuts off the last special token, too.
+    whole = [place for place, row in enumerate(rows) if len(row["ids"]) < settings["max_length"]]
+    assert len(whole) >= 4
+    given = json.dumps([settings["prompt"] + expected["texts"][place] for place in whole])
+    asked = [str(node.program), "program.mjs", f"{tmp_path / 'packed'}/", repository.name, given]
+    answered = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert answered.returncode == 0, answered.stderr
+    found = json.loads(answered.stdout.splitlines()[-1])
+    np.testing.assert_allclose(found, np.asarray(expected["vectors"])[whole], rtol=0, atol=1e-5)
 
 
 def test_without_node_the_graph_is_checked_and_nothing_is_measured(

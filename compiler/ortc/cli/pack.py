@@ -11,7 +11,7 @@ from ortc.cli.options import key_option
 from ortc.cli.several import Outcome, bundles_argument, run_each
 from ortc.cli.verify import note
 
-Format = Literal["tar", "oci"]
+Format = Literal["tar", "oci", "transformers.js"]
 
 
 @click.command
@@ -27,11 +27,12 @@ Format = Literal["tar", "oci"]
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["tar", "oci"]),
+    type=click.Choice(["tar", "oci", "transformers.js"]),
     multiple=True,
     default=("tar", "oci"),
     show_default=True,
-    help="An archive for a release; an OCI image layout for registries. May be repeated.",
+    help="An archive for a release; an OCI image layout for registries; a folder that transformers.js opens "
+    "without a network. May be repeated.",
 )
 @click.option(
     "--base",
@@ -62,6 +63,7 @@ def pack(
         done = run(bundle, output, formats, base, unfit=allow_unfit, key=key, say=note)
         said = "" if done.archive is None else f"{done.archive}  sha256:{done.archive_sha256}\n"
         said += "".join(f"{done.layout}:{image.reference}  {image.kind}, {image.digest}\n" for image in done.images)
+        said += "" if done.repository is None else f"{done.repository}  for transformers.js\n"
         return Outcome(done.model_dump(mode="json"), said)
 
     return run_each(bundles, one, as_json=as_json)

@@ -10,8 +10,9 @@ from typing import Any
 from ortc.bundle.delivery.archive import label, write_tar
 from ortc.bundle.delivery.base_image import BaseImage, read_base
 from ortc.bundle.delivery.oci import Image, write_layout
+from ortc.bundle.delivery.transformers_js import write_repository
 from ortc.bundle.integrity import own_files, refuse_unfit, verified
-from ortc.bundle.manifest import Manifest
+from ortc.bundle.manifest import FileInfo, Manifest
 from ortc.bundle.performance import performance_in
 from ortc.bundle.supply_chain.companions import companions
 from ortc.common.disk import room
@@ -28,6 +29,7 @@ class Packed(Frozen):
     archive_bytes: int | None = None
     layout: str | None = None
     images: tuple[Image, ...] = ()
+    repository: str | None = None
 
 
 def pack(
@@ -40,12 +42,12 @@ def pack(
     key: Path | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Packed:
-    """Write an archive with its checksum, an OCI layout, or both.
+    """Write an archive with its checksum, an OCI layout, a repository for transformers.js, or several of them.
 
     Args:
         bundle: the directory; every file is compared with its digest first.
         output: the directory for what is written; what has the same name there is replaced.
-        formats: `tar`, `oci`.
+        formats: `tar`, `oci`, `transformers.js`.
         base: the OCI layout of an image that the modelcar's layers are put upon.
         unfit: even one that is not fit to serve.
         key: a public key as PEM, with which the bundle must be signed.
@@ -54,19 +56,14 @@ def pack(
     Raises:
         StageError: the bundle is damaged or not fit to serve, a measurement beside it is not one, or the disk is full.
         SignatureError: with a key, the bundle is not as it was signed with it.
-        UsageError: the base is no layout of one image, or for another platform.
+        UsageError: the base is no layout of one image, or for another platform; or the bundle is none for
+            transformers.js.
     """
     manifest = verified(bundle)
     if not unfit:
         refuse_unfit(bundle, manifest, "packed for a release", "`--allow-unfit` packs it all the same, to measure it")
     name = label(manifest)
-    usable = companions(bundle, key)
-    if (told := usable.note(str(bundle))) is not None:
-        say(told)
-    for path in usable.measurements:
-        # A registry and `ortc emit` would refuse what was packed.
-        performance_in(read_plain(bundle / path), path)
-    found = [*own_files(bundle, manifest), *usable.files]
+    found = _files(bundle, manifest, key, say)
     files = sorted(file.path for file in found)
     image = None if base is None or "oci" not in formats else _base_image(base, manifest)
     done = Packed()
@@ -78,16 +75,38 @@ def pack(
     ):
         layout, place = Path(scratch) / "layout", output / f"{name}.oci"
         # Both are written before either is at its place: a layer of the base may not be as stated.
+        repository = Path(scratch) / "repository"
+        if "transformers.js" in formats:
+            write_repository(repository, bundle, manifest, say)
         images = write_layout(layout, bundle, manifest, files, base=image) if "oci" in formats else ()
         if "tar" in formats:
             done = done.model_copy(update=_archive(bundle, files, manifest, Path(scratch), output))
         if images:
-            if place.exists():
-                # Aside first: at its place lies the old layout, the new one, or none for a moment, never half of one.
-                place.rename(Path(scratch) / "old")
-            layout.rename(place)
+            _replace(layout, place, Path(scratch) / "old-layout")
             done = done.model_copy(update={"layout": str(place), "images": images})
+        if repository.exists():
+            at = output / f"{name}.transformers.js"
+            _replace(repository, at, Path(scratch) / "old-repository")
+            done = done.model_copy(update={"repository": str(at)})
     return done
+
+
+def _files(bundle: Path, manifest: Manifest, key: Path | None, say: Callable[[str], object]) -> list[FileInfo]:
+    """The files of a bundle and those beside it; StageError where a measurement is none."""
+    usable = companions(bundle, key)
+    if (told := usable.note(str(bundle))) is not None:
+        say(told)
+    for path in usable.measurements:
+        # A registry and `ortc emit` would refuse what was packed.
+        performance_in(read_plain(bundle / path), path)
+    return [*own_files(bundle, manifest), *usable.files]
+
+
+def _replace(fresh: Path, place: Path, aside: Path) -> None:
+    """Put a directory at its place: there lies the old one, the new one, or none for a moment, never half of one."""
+    if place.exists():
+        place.rename(aside)
+    fresh.rename(place)
 
 
 def _base_image(place: Path, manifest: Manifest) -> BaseImage:
