@@ -354,7 +354,7 @@ def _task(config: dict[str, Any]) -> tuple[str, bool]:
 def _classifies_without_padding(config: dict[str, Any]) -> bool:
     """Whether a decoder finds its last token by a padding token that it does not have."""
     is_classifier = _architecture(config).endswith("ForSequenceClassification")
-    return is_classifier and config.get("model_type") in _DECODERS and config.get("pad_token_id") is None
+    return is_classifier and str(config.get("model_type")) in _DECODERS and config.get("pad_token_id") is None
 
 
 def _input_kind(config: dict[str, Any]) -> str:
@@ -383,6 +383,6 @@ def _axes(kind: str, config: dict[str, Any]) -> dict[str, dict[str, Value]]:
     longest = min(_MAX_SEQUENCE, position_limit(config) or _MAX_SEQUENCE)
     axes: dict[str, dict[str, Value]] = {"batch": BATCH}
     axes["sequence"] = {"min": 1, "typical": min(128, longest), "max": longest}
-    if config.get("model_type") in _PAIRS:
+    if str(config.get("model_type")) in _PAIRS:
         axes["images"] = BATCH
     return axes
