@@ -47,6 +47,7 @@ FOLDED = {
         ],
         {"v": normal(8, 6), "g": normal(1, 6)},
     ),
+    "listed in another order than they run": of_rows(GATES[::-1], {"v": normal(8, 6), **CUTS}),
     "an old opset": of_rows(
         [node("Unsqueeze", "v", "u", axes=[0]), node("Squeeze", "u", "w", axes=[0])], {"v": normal(8, 6)}, 11
     ),
@@ -85,6 +86,34 @@ KEPT = {
         {"y": [1, 4]},
         {"v0": normal(4, 4)},
     ),
+    "repeated in one node": wide(
+        [node("Concat", "v " * 9, "u", axis=0), node("Slice", "u zero all first", "w")],
+        {"v": normal(WIDE, WIDE), "first": whole(0), **PLACES},
+    ),
+    # ONNX Runtime gives the first row; ONNX's reference gives none.
+    "begins before its tensor": of_rows(
+        [node("Slice", "v far further axis back", "row"), node("Concat", "u row", "w", axis=0)],
+        {
+            "v": normal(8, 6),
+            "u": normal(7, 6),
+            "far": whole(-100),
+            "further": whole(-200),
+            "axis": whole(0),
+            "back": -whole(1),
+        },
+    ),
+    # ONNX's reference cannot flatten it.
+    "empty on the way": of_rows(
+        [node("Flatten", "none", "flat"), node("Concat", "flat v", "w", axis=0)],
+        {"v": normal(8, 6), "none": np.zeros((0, 6), np.float32)},
+    ),
+    # The greatest of these is another number in ONNX Runtime and in ONNX's reference.
+    "not a number": of_rows(
+        [node("ReduceMax", "v", "most", axes=[0], keepdims=1), node("Add", "most u", "w")],
+        {"v": np.full((8, 6), np.nan, np.float32), "u": normal(8, 6)},
+    ),
+    "ill-formed": of_rows([node("Reshape", "v s", "w")], {"v": normal(8, 6), "s": whole(5, 7)}),
+    "waiting for itself": of_rows([node("Add", "v w", "u"), node("Add", "u v", "w")], {"v": normal(8, 6)}),
 }
 
 
