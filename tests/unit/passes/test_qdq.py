@@ -214,10 +214,10 @@ def test_names_that_are_taken() -> None:
 
 def test_round_channels() -> None:
     weight = np.array([[1.0, 0.0, -254.0], [-0.5, 0.0, 3.0]], np.float32)
-    integers, scales = round_channels(weight, axis=1)
+    integers, scales = round_channels("w", weight, axis=1)
     np.testing.assert_array_equal(integers, [[127, 0, -127], [-64, 0, 2]])
     np.testing.assert_allclose(scales, [1 / 127, 1, 2])
-    integers, scales = round_channels(np.stack([weight, weight]), axis=0)
+    integers, scales = round_channels("w", np.stack([weight, weight]), axis=0)
     assert integers.shape == (2, 2, 3)
     np.testing.assert_allclose(scales, [2, 2])
 

@@ -12,7 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from tests.support.graphs import model, node
 
+from ortc.common.errors import NotApplicable
+from ortc.passes.quantization.data_free import emit_integers, name_nodes, smooth
 from ortc.passes.quantization.layers import LAYERS, emit, find_layers
+from ortc.passes.quantization.weight_only import round_blocks
 
 Array = NDArray[np.float32]
 INPUTS, HIDDEN = 6, 8
@@ -23,11 +26,13 @@ def normal(*shape: int) -> Array:
     return (np.random.default_rng(sum(shape)).standard_normal(shape) / 2).astype(np.float32)
 
 
-def recurrent(operator: str, directions: int = 1, inputs: str = "x w r b", outputs: str = "y") -> onnx.ModelProto:
+def recurrent(
+    operator: str, directions: int = 1, inputs: str = "x w r b", outputs: str = "y", features: int = INPUTS
+) -> onnx.ModelProto:
     rows = GATES[operator] * HIDDEN
     direction = "bidirectional" if directions == 2 else "forward"
     constants = {
-        "w": normal(directions, rows, INPUTS),
+        "w": normal(directions, rows, features),
         "r": normal(directions, rows, HIDDEN),
         "b": normal(directions, 2 * rows),
         "p": normal(directions, 3 * HIDDEN),
@@ -39,7 +44,7 @@ def recurrent(operator: str, directions: int = 1, inputs: str = "x w r b", outpu
             )
         ],
         {
-            "x": ["steps", "batch", INPUTS],
+            "x": ["steps", "batch", features],
             **({"h": [directions, "batch", HIDDEN], "c": [directions, "batch", HIDDEN]} if " h c" in inputs else {}),
         },
         {
@@ -130,3 +135,69 @@ def test_what_is_excluded_or_varies_stays() -> None:
         {"r": normal(1, 32, HIDDEN)},
     )
     assert list(find_layers(ir.from_proto(variable), LAYERS)) == []
+
+
+def empty(operator: str, rows: int, columns: int) -> onnx.ModelProto:
+    inputs = {"MatMul": "x w", "Gemm": "x w", "Gather": "w x"}[operator]
+    return model(
+        [node(operator, inputs, "y")],
+        {"x": ["batch"] if operator == "Gather" else ["batch", rows]},
+        {"y": ["batch", columns]},
+        {"w": np.zeros((rows, columns), np.float32)},
+        dtypes={"x": onnx.TensorProto.INT64} if operator == "Gather" else None,
+    )
+
+
+EMPTY = {
+    "LSTM without inputs": recurrent("LSTM", features=0),
+    "GRU without inputs": recurrent("GRU", features=0),
+    "RNN without inputs": recurrent("RNN", features=0),
+    "MatMul without rows": empty("MatMul", 0, 4),
+    "MatMul without columns": empty("MatMul", 32, 0),
+    "Gemm without rows": empty("Gemm", 0, 4),
+    "MatMul without columns after a LayerNormalization": model(
+        [node("LayerNormalization", "x g", "n"), node("MatMul", "n w", "y")],
+        {"x": ["batch", 8]},
+        {"y": ["batch", 0]},
+        {"g": np.ones(8, np.float32), "w": np.zeros((8, 0), np.float32)},
+    ),
+    "a table without columns": empty("Gather", 32, 0),
+}
+
+
+@pytest.mark.parametrize("bits", [0, 4, 8])
+@pytest.mark.parametrize("name", EMPTY)
+def test_weights_without_numbers_stay(name: str, bits: int) -> None:
+    graph = ir.from_proto(EMPTY[name])
+    name_nodes(graph)
+    assert smooth(graph) == emit_integers(graph, ("MatMul", "Gemm", "Gather", *LAYERS), bits, (), ()) == 0
+    assert ir.to_proto(graph).graph.initializer == EMPTY[name].graph.initializer
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN", "ConvTranspose"])
+def test_weights_with_numbers_that_are_not_finite_are_refused_by_name(name: str, number: float) -> None:
+    graph = ir.from_proto(GRAPHS[name])
+    weight = graph.graph.initializers["w"]
+    assert weight.const_value is not None
+    numbers = weight.const_value.numpy().copy()
+    numbers.flat[3] = number
+    weight.const_value = ir.tensor(numbers, name="w")
+    with pytest.raises(NotApplicable, match="the weight `w` has numbers that are not finite"):
+        emit(graph, LAYERS)
+
+
+def test_blocks_with_numbers_that_are_not_finite_are_refused_by_name() -> None:
+    matrix = normal(32, 4)
+    matrix[5, 1] = np.nan
+    with pytest.raises(NotApplicable, match="the weight `w` has numbers that are not finite"):
+        round_blocks("w", matrix, 4)
+
+
+def test_unused_constants_that_callers_can_replace_stay() -> None:
+    proto = recurrent("LSTM")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(normal(2), "other"))
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, [2]))
+    graph = ir.from_proto(proto)
+    emit(graph, LAYERS)
+    assert "other" in graph.graph.initializers

@@ -32,7 +32,7 @@ def measured(values: Array, matrix: Array, factors: Array | None) -> float:
     """Mean square error over mean square of the product of rounded numbers."""
     divided, scaled = (values, matrix) if factors is None else (values / factors, matrix * factors[:, None])
     step = (divided.max() - divided.min()) / 255
-    integers, scales = round_channels(scaled, axis=1)
+    integers, scales = round_channels("w", scaled, axis=1)
     exact = values.astype(np.float64) @ matrix
     error = (np.rint(divided / step) * step) @ (integers * scales) - exact
     return float(np.square(error).mean() / np.square(exact).mean())

@@ -100,6 +100,8 @@ def smooth(model: ir.Model) -> int:
         matrix = None if weight is None or len(weight.uses()) != 1 else _constant(weight)
         if reach is None or weight is None or matrix is None or matrix.ndim != 2 or weight.is_graph_output():
             continue
+        if matrix.size == 0:
+            continue
         rows = np.abs(matrix).max(axis=1)
         if matrix.shape[1] <= matrix.shape[0] or reach.shape != rows.shape:
             continue

@@ -97,7 +97,7 @@ class _Emitter(Editor):
         if key not in self.weights:
             matrix: Array = site.array.numpy()
             matrix = matrix if site.axis == 1 else matrix.T
-            rounded = round_channels(matrix, axis=1)
+            rounded = round_channels(str(site.weight.name), matrix, axis=1)
             self.weights[key] = self.integers(str(site.weight.name), *rounded, unsigned=self.readers[key] > 1)
             self.matrices[key] = matrix
         return self.weights[key]

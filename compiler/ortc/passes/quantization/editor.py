@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ortc.common.arrays import Array
+from ortc.common.errors import NotApplicable
+from ortc.common.texts import shown
 from ortc.passes.canonical import node_name, values
 from ortc.passes.quantization.quantizable import is_standard, is_weight
 from ortc.spec.vocabulary import LEAST_INT8_OPSET
@@ -22,17 +24,34 @@ _ALLOWZERO = 14
 """Opset since which Reshape tells a size of 0 from a reference to the input's."""
 
 
-def round_channels(weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:
+def round_channels(name: str, weight: Array, axis: int, least: Array | float = 0.0) -> tuple[Array, Array]:
     """A weight as int8 in -127 to 127, and the float32 scale of each index of `axis`, at least `least`.
 
     A channel of nothing but zeros has scale 1.
+
+    Raises:
+        NotApplicable: the weight, which the name is of, has numbers that are not finite.
     """
     others = tuple(index for index in range(weight.ndim) if index != axis)
     scales = np.maximum(np.abs(weight).max(axis=others) / 127, least).astype(np.float32)
+    expect_finite(name, scales)
     scales[scales == 0] = 1
     shape = [1] * weight.ndim
     shape[axis] = -1
     return np.clip(np.rint(weight / scales.reshape(shape)), -127, 127).astype(np.int8), scales
+
+
+def expect_finite(name: str, scales: Array) -> None:
+    """Refuse a weight by its scales: one that is not finite comes of an infinite weight or of NaN.
+
+    Raises:
+        NotApplicable: naming the weight.
+    """
+    if not np.isfinite(scales).all():
+        raise NotApplicable(
+            f"the weight `{shown(name)}` has numbers that are not finite, and integers have none: export a model "
+            "without them; `precision: fp32` ships the graph as it is"
+        )
 
 
 class Editor:
@@ -45,7 +64,7 @@ class Editor:
     def remove_unused(self) -> None:
         """Forget the weights that were rounded."""
         for name, value in list(self.model.graph.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del self.model.graph.initializers[name]
 
     def quantize_tables(self, exclude: Collection[str]) -> int:
@@ -70,7 +89,7 @@ class Editor:
                 continue
             if name not in tables:
                 shared = self.tied_rows(table)
-                tables[name] = shared or self.integers(name, *round_channels(table.const_value.numpy(), axis=1))
+                tables[name] = shared or self.integers(name, *round_channels(name, table.const_value.numpy(), axis=1))
             self._gather_rows(node, tables[name])
         return len(chosen)
 

@@ -119,7 +119,7 @@ class _Emitter(Editor):
         """Integers of a weight [directions, outputs, inputs] as [directions, inputs, outputs], scales, zero points."""
         if weight not in self.matrices:
             assert weight.const_value is not None  # noqa: S101  # find_layers asked for it
-            rounded = [round_channels(matrix, axis=0) for matrix in weight.const_value.numpy()]
+            rounded = [round_channels(str(weight.name), matrix, axis=0) for matrix in weight.const_value.numpy()]
             integers = np.stack([matrix.T for matrix, _ in rounded])
             scales = np.stack([scale for _, scale in rounded])
             self.matrices[weight] = self.integers(str(weight.name), integers, scales)
@@ -130,7 +130,7 @@ class _Emitter(Editor):
         for place, weight in zip(_WEIGHTS[layer.node.op_type], layer.weights, strict=True):
             if weight not in self.stored:
                 assert weight.const_value is not None  # noqa: S101  # find_layers asked for it
-                rounded = round_channels(weight.const_value.numpy(), axis=_AXIS)
+                rounded = round_channels(str(weight.name), weight.const_value.numpy(), axis=_AXIS)
                 self.stored[weight] = self.integers(str(weight.name), *rounded)
             constants, name = self.stored[weight], f"{weight.name}_dequantized"
             value = self.before(layer.node, "DequantizeLinear", constants, name, axis=_AXIS)

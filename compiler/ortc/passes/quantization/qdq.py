@@ -118,7 +118,8 @@ class _Emitter(Editor):
             return
         assert bias.const_value is not None  # noqa: S101  # is_bias
         numbers = bias.const_value.numpy()
-        integers, scales = round_channels(matrix, site.axis, np.abs(numbers) / (activation.step * _MOST))
+        least = np.abs(numbers) / (activation.step * _MOST)
+        integers, scales = round_channels(str(site.weight.name), matrix, site.axis, least)
         weight = self._dequantized(node, str(site.weight.name), integers, scales, site.axis)
         steps = (activation.step * scales).astype(np.float32)
         rounded = np.rint(numbers / steps.astype(np.float64)).astype(np.int32)
@@ -234,7 +235,7 @@ class _Emitter(Editor):
         A weight of several nodes is unsigned. Where a processor lacks VNNI, ONNX Runtime turns signed weights beside
         unsigned activations into unsigned ones once for each node, and opens no session where two have the same.
         """
-        name, rounded = _key(site), round_channels(matrix, site.axis)
+        name, rounded = _key(site), round_channels(str(site.weight.name), matrix, site.axis)
         if not shared:
             return self._dequantized(site.node, str(site.weight.name), *rounded, site.axis)
         if name not in self.weights:

@@ -149,7 +149,7 @@ def is_standard(node: ir.Node) -> bool:
 
 
 def is_weight(value: ir.Value | None) -> bool:
-    """Whether a value is a constant of 32-bit floating-point numbers that no caller can replace."""
+    """Whether a value is a constant of 32-bit floating-point numbers, at least one, that no caller can replace."""
     import onnx_ir as ir
 
     return (
@@ -159,6 +159,7 @@ def is_weight(value: ir.Value | None) -> bool:
         and not value.is_graph_output()
         and value.const_value is not None
         and value.const_value.dtype == ir.DataType.FLOAT
+        and value.const_value.size > 0
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ortc.common.arrays import Array
-from ortc.passes.quantization.editor import Editor
+from ortc.passes.quantization.editor import Editor, expect_finite
 from ortc.passes.quantization.quantizable import Site, find_sites
 
 if TYPE_CHECKING:
@@ -49,17 +49,21 @@ def emit(model: ir.Model, bits: Mapping[str, int]) -> int:
     return len(sites)
 
 
-def round_blocks(matrix: Array, bits: int) -> tuple[Array, Array]:
+def round_blocks(name: str, matrix: Array, bits: int) -> tuple[Array, Array]:
     """A matrix [rows, columns] as MatMulNBits stores it: unsigned integers [columns, blocks, bytes], scales float32.
 
     The middle of the integers is zero. The greatest weight of a block, by magnitude, becomes the least integer: there
     is one more below the middle than above.
+
+    Raises:
+        NotApplicable: the matrix, which the name is of, has numbers that are not finite.
     """
     rows, columns = matrix.shape
     blocks = np.ascontiguousarray(matrix.T).reshape(columns, rows // BLOCK, BLOCK)
     middle = 2 ** (bits - 1)
     greatest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=-1)[..., np.newaxis], axis=-1)
     scales = (greatest / -middle).astype(np.float32)
+    expect_finite(name, scales)
     scales[scales == 0] = 1
     integers = np.clip(np.rint(blocks / scales) + middle, 0, 2 * middle - 1).astype(np.uint8)
     if bits == 4:
@@ -70,9 +74,9 @@ def round_blocks(matrix: Array, bits: int) -> tuple[Array, Array]:
 def _replace(editor: Editor, site: Site, bits: int) -> None:
     import onnx_ir as ir
 
-    integers, scales = round_blocks(site.array.numpy(), bits)
     rows, columns = site.shape
     name = str(site.weight.name)
+    integers, scales = round_blocks(name, site.array.numpy(), bits)
     inputs = [
         site.activation,
         editor.constant(f"{name}_{bits}bit", integers),
