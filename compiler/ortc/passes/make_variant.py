@@ -20,6 +20,7 @@ from ortc.passes.placement import foresee, table_for
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.data_free import expect_narrowing, quantize
 from ortc.passes.quantization.static import quantize_static
+from ortc.passes.quantized_operators import quantized_already
 from ortc.passes.rewrite import rewrite
 from ortc.passes.shape_arithmetic import shape_nodes
 from ortc.passes.variant_graph import VariantGraph
@@ -140,13 +141,15 @@ class Reference:
 
     ir_version: int
     producer: tuple[str | None, str | None]
-    weights: int
+    weights: int | None
+    """Bytes; None where they are integers already."""
 
     @classmethod
     def of(cls, canonical: ir.Model) -> Reference:
         """Of the canonical graph, before it is changed."""
         producer = (canonical.producer_name, canonical.producer_version)
-        return cls(canonical.ir_version, producer, _weights(canonical))
+        is_exact = quantized_already(count_operators(canonical)) is None
+        return cls(canonical.ir_version, producer, _weights(canonical) if is_exact else None)
 
 
 def _finish(model: ir.Model, reference: Reference, output: Path, table: Kernels | None) -> VariantGraph:

@@ -11,7 +11,8 @@ from ortc.passes.kernel_tables import Forecast
 class VariantGraph(Frozen):
     """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
 
-    `weights` and `exact_weights` are bytes of the initializers, here and in the canonical graph.
+    `weights` and `exact_weights` are bytes of the initializers, here and in the canonical graph; the latter is None
+    where the canonical graph is quantized already, and has no exact ones.
     `shape_nodes` are names, by operator: see `ortc.passes.shape_arithmetic`. `placement` is what is foreseen of it
     on a provider whose kernels are known, None for any other.
     """
@@ -20,7 +21,7 @@ class VariantGraph(Frozen):
     domains: dict[str, int]
     operators: dict[str, int]
     weights: int = 0
-    exact_weights: int = 0
+    exact_weights: int | None = 0
     sha256: str = ""
     shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     placement: Forecast | None = None

@@ -11,6 +11,7 @@ from tests.support.graphs import model, node
 
 from ortc.common.errors import NotApplicable
 from ortc.passes.canonical import count_operators
+from ortc.passes.make_variant import Reference
 from ortc.passes.quantization.calibration import Ranges
 from ortc.passes.quantization.data_free import quantize
 from ortc.passes.quantization.static import quantize_static
@@ -97,3 +98,13 @@ def test_calibration_leaves_a_quantized_graph_to_variants_without_it() -> None:
 def test_operators_of_other_domains_count() -> None:
     assert quantized_already({"Add": 3, "com.microsoft::QGemm": 2}) == "the graph is quantized already (2 QGemm)"
     assert quantized_already({"Add": 3, "MatMul": 2}) is None
+
+
+def test_graphs_that_came_quantized_have_no_exact_weights_to_stay_below() -> None:
+    integers = {"q": np.ones((4, 4), np.int8), "s": np.array(0.1, np.float32)}
+    stored = model(
+        [node("DequantizeLinear", "q s", "w"), node("MatMul", "x w", "y")], X, {"y": ["batch", 4]}, integers, opset=17
+    )
+    assert Reference.of(ir.from_proto(stored)).weights is None
+    exact = model([node("MatMul", "x w", "y")], X, {"y": ["batch", 4]}, {"w": W})
+    assert Reference.of(ir.from_proto(exact)).weights == W.nbytes
