@@ -292,6 +292,11 @@ def test_several_specs_and_an_exit_code_for_scripts(ortc: Compiler, repository: 
     document = differences(ortc, *arguments, cwd=repository, code=8)
     assert [(entry["same"], entry["exit_code"]) for entry in document["specs"]] == [(False, 8), (True, 0)]
     assert run(ortc, "HEAD", "--spec", other.relative_to(repository), "--exit-code", cwd=repository).returncode == 0
+    new = other.with_name("new.yaml")
+    new.write_bytes(other.read_bytes())
+    document = differences(ortc, *arguments, "--spec", str(new.relative_to(repository)), cwd=repository, code=2)
+    assert [entry["exit_code"] for entry in document["specs"]] == [8, 0, 2]
+    assert "there is no file `sub/specs/new.yaml`" in document["specs"][-1]["error"]
     markdown = run(ortc, *arguments, "--markdown", cwd=repository)
     assert (markdown.returncode, markdown.stdout.count("sub/specs/")) == (8, 4)
 

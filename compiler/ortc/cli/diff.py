@@ -67,8 +67,8 @@ def diff(
 
     if as_markdown and as_json:
         raise click.UsageError("give either --markdown or --json")
-    pairs = {spec: sides(before, after, spec) for spec in specs or (None,)}
-    for pair in pairs.values():
+    if not specs:
+        pair = sides(before, after, None)
         if isinstance(pair, BundlePair):
             found = _bundles(pair, targets, key, run=not no_run, measure=measure)
             _show_bundles(found, as_markdown=as_markdown, as_json=as_json)
@@ -77,8 +77,8 @@ def diff(
         raise click.UsageError("--key, --no-run and --measure are for bundles, and these are specs")
 
     def one(path: Path) -> Outcome:
-        pair = pairs[path if specs else None]
-        compared = _specs(cast("SpecPair", pair), targets)
+        states = sides(before, after, path if specs else None)
+        compared = _specs(cast("SpecPair", states), targets)
         _show_specs(compared, as_markdown=as_markdown, as_json=as_json)
         document = _masked(compared.model_dump(mode="json")) if as_json else {}
         return Outcome(document, "", DIFFERENT if tells and not compared.same else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -30,12 +31,19 @@ def parse_kinds(context: click.Context, parameter: click.Parameter, value: str |
 
 def check_image(context: click.Context, parameter: click.Parameter, value: str) -> str:
     """A name of images that can be filled in: a callback of options."""
+    known = (None, "name", "version", "target")
     try:
-        value.format(name="n", version="v", target="t")
-    except (KeyError, IndexError, ValueError) as error:
+        plain = all(
+            name in known and not shape and not conversion for _, name, shape, conversion in Formatter().parse(value)
+        )
+    except ValueError:
+        plain = False
+    if not plain:
         raise click.BadParameter(
             f"`{value}` has more in braces than {{name}}, {{version}} and {{target}}", context, parameter
-        ) from error
+        )
+    if not value.strip():
+        raise click.BadParameter("an image has a name", context, parameter)
     return value
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ortc.cli.report import report_error
-from ortc.common.errors import OrtcError
+from ortc.cli.report import refused_path, report_error
+from ortc.common.errors import OrtcError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,17 +46,17 @@ def run_each(
 
     Args:
         paths: at least one. The document of a single one is printed as it is; those of several are a list, named by
-            the noun with an `s`, whose entries have the path and the exit code beside the document's keys.
+            the noun with an `s`, whose entries have `path` and `exit_code` beside the document's keys.
         run: the command.
         as_json: whether one JSON document is printed.
-        noun: what a path is of, and the key of the path in a list.
+        noun: what a path is of.
         headed: whether each of several paths stands above its text.
 
     Returns:
         The lowest exit code other than 0; 0 when there is none.
 
     Raises:
-        OrtcError: of a single path.
+        OrtcError: of a single path, as everything else that `run` raises.
     """
     if len(paths) == 1:
         outcome = run(paths[0])
@@ -64,19 +64,32 @@ def run_each(
         return outcome.exit_code
     documents, codes = [], []
     for path in paths:
-        try:
-            outcome = run(path)
-        except OrtcError as error:
-            report_error(error)
-            outcome = Outcome({"error": error.message}, "", error.exit_code)
+        outcome = _outcome(path, run)
         codes.append(outcome.exit_code)
-        documents.append({noun: str(path), "exit_code": outcome.exit_code, **outcome.document})
+        documents.append({"path": str(path), "exit_code": outcome.exit_code, **outcome.document})
         if not as_json:
             sys.stdout.write((f"{path}:\n" if headed and outcome.text else "") + outcome.text)
             sys.stdout.flush()
     if as_json:
         sys.stdout.write(_json({"format_version": 1, f"{noun}s": documents}))
     return worst(codes)
+
+
+def _outcome(path: Path, run: Callable[[Path], Outcome]) -> Outcome:
+    """What a command gives for a path; an error that is the path's own is reported, and is its outcome."""
+    try:
+        return run(path)
+    except OrtcError as error:
+        found: OrtcError = error
+    except click.ClickException as error:
+        found = UsageError(error.format_message())
+    except OSError as error:
+        refused = refused_path(error)
+        if refused is None:
+            raise
+        found = refused
+    report_error(found)
+    return Outcome({"error": found.message}, "", found.exit_code)
 
 
 def worst(codes: Iterable[int]) -> int:
