@@ -125,8 +125,11 @@ def _of_scripts(facts: Facts, profile: TargetProfile) -> Readiness:
     return Readiness(target=profile.name, measured=measured, unmeasured=unmeasured, problems=tuple(problems))
 
 
+_MEASURE_THERE = "run the bundle's `runtime/measure.py` on {} and `ortc attach BUNDLE FILE` here"
+
+
 def _other_platform(facts: Facts, platform: str) -> Problem:
-    how = f"build here with `unmeasured: allow`, then run `ortc bench` with the bundle on a {platform} machine"
+    how = f"build here with `unmeasured: allow`, then {_MEASURE_THERE.format(f'a {platform} machine')}"
     if platform == "linux/arm64" and not facts.arm64_emulation:
         how += "; to build its image here, emulate (Debian: apt-get install qemu-user-static binfmt-support)"
     return Problem(what=f"this machine is {facts.host.platform}, not {platform}", how=how)
@@ -186,7 +189,7 @@ def _runtime(facts: Facts, profile: TargetProfile) -> list[Problem]:
         problems.append(
             Problem(
                 what="no NVIDIA GPU that the driver shows",
-                how="build here with `unmeasured: allow`, then run `ortc bench` with the bundle on a machine with one",
+                how=f"build here with `unmeasured: allow`, then {_MEASURE_THERE.format('a machine with one')}",
             )
         )
     elif runtime.cuda is not None and _major(facts.gpu.driver) < _major(runtime.cuda.least_driver):

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ortc.common.units import count
 from ortc.diff import wording
 from ortc.diff.report import BundleDiff, Section, SpecDiff, TargetDiff
-from ortc.diff.wording import count
 from ortc.spec.diagnostics.excerpt import printable
 
 _WIDTH = 160

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ortc.cli.report import use_color, write
+from ortc.common.suggest import closest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection
 
     from ortc.plan.checks import CheckedSpec
     from ortc.plan.plan import Plan, Search
@@ -86,10 +87,12 @@ def _warn(warnings: tuple[Diagnostic, ...]) -> None:
         write(render_text(warnings, color=use_color()) + "\n")
 
 
-def _known(path: Path, targets: tuple[str, ...], known: Iterable[str]) -> None:
+def _known(path: Path, targets: tuple[str, ...], known: Collection[str]) -> None:
     for name in targets:
         if name not in known:
-            raise click.UsageError(f"{path} has no target `{name}`; it has {', '.join(known)}")
+            meant = closest(name, known)
+            guess = "" if meant is None else f" (did you mean `{meant}`?)"
+            raise click.UsageError(f"{path} has no target `{name}`{guess}; it has {', '.join(known)}")
 
 
 def _known_variant(variant: str, profiles: dict[str, TargetProfile]) -> None:

@@ -30,8 +30,8 @@ class ConsoleProgress(Progress):
             self._show()
 
     def ended(self, step: Step, seconds: float) -> None:
-        failed = sys.exc_info()[0] is not None
-        outcome = "[red]failed[/red]" if failed else _outcome(step, seconds)
+        raised = sys.exc_info()[1]
+        outcome = _outcome(step, seconds) if raised is None else _ended_by(raised)
         with self._lock:
             # Not by value: another step may be about the same.
             self._open = [other for other in self._open if other is not step]
@@ -56,6 +56,12 @@ class ConsoleProgress(Progress):
         if self._open:
             self._status = self._console.status(f"{self._open[-1].stage}: {escape(self._open[-1].subject)}")
             self._status.start()
+
+
+def _ended_by(raised: BaseException) -> str:
+    """How a step ended that gave no result: a signal, as Ctrl-C sends one, is no failure of the step."""
+    is_failure = isinstance(raised, Exception)
+    return "[red]failed[/red]" if is_failure else "[yellow]interrupted[/yellow]"
 
 
 def _outcome(step: Step, seconds: float) -> str:

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ortc.common.statistics import Interval
 from ortc.common.suggest import joined
-from ortc.common.units import format_bytes, format_seconds
+from ortc.common.units import count, format_bytes, format_seconds
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.gates import EXIT_UNMEASURED
 from ortc.evaluation.noise import beside
@@ -116,7 +116,7 @@ def _summary(report: BuildReport, target: TargetReport) -> Text:
 
 def _status(target: TargetReport) -> str:
     if target.status == "published":
-        return f"pass ({len(target.verdicts)} gates)"
+        return f"pass ({count(len(target.verdicts), 'gate')})"
     if target.status == "provisional":
         names = sorted({verdict.platform for verdict in target.verdicts if verdict.outcome != "pass"})
         return f"provisional: {', '.join(names)} not measured" if _only_unmeasured(target) else "provisional"

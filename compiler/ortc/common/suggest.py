@@ -23,6 +23,10 @@ def closest(word: str, candidates: Iterable[str]) -> str | None:
         parts += [name for normal, name in known.items() if normal.startswith(wanted)]
         if parts:
             return min(parts, key=len)
+    # `gpu-server` is meant for `server-gpu`.
+    by_parts = {tuple(sorted(_PART.split(name.lower()))): name for name in known.values()}
+    if (name := by_parts.get(tuple(sorted(_PART.split(word.lower()))))) is not None:
+        return name
     found = difflib.get_close_matches(wanted, known, n=1, cutoff=0.7)
     return known[found[0]] if found else None
 

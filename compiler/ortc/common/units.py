@@ -117,3 +117,8 @@ def format_seconds(seconds: float) -> str:
 def _three_digits(value: float) -> str:
     # `g` alone writes a thousand as 1e+03.
     return f"{value:.0f}" if value >= 99.95 else f"{value:.3g}"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 change`, `2 changes`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from ortc.common.units import count
 from ortc.diff import wording
 from ortc.diff.report import BundleDiff, Section, SpecDiff, StageChange, TargetDiff
-from ortc.diff.wording import ARROW, NOTHING, count
+from ortc.diff.wording import ARROW, NOTHING
 from ortc.spec.diagnostics.excerpt import printable
 
 MODEL = "(model)"

@@ -7,6 +7,7 @@ who wins: it is told as one stage of each kind, which is done again where the ra
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
 from ortc.spec.runtimes import NpmPackage, pins
 
 _SHORT = 24
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 """Longest value that a reason shows; longer ones are digests."""
 
 
@@ -223,5 +225,7 @@ def _reasons(before: dict[str, Any] | None, after: dict[str, Any]) -> tuple[str,
     for change in changes(before, after):
         values = (change.before, change.after)
         short = all(not isinstance(value, dict | list) and len(str(value)) < _SHORT for value in values)
-        reasons.append(f"{change.dotted} {values[0]} -> {values[1]}" if short else change.dotted)
+        # Samples and files are keys by their digests.
+        name = _DIGEST.sub(lambda found: f"{found[0][:12]}…", change.dotted)
+        reasons.append(f"{name} {values[0]} -> {values[1]}" if short else name)
     return tuple(reasons)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ortc.bundle.manifest import promise_of
 from ortc.common.statistics import Interval
-from ortc.common.units import format_bytes, format_seconds
+from ortc.common.units import count, format_bytes, format_seconds
 from ortc.diff.report import HostTimings, Numerics, OutputDistance, RaceResult, SpecDiff, TargetDiff, Timing
 from ortc.diff.values import Change
 from ortc.evaluation.gate_table import BUDGETS
@@ -133,11 +133,6 @@ def machine(entry: HostTimings) -> str:
     """Hardware in words."""
     gpus = f", {', '.join(entry.gpus)}" if entry.gpus else ""
     return printable(f"{entry.cpu}, {entry.cores} cores{gpus} ({entry.fingerprint})")
-
-
-def count(number: int, noun: str) -> str:
-    """`1 change`, `2 changes`."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def spec_summary(diff: SpecDiff) -> str:

@@ -57,6 +57,8 @@ def describe(verdict: Verdict | None) -> str:
     if verdict.gate == "applies":
         return f"cannot be made: {verdict.observed}"
     where = f" at {verdict.where}" if verdict.where else ""
+    if verdict.gate == "runs":
+        return f"does not run{where}: {verdict.observed}"
     return f"{verdict.gate} is {verdict.observed}, must be {verdict.limit}{where}"
 
 

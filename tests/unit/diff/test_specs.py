@@ -17,6 +17,7 @@ from ortc.common.errors import UsageError
 from ortc.diff.report import SpecDiff
 from ortc.diff.sides import SpecAt
 from ortc.diff.specs import compare_specs, load
+from ortc.diff.stages import _reasons
 from ortc.spec.diagnostics.errors import SpecError
 
 DIGITS = (ROOT / "specs" / "digits.yaml").read_text("utf-8")
@@ -88,6 +89,11 @@ def test_a_budget_is_judged_again_and_nothing_else_runs(project: Path) -> None:
     assert said(diff) == {"targets.edge.size_budget": (180_000, 190_000)}
     assert anew(diff) == {("edge", "bundle")}
     assert said(diff, "plan") == {"targets.edge.budgets.limits.size_budget": (180_000, 190_000)}
+
+
+def test_a_reason_shows_the_beginning_of_a_digest() -> None:
+    before, after = ({"samples": {character * 64: number}} for number, character in enumerate("ab"))
+    assert _reasons(before, after) == (f"samples.{'a' * 12}… 0 -> None", f"samples.{'b' * 12}… None -> 1")
 
 
 def test_weights_from_elsewhere_are_another_model(project: Path) -> None:

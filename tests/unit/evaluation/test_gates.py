@@ -46,6 +46,7 @@ def test_verdicts_in_a_line() -> None:
     assert describe(verdict("cosine")) == "cosine is 0.5, must be >= 0.9"
     assert describe(verdict("cosine", "batch=1")) == "cosine is 0.5, must be >= 0.9 at batch=1"
     assert describe(verdict("applies")) == "cannot be made: 0.5"
+    assert describe(verdict("runs", "batch=1")) == "does not run at batch=1: 0.5"
 
 
 def test_parity_is_the_first_number_of_accuracy() -> None:

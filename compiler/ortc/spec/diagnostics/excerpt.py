@@ -151,12 +151,18 @@ def _annotated(
     window = _Window.of(line, start, end)
     label = "" if source.argument is not None else str(number)
     lines = [f"{palette.gutter(f'{label:>{width}} |')} {window.text}".rstrip()]
+    reached: int | None = None
     for note in notes:
         start, end = (window.column(index) for index in _columns(note.span, line))
         mark = ("^" if note.primary else "-") * max(1, end - start)
         text = f"{mark} {printable(note.label)}".rstrip()
         colour = paint if note.primary else palette.note
-        lines.append(f"{palette.gutter(' ' * width + ' |')} {' ' * start}{colour(text)}")
+        # Behind a mark without a label there is room for the next one.
+        if reached is not None and start > reached:
+            lines[-1] += f"{' ' * (start - reached)}{colour(text)}"
+        else:
+            lines.append(f"{palette.gutter(' ' * width + ' |')} {' ' * start}{colour(text)}")
+        reached = None if note.label else start + len(mark)
     return lines
 
 
