@@ -165,7 +165,7 @@ class Race:
 
     def rounds_left(self, rounds: int) -> int:
         """How many rounds of all servers the record lacks."""
-        names = {entry.name for entry in self.servers}
+        names = {entry.name for entry in self.servers} & self.document["contenders"].keys()
         whole = [turn for turn in self.document["rounds"] if names <= turn.keys()]
         return rounds - len(whole)
 
@@ -190,7 +190,13 @@ class Race:
                 # Nobody always follows the same one, and each round has other texts first.
                 order = ready[number % len(ready) :] + ready[: number % len(ready)]
                 first = number * BLOCK % len(self.texts.texts)
-                found = {server.entry.name: self.turn(server, first, TURN_SECONDS)[0] for server in order}
+                found = {}
+                for server in order:
+                    try:
+                        found[server.entry.name] = self.turn(server, first, TURN_SECONDS)[0]
+                    except (RuntimeError, BrokenError) as error:
+                        self._leave_out(server.entry, str(error))
+                        ready.remove(server)
                 self.document["rounds"].append(found)
                 records.write(self.path, self.document)
                 rates = ", ".join(f"{name} {turn['per_second']:.0f}" for name, turn in found.items())

@@ -136,7 +136,7 @@ class Running:
     entry: TextServer
     setting: str
     port: int
-    session: int
+    process: int
     model: str
 
     def request(self, text: str) -> bytes:
@@ -154,31 +154,35 @@ class Running:
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
         """It runs inside of the block."""
-        _signal(self.session, signal.SIGCONT)
+        _signal(self.process, signal.SIGCONT)
         try:
             yield
         finally:
-            _signal(self.session, signal.SIGSTOP)
+            _signal(self.process, signal.SIGSTOP)
 
     def cpu_seconds(self) -> float:
         """Processor time of all its processes."""
-        ticks = sum(int(fields[11]) + int(fields[12]) for fields in _processes(self.session).values())
+        ticks = sum(int(fields[11]) + int(fields[12]) for fields in _processes(self.process).values())
         return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _processes(session: int) -> dict[int, list[str]]:
-    """What /proc/PID/stat says after the name, of each process of a session."""
-    found = {}
+def _processes(first: int) -> dict[int, list[str]]:
+    """What /proc/PID/stat says after the name, of a process and all that it started, in other sessions as well."""
+    every: dict[int, list[str]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it ended between the listing and the reading
-            fields = stat.read_text("utf-8").rpartition(")")[2].split()
-            if int(fields[3]) == session:
-                found[int(stat.parent.name)] = fields
+            every[int(stat.parent.name)] = stat.read_text("utf-8").rpartition(")")[2].split()
+    found, pending = {}, [first]
+    while pending:
+        parent = pending.pop()
+        if parent in every:
+            found[parent] = every[parent]
+            pending += [process for process, fields in every.items() if int(fields[1]) == parent]
     return found
 
 
-def _signal(session: int, number: signal.Signals) -> None:
-    for process in _processes(session):
+def _signal(first: int, number: signal.Signals) -> None:
+    for process in _processes(first):
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, number)
 
@@ -194,12 +198,12 @@ def running(entry: TextServer, setting: str, threads: int, bundle: Bundle | None
     command, more, health, name = _command(entry, setting, threads, port, bundle)
     environ = {**QUIET, **OWN, **_threads(threads), **more}
     with serving(command, port, health=health, environ=environ) as server:
-        found = Running(entry, setting, port, os.getsid(server.process.pid), name)
-        _signal(found.session, signal.SIGSTOP)
+        found = Running(entry, setting, port, server.process.pid, name)
+        _signal(found.process, signal.SIGSTOP)
         try:
             yield found
         finally:
-            _signal(found.session, signal.SIGCONT)
+            _signal(found.process, signal.SIGCONT)
 
 
 def _threads(threads: int) -> dict[str, str]:
