@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ortc.bundle.answers import MOST_DIFFERENCE, MOST_FEATURE_DIFFERENCE, Answers
+from ortc.bundle.answers import Answers
 from ortc.common.arrays import Array, read_arrays
 from ortc.common.errors import AccuracyError
 from ortc.common.texts import shown
@@ -19,18 +19,15 @@ from ortc.evaluation.answers import check_answers
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
 from ortc.plan.plan import AccuracyPlan
+from ortc.plan.processing import MEDIA, Medium
 
 
 class WrongTokensError(AccuracyError):
     """A bundle's tokenizer gives other token ids than the model's own."""
 
 
-class WrongPixelsError(AccuracyError):
-    """A bundle makes other pixels of an image than the model's own image processor."""
-
-
-class WrongFeaturesError(AccuracyError):
-    """A bundle makes other features of a sound than the model's own feature extractor."""
+class WrongArraysError(AccuracyError):
+    """A bundle makes other pixels of an image, or features of a sound, than the model's own processor."""
 
 
 def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: Path) -> None:
@@ -44,8 +41,7 @@ def prove(answers: Answers, accuracy: AccuracyPlan, interpreter: Path, bundle: P
 
     Raises:
         WrongTokensError: token ids differ; the message names the text.
-        WrongPixelsError: pixels differ; the message names the image.
-        WrongFeaturesError: features differ; the message names the sound.
+        WrongArraysError: pixels or features differ; the message names the image or the sound.
         AccuracyError: an answer differs.
     """
     with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
@@ -73,75 +69,48 @@ def prove_in_page(answers: Answers, worker: Worker) -> None:
 
 
 def _check_files(answers: Answers, expected: Path, worker: Worker) -> None:
-    check = check_features if answers.processing.takes == "audio" else check_pixels
     with tempfile.TemporaryDirectory(prefix="ortc-features-") as scratch:
         output = Path(scratch) / "features.npz"
         refused = worker.call("features", files=[row["path"] for row in answers.odd], outputs=str(output))["refused"]
-        check([str(row["name"]) for row in answers.odd], read_arrays(expected), read_arrays(output), refused)
+        names = [str(row["name"]) for row in answers.odd]
+        check_arrays(MEDIA[answers.processing.takes], names, read_arrays(expected), read_arrays(output), refused)
 
 
-def check_pixels(
-    names: Sequence[str], expected: Mapping[str, Array], found: Mapping[str, Array], refused: Mapping[str, str]
-) -> None:
-    """Check that a bundle makes the pixels of the model's own image processor of every image.
-
-    Args:
-        names: of the images.
-        expected: pixels of the processor, by the places of the images.
-        found: those of the bundle.
-        refused: reasons of the bundle to make none, by the places of the images.
-
-    Raises:
-        WrongPixelsError: they differ; the message names the image.
-    """
-    for name, problem in _problems("pixels", MOST_DIFFERENCE, names, expected, found, refused):
-        raise WrongPixelsError(
-            f"the bundle reads the image {shown(name)!a} otherwise than the model's own image processor: it {problem}",
-            help="report it with the model's preprocessor_config.json; `interface: tensors` in `model` builds a bundle "
-            "without images",
-        )
-
-
-def check_features(
-    names: Sequence[str], expected: Mapping[str, Array], found: Mapping[str, Array], refused: Mapping[str, str]
-) -> None:
-    """Check that a bundle makes the features of the model's own feature extractor of every sound.
-
-    Args:
-        names: of the sounds.
-        expected: features of the extractor, by the places of the sounds.
-        found: those of the bundle.
-        refused: reasons of the bundle to make none, by the places of the sounds.
-
-    Raises:
-        WrongFeaturesError: they differ; the message names the sound.
-    """
-    for name, problem in _problems("features", MOST_FEATURE_DIFFERENCE, names, expected, found, refused):
-        raise WrongFeaturesError(
-            f"the bundle reads the sound {shown(name)!a} otherwise than the model's own feature extractor: it "
-            f"{problem}",
-            help="report it with the model's preprocessor_config.json; `interface: tensors` in `model` builds a bundle "
-            "without sounds",
-        )
-
-
-def _problems(
-    what: str,
-    most: float,
+def check_arrays(
+    medium: Medium,
     names: Sequence[str],
     expected: Mapping[str, Array],
     found: Mapping[str, Array],
     refused: Mapping[str, str],
-) -> Iterator[tuple[str, str]]:
-    """Names of files of which a bundle makes something else than is expected, each with the difference."""
+) -> None:
+    """Check that a bundle makes of every file what the model's own processor makes of it.
+
+    Args:
+        medium: what the files are called, and how far values may be off.
+        names: of the files.
+        expected: arrays of the processor, by the places of the files.
+        found: those of the bundle.
+        refused: reasons of the bundle to make none, by the places of the files.
+
+    Raises:
+        WrongArraysError: they differ; the message names the file.
+    """
     for place, name in enumerate(names):
         wanted, made = expected[str(place)], found.get(str(place))
         if made is None:
-            yield name, f"refuses it: {refused.get(str(place), 'without a reason')}"
+            problem = f"refuses it: {refused.get(str(place), 'without a reason')}"
         elif made.shape != wanted.shape:
-            yield name, f"gives {what} of shape {list(made.shape)}, expected {list(wanted.shape)}"
-        elif not (off := float(np.abs(made - wanted).max())) <= most:
-            yield name, f"gives {what} that differ by {off:.6g}, at most {most:g} is allowed"
+            problem = f"gives {medium.made} of shape {list(made.shape)}, expected {list(wanted.shape)}"
+        elif not (off := float(np.abs(made - wanted).max())) <= medium.most:
+            problem = f"gives {medium.made} that differ by {off:.6g}, at most {medium.most:g} is allowed"
+        else:
+            continue
+        raise WrongArraysError(
+            f"the bundle reads the {medium.file} {shown(name)!a} otherwise than the model's own {medium.processor}: "
+            f"it {problem}",
+            help="report it with the model's preprocessor_config.json; `interface: tensors` in `model` builds a bundle "
+            f"without {medium.file}s",
+        )
 
 
 def check_tokens(expected: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> None:

@@ -53,13 +53,17 @@ def _assumed_texts(action: Action[Any]) -> Texts:
 
 
 def _assumed_images(action: Action[Any]) -> Texts:
-    image = ImageProcessing(input="pixel_values", steps=())
-    return Texts(processing=Processing(task="", image=image, answer=AnswerForm.model_validate(action.inputs["form"])))
+    return _assumed_files(action, image=ImageProcessing(input="pixel_values", steps=()))
 
 
 def _assumed_sounds(action: Action[Any]) -> Texts:
-    audio = AudioProcessing(input="input_values", rate=1, features=WaveFeatures(normalize=True))
-    return Texts(processing=Processing(task="", audio=audio, answer=AnswerForm.model_validate(action.inputs["form"])))
+    features = WaveFeatures(normalize=True)
+    return _assumed_files(action, audio=AudioProcessing(input="input_values", rate=1, features=features))
+
+
+def _assumed_files(action: Action[Any], **settings: Any) -> Texts:
+    answer = AnswerForm.model_validate(action.inputs["form"])
+    return Texts(processing=Processing(task="", answer=answer, **settings))
 
 
 def _assumed_graph(action: Action[Any]) -> VariantGraph:

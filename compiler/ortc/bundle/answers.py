@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,10 @@ from ortc.evaluation.accuracy_gates import agreement_limit, answer_limit
 from ortc.evaluation.agreement import SPELLING, gate_of_kind
 from ortc.evaluation.answers import TextAnswer
 from ortc.plan.plan import AccuracyPlan, TargetPlan
-from ortc.plan.processing import DIRECTORY, DOCUMENT, NEEDS, TOKENIZER, UNITS, Processing, Takes
+from ortc.plan.processing import DIRECTORY, DOCUMENT, MEDIA, NEEDS, TOKENIZER, UNITS, Processing
 from ortc.plan.texts import page_answers
 
 GOLDEN = "golden/answers.json"
-MOST_DIFFERENCE = 1e-5
-"""How far a pixel may be from that of the model's own image processor: float32 arithmetic over integers of 8 bits."""
-MOST_FEATURE_DIFFERENCE = 1e-4
-"""How far a feature of a sound may be from that of the model's own feature extractor: logarithms of small energies."""
-DIFFERENCES: Mapping[Takes, float | None] = {"text": None, "image": MOST_DIFFERENCE, "audio": MOST_FEATURE_DIFFERENCE}
 
 
 @dataclass(frozen=True)
@@ -86,8 +80,7 @@ def write_answers(directory: Path, answers: Answers, precision: str, accuracy: A
 
 def _tolerance(answers: Answers, precision: str, accuracy: AccuracyPlan) -> AnswerTolerance:
     takes = answers.processing.takes
-    names: Mapping[Takes, str] = {"image": "pixels", "audio": "features"}
-    most = {names[takes]: DIFFERENCES[takes]} if takes in names else {}
+    most = {MEDIA[takes].made: MEDIA[takes].most} if takes in MEDIA else {}
     found = AnswerTolerance(cosine=answer_limit(precision, accuracy), **most)
     if (gate := gate_of_kind(answers.processing.answer.kind)) is None:
         return found

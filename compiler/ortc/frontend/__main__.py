@@ -21,8 +21,7 @@ from pydantic import TypeAdapter
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.common.errors import StageError
 from ortc.execution.worker_protocol import serve
-from ortc.frontend.audio_operations import AudioOperations
-from ortc.frontend.image_operations import ImageOperations
+from ortc.frontend.file_operations import FileOperations
 from ortc.frontend.reference.state_dicts import expect_right_sparse_tensors
 from ortc.frontend.text_operations import TextOperations
 from ortc.plan.plan import ExportPlan, ModelPlan
@@ -56,8 +55,7 @@ class Server:
             "run": self.run,
             "bench": self.bench,
             **TextOperations(self).operations,
-            **ImageOperations(self).operations,
-            **AudioOperations(self).operations,
+            **FileOperations(self).operations,
             "info": self.info,
         }
 

@@ -6,7 +6,7 @@ The compiler writes it and `templates/runtime/processing` reads it; docs/answers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -44,6 +44,25 @@ NEEDS: Mapping[Takes, str] = {"text": TEXT, "image": IMAGE, "audio": ""}
 Unit = Literal["texts", "images", "sounds"]
 UNITS: Mapping[Takes, Unit] = {"text": "texts", "image": "images", "audio": "sounds"}
 """Requests in a word."""
+
+
+class Medium(NamedTuple):
+    """What a file that bundles take is called, what it becomes, and which code of the model makes that of it.
+
+    `most` is how far a value may be from what that code makes. Pixels are float32 arithmetic over integers of 8 bits;
+    features of sounds are logarithms of small energies.
+    """
+
+    file: str
+    made: Literal["pixels", "features"]
+    processor: str
+    most: float
+
+
+MEDIA: Mapping[Takes, Medium] = {
+    "image": Medium("image", "pixels", "image processor", 1e-5),
+    "audio": Medium("sound", "features", "feature extractor", 1e-4),
+}
 
 Kind = Literal[
     "embedding",

@@ -88,44 +88,29 @@ def _texts(processing: Processing, cases: Sequence[Mapping[str, Any]], _: Mappin
     return [(text, text, answer) for text, _, answer in wanted]
 
 
-def _images(processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]) -> Cases:
-    """Golden images by name with their answers, once each has become the pixels that are recorded.
+def _files(processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]) -> Cases:
+    """Golden images or sounds by name with their answers, once each has become what is recorded.
 
     Raises:
         GoldenError: one has not, or there is none.
     """
-    from .images.golden import case_of, check_pixels
-    from .images.inputs import Images
+    from .golden_files import WORDS, case_of, check_file
 
-    wanted = [case_of(case) for case in cases]
-    if not wanted or not isinstance(processing.media, Images):
-        raise GoldenError("there is no golden answer, so that nothing shows that images are read as they should be")
+    words = WORDS[processing.takes]
+    wanted = [case_of(case, words) for case in cases]
+    if not wanted or processing.media is None:
+        raise GoldenError(
+            f"there is no golden answer, so that nothing shows that {words.file}s are read as they should be"
+        )
     for case in wanted:
-        check_pixels(processing.media, case, float(limits["pixels"]))
-    return [(name, content, answer) for name, content, _, answer in wanted]
-
-
-def _sounds(processing: Processing, cases: Sequence[Mapping[str, Any]], limits: Mapping[str, Any]) -> Cases:
-    """Golden sounds by name with their answers, once each has become the features that are recorded.
-
-    Raises:
-        GoldenError: one has not, or there is none.
-    """
-    from .audio.golden import case_of, check_features
-    from .audio.inputs import Audio
-
-    wanted = [case_of(case) for case in cases]
-    if not wanted or not isinstance(processing.media, Audio):
-        raise GoldenError("there is no golden answer, so that nothing shows that sounds are read as they should be")
-    for case in wanted:
-        check_features(processing.media, case, float(limits["features"]))
-    return [(name, content, answer) for name, content, _, answer in wanted]
+        check_file(processing.media, case, words, float(limits[words.made]))
+    return [(case.name, case.content, case.answer) for case in wanted]
 
 
 _READERS: Mapping[str, Callable[[Processing, Sequence[Mapping[str, Any]], Mapping[str, Any]], Cases]] = {
     "text": _texts,
-    "image": _images,
-    "audio": _sounds,
+    "image": _files,
+    "audio": _files,
 }
 
 

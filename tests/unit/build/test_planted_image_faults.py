@@ -2,74 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tests.support.answering import answered, runner
 from tests.support.bundles import runtime_module
-from tests.support.image_parts import Change, Document, bundle_of, parts
+from tests.support.file_parts import Change, Document, Judged, gradients_as_they_are, image_parts, judged
 from tests.support.make_image_models import classifier
-from tests.support.plans import accuracy
 
-from ortc.build.answer_proof import WrongPixelsError, check_graph, check_pixels
-from ortc.build.image_answers import golden_images
-from ortc.common.arrays import write_arrays
+from ortc.build.answer_proof import WrongArraysError
 from ortc.common.errors import AccuracyError
-from ortc.evaluation.answers import TextAnswer, compare_answers
-from ortc.frontend.reference.images import ReferenceImages
 from ortc.frontend.samples.odd_images import odd_images, plain_images
-
-LIMITS = {"cosine": 0.99999, "top1": 1.0, "pixels": 1e-5}
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model with what it answers, from which a bundle is made."""
-
-    reference: Any
-    own: ReferenceImages
-    rows: list[dict[str, Any]]
-    pixels: dict[str, Any]
-    golden: list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
 def _gradients() -> Iterator[None]:
-    """Loading a model switches gradients off for the whole process."""
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+    with gradients_as_they_are():
         yield
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     root = tmp_path_factory.mktemp("image-faults")
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
-        return made(root)
-
-
-def made(root: Path) -> Made:
-    """What the build takes down of a model: pixels of odd images, answers of samples, and golden images."""
-    place = root / "model"
-    classifier(place)
-    reference, own = parts(place, "image-classification")
-    form = own.processing.answer
-    rows: list[dict[str, Any]] = []
-    for index, file in enumerate((*plain_images(), *odd_images())):
-        path = root / f"image-{index}"
-        path.write_bytes(file.content)
-        rows.append({"name": file.name, "path": str(path)})
-    paths = [Path(row["path"]) for row in rows]
-    pixels = {str(index): own.pixels(path) for index, path in enumerate(paths)}
-    write_arrays(root / "pixels.npz", pixels)
-    samples = len(plain_images())
-    for row, answer in zip(rows, own.answers(paths[:samples], reference), strict=False):
-        row["answer"] = answer
-    return Made(reference, own, rows, pixels, golden_images(rows, form, root / "pixels.npz"))
+    with gradients_as_they_are():
+        classifier(root / "model")
+        return judged(root, image_parts(root / "model", "image-classification"), plain_images(), odd_images())
 
 
 def of_step(op: str, **values: Any) -> Change:
@@ -121,43 +79,22 @@ FAULTS: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_named(whole: Made, tmp_path: Path, name: str) -> None:
+def test_a_planted_fault_is_named(whole: Judged, tmp_path: Path, name: str) -> None:
     change, said = FAULTS[name]
-    bundle = bundle_of(whole.reference, whole.own, change)
-    with pytest.raises((WrongPixelsError, AccuracyError), match=said):
-        build(whole, bundle, tmp_path)
+    bundle = whole.parts.bundle(change)
+    with pytest.raises((WrongArraysError, AccuracyError), match=said):
+        whole.build(bundle)
     with pytest.raises(runtime_module("loading.errors").GoldenError, match=said):
-        self_test(whole, bundle, tmp_path)
+        whole.self_test(bundle, tmp_path)
 
 
-def test_without_a_fault_both_pass(whole: Made, tmp_path: Path) -> None:
-    bundle = bundle_of(whole.reference, whole.own)
-    build(whole, bundle, tmp_path)
-    self_test(whole, bundle, tmp_path)
+def test_without_a_fault_both_pass(whole: Judged, tmp_path: Path) -> None:
+    bundle = whole.parts.bundle()
+    whole.build(bundle)
+    whole.self_test(bundle, tmp_path)
 
 
-def test_a_bundle_that_refuses_an_image_is_named(whole: Made) -> None:
-    found = {place: array for place, array in whole.pixels.items() if place != "3"}
-    with pytest.raises(WrongPixelsError, match=r"plain-3\.png.*it refuses it: too large"):
-        check_pixels([row["name"] for row in whole.rows], whole.pixels, found, {"3": "too large"})
-
-
-def build(whole: Made, bundle: Any, place: Path) -> None:
-    """What the build proves of a bundle, with PyTorch in the place of the exported graph."""
-    files = [Path(row["path"]).read_bytes() for row in whole.rows]
-    found = {str(index): bundle.media.row(content).pixels for index, content in enumerate(files)}
-    check_pixels([row["name"] for row in whole.rows], whole.pixels, found, {})
-    judged = [
-        TextAnswer(text=row["path"], name=row["name"], answer=row["answer"], kind="labels")
-        for row in whole.rows
-        if "answer" in row
-    ]
-    answers = answered(bundle, whole.reference, [Path(str(entry.text)).read_bytes() for entry in judged])
-    check_graph(compare_answers(judged, answers), accuracy())
-
-
-def self_test(whole: Made, bundle: Any, place: Path) -> None:
-    """What the loader checks at every start."""
-    path = place / "answers.json"
-    path.write_text(json.dumps({"format_version": 1, "cases": whole.golden}), "utf-8")
-    runtime_module("processing.golden").check(bundle, path, LIMITS, runner(whole.reference))
+def test_a_bundle_that_refuses_an_image_is_named(whole: Judged) -> None:
+    found = {place: array for place, array in whole.arrays.items() if place != "3"}
+    with pytest.raises(WrongArraysError, match=r"the image 'plain-3\.png'.*image processor: it refuses it: too large"):
+        whole.check_arrays(found, {"3": "too large"})

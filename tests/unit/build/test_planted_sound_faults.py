@@ -2,75 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tests.support.answering import answered, runner
-from tests.support.audio_parts import Change, Document, bundle_of, parts
 from tests.support.bundles import runtime_module
+from tests.support.file_parts import Change, Document, Judged, gradients_as_they_are, judged, sound_parts
 from tests.support.make_audio_models import LENGTHS, MODELS
-from tests.support.plans import accuracy
 
-from ortc.build.answer_proof import WrongFeaturesError, check_features, check_graph
-from ortc.build.audio_answers import golden_sounds
-from ortc.common.arrays import write_arrays
+from ortc.build.answer_proof import WrongArraysError
 from ortc.common.errors import AccuracyError
-from ortc.evaluation.answers import TextAnswer, compare_answers
-from ortc.frontend.reference.audio import ReferenceAudio
 from ortc.frontend.samples.odd_sounds import odd_sounds, plain_sounds
-
-LIMITS = {"cosine": 0.99999, "top1": 1.0, "token_errors": 0.0, "features": 1e-4}
-
-
-@dataclass(frozen=True)
-class Made:
-    """A model with what it answers, from which a bundle is made."""
-
-    reference: Any
-    own: ReferenceAudio
-    rows: list[dict[str, Any]]
-    features: dict[str, Any]
-    golden: list[dict[str, Any]]
 
 
 @pytest.fixture(autouse=True)
 def _gradients() -> Iterator[None]:
-    """Loading a model switches gradients off for the whole process."""
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+    with gradients_as_they_are():
         yield
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Made]:
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Judged]:
+    with gradients_as_they_are():
         return {name: made(tmp_path_factory.mktemp(name), name) for name in MODELS}
 
 
-def made(root: Path, name: str) -> Made:
-    """What the build takes down of a model: features of odd sounds, answers of samples, and golden sounds."""
+def made(root: Path, name: str) -> Judged:
     make, task = MODELS[name]
     make(root / "model")
-    reference, own = parts(root / "model", task)
-    rows: list[dict[str, Any]] = []
-    plain = plain_sounds(LENGTHS)
-    for index, file in enumerate((*plain, *odd_sounds(LENGTHS))):
-        if file.name == "shortest.wav":
-            continue  # a spectrogram has no frame of it
-        path = root / f"sound-{index}"
-        path.write_bytes(file.content)
-        rows.append({"name": file.name, "path": str(path)})
-    features = {str(index): own.features(Path(row["path"])) for index, row in enumerate(rows)}
-    write_arrays(root / "features.npz", features)
-    answers = own.answers([Path(row["path"]) for row in rows[: len(plain)]], reference)
-    for row, answer in zip(rows, answers, strict=False):
-        row["answer"] = answer
-    golden = golden_sounds(rows, own.processing.answer, root / "features.npz")
-    return Made(reference, own, rows, features, golden)
+    # A spectrogram has no frame of the shortest sound.
+    odd = [file for file in odd_sounds(LENGTHS) if file.name != "shortest.wav"]
+    return judged(root, sound_parts(root / "model", task), plain_sounds(LENGTHS), odd)
 
 
 def of_features(**values: Any) -> Change:
@@ -131,14 +94,14 @@ FAULTS: dict[str, tuple[str, Change, str]] = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_planted_fault_is_named(models: dict[str, Made], tmp_path: Path, name: str) -> None:
+def test_a_planted_fault_is_named(models: dict[str, Judged], tmp_path: Path, name: str) -> None:
     model, change, said = FAULTS[name]
     whole = models[model]
-    bundle = bundle_of(whole.reference, whole.own, change)
-    with pytest.raises((WrongFeaturesError, AccuracyError), match=said):
-        build(whole, bundle)
+    bundle = whole.parts.bundle(change)
+    with pytest.raises((WrongArraysError, AccuracyError), match=said):
+        whole.build(bundle)
     with pytest.raises(runtime_module("loading.errors").GoldenError, match=said):
-        self_test(whole, bundle, tmp_path)
+        whole.self_test(bundle, tmp_path)
 
 
 PLANTED: dict[str, tuple[str, str, str, Any]] = {
@@ -155,7 +118,7 @@ PLANTED: dict[str, tuple[str, str, str, Any]] = {
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_other_arithmetic_is_named(
-    models: dict[str, Made], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+    models: dict[str, Judged], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     model, module, constant, value = PLANTED[name]
     target = runtime_module(f"processing.audio.{module}")
@@ -163,44 +126,18 @@ def test_other_arithmetic_is_named(
     runtime_module("processing.audio.resampling")._weights.cache_clear()
     whole = models[model]
     try:
-        bundle = bundle_of(whole.reference, whole.own)
-        with pytest.raises(WrongFeaturesError, match=FEATURES):
-            build(whole, bundle)
+        bundle = whole.parts.bundle()
+        with pytest.raises(WrongArraysError, match=FEATURES):
+            whole.build(bundle)
         with pytest.raises(runtime_module("loading.errors").GoldenError, match=FEATURES):
-            self_test(whole, bundle, tmp_path)
+            whole.self_test(bundle, tmp_path)
     finally:
         runtime_module("processing.audio.resampling")._weights.cache_clear()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_without_a_fault_both_pass(models: dict[str, Made], tmp_path: Path, name: str) -> None:
+def test_without_a_fault_both_pass(models: dict[str, Judged], tmp_path: Path, name: str) -> None:
     whole = models[name]
-    bundle = bundle_of(whole.reference, whole.own)
-    build(whole, bundle)
-    self_test(whole, bundle, tmp_path)
-
-
-def build(whole: Made, bundle: Any) -> None:
-    """What the build proves of a bundle, with PyTorch in the place of the exported graph."""
-    errors = runtime_module("loading.errors")
-    found, refused = {}, {}
-    for index, row in enumerate(whole.rows):
-        try:
-            found[str(index)] = bundle.media.row(Path(row["path"]).read_bytes()).values
-        except errors.InputError as error:
-            refused[str(index)] = str(error)
-    check_features([row["name"] for row in whole.rows], whole.features, found, refused)
-    judged = [
-        TextAnswer(text=row["path"], name=row["name"], answer=row["answer"], kind=bundle.kind, unit="sounds")
-        for row in whole.rows
-        if "answer" in row
-    ]
-    answers = answered(bundle, whole.reference, [Path(str(entry.text)).read_bytes() for entry in judged])
-    check_graph(compare_answers(judged, answers), accuracy())
-
-
-def self_test(whole: Made, bundle: Any, place: Path) -> None:
-    """What the loader checks at every start."""
-    path = place / "answers.json"
-    path.write_text(json.dumps({"format_version": 1, "cases": whole.golden}), "utf-8")
-    runtime_module("processing.golden").check(bundle, path, LIMITS, runner(whole.reference))
+    bundle = whole.parts.bundle()
+    whole.build(bundle)
+    whole.self_test(bundle, tmp_path)

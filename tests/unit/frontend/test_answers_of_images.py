@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import transformers
 from tests.support.answering import answered
 from tests.support.bundles import runtime_module
-from tests.support.image_parts import bundle_of, parts
+from tests.support.file_parts import gradients_as_they_are, image_parts
 from tests.support.make_image_models import MODELS
 from tests.support.odd_pictures import random_file
 
@@ -24,8 +23,7 @@ from ortc.frontend.samples.odd_images import odd_images, plain_images
 
 @pytest.fixture(autouse=True)
 def _gradients() -> Iterator[None]:
-    """Loading a model switches gradients off for the whole process."""
-    with torch.inference_mode(False), torch.set_grad_enabled(torch.is_grad_enabled()):
+    with gradients_as_they_are():
         yield
 
 
@@ -33,8 +31,8 @@ def _gradients() -> Iterator[None]:
 def test_answers_are_those_of_the_pipeline(name: str, tmp_path: Path) -> None:
     make, task = MODELS[name]
     make(tmp_path / "model")
-    reference, own = parts(tmp_path / "model", task)
-    bundle = bundle_of(reference, own)
+    parts = image_parts(tmp_path / "model", task)
+    reference, own, bundle = parts.reference, parts.own, parts.bundle()
     more = {"pool": True} if task == "image-feature-extraction" else {}
     known = {"semantic-segmentation": "image-segmentation"}.get(task, task)
     ask: Any = transformers.pipeline(known, model=str(tmp_path / "model"), image_processor=own.processor)

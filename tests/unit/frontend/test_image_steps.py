@@ -15,11 +15,12 @@ from PIL import Image
 from tests.support import bundles
 from tests.support.odd_pictures import random_file
 
-from ortc.bundle.answers import MOST_DIFFERENCE
 from ortc.common.errors import StageError
 from ortc.frontend.reference.image_steps import steps_of
 from ortc.frontend.reference.images import load_processor, opened
-from ortc.frontend.samples.odd_images import ImageFile, odd_images, plain_images, thumbnail
+from ortc.frontend.samples.named_file import NamedFile
+from ortc.frontend.samples.odd_images import odd_images, plain_images, thumbnail
+from ortc.plan.processing import MEDIA
 
 inputs = bundles.runtime_module("processing.images.inputs")
 errors = bundles.runtime_module("loading.errors")
@@ -91,7 +92,7 @@ def test_pixels_are_those_of_the_models_own_processor(name: str, tmp_path: Path)
     for file in (*odd_images(), *plain_images()[:2]):
         found = difference(processor, runtime, file.content, tmp_path / "image")
         refused += found is None
-        assert found is None or found <= MOST_DIFFERENCE, file.name
+        assert found is None or found <= MEDIA["image"].most, file.name
     # These make an image of no height of one that is long and low; nothing else is refused.
     assert refused == 0 or name in ("ViT-within", "Detr", "Yolos", "DPT-ratio", "GLPN")
 
@@ -113,14 +114,14 @@ def compare(count: int, seed: int, place: Path) -> tuple[int, float]:
 def test_random_images_become_the_same_pixels(tmp_path: Path) -> None:
     read, worst = compare(40, 1, tmp_path / "image")
     assert read >= 36
-    assert worst <= MOST_DIFFERENCE
+    assert worst <= MEDIA["image"].most
 
 
 @pytest.mark.proof("test_random_images_become_the_same_pixels, with 40 of them")
 def test_a_thousand_random_images_become_the_same_pixels(tmp_path: Path) -> None:
     read, worst = compare(1000, 2, tmp_path / "image")
     assert read >= 900
-    assert worst <= MOST_DIFFERENCE
+    assert worst <= MEDIA["image"].most
 
 
 @pytest.mark.parametrize(
@@ -151,7 +152,7 @@ def test_a_processor_of_another_form_is_refused(tmp_path: Path) -> None:
 
 
 def test_seeded_images_are_the_same_each_time_and_a_copy_is_small() -> None:
-    first: tuple[ImageFile, ...] = (*plain_images(), *odd_images())
+    first: tuple[NamedFile, ...] = (*plain_images(), *odd_images())
     assert first == (*plain_images(), *odd_images())
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((400, 900, 3), np.uint8)).save(buffer, "JPEG")

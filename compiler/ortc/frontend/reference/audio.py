@@ -54,7 +54,7 @@ class ReferenceAudio:
         """A file's samples at the model's rate, [samples]."""
         return read_sound(path, int(self.extractor.sampling_rate))
 
-    def features(self, path: Path) -> Array:
+    def array(self, path: Path) -> Array:
         """What the extractor makes of a file, [samples] or [frames, bands]."""
         found = self.extractor(self.samples(path), sampling_rate=int(self.extractor.sampling_rate), return_tensors="np")
         values: Array = found[WAVE][0]

@@ -42,7 +42,7 @@ class ReferenceImages:
         )
         self.processing = Processing(task=source.task, image=image, answer=form)
 
-    def pixels(self, path: Path) -> Array:
+    def array(self, path: Path) -> Array:
         """What the processor makes of a file, [3, height, width]."""
         found = self.processor(images=opened(path), return_tensors="np")
         values: Array = found[PIXELS][0]

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ortc.frontend.samples.named_file import NamedFile
 from ortc.inspection.image_files import FORMATS
 
 if TYPE_CHECKING:
@@ -25,26 +25,18 @@ THUMBNAIL = 160
 """The longest side of a small copy of a sample."""
 
 
-@dataclass(frozen=True)
-class ImageFile:
-    """An image as a file."""
-
-    name: str
-    content: bytes
-
-
-def plain_images() -> tuple[ImageFile, ...]:
+def plain_images() -> tuple[NamedFile, ...]:
     """Return seeded pictures of a few sizes: a gradient with shapes on it and some noise."""
     generator = np.random.default_rng(_SEED)
     return tuple(
-        ImageFile(f"plain-{index}.png", _encoded(_picture(generator, height, width), "PNG"))
+        NamedFile(f"plain-{index}.png", _encoded(_picture(generator, height, width), "PNG"))
         for index, (height, width) in enumerate(_PLAIN_SIZES)
     )
 
 
-def odd_images() -> tuple[ImageFile, ...]:
+def odd_images() -> tuple[NamedFile, ...]:
     """Return images of all modes, ratios, formats and orientations that are read."""
-    return tuple(ImageFile(name, content) for name, content in _odd(np.random.default_rng(_SEED + 1)))
+    return tuple(NamedFile(name, content) for name, content in _odd(np.random.default_rng(_SEED + 1)))
 
 
 def thumbnail(content: bytes) -> bytes:

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ortc.common.arrays import Array
+from ortc.frontend.samples.named_file import NamedFile
 
 _SEED = 31
 _PLAIN = 8
@@ -20,14 +21,6 @@ PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 _SUBTYPE = bytes.fromhex("000000001000800000aa00389b71")
 """The end of a subformat of WAVE_FORMAT_EXTENSIBLE."""
 Bits = Literal[8, 16, 24, 32]
-
-
-@dataclass(frozen=True)
-class SoundFile:
-    """A sound as a file."""
-
-    name: str
-    content: bytes
 
 
 @dataclass(frozen=True)
@@ -45,44 +38,44 @@ class Lengths:
         return max(-(-self.least // self.step), min(self.most // self.step, steps)) * self.step
 
 
-def plain_sounds(lengths: Lengths) -> tuple[SoundFile, ...]:
+def plain_sounds(lengths: Lengths) -> tuple[NamedFile, ...]:
     """Return seeded sounds of a few lengths: tones that come and go, and some noise."""
     generator = np.random.default_rng(_SEED)
     shares = np.linspace(0.35, 1.0, _PLAIN)
     longest = lengths.within(_SECONDS * lengths.rate)
     return tuple(
-        SoundFile(
+        NamedFile(
             f"plain-{index}.wav", wav(_melody(generator, lengths.within(longest * share), lengths.rate), lengths.rate)
         )
         for index, share in enumerate(shares)
     )
 
 
-def odd_sounds(lengths: Lengths) -> tuple[SoundFile, ...]:
+def odd_sounds(lengths: Lengths) -> tuple[NamedFile, ...]:
     """Return sounds of all forms that are read, at many rates and of several channels."""
     return tuple(_odd(np.random.default_rng(_SEED + 1), lengths))
 
 
-def _odd(generator: np.random.Generator, lengths: Lengths) -> Iterator[SoundFile]:
+def _odd(generator: np.random.Generator, lengths: Lengths) -> Iterator[NamedFile]:
     rate, count = lengths.rate, lengths.within(_ODD_SECONDS * lengths.rate)
     tones = _melody(generator, count, rate)
     forms: tuple[tuple[Bits, bool], ...] = ((8, False), (24, False), (32, False), (32, True))
     for bits, is_float in forms:
-        yield SoundFile(f"{'float' if is_float else 'pcm'}-{bits}.wav", wav(tones, rate, bits, is_float=is_float))
-    yield SoundFile("extensible-24.wav", wav(tones, rate, 24, extensible=True))
+        yield NamedFile(f"{'float' if is_float else 'pcm'}-{bits}.wav", wav(tones, rate, bits, is_float=is_float))
+    yield NamedFile("extensible-24.wav", wav(tones, rate, 24, extensible=True))
     for channels in (2, 6):
         parts = np.stack([_melody(generator, count, rate) for _ in range(channels)], axis=1)
-        yield SoundFile(f"channels-{channels}.wav", wav(parts, rate))
+        yield NamedFile(f"channels-{channels}.wav", wav(parts, rate))
     for other in (8000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000):
         if other != rate:
-            yield SoundFile(f"rate-{other}.wav", wav(_melody(generator, max(1, count * other // rate), other), other))
-    yield SoundFile("silence.wav", wav(np.zeros(count), rate))
-    yield SoundFile("faint.wav", wav(generator.integers(-1, 2, count) / 2**15, rate))
-    yield SoundFile("clipped.wav", wav(4 * tones, rate))
-    yield SoundFile("loud.wav", wav(40 * tones, rate, 32, is_float=True))
-    yield SoundFile("noise.wav", wav(generator.uniform(-1, 1, count), rate))
-    yield SoundFile("shortest.wav", wav(_melody(generator, lengths.within(0), rate), rate))
-    yield SoundFile("longest.wav", wav(_melody(generator, lengths.within(11 * rate), rate), rate, 8))
+            yield NamedFile(f"rate-{other}.wav", wav(_melody(generator, max(1, count * other // rate), other), other))
+    yield NamedFile("silence.wav", wav(np.zeros(count), rate))
+    yield NamedFile("faint.wav", wav(generator.integers(-1, 2, count) / 2**15, rate))
+    yield NamedFile("clipped.wav", wav(4 * tones, rate))
+    yield NamedFile("loud.wav", wav(40 * tones, rate, 32, is_float=True))
+    yield NamedFile("noise.wav", wav(generator.uniform(-1, 1, count), rate))
+    yield NamedFile("shortest.wav", wav(_melody(generator, lengths.within(0), rate), rate))
+    yield NamedFile("longest.wav", wav(_melody(generator, lengths.within(11 * rate), rate), rate, 8))
 
 
 def _melody(generator: np.random.Generator, count: int, rate: int) -> Array:
