@@ -85,7 +85,8 @@ def test_a_full_disk_is_no_property_of_the_model() -> None:
     assert not is_deterministic(WorkerError("died", "gone"))
 
 
-def test_an_action_whose_disk_is_full_is_no_entry(tmp_path: Path) -> None:
+def test_an_action_whose_disk_is_full_is_no_entry(tmp_path: Path, free: dict[Path, int]) -> None:
+    free[tmp_path] = 0
     store = Store(tmp_path / "cache")
     with pytest.raises(DiskFullError, match="no room for the cache"):
         store.run("export", {"x": 1}, raising(NO_SPACE))
