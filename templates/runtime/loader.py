@@ -172,7 +172,9 @@ def _command(arguments: argparse.Namespace) -> dict[str, Any]:
         if arguments.command == "run":
             return _run(model, arguments)
         if arguments.command == "answer":
-            given = [parse_row(text) for text in arguments.texts] if takes_rows(model.manifest) else arguments.texts
+            given = arguments.texts
+            if takes_rows(model.manifest):
+                given = [parse_row(text, model.manifest["inputs"]) for text in given]
             return {"answers": plain(model.answer(given, arguments.prompt))}
         return {**model.info(), **({"golden": list(model.golden)} if arguments.command == "selftest" else {})}
 

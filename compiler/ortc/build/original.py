@@ -17,7 +17,8 @@ from ortc.evaluation.report import Verdict
 from ortc.execution.host import cores
 from ortc.execution.worker import Worker
 from ortc.execution.worker_process import WorkerError
-from ortc.frontend.onnx_forms import open_dimensions
+from ortc.frontend.onnx_forms import name_portable_locales, open_dimensions
+from ortc.inspection.external_data import graph_nodes
 from ortc.passes.canonical import Exported, differently_defined
 from ortc.spec.model_sources import OnnxSource
 from ortc.spec.onnx_header import read_header
@@ -82,7 +83,8 @@ def _readable(path: Path, pin_set: str) -> Path:
     """The file, or a copy beside it that is stamped with versions that the runtime reads.
 
     The IR version says how a file is laid out and no more, and writers stamp the newest that they know. An opset is
-    stamped over only where it defines no operator of the graph differently.
+    stamped over only where it defines no operator of the graph differently. Locales that most machines lack are named
+    anew.
 
     Raises:
         StageError: the file needs a newer opset than the runtime has.
@@ -90,14 +92,13 @@ def _readable(path: Path, pin_set: str) -> Path:
     package, _, version = pins(pin_set).requirement.partition("==")
     known, header = runtime(package, version), read_header(path)
     import onnx
-    import onnx_ir as ir
 
     model = onnx.load(path, load_external_data=False)
     # ONNX Runtime takes a size of 0 for a promise.
-    is_opened = open_dimensions(model)
-    if header.ir_version <= known.max_ir and header.opset <= known.max_opset and not is_opened:
+    is_changed = open_dimensions(model) | name_portable_locales(model)
+    if header.ir_version <= known.max_ir and header.opset <= known.max_opset and not is_changed:
         return path
-    newer = differently_defined(ir.from_proto(model), header.opset, known.max_opset)
+    newer = differently_defined(graph_nodes(model), header.opset, known.max_opset)
     if header.opset > known.max_opset and newer:
         raise StageError(
             f"`{path.name}` has opset {header.opset}, ONNX Runtime {version} reaches {known.max_opset}, and the two "

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ortc.bundle.interpreter import interpreter_of
-from ortc.bundle.manifest import ProcessingInfo, read_bundle
+from ortc.bundle.manifest import Manifest, ProcessingInfo, read_bundle
 from ortc.bundle.rows import takes_rows
 from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import AccuracyError, StageError, UsageError
@@ -53,7 +53,7 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
             help="build it without `interface: tensors` from a repository with a tokenizer, or use "
             "`runtime/loader.py run` with arrays",
         )
-    requests = _requests(processing, texts)
+    requests = _rows(manifest, texts) if processing is None else _requests(processing, texts)
     interpreter = interpreter_of(bundle, cache_root() / "environments")
     try:
         with Worker.for_bundle(bundle.name, interpreter, bundle) as worker:
@@ -68,11 +68,15 @@ def answer_texts(bundle: Path, texts: Sequence[str], prompt: str | None = None) 
         raise StageError(error.message, help=error.help, details=error.details) from error
 
 
-def _requests(processing: ProcessingInfo | None, texts: Sequence[str]) -> list[Any]:
-    """The requests of the command line as the loader takes them; without processing they are rows."""
-    if processing is None:
-        parse_row = runtime_module("loading.columns").parse_row
-        return [parse_row(text) for text in texts]
+def _rows(manifest: Manifest, lines: Sequence[str]) -> list[Any]:
+    """The rows of the command line as the loader takes them."""
+    parse_row = runtime_module("loading.columns").parse_row
+    inputs = [tensor.model_dump(mode="json") for tensor in manifest.inputs]
+    return [parse_row(line, inputs) for line in lines]
+
+
+def _requests(processing: ProcessingInfo, texts: Sequence[str]) -> list[Any]:
+    """The requests of the command line as the loader takes them."""
     if processing.takes != "text":
         return [str(Path(path).resolve()) for path in texts]
     return [request_of(text) for text in texts] if processing.kind in SEVERAL_PARTS else list(texts)

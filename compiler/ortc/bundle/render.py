@@ -114,9 +114,11 @@ def readme_fields(target: TargetPlan, manifest: Manifest) -> dict[str, object]:
 def _request_fields(manifest: Manifest) -> dict[str, str | None]:
     """What the bundle answers besides tensors, and a row where it takes rows."""
     if manifest.processing is not None:
-        return {"takes": manifest.processing.takes, "kind": manifest.processing.kind, "row": None}
-    takes, row = ("row", example_row(manifest)) if takes_rows(manifest) else (None, None)
-    return {"takes": takes, "kind": None, "row": row}
+        return {"takes": manifest.processing.takes, "kind": manifest.processing.kind, "row": None, "row_value": None}
+    if not takes_rows(manifest):
+        return {"takes": None, "kind": None, "row": None, "row_value": None}
+    row, value = example_row(manifest)
+    return {"takes": "row", "kind": None, "row": row, "row_value": value}
 
 
 def runtime_files(*, takes: str | None = None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from ortc.bundle.manifest import Manifest
 from ortc.common.bundle_runtime import runtime_module
 
@@ -11,7 +13,14 @@ def takes_rows(manifest: Manifest) -> bool:
     return bool(runtime_module("loading.rows").takes_rows(manifest.model_dump(mode="json")))
 
 
-def example_row(manifest: Manifest) -> str:
-    """A row of such a bundle as a line: zeros, or false, between commas."""
-    columns = (["false" if tensor.dtype == "bool" else "0"] * int(tensor.shape[1]) for tensor in manifest.inputs)
-    return ",".join(value for values in columns for value in values)
+def example_row(manifest: Manifest) -> tuple[str, str]:
+    """A row of such a bundle as a line, and in Python: zeros, false and words."""
+    words: list[str] = []
+    values: list[float | bool | str] = []
+    shown: dict[str, tuple[str, float | bool | str]] = {"bool": ("false", False), "string": ("text", "text")}
+    for tensor in manifest.inputs:
+        word, value = shown.get(tensor.dtype, ("0", 0))
+        columns = int(tensor.shape[1]) if len(tensor.shape) > 1 else 1
+        words += [word] * columns
+        values += [value] * columns
+    return ",".join(words), json.dumps(values[0]) if values == ["text"] else repr(values)

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Arrays = dict[str, Array]
 
+_STRING = "string"
+"""The dtype of tensors of text, whose arrays are numpy's `str_` of any width."""
 MOST_UNPACKED = 2**30
 """Most bytes that the compressed members of one file may unpack to; others are bounded by the file itself."""
 _MAGIC = b"\x93NUMPY"
@@ -96,6 +98,16 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
             # A member opened by name has the zip epoch as its time, not the clock's.
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """numpy's type for a dtype of a tensor; of strings the one without a width."""
+    return np.dtype(str) if dtype == _STRING else np.dtype(dtype)
+
+
+def is_of(array: Array, dtype: str) -> bool:
+    """Whether an array has the dtype of a tensor; strings may have any width."""
+    return array.dtype.kind == "U" if dtype == _STRING else bool(array.dtype == np.dtype(dtype))
 
 
 @contextmanager

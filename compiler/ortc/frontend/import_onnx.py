@@ -16,6 +16,7 @@ from ortc.frontend.onnx_forms import (
     expect_few_nodes,
     inline,
     inline_functions,
+    name_portable_locales,
     open_dimensions,
     write_out_sparse,
 )
@@ -38,6 +39,7 @@ from ortc.passes.canonical import (
     differently_defined,
     infer_shapes,
     name_dimensions,
+    nodes,
     output_info,
     strip,
     write,
@@ -49,7 +51,7 @@ from ortc.passes.quantized_operators import quantized_already
 from ortc.passes.weight_folding import fold_weights
 from ortc.plan.plan import ExportPlan, InputPlan
 from ortc.spec.onnx_header import DEFAULTS_IR
-from ortc.spec.vocabulary import LEAST_OPSET
+from ortc.spec.vocabulary import LEAST_OPSET, STRING
 
 if TYPE_CHECKING:
     import onnx
@@ -141,6 +143,7 @@ def _load(path: Path, plan: ExportPlan) -> tuple[ir.Model, Labels]:
     keep_usable(proto, plan.outputs, None if plan.inputs is None else [tensor.name for tensor in plan.inputs])
     load_attributes(proto, path.parent)
     open_dimensions(proto)
+    name_portable_locales(proto)
     write_out_sparse(proto)
     proto = inline_functions(proto)
     # It logs names that nothing defines, which the check of the written file refuses.
@@ -232,7 +235,7 @@ def _convert(model: ir.Model, plan: ExportPlan) -> tuple[ir.Model, Conversion | 
     if found == plan.opset:
         return model, None
     keeps = found >= LEAST_OPSET
-    touched = differently_defined(model, found, plan.opset)
+    touched = differently_defined(nodes(model), found, plan.opset)
     conversion = Conversion(source=found, target=plan.opset, operators=touched, keeps=keeps)
     ir.external_data.load_to_model(model)
     # The converter takes every initializer for an input of a lower version, and finds none.
@@ -273,11 +276,14 @@ def _declared_inputs(model: ir.Model, plan: ExportPlan) -> tuple[InputPlan, ...]
                     help="declare it in `export.dynamic_axes`, or name the dimensions in `export.inputs`",
                 )
         inputs.append(
-            InputPlan.model_validate(
-                {"name": value.name, "dtype": str(ir.DataType(value.dtype).numpy()), "shape": shape}
-            )
+            InputPlan.model_validate({"name": value.name, "dtype": _dtype(ir.DataType(value.dtype)), "shape": shape})
         )
     return tuple(inputs)
+
+
+def _dtype(dtype: ir.DataType) -> str:
+    """The dtype of the spec language for one of ONNX."""
+    return STRING if dtype.name == "STRING" else str(dtype.numpy())
 
 
 def _keep_outputs(model: ir.Model, plan: ExportPlan) -> None:

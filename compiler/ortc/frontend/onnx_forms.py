@@ -21,6 +21,9 @@ MOST_DENSE = 2**30
 """Most numbers of a sparse initializer, once its zeros are written out."""
 MOST_NODES = 1_000_000
 """Most nodes of a graph whose functions are written out."""
+_LOCALE = b"C.UTF-8"
+_TURKIC = (b"tr", b"az", b"cr", b"ku", b"tt")
+"""How names of locales begin in which `I` is not the capital of `i`: Turkish, Azerbaijani, Crimean, Kurdish, Tatar."""
 MOST_CAUSE = 400
 """Most characters of another program's message, which repeats names of any length."""
 
@@ -33,6 +36,27 @@ def open_dimensions(model: onnx.ModelProto) -> bool:
             if dim.HasField("dim_value") and dim.dim_value <= 0:
                 dim.ClearField("dim_value")
                 found = True
+    return found
+
+
+def name_portable_locales(model: onnx.ModelProto) -> bool:
+    """Make StringNormalizer change case by the locale that every Linux has; whether it named another one.
+
+    Its default is `en_US.UTF-8`, which slim images and most servers lack, and without which no session opens. The C
+    library lowers and raises letters of all its locales alike, but for the dotless i of Turkic languages.
+    """
+    found = False
+    for node in graph_nodes(model):
+        if node.op_type != "StringNormalizer" or node.domain not in ("", "ai.onnx"):
+            continue
+        named = next((attribute for attribute in node.attribute if attribute.name == "locale"), None)
+        if named is not None and (named.s == _LOCALE or named.s[:2].lower() in _TURKIC):
+            continue
+        if named is None:
+            named = node.attribute.add()
+            named.name, named.type = "locale", named.STRING
+        named.s = _LOCALE
+        found = True
     return found
 
 

@@ -15,9 +15,10 @@ from ortc.inspection.draft_spec import Value as Written
 from ortc.inspection.external_data import has_default_domain, load_graph, refuse_pointer
 from ortc.inspection.findings import KNOWN_AXES, OUTSIDE, UNKNOWN_AXIS, InspectionError
 from ortc.inspection.onnx_interface import DTYPES, Value, interface_of, problems, usable_outputs, value_of
+from ortc.inspection.string_examples import Example, string_examples
 from ortc.inspection.tensor_names import name_problem
 from ortc.spec.onnx_header import DEFAULTS_IR
-from ortc.spec.vocabulary import LEAST_INT8_OPSET, LEAST_OPSET
+from ortc.spec.vocabulary import LEAST_INT8_OPSET, LEAST_OPSET, STRING
 
 if TYPE_CHECKING:
     import onnx
@@ -37,6 +38,8 @@ _CHANNELS = (1, 3, 4)
 """Numbers of channels that images have."""
 _WITHOUT_SAMPLES = frozenset(("MatMul", "Gemm", "Gather", "LSTM", "GRU", "RNN", "ConvTranspose"))
 """Operators with weights that become INT8 without real inputs."""
+_PLACEHOLDER = "a string"
+"""The example of string inputs of which the graph knows none."""
 _STEPS = "\nMany models take sides in steps alone: `multiple_of: 32`."
 _PIXELS = frozenset(("float32", "float16", "float64", "uint8"))
 """Types that pixels have."""
@@ -114,6 +117,12 @@ def _notes(
         notes["samples"] = "INT8 of convolutions needs real inputs, and this graph has no other weights."
     if inputs:
         notes["inputs"] = "`range` and `fill` make synthetic inputs that mean something to the model."
+    if any(entry["dtype"] == STRING for entry in inputs.values()):
+        notes["inputs"] = "`range`, `fill` and `examples` make synthetic inputs that mean something to the model."
+    if _PLACEHOLDER in str([entry.get("examples") for entry in inputs.values()]):
+        notes["inputs"] += (
+            f"\nThe graph knows no strings: replace `{_PLACEHOLDER}` by some that the model was trained on."
+        )
     if optional := _optional(model):
         notes["inputs"] = "\n".join(
             (*([notes["inputs"]] if inputs else ()), f"Constants unless declared here: {', '.join(optional)}.")
@@ -174,11 +183,13 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]
         and stored[node.input[0]].dims
         and all(attribute.i == 0 for attribute in node.attribute if attribute.name == "axis")
     }
+    examples = string_examples(graph)
     inputs: dict[str, dict[str, Written]] = {}
     for value in graph.input:
         if value.name in stored:
             continue
-        tensor, dtype = value.type.tensor_type, DTYPES[value_of(value).element]
+        tensor, described = value.type.tensor_type, value_of(value)
+        dtype = STRING if described.is_text else DTYPES[described.element]
         if not tensor.HasField("shape"):
             raise InspectionError(f"the input `{value.name}` has no shape; export the model again with shapes")
         names = _conventional(tensor.shape, dtype)
@@ -191,7 +202,21 @@ def _inputs(graph: onnx.GraphProto, axes: _Axes) -> dict[str, dict[str, Written]
             inputs[value.name]["range"] = [0, rows[value.name] - 1]
         elif dtype in {"int64", "int32"} and "mask" in value.name:
             inputs[value.name]["fill"] = 1
+        elif dtype == STRING:
+            inputs[value.name]["examples"] = _written(examples.get(value.name) or _unknown(shape))
     return inputs
+
+
+def _unknown(shape: list[Written]) -> list[Example]:
+    """Examples of a string input of which the graph knows no strings."""
+    last = shape[-1] if len(shape) > 1 else 1
+    columns = last if isinstance(last, int) else 1
+    return [_PLACEHOLDER] if columns == 1 else [[_PLACEHOLDER] * columns]
+
+
+def _written(examples: list[Example]) -> list[Written]:
+    """Examples as a draft writes them."""
+    return [example if isinstance(example, str) else [*example] for example in examples]
 
 
 def _needs_calibration(graph: onnx.GraphProto) -> bool:

@@ -60,12 +60,17 @@ class Value:
 
     @property
     def unusable(self) -> str | None:
-        """What it is that no bundle can have, in words; None for a tensor of numbers or booleans."""
+        """What it is that no bundle can give, in words; None for a tensor of numbers or booleans."""
         if self.kind != "tensor_type":
             return _KINDS.get(self.kind, "a value of an unknown kind")
         if self.element in DTYPES:
             return None
-        return "a tensor of text" if self.element == "STRING" else f"a tensor of {self.element.lower() or 'no type'}"
+        return "a tensor of text" if self.is_text else f"a tensor of {self.element.lower() or 'no type'}"
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is a tensor of strings, which a bundle can take and not give."""
+        return self.kind == "tensor_type" and self.element == "STRING"
 
 
 CLASSIFIERS = ("TreeEnsembleClassifier", "LinearClassifier", "SVMClassifier")
@@ -186,12 +191,11 @@ def problems(
     for value in inputs:
         if (why := name_problem(value.name)) is not None:
             yield Problem("name", f"the graph's input `{shown(value.name)}` {why}", NAME_HELP)
-        elif (what := value.unusable) is not None:
-            before = ", and do what turns text into numbers before the model" if what == "a tensor of text" else ""
+        elif (what := value.unusable) is not None and not value.is_text:
             yield Problem(
                 "type",
                 f"the graph's input `{shown(value.name)}` is {what}, which a bundle cannot take",
-                f"export the model again with tensors of numbers or booleans as inputs{before}",
+                "export the model again with tensors of numbers, booleans or strings as inputs",
             )
     for value in kept:
         if (why := name_problem(value.name)) is not None:
@@ -220,8 +224,8 @@ def keep_usable(model: onnx.ModelProto, outputs: tuple[str, ...] | None, declare
         declared: names in `export.inputs`; None where the file's own are taken.
 
     Raises:
-        StageError: an input, or an output that is kept, is no tensor of numbers or booleans, has a name that no bundle
-            can have, or is not there.
+        StageError: an input is no tensor of numbers, booleans or strings, an output that is kept none of numbers or
+            booleans, or one of them is not there or has a name that no bundle can have.
     """
     graph = model.graph
     for problem in problems(interface_of(model), outputs, declared):

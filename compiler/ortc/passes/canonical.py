@@ -7,17 +7,17 @@ no traces of the machine that made it; every variant derives from it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from ortc.common.arrays import numpy_dtype
 from ortc.common.errors import StageError
 from ortc.common.values import Frozen
 from ortc.plan.plan import AxisPlan, InputPlan
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
 EXTERNAL_DATA_THRESHOLD = 64 * 2**20
@@ -98,7 +98,7 @@ def restore_inputs(model: ir.Model, inputs: tuple[InputPlan, ...]) -> tuple[str,
     missing = tuple(tensor.name for tensor in inputs if tensor.name not in found)
     for tensor in inputs:
         if tensor.name in missing:
-            dtype = ir.TensorType(ir.DataType.from_numpy(np.dtype(tensor.dtype)))
+            dtype = ir.TensorType(ir.DataType.from_numpy(numpy_dtype(tensor.dtype)))
             found[tensor.name] = ir.Value(name=tensor.name, shape=ir.Shape(list(tensor.shape)), type=dtype)
     model.graph.inputs.clear()
     model.graph.inputs.extend(found[tensor.name] for tensor in inputs)
@@ -242,9 +242,11 @@ def count_operators(model: ir.Model) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def differently_defined(model: ir.Model, source: int, target: int) -> tuple[str, ...]:
-    """ONNX's operators of the graph that two opsets define differently, sorted."""
-    operators = {node.op_type for node in nodes(model) if node.domain in ("", "ai.onnx")}
+def differently_defined(
+    nodes: Iterable[ir.Node] | Iterable[onnx.NodeProto], source: int, target: int
+) -> tuple[str, ...]:
+    """ONNX's operators of a graph's nodes that two opsets define differently, sorted."""
+    operators = {node.op_type for node in nodes if node.domain in ("", "ai.onnx")}
     return tuple(sorted(name for name in operators if defined(name, source) != defined(name, target)))
 
 

@@ -52,6 +52,8 @@ class AxisPlan(Frozen):
 class InputPlan(Frozen):
     """One input tensor; shape entries are axis names or sizes.
 
+    `examples` are what elements of a string input are drawn from, or rows of its columns.
+
     `mask` is what the value 1 of a declared padding mask means. `end` is the token that every row of token ids has
     once, as the last one that is no padding: a model that reads its answer there refuses other rows.
     """
@@ -61,6 +63,7 @@ class InputPlan(Frozen):
     shape: tuple[AxisName | Annotated[int, Field(ge=0, le=MAX_SIZE)], ...]
     range: tuple[int | float, int | float] | None = None
     fill: int | float | None = None
+    examples: tuple[str | tuple[str, ...], ...] | None = None
     mask: Literal["read", "padding"] | None = None
     end: int | None = None
 

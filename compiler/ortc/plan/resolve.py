@@ -32,7 +32,7 @@ from ortc.spec.deployment import MaskSpec, Spec, Target
 from ortc.spec.model_sources import has_random_weights
 from ortc.spec.profile import Engine, Runtime, TargetProfile, Tuning, Variant
 from ortc.spec.runtimes import ir_version_for_opset, pins, runtime
-from ortc.spec.vocabulary import Objective, Platform, Precision
+from ortc.spec.vocabulary import STRING, Objective, Platform, Precision
 
 """The input that says which positions are real; the name that transformers gives it."""
 
@@ -134,6 +134,7 @@ def _export(spec: Spec) -> ExportPlan:
                 shape=tensor.shape,
                 range=tensor.range,
                 fill=tensor.fill,
+                examples=tensor.examples,
                 mask=_meaning(spec.export.mask, name),
             )
             for name, tensor in spec.export.inputs.items()
@@ -241,12 +242,23 @@ def why_not(spec: Spec, engine: Engine, variant: Variant, platforms: tuple[Platf
     if missing:
         return f"{engine.runtime.package} is not for {' and '.join(missing)}, which the target promises"
     known = runtime(engine.runtime.package, engine.runtime.version)
+    if takes_strings(spec) and engine.runtime.package != TAKES_STRINGS:
+        return f"inputs are strings, which {engine.runtime.package} does not take"
     if spec.export.shipped_opset > known.max_opset or ir_version_for_opset(spec.export.shipped_opset) > known.max_ir:
         return f"{known.package} {known.version} reaches opset {known.max_opset}"
     calibrated = variant.quantization is not None and variant.quantization.is_calibrated
     if calibrated and spec.accuracy.samples is None and not has_random_weights(spec.model):
         return "calibration needs real inputs: `accuracy.samples`"
     return None
+
+
+TAKES_STRINGS = "onnxruntime"
+"""The package of runtimes that bundles with string inputs ship."""
+
+
+def takes_strings(spec: Spec) -> bool:
+    """Whether a declared input is of strings."""
+    return any(tensor.dtype == STRING for tensor in (spec.export.inputs or {}).values())
 
 
 def variants_for(profile: TargetProfile, precision: Precision) -> tuple[Variant, ...]:

@@ -27,6 +27,7 @@ from ortc.spec.vocabulary import (
     Platform,
     Precision,
     RelativePath,
+    Text,
     Version,
     required,
 )
@@ -56,6 +57,14 @@ class InputSpec(Model):
         default=None, description="Least and greatest value, included.", examples=[[0, 30521]]
     )
     fill: int | float | None = Field(default=None, description="A constant for synthetic samples, e.g. 1 for a mask.")
+    examples: tuple[Text | tuple[Text, ...], ...] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1024,
+        description="Strings that synthetic samples of a string input are drawn from; of several columns a list with "
+        "one string per column. Other strings are answered, too.",
+        examples=[["a good film", "a bad film"]],
+    )
 
 
 class MaskSpec(Model):

@@ -9,9 +9,14 @@ from ortc.common.texts import Line
 
 APIVERSION_PATTERN = "ortc/v1alpha1"
 
+# fmt: off
 DType = Literal[
-    "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool"
+    "float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool",
+    "string",
 ]
+# fmt: on
+STRING: DType = "string"
+"""The type of tensors of text, which bundles take and do not give."""
 Precision = Literal["fp32", "fp16", "bf16", "int8", "auto"]
 Objective = Literal["latency", "balanced", "throughput", "size"]
 Exporter = Literal["auto", "dynamo", "torchscript"]
@@ -53,12 +58,21 @@ ENVIRONMENT = "x-environment"
 FROM_ENVIRONMENT: JsonDict = {ENVIRONMENT: True}
 """JSON Schema that puts the mark on a field."""
 
+
+def _as_utf8(text: str) -> str:
+    if "\0" in text or any("\ud800" <= sign <= "\udfff" for sign in text):
+        raise ValueError("expected Unicode without NUL characters and lone surrogates")
+    return text
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["bert"])]
 Version = Annotated[str, Field(pattern=VERSION_PATTERN, examples=["1.0.0"])]
 AxisName = Annotated[str, Field(pattern=_AXIS)]
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Entrypoint = Annotated[str, Field(pattern=_ENTRYPOINT, examples=["package.module:function"])]
 RelativePath = Line
+Text = Annotated[str, Field(max_length=10_000), AfterValidator(_as_utf8)]
+"""An example of a string input."""
 
 
 def _inside(name: str) -> str:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from .errors import FormatError, InputError, did_you_mean
 from .numerics import NanWatch
 
+STRING = "string"  # the dtype of texts, in manifest.json and in messages
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -40,6 +42,16 @@ class Tensor:
     range: tuple[float, float] | None = None
     labels: tuple[str, ...] | None = None
     end: int | None = None
+
+    @property
+    def type(self) -> str:
+        """The dtype as manifest.json has it."""
+        return STRING if self.is_text else str(self.dtype)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it holds strings."""
+        return self.dtype.kind == "U"
 
     def named(self, array: NDArray[Any]) -> list[str] | None:
         """The names of the classes whose numbers an answer holds, in its order; None where it holds none."""
@@ -73,7 +85,7 @@ class Interface:
         sizes: dict[str, tuple[int, str]] = {}
         for tensor in self.inputs:
             if tensor.name not in inputs:
-                raise InputError(f"input {tensor.name!r} is missing. Send {tensor.dtype} of shape {_shape(tensor)}.")
+                raise InputError(f"input {tensor.name!r} is missing. Send {tensor.type} of shape {_shape(tensor)}.")
             array = inputs[tensor.name]
             _check_type(tensor, array)
             self._check_shape(tensor, array, sizes)
@@ -138,6 +150,8 @@ class Interface:
             shape = tuple(every[d] if isinstance(d, str) else int(d or 0) for d in tensor.shape)
             array = golden.get(tensor.name)
             if array is None or array.ndim != len(shape) or not array.size:
+                array = np.full(shape, "") if tensor.is_text else None
+            if array is None:
                 low, high = tensor.range or ((1, 1) if tensor.dtype.kind != "f" else (-1.0, 1.0))
                 generator = generator or np.random.default_rng(0)  # an import of its own, seldom needed
                 array = generator.uniform(low, high, shape).astype(tensor.dtype)
@@ -175,6 +189,11 @@ def interface_of(manifest: Mapping[str, Any]) -> Interface:
     return Interface(inputs, outputs, axes)
 
 
+def dtype_of(name: str) -> np.dtype[Any]:
+    """numpy's type for a dtype of manifest.json; strings have any width."""
+    return np.dtype(str if name == STRING else name)
+
+
 def _tensor(entry: Mapping[str, Any]) -> Tensor:
     bounds = entry.get("range")
     if bounds is not None:
@@ -186,19 +205,47 @@ def _tensor(entry: Mapping[str, Any]) -> Tensor:
     end = entry.get("end")
     shape = tuple(entry["shape"])
     return Tensor(
-        str(entry["name"]), np.dtype(entry["dtype"]), shape, bounds, labels, None if end is None else int(end)
+        str(entry["name"]), dtype_of(str(entry["dtype"])), shape, bounds, labels, None if end is None else int(end)
     )
 
 
 def _check_type(tensor: Tensor, array: object) -> None:
     name, dtype = f"input {tensor.name!r}", tensor.dtype
     if not isinstance(array, np.ndarray) or _is_masked(array):
-        raise InputError(f"{name} is a {type(array).__name__}. Send numpy.array(value, dtype=numpy.{dtype}).")
-    if array.dtype != dtype:
+        raise InputError(f"{name} is a {type(array).__name__}. Send numpy.array(value, dtype={_spelled(tensor)}).")
+    if tensor.is_text:
+        _check_texts(name, array)
+    elif array.dtype != dtype:
         raise InputError(
             f"{name} is {array.dtype}, the model takes {dtype}. Send array.astype(numpy.{dtype}) if that keeps the "
             "values."
         )
+
+
+def _spelled(tensor: Tensor) -> str:
+    return "str" if tensor.is_text else f"numpy.{tensor.dtype}"
+
+
+def _check_texts(name: str, array: NDArray[Any]) -> None:
+    """Raise InputError unless an array holds str, as numpy's own or as objects, that a string of ONNX can hold."""
+    if array.dtype.kind not in "UO":
+        raise InputError(f"{name} is {array.dtype}, the model takes strings. Send numpy.array(value, dtype=str).")
+    for value in array.ravel().tolist():
+        if (problem := text_problem(value)) is not None:
+            raise InputError(f"{name} holds {problem}. Send Unicode text.")
+
+
+def text_problem(value: object) -> str | None:
+    """Why a value is no string of ONNX, in words; None for one that is."""
+    if not isinstance(value, str):
+        return f"a value that is a {type(value).__name__} and no str"
+    if "\0" in value:
+        return "a string with a NUL character"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "a string with half of a surrogate pair"
+    return None
 
 
 def _check_values(tensor: Tensor, array: NDArray[Any], nan: NanWatch) -> None:

@@ -1,4 +1,4 @@
-"""Answers to rows of numbers: bundles of ai.onnx.ml's models, whose columns are all that a request needs.
+"""Answers to rows of numbers and strings: bundles of ai.onnx.ml's models, whose columns are all that a request needs.
 
 Nothing beside manifest.json says how: columns are the inputs, and names of classes are those of the outputs.
 """
@@ -15,21 +15,30 @@ from numpy.typing import NDArray
 from .arrays import Arrays
 from .columns import column, expected, width
 from .errors import InputError, did_you_mean
-from .interface import Tensor
+from .interface import STRING, Tensor
 
 DOMAIN = "ai.onnx.ml"
 
 
 def takes_rows(manifest: Mapping[str, Any]) -> bool:
-    """Whether a bundle answers rows: a model of ai.onnx.ml whose inputs are columns [rows, columns] of one axis."""
-    if manifest.get("processing") or DOMAIN not in manifest["model"]["domains"]:
+    """Whether a bundle answers rows: a model of ai.onnx.ml or of strings whose inputs are columns of one axis.
+
+    Columns are [rows, columns], or [rows] of one column.
+    """
+    has_texts = any(entry["dtype"] == STRING for entry in manifest["inputs"])
+    if manifest.get("processing") or not (has_texts or DOMAIN in manifest["model"]["domains"]):
         return False
     shapes = [list(entry["shape"]) for entry in manifest["inputs"]]
-    if not shapes or any(len(shape) != 2 or not isinstance(shape[1], int) for shape in shapes):
+    if not shapes or not all(_are_columns(entry) for entry in manifest["inputs"]):
         return False
     axis = shapes[0][0]
     outputs = (list(entry["shape"]) for entry in manifest["outputs"])
     return all(shape[0] == axis for shape in shapes) and any(shape[:1] in ([axis], [None]) for shape in outputs)
+
+
+def _are_columns(entry: Mapping[str, Any]) -> bool:
+    shape = list(entry["shape"])
+    return (len(shape) == 2 and isinstance(shape[1], int)) or (len(shape) == 1 and entry["dtype"] == STRING)
 
 
 class RowForm:
@@ -109,6 +118,7 @@ class RowProcessing:
         self._least, self._most, self._step = bounds[axis] if isinstance(axis, str) else (int(axis or 1),) * 3
         self._inputs, self._together = tuple(inputs), together
         self.columns = sum(width(tensor) for tensor in inputs)
+        self.of_text = self.columns == 1 and inputs[0].is_text
         of_rows = [tensor for tensor in outputs if tensor.shape and tensor.shape[0] in (axis, None)]
         self.form = RowForm(of_rows, self.row)
         self.kind, self.output, self.labels = self.form.kind, self.form.output, self.form.labels
@@ -123,14 +133,16 @@ class RowProcessing:
         """The inputs of one row, each [columns].
 
         Args:
-            entry: The numbers of all columns in the order of the inputs, or an object of an input's name to its number
-                or numbers.
+            entry: The values of all columns in the order of the inputs, or an object of an input's name to its value
+                or values. Of one column of strings its string, too.
 
         Raises:
             InputError: it is of another form, or holds what a column cannot hold.
         """
         if isinstance(entry, Mapping):
             return self._by_name(entry)
+        if self.of_text and isinstance(entry, str):
+            entry = [entry]
         given = entry.tolist() if isinstance(entry, np.ndarray) and entry.ndim == 1 else entry
         if not isinstance(given, list | tuple):
             raise InputError(f"a row is a {type(entry).__name__}. Expected {self._expected()}.")
@@ -143,7 +155,8 @@ class RowProcessing:
         """The model's inputs for rows that share a run; the last row again fills what the model takes at least."""
         count = max(self._least, -(-len(rows) // self._step) * self._step)
         filled = [*rows, *itertools.repeat(rows[-1], count - len(rows))]
-        return {tensor.name: np.stack([row[tensor.name] for row in filled]) for tensor in self._inputs}
+        found = {tensor.name: np.stack([row[tensor.name] for row in filled]) for tensor in self._inputs}
+        return {t.name: found[t.name].reshape(-1) if len(t.shape) == 1 else found[t.name] for t in self._inputs}
 
     def rows(self, request: object, prompt: str | None = None) -> list[Any]:
         """Rows have no tokens.
@@ -151,7 +164,7 @@ class RowProcessing:
         Raises:
             InputError: always.
         """
-        raise InputError("the model takes rows of numbers, which have no tokens.")
+        raise InputError("the model takes rows, which have no tokens.")
 
     def answer(self, request: object, run: Callable[[Arrays], Arrays], prompt: str | None = None) -> Any:
         """The answer to a row, or a list of the answers to a list of rows or to an array [rows, columns].
@@ -169,7 +182,7 @@ class RowProcessing:
             InputError: the request cannot be answered.
         """
         _refuse_prompt(prompt)
-        single = _is_row(request)
+        single = isinstance(request, str | Mapping) if self.of_text else _is_row(request)
         entries: Any = [request] if single else request
         if not single and not isinstance(entries, list | tuple | np.ndarray):
             raise InputError(f"the request is a {type(request).__name__}. Expected {self._expected()}, or such rows.")
@@ -190,7 +203,9 @@ class RowProcessing:
 
     def example(self, inputs: Arrays) -> Any:
         """The first row of some inputs as a request has it: a list, or an object where there are several inputs."""
-        found = {name: array[0].tolist() for name, array in inputs.items()}
+        found = {name: array[:1].ravel().tolist() for name, array in inputs.items()}
+        if self.of_text:
+            return next(iter(found.values()))[0]
         if len(found) == 1:
             return next(iter(found.values()))
         return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
@@ -214,7 +229,8 @@ class RowProcessing:
 
     def _expected(self) -> str:
         names = ", ".join(tensor.name for tensor in self._inputs)
-        return f"a list of {self.columns} values, or an object with {names}"
+        text = "a string, " if self.of_text else ""
+        return f"{text}a list of {self.columns} values, or an object with {names}"
 
 
 def _is_row(request: object) -> bool:
@@ -228,7 +244,7 @@ def _is_row(request: object) -> bool:
 
 def _refuse_prompt(prompt: str | None) -> None:
     if prompt is not None:
-        raise InputError("the model takes rows of numbers, which have no prompt. Leave it out.")
+        raise InputError("the model takes rows, which have no prompt. Leave it out.")
 
 
 def _is_one(tensor: Tensor) -> bool:

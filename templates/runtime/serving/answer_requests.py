@@ -106,8 +106,9 @@ def predict(document: Mapping[str, Any]) -> TextsAsked:
     """A text, an object of a request's parts, a row of values, or a list of them; RefusedError with what is wrong."""
     _known(document, PREDICT)
     given = document.get("inputs")
-    # A list that begins with a number is one row.
-    entries = given if isinstance(given, list) and not (given and isinstance(given[0], int | float)) else [given]
+    # A list that holds a number is one row.
+    is_row = isinstance(given, list) and any(isinstance(entry, int | float) for entry in given[:MOST_TEXTS])
+    entries = given if isinstance(given, list) and not is_row else [given]
     if not entries:
         raise wrong("inputs is empty; send a text, a pair, a row, or a list of them", "inputs")
     _count(entries, "inputs")

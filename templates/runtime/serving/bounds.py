@@ -14,6 +14,7 @@ SLACK = 4096  # values and lists beyond the model's own: a small mistake gets th
 VALUE_BYTES = 64  # of JSON for one value, with white space
 LONGEST_NAME = 1024  # characters
 MOST_TEXTS = 2048  # of one request
+LONGEST_STRING = 65536  # characters of a value of a string tensor: tokens of a batch take the place of the longest
 MOST_FILES = 64  # images or sounds of one request
 SHOWN = 64  # characters of a client's text that an answer repeats
 LONGEST_MESSAGE = 1000  # characters
@@ -35,6 +36,7 @@ class Capacity:
 
     values: dict[str, int]
     lists: int
+    strings: bool = False  # whether an input holds strings, of any length
     texts: tuple[str, ...] = ()  # names of the inputs for texts, images or sounds that the model takes, too
 
     @classmethod
@@ -46,11 +48,11 @@ class Capacity:
             shape = [most[size] if isinstance(size, str) else int(size or 0) for size in tensor.shape]
             values[tensor.name] = math.prod(shape)
             lists += 1 + sum(math.prod(shape[:depth]) for depth in range(1, len(shape)))
-        return cls(values, lists, texts)
+        return cls(values, lists, any(tensor.is_text for tensor in tensors), texts)
 
     def refuse_size(self, end: int) -> str:
         """Why a JSON text of so many bytes cannot be a request to the model; empty where it can."""
-        if self.texts:
+        if self.texts or self.strings:
             return ""
         most = 65536 + VALUE_BYTES * (sum(self.values.values()) + SLACK)
         return f"the JSON part has {end} bytes, the model needs at most {most}" if end > most else ""
@@ -67,7 +69,7 @@ class Capacity:
             values=sum(self.values.values()) + SLACK + 2 * texts, lists=self.lists + SLACK + 2 * texts, objects=SLACK
         )
         found = count(body, end)
-        if self.texts and found.beyond(most):
+        if (self.texts or self.strings) and found.beyond(most):
             found = structure(body, end)  # signs within texts are no values
         what = found.beyond(most)
         if not what:

@@ -44,7 +44,7 @@ def _tensor(name: str, array: Any) -> Json:
     return {
         "name": name,
         "shape": list(array.shape),
-        "datatype": NAMES[array.dtype],
+        "datatype": "BYTES" if array.dtype.kind == "U" else NAMES[array.dtype],
         "data": array.ravel().tolist(),
     }
 

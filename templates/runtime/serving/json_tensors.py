@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.errors import bad
+from serving.bounds import LONGEST_STRING
+from serving.errors import RefusedError, bad
 
 MOST_AXES = 32
 # Integers may be sent for floating-point values; nothing else changes its kind.
@@ -31,6 +33,8 @@ def from_json(data: object, shape: list[int], dtype: np.dtype[Any], name: str, w
     values, sizes = _flat(data, count, what)
     if len(values) != count or (len(sizes) != 1 and sizes != shape):
         raise bad(f"{what}: shape is {shape}, data has shape {sizes}")
+    if dtype.kind == "U":
+        return strings(values, shape, what)
     if set(map(type, values)) - KINDS[dtype.kind]:
         raise bad(f"{what}: data holds values that are not {name}")
     try:
@@ -45,6 +49,21 @@ def from_json(data: object, shape: list[int], dtype: np.dtype[Any], name: str, w
     if dtype.kind == "f" and not np.isfinite(array).all():
         raise bad(f"{what}: data holds values too large for {name}")
     return array
+
+
+def strings(values: Sequence[Any], shape: list[int], what: str) -> NDArray[Any]:
+    """A tensor of strings, as objects: numpy's own are all as wide as the longest.
+
+    Raises:
+        RefusedError: 400, a value is no string; 413, one is too long.
+    """
+    if set(map(type, values)) - {str}:
+        raise bad(f"{what}: data holds values that are not strings")
+    if max(map(len, values), default=0) > LONGEST_STRING:
+        raise RefusedError(413, "too-large", f"{what}: a string has at most {LONGEST_STRING} characters")
+    array: NDArray[Any] = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array.reshape(shape)
 
 
 def _flat(data: list[Any], count: int, what: str) -> tuple[list[Any], list[int]]:

@@ -198,7 +198,7 @@ def _axes(tensor: Tensor, model: Model) -> Json:
 def _input(tensor: Tensor, model: Model) -> Json:
     bounds = {axis.name: (axis.min, axis.max) for axis in model.axes}
     sizes = [bounds[size] if isinstance(size, str) else (size or 0, size or 0) for size in tensor.shape]
-    value: Json = {"type": {"f": "number", "b": "boolean"}.get(tensor.dtype.kind, "integer")}
+    value: Json = {"type": {"f": "number", "b": "boolean", "U": "string"}.get(tensor.dtype.kind, "integer")}
     if tensor.range is not None:
         value |= {"minimum": tensor.range[0], "maximum": tensor.range[1]}
     shape: Json = {"type": "integer", "minimum": min((low for low, _ in sizes), default=0)}

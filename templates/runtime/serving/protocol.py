@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from serving import text_tensors
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
 from serving.errors import RefusedError, bad
-from serving.json_tensors import MOST_AXES, from_json
+from serving.json_tensors import MOST_AXES, from_json, strings
 from serving.media import from_base64
 from serving.texts import TextModel
 
@@ -29,7 +29,7 @@ DATATYPES = {
     "FP64": "float64",
     **{f"{sign.upper()}INT{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)},
 }
-DTYPES = {name: np.dtype(dtype) for name, dtype in DATATYPES.items()}
+DTYPES = {name: np.dtype(dtype) for name, dtype in DATATYPES.items()} | {text_tensors.DATATYPE: np.dtype(str)}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
@@ -100,6 +100,9 @@ def decode(
         size = _parameters(entry, what).get("binary_data_size")
         if size is None:
             arrays[name] = from_json(entry.get("data"), shape, dtype, NAMES[dtype], what)
+        elif dtype.kind == "U":
+            arrays[name] = _strings(body, end, size, shape, what)
+            end += size
         else:
             _check_size(size, shape, dtype, what)
             arrays[name] = from_bytes(body, end, shape, dtype, what)
@@ -109,6 +112,14 @@ def decode(
     names, binary = _outputs(request)
     entries = text_tensors.entries_of(texts, arrays) if texts else None
     return Request(arrays, names, binary, identifier, entries)
+
+
+def _strings(body: bytes | bytearray, start: int, size: object, shape: list[int], what: str) -> NDArray[Any]:
+    """A tensor of strings whose bytes begin at `start`."""
+    if type(size) is not int or not 0 <= size <= len(body) - start:
+        raise bad(f"{what}: binary_data_size is not a number of bytes within the body")
+    found = text_tensors.from_bytes(memoryview(body)[start : start + size], math.prod(shape), what)
+    return strings(found, shape, what)
 
 
 def _texts(
@@ -160,8 +171,8 @@ def interface(
     Raises:
         RefusedError: 400, they are none, or the model takes another dtype.
     """
-    if not isinstance(datatype, str) or datatype not in DATATYPES:
-        raise bad(f"{what}: datatype is not one of {', '.join(DATATYPES)}")
+    if not isinstance(datatype, str) or datatype not in DTYPES:
+        raise bad(f"{what}: datatype is not one of {', '.join(DTYPES)}")
     found = DTYPES[datatype]
     if dtype is not None and found != dtype:
         raise bad(f"{what}: datatype is {datatype}, the model takes {NAMES[dtype]}")

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from serving.bounds import MOST_TEXTS
+from serving.bounds import LONGEST_STRING, MOST_TEXTS
 from serving.errors import RefusedError, bad
 from serving.texts import MOST_WINDOW, TextModel
 
 VALUE_BYTES = 64  # of memory for each value of a row: as Python has it, and in two arrays
+
+
+def _longest(entry: object) -> int:
+    """The characters of the longest string of a row."""
+    if isinstance(entry, str):
+        return len(entry)
+    values = entry.values() if isinstance(entry, Mapping) else entry if isinstance(entry, list | tuple) else ()
+    return max(map(_longest, values), default=0)
 
 
 class RowModel(TextModel):
@@ -57,8 +65,13 @@ class RowModel(TextModel):
         if len(entries) > MOST_TEXTS:
             raise RefusedError(413, "too-large", f"there are {len(entries)} rows, at most {MOST_TEXTS} are taken")
         for index, entry in enumerate(entries):
-            if not isinstance(entry, list | tuple | Mapping):
-                raise bad(f"inputs[{index}] is neither a list of values nor an object of columns")
+            if not isinstance(entry, list | tuple | Mapping) and not (self.processing.of_text and type(entry) is str):
+                text = "a string, " if self.processing.of_text else ""
+                raise bad(f"inputs[{index}] is neither {text}a list of values nor an object of columns")
+            if _longest(entry) > LONGEST_STRING:
+                raise RefusedError(
+                    413, "too-large", f"inputs[{index}]: a string has at most {LONGEST_STRING} characters"
+                )
         return int(self.processing.columns)
 
     async def memory(self, entries: Sequence[object], longest: int, *, shaped: bool) -> int:

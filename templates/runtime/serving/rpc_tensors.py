@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from serving import text_tensors
 from serving.bounds import LONGEST_NAME, SLACK, Capacity, quoted
 from serving.errors import bad
-from serving.json_tensors import MOST_AXES, check_range
+from serving.json_tensors import MOST_AXES, check_range, strings
 from serving.protocol import (
     LONGEST_ID,
     MOST_OUTPUTS,
@@ -82,7 +82,10 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
             continue
         dtype, shape = interface(entry.datatype, list(entry.shape), what, dtypes.get(entry.name))
         check_capacity(capacity, entry.name, shape, what)
-        if raw:
+        if dtype.kind == "U":
+            found = _texts(entry, raw[index] if raw else None, what, count=math.prod(shape))
+            arrays[entry.name] = strings(found, shape, what)
+        elif raw:
             content, expected = raw[index], math.prod(shape) * dtype.itemsize
             if len(content) != expected:
                 raise bad(f"{what}: raw_input_contents has {len(content)} bytes, shape {shape} takes {expected}")
@@ -98,9 +101,10 @@ def decode(message: Any, tensors: Sequence[Tensor], capacity: Capacity | None = 
     return Request(arrays, names or None, None if raw else frozenset(), message.id or None, entries)
 
 
-def _texts(entry: Any, raw: bytes | None, what: str, *, is_file: bool) -> list[Any]:
-    """The texts or files of an input, of its bytes or of its contents."""
-    count = text_tensors.count_of(list(entry.shape), entry.datatype, what)
+def _texts(entry: Any, raw: bytes | None, what: str, *, is_file: bool = False, count: int | None = None) -> list[Any]:
+    """The texts or files of an input, of its bytes or of its contents; `count` of them, or what its shape says."""
+    if count is None:
+        count = text_tensors.count_of(list(entry.shape), entry.datatype, what)
     if raw is not None:
         return [*(text_tensors.parts_of if is_file else text_tensors.from_bytes)(raw, count, what)]
     found = [descriptor.name for descriptor, values in entry.contents.ListFields() if values]

@@ -323,3 +323,15 @@ def test_a_model_without_a_mask_has_nothing_to_pad() -> None:
     assert (list(feeds), feeds["input_ids"].shape) == (["input_ids"], (2, 4))
     texts = InputFactory((IDS,), AXES, TEXTS).case(case(padded=True, batch=2, sequence=4))
     assert texts["input_ids"].tolist() == [[101, 10, 11, 102], [101, 20, 21, 102]]
+
+
+def test_strings_are_drawn_from_examples() -> None:
+    words = InputPlan(name="word", dtype="string", shape=("batch",), examples=("red", "dark green"))
+    drawn = synthetic(words, {"batch": 50}, "seed")
+    assert set(drawn.tolist()) == {"red", "dark green"}
+    assert (drawn == synthetic(words, {"batch": 50}, "seed")).all()
+    rows = InputPlan(name="rows", dtype="string", shape=("batch", 2), examples=(("red", "big"), ("green", "small")))
+    assert set(map(tuple, synthetic(rows, {"batch": 50}, "seed").tolist())) == {("red", "big"), ("green", "small")}
+    assert synthetic(rows, {"batch": 0}, "seed").shape == (0, 2)
+    grid = InputPlan(name="grid", dtype="string", shape=("batch", 1), examples=("red",))
+    assert synthetic(grid, {"batch": 3}, "seed").tolist() == [["red"]] * 3

@@ -85,7 +85,7 @@ UNUSABLE = {
     "bfloat16": (cast(TensorProto.BFLOAT16), "output `y` is a tensor of bfloat16"),
     "float8": (cast(TensorProto.FLOAT8E4M3FN), "output `y` is a tensor of float8e4m3fn"),
     "complex": (same(TensorProto.COMPLEX64), "input `x` is a tensor of complex64"),
-    "text": (same(TensorProto.STRING), "input `x` is a tensor of text"),
+    "text": (same(TensorProto.STRING), "output `y` is a tensor of text"),
 }
 
 

@@ -200,3 +200,38 @@ def test_made_token_ids_end_once_where_the_model_needs_it(tmp_path: Any, sizes: 
         assert ((made == 2).sum(axis=1) == 1).all()
         assert (made[:, -1] == 2).all()
         model.run(model.example(sizes))
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.zeros((1, 1)), "'text' is float64, the model takes strings. Send numpy.array.value, dtype=str"),
+        (np.array([[b"a"]]), "the model takes strings"),
+        (np.array([["a", 1]], dtype=object)[:, 1:], "holds a value that is a int and no str"),
+        (np.array([["a\0b"]]), "holds a string with a NUL character"),
+        (np.array([["\ud800"]]), "half of a surrogate pair"),
+        (np.array(["a"]), r"Send 2 axes: .batch, 1."),
+        ([["a"]], r"Send numpy.array\(value, dtype=str\)"),
+    ],
+)
+def test_only_strings_of_unicode_are_taken_for_strings(array: Any, said: str) -> None:
+    interface = bundles.runtime_module("loading.interface").interface_of(STRINGS)
+    watch = bundles.runtime_module("loading.numerics").NanWatch()
+    with pytest.raises(loader.InputError, match=said):
+        interface.check({"text": array}, watch)
+    for fits in (np.array([["a"]]), np.array([["a"], ["É😀"]], dtype=object), np.array([[""]])):
+        interface.check({"text": fits}, watch)
+    assert interface.inputs[0].type == "string"
+
+
+def test_examples_of_strings_are_golden_ones_or_empty() -> None:
+    interface = bundles.runtime_module("loading.interface").interface_of(STRINGS)
+    assert interface.example({"batch": 2}, {})["text"].tolist() == [[""], [""]]
+    assert interface.example({"batch": 3}, {"text": np.array([["a"], ["b"]])})["text"].tolist() == [["a"], ["b"], ["a"]]
+
+
+STRINGS = {
+    "axes": [{"name": "batch", "min": 1, "typical": 1, "max": 4}],
+    "inputs": [{"name": "text", "dtype": "string", "shape": ["batch", 1]}],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch"]}],
+}

@@ -155,13 +155,72 @@ def test_rows_have_neither_prompts_nor_tokens() -> None:
     ],
 )
 def test_a_line_is_a_row(line: str, row: Any) -> None:
-    assert columns.parse_row(line) == row
+    inputs = [{"name": "x", "dtype": "float32", "shape": ["batch", len(row)]}]
+    assert columns.parse_row(line, inputs) == row
+
+
+COLOUR = {"name": "colour", "dtype": "string", "shape": ["batch", 1]}
+SIZE = {"name": "size", "dtype": "float32", "shape": ["batch", 2]}
+
+
+@pytest.mark.parametrize(
+    ("line", "inputs", "row"),
+    [
+        ("a text, with commas", [COLOUR], "a text, with commas"),
+        ("5", [COLOUR], "5"),
+        ("[1] see below", [COLOUR], "[1] see below"),
+        ('["red"]', [COLOUR], ["red"]),
+        ('{"colour": "red"}', [COLOUR], {"colour": "red"}),
+        ('{"other": "red"}', [COLOUR], '{"other": "red"}'),
+        ("red", [{**COLOUR, "shape": ["batch"]}], "red"),
+        ("5,1.5, 2", [COLOUR, SIZE], ["5", 1.5, 2]),
+        ('"dark, red",1,2', [COLOUR, SIZE], ["dark, red", 1, 2]),
+        ("red,1", [COLOUR, SIZE], ["red", 1]),
+        ("", [COLOUR, SIZE], []),
+    ],
+)
+def test_a_line_says_strings_where_columns_hold_them(line: str, inputs: list[dict[str, Any]], row: Any) -> None:
+    assert columns.parse_row(line, inputs) == row
+
+
+def test_a_text_is_a_row_of_one_column_of_strings() -> None:
+    text = loader.Tensor("text", np.dtype(str), ("batch",))
+    made = processing(tensor("length", "int64", "batch"), inputs=(text,))
+    seen: list[Any] = []
+
+    def lengths(inputs: Any) -> Any:
+        seen.append(inputs["text"].shape)
+        return {"length": np.array([len(value) for value in inputs["text"]])}
+
+    assert made.answer("four", lengths) == {"length": 4}
+    assert made.answer(["four", ["three"], {"text": "no"}], lengths) == [{"length": n} for n in (4, 5, 2)]
+    assert seen == [(1,), (3,)]
+    assert made.example({"text": np.array(["a", "b"])}) == "a"
+    for wrong, said in (
+        (3, "a row is a int"),
+        ([3], "holds 3. Send a string"),
+        (["a\0"], "NUL"),
+        (["\ud800"], "surrogate"),
+    ):
+        with pytest.raises(InputError, match=said):
+            made.row(wrong)
+
+
+def test_rows_hold_strings_beside_numbers() -> None:
+    inputs = (loader.Tensor("colour", np.dtype(str), ("batch", 1)), tensor("size", "float32", "batch", 2))
+    made = processing(tensor("y", "float32", "batch"), inputs=inputs)
+    first = made.row(["red", 1, 2.5])
+    assert made.row({"size": [1, 2.5], "colour": "red"})["colour"] == first["colour"]
+    together = made.inputs([first, made.row(["dark red", 0, 0])])
+    assert together["colour"].tolist() == [["red"], ["dark red"]]
+    assert together["size"].dtype == np.float32
+    assert made.example(together) == {"colour": "red", "size": [1, 2.5]}
 
 
 def manifest(**changes: Any) -> dict[str, Any]:
     made = {
         "model": {"domains": {"ai.onnx.ml": 3}},
-        "inputs": [{"name": "x", "shape": ["batch", 3]}],
+        "inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3]}],
         "outputs": [{"name": "y", "shape": [None]}],
     }
     return made | changes
@@ -173,10 +232,13 @@ def manifest(**changes: Any) -> dict[str, Any]:
         ({}, True),
         ({"model": {"domains": {"": 17}}}, False),
         ({"processing": {"takes": "text"}}, False),
-        ({"inputs": [{"name": "x", "shape": ["batch", 3, 3]}]}, False),
-        ({"inputs": [{"name": "x", "shape": ["batch", "width"]}]}, False),
-        ({"inputs": [{"name": "x", "shape": [1, 3]}]}, True),
-        ({"inputs": [{"name": name, "shape": [name, 1]} for name in "ab"]}, False),
+        ({"inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", 3, 3]}]}, False),
+        ({"inputs": [{"name": "x", "dtype": "float32", "shape": ["batch", "width"]}]}, False),
+        ({"inputs": [{"name": "x", "dtype": "float32", "shape": [1, 3]}]}, True),
+        ({"inputs": [{"name": name, "dtype": "bool", "shape": [name, 1]} for name in "ab"]}, False),
+        ({"inputs": [COLOUR], "model": {"domains": {"": 17}}}, True),
+        ({"inputs": [{**COLOUR, "shape": ["batch"]}]}, True),
+        ({"inputs": [{"name": "x", "dtype": "float32", "shape": ["batch"]}]}, False),
         ({"outputs": [{"name": "y", "shape": [7]}]}, False),
         ({"outputs": [{"name": "y", "shape": []}]}, False),
     ],
@@ -206,13 +268,14 @@ def test_a_loaded_bundle_answers_rows(tmp_path: Path) -> None:
         ([[1, 2.5], {"x": 1}], [[1, 2.5], {"x": 1}]),
         ({"x": 1}, [{"x": 1}]),
         (["a text"], ["a text"]),
+        (["red", 1], [["red", 1]]),
     ],
 )
 def test_a_list_of_numbers_is_one_row_of_a_request(given: Any, entries: Any) -> None:
     assert requests.predict(json.loads(json.dumps({"inputs": given}))).entries == entries
 
 
-@pytest.mark.parametrize("given", [[], 1, None, [None], ["a", 1]])
+@pytest.mark.parametrize("given", [[], 1, None, [None], ["a", None]])
 def test_other_requests_are_refused(given: Any) -> None:
     with pytest.raises(errors.RefusedError, match="inputs"):
         requests.predict({"inputs": given})

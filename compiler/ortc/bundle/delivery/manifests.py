@@ -38,6 +38,7 @@ _GPU = ("CUDAExecutionProvider", "TensorrtExecutionProvider", "MIGraphXExecution
 _TYPES = {
     "float16": "TYPE_FP16",
     "float32": "TYPE_FP32",
+    "string": "TYPE_STRING",
     "float64": "TYPE_FP64",
     "bfloat16": "TYPE_BF16",
     "bool": "TYPE_BOOL",

@@ -18,6 +18,7 @@ from ortc.execution.worker import Worker
 from ortc.frontend.samples.inputs import PIXEL_MASK
 from ortc.inspection.image_files import FORMATS, image_files
 from ortc.plan.plan import AxisPlan, InputPlan
+from ortc.spec.vocabulary import STRING
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -155,7 +156,7 @@ def _layout(inputs: tuple[InputPlan, ...], axes: tuple[AxisPlan, ...]) -> _Layou
     sizes = [entry if isinstance(entry, int) else typical[entry] for entry in tensor.shape]
     first = len(sizes) == 4 and tensor.shape[1] in _CHANNELS
     last = len(sizes) == 4 and not first and tensor.shape[3] in _CHANNELS
-    if not (first or last) or tensor.dtype == "bool":
+    if not (first or last) or tensor.dtype in ("bool", STRING):
         raise StageError(
             f"the samples are images, but the input `{tensor.name}` is {tensor.dtype} {list(tensor.shape)}; images are "
             "[batch, channels, height, width] or [batch, height, width, channels] with 1 or 3 channels",

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.random import default_rng
 
-from ortc.common.arrays import Array
+from ortc.common.arrays import Array, is_of, numpy_dtype
 from ortc.common.errors import StageError
 from ortc.frontend.samples.texts import Frame, Padding
 from ortc.plan.masks import ATTENTION_MASK as MASK
 from ortc.plan.masks import mask_of
 from ortc.plan.plan import AxisPlan, CasePlan, InputPlan
+from ortc.spec.vocabulary import STRING
 
 PIXEL_MASK = "pixel_mask"
 TYPES = "token_type_ids"
@@ -42,10 +43,12 @@ def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
         seed: any text; different texts give different data.
     """
     shape = tuple(sizes[entry] if isinstance(entry, str) else entry for entry in tensor.shape)
-    dtype = np.dtype(tensor.dtype)
+    dtype = numpy_dtype(tensor.dtype)
     if tensor.fill is not None:
         return np.full(shape, tensor.fill, dtype=dtype)
     generator = default_rng(int.from_bytes(hashlib.sha256(seed.encode()).digest()[:8], "big"))
+    if tensor.dtype == STRING:
+        return _strings(tensor.examples or ("",), shape, generator)
     is_mask = len(shape) == 2 and (tensor.mask is not None or tensor.name == MASK)
     if dtype.kind == "f" and not is_mask:
         if tensor.range is None:
@@ -56,6 +59,15 @@ def synthetic(tensor: InputPlan, sizes: Mapping[str, int], seed: str) -> Array:
     if is_mask:
         return _mixed(drawn, low, high)
     return _ordered(tensor, drawn) if tensor.end is None else ended(tensor, drawn, [shape[-1]] * shape[0])
+
+
+def _strings(
+    examples: Sequence[str | tuple[str, ...]], shape: tuple[int, ...], generator: np.random.Generator
+) -> Array:
+    """Strings drawn from examples; an example that is a row fills the last dimension."""
+    known = np.array(examples)
+    drawn: Array = known[generator.integers(0, len(known), size=shape[: len(shape) + 1 - known.ndim])]
+    return drawn
 
 
 def ended(tensor: InputPlan, ids: Array, lengths: Sequence[int]) -> Array:
@@ -315,7 +327,7 @@ class InputFactory:
         return np.ascontiguousarray(result)
 
     def _cast(self, array: Array, tensor: InputPlan) -> Array:
-        if array.dtype != np.dtype(tensor.dtype) or array.ndim != len(tensor.shape):
+        if not is_of(array, tensor.dtype) or array.ndim != len(tensor.shape):
             raise StageError(
                 f"samples for `{tensor.name}` are {array.dtype} with {array.ndim} dimensions; "
                 f"the spec declares {tensor.dtype} with {len(tensor.shape)}"

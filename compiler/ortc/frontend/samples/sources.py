@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ortc.common.arrays import Array, read_arrays
+from ortc.common.arrays import Array, is_of, read_arrays
 from ortc.common.digests import sha256_file
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.plain_files import MOST_TEXTS, not_plain, read_plain_text
@@ -150,7 +150,7 @@ def _row(entrypoint: str, index: int, sample: object, inputs: tuple[InputPlan, .
         rank = len(tensor.shape)
         if array.ndim == rank and rank and array.shape[0] == 1:
             array = array[0]
-        if array.dtype != np.dtype(tensor.dtype) or array.ndim != max(rank - 1, 0):
+        if not is_of(array, tensor.dtype) or array.ndim != max(rank - 1, 0):
             raise StageError(
                 f"`{tensor.name}` of {where} is {array.dtype} {list(array.shape)}; the spec declares {tensor.dtype} "
                 f"{list(tensor.shape)}, of which a sample is one, with the first dimension of size 1 or without it"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ortc.common.permissions import masked
-from ortc.plan.checks import answers, axes, digests, profile, secret, size, sources, target
+from ortc.plan.checks import answers, axes, digests, profile, secret, size, sources, strings, target
 from ortc.spec.diagnostics.diagnostic import Diagnostic, in_order
 from ortc.spec.diagnostics.errors import SpecError
 from ortc.spec.load import LoadedProfile, LoadedSpec, find_profile, load_spec
@@ -91,6 +91,7 @@ def run_checks(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterat
 
 def _others(loaded: LoadedSpec, profiles: dict[str, LoadedProfile]) -> Iterator[Diagnostic]:
     yield from axes.check(loaded)
+    yield from strings.check(loaded)
     yield from sources.check(loaded)
     yield from answers.check(loaded)
     for item in profiles.values():

@@ -10,6 +10,7 @@ from ortc.spec.diagnostics.diagnostic import Diagnostic, Related, quoted
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.source import Document
 from ortc.spec.load import LoadedSpec
+from ortc.spec.vocabulary import STRING
 
 DERIVED_AXES = (
     *("batch", "sequence", "samples", "height", "width", "frames", "choices", "decoder_sequence", "images"),
@@ -117,6 +118,8 @@ def _unused(loaded: LoadedSpec) -> Iterator[Diagnostic]:
 
 
 def _values(document: Document, name: str, tensor: InputSpec) -> Iterator[Diagnostic]:
+    if tensor.dtype == STRING:
+        return
     path = ("export", "inputs", name)
     low, high = _limits(tensor.dtype)
     whole = not tensor.dtype.startswith("float")

@@ -7,6 +7,7 @@ from ortc.common.texts import shown
 from ortc.inspection.external_data import refuse_pointer
 from ortc.inspection.onnx_interface import problems
 from ortc.inspection.onnx_wire import read_interface
+from ortc.plan.checks import strings
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
 from ortc.spec.load import LoadedSpec
@@ -40,3 +41,7 @@ def check(loaded: LoadedSpec, model: OnnxSource, at: tuple[str, ...]) -> Iterato
     outputs, declared = (export.outputs, export.inputs) if own else (None, None)
     for problem in problems(interface, outputs, None if declared is None else tuple(declared)):
         yield Diagnostic(_RULES[problem.about], problem.message, span, help=problem.help)
+    if own and declared is None and loaded.spec.accuracy.samples is None:
+        for value in interface.taken(None):
+            if value.is_text:
+                yield strings.missing(shown(value.name), loaded, ("export",))

@@ -267,6 +267,21 @@ PADDING_MASK = Rule(
     "    x: {dtype: float32, shape: [batch, sequence, 8]}\n    pad: {dtype: bool, shape: [batch, sequence]}\n"
     "  mask: {input: pad, padded: true}\n",
 )
+STRING_INPUT = Rule(
+    "ORTC236",
+    "string-input",
+    "A string input that no samples can be made of, or `examples` of an input of numbers.",
+    "A model answers random text as it answers all that it does not know, which proves nothing. So synthetic samples "
+    "of a string input are drawn from `examples`, unless `accuracy.samples` has real ones; `ortc init` writes strings "
+    "that the graph knows. `examples` bound nothing: other strings are answered, too. Only ONNX files have string "
+    "inputs.",
+    bad="model:\n  source: onnx\n  path: tests/diagnostics/onnx/words.onnx\nexport:\n"
+    "  dynamic_axes: {batch: {max: 4}}\n  inputs:\n    word: {dtype: string, shape: [batch]}\n"
+    "targets:\n  cpu: {precision: fp32}\n",
+    good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/words.onnx\nexport:\n"
+    "  dynamic_axes: {batch: {max: 4}}\n  inputs:\n    word: {dtype: string, shape: [batch], examples: [red, green]}\n"
+    "targets:\n  cpu: {precision: fp32}\n",
+)
 
 RULES = (
     UNKNOWN_TARGET,
@@ -296,4 +311,5 @@ RULES = (
     DOWNLOAD_IMPOSSIBLE,
     MUST_SAVE,
     PADDING_MASK,
+    STRING_INPUT,
 )

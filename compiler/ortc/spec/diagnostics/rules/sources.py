@@ -250,11 +250,11 @@ ENTRYPOINT_INSTALLED = Rule(
 TENSOR_TYPE = Rule(
     "ORTC332",
     "tensor-type",
-    "An input or output of an ONNX file is not a tensor of numbers or booleans.",
-    "A bundle takes and gives tensors of float16, float32, float64, integers and booleans. Text, bfloat16, float8, "
-    "complex numbers, sequences and maps have no form in requests and answers. Names of classes that a classifier of "
-    "ai.onnx.ml gives become their numbers, and its maps become scores by class; the manifest has the names. Outputs "
-    "that `export.outputs` leaves out may be of any type.",
+    "An input or output of an ONNX file has a type that no bundle takes or gives.",
+    "A bundle takes and gives tensors of float16, float32, float64, integers and booleans, and takes strings. Strings "
+    "that a graph makes, bfloat16, float8, complex numbers, sequences and maps have no form in requests and answers. "
+    "Names of classes that a classifier of ai.onnx.ml gives become their numbers, and its maps become scores by class; "
+    "the manifest has the names. Outputs that `export.outputs` leaves out may be of any type.",
     bad="model:\n  source: onnx\n  path: tests/diagnostics/onnx/text.onnx\n",
     good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n"
     "  dynamic_axes: {batch: {min: 1, max: 4}}\n",
