@@ -57,7 +57,20 @@ def test_the_table_tells_the_numbers(built: Build) -> None:
     assert rows["bert 1.0.0", "cpu"]["verdict"].startswith("pass")
     assert rows["digits 1.0.0", "edge"]["verdict"] == "provisional: linux/arm64 not measured"
     for name in bundles:
-        assert str(built.output / name) in built.stdout
+        assert str(built.output / name.rpartition("/")[0]) in built.stdout
+
+
+def test_the_summary_has_a_line_per_target(built: Build) -> None:
+    lines = built.succeeded().stdout.splitlines()
+    for spec in dict.fromkeys(name.partition("/")[0] for name in built.bundles()):
+        report = built.report(spec)
+        assert any(line.endswith(f"  {built.output}/{spec}/{report['version']}.report.json") for line in lines)
+        for target in report["targets"]:
+            (row,) = (line for line in lines if line.startswith(f"{spec} {report['version']} {target['target']} "))
+            end = {"published": f"pass ({len(target['verdicts'])} gates)", "provisional": "not measured"}
+            assert row.endswith(end[target["status"]]), row
+    tried = next(line for line in lines if line.startswith("next "))
+    assert tried.split()[1:3] in (["ortc", "run"], ["ortc", "verify"])
 
 
 def _cells(line: str) -> list[str]:

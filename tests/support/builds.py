@@ -118,7 +118,7 @@ class Compiler:
         }
 
     def command(self, *arguments: str | Path, output: Path) -> list[str]:
-        return [sys.executable, "-m", "ortc", "build", *map(str, arguments), "-o", str(output)]
+        return [sys.executable, "-m", "ortc", "build", "-v", *map(str, arguments), "-o", str(output)]
 
     def build(self, *arguments: str | Path, output: Path, **options: Any) -> Build:
         """`ortc build` to its end; `options` are those of subprocess.run."""

@@ -13,25 +13,29 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.emit import image_option, parse_kinds
+from ortc.cli.made import Made
 from ortc.cli.options import (
     RemeasuringCommand,
+    given_arguments,
     output_option,
     remeasure_option,
     set_option,
     target_option,
     trust_options,
+    verbose_option,
 )
 from ortc.cli.prepare import prepare, prepare_plan, search_options
 from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
+from ortc.cli.results import show_results
 from ortc.cli.several import worst
 from ortc.common.atomic_files import replace_file
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.redaction import mask_secrets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ortc.build.context import Context
     from ortc.bundle.delivery.manifests import Kind
@@ -73,7 +77,8 @@ if TYPE_CHECKING:
 )
 @image_option
 @cache_url
-@click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a table.")
+@verbose_option
+@click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a summary.")
 def build(
     specs: tuple[Path, ...],
     plan_file: Path | None,
@@ -88,6 +93,7 @@ def build(
     emitted: tuple[Kind, ...],
     image: str,
     cache_url: str | None,
+    is_verbose: bool,
     as_json: bool,
 ) -> int:
     """Export, optimize, quantize, verify, measure and bundle.
@@ -96,15 +102,9 @@ def build(
     5 accuracy, 6 a budget, 7 something could not be measured here.
     """
     if plan_file is not None:
-        said = {
-            "SPEC": specs,
-            "--set": overrides,
-            "--search": search != "full",
-            "--variant": variant,
-            "--locked": locked,
-        }
-        if others := [name for name, given in said.items() if given]:
-            raise click.UsageError(f"{others[0]} does not go with --plan, which says all that is built.")
+        _refuse_beside_plan(
+            {"SPEC": specs, "--set": overrides, "--search": search != "full", "--variant": variant, "--locked": locked}
+        )
         specs, prepared = (plan_file,), [prepare_plan(plan_file, targets)]
     elif not specs:
         raise click.UsageError("Missing argument 'SPEC...', or `--plan FILE`.")
@@ -125,14 +125,23 @@ def build(
         done.reports.append(report)
         done.codes.append(report.exit_code)
         with _told(done):
-            _keep(report, output)
+            done.files[len(done.reports) - 1] = (_keep(report, output),)
         bundles = [Path(target.bundle) for target in report.targets if target.bundle and report.exit_code == 0]
         with _told(done):
             done.emitted += deploy(bundles, emitted, image)
             if registry is not None:
                 done.registered += [registry.add(bundle) for bundle in bundles]
-    _print(done, registry_url, has_emitted=bool(emitted), as_json=as_json)
+    if as_json:
+        _print_json(done, has_registry=registry_url is not None, has_emitted=bool(emitted))
+    else:
+        _print_text(done, registry_url, is_verbose=is_verbose)
     return worst(done.codes)
+
+
+def _refuse_beside_plan(given: Mapping[str, object]) -> None:
+    for name, value in given.items():
+        if value:
+            raise click.UsageError(f"{name} does not go with --plan, which says all that is built.")
 
 
 def expect_writable(output: Path) -> None:
@@ -158,6 +167,8 @@ class Done:
     codes: list[int] = field(default_factory=list)
     emitted: list[Path] = field(default_factory=list)
     registered: list[Added] = field(default_factory=list)
+    files: dict[int, tuple[Path, ...]] = field(default_factory=dict)
+    """Files of reports, by their place in `reports`."""
 
 
 def _build_one(
@@ -189,18 +200,11 @@ def _told(done: Done) -> Iterator[None]:
         done.codes.append(error.exit_code)
 
 
-def _keep(report: BuildReport, output: Path) -> None:
+def _keep(report: BuildReport, output: Path) -> Path:
     try:
-        keep_report(report, output)
+        return keep_report(report, output)
     except OSError as error:
         raise StageError(f"cannot write the report to {output}: {error.strerror or error}") from error
-
-
-def _print(done: Done, registry_url: str | None, *, has_emitted: bool, as_json: bool) -> None:
-    if as_json:
-        _print_json(done, has_registry=registry_url is not None, has_emitted=has_emitted)
-    else:
-        _print_table(done, registry_url)
 
 
 def _print_json(done: Done, *, has_registry: bool, has_emitted: bool) -> None:
@@ -215,12 +219,9 @@ def _print_json(done: Done, *, has_registry: bool, has_emitted: bool) -> None:
     sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
-def _print_table(done: Done, registry_url: str | None) -> None:
-    from ortc.cli.table import show
-
-    if not (judged := [report for report in done.reports if report.targets]):
-        return
-    show(judged)
+def _print_text(done: Done, registry_url: str | None, *, is_verbose: bool) -> None:
+    builds = [Made(report, done.files.get(index, ())) for index, report in enumerate(done.reports)]
+    show_results(builds, given_arguments(), is_verbose=is_verbose)
     if done.emitted:
         sys.stdout.write("\nto deploy:\n" + "".join(f"  {path}\n" for path in done.emitted))
     if done.registered:
@@ -297,8 +298,9 @@ def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildRe
     )
 
 
-def keep_report(report: BuildReport, output: Path) -> None:
-    """Keep the report beside the bundles, whether they were published or not."""
+def keep_report(report: BuildReport, output: Path) -> Path:
+    """Keep the report beside the bundles, whether they were published or not; return its file."""
     place = output / report.name / f"{report.version}.report.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     replace_file(place, f"{json.dumps(report.model_dump(mode='json'), indent=1)}\n".encode())
+    return place

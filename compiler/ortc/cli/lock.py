@@ -9,9 +9,11 @@ import rich_click as click
 
 from ortc.cli.build import expect_writable
 from ortc.cli.caches import cache_url, open_store
-from ortc.cli.options import output_option, trust_options
+from ortc.cli.made import Made
+from ortc.cli.options import RecordingCommand, given_arguments, output_option, trust_options, verbose_option
 from ortc.cli.prepare import prepare, search_options
 from ortc.cli.progress import ConsoleProgress
+from ortc.cli.results import show_results
 from ortc.cli.several import Outcome, run_each
 from ortc.spec.diagnostics.excerpt import printable
 
@@ -21,12 +23,13 @@ if TYPE_CHECKING:
     from ortc.plan.plan import Plan, Search
 
 
-@click.command
+@click.command(cls=RecordingCommand)
 @click.argument("specs", metavar="SPEC...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @output_option("Directory for the bundles.")
 @search_options
 @trust_options
 @cache_url
+@verbose_option
 @click.option(
     "--update-digests", is_flag=True, help="Build nothing: write the digests of the model's files into the spec."
 )
@@ -38,6 +41,7 @@ def lock(
     variant: str | None,
     cache_url: str | None,
     *,
+    is_verbose: bool,
     update_digests: bool,
     replace: bool,
 ) -> int:
@@ -57,12 +61,14 @@ def lock(
     store = open_store(cache_url)
 
     def one(spec: Path) -> Outcome:
-        return _lock_one(spec, *prepared[spec], output, store, replace=replace)
+        return _lock_one(spec, *prepared[spec], output, store, replace=replace, is_verbose=is_verbose)
 
     return run_each(specs, one, as_json=False, noun="spec")
 
 
-def _lock_one(spec: Path, plan: Plan, root: Path, output: Path, store: Store, *, replace: bool) -> Outcome:
+def _lock_one(
+    spec: Path, plan: Plan, root: Path, output: Path, store: Store, *, replace: bool, is_verbose: bool
+) -> Outcome:
     from ortc.build.ingredients import ingredients
     from ortc.build.lock import lock_path, locked, write_lock
     from ortc.build.pipeline import build
@@ -74,9 +80,7 @@ def _lock_one(spec: Path, plan: Plan, root: Path, output: Path, store: Store, *,
     finally:
         progress.close()
     if report.exit_code:
-        from ortc.cli.table import show
-
-        show([report])
+        show_results([Made(report)], given_arguments(), is_verbose=is_verbose)
         return Outcome({}, "", report.exit_code)
     place = lock_path(spec)
     write_lock(place, plan.name, locked(plan, report, ingredients(seen[0])), replace=replace)

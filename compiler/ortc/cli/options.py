@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import rich_click as click
+from click import get_current_context
 
 from ortc.common.permissions import grant
 
@@ -94,7 +95,25 @@ _REMEASURE = "--remeasure"
 _ALL = "all"
 
 
-class RemeasuringCommand(click.RichCommand):
+_GIVEN = "ortc.arguments"
+
+
+class RecordingCommand(click.RichCommand):
+    """A command that can tell its arguments as they were given, see `given_arguments`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments, and parse them."""
+        ctx.meta[_GIVEN] = (str(ctx.info_name), *args)
+        return super().parse_args(ctx, args)
+
+
+def given_arguments() -> tuple[str, ...]:
+    """The name and the arguments of the current command, which is a RecordingCommand."""
+    found: tuple[str, ...] = get_current_context().meta[_GIVEN]
+    return found
+
+
+class RemeasuringCommand(RecordingCommand):
     """A command whose `--remeasure` may go without a stage, and be followed by the command's own arguments."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -126,3 +145,9 @@ def remeasure_option() -> Callable[[Command], Command]:
         help="Time again in spite of the cache, and keep the new times: `measure` (races), `start`, or both when no "
         "stage is named; may be repeated. Everything else stays cached.",
     )
+
+
+def verbose_option(command: Command) -> Command:
+    """`-v`: every detail before the summary."""
+    text = "Show every stage as it ends, every number, and why each variant lost."
+    return click.option("-v", "--verbose", "is_verbose", is_flag=True, help=text)(command)

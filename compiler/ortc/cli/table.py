@@ -1,4 +1,4 @@
-"""A build's results as a table that a person can read."""
+"""All results of a build: a table, every promise that was not simply kept, and why variants lost."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ortc.cli.summary import verdict_text
 from ortc.common.statistics import Interval
 from ortc.common.suggest import joined
-from ortc.common.units import count, format_bytes, format_seconds
+from ortc.common.units import format_bytes, format_seconds
 from ortc.evaluation.footprint import Footprint
-from ortc.evaluation.gates import EXIT_UNMEASURED
 from ortc.evaluation.noise import beside
 from ortc.evaluation.report import BuildReport, Decision, Numbers, Soak, TargetReport, Verdict
 from ortc.evaluation.trade import Trade
@@ -29,7 +29,6 @@ SHOWN_NODES = 5
 _NOTHING = "\u2013"
 """An en dash, where there is no value."""
 _NOISY = "noisy"
-_STATUS = {"published": "green", "provisional": "yellow", "failed": "red"}
 _OUTCOME = {"pass": "green", "fail": "red", "inconclusive": "yellow", "unmeasured": "yellow"}
 
 
@@ -59,11 +58,6 @@ def show(reports: list[BuildReport]) -> None:
             out.print(f"\n{report.name}: not checked: {_skipped(report.skipped_cases)}", markup=False, soft_wrap=True)
         for target in report.targets:
             _details(out, report, target)
-    bundles = [target.bundle for report in reports for target in report.targets if target.bundle is not None]
-    if bundles:
-        out.print("\nbundles:")
-        for bundle in bundles:
-            out.print(f"  {bundle}", markup=False, soft_wrap=True)
 
 
 def console() -> Console:
@@ -86,7 +80,7 @@ def _row(report: BuildReport, target: TargetReport) -> list[str | Text]:
         _NOTHING if numbers is None else _time(numbers.p99_ms, numbers),
         _NOTHING if numbers is None or numbers.speedup is None else _speedup(numbers.speedup, numbers),
         target.parity or _NOTHING,
-        _summary(report, target),
+        verdict_text(report, target),
     ]
 
 
@@ -104,30 +98,6 @@ def _speedup(speedup: Interval, numbers: Numbers) -> str | Text:
 def _ratio(speedup: Interval) -> str:
     low, high = ("?" if bound is None else f"{bound:.2f}" for bound in (speedup.low, speedup.high))
     return f"{speedup.value:.2f}x [{low}, {high}]"
-
-
-def _summary(report: BuildReport, target: TargetReport) -> Text:
-    """The verdict on a target; what keeps every promise and is not fit to serve is never shown as a plain pass."""
-    status = _status(target)
-    if report.unfit_reason is None or target.status == "failed":
-        return Text(status, style=_STATUS[target.status])
-    return Text(f"unfit; {status}", style=_STATUS["provisional"])
-
-
-def _status(target: TargetReport) -> str:
-    if target.status == "published":
-        return f"pass ({count(len(target.verdicts), 'gate')})"
-    if target.status == "provisional":
-        names = sorted({verdict.platform for verdict in target.verdicts if verdict.outcome != "pass"})
-        return f"provisional: {', '.join(names)} not measured" if _only_unmeasured(target) else "provisional"
-    outcomes = {verdict.outcome for verdict in target.verdicts}
-    if target.exit_code == EXIT_UNMEASURED and "fail" not in outcomes:
-        return f"{'too busy to measure' if 'inconclusive' in outcomes else 'not measured'} (exit {target.exit_code})"
-    return f"FAIL (exit {target.exit_code})"
-
-
-def _only_unmeasured(target: TargetReport) -> bool:
-    return {verdict.outcome for verdict in target.verdicts} <= {"pass", "unmeasured"}
 
 
 def _skipped(cases: tuple[str, ...]) -> str:
@@ -157,7 +127,9 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
     if target.smallest_right is not None:
         lines.append(_decision(target.smallest_right))
     if target.calibration_requests is not None:
-        lines.append(Text(f"  calibrated on {target.calibration_requests} requests; what judges is none of them"))
+        lines.append(
+            Text(f"  calibrated on {target.calibration_requests} requests; none of them is used to judge accuracy")
+        )
     if target.error:
         lines.append(Text(f"  {target.error}", style="red"))
     if target.footprint is not None:

@@ -88,6 +88,7 @@ def test_a_full_disk_is_no_property_of_the_model() -> None:
 def test_an_action_whose_disk_is_full_is_no_entry(tmp_path: Path, free: dict[Path, int]) -> None:
     free[tmp_path] = 0
     store = Store(tmp_path / "cache")
+    free[tmp_path / "cache"] = 99
     with pytest.raises(DiskFullError, match="no room for the cache"):
         store.run("export", {"x": 1}, raising(NO_SPACE))
     assert store.find("export", {"x": 1}) is None
