@@ -9,12 +9,15 @@ import urllib.parse
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from skl2onnx import to_onnx
-from skl2onnx.common.data_types import StringTensorType
-from sklearn.feature_extraction.text import TfidfVectorizer
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from tests.support.builds import PLAIN, Compiler
 from tests.support.serving import serve
 
@@ -22,6 +25,8 @@ pytestmark = pytest.mark.integration
 
 TEXTS = ["the film was good", "a bad film", "great acting, a great story", "dull plot, bad acting", "ÉPATANT!", "bad"]
 LABELS = ["good", "bad", "good", "bad", "good", "bad"]
+ORDERS = [["red", "small", "gift", 1.0], ["green", "big", "urgent", 2.5], ["blue", "small", "wrap", 0.5]]
+PAID = ["yes", "no", "yes"]
 ASKED = ["A Film, a GREAT film", "épatant", "bad bad", "nothing of all that", ""]
 
 
@@ -33,6 +38,30 @@ def review_pipeline(path: Path) -> Pipeline:
     model = to_onnx(pipeline, initial_types=[("text", StringTensorType([None, 1]))], options=options)
     path.write_bytes(model.SerializeToString())
     return pipeline
+
+
+def order_pipeline(path: Path) -> Pipeline:
+    """A classifier of categories, of a text and of a number; the categories that it knows are all that it takes."""
+    columns = [
+        ("categories", OneHotEncoder(), [0, 1]),
+        ("text", CountVectorizer(), 2),
+        ("number", StandardScaler(), [3]),
+    ]
+    pipeline = make_pipeline(ColumnTransformer(columns), LogisticRegression()).fit(np.array(ORDERS, object), PAID)
+    texts = [(name, StringTensorType([None, 1])) for name in ("colour", "size", "note")]
+    model = to_onnx(pipeline, initial_types=[*texts, ("price", FloatTensorType([None, 1]))])
+    path.write_bytes(model.SerializeToString())
+    return pipeline
+
+
+def drafted(ortc: Compiler, name: str, place: Path) -> Path:
+    """The bundle of the spec that `ortc init` writes for a file."""
+    (place / "pyproject.toml").touch()
+    spec = place / "specs" / f"{name}.yaml"
+    told = run(ortc, "init", str(place / f"{name}.onnx"), "-t", "cpu", "-o", str(spec))
+    assert told.returncode == 0, told.stderr
+    ortc.build(spec, *PLAIN, output=place / "dist", cwd=place).succeeded()
+    return place / "dist" / name / "0.1.0" / "cpu"
 
 
 def expected(pipeline: Pipeline, asked: Any) -> list[dict[str, Any]]:
@@ -53,13 +82,8 @@ def run(ortc: Compiler, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_texts_are_answered_as_the_pipeline_answers_them(ortc: Compiler, tmp_path: Path) -> None:
-    (tmp_path / "pyproject.toml").touch()
     pipeline = review_pipeline(tmp_path / "reviews.onnx")
-    spec = tmp_path / "specs" / "reviews.yaml"
-    drafted = run(ortc, "init", str(tmp_path / "reviews.onnx"), "-t", "cpu", "-o", str(spec))
-    assert drafted.returncode == 0, drafted.stderr
-    ortc.build(spec, *PLAIN, output=tmp_path / "dist", cwd=tmp_path).succeeded()
-    bundle = tmp_path / "dist" / "reviews" / "0.1.0" / "cpu"
+    bundle = drafted(ortc, "reviews", tmp_path)
 
     told = run(ortc, "run", str(bundle), *ASKED, "--json")
     assert told.returncode == 0, told.stderr
@@ -85,3 +109,23 @@ def test_texts_are_answered_as_the_pipeline_answers_them(ortc: Compiler, tmp_pat
             status, answer = server.request("POST", place, body)
             assert status in (400, 413)
             assert said in answer["error"]
+
+
+def test_rows_of_strings_and_numbers_are_answered_as_the_pipeline_answers_them(ortc: Compiler, tmp_path: Path) -> None:
+    pipeline = order_pipeline(tmp_path / "orders.onnx")
+    bundle = drafted(ortc, "orders", tmp_path)
+    asked = [["red", "big", "gift, please wrap", 4.5], ["blue", "small", "urgent", 1.0]]
+    lines = ['red,big,"gift, please wrap",4.5', json.dumps(asked[1])]
+    told = run(ortc, "run", str(bundle), *lines, "--json")
+    assert told.returncode == 0, told.stderr
+    assert scores([row["answer"] for row in json.loads(told.stdout)]) == expected(pipeline, np.array(asked, object))
+    refused = run(ortc, "run", str(bundle), "purple,big,gift,1")
+    assert refused.returncode == 2
+    assert "Unknown Category" in refused.stderr
+    with serve(bundle) as server:
+        given = [asked[0], dict(zip(("colour", "size", "note", "price"), asked[1], strict=True))]
+        status, answer = server.request("POST", "/v1/predict", json.dumps({"inputs": given}).encode())
+        assert status == 200, answer
+        assert scores(answer["outputs"]) == expected(pipeline, np.array(asked, object))
+        wrong = json.dumps({"inputs": [["purple", "big", "gift", 1]]}).encode()
+        assert server.request("POST", "/v1/predict", wrong)[0] == 400

@@ -120,4 +120,5 @@ def _texts(words: Sequence[str]) -> list[str]:
     step = max(1, len(single) // (MOST * _WORDS))
     spread = single[::step][: (MOST - 1) * _WORDS]
     between = "" if all(len(word) == 1 for word in single) else " "
-    return ["", *(between.join(spread[start : start + _WORDS]) for start in range(0, len(spread), _WORDS))]
+    count = min(_WORDS, max(1, len(spread) // 4))
+    return ["", *(between.join(spread[start : start + count]) for start in range(0, len(spread), count))]

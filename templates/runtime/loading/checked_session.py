@@ -116,8 +116,9 @@ class CheckedSession:
                 else:
                     answer = dict(zip(names, session.run(names, inputs, run_options), strict=True))
         except Exception as error:
-            # A value that only the graph can judge, such as an index past the end of a table.
-            kind = InputError if type(error).__name__ == "InvalidArgument" else SessionError
+            # A value that only the graph can judge: an index past the end of a table, a string that is no category.
+            refused = type(error).__name__ == "InvalidArgument" or "Unknown Category" in str(error)
+            kind = InputError if refused else SessionError
             raise kind(f"onnxruntime could not run {self.name}: {one_line(error)}") from error
         for name, array in answer.items():
             if self._nan.finds(name, array):

@@ -16,6 +16,7 @@ import numpy as np
 from loading.arrays import Arrays
 from loading.errors import InputError, NumericsError, SessionError
 from loading.model import Model
+from numpy.typing import NDArray
 
 from serving import logs
 from serving.batching import Batching, nearest
@@ -127,7 +128,12 @@ class Runs:
 
 
 def _shapes(inputs: Arrays) -> tuple[tuple[int, ...], ...]:
-    return tuple(array.shape for array in inputs.values())
+    return tuple((*array.shape, *_text_size(array)) for array in inputs.values())
+
+
+def _text_size(array: NDArray[Any]) -> tuple[int, ...]:
+    """Roughly the characters of strings, whose runs take as long as those are many; nothing for numbers."""
+    return (sum(map(len, array.ravel().tolist())).bit_length(),) if array.dtype.kind in "OU" else ()
 
 
 class Scheduler:

@@ -33,7 +33,7 @@ def test_texts_are_made_of_a_vocabulary() -> None:
     assert len(found) == MOST
     assert all(set(str(example).split()) <= set(words) for example in found)
     letters = helper.make_node("TfIdfVectorizer", ["text"], ["y"], pool_strings=["a", "b", "c"])
-    assert string_examples(graph([text("text", "n")], letters)) == {"text": ["", "abc"]}
+    assert string_examples(graph([text("text", "n")], letters)) == {"text": ["", "a", "b", "c"]}
 
 
 def test_columns_have_the_strings_of_what_reads_them() -> None:

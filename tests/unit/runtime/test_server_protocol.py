@@ -213,3 +213,67 @@ def test_numbers_without_a_name_and_scores_have_no_label() -> None:
     (tensor,) = Classifier.outputs
     assert tensor.named(np.array([2, -1])) == ["", ""]
     assert tensor.named(np.array([0.5, 0.5])) is None
+
+
+STRINGS = ["", "red", "ÉPÉE 😀"]
+PARTS = [text.encode() for text in STRINGS]
+RAW = b"".join(struct.pack("<I", len(part)) + part for part in PARTS)
+
+
+def strings(**changes: Any) -> dict[str, Any]:
+    return {"name": "x", "shape": [3, 1], "datatype": "BYTES", "data": STRINGS} | changes
+
+
+def decoded_strings(entry: dict[str, Any], tail: bytes = b"") -> Any:
+    """The tensor of a request for an input of strings."""
+    declared = (loader.Tensor("x", np.dtype(str), ("batch", 1)),)
+    axes = (loader.Axis("batch", 1, 1, 4),)
+    capacity = bundles.runtime_module("serving.bounds").Capacity.of(declared, axes)
+    head = json.dumps({"inputs": [entry]}).encode()
+    return protocol.decode(head + tail, str(len(head)) if tail else None, declared, capacity).inputs["x"]
+
+
+def test_strings_come_in_json_and_in_binary() -> None:
+    for data in (STRINGS, [[text] for text in STRINGS]):
+        array = decoded_strings(strings(data=data))
+        assert (array.dtype, array.shape, array.ravel().tolist()) == (np.dtype(object), (3, 1), STRINGS)
+    binary = {key: value for key, value in strings().items() if key != "data"}
+    array = decoded_strings({**binary, "parameters": {"binary_data_size": len(RAW)}}, RAW)
+    assert (array.shape, array.ravel().tolist()) == ((3, 1), STRINGS)
+    long = ["x" * 65536] * 3
+    assert decoded_strings(strings(data=long)).ravel().tolist() == long
+
+
+@pytest.mark.parametrize(
+    ("entry", "tail", "said"),
+    [
+        (strings(data=["a", "b", 3]), b"", "not strings"),
+        (strings(data=["a"]), b"", "data has shape"),
+        (strings(data=["a", "b", "x" * 65537]), b"", "at most 65536 characters"),
+        (strings(datatype="FP32", data=[1, 2, 3]), b"", "datatype is FP32, the model takes BYTES"),
+        (strings(parameters={"binary_data_size": len(RAW) + 1}), RAW, "within the body"),
+        (strings(parameters={"binary_data_size": len(RAW) - 1}), RAW[:-1], "bytes end before its 3 texts do"),
+        (strings(parameters={"binary_data_size": len(RAW) + 1}), RAW + b"x", "1 bytes follow its 3 texts"),
+        (strings(shape=[1, 1], parameters={"binary_data_size": 5}), b"\1\0\0\0\xff", "not UTF-8"),
+    ],
+)
+def test_tensors_that_are_no_strings_are_refused(entry: dict[str, Any], tail: bytes, said: str) -> None:
+    with pytest.raises(protocol.RefusedError, match=said):
+        decoded_strings(entry, tail)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_strings_come_over_grpc(raw: bool) -> None:
+    messages, rpc = (bundles.runtime_module(f"serving.{name}") for name in ("messages", "rpc_tensors"))
+    message = messages.make("inference", messages.INFERENCE)["ModelInferRequest"]()
+    entry = message.inputs.add(name="x", datatype="BYTES", shape=[3, 1])
+    if raw:
+        message.raw_input_contents.append(RAW)
+    else:
+        entry.contents.bytes_contents.extend(PARTS)
+    declared = (loader.Tensor("x", np.dtype(str), ("batch", 1)),)
+    array = rpc.decode(message, declared).inputs["x"]
+    assert (array.shape, array.ravel().tolist()) == ((3, 1), STRINGS)
+    entry.shape[0] = 2
+    with pytest.raises(protocol.RefusedError, match="2 texts"):
+        rpc.decode(message, declared)
