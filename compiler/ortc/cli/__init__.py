@@ -20,6 +20,7 @@ COMMANDS = (
     ("emit", "ortc.cli.emit:emit", "Write manifests that deploy a bundle: Kubernetes, KServe, Triton."),
     ("run", "ortc.cli.run:run", "Answer texts or images with a bundle."),
     ("bench", "ortc.cli.bench:bench", "Measure a bundle, or a spec's bundles against PyTorch, on this host."),
+    ("report", "ortc.cli.report_page:report", "Make the page of a build from its report."),
     ("diff", "ortc.cli.diff:diff", "Show what changes between two bundles, or two states of a spec."),
     ("registry", "ortc.cli.registry:registry", "Keep versions of bundles, and bring them back."),
     ("cache", "ortc.cli.cache:cache", "Look at what builds keep, and drop what is old."),

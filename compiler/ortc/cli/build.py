@@ -125,7 +125,7 @@ def build(
         done.reports.append(report)
         done.codes.append(report.exit_code)
         with _told(done):
-            done.files[len(done.reports) - 1] = (_keep(report, output),)
+            done.files[len(done.reports) - 1] = _keep(report, output)
         bundles = [Path(target.bundle) for target in report.targets if target.bundle and report.exit_code == 0]
         with _told(done):
             done.emitted += deploy(bundles, emitted, image)
@@ -200,7 +200,7 @@ def _told(done: Done) -> Iterator[None]:
         done.codes.append(error.exit_code)
 
 
-def _keep(report: BuildReport, output: Path) -> Path:
+def _keep(report: BuildReport, output: Path) -> tuple[Path, ...]:
     try:
         return keep_report(report, output)
     except OSError as error:
@@ -298,9 +298,13 @@ def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildRe
     )
 
 
-def keep_report(report: BuildReport, output: Path) -> Path:
-    """Keep the report beside the bundles, whether they were published or not; return its file."""
+def keep_report(report: BuildReport, output: Path) -> tuple[Path, Path]:
+    """Keep the report and its page beside the bundles, whether they were published or not; return both files."""
+    from ortc.pages.report_page import report_page
+
     place = output / report.name / f"{report.version}.report.json"
+    page = place.with_suffix(".html")
     place.parent.mkdir(parents=True, exist_ok=True)
     replace_file(place, f"{json.dumps(report.model_dump(mode='json'), indent=1)}\n".encode())
-    return place
+    replace_file(page, report_page(report))
+    return place, page

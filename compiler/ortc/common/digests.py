@@ -16,9 +16,12 @@ def sha256_file(path: Path) -> str:
 
 
 def templates_digest() -> str:
-    """sha256 over everything that is rendered or copied into bundles."""
+    """sha256 over everything that is rendered or copied into bundles; pages about them are not."""
     from ortc.common.resources import templates_dir
 
     root = templates_dir()
-    files = sorted(file for file in root.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    left_out = {"__pycache__", "pages"}
+    files = sorted(
+        file for file in root.rglob("*") if file.is_file() and not left_out & set(file.relative_to(root).parts)
+    )
     return digest([[str(file.relative_to(root)), sha256_file(file)] for file in files])

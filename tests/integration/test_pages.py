@@ -1,0 +1,61 @@
+"""Pages in headless Chromium: they ask for nothing, read well in both schemes and sizes, and run nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.browser_pages import SCHEMES, FilePage, bottom_of
+from tests.unit.pages.test_report_page import ENDS, hostile
+
+from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
+from ortc.execution.npm_package import CLIENT
+from ortc.pages.report_page import report_page
+
+pytestmark = pytest.mark.integration
+PAGES = {**{f"report, {end}": report_page(found) for end, found in ENDS.items()}, "hostile": report_page(hostile())}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    lacking = [what for what, is_here in ((INSTALL, find_chromium()), ("npm", shutil.which(CLIENT))) if not is_here]
+    if lacking and os.environ.get("ORTC_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"pages need: {'; '.join(lacking)}", pytrace=False)
+    if lacking:
+        pytest.skip(f"pages need: {'; '.join(lacking)}")
+    chromium = find_chromium()
+    assert chromium is not None
+    with Browser(chromium) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module", params=[1280, 400])
+def page(request: pytest.FixtureRequest, browser: Browser) -> FilePage:
+    return FilePage(browser, width=request.param)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_asks_for_nothing_and_is_accessible(name: str, page: FilePage, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_bytes(PAGES[name])
+    for scheme in SCHEMES:
+        page.open(file, scheme)
+        assert page.requests == [file.as_uri()]
+        assert page.logged == []
+        assert page.violations() == []
+        assert page.value("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+
+
+@pytest.mark.parametrize("name", [name for name in PAGES if "not built" not in name])
+def test_the_first_screen_has_the_verdict_and_the_numbers(name: str, browser: Browser, tmp_path: Path) -> None:
+    page = FilePage(browser, width=1280)
+    file = tmp_path / "page.html"
+    file.write_bytes(PAGES[name])
+    page.open(file)
+    assert page.value(bottom_of(".verdict")) <= 720
+    if name == "report, published":
+        assert page.value(bottom_of(".tiles")) <= 720
+        assert page.value(bottom_of("tr[data-verdict]")) <= 720
