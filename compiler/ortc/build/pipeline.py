@@ -54,7 +54,10 @@ def build(
             check(context)
         model = build_model(context)
         material = model.material
-        targets = [build_target(context, model, target) for target in context.plan.targets]
+        targets: list[TargetBuild] = []
+        for target in context.plan.targets:
+            with progress.part(target.name):
+                targets.append(build_target(context, model, target))
         context.reference.end()
         reports = _publish(context, material, targets, output)
         return _report(context, material, reports, notes)

@@ -50,6 +50,22 @@ class Progress:
             )
             self.ended(step, seconds)
 
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Around all work on one target."""
+        begin = time.perf_counter()
+        self.part_started(name)
+        try:
+            yield
+        finally:
+            self.part_ended(name, time.perf_counter() - begin)
+
+    def part_started(self, name: str) -> None:
+        """The work on a target begins."""
+
+    def part_ended(self, name: str, seconds: float) -> None:
+        """The work on a target has ended, well or not."""
+
     def started(self, step: Step) -> None:
         """A stage begins."""
 
@@ -58,3 +74,6 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Something a user should know."""
+
+    def close(self) -> None:
+        """Nothing more is shown."""

@@ -13,6 +13,7 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.emit import image_option, parse_kinds
+from ortc.cli.live_progress import progress_of_build
 from ortc.cli.made import Made
 from ortc.cli.options import (
     RemeasuringCommand,
@@ -25,7 +26,6 @@ from ortc.cli.options import (
     verbose_option,
 )
 from ortc.cli.prepare import prepare, prepare_plan, search_options
-from ortc.cli.progress import ConsoleProgress
 from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
 from ortc.cli.results import show_results
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ortc.build.context import Context
+    from ortc.build.progress import Progress
     from ortc.bundle.delivery.manifests import Kind
     from ortc.evaluation.report import BuildReport
     from ortc.execution.action_cache import Store
@@ -121,7 +122,8 @@ def build(
     store = open_store(cache_url)
     done = Done()
     for path, (plan, root) in zip(specs, prepared, strict=True):
-        report = _build_one(path, plan, root, output, store, locked=locked, remeasured=remeasured)
+        progress = progress_of_build(str(path), plan, output, is_verbose=is_verbose)
+        report = _build_one(path, plan, root, output, store, progress, locked=locked, remeasured=remeasured)
         done.reports.append(report)
         done.codes.append(report.exit_code)
         with _told(done):
@@ -172,18 +174,26 @@ class Done:
 
 
 def _build_one(
-    path: Path, plan: Plan, root: Path, output: Path, store: Store, *, locked: bool, remeasured: frozenset[str]
+    path: Path,
+    plan: Plan,
+    root: Path,
+    output: Path,
+    store: Store,
+    progress: Progress,
+    *,
+    locked: bool,
+    remeasured: frozenset[str],
 ) -> BuildReport:
     """Build one spec; an error becomes a report."""
     from ortc.build.pipeline import build as run
 
-    progress = ConsoleProgress(str(path))
     try:
         check = None
         if locked:
             plan, check = apply_lock(path, plan)
         return run(plan, root, output, store, progress, check, remeasured=remeasured)
     except OrtcError as error:
+        progress.close()
         report_error(error)
         return _failure(plan, error, progress)
     finally:
@@ -281,7 +291,7 @@ def apply_lock(spec: Path, plan: Plan) -> tuple[Plan, Callable[[Context], None]]
     return restrict(plan, entry), check
 
 
-def _failure(plan: Plan, error: OrtcError, progress: ConsoleProgress) -> BuildReport:
+def _failure(plan: Plan, error: OrtcError, progress: Progress) -> BuildReport:
     """The report of a build that ended before any target could be judged."""
     from ortc.evaluation.report import BuildReport
     from ortc.execution.host import describe

@@ -9,10 +9,10 @@ import rich_click as click
 
 from ortc.cli.build import expect_writable
 from ortc.cli.caches import cache_url, open_store
+from ortc.cli.live_progress import progress_of_build
 from ortc.cli.made import Made
 from ortc.cli.options import RecordingCommand, given_arguments, output_option, trust_options, verbose_option
 from ortc.cli.prepare import prepare, search_options
-from ortc.cli.progress import ConsoleProgress
 from ortc.cli.results import show_results
 from ortc.cli.several import Outcome, run_each
 from ortc.spec.diagnostics.excerpt import printable
@@ -74,7 +74,7 @@ def _lock_one(
     from ortc.build.pipeline import build
 
     seen: list[Context] = []
-    progress = ConsoleProgress(str(spec))
+    progress = progress_of_build(str(spec), plan, output, is_verbose=is_verbose)
     try:
         report = build(plan, root, output, store, progress, seen.append)
     finally:

@@ -1,4 +1,4 @@
-"""Show a build's stages on stderr: a spinner on a terminal, plain lines elsewhere."""
+"""Show stages on stderr as they end, with a spinner on a terminal."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.status import Status
 
 from ortc.build.progress import Progress, Step
+
+_FAILED, INTERRUPTED = "failed", "interrupted"
 
 
 class ConsoleProgress(Progress):
@@ -31,7 +33,7 @@ class ConsoleProgress(Progress):
 
     def ended(self, step: Step, seconds: float) -> None:
         raised = sys.exc_info()[1]
-        outcome = _outcome(step, seconds) if raised is None else _ended_by(raised)
+        outcome = _outcome(step, seconds) if raised is None else _colored(ended_by(raised))
         with self._lock:
             # Not by value: another step may be about the same.
             self._open = [other for other in self._open if other is not step]
@@ -58,10 +60,13 @@ class ConsoleProgress(Progress):
             self._status.start()
 
 
-def _ended_by(raised: BaseException) -> str:
+def ended_by(raised: BaseException) -> str:
     """How a step ended that gave no result: a signal, as Ctrl-C sends one, is no failure of the step."""
-    is_failure = isinstance(raised, Exception)
-    return "[red]failed[/red]" if is_failure else "[yellow]interrupted[/yellow]"
+    return _FAILED if isinstance(raised, Exception) else INTERRUPTED
+
+
+def _colored(outcome: str) -> str:
+    return f"[red]{outcome}[/red]" if outcome == _FAILED else f"[yellow]{outcome}[/yellow]"
 
 
 def _outcome(step: Step, seconds: float) -> str:

@@ -54,7 +54,7 @@ class CleanStream:
 
     def write(self, text: str) -> int:
         """Write a text, cleaned and without values that a spec took from the environment."""
-        self.stream.write(clean(masked(text), colored=_is_colored(self.stream)))
+        self.stream.write(clean(masked(text), colored=_takes_escapes(self.stream)))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
@@ -84,5 +84,6 @@ def clean_streams() -> Iterator[None]:
         sys.stdout, sys.stderr = before
 
 
-def _is_colored(stream: TextIO) -> bool:
-    return not os.environ.get("NO_COLOR") and (bool(os.environ.get("FORCE_COLOR")) or stream.isatty())
+def _takes_escapes(stream: TextIO) -> bool:
+    # NO_COLOR takes the colours away, not the live line, which moves the cursor.
+    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()

@@ -247,8 +247,8 @@ def _trial(bundle: Path) -> str:
         argument = {"text": '"a text"', "image": "PICTURE", "audio": "SOUND"}[processing.takes]
         return f"ortc run {_shell(bundle)} {argument}"
     if processing is None and takes_rows(manifest) and not is_script(bundle):
-        row = example_row(manifest)
-        return f"ortc run {_shell(bundle)} {row if len(row) <= _LONGEST_ROW else 'ROWS.csv'}"
+        _, row = example_row(manifest)
+        return f"ortc run {_shell(bundle)} {shlex.quote(row) if len(row) <= _LONGEST_ROW else 'ROWS.csv'}"
     return f"ortc verify {_shell(bundle)}"
 
 
