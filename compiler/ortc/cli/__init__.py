@@ -12,6 +12,7 @@ COMMANDS = (
     ("check", "ortc.cli.check:check", "Validate specs without building anything."),
     ("plan", "ortc.cli.plan:plan", "Show what a build would do: each stage cached, or why it will run."),
     ("build", "ortc.cli.build:build", "Build the bundles of specs, and fail when a promise is broken."),
+    ("job", "ortc.cli.job:job", "Do parts of builds on several machines."),
     ("lock", "ortc.cli.lock:lock", "Build a spec and pin what it was made of and came to in ortc.lock."),
     ("verify", "ortc.cli.verify:verify", "Judge a bundle by its own promises on this host."),
     ("attach", "ortc.cli.attach:attach", "Add to a bundle what it measured of itself on another machine."),

@@ -123,13 +123,13 @@ def build(
     done = Done()
     for path, (plan, root) in zip(specs, prepared, strict=True):
         progress = progress_of_build(str(path), plan, output, is_verbose=is_verbose)
-        report = _build_one(path, plan, root, output, store, progress, locked=locked, remeasured=remeasured)
+        report = build_one(path, plan, root, output, store, progress, locked=locked, remeasured=remeasured)
         done.reports.append(report)
         done.codes.append(report.exit_code)
-        with _told(done):
-            done.files[len(done.reports) - 1] = _keep(report, output)
+        with told(done):
+            done.files[len(done.reports) - 1] = keep_report(report, output)
         bundles = [Path(target.bundle) for target in report.targets if target.bundle and report.exit_code == 0]
-        with _told(done):
+        with told(done):
             done.emitted += deploy(bundles, emitted, image)
             if registry is not None:
                 done.registered += [registry.add(bundle) for bundle in bundles]
@@ -173,7 +173,7 @@ class Done:
     """Files of reports, by their place in `reports`."""
 
 
-def _build_one(
+def build_one(
     path: Path,
     plan: Plan,
     root: Path,
@@ -201,20 +201,13 @@ def _build_one(
 
 
 @contextmanager
-def _told(done: Done) -> Iterator[None]:
+def told(done: Done) -> Iterator[None]:
     """Report an error, and go on with the next spec."""
     try:
         yield
     except OrtcError as error:
         report_error(error)
         done.codes.append(error.exit_code)
-
-
-def _keep(report: BuildReport, output: Path) -> tuple[Path, ...]:
-    try:
-        return keep_report(report, output)
-    except OSError as error:
-        raise StageError(f"cannot write the report to {output}: {error.strerror or error}") from error
 
 
 def _print_json(done: Done, *, has_registry: bool, has_emitted: bool) -> None:
@@ -308,13 +301,26 @@ def _failure(plan: Plan, error: OrtcError, progress: Progress) -> BuildReport:
     )
 
 
-def keep_report(report: BuildReport, output: Path) -> tuple[Path, Path]:
-    """Keep the report and its page beside the bundles, whether they were published or not; return both files."""
+def keep_report(report: BuildReport, output: Path, part: str | None = None) -> tuple[Path, Path]:
+    """Keep the report and its page beside the bundles, whether they were published or not; return both files.
+
+    Args:
+        report: of the build.
+        output: the directory of bundles.
+        part: the only target that the report is of, where that was not asked for by name: its files are its own.
+
+    Raises:
+        StageError: they cannot be written.
+    """
     from ortc.pages.report_page import report_page
 
-    place = output / report.name / f"{report.version}.report.json"
+    name = report.version if part is None else f"{report.version}.{part}"
+    place = output / report.name / f"{name}.report.json"
     page = place.with_suffix(".html")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(place, f"{json.dumps(report.model_dump(mode='json'), indent=1)}\n".encode())
-    replace_file(page, report_page(report))
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(place, f"{json.dumps(report.model_dump(mode='json'), indent=1)}\n".encode())
+        replace_file(page, report_page(report))
+    except OSError as error:
+        raise StageError(f"cannot write the report to {output}: {error.strerror or error}") from error
     return place, page

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
+from ortc.cli.jobs import foreseen_jobs
+from ortc.cli.matrix import MATRICES, matrix_text
 from ortc.cli.options import output_option, set_option, target_option, trust_options
 from ortc.cli.prepare import checked_spec, prepare, search_options
 from ortc.cli.report import write
 from ortc.cli.several import Outcome, run_each
 from ortc.cli.streams import write_raw
+from ortc.plan.jobs import jobs_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ortc.build.dry_run import Foreseen
     from ortc.plan.plan import Plan, Search
@@ -35,6 +38,18 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Print a plan file as JSON, for `ortc build --plan`.",
 )
+@click.option(
+    "--jobs",
+    "jobs_form",
+    type=click.Choice(["json"]),
+    help="Print the jobs that machines can do apart, one for each target, for `ortc job run`.",
+)
+@click.option(
+    "--matrix",
+    type=click.Choice(MATRICES),
+    help="Print the jobs as continuous integration reads them: a matrix of GitHub, a child pipeline of GitLab, or a "
+    "list for `withParam` of Argo.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print plan and stages as JSON.")
 def plan(
     specs: tuple[Path, ...],
@@ -45,9 +60,12 @@ def plan(
     variant: str | None,
     cache_url: str | None,
     print_plan: bool,
+    jobs_form: str | None,
+    matrix: str | None,
     as_json: bool,
 ) -> int:
     """Show what `ortc build` would do with each spec: each stage cached, or why it will run."""
+    _refuse_several({"--print": print_plan, "--jobs": jobs_form, "--matrix": matrix, "--json": as_json})
     if print_plan:
         if len(specs) > 1:
             raise click.UsageError("--print gives the plan file of one spec: not with several specs")
@@ -60,6 +78,21 @@ def plan(
     from ortc.plan.references import with_references
 
     store = open_store(cache_url)
+    if jobs_form is not None or matrix is not None:
+        jobs = foreseen_jobs(
+            specs,
+            targets,
+            overrides,
+            search=search,
+            variant=variant,
+            output=output,
+            store=store,
+            cache_url=cache_url,
+        )
+        for warning in store.warnings():
+            write(f"note: {warning}\n")
+        write_raw(f"{jobs_text(jobs, indent=2)}\n" if matrix is None else matrix_text(matrix, jobs))
+        return 0
     told: set[str] = set()
 
     def one(spec: Path) -> Outcome:
@@ -78,6 +111,11 @@ def plan(
         return Outcome(document, "".join(_lines(resolved, stages)))
 
     return run_each(specs, one, as_json=as_json, noun="spec")
+
+
+def _refuse_several(forms: Mapping[str, object]) -> None:
+    if len(chosen := [name for name, given in forms.items() if given]) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} exclude each other.")
 
 
 def _lines(resolved: Plan, stages: Sequence[Foreseen]) -> Iterator[str]:

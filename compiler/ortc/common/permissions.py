@@ -21,6 +21,7 @@ SETTINGS = frozenset(
         "ORTC_CACHE_URL",
         "ORTC_DEBIAN_MIRROR",
         "ORTC_ENGINE_CACHE",
+        "ORTC_JOB",
         "ORTC_KEY_PASSWORD",
         "ORTC_MEASURE_LOCK_HELD",
         "ORTC_REGISTRY",
