@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.browser_pages import SCHEMES, FilePage, bottom_of
-from tests.unit.pages.test_report_page import ENDS, hostile
+from tests.support.builds import ROOT
+from tests.support.report_values import detailed
+from tests.unit.pages.test_report_page import ENDS, HOSTILE, hostile
 
 from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
 from ortc.execution.npm_package import CLIENT
 from ortc.pages.report_page import report_page
 
 pytestmark = pytest.mark.integration
-PAGES = {**{f"report, {end}": report_page(found) for end, found in ENDS.items()}, "hostile": report_page(hostile())}
+PAGES = {
+    **{f"report, {end}": report_page(found) for end, found in ENDS.items()},
+    "hostile": report_page(hostile()),
+    "hostile details": report_page(detailed(HOSTILE)),
+}
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +67,26 @@ def test_the_first_screen_has_the_verdict_and_the_numbers(name: str, browser: Br
     if name == "report, published":
         assert page.value(bottom_of(".tiles")) <= 720
         assert page.value(bottom_of("tr[data-verdict]")) <= 720
+
+
+def test_plots_are_in_the_page_in_its_own_colours(browser: Browser, tmp_path: Path) -> None:
+    page = FilePage(browser, width=1280)
+    file = tmp_path / "page.html"
+    file.write_bytes(report_page(detailed()))
+    inks = []
+    for scheme in SCHEMES:
+        page.open(file, scheme)
+        assert page.value("document.querySelectorAll('figure svg').length") == 3
+        assert page.value("document.querySelectorAll('figure [style], figure style').length") == 0
+        inks.append(page.value("getComputedStyle(document.querySelector('figure svg text')).fill"))
+    assert inks == ["rgb(27, 31, 36)", "rgb(230, 237, 243)"]
+
+
+def test_the_same_report_is_drawn_to_the_same_bytes_in_another_process() -> None:
+    program = (
+        "from tests.support.report_values import detailed; from ortc.pages.report_page import report_page; "
+        "import sys; sys.stdout.buffer.write(report_page(detailed()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["compiler", "."]), "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=ROOT, env=environment)
+    assert done.stdout == report_page(detailed())

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from ortc.common.statistics import Interval
+from ortc.evaluation.compare import Difference
+from ortc.evaluation.details import SampleAnswer, case_differences, histogram
 from ortc.evaluation.footprint import Footprint
-from ortc.evaluation.report import BuildReport, Decision, Elsewhere, Numbers, StageTime, TargetReport, Verdict
+from ortc.evaluation.report import (
+    AnswerCheck,
+    BuildReport,
+    Decision,
+    Elsewhere,
+    EmbeddingCheck,
+    Numbers,
+    StageTime,
+    TargetReport,
+    Verdict,
+)
+from ortc.evaluation.trade import Trade, TradeNode, TradePoint
 from ortc.execution.host import Host
+from ortc.passes.variant_graph import StoredTensor, StoredTensors
 
 HOST = Host(platform="linux/amd64", cpu="A processor", isa=("avx2",), cores=2, memory=2**34, gpus=())
 NUMBERS = Numbers(
@@ -41,7 +55,15 @@ UNMEASURED = Verdict(
     required="measured on the target",
 )
 DECISIONS = (
-    Decision(variant="int8", graph_level="all", outcome="selected", reason="the fastest", bytes=23_100_000, p50_ms=3.4),
+    Decision(
+        variant="int8",
+        graph_level="all",
+        outcome="selected",
+        reason="the fastest",
+        bytes=23_100_000,
+        p50_ms=3.4,
+        accuracy={"cosine": 0.9991},
+    ),
     Decision(
         variant="fp32",
         graph_level="all",
@@ -50,6 +72,7 @@ DECISIONS = (
         bytes=90_300_000,
         p50_ms=9.21,
         slower=Interval(value=2.7088, low=2.51, high=2.9, samples=6),
+        accuracy={"cosine": 0.99999994},
     ),
     Decision(variant="int8-static", graph_level=None, outcome="left out", reason="the spec has no samples"),
 )
@@ -90,6 +113,61 @@ def report(*targets: TargetReport, **values: object) -> BuildReport:
         "exit_code": max((entry.exit_code for entry in targets), default=0),
     }
     return BuildReport.model_validate({**own, **values})
+
+
+def detailed(text: str = "") -> BuildReport:
+    """A build whose report has everything that a report may have; `text` joins every text that somebody else wrote."""
+    cases = [
+        (f"batch={batch}, sequence={length}{text}", (_difference(f"last_hidden_state{text}", 0.99 - batch / 1000),))
+        for batch in (1, 8)
+        for length in (16, 128)
+    ]
+    cases.append((f"samples 1-8{text}", (_difference(f"last_hidden_state{text}", 1.0, problem=f"NaN{text}"),)))
+    accuracy = {"cosine": 0.9981}
+    point = TradePoint(
+        name=f"3 fp32{text}", data="held out", reduced=9, bytes=25_000_000, p50_ms=3.6, accuracy=accuracy, passes=True
+    )
+    trade = Trade(
+        variant=f"int8{text}",
+        limits={"cosine": 0.995},
+        nodes=(TradeNode(name=f"MatMul_3{text}", operator="MatMul", elements=768, error=0.01),),
+        points=(
+            point,
+            point.model_copy(update={"data": "calibration", "passes": False, "p50_ms": None, "bytes": 23_200_000}),
+        ),
+    )
+    answer = SampleAnswer(
+        request=f"Not bad at all.{text}",
+        expected=f'[{{"label": "positive{text}"}}]',
+        found=f'[{{"label": "negative{text}"}}]',
+        cosine=0.9713,
+        agreement=0.0,
+    )
+    weight = StoredTensor(name=f"encoder.weight{text}", shape=(768, 768), dtype="int8", bytes=589_824)
+    return report(
+        target(
+            latencies=histogram({f"int8{text}": (3.1, 3.4, 3.4, 4.2), "PyTorch eager": (15.1, 15.2, 40.0)}),
+            cases=case_differences(cases),
+            embeddings=EmbeddingCheck(samples=12, cosine_mean=0.9993, cosine_min=0.997, rank_correlation=None),
+            answers=AnswerCheck(
+                texts=8,
+                cosine_min=0.9713,
+                worst=f"Not bad at all.{text}",
+                gate="answer_top1",
+                agreement=0.875,
+                furthest=(answer,),
+            ),
+            tensors=StoredTensors(count=75, by_dtype={"int8": 21_000_000, "float": 2_100_000}, largest=(weight,)),
+            trades=(trade,),
+            calibration_requests=66,
+        ),
+        tools={"onnx": f"1.23.2{text}"},
+        inputs={f"model.safetensors{text}": "ab" * 32},
+    )
+
+
+def _difference(output: str, cosine: float, problem: str | None = None) -> Difference:
+    return Difference(output=output, max_abs=1.9e-6, cosine=cosine, top1=None, problem=problem, relative_error=0.01)
 
 
 def failed() -> BuildReport:

@@ -70,6 +70,8 @@ def _report(context: Context, material: Material, reports: Sequence[TargetReport
         version=plan.version,
         plan_sha256=plan.digest(),
         host=context.host,
+        tools=context.tools,
+        inputs=context.workspace.fetched.digests(),
         exporter=exported.exporter,
         exporter_reason=material.exporter_reason,
         notes=(*notes, *exported.warnings),

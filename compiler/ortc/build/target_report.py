@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ortc.build.instruction_sets import missing_verdicts
 from ortc.build.races import footprint_of
@@ -13,15 +14,18 @@ from ortc.build.target_result import TargetBuild
 from ortc.build.tried import Tried
 from ortc.build.variant import VariantBuilder
 from ortc.evaluation.budget_gates import foreseen_verdicts, unmeasured_verdicts
+from ortc.evaluation.details import case_differences, histogram
 from ortc.evaluation.gate_table import ACCURACY_GATES, plain_gate
 from ortc.evaluation.gates import (
     EXIT_BUDGET,
     EXIT_STAGE,
     EXIT_UNMEASURED,
+    answers_of,
     describe,
     failure_code,
     parity,
 )
+from ortc.evaluation.latency import samples_of
 from ortc.evaluation.report import Decision, TargetReport, Verdict
 from ortc.evaluation.unproven import unproven
 from ortc.plan.precision_mix import mix_of
@@ -42,6 +46,7 @@ def passed_report(builder: VariantBuilder, outcome: Outcome, against: Rejected) 
         reason=outcome.reason,
         bytes=made.graph.bytes,
         p50_ms=None if outcome.ranking is None else outcome.ranking.milliseconds(chosen.name),
+        accuracy=answers_of(winner.verdicts),
     )
     status, code = _status(verdicts, is_provisional=target.unmeasured == "allow")
     report = TargetReport.model_validate(
@@ -63,6 +68,9 @@ def passed_report(builder: VariantBuilder, outcome: Outcome, against: Rejected) 
             "tied": tuple(name for name, entry in against.decisions.items() if entry.outcome == "tied"),
             "footprint": footprint_of(builder, winner, outcome.numbers),
             "elsewhere": outcome.elsewhere,
+            "latencies": None if outcome.race is None else histogram(samples_of(outcome.race)),
+            **_details(winner),
+            "tensors": made.graph.tensors,
             "trades": tuple(against.trades),
             "calibration_requests": builder.graphs.calibrated or None,
             "exit_code": code,
@@ -87,6 +95,18 @@ def failed_report(builder: VariantBuilder, against: Rejected) -> TargetBuild:
         exit_code=failure_code(gates) if failed else EXIT_STAGE,
     )
     return TargetBuild(plan=builder.target, report=report, winner=None, race=None, interpreter=None)
+
+
+def _details(winner: Tried) -> dict[str, Any]:
+    """What was seen of the answers of the variant that ships, wherever its graph was run."""
+    check = winner.check or winner.on_cpu
+    if check is None:
+        return {}
+    return {
+        "cases": case_differences((result.case, result.differences) for result in check.cases),
+        "embeddings": check.embeddings,
+        "answers": check.answers,
+    }
 
 
 def _verdicts(builder: VariantBuilder, outcome: Outcome) -> tuple[Verdict, ...]:

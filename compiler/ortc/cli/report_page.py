@@ -84,9 +84,9 @@ def read_report(path: Path) -> BuildReport:
             f"{path} is not a report that this ortc reads: {place}: {first['msg']}",
             help="name a REPORT.json that `ortc build` wrote; a build with this version of ortc writes a new one",
         ) from error
-    if found.format_version != FORMAT_VERSION:
+    if not 1 <= found.format_version <= FORMAT_VERSION:
         raise StageError(
-            f"{path} has format version {found.format_version}; this ortc reads {FORMAT_VERSION}",
+            f"{path} has format version {found.format_version}; this ortc reads 1 to {FORMAT_VERSION}",
             help="build again with this version of ortc",
         )
     return found

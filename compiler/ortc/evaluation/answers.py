@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from ortc.common.values import Frozen
-from ortc.evaluation.agreement import f1, gate_of_kind, shares, similar
+from ortc.evaluation.agreement import Shares, f1, gate_of_kind, shares, similar
+from ortc.evaluation.details import SampleAnswer, shown_answer, shown_request
 from ortc.evaluation.report import AnswerCheck
 from ortc.execution.worker import Worker
 from ortc.plan.processing import Kind, Unit
+
+_SHOWN = 5
+"""Answers that a report shows beside PyTorch's."""
 
 
 class TextAnswer(Frozen):
@@ -42,11 +46,12 @@ def check_answers(expected: Sequence[TextAnswer], worker: Worker) -> AnswerCheck
 def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> AnswerCheck:
     """Compare answers to the same texts with PyTorch's; at least one."""
     kind, pairs = expected[0].kind, list(zip(expected, found, strict=True))
-    least, worst = min((_closeness(entry, answer), entry.shown) for entry, answer in pairs)
+    close = [_closeness(entry, answer) for entry, answer in pairs]
+    least, worst = min((closeness, entry.shown) for closeness, (entry, _) in zip(close, pairs, strict=True))
     check = AnswerCheck(texts=len(expected), unit=expected[0].unit, cosine_min=least, worst=worst)
     if (gate := gate_of_kind(kind)) is None:
-        return check
-    counts = [shares(kind, entry.answer, answer) for entry, answer in pairs]
+        return check.model_copy(update={"furthest": _furthest(pairs, close, None)})
+    counts: list[Shares] = [shares(kind, entry.answer, answer) for entry, answer in pairs]
     both, named, other = (sum(column) for column in zip(*counts, strict=True))
     furthest = min(zip(map(f1, counts), (entry.shown for entry in expected), strict=True))
     return check.model_copy(
@@ -55,7 +60,28 @@ def compare_answers(expected: Sequence[TextAnswer], found: Sequence[Any]) -> Ans
             "agreement": f1((both, named, other)),
             "named": int(named),
             "worst": worst if furthest[0] == 1 else furthest[1],
+            "furthest": _furthest(pairs, close, [f1(entry) for entry in counts]),
         }
+    )
+
+
+def _furthest(
+    pairs: Sequence[tuple[TextAnswer, Any]], close: Sequence[float], agreement: Sequence[float] | None
+) -> tuple[SampleAnswer, ...]:
+    """The answers that are furthest from PyTorch's, those first that name another thing."""
+
+    def distance(index: int) -> tuple[float, float, int]:
+        return 1.0 if agreement is None else agreement[index], close[index], index
+
+    return tuple(
+        SampleAnswer(
+            request=shown_request(pairs[index][0].shown),
+            expected=shown_answer(pairs[index][0].answer),
+            found=shown_answer(pairs[index][1]),
+            cosine=close[index],
+            agreement=None if agreement is None else agreement[index],
+        )
+        for index in sorted(range(len(pairs)), key=distance)[:_SHOWN]
     )
 
 

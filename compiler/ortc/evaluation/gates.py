@@ -68,6 +68,15 @@ def parity(verdicts: tuple[Verdict, ...]) -> str | None:
     return None if found is None else f"{found.gate} {found.observed}"
 
 
+def answers_of(verdicts: tuple[Verdict, ...]) -> dict[str, float]:
+    """Values of the gates that judge answers, by name."""
+    return {
+        verdict.gate: verdict.value
+        for verdict in verdicts
+        if verdict.value is not None and plain_gate(verdict.gate) in ACCURACY_GATES
+    }
+
+
 def failure_code(gates: set[str]) -> int:
     """Exit code when no variant passes, from the gates that they failed."""
     gates = {plain_gate(gate) for gate in gates}

@@ -195,6 +195,11 @@ def numbers(
     )
 
 
+def samples_of(outcome: Race) -> dict[str, tuple[float, ...]]:
+    """Milliseconds of every counted run of a race, by contender."""
+    return {contender.name: contender.samples() for contender in outcome.contenders}
+
+
 def _rate(crowd: Race, name: str) -> Interval:
     """Requests a second, the median over the turns of a throughput race."""
     milliseconds = percentile(next(entry for entry in crowd.contenders if entry.name == name).samples(), 0.5)

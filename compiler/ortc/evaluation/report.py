@@ -11,15 +11,18 @@ from ortc.common.statistics import Interval
 from ortc.common.values import MOST, Count, Frozen, Measured, Timed
 from ortc.evaluation import wording
 from ortc.evaluation.compare import Difference
+from ortc.evaluation.details import CaseDifferences, Histogram, SampleAnswer
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.gate_table import Bounds, Comparison, Unit
 from ortc.evaluation.spread import LabelAgreement, OutputError
 from ortc.evaluation.trade import Trade
 from ortc.execution.host import Host
 from ortc.passes.kernel_tables import Forecast
+from ortc.passes.variant_graph import StoredTensors
 from ortc.plan.precision_mix import Mix
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of reports; 1 had no histograms, cases, answers and tensors, and is read as a report without them."""
 
 Outcome = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
@@ -49,7 +52,7 @@ class AnswerCheck(Frozen):
     """Answers to sample requests against PyTorch's: the least cosine similarity, and the sample that has it.
 
     `agreement` is how far both name the same, by the `gate` that it is judged by, for token errors 1 less them;
-    `named` are as many as PyTorch names.
+    `named` are as many as PyTorch names. `furthest` are the answers that are furthest from PyTorch's, worst first.
     """
 
     texts: int
@@ -59,6 +62,7 @@ class AnswerCheck(Frozen):
     gate: Literal["answer_f1", "answer_top1", "answer_token_errors"] | None = None
     agreement: float = 1.0
     named: int = 0
+    furthest: tuple[SampleAnswer, ...] = ()
 
 
 class Soak(Frozen):
@@ -238,6 +242,7 @@ class Decision(Frozen):
     """What became of one variant, and why: bytes of its graph, median milliseconds, times slower than the winner.
 
     `tied`: races do not tell it and the winner apart, and it costs more besides. Such a variant was not verified.
+    `accuracy`: values of gates on answers by name, as far as the variant was checked, which may be at few cases.
     """
 
     variant: str
@@ -247,6 +252,7 @@ class Decision(Frozen):
     bytes: int | None = None
     p50_ms: float | None = None
     slower: Interval | None = None
+    accuracy: dict[str, float] = Field(default_factory=dict)
 
 
 class Elsewhere(Frozen):
@@ -319,6 +325,13 @@ class TargetReport(Frozen):
     )
     footprint: Footprint | None = Field(default=None, description="What the variant that ships takes besides time.")
     elsewhere: tuple[Elsewhere, ...] = ()
+    latencies: Histogram | None = Field(
+        default=None, description="Of the race beside PyTorch, whose numbers these are."
+    )
+    cases: CaseDifferences = Field(default=CaseDifferences(), description="How far the outputs are off, by case.")
+    embeddings: EmbeddingCheck | None = None
+    answers: AnswerCheck | None = None
+    tensors: StoredTensors | None = Field(default=None, description="Weights of the graph that is served.")
     trades: tuple[Trade, ...] = ()
     calibration_requests: int | None = Field(
         default=None, description="Requests that ranges were found with; what judges is none of them."
@@ -339,6 +352,8 @@ class BuildReport(Frozen):
     version: str
     plan_sha256: str
     host: Host
+    tools: dict[str, str] = Field(default_factory=dict, description="Versions of what made the graphs.")
+    inputs: dict[str, str] = Field(default_factory=dict, description="sha256 of the model's files, by name.")
     exporter: str | None = None
     exporter_reason: str | None = None
     notes: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ortc.common.units import format_bytes, format_seconds
 
-Form = Literal["seconds", "milliseconds", "bytes", "times", "count", "accuracy", "rate"]
+Form = Literal["seconds", "milliseconds", "bytes", "times", "count", "accuracy", "error", "rate"]
 """How a number reads, and in which unit the document has it."""
 
 FORMS: Mapping[Form, Callable[[float], str]] = {
@@ -18,7 +18,8 @@ FORMS: Mapping[Form, Callable[[float], str]] = {
     "bytes": lambda value: format_bytes(round(value)),
     "times": "{:.2f}x".format,
     "count": "{:,.0f}".format,
-    "accuracy": "{:.6g}".format,
+    "accuracy": lambda value: _accuracy(value),
+    "error": "{:.3g}".format,
     "rate": "{:.1f}/s".format,
 }
 
@@ -88,3 +89,9 @@ class Facts:
 def escaped(part: str) -> str:
     """A name as a part of a JSON pointer."""
     return part.replace("~", "~0").replace("/", "~1")
+
+
+def _accuracy(value: float) -> str:
+    """A similarity; one that differs from 1 never reads as 1."""
+    text = f"{value:.6g}"
+    return f"1 - {1 - value:.2g}" if text == "1" and value != 1 else text

@@ -8,7 +8,10 @@ from ortc.evaluation.report import BuildReport
 from ortc.pages.document import render_page
 from ortc.pages.facts import Facts
 from ortc.pages.sentences import build_sentence
-from ortc.pages.target_part import Shown, target_part
+from ortc.pages.shown import Shown
+from ortc.pages.target_part import target_part
+
+_MOST_FILES = 40
 
 
 def report_page(report: BuildReport) -> bytes:
@@ -31,6 +34,9 @@ def report_page(report: BuildReport) -> bytes:
         "model": _model(report),
         "stages": _stages(report, facts),
         "plan": report.plan_sha256,
+        "tools": list(report.tools.items()),
+        "inputs": list(report.inputs.items())[:_MOST_FILES],
+        "more_inputs": max(0, len(report.inputs) - _MOST_FILES),
     }
     return render_page("report.html.j2", fields, document)
 

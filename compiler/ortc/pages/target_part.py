@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.noise import beside
-from ortc.evaluation.report import BuildReport, Numbers, TargetReport
-from ortc.pages.facts import Estimate, Fact, Facts, Form, escaped
+from ortc.evaluation.report import Numbers, TargetReport
+from ortc.pages import target_details
+from ortc.pages.cases import cases
+from ortc.pages.facts import Estimate, Fact, Form, escaped
 from ortc.pages.margins import margin_text, used_share
+from ortc.pages.plots import accuracy_gate
 from ortc.pages.sentences import TONES, target_sentence
+from ortc.pages.shown import Shown
 
 _ORDER = {"fail": 0, "inconclusive": 1, "unmeasured": 2, "pass": 3}
 _TILES: tuple[tuple[str, str, Form, str], ...] = (
@@ -43,25 +46,6 @@ _FOOTPRINT: tuple[tuple[str, str, Form], ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """One target of a report, and the document with its numbers."""
-
-    report: BuildReport
-    index: int
-    facts: Facts
-
-    @property
-    def target(self) -> TargetReport:
-        """The target itself."""
-        return self.report.targets[self.index]
-
-    @property
-    def at(self) -> str:
-        """The pointer of the target."""
-        return f"/targets/{self.index}"
-
-
 def target_part(shown: Shown) -> dict[str, Any]:
     """Fields of one target's part of report.html.j2."""
     target = shown.target
@@ -79,6 +63,14 @@ def target_part(shown: Shown) -> dict[str, Any]:
         "kept": sum(verdict.outcome == "pass" for verdict in target.verdicts),
         "noise": _noise(target.numbers),
         "variants": _variants(shown),
+        "accuracy_gate": accuracy_gate(target.decisions),
+        "plots": target_details.plots(shown),
+        "runs": target_details.samples_in_plot(shown),
+        "cases": cases(shown),
+        "answers": target_details.answers(shown),
+        "embeddings": target_details.embeddings(shown),
+        "tensors": target_details.tensors(shown),
+        "trades": target_details.trades(shown),
         "smallest_right": _smallest(shown),
         "times": _times(shown),
         "footprint": _footprint(shown),
@@ -90,7 +82,8 @@ def target_part(shown: Shown) -> dict[str, Any]:
 
 
 def _variant(target: TargetReport) -> str:
-    parts = [target.variant, target.precision, target.graph_level and f"graph level {target.graph_level}"]
+    precision = None if target.precision == target.variant else target.precision
+    parts = [target.variant, precision, target.graph_level and f"graph level {target.graph_level}"]
     return ", ".join(part for part in (*parts, target.tuning) if part)
 
 
@@ -139,7 +132,7 @@ def _noise(numbers: Numbers | None) -> dict[str, Any] | None:
 
 
 def _variants(shown: Shown) -> list[dict[str, Any]]:
-    at = f"{shown.at}/decisions"
+    at, gate = f"{shown.at}/decisions", accuracy_gate(shown.target.decisions)
     return [
         {
             "name": decision.variant,
@@ -149,6 +142,7 @@ def _variants(shown: Shown) -> list[dict[str, Any]]:
             "bytes": shown.facts.number(f"{at}/{index}/bytes", "bytes"),
             "p50": shown.facts.number(f"{at}/{index}/p50_ms", "milliseconds"),
             "slower": shown.facts.estimate(f"{at}/{index}/slower", "times"),
+            "accuracy": target_details.accuracy(shown, index, decision, gate),
         }
         for index, decision in enumerate(shown.target.decisions)
     ]

@@ -23,7 +23,7 @@ from ortc.passes.quantization.static import quantize_static
 from ortc.passes.quantized_operators import quantized_already
 from ortc.passes.rewrite import rewrite
 from ortc.passes.shape_arithmetic import shape_nodes
-from ortc.passes.variant_graph import VariantGraph
+from ortc.passes.variant_graph import MOST_TENSORS, StoredTensor, StoredTensors, VariantGraph
 from ortc.plan.plan import VariantPlan
 from ortc.spec.profile import GraphLevel
 from ortc.spec.quantization import StaticQuantization
@@ -178,6 +178,7 @@ def _described(model: ir.Model, reference: Reference, output: Path, table: Kerne
         operators=count_operators(model),
         shape_nodes=shape_nodes(model),
         placement=None if table is None else foresee(model, table),
+        tensors=_stored(model),
     )
 
 
@@ -185,3 +186,22 @@ def _weights(model: ir.Model) -> int:
     """Bytes of the initializers."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+def _stored(model: ir.Model) -> StoredTensors:
+    """What the weights of a graph take, of each and by type."""
+    tensors = [
+        StoredTensor(
+            name=name,
+            shape=found.shape.numpy(),
+            dtype=str(found.dtype).lower(),
+            bytes=found.nbytes,
+        )
+        for name, value in model.graph.initializers.items()
+        if (found := value.const_value) is not None
+    ]
+    by_dtype: dict[str, int] = {}
+    for tensor in tensors:
+        by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + tensor.bytes
+    largest = sorted(tensors, key=lambda tensor: (-tensor.bytes, tensor.name))[:MOST_TENSORS]
+    return StoredTensors(count=len(tensors), by_dtype=dict(sorted(by_dtype.items())), largest=tuple(largest))

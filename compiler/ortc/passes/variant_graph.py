@@ -7,6 +7,26 @@ from pydantic import Field
 from ortc.common.values import Frozen
 from ortc.passes.kernel_tables import Forecast
 
+MOST_TENSORS = 32
+"""Weights that are listed by name."""
+
+
+class StoredTensor(Frozen):
+    """A weight as a graph stores it: its name, shape, type and bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    bytes: int
+
+
+class StoredTensors(Frozen):
+    """Bytes of all weights by type, how many weights there are, and the largest of them, largest first."""
+
+    count: int
+    by_dtype: dict[str, int]
+    largest: tuple[StoredTensor, ...]
+
 
 class VariantGraph(Frozen):
     """The graph that a variant serves; `sha256` of its files, by which two variants are seen to be one.
@@ -25,3 +45,4 @@ class VariantGraph(Frozen):
     sha256: str = ""
     shape_nodes: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     placement: Forecast | None = None
+    tensors: StoredTensors | None = None

@@ -10,11 +10,24 @@ from typing import Any
 
 import pytest
 from tests.support import report_values
-from tests.support.report_values import BROKEN, COSINE, LATENCY, NUMBERS, UNMEASURED, failed, not_built, report, target
+from tests.support.report_values import (
+    BROKEN,
+    COSINE,
+    LATENCY,
+    NUMBERS,
+    UNMEASURED,
+    detailed,
+    failed,
+    not_built,
+    report,
+    target,
+)
 
 from ortc.__main__ import run
 from ortc.common.errors import StageError
 from ortc.evaluation.report import BuildReport, Decision
+from ortc.pages import drawing
+from ortc.pages.cases import heat
 from ortc.pages.document import MOST_BYTES
 from ortc.pages.facts import FORMS
 from ortc.pages.margins import margin_text, used_share
@@ -71,6 +84,7 @@ ENDS = {
     "two targets": report(target(), target(target="edge", status="provisional", verdicts=(COSINE, UNMEASURED))),
     "failed": failed(),
     "not built": not_built(),
+    "detailed": detailed(),
     "unfit": report(unfit_reason="the weights are random"),
 }
 
@@ -182,9 +196,10 @@ def hostile() -> BuildReport:
     return report(bad, **values)
 
 
-def test_hostile_text_is_inert_and_visible() -> None:
-    page = Read(report_page(hostile()))
-    assert page.document == hostile().model_dump(mode="json")
+@pytest.mark.parametrize("found", [hostile(), detailed(HOSTILE)])
+def test_hostile_text_is_inert_and_visible(found: BuildReport) -> None:
+    page = Read(report_page(found))
+    assert page.document == found.model_dump(mode="json")
     assert [attributes for tag, attributes in page.tags if tag == "script"] == [
         {"type": "application/json", "id": "document"}
     ]
@@ -192,6 +207,31 @@ def test_hostile_text_is_inert_and_visible() -> None:
     assert "\u202e" not in page.seen
     assert "\\u202e\\u0007" in page.seen
     assert "{{ 7 * 7 }}" in page.seen
+
+
+def test_details_are_shown_with_both_answers_and_the_error_of_each_case() -> None:
+    seen = " ".join(Read(report_page(detailed())).seen.split())
+    assert "Not bad at all." in seen
+    assert '"label": "positive"' in seen
+    assert '"label": "negative"' in seen
+    assert "Shape matrix: batch down, sequence across; output last_hidden_state" in seen
+    assert "batch \\ sequence 16 128 1 0.989 1.9e-06 0.989 1.9e-06 8 0.982" in seen
+    assert "samples 1-8 NaN" in seen
+    assert "75 weights: int8 21.0 MB , float 2.1 MB ." in seen
+    # What is close to 1 is not called 1.
+    assert "1 - 6e-08" in seen
+
+
+@pytest.mark.parametrize(("error", "colour"), [(None, None), (0.0, 0), (1e-8, 0), (1e-4, 3), (0.2, 6), (1e9, 6)])
+def test_the_colour_of_a_case_is_that_of_its_error(error: float | None, colour: int | None) -> None:
+    assert heat(error) == colour
+
+
+def test_a_page_without_plots_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "find_spec", lambda _: None)
+    page = Read(report_page(detailed()))
+    assert "This page has no plots: install the extra `plots`" in page.seen
+    assert not [tag for tag, _ in page.tags if tag == "figure"]
 
 
 def test_noisy_times_are_marked() -> None:

@@ -9,7 +9,7 @@ from ortc.build.search.choice import Choice, Chooser, Racer, Ranking, name_of, p
 from ortc.build.tried import Tried
 from ortc.common.statistics import median, ratio_of_rounds
 from ortc.common.units import format_bytes
-from ortc.evaluation.gates import describe
+from ortc.evaluation.gates import answers_of, describe
 from ortc.evaluation.report import Contender, Decision
 from ortc.plan.plan import TargetPlan, VariantPlan
 
@@ -235,4 +235,5 @@ def rejected(entry: Tried, reason: str, ranking: Ranking | None = None, winner: 
         bytes=entry.made.graph.bytes or None,
         p50_ms=None if ranking is None else ranking.milliseconds(name),
         slower=None if ranking is None or winner is None else ranking.ratio(name, winner),
+        accuracy=answers_of(entry.verdicts),
     )
