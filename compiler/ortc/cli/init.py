@@ -1,11 +1,13 @@
 """`ortc init`: the first spec of a model."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 import rich_click as click
 
+from ortc.cli.demo import SPEC, write_demo
 from ortc.cli.options import trust_options
 from ortc.cli.report import use_color, write
 from ortc.common.atomic_files import replace_file
@@ -27,7 +29,7 @@ _SCHEMA = "spec.schema.json"
 
 
 @click.command
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", required=False)
 @click.option(
     "-o",
     "--output",
@@ -38,12 +40,28 @@ _SCHEMA = "spec.schema.json"
 @click.option("--revision", help="Commit of a repository of the hub.")
 @trust_options
 @click.option("--force", is_flag=True, help="Replace a file that exists.")
-def init(model: str, output: Path | None, targets: tuple[str, ...], revision: str | None, force: bool) -> None:
+@click.option(
+    "--demo",
+    is_flag=True,
+    help="Write a small project instead: a text classifier, trained in seconds without a network, with its spec and a "
+    "test. MODEL is its directory then.  [default: demo]",
+)
+def init(
+    model: str | None, output: Path | None, targets: tuple[str, ...], revision: str | None, force: bool, demo: bool
+) -> None:
     """Write a spec for MODEL: a directory, an .onnx or .pt2 file, `module:function`, or a repository of the hub.
 
     The model's files are inspected, nothing is imported, run or downloaded. The spec has comments where there is a
     choice to make, and passes `ortc check`. What a function's text does not say is marked `To fill in`.
     """
+    if demo:
+        given = {"--output": output, "--target": targets, "--revision": revision, "--force": force}
+        if others := [name for name, value in given.items() if value]:
+            raise click.UsageError(f"{others[0]} does not go with --demo")
+        _init_demo(Path("demo" if model is None else model))
+        return
+    if model is None:
+        raise click.UsageError("Missing argument 'MODEL', or `--demo`.")
     root = project_root(output or Path("specs/spec.yaml"))
     targets = tuple(dict.fromkeys(targets)) or ("cpu",)
     profiles = [load_profile(name, root=root) for name in targets]
@@ -72,6 +90,16 @@ def init(model: str, output: Path | None, targets: tuple[str, ...], revision: st
     if found:
         write(render_text(found, color=use_color()) + "\n")
     sys.stdout.write(f"wrote {path}\n")
+
+
+def _init_demo(directory: Path) -> None:
+    write("training a small classifier; this takes a few seconds\n")
+    said = write_demo(directory)
+    sys.stdout.write(f"wrote {directory}: {said}\n")
+    steps = [f"ortc build {SPEC}", f"more in {directory / 'README.md'}"]
+    if directory.resolve() != Path.cwd().resolve():
+        steps.insert(0, f"cd {shlex.quote(str(directory))}")
+    sys.stdout.write("".join(f"{'next' if number == 0 else '':<6}{step}\n" for number, step in enumerate(steps)))
 
 
 def _schema(root: Path, directory: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -132,12 +133,17 @@ def _cautions(builds: Sequence[Made], width: int) -> Iterator[Text]:
         kinds = {
             "not fit to serve": [report.unfit_reason] if report.unfit_reason else [],
             "parts left out": report.parts_left_out,
-            "inputs left out": report.inputs_left_out,
-            "not checked": report.skipped_cases,
+            "not checked": _skipped(report.skipped_cases),
         }
         for kind, names in kinds.items():
             if names:
                 yield Text(_shortened(f"{report.name}: {kind}: {', '.join(names)}", width), style="yellow")
+
+
+def _skipped(cases: Sequence[str]) -> list[str]:
+    """Numbers of shapes that were not checked, by reason."""
+    reasons = Counter(case.partition(": ")[2] for case in cases)
+    return [f"{count(number, 'shape')} ({reason})" for reason, number in reasons.items()]
 
 
 def _gates(builds: Sequence[Made], width: int) -> list[Text]:

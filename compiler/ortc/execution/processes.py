@@ -38,6 +38,11 @@ def bundled_script(interpreter: Path, file: Path, *arguments: str) -> list[str]:
     return [str(interpreter), "-E", "-s", "-B", str(file), *arguments]
 
 
+def demo_script(file: Path) -> list[str]:
+    """The command that runs a program of the demo, with the packages of this compiler."""
+    return [sys.executable, "-B", str(file)]
+
+
 def emulated_python(
     emulator: Path, *options: str, root: Path, interpreter: Path, isolated: bool = True
 ) -> tuple[str, ...]:

@@ -154,3 +154,9 @@ def test_line_breaks_of_a_text_add_no_lines() -> None:
     lines = shown(made(target("cpu", status="failed", verdicts=(), error=error, exit_code=4)))
     assert len(lines) <= 8
     assert not any("\t" in line or "\x0b" in line for line in lines)
+
+
+def test_shapes_that_were_not_checked_are_counted_by_reason() -> None:
+    cases = ("batch=9: a quick search", "batch=5: a quick search", "batch=1: no memory")
+    lines = shown(made(target("cpu"), skipped_cases=cases))
+    assert "embedder: not checked: 2 shapes (a quick search), 1 shape (no memory)" in lines
