@@ -13,14 +13,17 @@ import pytest
 from tests.support.browser_pages import SCHEMES, FilePage, bottom_of
 from tests.support.builds import ROOT
 from tests.support.report_values import detailed
-from tests.unit.pages.test_report_page import ENDS, HOSTILE, hostile
+from tests.unit.pages.test_diff_page import DIFFS, page_of
+from tests.unit.pages.test_report_page import ENDS, HOSTILE, Read, hostile
 
+from ortc.__main__ import run
 from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
 from ortc.execution.npm_package import CLIENT
 from ortc.pages.report_page import report_page
 
 pytestmark = pytest.mark.integration
 PAGES = {
+    **{f"difference, {name}": page_of(found) for name, found in DIFFS.items()},
     **{f"report, {end}": report_page(found) for end, found in ENDS.items()},
     "hostile": report_page(hostile()),
     "hostile details": report_page(detailed(HOSTILE)),
@@ -57,7 +60,7 @@ def test_a_page_asks_for_nothing_and_is_accessible(name: str, page: FilePage, tm
         assert page.value("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
 
 
-@pytest.mark.parametrize("name", [name for name in PAGES if "not built" not in name])
+@pytest.mark.parametrize("name", list(PAGES))
 def test_the_first_screen_has_the_verdict_and_the_numbers(name: str, browser: Browser, tmp_path: Path) -> None:
     page = FilePage(browser, width=1280)
     file = tmp_path / "page.html"
@@ -90,3 +93,19 @@ def test_the_same_report_is_drawn_to_the_same_bytes_in_another_process() -> None
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["compiler", "."]), "PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, cwd=ROOT, env=environment)
     assert done.stdout == report_page(detailed())
+
+
+def test_the_command_prints_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    examples = ROOT / "examples"
+    shutil.copytree(examples, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "pyproject.toml").touch()
+    spec = (ROOT / "specs" / "digits.yaml").read_text("utf-8")
+    before, after = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    before.write_text(spec, "utf-8")
+    after.write_text(spec.replace("version: 1.0.0", "version: 1.0.1"), "utf-8")
+    assert run(["diff", str(before), str(after), "--html"]) == 0
+    page = Read(capsys.readouterr().out.encode())
+    assert "version 1.0.0 1.0.1" in " ".join(page.seen.split())
+    assert run(["diff", str(before), str(after), "--html", "--json"]) == 2
+    assert "give either --html or --json" in capsys.readouterr().err
+    assert run(["diff", "main", "--spec", str(before), "--spec", str(after), "--html"]) == 2

@@ -12,8 +12,10 @@ import rich_click as click
 from ortc.cli.options import key_option, target_option, trust_options
 from ortc.cli.report import use_color, write
 from ortc.cli.several import Outcome, run_each
+from ortc.cli.streams import write_raw
 from ortc.common.errors import StageError, UnmeasuredError
 from ortc.common.redaction import mask_secrets
+from ortc.common.suggest import joined
 
 if TYPE_CHECKING:
     from ortc.diff.report import BundleDiff, SpecDiff
@@ -39,6 +41,9 @@ DIFFERENT = 8
 @click.option("--no-run", is_flag=True, help="Bundles: do not run them on their golden inputs.")
 @click.option("--measure", is_flag=True, help="Bundles: race them on this host.")
 @click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown for a pull request.")
+@click.option(
+    "--html", "as_html", is_flag=True, help="Print a page, one file of HTML: `ortc diff A B --html > diff.html`."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
 @click.option("--exit-code", "tells", is_flag=True, help=f"End with {DIFFERENT} where there are differences.")
 def diff(
@@ -50,6 +55,7 @@ def diff(
     no_run: bool,
     measure: bool,
     as_markdown: bool,
+    as_html: bool,
     as_json: bool,
     tells: bool,
 ) -> int:
@@ -65,13 +71,18 @@ def diff(
     """
     from ortc.diff.sides import BundlePair, sides
 
-    if as_markdown and as_json:
-        raise click.UsageError("give either --markdown or --json")
+    formats = {"--markdown": as_markdown, "--html": as_html, "--json": as_json}
+    chosen = [name for name, given in formats.items() if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"give either {joined(chosen)}")
+    if as_html and len(specs) > 1:
+        raise click.UsageError("--html is the page of one difference: not with several --spec")
+    form = chosen[0] if chosen else None
     if not specs:
         pair = sides(before, after, None)
         if isinstance(pair, BundlePair):
             found = _bundles(pair, targets, key, run=not no_run, measure=measure)
-            _show_bundles(found, as_markdown=as_markdown, as_json=as_json)
+            _show_bundles(found, form)
             return exit_code(found) or (DIFFERENT if tells and not found.same else 0)
     if no_run or measure or key is not None:
         raise click.UsageError("--key, --no-run and --measure are for bundles, and these are specs")
@@ -79,7 +90,7 @@ def diff(
     def one(path: Path) -> Outcome:
         states = sides(before, after, path if specs else None)
         compared = _specs(cast("SpecPair", states), targets)
-        _show_specs(compared, as_markdown=as_markdown, as_json=as_json)
+        _show_specs(compared, form)
         document = _masked(compared.model_dump(mode="json")) if as_json else {}
         return Outcome(document, "", DIFFERENT if tells and not compared.same else 0)
 
@@ -102,12 +113,16 @@ def _bundles(pair: BundlePair, targets: tuple[str, ...], key: Path | None, *, ru
         progress.close()
 
 
-def _show_bundles(found: BundleDiff, *, as_markdown: bool, as_json: bool) -> None:
-    if as_markdown:
+def _show_bundles(found: BundleDiff, form: str | None) -> None:
+    if form == "--markdown":
         from ortc.diff.markdown import bundles_markdown
 
         sys.stdout.write(bundles_markdown(found))
-    elif as_json:
+    elif form == "--html":
+        from ortc.pages.diff_page import bundles_page
+
+        write_raw(bundles_page(type(found).model_validate(_masked(found.model_dump(mode="json")))).decode())
+    elif form == "--json":
         _json(found)
     else:
         from ortc.cli.diff_text import show_bundles
@@ -137,12 +152,16 @@ def _specs(pair: SpecPair, targets: tuple[str, ...]) -> SpecDiff:
         return compare_specs(*loaded)
 
 
-def _show_specs(found: SpecDiff, *, as_markdown: bool, as_json: bool) -> None:
-    if as_markdown:
+def _show_specs(found: SpecDiff, form: str | None) -> None:
+    if form == "--markdown":
         from ortc.diff.markdown import specs_markdown
 
         sys.stdout.write(specs_markdown(found))
-    elif not as_json:
+    elif form == "--html":
+        from ortc.pages.diff_page import specs_page
+
+        write_raw(specs_page(type(found).model_validate(_masked(found.model_dump(mode="json")))).decode())
+    elif form is None:
         from ortc.cli.diff_text import show_specs
 
         show_specs(found)

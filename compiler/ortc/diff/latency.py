@@ -14,10 +14,12 @@ from ortc.common.arrays import write_arrays
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
 from ortc.common.statistics import Interval, percentile, ratio_of_rounds
+from ortc.common.values import Timed
 from ortc.diff.bundles import Bundle
 from ortc.diff.numerics import A, B, Runnable
 from ortc.diff.report import HostTimings, RaceResult, Timing
 from ortc.evaluation import latency
+from ortc.evaluation.details import Histogram, histogram
 from ortc.evaluation.machine import Say
 from ortc.evaluation.noise import race_noise
 from ortc.execution.host import Host, cores
@@ -40,9 +42,15 @@ class _Machine(BaseModel):
     gpus: tuple[str, ...]
 
 
+class _Contender(BaseModel):
+    name: str
+    rounds: tuple[tuple[Timed, ...], ...]
+
+
 class _Race(BaseModel):
     shape: str
     threads: int
+    contenders: tuple[_Contender, ...] = ()
 
 
 class _Measurement(BaseModel):
@@ -88,6 +96,7 @@ def timings(before: Bundle, after: Bundle, say: Say = latency.silent) -> tuple[H
                 before=one,
                 after=other,
                 comparable=comparable,
+                latencies=_both(*pair) if comparable is None else None,
             )
         )
     return tuple(found)
@@ -104,6 +113,19 @@ def _measurements(bundle: Bundle, say: Say) -> dict[str, _Measurement]:
         except (OSError, ValueError, RecursionError) as error:
             raise StageError(f"{path} is no measurement that this ortc reads: {error}") from error
     return found
+
+
+def _both(before: _Measurement | None, after: _Measurement | None) -> Histogram | None:
+    """The latencies of both bundles; None where one of them carries no samples."""
+    samples = {name: _samples(found) for name, found in ((A, before), (B, after))}
+    return histogram(samples) if all(samples.values()) else None
+
+
+def _samples(found: _Measurement | None) -> tuple[float, ...]:
+    """Milliseconds of every run of the bundle itself."""
+    contenders = () if found is None or found.race is None else found.race.contenders
+    own = next((contender for contender in contenders if contender.name != latency.REFERENCE), None)
+    return () if own is None else tuple(value for values in own.rounds for value in values)
 
 
 def _timing(found: _Measurement) -> Timing | None:
@@ -154,4 +176,5 @@ def race(before: Runnable, after: Runnable, host: Host, say: Say = latency.silen
         after_p99_ms=percentile(samples[B], 0.99),
         speedup=ratio_of_rounds(rounds[A], rounds[B]),
         noise=race_noise(outcome),
+        latencies=histogram(samples),
     )

@@ -7,6 +7,7 @@ from typing import Literal
 from ortc.common.statistics import Interval
 from ortc.common.values import Frozen
 from ortc.diff.values import Change
+from ortc.evaluation.details import Histogram
 
 FORMAT_VERSION = 1
 
@@ -91,7 +92,10 @@ class Timing(Frozen):
 
 
 class HostTimings(Frozen):
-    """The measurements of one hardware fingerprint. `comparable` is None where they are, else says why not."""
+    """The measurements of one hardware fingerprint. `comparable` is None where they are, else says why not.
+
+    `latencies` are of both, where both carry their samples.
+    """
 
     fingerprint: str
     cpu: str
@@ -100,6 +104,7 @@ class HostTimings(Frozen):
     before: Timing | None
     after: Timing | None
     comparable: str | None
+    latencies: Histogram | None = None
 
 
 class RaceResult(Frozen):
@@ -119,6 +124,7 @@ class RaceResult(Frozen):
     after_p99_ms: Interval | None = None
     speedup: Interval | None = None
     noise: tuple[str, ...] = ()
+    latencies: Histogram | None = None
 
 
 class BundleInfo(Frozen):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _LEAST_ERROR = 1e-9
 """What is nearer to the reference is drawn here: the scale is logarithmic."""
 _MANY = 10
+_STEPS = ((2.5, (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9)), (8, (1, 1.5, 2, 3, 5, 7)), (1000, (1, 2, 5)))
+"""Ticks of a decade, up to a ratio of the ends of the axis."""
 
 
 def accuracy_gate(decisions: Sequence[Decision]) -> str | None:
@@ -106,14 +108,23 @@ def _pad_errors(axes: Axes, errors: Sequence[float]) -> None:
 
 def latency_plot(name: str, found: Histogram, numbers: Numbers) -> str:
     """The latencies of the bundle and of PyTorch: the share of runs in bins of equal ratio."""
+    marks = ((numbers.p50_ms.value, "p50"), (numbers.p99_ms.value, "p99"))
+    return _distribution(f"{name}-latency", "Distribution of latencies of the bundle and of PyTorch", found, marks)
 
+
+def pair_plot(name: str, found: Histogram) -> str:
+    """The latencies of two bundles."""
+    return _distribution(f"{name}-latency", "Distributions of latencies of A and of B", found, ())
+
+
+def _distribution(name: str, described: str, found: Histogram, marks: Sequence[tuple[float, str]]) -> str:
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         for contender, color in zip(found.contenders, (OWN, OTHER), strict=False):
-            shares = [100 * count / contender.samples for count in contender.counts]
+            shares = [100 * count / max(1, contender.samples) for count in contender.counts]
             axes.stairs(shares, found.edges_ms, color=color, fill=True, alpha=0.25, linewidth=0)
             axes.stairs(shares, found.edges_ms, color=color, linewidth=1.5, label=label(contender.name))
-        for value, text in ((numbers.p50_ms.value, "p50"), (numbers.p99_ms.value, "p99")):
+        for value, text in marks:
             axes.axvline(value, color=INK, linewidth=0.8, linestyle="--")
             axes.annotate(
                 text,
@@ -130,15 +141,15 @@ def latency_plot(name: str, found: Histogram, numbers: Numbers) -> str:
         _plain_ticks(axes, found.edges_ms[0], found.edges_ms[-1])
         axes.legend(loc="upper right")
 
-    return drawn(f"{name}-latency", "Distribution of latencies of the bundle and of PyTorch", draw)
+    return drawn(name, described, draw)
 
 
 def _plain_ticks(axes: Axes, low: float, high: float) -> None:
-    """Ticks at 1, 2 and 5 of each decade, written as numbers."""
+    """Round ticks, as many as the axis has room for, written as numbers."""
     from matplotlib.ticker import FixedLocator, NullFormatter
 
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if len(decades) <= 3 else (1,)
+    steps = next((steps for span, steps in _STEPS if high / low < span), (1,))
     ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
