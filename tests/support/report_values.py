@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ortc.common.statistics import Interval
 from ortc.evaluation.compare import Difference
-from ortc.evaluation.details import SampleAnswer, case_differences, histogram
+from ortc.evaluation.details import OperatorTimes, SampleAnswer, case_differences, histogram, operator_times
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.report import (
     AnswerCheck,
@@ -158,12 +158,20 @@ def detailed(text: str = "") -> BuildReport:
                 furthest=(answer,),
             ),
             tensors=StoredTensors(count=75, by_dtype={"int8": 21_000_000, "float": 2_100_000}, largest=(weight,)),
+            times=_times(text),
             trades=(trade,),
             calibration_requests=66,
         ),
         tools={"onnx": f"1.23.2{text}"},
         inputs={f"model.safetensors{text}": "ab" * 32},
     )
+
+
+def _times(text: str) -> OperatorTimes | None:
+    """More operators than a report lists."""
+    first = {"operator": f"MatMul{text}", "provider": f"CPUExecutionProvider{text}", "nodes": 36, "microseconds": 2900}
+    others = [{"operator": f"Op{index}", "provider": "", "nodes": 1, "microseconds": 4} for index in range(30)]
+    return operator_times("batch=1, sequence=16", [first, *others])
 
 
 def _difference(output: str, cosine: float, problem: str | None = None) -> Difference:

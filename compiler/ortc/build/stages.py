@@ -240,7 +240,7 @@ VARIANT: Stage[VariantGraph | Skip] = Stage(
 )
 VERIFY: Stage[Check] = Stage(
     "verify",
-    (*_SESSION, "model", "metric", "embeddings", "only", "copies", "soaks", CODE),
+    (*_SESSION, "model", "metric", "embeddings", "only", "copies", "measured at", CODE),
     Check,
     code=_code("build.variant", "build.answer_proof", "frontend.samples.inputs", *_BUNDLE_RUNS),
     assume=_assumed_check,

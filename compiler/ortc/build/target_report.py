@@ -106,6 +106,7 @@ def _details(winner: Tried) -> dict[str, Any]:
         "cases": case_differences((result.case, result.differences) for result in check.cases),
         "embeddings": check.embeddings,
         "answers": check.answers,
+        "times": check.times,
     }
 
 

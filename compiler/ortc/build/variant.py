@@ -140,6 +140,7 @@ class VariantBuilder:
         embeddings = None if only not in (None, REAL) else self.context.plan.accuracy.embeddings
         # Not of what is only glanced at: that costs a second session.
         is_limited = self.target.budgets.limit("max_memcpy_nodes") is not None
+        measured_at = str(self.target.measure_at) if only is None else None
         copies = only is None and (self.target.requires_gpu or is_limited)
         inputs = {
             **self.key(entry),
@@ -148,7 +149,7 @@ class VariantBuilder:
             "embeddings": None if embeddings is None else embeddings.model_dump(mode="json"),
             "only": only,
             "copies": copies,
-            "soaks": only is None,
+            "measured at": measured_at,
         }
 
         def work(_: Path) -> Check:
@@ -158,23 +159,22 @@ class VariantBuilder:
                 for case in self.model.material.cases
                 if only in (None, case.name) or (only == REAL and case.is_sample)
             )
-            factory, bundle = self.model.factory(), self.bundle(made)
             answers = self.model.answers_of(self.target)
             judged = () if answers is None else answers.judged
             # What is only glanced at is raced next. Of what is verified at every case, memory is measured besides.
             loaded = self.loaded if only not in (None, REAL) else None
             return check_bundle(
                 interpreter,
-                bundle,
+                self.bundle(made),
                 cases,
-                factory,
+                self.model.factory(),
                 function,
                 loaded,
                 embeddings,
                 answers=judged if only in (None, REAL) else (),
                 proof=None if answers is None or not self.target.is_javascript else partial(prove_in_page, answers),
                 copies=copies,
-                soaks=only is None,
+                measured_at=measured_at,
             )
 
         name = f"{self.target.name}: {made.variant.name} at {made.level}"

@@ -13,6 +13,7 @@ from ortc.common.arrays import Array, Arrays, read_arrays
 from ortc.common.values import Frozen
 from ortc.evaluation.answers import TextAnswer, check_answers
 from ortc.evaluation.compare import compare
+from ortc.evaluation.details import OperatorTimes, operator_times
 from ortc.evaluation.embeddings import check_embeddings, embedded, pooled
 from ortc.evaluation.report import CaseResult, Check, Soak
 from ortc.evaluation.spread import Spreads
@@ -70,7 +71,7 @@ def check_bundle(
     answers: Sequence[TextAnswer] = (),
     proof: Callable[[Worker], None] | None = None,
     copies: bool = False,
-    soaks: bool = False,
+    measured_at: str | None = None,
 ) -> Check:
     """Load a candidate bundle once and run every case on that one session.
 
@@ -85,7 +86,7 @@ def check_bundle(
         answers: texts with the reference's answers, of a bundle that takes texts.
         proof: checks the loaded bundle further, and raises what ends the build.
         copies: count those between host and device, in a second session.
-        soaks: run many distinct shapes, so that the peak of memory is one for all of them.
+        measured_at: the case at which to profile operators, after many shapes have shown the peak of memory, or None.
     """
     try:
         with (
@@ -97,7 +98,7 @@ def check_bundle(
             ran = run_cases(worker, cases, embeddings)
             # Peak memory of serving, before the extra runs that only this check makes.
             info = worker.call("info")
-            soaked = soak(worker) if soaks else None
+            soaked = soak(worker) if measured_at is not None else None
             left = info["fallback"]
             return Check(
                 cases=ran.cases,
@@ -113,6 +114,7 @@ def check_bundle(
                 metric=None if metric is None else metric(worker.run),
                 embeddings=ran.embeddings,
                 answers=check_answers(answers, worker) if answers else None,
+                times=None if measured_at is None else _operator_times(worker, cases, measured_at),
             )
     except WorkerError as error:
         return Check(error="; ".join([error.message, *error.details[-2:]]))
@@ -126,6 +128,17 @@ def soak(worker: Worker) -> Soak | None:
     """
     try:
         return Soak.model_validate(worker.call("soak", seconds=SOAK_SECONDS))
+    except WorkerError as error:
+        if error.code == "usage":
+            return None
+        raise
+
+
+def _operator_times(worker: Worker, cases: Sequence[ReferenceCase], name: str) -> OperatorTimes | None:
+    """Where the time of a run goes, in a second session; None of bundles without a profiler, as in JavaScript."""
+    case = next((case for case in cases if case.name == name), cases[0])
+    try:
+        return operator_times(case.name, worker.call("operators", inputs=str(case.inputs))["operators"])
     except WorkerError as error:
         if error.code == "usage":
             return None

@@ -17,6 +17,8 @@ BINS = 48
 """Of a histogram."""
 MOST_CASES = 240
 """Comparisons of single cases that a report lists."""
+MOST_OPERATORS = 24
+"""Operators whose time a report lists."""
 _MOST_TEXT = 600
 _MOST_ANSWER = 1200
 _SHOWN_NUMBERS = 8
@@ -68,6 +70,35 @@ class SampleAnswer(Frozen):
     found: str
     cosine: float
     agreement: float | None = None
+
+
+class OperatorTime(Frozen):
+    """The nodes of one operator on one provider, and the microseconds that all of them took together."""
+
+    operator: str
+    provider: str
+    nodes: Count
+    microseconds: Count
+
+
+class OperatorTimes(Frozen):
+    """Where the time of one profiled run at a case goes, most first; `left_out` are microseconds beyond those listed.
+
+    A profiler slows every node down a little: shares tell more than times.
+    """
+
+    case: str
+    listed: tuple[OperatorTime, ...]
+    left_out: Count = 0
+
+
+def operator_times(case: str, found: Sequence[Mapping[str, Any]]) -> OperatorTimes | None:
+    """The operators that take the most time, from those that a worker lists; None where nothing was recorded."""
+    times = [OperatorTime.model_validate(entry) for entry in found]
+    if not times:
+        return None
+    rest = sum(entry.microseconds for entry in times[MOST_OPERATORS:])
+    return OperatorTimes(case=case, listed=tuple(times[:MOST_OPERATORS]), left_out=rest)
 
 
 def histogram(samples: Mapping[str, Sequence[float]]) -> Histogram | None:

@@ -11,7 +11,7 @@ from ortc.common.statistics import Interval
 from ortc.common.values import MOST, Count, Frozen, Measured, Timed
 from ortc.evaluation import wording
 from ortc.evaluation.compare import Difference
-from ortc.evaluation.details import CaseDifferences, Histogram, SampleAnswer
+from ortc.evaluation.details import CaseDifferences, Histogram, OperatorTimes, SampleAnswer
 from ortc.evaluation.footprint import Footprint
 from ortc.evaluation.gate_table import Bounds, Comparison, Unit
 from ortc.evaluation.spread import LabelAgreement, OutputError
@@ -105,6 +105,7 @@ class Check(Frozen):
     metric: float | None = None
     embeddings: EmbeddingCheck | None = None
     answers: AnswerCheck | None = None
+    times: OperatorTimes | None = None
 
     def is_invariant(self, max_abs: float) -> bool:
         """Whether a row's answer is the same, within the fp32 promise, whatever other rows are in the batch."""
@@ -331,6 +332,7 @@ class TargetReport(Frozen):
     cases: CaseDifferences = Field(default=CaseDifferences(), description="How far the outputs are off, by case.")
     embeddings: EmbeddingCheck | None = None
     answers: AnswerCheck | None = None
+    times: OperatorTimes | None = Field(default=None, description="Where the time of a run goes.")
     tensors: StoredTensors | None = Field(default=None, description="Weights of the graph that is served.")
     trades: tuple[Trade, ...] = ()
     calibration_requests: int | None = Field(

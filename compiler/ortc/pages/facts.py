@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from ortc.common.units import format_bytes, format_seconds
 
-Form = Literal["seconds", "milliseconds", "bytes", "times", "count", "accuracy", "error", "rate"]
+Form = Literal["seconds", "milliseconds", "microseconds", "bytes", "times", "count", "accuracy", "error", "rate"]
 """How a number reads, and in which unit the document has it."""
 
 FORMS: Mapping[Form, Callable[[float], str]] = {
     "seconds": format_seconds,
     "milliseconds": lambda value: format_seconds(value / 1000),
+    "microseconds": lambda value: format_seconds(value / 1e6),
     "bytes": lambda value: format_bytes(round(value)),
     "times": "{:.2f}x".format,
     "count": "{:,.0f}".format,

@@ -105,6 +105,28 @@ def tensors(shown: Shown) -> dict[str, Any] | None:
     }
 
 
+def operator_times(shown: Shown) -> dict[str, Any] | None:
+    """Where the time of a run goes, by operator and provider."""
+    found = shown.target.times
+    if found is None:
+        return None
+    at, total = f"{shown.at}/times", (sum(entry.microseconds for entry in found.listed) + found.left_out) or 1
+    return {
+        "case": found.case,
+        "left_out": shown.facts.known(f"{at}/left_out", "microseconds") if found.left_out else None,
+        "rows": [
+            {
+                "operator": entry.operator,
+                "provider": entry.provider,
+                "nodes": shown.facts.known(f"{at}/listed/{index}/nodes", "count"),
+                "time": shown.facts.known(f"{at}/listed/{index}/microseconds", "microseconds"),
+                "bar": round(100 * entry.microseconds / total, 1),
+            }
+            for index, entry in enumerate(found.listed)
+        ],
+    }
+
+
 def accuracy(shown: Shown, index: int, decision: Decision, gate: str | None) -> Fact | None:
     """A variant's value of the gate that variants are compared by."""
     if gate is None or gate not in decision.accuracy:

@@ -69,6 +69,7 @@ def target_part(shown: Shown) -> dict[str, Any]:
         "cases": cases(shown),
         "answers": target_details.answers(shown),
         "embeddings": target_details.embeddings(shown),
+        "operator_times": target_details.operator_times(shown),
         "tensors": target_details.tensors(shown),
         "trades": target_details.trades(shown),
         "smallest_right": _smallest(shown),

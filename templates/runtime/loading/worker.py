@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .answering import with_files
 from .arrays import Arrays, plain, read_npz, write_npz
 from .errors import BundleError, InputError, UsageError
-from .measuring import count_copies, measure_turn
+from .measuring import count_copies, measure_turn, time_operators
 from .model import Model
 from .soak import SOAK_SECONDS, soak
 
@@ -24,7 +24,19 @@ from .soak import SOAK_SECONDS, soak
 class Worker:
     """Answers requests about one model at a time; each public method is an operation, its parameters the request."""
 
-    operations = ("load", "run", "tokens", "features", "answers", "bench", "copies", "soak", "info", "close")
+    operations = (
+        "load",
+        "run",
+        "tokens",
+        "features",
+        "answers",
+        "bench",
+        "copies",
+        "operators",
+        "soak",
+        "info",
+        "close",
+    )
 
     def __init__(self) -> None:
         self._model: Model | None = None
@@ -99,6 +111,10 @@ class Worker:
     def copies(self, inputs: str) -> dict[str, Any]:
         """See count_copies; the model that is loaded stays so."""
         return {"copies": count_copies(self._loaded().root, read_npz(_path("inputs", inputs)), verify="none")}
+
+    def operators(self, inputs: str) -> dict[str, Any]:
+        """See time_operators; the model that is loaded stays so."""
+        return {"operators": time_operators(self._loaded().root, read_npz(_path("inputs", inputs)), verify="none")}
 
     def soak(self, seconds: float = SOAK_SECONDS) -> dict[str, Any]:
         """See soak."""

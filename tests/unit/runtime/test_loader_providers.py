@@ -188,6 +188,15 @@ def test_a_session_tells_what_was_left_to_the_cpu(tmp_path: Path, listed: dict[s
     assert measuring.count_copies(bundle, bundles.linear().golden[0]) == {}
 
 
+def test_the_time_of_a_run_is_told_by_operator(tmp_path: Path) -> None:
+    found = measuring.time_operators(bundle_with(tmp_path), bundles.linear().golden[0])
+    assert {entry["provider"] for entry in found} == {"CPUExecutionProvider"}
+    assert sum(entry["nodes"] for entry in found) >= 2
+    times = [entry["microseconds"] for entry in found]
+    assert times == sorted(times, reverse=True)
+    assert max(times) > 0
+
+
 def test_shape_arithmetic_that_is_no_list_of_names_is_refused(tmp_path: Path) -> None:
     placement = {"max_cpu_nodes": 0, "shape_nodes": {"Concat": "c0"}}
     with pytest.raises(loader.FormatError, match="expected a list of names"):
