@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.integration.conftest import MakeCache
-from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler, checkout
+from tests.support.builds import PATIENT, PLAIN, ROOT, Build, Compiler, checkout, what_runs
 
 pytestmark = pytest.mark.integration
 
@@ -138,3 +140,48 @@ def test_the_component_starts_a_pipeline_whose_jobs_build(programs: dict[str, st
     done = run(f"{script} -o {tmp_path}/dist", {**programs, **variables})
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "dist/digits/1.0.0/edge/manifest.json").is_file()
+
+
+PAIRS = ("--set", "targets.cpu.latency_budget.at.batch=2", "--set", "targets.edge.latency_budget.at.batch=2")
+"""What is measured again, and built again not."""
+
+
+def test_targets_are_done_side_by_side(digits: Build, digits_compiler: Compiler, tmp_path: Path) -> None:
+    built = digits_compiler.build(SPEC, *PATIENT, *PLAIN, *PAIRS, "-j", "2", output=tmp_path / "dist").succeeded()
+    assert built.stderr.startswith("2 jobs, 2 at once\n")
+    assert {"1 of 2", "2 of 2"} <= {line.rpartition(", ")[2] for line in built.stderr.splitlines()}
+    assert {stage["stage"] for stage in built.report("digits")["stages"] if not stage["cached"]} == {"fetch", "bundle"}
+    for target in ("cpu", "edge"):
+        assert what_runs(built.bundle("digits", target)) == what_runs(digits.succeeded().bundle("digits", target))
+    again = digits_compiler.build(SPEC, *PATIENT, *PLAIN, *PAIRS, "-j", "2", output=tmp_path / "dist").succeeded()
+    assert "at once" not in again.stderr
+
+
+def test_jobs_end_with_the_build_that_started_them(make_cache: MakeCache, tmp_path: Path) -> None:
+    compiler = Compiler(make_cache(tmp_path / "cache"))
+    (tmp_path / "tmp").mkdir()
+    process = subprocess.Popen(
+        compiler.command(SPEC, *PLAIN, "-j", "2", output=tmp_path / "dist"),
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**compiler.environment(), "TMPDIR": str(tmp_path / "tmp")},
+    )
+    with process:
+        assert process.stderr is not None
+        lines = [process.stderr.readline() for _ in range(3)]
+        assert [line.split()[0] for line in lines[1:]] == ["begun", "begun"], lines
+        process.send_signal(signal.SIGTERM)
+        process.stderr.read()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not [line for line in commands() if str(tmp_path) in line]
+    assert not list((tmp_path / "tmp").glob("ortc-jobs-*"))
+
+
+def commands() -> list[str]:
+    """The command lines of all processes."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            found.append(place.read_bytes().decode("utf-8", "replace"))
+    return found

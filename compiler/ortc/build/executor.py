@@ -12,6 +12,7 @@ from ortc.build.runner import Done, RemoteResult, Runner, T, Work, pinned_files
 from ortc.build.stage import Action, R
 from ortc.build.stages import ENVIRONMENT
 from ortc.execution.action_cache import Entry, Store
+from ortc.execution.host_gate import computing
 from ortc.execution.npm_package import package_files
 from ortc.execution.runtime_environment import environment
 from ortc.execution.worker_pool import at_once
@@ -60,7 +61,8 @@ class Executor(Runner):
         stage, subject = action.stage, f"{self.name}: {action.subject}"
 
         def do(directory: Path) -> dict[str, Any]:
-            return work(directory).model_dump(mode="json")
+            with computing():
+                return work(directory).model_dump(mode="json")
 
         def is_final(result: dict[str, Any]) -> bool:
             return stage.is_final is None or stage.is_final(stage.read(result))
@@ -90,7 +92,8 @@ class Executor(Runner):
         with self.progress.step(ENVIRONMENT, pin_set) as step:
             made: list[bool] = []
             requirements = pins(pin_set).requirements_txt(platforms)
-            path = environment(requirements, self.store.root / "environments", on_make=lambda: made.append(True))
+            with computing():
+                path = environment(requirements, self.store.root / "environments", on_make=lambda: made.append(True))
             step.cached = not made
         return path
 

@@ -13,6 +13,7 @@ import rich_click as click
 
 from ortc.cli.caches import cache_url, open_store
 from ortc.cli.emit import image_option, parse_kinds
+from ortc.cli.jobs import foreseen_jobs
 from ortc.cli.live_progress import progress_of_build
 from ortc.cli.made import Made
 from ortc.cli.options import (
@@ -30,6 +31,7 @@ from ortc.cli.registry import open_registry
 from ortc.cli.report import report_error
 from ortc.cli.results import show_results
 from ortc.cli.several import worst
+from ortc.cli.side_by_side import do_side_by_side, model_bytes
 from ortc.common.atomic_files import replace_file
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.redaction import mask_secrets
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from ortc.evaluation.report import BuildReport
     from ortc.execution.action_cache import Store
     from ortc.plan.plan import Plan, Search
-    from ortc.registry.store import Added
+    from ortc.registry.store import Added, Registry
 
 
 @click.command(cls=RemeasuringCommand)
@@ -78,6 +80,16 @@ if TYPE_CHECKING:
 )
 @image_option
 @cache_url
+@click.option(
+    "-j",
+    "--jobs",
+    "most",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Work on N targets at once; while one is timed, the others wait.",
+)
 @verbose_option
 @click.option("--json", "as_json", is_flag=True, help="Print the reports as JSON instead of a summary.")
 def build(
@@ -94,6 +106,7 @@ def build(
     emitted: tuple[Kind, ...],
     image: str,
     cache_url: str | None,
+    most: int,
     is_verbose: bool,
     as_json: bool,
 ) -> int:
@@ -103,9 +116,8 @@ def build(
     5 accuracy, 6 a budget, 7 something could not be measured here.
     """
     if plan_file is not None:
-        _refuse_beside_plan(
-            {"SPEC": specs, "--set": overrides, "--search": search != "full", "--variant": variant, "--locked": locked}
-        )
+        others = {"SPEC": specs, "--set": overrides, "--search": search != "full", "--variant": variant}
+        _refuse_beside("--plan", {**others, "--locked": locked})
         specs, prepared = (plan_file,), [prepare_plan(plan_file, targets)]
     elif not specs:
         raise click.UsageError("Missing argument 'SPEC...', or `--plan FILE`.")
@@ -114,20 +126,20 @@ def build(
         prepared = [prepare(path, overrides, targets, search=search, variant=variant) for path in specs]
     if emitted:
         refuse_unfit_plans(plan for plan, _ in prepared)
-    registry = None if registry_url is None else open_registry(registry_url)
-    if registry is not None:
-        # A registry that cannot be reached is told before hours of work.
-        registry.prepare()
+    registry = None if registry_url is None else _reached(registry_url)
     expect_writable(output)
     store = open_store(cache_url)
+    if most > 1:
+        _refuse_beside("--jobs", {"--plan": plan_file, "--locked": locked, "--remeasure": remeasured})
+        jobs = foreseen_jobs(
+            specs, targets, overrides, search=search, variant=variant, output=output, store=store, cache_url=cache_url
+        )
+        do_side_by_side(jobs, most, cache_url, {plan.name: model_bytes(plan, root) for plan, root in prepared})
     done = Done()
     for path, (plan, root) in zip(specs, prepared, strict=True):
         progress = progress_of_build(str(path), plan, output, is_verbose=is_verbose)
         report = build_one(path, plan, root, output, store, progress, locked=locked, remeasured=remeasured)
-        done.reports.append(report)
-        done.codes.append(report.exit_code)
-        with told(done):
-            done.files[len(done.reports) - 1] = keep_report(report, output)
+        keep(done, report, output)
         bundles = [Path(target.bundle) for target in report.targets if target.bundle and report.exit_code == 0]
         with told(done):
             done.emitted += deploy(bundles, emitted, image)
@@ -140,10 +152,18 @@ def build(
     return worst(done.codes)
 
 
-def _refuse_beside_plan(given: Mapping[str, object]) -> None:
+def _reached(registry_url: str) -> Registry:
+    """The registry: one that cannot be reached is told before hours of work."""
+    registry = open_registry(registry_url)
+    registry.prepare()
+    return registry
+
+
+def _refuse_beside(option: str, given: Mapping[str, object]) -> None:
     for name, value in given.items():
         if value:
-            raise click.UsageError(f"{name} does not go with --plan, which says all that is built.")
+            why = ", which says all that is built" if option == "--plan" else ""
+            raise click.UsageError(f"{name} does not go with {option}{why}.")
 
 
 def expect_writable(output: Path) -> None:
@@ -299,6 +319,14 @@ def _failure(plan: Plan, error: OrtcError, progress: Progress) -> BuildReport:
         error="\n".join(lines),
         exit_code=error.exit_code,
     )
+
+
+def keep(done: Done, report: BuildReport, output: Path, part: str | None = None) -> None:
+    """Add a report to what is done, and keep it as `keep_report` does."""
+    done.reports.append(report)
+    done.codes.append(report.exit_code)
+    with told(done):
+        done.files[len(done.reports) - 1] = keep_report(report, output, part)
 
 
 def keep_report(report: BuildReport, output: Path, part: str | None = None) -> tuple[Path, Path]:

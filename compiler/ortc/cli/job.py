@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from ortc.cli.build import Done, build_one, expect_writable, keep_report, told
+from ortc.cli.build import Done, build_one, expect_writable, keep
 from ortc.cli.caches import cache_url as cache_url_option
 from ortc.cli.caches import open_store
 from ortc.cli.jobs import plan_of
@@ -48,10 +48,7 @@ def run(given: str, output: Path, cache_url: str | None, is_verbose: bool, as_js
         store = open_store(cache_url or found.cache_url)
         progress = progress_of_build(str(path), plan, output, is_verbose=is_verbose)
         report = build_one(path, plan, root, output, store, progress, locked=False, remeasured=frozenset())
-        done.reports.append(report)
-        done.codes.append(report.exit_code)
-        with told(done):
-            done.files[len(done.reports) - 1] = keep_report(report, output, part=found.target)
+        keep(done, report, output, part=found.target)
     if as_json:
         builds = [report.model_dump(mode="json") for report in done.reports]
         sys.stdout.write(json.dumps({"format_version": 1, "builds": builds}, indent=2) + "\n")

@@ -72,6 +72,16 @@ def free(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def memory_available() -> int | None:
+    """Bytes of memory that processes can still take, as Linux estimates them; None elsewhere."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    found = next((line.split() for line in lines if line.startswith("MemAvailable:")), None)
+    return None if found is None else int(found[1]) * 1024
+
+
 @contextlib.contextmanager
 def room(*places: Place, needed: int | None = None) -> Iterator[None]:
     """Around what writes to a place, or to several.

@@ -22,6 +22,7 @@ SETTINGS = frozenset(
         "ORTC_DEBIAN_MIRROR",
         "ORTC_ENGINE_CACHE",
         "ORTC_JOB",
+        "ORTC_JOBS_GATE",
         "ORTC_KEY_PASSWORD",
         "ORTC_MEASURE_LOCK_HELD",
         "ORTC_REGISTRY",
@@ -72,6 +73,14 @@ def may_read(variable: str) -> bool:
 def may_use_http(host: str) -> bool:
     """Whether files may come from a host over plain HTTP, where anybody on the way may change or read them."""
     return host.lower().strip("[]") in _HTTP.get()
+
+
+def granted_options() -> list[str]:
+    """The options by which another command is allowed the same variables and hosts; the environment has packages."""
+    return [
+        *(f"--env={name}" for name in sorted(_VARIABLES.get())),
+        *(f"--allow-http={host}" for host in sorted(_HTTP.get())),
+    ]
 
 
 def remember(variable: str, value: str) -> None:

@@ -14,6 +14,7 @@ from ortc.common.bundle_runtime import runtime_module
 from ortc.common.errors import StageError, UnmeasuredError
 from ortc.common.resources import cache_root, templates_dir
 from ortc.evaluation.report import Control, Load
+from ortc.execution.host_gate import timing
 from ortc.execution.processes import standard_script
 from ortc.execution.worker import Worker
 
@@ -73,7 +74,9 @@ class Watch:
 
 @contextmanager
 def exclusive(say: Say) -> Iterator[None]:
-    """Hold this machine's lock for measuring; see `runtime/machine.py`.
+    """Hold this machine's lock for measuring, while no build that was started with this one computes.
+
+    See `runtime/machine.py` and `execution/host_gate.py`.
 
     Args:
         say: told what is waited for.
@@ -82,16 +85,18 @@ def exclusive(say: Say) -> Iterator[None]:
         UnmeasuredError: another process held the lock for an hour.
         StageError: no lock can be made.
     """
-    try:
-        held = runtime_module("machine").exclusive(say, cache_root())
-        held.__enter__()
-    except TimeoutError as error:
-        raise UnmeasuredError(str(error), help="wait until it has ended, and build again") from error
-    except OSError as error:
-        raise StageError(
-            f"no lock for measuring can be made: {error}", help="make /run/lock, /tmp or the cache directory writable"
-        ) from error
-    try:
-        yield
-    finally:
-        held.__exit__(None, None, None)
+    with timing():
+        try:
+            held = runtime_module("machine").exclusive(say, cache_root())
+            held.__enter__()
+        except TimeoutError as error:
+            raise UnmeasuredError(str(error), help="wait until it has ended, and build again") from error
+        except OSError as error:
+            raise StageError(
+                f"no lock for measuring can be made: {error}",
+                help="make /run/lock, /tmp or the cache directory writable",
+            ) from error
+        try:
+            yield
+        finally:
+            held.__exit__(None, None, None)

@@ -36,7 +36,9 @@ SEEN = frozenset(
 _ORTC = Path(__file__).parents[1]
 """The directory of this package, whose reading is no user's."""
 _IGNORED = ("PYTHON", "PYTEST_", "LC_")
-_OF_ORTC = frozenset({"ORTC_CACHE_DIR", "ORTC_CACHE_URL", "ORTC_TRUST_ENTRYPOINT", "ORTC_MEASURE_LOCK_HELD"})
+_OF_ORTC = frozenset(
+    {"ORTC_CACHE_DIR", "ORTC_CACHE_URL", "ORTC_JOBS_GATE", "ORTC_TRUST_ENTRYPOINT", "ORTC_MEASURE_LOCK_HELD"}
+)
 """Variables that say how ortc works; whoever copies the environment reads them as well."""
 _OF_THE_SHELL = frozenset({"_", "PWD", "OLDPWD", "SHLVL", "TERM", "COLUMNS", "LINES", "LANG"})
 _LIBRARIES = ("stdlib", "platstdlib", "purelib", "platlib")
