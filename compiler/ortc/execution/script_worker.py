@@ -14,7 +14,19 @@ from ortc.execution.host import cores
 
 Json = dict[str, Any]
 
-OPERATIONS = ("load", "run", "tokens", "answers", "bench", "copies", "soak", "first_answer", "info", "close")
+OPERATIONS = (
+    "load",
+    "run",
+    "tokens",
+    "answers",
+    "bench",
+    "copies",
+    "operators",
+    "soak",
+    "first_answer",
+    "info",
+    "close",
+)
 CPU = "CPUExecutionProvider"
 SOAK_SECONDS = 15.0
 _PLACED: Json = {"placement": {}, "fallback": {"nodes": 0, "shape_nodes": 0, "named": []}, "prepacked": False}
@@ -84,6 +96,10 @@ class ScriptWorker(ABC):
     def copies(self, _: Json) -> Json:
         """Copies between host and device: there is one memory."""
         return {"copies": {}}
+
+    def operators(self, _: Json) -> Json:
+        """Where the time of a run goes: these runtimes tell nothing of their nodes."""
+        return {"operators": []}
 
     def soak(self, request: Json) -> Json:
         """Run many distinct shapes, as `loading/soak.py` of other bundles does in its process."""
