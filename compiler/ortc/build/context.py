@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ortc.build.executor import Executor
+from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.progress import Progress
 from ortc.build.reference_process import Modules, ReferenceProcess
 from ortc.build.runner import Done, Runner, Work, latest_action
@@ -26,6 +27,7 @@ from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import Plan
 from ortc.plan.texts import with_text
 from ortc.spec.model_sources import OnnxSource
+from ortc.spec.runtimes import pins
 
 EXPORT_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
 
@@ -66,6 +68,11 @@ class Context:
     def has_reference(self) -> bool:
         """Whether PyTorch can run the model; an ONNX source is its own reference."""
         return not isinstance(self.plan.model, OnnxSource)
+
+    @property
+    def reference_runtime(self) -> str | None:
+        """The digest of the requirements that an ONNX file answers in; None where PyTorch answers."""
+        return None if self.has_reference else pins(CHECK_PINS).sha256
 
     def run(self, action: Action[R], work: Work[R]) -> Done[R]:
         """Have the runner take an action."""

@@ -175,7 +175,7 @@ def _after_the_model(context: Context, lookup: Lookup, unknown: str) -> None:
     """All that comes after the export. What does not depend on it is looked up all the same."""
     plan = context.plan
     context.run(reference_action(context, samples_key_of(context)), nothing)
-    if (metric := metric_action(context)) is not None and context.has_reference:
+    if (metric := metric_action(context)) is not None:
         context.run_with_files(metric, nothing)
     if plan.model.teacher is not None:
         lookup.later(TEACHER_REFERENCE, plan.name, unknown)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -17,10 +16,10 @@ from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
 from ortc.build.observation import model_key, opened_files, samples_key_of
-from ortc.build.original import import_error, kernel_help, serve_original
+from ortc.build.original import import_error, kernel_help
 from ortc.build.output_shapes import confirmed
 from ortc.build.plain_runtime import CHECK_PINS
-from ortc.build.references import Asking, Request
+from ortc.build.references import Asking, Request, answering
 from ortc.build.runner import Done, T
 from ortc.build.stage import Action
 from ortc.build.stage_results import ExportDone, ExportFailed, Failure, Proven, References
@@ -255,7 +254,7 @@ def reference_action(context: Context, samples: str | None) -> Action[References
     export = context.plan.export
     inputs = {
         "model": model_key(context),
-        "runtime": None if context.has_reference else pins(CHECK_PINS).sha256,
+        "runtime": context.reference_runtime,
         "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
         "samples": samples,
@@ -290,11 +289,7 @@ def _references(
     """What the reference gives for named inputs, which the action's inputs decide."""
 
     def work(output: Path) -> References:
-        with ExitStack() as stack:
-            if context.has_reference:
-                worker = context.reference.worker()
-            else:
-                worker = stack.enter_context(serve_original(context, exported, CHECK_PINS))
+        with answering(context, exported) as worker:
             asking = Asking(worker, output, by_file=not context.has_reference)
             is_declared = isinstance(context.plan.model, HuggingFaceSource)
             return asking.answers(named(), exported.inputs, is_declared=is_declared)

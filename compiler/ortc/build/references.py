@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from ortc.build.original import run_original
+from ortc.build.context import Context
+from ortc.build.original import run_original, serve_original
+from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.stage_results import AnsweredCase, References
 from ortc.common.arrays import Array, read_arrays, read_shapes, write_arrays
 from ortc.execution.worker import Worker
 from ortc.frontend.samples.masking import Answered, excluding_outputs, is_whole, telling_outputs, whole
+from ortc.passes.canonical import Exported
 from ortc.plan.masks import mask_of
 from ortc.plan.plan import InputPlan
+
+
+@contextmanager
+def answering(context: Context, exported: Exported) -> Iterator[Worker]:
+    """The reference of a build as a worker: the process that has PyTorch's model, or one that has the ONNX file.
+
+    Raises:
+        StageError: it cannot be loaded.
+    """
+    if context.has_reference:
+        yield context.reference.worker()
+        return
+    with serve_original(context, exported, CHECK_PINS) as worker:
+        yield worker
 
 
 class Request(NamedTuple):

@@ -87,7 +87,7 @@ _ORIGINAL = (
     "execution.host",
     "execution.worker",
 )
-_METRIC = _code(
+_JUDGING = (
     "build.task_metric",
     _RESULTS,
     "build.distillation",
@@ -95,6 +95,15 @@ _METRIC = _code(
     "execution.worker",
     "execution.host",
     "passes.canonical",
+)
+_METRIC = _code(*_JUDGING)
+_METRIC_OF_ONNX = _code(
+    "build.original",
+    "build.plain_runtime",
+    "frontend.onnx_forms",
+    "inspection.external_data",
+    *_JUDGING,
+    *_ORIGINAL,
 )
 _TIMED = _code("build.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
 _ASKING = (
@@ -146,6 +155,14 @@ TEACHER_REFERENCE: Stage[TeacherAnswers] = Stage(
 )
 METRIC: Stage[MetricOfReference] = Stage(
     "metric", ("model", "interface", "metric", "module", CODE), MetricOfReference, code=_METRIC, reads_files=True
+)
+METRIC_OF_ONNX: Stage[MetricOfReference] = Stage(
+    "metric",
+    ("model", "runtime", "interface", "metric", "module", CODE),
+    MetricOfReference,
+    of="of ONNX",
+    code=_METRIC_OF_ONNX,
+    reads_files=True,
 )
 METRIC_OF_TEACHER: Stage[MetricOfTeacher] = Stage(
     "metric",
@@ -346,6 +363,7 @@ STAGES: tuple[Stage[Any], ...] = (
     SHAPE_MATRIX,
     TEACHER_REFERENCE,
     METRIC,
+    METRIC_OF_ONNX,
     METRIC_OF_TEACHER,
     VARIANT,
     CALIBRATE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 from ortc.build.context import Context
 from ortc.build.distillation import running_teacher, teacher_key, teacher_verdicts
 from ortc.build.observation import model_key
+from ortc.build.references import answering
 from ortc.build.stage import Action
 from ortc.build.stage_results import MetricOfReference, MetricOfTeacher
-from ortc.build.stages import METRIC, METRIC_OF_TEACHER
+from ortc.build.stages import METRIC, METRIC_OF_ONNX, METRIC_OF_TEACHER
 from ortc.common.arrays import Arrays, read_arrays, write_arrays
 from ortc.common.errors import OrtcError, StageError
 from ortc.common.values import digest
@@ -51,23 +53,21 @@ def metric_action(context: Context) -> Action[MetricOfReference] | None:
         "metric": declared.entrypoint,
         "module": entrypoint_digest(declared.entrypoint, context.workspace.root),
     }
-    return METRIC.action(declared.entrypoint, inputs)
+    if context.has_reference:
+        return METRIC.action(declared.entrypoint, inputs)
+    return METRIC_OF_ONNX.action(declared.entrypoint, {**inputs, "runtime": context.reference_runtime})
 
 
 def task_metric(context: Context, exported: Exported) -> Metric | None:
     """The task metric as a function of `predict`, with its value for the reference.
 
     Raises:
-        StageError: the metric fails, or there is no PyTorch reference to judge by.
+        StageError: the metric fails, or the reference cannot be loaded.
     """
     declared, action = context.plan.accuracy.metric, metric_action(context)
     if declared is None or action is None:
         return None
     workspace = context.workspace
-    if not context.has_reference:
-        raise StageError(
-            "a task metric is judged by PyTorch's value, which an ONNX source has not", help="remove `accuracy.metric`"
-        )
 
     def metric(predict: Callable[[Arrays], Arrays]) -> float:
         from ortc.common.project import ending_is_an_error, resolve_entrypoint
@@ -85,8 +85,8 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
                 raise StageError(message) from error
 
     def of_the_reference(output: Path) -> MetricOfReference:
-        answers = Answers(context.reference.worker().run, output)
-        with workspace.recorder() as recorder:
+        with answering(context, exported) as worker, workspace.recorder() as recorder:
+            answers = Answers(worker.run, output)
             value, opened = metric(answers.ask), recorder.opened().portable(workspace.root)
         return MetricOfReference(value=value, opened=opened, asked=tuple(answers.asked))
 
@@ -95,7 +95,9 @@ def task_metric(context: Context, exported: Exported) -> Metric | None:
     # No key depends on the value: without it, a dry run and a comparison go on.
     value = 0.0 if done.known is None else done.known.value
     if context.runner.executes and done.entry is not None and done.entry.cached:
-        value = again(metric, done.result, done.entry.files, lambda: context.reference.worker().run)
+        with ExitStack() as stack:
+            files = done.entry.files
+            value = again(metric, done.result, files, lambda: stack.enter_context(answering(context, exported)).run)
     if context.plan.model.teacher is not None and context.plan.model.teacher.max_drop is not None:
 
         def of_the_teacher(_: Path) -> MetricOfTeacher:
