@@ -26,7 +26,7 @@ from ortc.execution.work_directory import workplace
 from ortc.execution.worker_process import WorkerError
 from ortc.plan.plan import Plan
 from ortc.plan.texts import with_text
-from ortc.spec.model_sources import OnnxSource
+from ortc.spec.model_sources import OnnxSource, reference_of
 from ortc.spec.runtimes import pins
 
 EXPORT_TOOLS = ("torch", "transformers", "onnx", "onnx-ir", "onnxscript", "numpy")
@@ -66,8 +66,8 @@ class Context:
 
     @property
     def has_reference(self) -> bool:
-        """Whether PyTorch can run the model; an ONNX source is its own reference."""
-        return not isinstance(self.plan.model, OnnxSource)
+        """Whether PyTorch can run the model; an ONNX file is its own reference unless the spec names another."""
+        return not isinstance(self.plan.model, OnnxSource) or reference_of(self.plan.model) is not None
 
     @property
     def reference_runtime(self) -> str | None:

@@ -17,7 +17,7 @@ from ortc.inspection.image_files import image_files
 from ortc.inspection.repository import ADAPTER_PLACE
 from ortc.plan.plan import SourcePlan, TargetPlan
 from ortc.spec.accuracy import SamplesFunction
-from ortc.spec.model_sources import Adapter, HuggingFaceSource, PyTorchSource
+from ortc.spec.model_sources import Adapter, HuggingFaceSource, PyTorchSource, models_beside
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 FROM_REMOTE = "result of a remote cache"
@@ -44,7 +44,7 @@ def dependencies(context: Context, material: Material, target: TargetPlan) -> tu
         *_sources(model, "model", getattr(source, "license", None)),
         *_adapter(source, merged),
         *_code(source, "model", context.workspace.root),
-        *_teacher(context),
+        *_beside(context),
         *_samples(context),
     ]
     metric = context.plan.accuracy.metric
@@ -111,15 +111,14 @@ def _repository(source: SourcePlan | Adapter, role: str, files: Mapping[str, str
     )
 
 
-def _teacher(context: Context) -> Iterator[Dependency]:
-    teacher = context.plan.model.teacher
-    if teacher is None or context.workspace.teacher is None:
-        return
-    files = context.workspace.teacher.digests()
-    yield from _repository(teacher.model, "teacher", files)
-    for name, sha256 in files.items():
-        yield Dependency(name=f"teacher/{name}", role="teacher", digest={"sha256": sha256})
-    yield from _code(teacher.model, "teacher", context.workspace.root)
+def _beside(context: Context) -> Iterator[Dependency]:
+    """The models beside the one that ships."""
+    for role, source in models_beside(context.plan.model).items():
+        files = context.workspace.beside[role].digests()
+        yield from _repository(source, role, files)
+        for name, sha256 in files.items():
+            yield Dependency(name=f"{role}/{name}", role=role, digest={"sha256": sha256})
+        yield from _code(source, role, context.workspace.root)
 
 
 def _samples(context: Context) -> Iterator[Dependency]:

@@ -11,7 +11,7 @@ from ortc.build.context import Context
 from ortc.build.observation import source_key
 from ortc.build.stage_results import TeacherAnswers
 from ortc.build.stages import TEACHER_REFERENCE
-from ortc.build.workspace import about_the_teacher
+from ortc.build.workspace import about
 from ortc.common.errors import StageError
 from ortc.evaluation.accuracy import ReferenceCase
 from ortc.evaluation.accuracy_gates import differs
@@ -31,10 +31,10 @@ REAL = "samples "
 def teacher_key(context: Context) -> dict[str, Any] | None:
     """What decides the teacher's answers, for cache keys; None where there is no teacher."""
     teacher = context.plan.model.teacher
-    if teacher is None or context.workspace.teacher is None:
+    if teacher is None:
         return None
     return {
-        "model": source_key(teacher.model, context.workspace.teacher, context),
+        "model": source_key(teacher.model, context.workspace.beside["teacher"], context),
         "outputs": teacher.outputs,
         "code": TEACHER_REFERENCE.code_sha256,
     }
@@ -63,7 +63,7 @@ def with_teacher(
     judged = [index for index, case in enumerate(cases) if not real or case.name.startswith(REAL)]
 
     def work(output: Path) -> TeacherAnswers:
-        with about_the_teacher(), running_teacher(context, exported) as worker:
+        with about("teacher"), running_teacher(context, exported) as worker:
             for index in judged:
                 worker.call("run", inputs=str(cases[index].inputs), outputs=str(output / f"{index}.npz"))
         return TeacherAnswers(cases=tuple(cases[index].name for index in judged))
@@ -82,7 +82,7 @@ def running_teacher(context: Context, exported: Exported) -> Iterator[Worker]:
         StageError: it cannot be loaded.
     """
     teacher = context.plan.model.teacher
-    if teacher is None or context.workspace.teacher is None:
+    if teacher is None:
         raise StageError("the model has no teacher")
     outputs = teacher.outputs or tuple(output.name for output in exported.outputs)
     export: ExportPlan = context.plan.export.model_copy(update={"inputs": exported.inputs, "outputs": outputs})
@@ -91,7 +91,7 @@ def running_teacher(context: Context, exported: Exported) -> Iterator[Worker]:
             "load",
             model=teacher.model.model_dump(mode="json"),
             export=export.model_dump(mode="json"),
-            directory=str(context.workspace.teacher.directory),
+            directory=str(context.workspace.beside["teacher"].directory),
             root=str(context.workspace.root),
             threads=cores(),
         )

@@ -12,7 +12,7 @@ from ortc.execution.code_closure import whole_code
 from ortc.frontend.samples.sources import samples_digest
 from ortc.inspection.entrypoint import entrypoint_digest, entrypoint_files
 from ortc.spec.accuracy import SamplesFunction
-from ortc.spec.model_sources import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource, models_beside
 
 
 def ingredients(context: Context) -> Ingredients:
@@ -22,11 +22,13 @@ def ingredients(context: Context) -> Ingredients:
         StageError: something that the spec names cannot be found, or an entry point fails.
     """
     plan, workspace = context.plan, context.workspace
-    samples, metric, teacher = plan.accuracy.samples, plan.accuracy.metric, plan.model.teacher
+    samples, metric = plan.accuracy.samples, plan.accuracy.metric
     entrypoints = [metric.entrypoint] if metric is not None else []
-    sources = (plan.model, *([] if teacher is None else [teacher.model]))
+    sources = (plan.model, *models_beside(plan.model).values())
     entrypoints += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
-    taught = {} if workspace.teacher is None else workspace.teacher.digests()
+    beside_it = {
+        f"{role}/{name}": sha256 for role, files in workspace.beside.items() for name, sha256 in files.digests().items()
+    }
     code = [whole_code(), templates_digest(), *(entrypoint_digest(entry, workspace.root) for entry in entrypoints)]
     beside = {
         f"{name} beside `{entry}`": sha256_file(path)
@@ -38,7 +40,7 @@ def ingredients(context: Context) -> Ingredients:
         states={name: state.sha256 for name, state in states.items()},
         opaque={name: list(state.opaque) for name, state in states.items() if state.opaque},
         data=data,
-        files={**workspace.fetched.digests(), **{f"teacher/{name}": sha256 for name, sha256 in taught.items()}},
+        files={**workspace.fetched.digests(), **beside_it},
         samples_sha256=None if samples is None else _samples(context, samples),
         code_sha256=digest(code),
         beside=beside,

@@ -15,8 +15,8 @@ from ortc.build.answers import build_answers
 from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
-from ortc.build.observation import model_key, opened_files, samples_key_of
-from ortc.build.original import import_error, kernel_help
+from ortc.build.observation import model_key, opened_files, reference_key, samples_key_of
+from ortc.build.original import import_error, kernel_help, reference_error
 from ortc.build.output_shapes import confirmed
 from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.references import Asking, Request, answering
@@ -36,10 +36,11 @@ from ortc.evaluation.report import Check
 from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import Exported
+from ortc.passes.quantized_operators import quantized_already
 from ortc.plan.masks import mask_of
 from ortc.plan.plan import Plan, TargetPlan
 from ortc.plan.shape_matrix import without_largest
-from ortc.spec.model_sources import HuggingFaceSource, OnnxSource
+from ortc.spec.model_sources import HuggingFaceSource, OnnxSource, reference_of
 from ortc.spec.runtimes import pins
 
 ANSWER_LIMITS = {"answer_cosine", "answer_f1", "answer_top1", "answer_token_errors"}
@@ -95,6 +96,7 @@ def build_model(context: Context) -> ModelBuild:
     for exporter in exporters:
         try:
             exported, graph = _export(context, exporter)
+            context.reference.interface = exported
             factory = _factory(exported, plan, samples)
             asked = reference_action(context, samples_sha256)
             decided = digest(asked.inputs)
@@ -253,7 +255,7 @@ def reference_action(context: Context, samples: str | None) -> Action[References
     """The reference's outputs, which do not depend on the export; `samples` is what decides the samples."""
     export = context.plan.export
     inputs = {
-        "model": model_key(context),
+        "model": reference_key(context),
         "runtime": context.reference_runtime,
         "interface": export.model_dump(mode="json", include={"axes", "inputs", "outputs"}),
         "cases": [case.model_dump(mode="json") for case in context.plan.cases],
@@ -291,7 +293,9 @@ def _references(
     def work(output: Path) -> References:
         with answering(context, exported) as worker:
             asking = Asking(worker, output, by_file=not context.has_reference)
-            is_declared = isinstance(context.plan.model, HuggingFaceSource)
+            made_from = reference_of(context.plan.model)
+            source = context.plan.model if made_from is None else made_from.model
+            is_declared = isinstance(source, HuggingFaceSource)
             return asking.answers(named(), exported.inputs, is_declared=is_declared)
 
     done = context.run(asked, work)
@@ -340,8 +344,14 @@ def _check_canonical(
     check = context.run(SHAPE_MATRIX.action(f"{len(cases)} cases", inputs), work).known
     if check is None:
         return
-    original = not context.has_reference
-    if check.error is not None and original:
+    by_file, made_from = not context.has_reference, reference_of(context.plan.model)
+    if check.error is not None and made_from is not None:
+        raise StageError(
+            f"the ONNX file does not run where the PyTorch model that it was made from does: {check.error}",
+            help="the file computes fewer sizes than `export.dynamic_axes` promises: change the bounds, or export "
+            "it again",
+        )
+    if check.error is not None and by_file:
         raise StageError(f"the imported graph does not run where the ONNX file does: {check.error}")
     if check.error is not None:
         raise ExportError(
@@ -349,10 +359,15 @@ def _check_canonical(
             help=kernel_help(check.error)
             or "the export fixed a shape or took one branch of the model's code; see the case above",
         )
-    for verdict in accuracy_verdicts(check, "fp32", context.plan.accuracy, context.host.platform, None):
-        if verdict.outcome != "pass" and verdict.gate in ("max_abs", "outputs"):
-            if original:
+    # A file of integers is as far from the model that it was made from as its precision is.
+    quantized = made_from is not None and quantized_already(material.exported.operators) is not None
+    precision, gates = ("int8", None) if quantized else ("fp32", ("max_abs", "outputs"))
+    for verdict in accuracy_verdicts(check, precision, context.plan.accuracy, context.host.platform, None):
+        if verdict.outcome != "pass" and (gates is None or verdict.gate in gates):
+            if by_file:
                 raise import_error(material.exported, verdict)
+            if made_from is not None:
+                raise reference_error(verdict)
             raise AccuracyError(
                 f"the exported graph differs from PyTorch: {verdict.gate} {verdict.observed}, allowed {verdict.limit}, "
                 f"{verdict.where}",

@@ -24,7 +24,7 @@ from ortc.frontend.samples.sources import given_samples, samples_key
 from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.plan.plan import SourcePlan
 from ortc.spec.accuracy import SamplesFunction
-from ortc.spec.model_sources import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource, models_beside, reference_of
 
 if TYPE_CHECKING:
     from ortc.build.context import Context
@@ -33,6 +33,8 @@ OUTSIDE = "outside/"
 """How the names of files begin that are neither the project's nor a package's."""
 DRAWN = "drawn"
 """The records of modules that have no number which another seed would change."""
+BESIDE = {"teacher", "reference"}
+"""Fields of a source that are about other models."""
 UNKNOWN = "unknown until it is built"
 """Stands for the digest of a module in the keys of a dry run, which runs no entry point."""
 
@@ -40,7 +42,7 @@ UNKNOWN = "unknown until it is built"
 def source_key(source: SourcePlan, fetched: Fetched, context: Context) -> dict[str, Any]:
     """Everything that decides what a model of a build computes, for cache keys."""
     key: dict[str, Any] = {
-        "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path", "teacher"}),
+        "source": source.model_dump(mode="json", exclude={"mirrors", "files", "path", *BESIDE}),
         "files": fetched.digests(),
         "tools": context.tools,
         "variables": context.variables,
@@ -57,6 +59,15 @@ def model_key(context: Context) -> dict[str, Any]:
     return source_key(context.plan.model, context.workspace.fetched, context)
 
 
+def reference_key(context: Context) -> dict[str, Any]:
+    """Everything that decides what answers are compared with, for cache keys."""
+    key, declared = model_key(context), reference_of(context.plan.model)
+    if declared is None:
+        return key
+    made_from = source_key(declared.model, context.workspace.beside["reference"], context)
+    return {**key, "reference": {"model": made_from, "outputs": declared.outputs}}
+
+
 def built(context: Context, source: PyTorchSource, fetched: Fetched) -> Observed:
     """Digest the module that an entry point builds now.
 
@@ -70,7 +81,7 @@ def built(context: Context, source: PyTorchSource, fetched: Fetched) -> Observed
     action = ENTRYPOINT.action(
         subject,
         {
-            "source": source.model_dump(mode="json", exclude={"teacher"}),
+            "source": source.model_dump(mode="json", exclude=BESIDE),
             "files": fetched.digests(),
             "module": entrypoint_digest(source.entrypoint, context.workspace.root),
             "tools": context.tools,
@@ -210,11 +221,12 @@ def observed(context: Context, metric: Action[MetricOfReference] | None) -> tupl
         metric: the task metric's action, None without one.
     """
     states = {}
-    workspace, teacher = context.workspace, context.plan.model.teacher
+    workspace = context.workspace
     if isinstance(context.plan.model, PyTorchSource):
         states["model"] = built(context, context.plan.model, workspace.fetched)
-    if teacher is not None and workspace.teacher is not None and isinstance(teacher.model, PyTorchSource):
-        states["teacher"] = built(context, teacher.model, workspace.teacher)
+    for role, source in models_beside(context.plan.model).items():
+        if isinstance(source, PyTorchSource):
+            states[role] = built(context, source, workspace.beside[role])
     data: dict[str, str] = {}
     samples = context.plan.accuracy.samples
     asked: list[Action[Any]] = [] if metric is None else [metric]

@@ -151,3 +151,13 @@ def import_error(exported: Exported, verdict: Verdict) -> AccuracyError:
         else f"ortc ships no opset below {conversion.target}: export the model again at opset {conversion.target} or "
         "higher",
     )
+
+
+def reference_error(verdict: Verdict) -> AccuracyError:
+    """Why an ONNX file may not ship that does not answer as the model that it was made from."""
+    return AccuracyError(
+        f"the ONNX file differs from the PyTorch model that it was made from (`model.reference`): {verdict.gate} "
+        f"{verdict.observed}, must be {verdict.limit}, {verdict.where}",
+        help="export the file again, from this code and these weights; or change the limit in `accuracy`, if that much "
+        "is acceptable",
+    )

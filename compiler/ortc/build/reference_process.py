@@ -6,14 +6,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ortc.build.workspace import Workspace
+from ortc.build.workspace import Workspace, about
 from ortc.common.errors import StageError
 from ortc.execution.files_opened import Opened
 from ortc.execution.host import cores
 from ortc.execution.worker import Worker
 from ortc.execution.worker_process import WorkerError
+from ortc.passes.canonical import Exported
 from ortc.plan.plan import Plan, SourcePlan
-from ortc.spec.model_sources import PyTorchSource
+from ortc.spec.model_sources import PyTorchSource, Reference, reference_of
 
 
 class Observed(NamedTuple):
@@ -51,6 +52,7 @@ class ReferenceProcess:
         modules: what the model's module has to be.
         stack: ends the process with the build.
         opened: what the entry point read when the process loaded the model.
+        interface: the inputs and outputs of the ONNX file that was made from the model; None for any other source.
     """
 
     plan: Plan
@@ -58,6 +60,7 @@ class ReferenceProcess:
     modules: Modules
     stack: ExitStack
     opened: dict[str, Any] | None = field(default=None, init=False)
+    interface: Exported | None = field(default=None, init=False)
     _worker: Worker | None = field(default=None, init=False)
     _is_timed: bool = field(default=False, init=False)
 
@@ -113,6 +116,9 @@ class ReferenceProcess:
         Raises:
             StageError: the model cannot be loaded.
         """
+        if (declared := reference_of(self.plan.model)) is not None:
+            self._load_reference(worker, declared)
+            return
         loaded = call_for(
             self.plan.model,
             worker,
@@ -126,6 +132,25 @@ class ReferenceProcess:
         )
         if not other:
             self.opened = loaded["opened"]
+
+    def _load_reference(self, worker: Worker, declared: Reference) -> None:
+        """Have a process load the model that the ONNX file was made from, with the file's inputs."""
+        if self.interface is None:
+            raise StageError("the interface of the ONNX file is not known yet")
+        # Outputs are named alike once all are known.
+        export = self.plan.export.model_copy(update={"inputs": self.interface.inputs, "outputs": declared.outputs})
+        with about("reference"):
+            call_for(
+                declared.model,
+                worker,
+                "load",
+                model=declared.model.model_dump(mode="json"),
+                export=export.model_dump(mode="json"),
+                directory=str(self.workspace.beside["reference"].directory),
+                root=str(self.workspace.root),
+                threads=cores(),
+                answers=[output.name for output in self.interface.outputs],
+            )
 
 
 def call_for(source: SourcePlan, worker: Worker, operation: str, **arguments: object) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ortc.build.cpu_check import for_cpu, runner_on_cpu
-from ortc.build.observation import model_key
+from ortc.build.observation import reference_key
 from ortc.build.plain_runtime import CHECK_PINS, plain_target
 from ortc.build.references import Request
 from ortc.build.search.precision_ladder import Ladder, NodeError, Sensitivity, Step, search_steps
@@ -58,7 +58,7 @@ def find_sensitivity(builder: VariantBuilder, entry: Tried) -> Sensitivity:
     context, model, variant = builder.context, builder.model, entry.made.variant
     place = context.workspace.work
     reference = {
-        "model": model_key(context),
+        "model": reference_key(context),
         "export": model.key["export"],
         "calibration": model.calibration_key,
         "use": "sensitivity",

@@ -12,7 +12,7 @@ import numpy as np
 
 from ortc.build.context import Context
 from ortc.build.distillation import running_teacher, teacher_key, teacher_verdicts
-from ortc.build.observation import model_key
+from ortc.build.observation import reference_key
 from ortc.build.references import answering
 from ortc.build.stage import Action
 from ortc.build.stage_results import MetricOfReference, MetricOfTeacher
@@ -48,7 +48,7 @@ def metric_action(context: Context) -> Action[MetricOfReference] | None:
         return None
     interface = context.plan.export.model_dump(mode="json", include={"axes", "inputs", "outputs"})
     inputs = {
-        "model": model_key(context),
+        "model": reference_key(context),
         "interface": interface,
         "metric": declared.entrypoint,
         "module": entrypoint_digest(declared.entrypoint, context.workspace.root),

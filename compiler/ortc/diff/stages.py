@@ -34,7 +34,7 @@ from ortc.inspection.entrypoint import entrypoint_digest
 from ortc.inspection.hub_files import WEIGHT_SUFFIXES
 from ortc.plan.plan import Plan, SourcePlan, TargetPlan
 from ortc.spec.accuracy import SamplesFunction
-from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource
+from ortc.spec.model_sources import HuggingFaceSource, PyTorchSource, models_beside
 from ortc.spec.runtimes import NpmPackage, pins
 
 _SHORT = 24
@@ -124,18 +124,17 @@ def foresee(plan: Plan, root: Path, work: Path) -> Outlook:
         StageError: something that goes into a stage cannot be found.
     """
     fetched = declared_files(plan.model, root, work)
-    teacher = plan.model.teacher
-    taught = None
-    if teacher is not None:
-        (work / "teacher").mkdir()
-        taught = declared_files(teacher.model, root, work / "teacher")
+    beside = {}
+    for role, source in models_beside(plan.model).items():
+        (work / role).mkdir()
+        beside[role] = declared_files(source, root, work / role)
     recorder = ActionRecorder(plan.name, work)
-    with opened(plan, Workspace(root, Store(work), work, fetched, taught), recorder) as context:
+    with opened(plan, Workspace(root, Store(work), work, fetched, beside), recorder) as context:
         model = build_model(context)
         for target in context.plan.targets:
             recorder.target = target.name
             _target(context, recorder, model, target)
-        return Outlook(tuple(recorder.recorded), _ingredients(plan, root, fetched, taught))
+        return Outlook(tuple(recorder.recorded), _ingredients(plan, root, fetched, beside))
 
 
 def _target(context: Context, recorder: ActionRecorder, model: ModelBuild, target: TargetPlan) -> None:
@@ -177,14 +176,14 @@ def declared_files(source: SourcePlan, root: Path, work: Path) -> Fetched:
     return fetch(source, root, Store(work), work)
 
 
-def _ingredients(plan: Plan, root: Path, fetched: Fetched, teacher: Fetched | None) -> dict[str, dict[str, str]]:
+def _ingredients(plan: Plan, root: Path, fetched: Fetched, beside: dict[str, Fetched]) -> dict[str, dict[str, str]]:
     metric, samples = plan.accuracy.metric, plan.accuracy.samples
     code = [metric.entrypoint] if metric is not None else []
-    sources = (plan.model, *([] if plan.model.teacher is None else [plan.model.teacher.model]))
+    sources = (plan.model, *models_beside(plan.model).values())
     code += [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
     return {
         "model": fetched.digests(),
-        **({} if teacher is None else {"teacher": teacher.digests()}),
+        **{role: files.digests() for role, files in beside.items()},
         "samples": {} if samples is None else {_name(samples): samples_digest(samples, root)},
         "code": {entrypoint: entrypoint_digest(entrypoint, root) for entrypoint in code},
     }

@@ -43,6 +43,7 @@ class Server:
         self.export_plan: ExportPlan | None = None
         self.root: Path | None = None
         self.load_seconds = 0.0
+        self.answers: dict[str, int] = {}
         self.is_repeatable = False
         self.source: ModelPlan | None = None
         self.directory = Path()
@@ -60,14 +61,16 @@ class Server:
         }
 
     def load(self, request: Json) -> Json:
-        """{model, export, directory, root, threads, other} -> interface, sizes, and what its entry point opened.
+        """{model, export, directory, root, threads, other, answers} -> interface, sizes, what its entry point opened.
 
-        With `other`, every random number that the entry point draws is another.
+        With `other`, every random number that the entry point draws is another. `answers` are the names of the outputs
+        that `run` gives, where they are called as in an ONNX file that was made of the model.
         """
         import torch
 
         from ortc.execution.files_opened import Recorder
         from ortc.frontend.reference.load import load
+        from ortc.frontend.reference.outputs import named_alike
 
         torch.set_num_threads(int(request["threads"]))
         expect_right_sparse_tensors()
@@ -80,6 +83,7 @@ class Server:
         with _numbers(other=bool(request.get("other"))), Recorder(directory) as recorder:
             self.reference = load(source, directory, self.root, self.export_plan)
         self.load_seconds = time.perf_counter() - begin
+        self.answers = named_alike(request.get("answers"), self.reference.outputs)
         return {
             "inputs": [tensor.model_dump(mode="json") for tensor in self.reference.inputs],
             "outputs": list(self.reference.outputs),
@@ -165,7 +169,7 @@ class Server:
                 help="its code depends on a size that `export.dynamic_axes` declares as dynamic: change the code "
                 "or the bounds",
             ) from error
-        arrays = {name: value.numpy() for name, value in zip(reference.outputs, outputs, strict=True)}
+        arrays = {name: outputs[place].numpy() for name, place in self.answers.items()}
         write_arrays(Path(request["outputs"]), arrays)
         return {}
 

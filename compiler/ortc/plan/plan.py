@@ -9,7 +9,14 @@ from pydantic import Field
 
 from ortc.common.values import Frozen, digest
 from ortc.spec.accuracy import Embeddings, Metric, SamplesFunction
-from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, ModelSource, OnnxSource, PyTorchSource
+from ortc.spec.model_sources import (
+    ExportedProgramSource,
+    HuggingFaceSource,
+    ModelSource,
+    OnnxSource,
+    PyTorchSource,
+    models_beside,
+)
 from ortc.spec.profile import (
     Concurrency,
     Fallback,
@@ -292,7 +299,7 @@ Search = Literal["full", "quick", "none"]
 
 ModelPlan = ModelSource
 SourcePlan = HuggingFaceSource | PyTorchSource | OnnxSource | ExportedProgramSource
-"""Where a model comes from, whether the one that ships or its teacher."""
+"""Where a model comes from, whether the one that ships, its teacher or its reference."""
 
 
 class Plan(Frozen):
@@ -328,8 +335,8 @@ class Plan(Frozen):
         return self.model_copy(update={"targets": tuple(entry for entry in self.targets if entry.name in names)})
 
     def entrypoints(self) -> tuple[str, ...]:
-        """Functions of the user's that a build calls: of the model, its teacher, the samples and the metric."""
-        sources = (self.model, *([] if self.model.teacher is None else [self.model.teacher.model]))
+        """Functions of the user's that a build calls: of all models, the samples and the metric."""
+        sources = (self.model, *models_beside(self.model).values())
         named = [source.entrypoint for source in sources if isinstance(source, PyTorchSource)]
         declared = (self.accuracy.samples, self.accuracy.metric)
         named += [entry.entrypoint for entry in declared if isinstance(entry, SamplesFunction | Metric)]

@@ -219,8 +219,26 @@ class PyTorchModel(PyTorchSource, Student):
     """A PyTorch module that a Python function builds, and its teacher if it has one."""
 
 
+class Reference(Model):
+    """The PyTorch model that an ONNX file was made from; the file and what ships of it are judged against that."""
+
+    model: TeacherSource = Field(description="Where the PyTorch model comes from. It takes the file's inputs.")
+    outputs: tuple[str, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Its outputs, in the order of the file's outputs that are kept. When not given: those of the same "
+        "names, or all in order.",
+    )
+
+
 class OnnxModel(OnnxSource, Student):
-    """An ONNX file that exists already, and its teacher if it has one."""
+    """An ONNX file that exists already, the model that it was made from, and its teacher, if it has them."""
+
+    reference: Reference | None = Field(
+        default=None,
+        description="The PyTorch model that the file was made from. Without it, the file itself is what answers are "
+        "compared with.",
+    )
 
 
 class ExportedProgramModel(ExportedProgramSource, Student):
@@ -230,6 +248,19 @@ class ExportedProgramModel(ExportedProgramSource, Student):
 ModelSource = Annotated[
     HuggingFaceModel | PyTorchModel | OnnxModel | ExportedProgramModel, Field(discriminator="source")
 ]
+
+
+def models_beside(source: ModelSource) -> dict[str, TeacherSource]:
+    """The models that a build reads besides the one that ships, by their roles: `teacher` and `reference`."""
+    found = {} if source.teacher is None else {"teacher": source.teacher.model}
+    if (reference := reference_of(source)) is not None:
+        found["reference"] = reference.model
+    return found
+
+
+def reference_of(source: ModelSource) -> Reference | None:
+    """The PyTorch model that an ONNX file was made from, where the spec names it."""
+    return source.reference if isinstance(source, OnnxModel) else None
 
 
 def has_random_weights(source: object) -> bool:

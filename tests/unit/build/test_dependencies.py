@@ -28,7 +28,7 @@ from ortc.execution.action_cache import Store
 from ortc.execution.remote_cache import RemoteCache
 from ortc.frontend.fetch import Fetched, FetchedFile
 from ortc.spec.accuracy import Metric, SamplesFunction
-from ortc.spec.model_sources import HuggingFaceSource, OnnxModel, OnnxSource, Teacher
+from ortc.spec.model_sources import HuggingFaceSource, OnnxModel, OnnxSource
 from ortc.spec.profile import Image
 
 COMMIT = "ab" * 20
@@ -59,11 +59,11 @@ class Counted(Frozen):
 COUNTED: Stage[Counted] = Stage("export", ("opset",), Counted)
 
 
-def context(root: Path, store: Store, source: Any, teacher: Fetched | None = None, **promises: Any) -> Context:
+def context(root: Path, store: Store, source: Any, beside: Any = None, **promises: Any) -> Context:
     made = plan(ROOT / "specs" / "bert.yaml", targets=("cpu",))
     made = made.model_copy(update={"model": source, "accuracy": accuracy(**promises)})
     fetched = Fetched(directory=root, files=(FetchedFile(name="model.onnx", sha256=DIGEST, origin="path:model.onnx"),))
-    workspace = Workspace(root, store, root, fetched, teacher)
+    workspace = Workspace(root, store, root, fetched, {} if beside is None else beside)
     with opened(made, workspace, Executor(made.name, store, Progress())) as found:
         return replace(found, host=HOST)
 
@@ -132,14 +132,14 @@ def test_a_branch_is_no_revision_that_was_verified() -> None:
     assert list(_repository(source, "model", {"model.onnx": DIGEST})) == []
 
 
-def test_the_teacher_is_named(project: Path, tmp_path: Path) -> None:
-    taught = OnnxSource(source="onnx", path="teacher.onnx")
-    teacher = SimpleNamespace(model=taught, outputs={})
+@pytest.mark.parametrize("role", ["teacher", "reference"])
+def test_models_beside_are_named(role: str, project: Path, tmp_path: Path) -> None:
+    beside = SimpleNamespace(model=OnnxSource(source="onnx", path="beside.onnx"), outputs={})
     source = OnnxModel(source="onnx", path="model.onnx")
-    files = Fetched(directory=project, files=(FetchedFile(name="teacher.onnx", sha256="ef" * 32, origin="path"),))
-    of = context(project, Store(tmp_path / "cache"), source, files)
-    of.plan = of.plan.model_copy(update={"model": source.model_copy(update={"teacher": cast(Teacher, teacher)})})
-    assert found(of)["teacher", "teacher/teacher.onnx"].digest == {"sha256": "ef" * 32}
+    files = Fetched(directory=project, files=(FetchedFile(name="beside.onnx", sha256="ef" * 32, origin="path"),))
+    of = context(project, Store(tmp_path / "cache"), source, {role: files})
+    of.plan = of.plan.model_copy(update={"model": source.model_copy(update={role: cast(Any, beside)})})
+    assert found(of)[role, f"{role}/beside.onnx"].digest == {"sha256": "ef" * 32}
 
 
 def test_results_of_a_remote_cache_are_named_without_its_place(project: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from ortc.common.errors import StageError
 from ortc.frontend.reference.binding import bind
 from ortc.frontend.reference.custom import load_program
 from ortc.frontend.reference.model import Reference, finish
-from ortc.frontend.reference.outputs import flatten
+from ortc.frontend.reference.outputs import flatten, named_alike
 from ortc.plan.plan import AxisPlan, ExportPlan, InputPlan
 from ortc.spec.model_sources import ExportedProgramSource
 
@@ -253,3 +253,12 @@ def test_a_program_with_keywords_constants_and_mappings(tmp_path: Path) -> None:
     wrong = plan.model_copy(update={"inputs": declared[:2]})
     with pytest.raises(StageError, match=r"takes the tensors .*batch_b.*declares k, batch_c"):
         load_program(source, tmp_path, wrong)
+
+
+def test_outputs_of_a_file_are_those_of_its_model_by_name_or_in_order() -> None:
+    assert named_alike(None, ("a", "b")) == {"a": 0, "b": 1}
+    assert named_alike(["b"], ("a", "b")) == {"b": 1}
+    assert named_alike(["y", "z"], ("a", "b")) == {"y": 0, "z": 1}
+    with pytest.raises(StageError, match=r"the ONNX file gives y, and the PyTorch model a, b") as error:
+        named_alike(["y"], ("a", "b"))
+    assert "model.reference.outputs" in str(error.value.help)

@@ -80,3 +80,26 @@ def _items(value: Any) -> list[tuple[Any, Any]] | None:
 
 def _is_sequence(value: Any) -> bool:
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def named_alike(answers: Sequence[str] | None, outputs: Sequence[str]) -> dict[str, int]:
+    """Places of a model's outputs by the names that answers have.
+
+    Args:
+        answers: of an ONNX file that was made of the model; None where outputs have their own names.
+        outputs: of the model.
+
+    Raises:
+        StageError: neither are the names those of outputs, nor are there as many.
+    """
+    if answers is None:
+        return {name: place for place, name in enumerate(outputs)}
+    if set(answers) <= set(outputs):
+        return {name: outputs.index(name) for name in answers}
+    if len(answers) == len(outputs):
+        return {name: place for place, name in enumerate(answers)}
+    raise StageError(
+        f"the ONNX file gives {', '.join(map(shown, answers))}, and the PyTorch model {', '.join(map(shown, outputs))}",
+        help="name the model's outputs in the order of the file's in `model.reference.outputs`, or keep fewer of the "
+        "file's in `export.outputs`",
+    )

@@ -13,7 +13,7 @@ from ortc.plan.plan import SourcePlan
 from ortc.spec.diagnostics.diagnostic import Diagnostic, quoted
 from ortc.spec.diagnostics.rules import sources as rules
 from ortc.spec.load import LoadedSpec
-from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource
+from ortc.spec.model_sources import ExportedProgramSource, HuggingFaceSource, OnnxSource, PyTorchSource, models_beside
 
 UPDATE = "ortc lock --update-digests"
 
@@ -36,10 +36,10 @@ class Declared:
 
 
 def declared(loaded: LoadedSpec) -> Iterator[Declared]:
-    """Every digest of a local file: of the model, and of its teacher."""
+    """Every digest of a local file: of the model, and of the models beside it."""
     yield from _of(loaded.spec.model, ("model",), loaded.root)
-    if loaded.spec.model.teacher is not None:
-        yield from _of(loaded.spec.model.teacher.model, ("model", "teacher", "model"), loaded.root)
+    for role, source in models_beside(loaded.spec.model).items():
+        yield from _of(source, ("model", role, "model"), loaded.root)
 
 
 def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:

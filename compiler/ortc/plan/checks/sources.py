@@ -29,6 +29,7 @@ from ortc.spec.model_sources import (
     OnnxSource,
     PyTorchSource,
     Teacher,
+    models_beside,
 )
 from ortc.spec.tasks import GENERATION, TASKS
 
@@ -42,15 +43,15 @@ WEIGHTS_HELP = (
     "not fit to serve)"
 )
 
-_TEACHER = ("model", "teacher", "model")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
     """The model's source, the samples and the entry points."""
     yield from _source(loaded, loaded.spec.model, ("model",))
+    for role, source in models_beside(loaded.spec.model).items():
+        yield from _source(loaded, source, ("model", role, "model"))
     if loaded.spec.model.teacher is not None:
-        yield from _source(loaded, loaded.spec.model.teacher.model, _TEACHER)
         yield from _teacher(loaded, loaded.spec.model.teacher)
     accuracy = loaded.spec.accuracy
     if isinstance(accuracy.samples, SamplesFunction):
