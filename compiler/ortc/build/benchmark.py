@@ -27,7 +27,7 @@ from ortc.evaluation.turns import Turn, interleave
 from ortc.execution.action_cache import Store
 from ortc.execution.host import Host, cores
 from ortc.execution.worker import Worker
-from ortc.plan.plan import AxisPlan, CasePlan, Plan, Shape
+from ortc.plan.plan import AxisPlan, CasePlan, Plan, Shape, settled
 
 FORMAT_VERSION = 1
 BATCHES = (1, 4, 16)
@@ -189,7 +189,8 @@ def shapes_of(
             )
         if size not in sizes:
             sizes.append(size)
-    return tuple(Shape(sizes=tuple({**typical, batch.name: size}.items())) for size in sizes), tuple(notes)
+    found = (settled(axes, {**typical, batch.name: size}) for size in sizes)
+    return tuple(Shape(sizes=tuple(shape.items())) for shape in found), tuple(notes)
 
 
 def _candidates(context: Context, model: ModelBuild, output: Path) -> tuple[list[Candidate], tuple[str, ...]]:

@@ -22,6 +22,7 @@ from ortc.common.values import Count, Frozen
 from ortc.inspection.repository import ADAPTER_PLACE
 from ortc.plan.plan import AxisPlan, PositiveSize
 from ortc.spec.budgets import Budgets
+from ortc.spec.relations import Relation
 from ortc.spec.vocabulary import MAX_SIZE, Name, Sha256, Version
 
 FORMAT_VERSION = 1
@@ -98,13 +99,20 @@ class OutputInfo(Frozen):
 
 
 class AxisInfo(Frozen):
-    """A dynamic axis; sizes are multiples of `multiple_of`."""
+    """A dynamic axis; sizes are multiples of `multiple_of`, and always the sum that `equals` says, if it says one."""
 
     name: Label
     min: PositiveSize
     typical: PositiveSize
     max: PositiveSize
     multiple_of: PositiveSize = 1
+    equals: Relation | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The axis without `equals` where its size follows from no other."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "equals" or value is not None}
 
     @classmethod
     def of(cls, axis: AxisPlan) -> AxisInfo:

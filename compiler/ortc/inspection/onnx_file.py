@@ -18,6 +18,7 @@ from ortc.inspection.onnx_interface import DTYPES, Value, interface_of, problems
 from ortc.inspection.string_examples import Example, string_examples
 from ortc.inspection.tensor_names import name_problem
 from ortc.spec.onnx_header import DEFAULTS_IR
+from ortc.spec.relations import Relation, split_sum
 from ortc.spec.vocabulary import LEAST_INT8_OPSET, LEAST_OPSET, STRING
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def inspect_onnx(path: Path, place: str, max_opset: int, least_opset: int = LEAS
     if not model.graph.node or (not opset and has_default_domain(model)):
         raise InspectionError(f"`{path}` holds no graph of the ONNX operators")
     shipped = min(max(opset, least_opset), max_opset)
-    axes = _Axes()
+    axes = _Axes(model.graph)
     interface = interface_of(model)
     outputs = usable_outputs(interface)
     others = [f"{shown(value.name)} {what}" for value in interface.outputs if (what := _lacks(value)) is not None]
@@ -133,24 +134,55 @@ def _notes(
 class _Axes:
     """Axes of a graph: each name of the file becomes one name of the spec, and two never become one."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: onnx.GraphProto) -> None:
         self.bounds: dict[str, dict[str, Written]] = {}
         self._names: dict[str, str] = {}
+        stored = {tensor.name for tensor in graph.initializer}
+        shapes = (value.type.tensor_type.shape for value in graph.input if value.name not in stored)
+        self._written = {dim.dim_param.strip() for shape in shapes for dim in shape.dim if dim.HasField("dim_param")}
 
     def name(self, written: str) -> str:
         """The axis of a dimension that the file calls `written`."""
+        if written not in self._names and (relation := self._relation(written)) is not None:
+            plain = re.sub(r"\W+", "_", written.strip(), flags=re.ASCII)[:60]
+            name = self._free(f"_{plain}" if plain[0].isdigit() else plain)
+            self._names[written] = name
+            self.bounds[name] = {bound: relation.size(self._sizes(bound)) for bound in ("min", "typical", "max")}
+            self.bounds[name]["equals"] = str(relation)
         if written not in self._names:
             plain = re.sub(r"\W", "_", written, flags=re.ASCII)[:60]
             plain = f"_{plain}" if not plain or plain[0].isdigit() else plain
             known = _ALIASES.get(plain.lower(), plain)
             # `batch_size` is batch, unless the file has a `batch` too.
-            base = known if known not in self.bounds else plain
-            name, number = base, 2
-            while name in self.bounds:
-                name, number = f"{base[:56]}_{number}", number + 1
+            name = self._free(known if known not in self.bounds else plain)
             self._names[written] = name
             self.bounds[name] = KNOWN_AXES.get(name, UNKNOWN_AXIS)
         return self._names[written]
+
+    def _free(self, base: str) -> str:
+        """The name, or the name with a number where another axis has it."""
+        name, number = base, 2
+        while name in self.bounds:
+            name, number = f"{base[:56]}_{number}", number + 1
+        return name
+
+    def _relation(self, written: str) -> Relation | None:
+        """The sum of other dimensions of the graph's inputs that a dimension is called; None for any other name."""
+        try:
+            terms, constant = split_sum(written)
+        except ValueError:
+            return None
+        plain = len(terms) == 1 and terms[0][1] == 1 and not constant
+        if plain or not all(name in self._written for name, _ in terms):
+            return None
+        factors: dict[str, int] = {}
+        for name, factor in terms:
+            factors[self.name(name)] = factors.get(self.name(name), 0) + factor
+        found = Relation(terms=tuple(factors.items()), constant=constant)
+        return None if any("equals" in self.bounds[name] for name in found.names) else found
+
+    def _sizes(self, bound: str) -> dict[str, int]:
+        return {name: size for name, entry in self.bounds.items() if isinstance(size := entry[bound], int)}
 
     def own(self, written: str) -> str:
         """An axis that no other dimension has, with a number where another one has its name."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from ortc.common.values import Frozen, digest
 from ortc.spec.accuracy import Embeddings, Metric, SamplesFunction
@@ -26,6 +27,7 @@ from ortc.spec.profile import (
     Threads,
 )
 from ortc.spec.quantization import Quantization
+from ortc.spec.relations import Relation
 from ortc.spec.vocabulary import (
     MAX_AXES,
     MAX_SIZE,
@@ -54,6 +56,18 @@ class AxisPlan(Frozen):
     typical: PositiveSize
     max: PositiveSize
     multiple_of: PositiveSize = 1
+    equals: Relation | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The axis without `equals` where its size follows from no other, as of most."""
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key != "equals" or value is not None}
+
+
+def settled(axes: Iterable[AxisPlan], sizes: Mapping[str, int]) -> dict[str, int]:
+    """Sizes in the order of the axes, with those that follow from others in the place of what was given."""
+    return {axis.name: sizes[axis.name] if axis.equals is None else axis.equals.size(sizes) for axis in axes}
 
 
 class InputPlan(Frozen):

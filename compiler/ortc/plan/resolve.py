@@ -23,6 +23,7 @@ from ortc.plan.plan import (
     TargetPlan,
     TuningPlan,
     VariantPlan,
+    settled,
 )
 from ortc.plan.precision_mix import is_asked_for
 from ortc.plan.shape_matrix import corners, shape_matrix
@@ -31,6 +32,7 @@ from ortc.spec.budgets import Budgets
 from ortc.spec.deployment import MaskSpec, Spec, Target
 from ortc.spec.model_sources import has_random_weights
 from ortc.spec.profile import Engine, Runtime, TargetProfile, Tuning, Variant
+from ortc.spec.relations import parse_relation
 from ortc.spec.runtimes import ir_version_for_opset, pins, runtime
 from ortc.spec.vocabulary import STRING, Objective, Platform, Precision
 
@@ -150,6 +152,7 @@ def _export(spec: Spec) -> ExportPlan:
                 typical=axis.min if axis.typical is None else axis.typical,
                 max=axis.max,
                 multiple_of=axis.multiple_of,
+                equals=None if axis.equals is None else parse_relation(axis.equals),
             )
             for name, axis in spec.export.dynamic_axes.items()
         ),
@@ -206,7 +209,7 @@ def _target(spec: Spec, name: str, profile: TargetProfile, search: Search, force
             if _is_tuned_for(target.objective, entry) and (search == "full" or (search == "quick" and entry.quick))
         ),
         graph_levels=profile.graph_levels,
-        measure_at=Shape(sizes=tuple((axis.name, at.get(axis.name, axis.typical)) for axis in axes)),
+        measure_at=Shape(sizes=tuple(settled(axes, {**{axis.name: axis.typical for axis in axes}, **at}).items())),
         budgets=_budgets(target, profile),
         prepack=target.prepack,
         batch_invariance=target.batch_invariance,

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Set
 
-from ortc.plan.plan import AxisPlan, CasePlan, Shape, SkippedCase
+from ortc.plan.plan import AxisPlan, CasePlan, Shape, SkippedCase, settled
 
 MAX_COMBINATIONS = 64
 """Above this, axes are taken one at a time: four sizes of three axes still fit."""
@@ -34,25 +34,26 @@ def shape_matrix(
     """All cases to check and the combinations left out, each with its reason.
 
     Every combination is taken while there are at most 64. Above that each axis goes through its sizes with the others
-    at typical, plus (min, ..., min) and (max, ..., max).
+    at typical, plus (min, ..., min) and (max, ..., max). Axes whose size follows from others go with those.
 
     Args:
         axes: the declared dynamic axes.
         padded_axis: the axis that an attention mask pads, or None: where it is longer than one, a case with rows of
             different lengths is added to the one without padding.
     """
-    names = [axis.name for axis in axes]
-    combinations = list(itertools.product(*(sizes(axis) for axis in axes)))
+    free = [axis for axis in axes if axis.equals is None]
+    names = [axis.name for axis in free]
+    combinations = list(itertools.product(*(sizes(axis) for axis in free)))
     kept = set(combinations)
     if len(combinations) > MAX_COMBINATIONS:
-        typical = tuple(axis.typical for axis in axes)
-        kept = {tuple(axis.min for axis in axes), typical, tuple(axis.max for axis in axes)}
-        for index, axis in enumerate(axes):
+        typical = tuple(axis.typical for axis in free)
+        kept = {tuple(axis.min for axis in free), typical, tuple(axis.max for axis in free)}
+        for index, axis in enumerate(free):
             kept |= {(*typical[:index], size, *typical[index + 1 :]) for size in sizes(axis)}
     cases: list[CasePlan] = []
     skipped: list[SkippedCase] = []
     for combination in combinations:
-        shape = Shape(sizes=tuple(zip(names, combination, strict=True)))
+        shape = Shape(sizes=tuple(settled(axes, dict(zip(names, combination, strict=True))).items()))
         if combination not in kept:
             reason = f"{len(combinations)} combinations exceed {MAX_COMBINATIONS}: axes are taken one at a time"
             skipped.append(SkippedCase(shape=shape, reason=reason))
@@ -78,14 +79,14 @@ def corners(
         cases, skipped: the whole shape matrix.
         measured: shapes that a budget is about.
     """
-    bounds = {axis.name: {axis.min, axis.max} for axis in axes}
+    bounds = {axis.name: {axis.min, axis.max} for axis in axes if axis.equals is None}
     kept: list[CasePlan] = []
     left: dict[Shape, None] = {}
     padded = {case.shape for case in cases if case.padded}
     for case in cases:
         if case.shape in measured:
             kept.append(case)
-        elif any(size not in bounds[name] for name, size in case.shape.sizes):
+        elif any(size not in bounds.get(name, {size}) for name, size in case.shape.sizes):
             left[case.shape] = None
         elif case.padded or case.shape not in padded:
             kept.append(case)

@@ -5,12 +5,13 @@ Defaults that depend on the target profile stay `None` here; `ortc.plan.resolve`
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
 from ortc.common.units import Duration, Share
 from ortc.spec.accuracy import Accuracy
 from ortc.spec.budgets import Budgets
 from ortc.spec.model_sources import ModelSource
+from ortc.spec.relations import checked_relation
 from ortc.spec.vocabulary import (
     DEFAULT_OPSET,
     FROM_ENVIRONMENT,
@@ -43,6 +44,12 @@ class Axis(Model):
     max: int = Field(ge=1, le=MAX_SIZE, description="Greatest size; the loader refuses larger inputs.")
     multiple_of: int = Field(
         default=1, ge=1, le=MAX_SIZE, description="Sizes are multiples of this (patches, strides)."
+    )
+    equals: Annotated[str, AfterValidator(checked_relation)] | None = Field(
+        default=None,
+        description="A sum of other axes and sizes that the size always is, for an ONNX file whose sizes belong "
+        "together. The bounds are the sums of theirs.",
+        examples=["past + sequence", "past + 1"],
     )
 
 

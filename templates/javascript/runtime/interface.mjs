@@ -27,6 +27,11 @@ export class Interface {
       this._checkShape(tensor, array, sizes);
       checkValues(tensor, array, nan);
     }
+    for (const { name, equals } of this.axes) {
+      if (!equals || ![name, ...equals.terms.map(([term]) => term)].every((known) => sizes.has(known))) continue;
+      const wanted = sumOf(equals, (term) => sizes.get(term)[0]);
+      if (sizes.get(name)[0] !== wanted) throw inputError(`${name} is ${sizes.get(name)[0]}. Send ${wanted}, which follows from the other sizes.`);
+    }
   }
 
   _checkShape(tensor, { shape }, sizes) {
@@ -54,6 +59,7 @@ export class Interface {
       if (!Object.hasOwn(this._bounds, name)) throw inputError(`axis '${name}' is unknown. Expected ${Object.keys(this._bounds).join(", ") || "none"}.`);
     }
     const every = { ...Object.fromEntries(this.axes.map((axis) => [axis.name, axis.typical])), ...sizes };
+    for (const { name, equals } of this.axes) if (equals) every[name] = sumOf(equals, (term) => every[term]);
     const made = {};
     for (const tensor of this.inputs) {
       const shape = tensor.shape.map((entry) => (typeof entry === "string" ? every[entry] : entry));
@@ -64,6 +70,11 @@ export class Interface {
     }
     return made;
   }
+}
+
+/** The size of an axis that follows from others, of which `sizeOf` gives the sizes. */
+function sumOf({ terms, constant = 0 }, sizeOf) {
+  return terms.reduce((sum, [term, factor]) => sum + factor * sizeOf(term), constant);
 }
 
 /** Token ids with the end token once in each row, as the last one. */

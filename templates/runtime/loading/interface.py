@@ -19,13 +19,28 @@ STRING = "string"  # the dtype of texts, in manifest.json and in messages
 
 @dataclass(frozen=True)
 class Axis:
-    """A dynamic axis: every `multiple_of` from `min` to `max` was checked, or lies between sizes that were."""
+    """A dynamic axis: every `multiple_of` from `min` to `max` was checked, or lies between sizes that were.
+
+    With `terms`, axes and their factors, its size is always the sum of those and of `constant`.
+    """
 
     name: str
     min: int
     typical: int
     max: int
     multiple_of: int = 1
+    terms: tuple[tuple[str, int], ...] = ()
+    constant: int = 0
+
+    @property
+    def sum(self) -> str:
+        """The sum of other axes that its size always is, in words; empty for one that follows from no other."""
+        parts = [name if factor == 1 else f"{factor} * {name}" for name, factor in self.terms]
+        return " + ".join([*parts, *([str(self.constant)] if self.terms and self.constant else [])])
+
+    def follows(self, sizes: Mapping[str, int]) -> int:
+        """The size that follows from those of other axes."""
+        return self.constant + sum(factor * sizes[name] for name, factor in self.terms)
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,15 @@ class Interface:
             _check_type(tensor, array)
             self._check_shape(tensor, array, sizes)
             _check_values(tensor, array, nan)
+        self._check_sums({name: size for name, (size, _) in sizes.items()})
+
+    def _check_sums(self, sizes: Mapping[str, int]) -> None:
+        """Raise InputError where the size of an axis is not the sum of others that it has to be."""
+        for axis in self.axes:
+            if axis.terms and axis.name in sizes and all(name in sizes for name, _ in axis.terms):
+                wanted = axis.follows(sizes)
+                if sizes[axis.name] != wanted:
+                    raise InputError(f"{axis.name} is {sizes[axis.name]}. Send {axis.sum}, which is {wanted}.")
 
     def _check_shape(self, tensor: Tensor, array: NDArray[Any], sizes: dict[str, tuple[int, str]]) -> None:
         name = f"input {tensor.name!r}"
@@ -144,6 +168,7 @@ class Interface:
                 hint = did_you_mean(name, self.bounds)
                 raise InputError(f"axis {name!r} is unknown. Expected {', '.join(self.bounds) or 'none'}.{hint}")
         every = {axis.name: axis.typical for axis in self.axes} | dict(sizes)
+        every |= {axis.name: axis.follows(every) for axis in self.axes if axis.terms}
         generator: np.random.Generator | None = None
         made: dict[str, NDArray[Any]] = {}
         for tensor in self.inputs:
@@ -177,16 +202,29 @@ class Interface:
 
 def interface_of(manifest: Mapping[str, Any]) -> Interface:
     """The interface as manifest.json has it; KeyError, TypeError or ValueError where it is malformed."""
-    axes = tuple(
-        Axis(str(a["name"]), int(a["min"]), int(a["typical"]), int(a["max"]), int(a.get("multiple_of", 1)))
-        for a in manifest["axes"]
-    )
+    axes = tuple(_axis(entry) for entry in manifest["axes"])
     inputs, outputs = (tuple(_tensor(entry) for entry in manifest[key]) for key in ("inputs", "outputs"))
     names = {axis.name for axis in axes}
+    for name in (name for axis in axes for name, _ in axis.terms):
+        if name not in names:
+            raise ValueError(f"the size of an axis follows from {name!r}, which is no axis")
     for entry in (entry for tensor in inputs for entry in tensor.shape):
         if entry not in names and (not isinstance(entry, int) or entry < 0):
             raise ValueError(f"an input's shape holds {entry!r}, which is neither an axis nor a size")
     return Interface(inputs, outputs, axes)
+
+
+def _axis(entry: Mapping[str, Any]) -> Axis:
+    equals = entry.get("equals") or {"terms": ()}
+    return Axis(
+        str(entry["name"]),
+        int(entry["min"]),
+        int(entry["typical"]),
+        int(entry["max"]),
+        int(entry.get("multiple_of", 1)),
+        tuple((str(name), int(factor)) for name, factor in equals["terms"]),
+        int(equals.get("constant", 0)),
+    )
 
 
 def dtype_of(name: str) -> np.dtype[Any]:

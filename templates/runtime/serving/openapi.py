@@ -188,7 +188,8 @@ def _axes(tensor: Tensor, model: Model) -> Json:
         if isinstance(size, str):
             axis = known[size]
             bounds = {"minimum": axis.min, "maximum": axis.max}
-            axes.append({"name": size, **bounds, **({"multipleOf": axis.multiple_of} if axis.multiple_of > 1 else {})})
+            step = {"multipleOf": axis.multiple_of} if axis.multiple_of > 1 else {}
+            axes.append({"name": size, **bounds, **step, **({"equals": axis.sum} if axis.terms else {})})
         else:
             axes.append({"minimum": size, "maximum": size})
     told = [f"{a['name']} {a['minimum']} to {a['maximum']}" if "name" in a else f"{a['minimum']}" for a in axes]

@@ -120,6 +120,29 @@ def test_a_target_that_quantizes_gets_an_opset_that_can_be_quantized(opset: int,
     assert written("m.onnx", "-t", "cpu", "-t", "edge").loaded.spec.export.opset == shipped
 
 
+def test_sums_of_other_dimensions_are_relations(tmp_path: Path) -> None:
+    """Names that a file writes for sums say how sizes belong together; of others nothing is known."""
+    shapes = {
+        "ids": ["batch_size", "seq_len"],
+        "mask": ["batch_size", "past + seq_len"],
+        "cache": ["batch_size", "past"],
+        "twice": ["2*past + 1"],
+        "other": ["past + unknown", "past // 2"],
+    }
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph(tmp_path / "model.onnx", inputs)
+    export = written("model.onnx").loaded.spec.export
+    axes = export.dynamic_axes
+    assert {name: axis.equals for name, axis in axes.items() if axis.equals} == {
+        "past_seq_len": "past + sequence",
+        "_2_past_1": "2 * past + 1",
+    }
+    assert (axes["past_seq_len"].min, axes["past_seq_len"].max) == (2, axes["past"].max + axes["sequence"].max)
+    assert export.inputs is not None
+    assert export.inputs["mask"].shape == ("batch", "past_seq_len")
+    assert len(set(export.inputs["other"].shape) | {"past"}) == 3
+
+
 def test_string_inputs_have_examples(tmp_path: Path) -> None:
     inputs = [helper.make_tensor_value_info(name, TensorProto.STRING, shape) for name, shape in STRINGS.items()]
     known = helper.make_node("LabelEncoder", ["known"], ["z"], domain="ai.onnx.ml", keys_strings=["on", "yes"])

@@ -5,8 +5,9 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ortc.plan.plan import AxisPlan, Shape
+from ortc.plan.plan import AxisPlan, Shape, settled
 from ortc.plan.shape_matrix import MAX_COMBINATIONS, corners, shape_matrix, sizes, without_largest
+from ortc.spec.relations import Relation
 
 
 @st.composite
@@ -143,3 +144,30 @@ def test_the_largest_shape_is_left_out_where_every_axis_is_still_looked_at() -> 
     few = tuple(case for case in cases if case.shape.as_dict()["batch"] == 1 or case not in kept)
     assert without_largest(axes, few) == few
     assert without_largest((), shape_matrix((), None)[0]) == shape_matrix((), None)[0]
+
+
+def test_sizes_that_follow_from_others_go_with_them() -> None:
+    total = AxisPlan(
+        name="total", min=2, typical=20, max=72, equals=Relation(terms=(("past", 1), ("sequence", 1)), constant=0)
+    )
+    axes = (
+        total,
+        AxisPlan(name="past", min=1, typical=16, max=64),
+        AxisPlan(name="sequence", min=1, typical=4, max=8),
+    )
+    cases, skipped = shape_matrix(axes, None)
+    shapes = [case.shape.as_dict() for case in cases]
+    assert skipped == ()
+    assert len(shapes) == 16
+    assert all(list(shape) == ["total", "past", "sequence"] for shape in shapes)
+    assert all(shape["total"] == shape["past"] + shape["sequence"] for shape in shapes)
+    kept, _ = corners(axes, cases, (), set())
+    assert {(case.shape.as_dict()["past"], case.shape.as_dict()["sequence"]) for case in kept} == {
+        (1, 1),
+        (1, 8),
+        (64, 1),
+        (64, 8),
+    }
+    # No other case has the greatest sum.
+    assert without_largest(axes, cases) == cases
+    assert settled(axes, {"total": 5, "past": 3, "sequence": 4}) == {"total": 7, "past": 3, "sequence": 4}

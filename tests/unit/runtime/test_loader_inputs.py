@@ -235,3 +235,42 @@ STRINGS = {
     "inputs": [{"name": "text", "dtype": "string", "shape": ["batch", 1]}],
     "outputs": [{"name": "y", "dtype": "float32", "shape": ["batch"]}],
 }
+
+
+SUM = {"terms": [["past", 1], ["sequence", 1]], "constant": 1}
+CACHE: dict[str, Any] = {
+    "axes": [
+        {"name": "past", "min": 1, "typical": 2, "max": 8},
+        {"name": "sequence", "min": 1, "typical": 1, "max": 4},
+        {
+            "name": "total",
+            "min": 3,
+            "typical": 4,
+            "max": 13,
+            "equals": {"terms": [["past", 1], ["sequence", 1]], "constant": 1},
+        },
+    ],
+    "inputs": [
+        {"name": "ids", "dtype": "int64", "shape": ["sequence"]},
+        {"name": "mask", "dtype": "int64", "shape": ["total"]},
+        {"name": "cache", "dtype": "float32", "shape": ["past"]},
+    ],
+    "outputs": [{"name": "y", "dtype": "float32", "shape": ["total"]}],
+}
+
+
+def test_sizes_that_do_not_add_up_are_refused() -> None:
+    interface = bundles.runtime_module("loading.interface").interface_of(CACHE)
+    watch = bundles.runtime_module("loading.numerics").NanWatch()
+    example = interface.example({"past": 5, "total": 9}, {})
+    assert {name: array.shape for name, array in example.items()} == {"ids": (1,), "mask": (7,), "cache": (5,)}
+    interface.check(example, watch)
+    wrong = {**example, "mask": np.ones(6, np.int64)}
+    with pytest.raises(loader.InputError, match=r"total is 6\. Send past \+ sequence \+ 1, which is 7\."):
+        interface.check(wrong, watch)
+
+
+def test_sums_of_unknown_axes_are_malformed() -> None:
+    axes = [*CACHE["axes"][:1], CACHE["axes"][2]]
+    with pytest.raises(ValueError, match="'sequence', which is no axis"):
+        bundles.runtime_module("loading.interface").interface_of({**CACHE, "axes": axes, "inputs": [], "outputs": []})

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ortc.common.arrays import Array
 from ortc.frontend.samples.inputs import BATCH, InputFactory, synthetic
-from ortc.plan.plan import CasePlan, Shape
+from ortc.plan.plan import CasePlan, Shape, settled
 
 SENSITIVITY_BATCHES = 5
 """Most batches of real samples that nodes are compared by: each is run once for every node."""
@@ -46,6 +46,7 @@ def calibration_inputs(factory: InputFactory) -> Iterator[dict[str, Array]]:
         else axis.min
         for name, axis in factory.axes.items()
     }
+    typical, longest, shortest = (settled(factory.axes.values(), given) for given in (typical, longest, shortest))
     if factory.calibration is None or not len(factory.calibration):
         for index, sizes in enumerate((longest, shortest, *[typical] * (SYNTHETIC_CALIBRATION - 2))):
             yield {

@@ -10,6 +10,7 @@ from ortc.spec.diagnostics.diagnostic import Diagnostic, Related, quoted
 from ortc.spec.diagnostics.rules import checks as rules
 from ortc.spec.diagnostics.source import Document
 from ortc.spec.load import LoadedSpec
+from ortc.spec.relations import parse_relation
 from ortc.spec.vocabulary import STRING
 
 DERIVED_AXES = (
@@ -38,6 +39,7 @@ def check(loaded: LoadedSpec) -> Iterator[Diagnostic]:
         yield from _shape(document, name, tensor, axes)
         yield from _values(document, name, tensor)
     yield from _mask(loaded)
+    yield from _relations(loaded)
     yield from _unused(loaded)
     yield from _outputs(document, spec.export.outputs or ())
     for name, target in spec.targets.items():
@@ -70,6 +72,52 @@ def _bounds(document: Document, name: str, axis: Axis) -> Iterator[Diagnostic]:
                 document.locate((*path, key)),
                 help=f"use `{key}: {near}`",
             )
+
+
+def _relations(loaded: LoadedSpec) -> Iterator[Diagnostic]:
+    """Axes whose size follows from others: which, for which sources, and with which bounds."""
+    spec, document = loaded.spec, loaded.document
+    axes = spec.export.dynamic_axes
+    used = {entry for tensor in (spec.export.inputs or {}).values() for entry in tensor.shape}
+    for name, axis in axes.items():
+        if axis.equals is None:
+            continue
+        relation, path = parse_relation(axis.equals), (*_AXES, name, "equals")
+        for other in relation.names:
+            problem = None
+            if other not in axes:
+                yield _unknown_axis(document, path, other, axes, f"in the sum of `{name}`")
+                return
+            if other == name or axes[other].equals is not None:
+                problem = f"the sum of `{name}` names `{other}`, whose size follows from others itself"
+            elif spec.export.inputs and other not in used:
+                problem = f"the sum of `{name}` names `{other}`, which no input's shape has"
+            if problem:
+                advice = "name axes whose sizes are those of inputs"
+                yield Diagnostic(rules.AXIS_RELATION, problem, document.locate(path), help=advice)
+                return
+        if spec.model.source != "onnx":
+            message = f"axis `{name}` has `equals`, and the source is `{spec.model.source}`"
+            advice = "remove it: torch.export finds out itself how sizes belong together"
+            yield Diagnostic(rules.AXIS_RELATION, message, document.locate(path), help=advice)
+            return
+        sums = {
+            bound: relation.size({other: _bound_of(axes[other], bound) for other in relation.names})
+            for bound in ("min", "typical", "max")
+        }
+        if axis.multiple_of > 1 or any(_bound_of(axis, bound) != size for bound, size in sums.items()):
+            yield Diagnostic(
+                rules.AXIS_RELATION,
+                f"axis `{name}` is {relation}, and its bounds are not those of that sum",
+                document.locate((*_AXES, name), key=True),
+                help="write `{"
+                + ", ".join(f"{bound}: {size}" for bound, size in sums.items())
+                + f", equals: {relation}}}`",
+            )
+
+
+def _bound_of(axis: Axis, bound: str) -> int:
+    return axis.min if bound == "typical" and axis.typical is None else int(getattr(axis, bound))
 
 
 def _shape(document: Document, name: str, tensor: InputSpec, axes: dict[str, Axis]) -> Iterator[Diagnostic]:

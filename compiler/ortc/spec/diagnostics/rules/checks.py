@@ -282,6 +282,18 @@ STRING_INPUT = Rule(
     "  dynamic_axes: {batch: {max: 4}}\n  inputs:\n    word: {dtype: string, shape: [batch], examples: [red, green]}\n"
     "targets:\n  cpu: {precision: fp32}\n",
 )
+AXIS_RELATION = Rule(
+    "ORTC237",
+    "axis-relation",
+    "`equals` of an axis names no axes that it can follow from, or its bounds are not their sums.",
+    "Files name sizes that belong together as sums: an attention mask over `past + sequence` positions. The shape "
+    "matrix goes through the sizes of the other axes, and the loader refuses requests whose sizes do not add up. "
+    "`ortc init` writes the sums that a file names. Only ONNX files need them.",
+    bad="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n  dynamic_axes:\n"
+    "    batch: {min: 1, max: 4}\n    twice: {min: 1, max: 4, equals: 2 * batch}\n",
+    good="model:\n  source: onnx\n  path: tests/diagnostics/onnx/plain.onnx\nexport:\n  dynamic_axes:\n"
+    "    batch: {min: 1, max: 4}\n    twice: {min: 2, max: 8, equals: 2 * batch}\n",
+)
 
 RULES = (
     UNKNOWN_TARGET,
@@ -312,4 +324,5 @@ RULES = (
     MUST_SAVE,
     PADDING_MASK,
     STRING_INPUT,
+    AXIS_RELATION,
 )
