@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -116,5 +117,6 @@ def expected(tensor: Tensor) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    """A value for a message; lists and objects may be deeper than `repr` goes."""
+    text = reprlib.repr(value) if isinstance(value, list | tuple | Mapping) else repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

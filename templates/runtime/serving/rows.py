@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from serving.bounds import LONGEST_STRING, MOST_TEXTS
 from serving.errors import RefusedError, bad
 from serving.texts import MOST_WINDOW, TextModel
 
+TEXT_BYTES = 16  # of memory for each character of a string: as Python has it, and as strings and tokens in a run
 VALUE_BYTES = 64  # of memory for each value of a row: as Python has it, and in two arrays
 
 
-def _longest(entry: object) -> int:
-    """The characters of the longest string of a row."""
-    if isinstance(entry, str):
-        return len(entry)
-    values = entry.values() if isinstance(entry, Mapping) else entry if isinstance(entry, list | tuple) else ()
-    return max(map(_longest, values), default=0)
+def _lengths(entry: object) -> Iterator[int]:
+    """The characters of each string of a row, which may hold lists of strings and nothing deeper."""
+    values = entry.values() if isinstance(entry, Mapping) else entry if isinstance(entry, list | tuple) else (entry,)
+    for value in values:
+        yield from (len(text) for text in (value if isinstance(value, list | tuple) else (value,)) if type(text) is str)
+
+
+def _characters(entry: object) -> int:
+    """The characters of all strings of a row."""
+    return sum(_lengths(entry))
 
 
 class RowModel(TextModel):
@@ -68,7 +73,7 @@ class RowModel(TextModel):
             if not isinstance(entry, list | tuple | Mapping) and not (self.processing.of_text and type(entry) is str):
                 text = "a string, " if self.processing.of_text else ""
                 raise bad(f"inputs[{index}] is neither {text}a list of values nor an object of columns")
-            if _longest(entry) > LONGEST_STRING:
+            if max(_lengths(entry), default=0) > LONGEST_STRING:
                 raise RefusedError(
                     413, "too-large", f"inputs[{index}]: a string has at most {LONGEST_STRING} characters"
                 )
@@ -77,11 +82,13 @@ class RowModel(TextModel):
     async def memory(self, entries: Sequence[object], longest: int, *, shaped: bool) -> int:
         """The bytes that making inputs of some rows takes."""
         del shaped  # every entry is one row
-        return VALUE_BYTES * len(entries) * longest
+        return VALUE_BYTES * len(entries) * longest + TEXT_BYTES * sum(map(_characters, entries))
 
     def kept(self, rows: Sequence[Any]) -> int:
         """The bytes of rows, and of the inputs that are made of them."""
-        return VALUE_BYTES * len(rows) * int(self.processing.columns)
+        held = (array.ravel().tolist() for row in rows for array in row.values() if array.dtype.kind == "O")
+        texts = sum(_characters(values) for values in held)
+        return VALUE_BYTES * len(rows) * int(self.processing.columns) + TEXT_BYTES * texts
 
     def tokens(self, rows: Sequence[Any]) -> int:
         """Rows have no tokens."""

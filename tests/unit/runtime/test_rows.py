@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ rows = runtime_module("loading.rows")
 requests = runtime_module("serving.answer_requests")
 errors = runtime_module("serving.errors")
 texts = runtime_module("serving.texts")
+served = runtime_module("serving.rows")
 InputError = loader.InputError
 NAMES = ("low", "middle", "high")
 
@@ -284,3 +286,29 @@ def test_other_requests_are_refused(given: Any) -> None:
 def test_models_of_texts_take_no_rows() -> None:
     with pytest.raises(errors.RefusedError, match=r"inputs\[1\] is neither a string nor an object"):
         texts.TextModel.entries(object(), ["a", [1, 2]])
+
+
+def test_strings_take_memory_by_their_characters() -> None:
+    inputs = (loader.Tensor("colour", np.dtype(str), ("batch", 1)), tensor("size", "float32", "batch", 1))
+    made = processing(tensor("y", "float32", "batch"), inputs=inputs)
+    model = object.__new__(served.RowModel)
+    model.processing = made
+
+    def taken(text: str) -> int:
+        entries = [[text, 1.0], {"colour": text, "size": 2}]
+        columns = model.check_size(entries)
+        return int(asyncio.run(model.memory(entries, columns, shaped=False)))
+
+    assert taken("x" * 1000) - taken("") == 2000 * served.TEXT_BYTES
+    rows_of = [[made.row([text, 1.0])] for text in ("", "x" * 1000)]
+    assert model.kept(rows_of[1]) - model.kept(rows_of[0]) == 1000 * served.TEXT_BYTES
+    with pytest.raises(errors.RefusedError, match="at most 65536 characters"):
+        model.check_size([["x" * 65537, 1.0]])
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    assert model.check_size([deep]) == 2
+    with pytest.raises(InputError, match=r"'colour' holds \[+\.\.\.\]+\. Send a string"):
+        made.row([deep, 1.0])
+    with pytest.raises(InputError, match=r"'size' holds \[+\.\.\.\]+\. Send a number"):
+        made.row(["red", deep])
