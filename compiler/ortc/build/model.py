@@ -15,8 +15,9 @@ from ortc.build.answers import build_answers
 from ortc.build.canonical_bundle import canonical_bundle
 from ortc.build.context import Context, is_deterministic, is_of_the_model
 from ortc.build.distillation import teacher_key, teacher_verdicts, with_teacher
+from ortc.build.file_verdicts import IMPORT_GATES, judge_import
 from ortc.build.observation import model_key, opened_files, reference_key, samples_key_of
-from ortc.build.original import import_error, kernel_help, reference_error
+from ortc.build.original import kernel_help
 from ortc.build.output_shapes import confirmed
 from ortc.build.plain_runtime import CHECK_PINS
 from ortc.build.references import Asking, Request, answering
@@ -36,7 +37,6 @@ from ortc.evaluation.report import Check
 from ortc.frontend.samples.inputs import InputFactory, Samples, padded_cases
 from ortc.frontend.samples.sources import load_samples
 from ortc.passes.canonical import Exported
-from ortc.passes.quantized_operators import quantized_already
 from ortc.plan.masks import mask_of
 from ortc.plan.plan import Plan, TargetPlan
 from ortc.plan.shape_matrix import without_largest
@@ -312,6 +312,17 @@ def _references(
     )
 
 
+def _judge_export(context: Context, check: Check) -> None:
+    """Refuse an exported graph that computes something else than PyTorch."""
+    for verdict in accuracy_verdicts(check, "fp32", context.plan.accuracy, context.host.platform, None):
+        if verdict.outcome != "pass" and verdict.gate in IMPORT_GATES:
+            raise AccuracyError(
+                f"the exported graph differs from PyTorch: {verdict.gate} {verdict.observed}, allowed {verdict.limit}, "
+                f"{verdict.where}",
+                help="raise `accuracy.max_abs` if that much is acceptable; this is fp32 without any optimization",
+            )
+
+
 def _check_canonical(
     context: Context, material: Material, key: dict[str, Any], graph: Done[Any], factory: Callable[[], InputFactory]
 ) -> None:
@@ -344,35 +355,16 @@ def _check_canonical(
     check = context.run(SHAPE_MATRIX.action(f"{len(cases)} cases", inputs), work).known
     if check is None:
         return
-    by_file, made_from = not context.has_reference, reference_of(context.plan.model)
-    if check.error is not None and made_from is not None:
-        raise StageError(
-            f"the ONNX file does not run where the PyTorch model that it was made from does: {check.error}",
-            help="the file computes fewer sizes than `export.dynamic_axes` promises: change the bounds, or export "
-            "it again",
-        )
-    if check.error is not None and by_file:
-        raise StageError(f"the imported graph does not run where the ONNX file does: {check.error}")
-    if check.error is not None:
+    if isinstance(context.plan.model, OnnxSource):
+        judge_import(context.plan, material.exported, check, context.host.platform)
+    elif check.error is not None:
         raise ExportError(
             f"the {material.exported.exporter} export does not run as PyTorch does: {check.error}",
             help=kernel_help(check.error)
             or "the export fixed a shape or took one branch of the model's code; see the case above",
         )
-    # A file of integers is as far from the model that it was made from as its precision is.
-    quantized = made_from is not None and quantized_already(material.exported.operators) is not None
-    precision, gates = ("int8", None) if quantized else ("fp32", ("max_abs", "outputs"))
-    for verdict in accuracy_verdicts(check, precision, context.plan.accuracy, context.host.platform, None):
-        if verdict.outcome != "pass" and (gates is None or verdict.gate in gates):
-            if by_file:
-                raise import_error(material.exported, verdict)
-            if made_from is not None:
-                raise reference_error(verdict)
-            raise AccuracyError(
-                f"the exported graph differs from PyTorch: {verdict.gate} {verdict.observed}, allowed {verdict.limit}, "
-                f"{verdict.where}",
-                help="raise `accuracy.max_abs` if that much is acceptable; this is fp32 without any optimization",
-            )
+    else:
+        _judge_export(context, check)
     for verdict in teacher_verdicts(check, context.plan.model.teacher, context.host.platform, None):
         if verdict.outcome != "pass":
             raise AccuracyError(

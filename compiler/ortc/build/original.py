@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ortc.build.context import Context
-from ortc.common.errors import AccuracyError, StageError
-from ortc.evaluation.report import Verdict
+from ortc.common.errors import StageError
 from ortc.execution.host import cores
 from ortc.execution.worker import Worker
 from ortc.execution.worker_process import WorkerError
@@ -130,34 +129,3 @@ def run_original(worker: Worker, name: str, inputs: Path, outputs: Path) -> None
             help="the file computes fewer sizes than `export.dynamic_axes` promises: change the bounds, or the ranges "
             "in `export.inputs`",
         ) from error
-
-
-def import_error(exported: Exported, verdict: Verdict) -> AccuracyError:
-    """Why the canonical graph of an ONNX source may not ship: its answers are not those of the file."""
-    found = f"{verdict.gate} {verdict.observed}, allowed {verdict.limit}, {verdict.where}"
-    conversion = exported.conversion
-    if conversion is None:
-        return AccuracyError(
-            f"the imported graph differs from the ONNX file: {found}",
-            help="raise `accuracy.max_abs` if that much is acceptable: this is fp32 without any optimization; a file "
-            "that draws random numbers cannot be compared",
-        )
-    touched = ", ".join(conversion.operators) or "none by its version"
-    return AccuracyError(
-        f"the conversion from opset {conversion.source} to {conversion.target} changed the answers of the ONNX file: "
-        f"{found}; operators that it touched: {touched}",
-        help=f"leave out `export.opset`, which keeps the file's own, {conversion.source}"
-        if conversion.keeps
-        else f"ortc ships no opset below {conversion.target}: export the model again at opset {conversion.target} or "
-        "higher",
-    )
-
-
-def reference_error(verdict: Verdict) -> AccuracyError:
-    """Why an ONNX file may not ship that does not answer as the model that it was made from."""
-    return AccuracyError(
-        f"the ONNX file differs from the PyTorch model that it was made from (`model.reference`): {verdict.gate} "
-        f"{verdict.observed}, must be {verdict.limit}, {verdict.where}",
-        help="export the file again, from this code and these weights; or change the limit in `accuracy`, if that much "
-        "is acceptable",
-    )

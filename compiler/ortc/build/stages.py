@@ -87,22 +87,18 @@ _ORIGINAL = (
     "execution.host",
     "execution.worker",
 )
-_JUDGING = (
+_METRIC = _code(
     "build.task_metric",
     _RESULTS,
     "build.distillation",
-    "frontend.reference.custom",
-    "execution.worker",
-    "execution.host",
-    "passes.canonical",
-)
-_METRIC = _code(*_JUDGING)
-_METRIC_OF_ONNX = _code(
     "build.original",
     "build.plain_runtime",
     "frontend.onnx_forms",
+    "frontend.reference.custom",
     "inspection.external_data",
-    *_JUDGING,
+    "execution.worker",
+    "execution.host",
+    "passes.canonical",
     *_ORIGINAL,
 )
 _TIMED = _code("build.races", "frontend.samples.inputs", "evaluation.latency", *_BUNDLE_RUNS)
@@ -161,7 +157,7 @@ METRIC_OF_ONNX: Stage[MetricOfReference] = Stage(
     ("model", "runtime", "interface", "metric", "module", CODE),
     MetricOfReference,
     of="of ONNX",
-    code=_METRIC_OF_ONNX,
+    code=_METRIC,
     reads_files=True,
 )
 METRIC_OF_TEACHER: Stage[MetricOfTeacher] = Stage(

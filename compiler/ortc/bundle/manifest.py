@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import (
     Field,
-    SerializerFunctionWrapHandler,
     ValidationError,
     field_validator,
     model_serializer,
@@ -18,7 +17,7 @@ from pydantic import (
 from ortc.common.errors import StageError
 from ortc.common.plain_files import read_plain
 from ortc.common.texts import Cleaned, Inner, Label, Line
-from ortc.common.values import Count, Frozen
+from ortc.common.values import Count, Frozen, Sparse
 from ortc.inspection.repository import ADAPTER_PLACE
 from ortc.plan.plan import AxisPlan, PositiveSize
 from ortc.spec.budgets import Budgets
@@ -64,55 +63,40 @@ class ModelInfo(Frozen):
     exporter_reason: Cleaned | None
 
 
-class InputInfo(Frozen):
+class InputInfo(Sparse):
     """An input with its bounds; `end` is a token that every row of token ids has once, before its padding."""
 
+    optional: ClassVar[frozenset[str]] = frozenset(("end",))
     name: Line
     dtype: Label
     shape: tuple[Label | Size, ...]
     range: tuple[int | float, int | float] | None
     end: Count | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The input without `end` where it has none, as most have."""
-        found: dict[str, Any] = handler(self)
-        return {key: value for key, value in found.items() if key != "end" or value is not None}
 
-
-class OutputInfo(Frozen):
+class OutputInfo(Sparse):
     """An output; None where only a run tells the size.
 
     `labels` are the names of classes: of the last dimension of scores, or of the numbers in a tensor of whole numbers.
     """
 
+    optional: ClassVar[frozenset[str]] = frozenset(("labels",))
     name: Line
     dtype: Label
     shape: tuple[Label | Size | None, ...]
     labels: tuple[Cleaned, ...] | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The output without `labels` where it has none, as in bundles that know of no classes."""
-        found: dict[str, Any] = handler(self)
-        return {key: value for key, value in found.items() if key != "labels" or value is not None}
 
-
-class AxisInfo(Frozen):
+class AxisInfo(Sparse):
     """A dynamic axis; sizes are multiples of `multiple_of`, and always the sum that `equals` says, if it says one."""
 
+    optional: ClassVar[frozenset[str]] = frozenset(("equals",))
     name: Label
     min: PositiveSize
     typical: PositiveSize
     max: PositiveSize
     multiple_of: PositiveSize = 1
     equals: Relation | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The axis without `equals` where its size follows from no other."""
-        found: dict[str, Any] = handler(self)
-        return {key: value for key, value in found.items() if key != "equals" or value is not None}
 
     @classmethod
     def of(cls, axis: AxisPlan) -> AxisInfo:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 MOST = 2**63 - 1
 Count = Annotated[int, Field(ge=0, le=MOST)]
@@ -21,6 +21,17 @@ class Frozen(BaseModel):
     """Base of plan and report values: immutable, and an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Sparse(Frozen):
+    """Base of values that are written without their `optional` fields where those are None, as most are."""
+
+    optional: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = handler(self)
+        return {key: value for key, value in found.items() if key not in self.optional or value is not None}
 
 
 def canonical(value: object) -> str:

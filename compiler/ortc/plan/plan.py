@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
-from ortc.common.values import Frozen, digest
+from ortc.common.values import Frozen, Sparse, digest
 from ortc.spec.accuracy import Embeddings, Metric, SamplesFunction
 from ortc.spec.model_sources import (
     ExportedProgramSource,
@@ -48,21 +48,16 @@ FORMAT_VERSION = 1
 PositiveSize = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 
-class AxisPlan(Frozen):
+class AxisPlan(Sparse):
     """A dynamic axis with its bounds, all included."""
 
+    optional: ClassVar[frozenset[str]] = frozenset(("equals",))
     name: AxisName
     min: PositiveSize
     typical: PositiveSize
     max: PositiveSize
     multiple_of: PositiveSize = 1
     equals: Relation | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_null(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The axis without `equals` where its size follows from no other, as of most."""
-        found: dict[str, Any] = handler(self)
-        return {key: value for key, value in found.items() if key != "equals" or value is not None}
 
 
 def settled(axes: Iterable[AxisPlan], sizes: Mapping[str, int]) -> dict[str, int]:
