@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from tests.support.builds import Build, Compiler
 
 from ortc.common.resources import targets_dir
 from ortc.common.units import format_bytes
+from ortc.execution.browser.chromium import INSTALL, find_chromium
 
 pytestmark = pytest.mark.integration
 
@@ -194,3 +196,17 @@ def test_what_is_downloaded_is_judged_on_every_promised_platform(
     failed = [v for v in target(build, "channel")["verdicts"] if v["gate"] == "download"]
     assert [(v["platform"], v["outcome"]) for v in failed] == [("linux/amd64", "fail")]
     assert f"the loader's wheels {format_bytes(wheels['linux/amd64'])}" in failed[0]["where"]
+
+
+def test_the_outlier_layer_is_found_in_a_browser(ortc: Compiler, project: Path) -> None:
+    """Weights that all graphs share lie beside them under a name of their own, where a page finds them, too."""
+    if find_chromium() is None:
+        (pytest.fail if os.environ.get("ORTC_REQUIRE_TOOLS") == "1" else pytest.skip)(INSTALL)
+    spec = json.loads((project / "channel.yaml").read_bytes())
+    spec |= {"name": "outlier-web", "targets": {"web": {"precision": "int8"}}}
+    (project / "web.yaml").write_text(json.dumps(spec, indent=1), "utf-8")
+    build = ortc.build(project / "web.yaml", *OPTIONS, output=project / "dist").succeeded()
+    found = target(build, "web")
+    assert found["variant"] == "int8-dynamic-mixed"
+    (trade,) = found["trades"]
+    assert trade["nodes"][0]["name"] == f"layer{outlier.OUTLIER['channel']}"

@@ -46,10 +46,11 @@ export class Session {
     const threads = threadCount(config.threads.intra_op, asked);
     const ort = await started(files, threads);
     const model = await files.read(manifest.model.file);
-    // Weights of large models lie beside the graph.
-    const external = model.length < manifest.model.bytes ? [`${manifest.model.file}.data`] : [];
+    // Weights of large models lie beside the graph. What a build tries has no list of files yet.
+    const beside = model.length < manifest.model.bytes || !manifest.files?.length ? weightsOf(model) : [];
+    const external = beside.map((name) => [...manifest.model.file.split("/").slice(0, -1), name].join("/"));
     if (external.length) {
-      options.externalData = await Promise.all(external.map(async (path) => ({ path: path.split("/").pop(), data: await files.read(path) })));
+      options.externalData = await Promise.all(external.map(async (path, place) => ({ path: beside[place], data: await files.read(path) })));
     }
     try {
       return new Session(ort, await ort.InferenceSession.create(model, options), threads);
@@ -84,6 +85,18 @@ export class Session {
   async close() {
     await this._session.release();
   }
+}
+
+/** Names of the files of weights that a graph refers to: `{ key: "location", value: name }` in the bytes of protobuf. */
+function weightsOf(graph) {
+  const start = [...new TextEncoder().encode("\n\x08location\x12")];
+  const found = new Set();
+  for (let at = graph.indexOf(start[0]); at >= 0; at = graph.indexOf(start[0], at + 1)) {
+    if (start.some((byte, place) => graph[at + place] !== byte)) continue;
+    const name = at + start.length + 1;
+    found.add(new TextDecoder().decode(graph.subarray(name, name + graph[name - 1])));
+  }
+  return [...found];
 }
 
 async function started(files, threads) {
