@@ -2,9 +2,9 @@
 
     python tests/benchmarks/run.py [STEP ...] [--models bert-base] [--shapes 1x128] [--only ortc,openvino]
 
-Steps are prepare, race, start, costs, choice, edge, edge-race, serving, texts-prepare, texts, soak, busy and render;
-without one, all of them in turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR` (default:
-`ortc-bench` in the user's cache directory), what is measured in tests/benchmarks/data/.
+Steps are prepare, race, start, costs, choice, edge, edge-race, serving, texts-prepare, texts, web, soak, busy and
+render; without one, all of them in turn. Each goes on where it was left: what is made is kept in `$ORTC_BENCH_DIR`
+(default: `ortc-bench` in the user's cache directory), what is measured in tests/benchmarks/data/.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from edge import edge, edge_race
 from race import race
 from runners import Absent, entrants, say
 from start import start
+from web_race import web_race
 from workshop import home
 
 from ortc.execution.host import cores, describe
 
 STEPS = (
-    *("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "texts-prepare", "texts", "soak"),
-    *("busy", "render"),
+    *("prepare", "race", "start", "costs", "choice", "edge", "edge-race", "serving", "texts-prepare", "texts", "web"),
+    *("soak", "busy", "render"),
 )
 NAMES = (*OURS, EARLY, *(peer.name for peer in PEERS))
 
@@ -84,6 +85,9 @@ def main() -> int:
     for step, begin in (("texts-prepare", texts_race.prepare), ("texts", texts_race.main)):
         if step in steps:
             begin(host, threads, arguments.rounds, prefixes)
+    if "web" in steps:
+        say("web")
+        web_race(host=host, rounds=arguments.rounds)
     if "soak" in steps:
         serving_soak.main(host)
     if "busy" in steps:
