@@ -17,6 +17,8 @@ import pytest
 from tests.support import bundles
 from tests.support.builds import PLAIN, Build, Compiler
 
+from ortc.bundle.delivery import script_packages
+from ortc.bundle.delivery.pack import pack
 from ortc.bundle.manifest import read_bundle
 from ortc.bundle.publish import seal
 from ortc.common.arrays import read_arrays, write_arrays
@@ -110,12 +112,30 @@ def test_the_page_gets_ready_and_asks_no_other_server(browser: Browser, bundle: 
     assert opened(browser, bundle) == ("ready", "", [])
 
 
-def test_without_the_headers_the_page_computes_with_one_thread(
+def test_without_the_headers_a_service_worker_gives_the_page_its_threads(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site_module, "_HEADERS", ())
+    chromium = find_chromium()
+    assert chromium is not None
+    with Browser(chromium) as own, Site(bundle) as site:
+        page = Page(own, site.origin)
+        page.go("/?threads=2")
+        page.wait_for("window.crossOriginIsolated && document.documentElement.dataset.state !== 'loading'", 120)
+        assert page.value("document.documentElement.dataset.state") == "ready"
+        assert "2 threads" in page.value("document.getElementById('about').textContent")
+        assert page.foreign == []
+        page.close()
+
+
+def test_without_headers_and_service_worker_the_page_computes_with_one_thread(
     browser: Browser, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(site_module, "_HEADERS", ())
     with Site(bundle) as site:
         page = Page(browser, site.origin)
+        page.go(site_module.BLANK)
+        page.value("sessionStorage.setItem('ortc-isolation', '1')")
         page.go("/?threads=2")
         page.wait_for("document.documentElement.dataset.state !== 'loading'", 120)
         assert page.value("document.documentElement.dataset.state") == "ready"
@@ -171,6 +191,39 @@ def test_a_wrong_golden_answer_is_refused_though_every_digest_is_right(
     assert state == "refused"
     assert "golden case" in reason
     assert "max_abs is 0.01" in reason
+
+
+def test_the_folder_for_static_hosts_has_large_files_in_parts(
+    browser: Browser, bundle: Path, copy_of: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With parts of 4 MiB, so that ONNX Runtime's own file has several."""
+    small = 4 * 2**20
+    cut = copy_of(bundle)
+    source = cut / "runtime" / "source.mjs"
+    content = source.read_text("utf-8")
+    assert f"const PART = {script_packages.MOST_BYTES // 2**20} * 2 ** 20;" in content
+    source.write_text(content.replace("const PART = 25 *", "const PART = 4 *"), "utf-8")
+    seal(cut, read_bundle(cut))
+    monkeypatch.setattr(script_packages, "MOST_BYTES", small)
+    folder = Path(str(pack(cut, tmp_path, ["static"]).static))
+    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    assert max(sizes.values()) == small
+    assert "runtime/ort/ort-wasm-simd-threaded.wasm.part3" in sizes
+    assert "runtime/ort/ort-wasm-simd-threaded.wasm" not in sizes
+    assert opened(browser, folder) == ("ready", "", [])
+
+
+def test_npm_installs_the_package(bundle: Path, tmp_path: Path) -> None:
+    package = str(pack(bundle, tmp_path, ["npm"]).npm)
+    (tmp_path / "package.json").write_text('{"name": "page", "private": true, "type": "module"}', "utf-8")
+    install = [str(shutil.which(CLIENT)), "install", "--offline", "--no-audit", "--no-fund", package]
+    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True)
+    installed = tmp_path / "node_modules" / "digits-web"
+    for file in read_bundle(bundle).files:
+        assert (installed / file.path).read_bytes() == (bundle / file.path).read_bytes()
+    exported = json.loads((installed / "package.json").read_bytes())["exports"]
+    named = {place for entry in exported.values() for place in (entry.values() if isinstance(entry, dict) else ())}
+    assert all((installed / place).is_file() for place in named), named
 
 
 def test_a_page_that_asks_another_server_is_refused(bundle: Path, copy_of: Callable[[Path], Path]) -> None:

@@ -11,7 +11,7 @@ from ortc.cli.options import key_option
 from ortc.cli.several import Outcome, bundles_argument, run_each
 from ortc.cli.verify import note
 
-Format = Literal["tar", "oci", "transformers.js"]
+Format = Literal["tar", "oci", "transformers.js", "static", "npm"]
 
 
 @click.command
@@ -27,12 +27,12 @@ Format = Literal["tar", "oci", "transformers.js"]
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(["tar", "oci", "transformers.js"]),
+    type=click.Choice(["tar", "oci", "transformers.js", "static", "npm"]),
     multiple=True,
     default=("tar", "oci"),
     show_default=True,
     help="An archive for a release; an OCI image layout for registries; a folder that transformers.js opens "
-    "without a network. May be repeated.",
+    "without a network; a folder for hosts of static files; a package that npm installs. May be repeated.",
 )
 @click.option(
     "--base",
@@ -64,6 +64,8 @@ def pack(
         said = "" if done.archive is None else f"{done.archive}  sha256:{done.archive_sha256}\n"
         said += "".join(f"{done.layout}:{image.reference}  {image.kind}, {image.digest}\n" for image in done.images)
         said += "" if done.repository is None else f"{done.repository}  for transformers.js\n"
+        said += "" if done.static is None else f"{done.static}  for hosts of static files\n"
+        said += "" if done.npm is None else f"{done.npm}  for npm install\n"
         return Outcome(done.model_dump(mode="json"), said)
 
     return run_each(bundles, one, as_json=as_json)

@@ -80,11 +80,11 @@ export class Files {
   }
 
   async _checked(path) {
-    if (this.verify === "none") return this._source.read(path);
+    if (this.verify === "none") return this._source.read(path, this._listed.get(path)?.bytes);
     const listed = this._listed.get(path);
     if (!listed) throw filesError(`${path} is not in manifest.json. ${AGAIN}`);
     const kept = await this._source.kept(listed.sha256);
-    const content = kept ?? (await this._source.read(path));
+    const content = kept ?? (await this._source.read(path, listed.bytes));
     try {
       sized(listed, content.length);
       await same(path, content, listed.sha256, "manifest.json");

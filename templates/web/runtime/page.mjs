@@ -2,6 +2,7 @@
 
 import { holderOf, numbersOf, sizeOf } from "./arrays.mjs";
 import { Client } from "./client.mjs";
+import { isolate } from "./isolation.mjs";
 
 const at = (id) => document.getElementById(id);
 const [MOST, FEW, CLASSES] = [4096, 16, 20]; // values, numbers of a vector and classes that are shown
@@ -28,6 +29,7 @@ async function load() {
   const options = { cache: true };
   const threads = Number(new URLSearchParams(location.search).get("threads"));
   if (threads > 0) options.threads = threads;
+  if (threads !== 1) await isolate();
   const loaded = await client.load(undefined, options, (read, all) => Object.assign(at("progress"), { value: read, max: all }));
   manifest = loaded.manifest;
   document.title = manifest.name;

@@ -3,6 +3,8 @@
 import { filesError, usageError } from "./errors.mjs";
 
 const CACHE = "ortc-bundles";
+/** Bytes of a part of a file: hosts of static files refuse larger ones, and `ortc pack --format static` cuts them. */
+const PART = 25 * 2 ** 20;
 /** Files that no page needs, and that hosts of static files may keep to themselves. */
 const DOCUMENTS = new Set(["README.md", "sbom.cdx.json", "_headers"]);
 
@@ -22,7 +24,17 @@ export class Source {
     return !DOCUMENTS.has(path);
   }
 
-  async read(path) {
+  /** The bytes of a file; of one with more than 25 MiB also from its parts, where the whole is not served. */
+  async read(path, bytes = 0) {
+    if (!(bytes > PART)) return this._fetched(path);
+    // Some hosts answer with a page of theirs where there is no file.
+    const whole = await this._fetched(path).catch((error) => (error.name === "AbortError" ? Promise.reject(error) : null));
+    if (whole?.length === bytes) return whole;
+    const parts = await Promise.all(Array.from({ length: Math.ceil(bytes / PART) }, (_, part) => this._fetched(`${path}.part${part}`)));
+    return new Uint8Array(await new Blob(parts).arrayBuffer());
+  }
+
+  async _fetched(path) {
     const url = new URL(path.split("/").map(encodeURIComponent).join("/"), this.base);
     let response;
     try {

@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import Protocol
 
 from ortc.bundle.manifest import Manifest
 from ortc.common.plain_files import open_plain
 
 
+class Writable(Protocol):
+    """What takes bytes."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take some bytes; returns how many."""
+
+
 class Digesting(io.RawIOBase):
     """A stream that hashes and counts what goes through to another one."""
 
-    def __init__(self, stream: IO[bytes]) -> None:
+    def __init__(self, stream: Writable) -> None:
         super().__init__()
         self._stream = stream
         self._hash = hashlib.sha256()
@@ -38,7 +45,7 @@ class Digesting(io.RawIOBase):
         return self._hash.hexdigest()
 
 
-def write_tar(stream: IO[bytes], bundle: Path, paths: Iterable[str], *, prefix: str, stamp: int) -> tuple[str, int]:
+def write_tar(stream: Writable, places: Mapping[str, Path], *, prefix: str, stamp: int) -> tuple[str, int]:
     """Write files as an uncompressed tar, and tell its sha256 and bytes.
 
     Names are in order, and owners, times and modes those of the format, not of a machine. Not compressed: the bytes of
@@ -46,15 +53,14 @@ def write_tar(stream: IO[bytes], bundle: Path, paths: Iterable[str], *, prefix: 
 
     Args:
         stream: where to.
-        bundle: the directory that paths are relative to.
-        paths: of files.
+        places: where each file lies, by its path in the archive.
         prefix: a directory that everything goes into; its own entries come first.
         stamp: modification time, in seconds since the epoch.
     """
     out = Digesting(stream)
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         known: set[str] = set()
-        for path in sorted(paths):
+        for path in sorted(places):
             name = f"{prefix}/{path}"
             parts = name.split("/")
             for depth in range(1, len(parts)):
@@ -63,8 +69,8 @@ def write_tar(stream: IO[bytes], bundle: Path, paths: Iterable[str], *, prefix: 
                     known.add(directory)
                     archive.addfile(_entry(directory, stamp, directory=True))
             entry = _entry(name, stamp)
-            with open_plain(bundle / path) as content:
-                entry.size = (bundle / path).stat().st_size
+            with open_plain(places[path]) as content:
+                entry.size = places[path].stat().st_size
                 archive.addfile(entry, content)
     return out.sha256, out.bytes
 

@@ -121,7 +121,7 @@ class _Blobs:
         """A layer; uncompressed, so that its digest is its diff ID, too."""
         fresh = self.directory / ".layer"
         with fresh.open("wb") as stream:
-            sha256, size = write_tar(stream, bundle, paths, prefix=MODELS, stamp=stamp)
+            sha256, size = write_tar(stream, {path: bundle / path for path in paths}, prefix=MODELS, stamp=stamp)
         fresh.replace(self.directory / sha256)
         return {"mediaType": _LAYER, "digest": f"sha256:{sha256}", "size": size}
 

@@ -10,6 +10,7 @@ from typing import Any
 from ortc.bundle.delivery.archive import label, write_tar
 from ortc.bundle.delivery.base_image import BaseImage, read_base
 from ortc.bundle.delivery.oci import Image, write_layout
+from ortc.bundle.delivery.script_packages import write_npm, write_static
 from ortc.bundle.delivery.transformers_js import write_repository
 from ortc.bundle.integrity import own_files, refuse_unfit, verified
 from ortc.bundle.manifest import FileInfo, Manifest
@@ -30,6 +31,8 @@ class Packed(Frozen):
     layout: str | None = None
     images: tuple[Image, ...] = ()
     repository: str | None = None
+    static: str | None = None
+    npm: str | None = None
 
 
 def pack(
@@ -42,12 +45,12 @@ def pack(
     key: Path | None = None,
     say: Callable[[str], object] = lambda _: None,
 ) -> Packed:
-    """Write an archive with its checksum, an OCI layout, a repository for transformers.js, or several of them.
+    """Write an archive with its checksum, an OCI layout, what users of JavaScript take, or several of them.
 
     Args:
         bundle: the directory; every file is compared with its digest first.
         output: the directory for what is written; what has the same name there is replaced.
-        formats: `tar`, `oci`, `transformers.js`.
+        formats: `tar`, `oci`, `transformers.js`, `static`, `npm`.
         base: the OCI layout of an image that the modelcar's layers are put upon.
         unfit: even one that is not fit to serve.
         key: a public key as PEM, with which the bundle must be signed.
@@ -56,8 +59,8 @@ def pack(
     Raises:
         StageError: the bundle is damaged or not fit to serve, a measurement beside it is not one, or the disk is full.
         SignatureError: with a key, the bundle is not as it was signed with it.
-        UsageError: the base is no layout of one image, or for another platform; or the bundle is none for
-            transformers.js.
+        UsageError: the base is no layout of one image, or for another platform; or the bundle is none for a
+            format of JavaScript.
     """
     manifest = verified(bundle)
     if not unfit:
@@ -75,20 +78,40 @@ def pack(
     ):
         layout, place = Path(scratch) / "layout", output / f"{name}.oci"
         # Both are written before either is at its place: a layer of the base may not be as stated.
-        repository = Path(scratch) / "repository"
-        if "transformers.js" in formats:
-            write_repository(repository, bundle, manifest, say)
+        others = _for_javascript(Path(scratch), bundle, manifest, files, formats, say)
         images = write_layout(layout, bundle, manifest, files, base=image) if "oci" in formats else ()
         if "tar" in formats:
             done = done.model_copy(update=_archive(bundle, files, manifest, Path(scratch), output))
         if images:
             _replace(layout, place, Path(scratch) / "old-layout")
             done = done.model_copy(update={"layout": str(place), "images": images})
-        if repository.exists():
-            at = output / f"{name}.transformers.js"
-            _replace(repository, at, Path(scratch) / "old-repository")
-            done = done.model_copy(update={"repository": str(at)})
+        for field, made in others.items():
+            at = output / (made.name if made.is_file() else f"{name}.{made.name}")
+            _replace(made, at, Path(scratch) / f"old-{field}")
+            done = done.model_copy(update={field: str(at)})
     return done
+
+
+def _for_javascript(
+    scratch: Path,
+    bundle: Path,
+    manifest: Manifest,
+    files: Sequence[str],
+    formats: Sequence[str],
+    say: Callable[[str], object],
+) -> dict[str, Path]:
+    """Write what users of JavaScript take, by the field of `Packed`; names of folders end those of the results."""
+    found: dict[str, Path] = {}
+    if "transformers.js" in formats:
+        found["repository"] = scratch / "transformers.js"
+        write_repository(found["repository"], bundle, manifest, say)
+    if "static" in formats:
+        found["static"] = scratch / "static"
+        write_static(found["static"], bundle, manifest, files)
+    if "npm" in formats:
+        (scratch / "npm").mkdir()
+        found["npm"] = write_npm(scratch / "npm", bundle, manifest, files)
+    return found
 
 
 def _files(bundle: Path, manifest: Manifest, key: Path | None, say: Callable[[str], object]) -> list[FileInfo]:
@@ -103,7 +126,7 @@ def _files(bundle: Path, manifest: Manifest, key: Path | None, say: Callable[[st
 
 
 def _replace(fresh: Path, place: Path, aside: Path) -> None:
-    """Put a directory at its place: there lies the old one, the new one, or none for a moment, never half of one."""
+    """Put what was made at its place: there lies the old one, the new one, or none for a moment, never half of one."""
     if place.exists():
         place.rename(aside)
     fresh.rename(place)
@@ -122,7 +145,8 @@ def _archive(bundle: Path, files: Sequence[str], manifest: Manifest, scratch: Pa
     name = label(manifest)
     fresh, sums = scratch / f"{name}.tar", scratch / f"{name}.tar.sha256"
     with fresh.open("wb") as stream:
-        sha256, size = write_tar(stream, bundle, files, prefix=name, stamp=manifest.stamp)
+        places = {path: bundle / path for path in files}
+        sha256, size = write_tar(stream, places, prefix=name, stamp=manifest.stamp)
     # As `sha256sum -c` reads it.
     sums.write_text(f"{sha256}  {name}.tar\n", "utf-8")
     for file in (fresh, sums):
