@@ -5,10 +5,10 @@ let loader = null;
 let model = null;
 
 const operations = {
-  async load({ verify, selftest, warmup, threads }) {
+  async load({ verify, selftest, warmup, threads, cache }) {
     await operations.close();
     loader = await import(place.loader);
-    model = await loader.Model.load(place.bundle, { verify, selftest, warmup, threads, nan: "allow" });
+    model = await loader.Model.load(place.bundle, { verify, selftest, warmup, threads, cache, nan: "allow" });
     return operations.info();
   },
   async run({ inputs, outputs }) {

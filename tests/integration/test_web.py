@@ -89,6 +89,12 @@ def test_every_gate_is_judged_in_the_browser(build: Build, bundle: Path) -> None
     assert {"max_abs", "metric", "download", "start", "memory", "latency p99"} <= gates.keys(), gates
     assert set(gates.values()) == {"pass"}
     manifest = read_bundle(bundle)
+    numbers = target["numbers"]
+    # A visit fetches every file but what is for people and hosts, and none of them again.
+    fetched = [file.bytes for file in manifest.files if file.path not in ("README.md", "sbom.cdx.json", "_headers")]
+    lists = sum((bundle / name).stat().st_size for name in ("manifest.json", "SHA256SUMS"))
+    assert sum(fetched) <= numbers["downloaded_bytes"] - lists < sum(fetched) + 2**18
+    assert numbers["cached_start_seconds"]["value"] > 0
     assert manifest.platforms == ("web/wasm",)
     files = {file.path for file in manifest.files}
     assert {"index.html", "_headers", "runtime/loader.mjs", "runtime/ort/ort-wasm-simd-threaded.wasm"} <= files

@@ -140,6 +140,8 @@ def _details(out: Console, report: BuildReport, target: TargetReport) -> None:
         memory = None if numbers.start_peak_rss_bytes is None else format_bytes(numbers.start_peak_rss_bytes)
         if numbers.eager_start_seconds is not None:
             start += f" (PyTorch {format_seconds(numbers.eager_start_seconds)})"
+        if numbers.cached_start_seconds is not None:
+            start += f", {format_seconds(numbers.cached_start_seconds.value)} when the browser kept the files"
         if memory is not None and numbers.eager_peak_rss_bytes is not None:
             memory += f" (PyTorch {format_bytes(numbers.eager_peak_rss_bytes)})"
         lines.append(

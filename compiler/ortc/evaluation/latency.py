@@ -113,7 +113,7 @@ def start_times(
     Raises:
         StageError: the bundle does not start.
     """
-    seconds, peak = [], 0
+    seconds, cached, peak, downloaded = [], [], 0, None
     with exclusive(say), control_worker() as worker:
         clock, watch = ControlClock(worker, cores()), Watch()
         for _ in range(starts):
@@ -123,10 +123,20 @@ def start_times(
             answer = _started(interpreter, bundle, shape)
             seconds.append(float(answer["start_to_first_answer_seconds"]))
             peak = max(peak, int(answer["peak_rss_bytes"]))
+            if "cached_seconds" in answer:
+                cached.append(float(answer["cached_seconds"]))
+                downloaded = int(answer["downloaded_bytes"])
         # What came during the last start shows in one after it.
         clock.take()
         control, load = clock.control(), watch.load()
-    return Starts(seconds=tuple(seconds), peak_rss_bytes=peak, control=control, load=load)
+    return Starts(
+        seconds=tuple(seconds),
+        peak_rss_bytes=peak,
+        cached_seconds=tuple(cached),
+        downloaded_bytes=downloaded,
+        control=control,
+        load=load,
+    )
 
 
 def _started(interpreter: Path, bundle: Path, shape: dict[str, int]) -> Json:
@@ -179,6 +189,8 @@ def numbers(
         speedup=None if eager is None else ratio_of_rounds(eager.rounds, own.rounds),
         requests_per_second=None if crowd is None else _rate(crowd, name),
         start_seconds=percentile(starts.seconds, 0.5),
+        cached_start_seconds=percentile(starts.cached_seconds, 0.5) if starts.cached_seconds else None,
+        downloaded_bytes=starts.downloaded_bytes,
         peak_rss_bytes=peak_rss_bytes,
         start_peak_rss_bytes=starts.peak_rss_bytes,
         eager_start_seconds=None if eager_start is None else eager_start.seconds[0],

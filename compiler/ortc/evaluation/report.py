@@ -176,10 +176,15 @@ class Race(Frozen):
 
 
 class Starts(Frozen):
-    """Starts of a process up to its first answer: seconds of each, and the peak resident bytes of all."""
+    """Starts of a process up to its first answer: seconds of each, and the peak resident bytes of all.
+
+    Of browsers also seconds of second visits, whose files the browser kept, and the bytes that a first visit fetched.
+    """
 
     seconds: tuple[float, ...]
     peak_rss_bytes: int
+    cached_seconds: tuple[float, ...] = ()
+    downloaded_bytes: int | None = None
     control: Control | None = None
     load: Load | None = None
 
@@ -287,6 +292,8 @@ class Numbers(Frozen):
     peak_device_bytes: Count | None = None
     soak: Soak | None = None
     start_peak_rss_bytes: Count | None = None
+    cached_start_seconds: Interval | None = None
+    downloaded_bytes: Count | None = None
     eager_start_seconds: Measured | None = None
     eager_peak_rss_bytes: Count | None = None
     control: Literal["quiet", "noisy", "none"] | None = None

@@ -17,12 +17,13 @@ _STEP_SECONDS = 0.1
 class Page:
     """A page of a browser, with the workers that it starts.
 
-    `foreign` lists addresses of other servers that were asked for; Chromium is told to reach none of them.
+    `browser` is that of the page. `foreign` lists addresses of other servers that were asked for; Chromium is told to
+    reach none of them.
     """
 
     def __init__(self, browser: Browser, origin: str) -> None:
         self.foreign: list[str] = []
-        self._browser = browser
+        self.browser = browser
         self._origin = origin
         target = browser.call("Target.createTarget", {"url": "about:blank"})["targetId"]
         attached = browser.call("Target.attachToTarget", {"targetId": target, "flatten": True})
@@ -52,7 +53,7 @@ class Page:
         while not self.value(expression):
             if time.monotonic() > deadline:
                 raise BrowserError(f"the page is not so far after {seconds:.0f} s: {expression}")
-            self._browser.wait(_STEP_SECONDS)
+            self.browser.wait(_STEP_SECONDS)
             self._look()
 
     def value(self, expression: str) -> Any:
@@ -62,8 +63,8 @@ class Page:
             BrowserError: it throws.
         """
         asked = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-        number = self._browser.send("Runtime.evaluate", asked, session=self._session)
-        result = self._browser.reply(number, "Runtime.evaluate", between=self._look)
+        number = self.browser.send("Runtime.evaluate", asked, session=self._session)
+        result = self.browser.reply(number, "Runtime.evaluate", between=self._look)
         if "exceptionDetails" in result:
             details = result["exceptionDetails"]
             said = details.get("exception", {}).get("description") or details.get("text")
@@ -78,7 +79,7 @@ class Page:
 
     def renderer(self) -> tuple[int, float]:
         """The process that computes the page, by the memory it holds: its id, and seconds it has computed."""
-        found = self._browser.call("SystemInfo.getProcessInfo")["processInfo"]
+        found = self.browser.call("SystemInfo.getProcessInfo")["processInfo"]
         renderers = [entry for entry in found if entry["type"] == "renderer"]
         if not renderers:
             raise BrowserError("Chromium shows no process of the page")
@@ -87,23 +88,23 @@ class Page:
 
     def close(self) -> None:
         """Close the page."""
-        self._browser.call("Target.closeTarget", {"targetId": self._target})
+        self.browser.call("Target.closeTarget", {"targetId": self._target})
 
     def _call(self, method: str, parameters: Json | None = None) -> Json:
-        result = self._browser.call(method, parameters, session=self._session)
+        result = self.browser.call(method, parameters, session=self._session)
         self._look()
         return result
 
     def _look(self) -> None:
         """Go through events: workers that start are watched, too, and then let go."""
-        events, self._browser.events = self._browser.events, []
+        events, self.browser.events = self.browser.events, []
         for event in events:
             parameters = event.get("params", {})
             if event["method"] == "Target.attachedToTarget":
                 session = parameters["sessionId"]
                 for method, given in (("Network.enable", {}), ("Target.setAutoAttach", _ATTACH)):
-                    self._browser.send(method, given, session=session)
-                self._browser.send("Runtime.runIfWaitingForDebugger", {}, session=session)
+                    self.browser.send(method, given, session=session)
+                self.browser.send("Runtime.runIfWaitingForDebugger", {}, session=session)
             elif event["method"] == "Network.requestWillBeSent":
                 url = str(parameters["request"]["url"])
                 if not url.startswith((*_INSIDE, f"{self._origin}/")):
