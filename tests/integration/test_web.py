@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from tests.support import bundles
-from tests.support.builds import PLAIN, Build, Compiler
+from tests.support.builds import PLAIN, ROOT, Build, Compiler
+from tests.support.shared import shared
 
 from ortc.bundle.delivery import script_packages
 from ortc.bundle.delivery.pack import pack
@@ -23,7 +28,7 @@ from ortc.bundle.manifest import read_bundle
 from ortc.bundle.publish import seal
 from ortc.common.arrays import read_arrays, write_arrays
 from ortc.execution.browser import site as site_module
-from ortc.execution.browser.chromium import INSTALL, Browser, find_chromium
+from ortc.execution.browser.chromium import INSTALL, Browser, BrowserError, find_chromium
 from ortc.execution.browser.page import Page
 from ortc.execution.browser.site import Site
 from ortc.execution.npm_package import CLIENT
@@ -81,6 +86,17 @@ def opened(browser: Browser, bundle: Path) -> tuple[str, str, list[str]]:
         return state, reason, page.foreign
 
 
+def wait_until_isolated(page: Page) -> None:
+    """Wait until a page has loaded itself again; in between there is no page to ask."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        with contextlib.suppress(BrowserError):
+            if page.value("window.crossOriginIsolated && document.readyState === 'complete'"):
+                return
+        time.sleep(0.2)
+    pytest.fail("the page is not isolated")
+
+
 def test_every_gate_is_judged_in_the_browser(build: Build, bundle: Path) -> None:
     (target,) = build.report("digits")["targets"]
     assert target["status"] == "published"
@@ -101,6 +117,28 @@ def test_every_gate_is_judged_in_the_browser(build: Build, bundle: Path) -> None
     assert not files & {"Dockerfile", "requirements.txt", "runtime/loader.py"}
     bill = json.loads((bundle / "sbom.cdx.json").read_bytes())
     assert "pkg:npm/onnxruntime-web@1.30.0" in {component.get("purl") for component in bill["components"]}
+
+
+@pytest.mark.proof("test_every_gate_is_judged_in_the_browser")
+@pytest.mark.parametrize(("target", "platform"), [("web", "web/wasm"), ("node", "linux/amd64")])
+def test_resnet_50_passes_its_gates(
+    ortc: Compiler, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, target: str, platform: str
+) -> None:
+    """With seeded weights: its architecture in the browser and in Node, as PyTorch computes it."""
+
+    def make(root: Path) -> None:
+        program = ROOT / "tests" / "benchmarks" / "contenders" / "make_model.py"
+        subprocess.run([sys.executable, str(program), "resnet-50", str(root / "model")], check=True)
+        (root / ".git").mkdir()
+
+    place = shared(tmp_path_factory, "resnet-50", make)
+    spec = yaml.safe_load((ROOT / "tests" / "benchmarks" / "specs" / "resnet-50.yaml").read_text("utf-8"))
+    spec["model"]["path"], spec["targets"] = "model", {target: {"precision": "fp32"}}
+    (place / f"{target}.yaml").write_text(json.dumps(spec), "utf-8")
+    built = ortc.build(place / f"{target}.yaml", *PLAIN, output=tmp_path).succeeded()
+    (found,) = built.report("bench-resnet-50")["targets"]
+    outcomes = {(verdict["gate"], verdict["platform"]): verdict["outcome"] for verdict in found["verdicts"]}
+    assert outcomes["max_abs", platform] == "pass", outcomes
 
 
 def test_answers_are_those_of_the_reference(bundle: Path, worker: Worker) -> None:
@@ -127,11 +165,41 @@ def test_without_the_headers_a_service_worker_gives_the_page_its_threads(
     with Browser(chromium) as own, Site(bundle) as site:
         page = Page(own, site.origin)
         page.go("/?threads=2")
-        page.wait_for("window.crossOriginIsolated && document.documentElement.dataset.state !== 'loading'", 120)
+        wait_until_isolated(page)
+        page.wait_for("document.documentElement.dataset.state !== 'loading'", 120)
         assert page.value("document.documentElement.dataset.state") == "ready"
         assert "2 threads" in page.value("document.getElementById('about').textContent")
         assert page.foreign == []
         page.close()
+
+
+def test_the_page_of_the_documentation_answers_on_a_host_without_headers(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code of docs/web.md, with the bundle in `model` and its service worker beside the page."""
+    monkeypatch.setattr(site_module, "_HEADERS", ())
+    blocks = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "web.md").read_text("utf-8"), re.DOTALL)
+    (isolating,) = (block for block in blocks if "await isolate(" in block)
+    (asking,) = (block for block in blocks if "const { logits }" in block)
+    shutil.copytree(bundle, tmp_path / "model")
+    shutil.copyfile(bundle / "isolation.js", tmp_path / "isolation.js")
+    (tmp_path / "page.mjs").write_text(f"{isolating}{asking}window.answered = logits.data;\n", "utf-8")
+    html = '<!doctype html><link rel="icon" href="data:,"><script type="module" src="page.mjs"></script>'
+    (tmp_path / "index.html").write_text(html, "utf-8")
+    chromium = find_chromium()
+    assert chromium is not None
+    with Browser(chromium) as own, Site(tmp_path) as site:
+        page = Page(own, site.origin)
+        page.go("/")
+        wait_until_isolated(page)
+        page.wait_for("window.answered", 120)
+        answered = page.value("Array.from(window.answered)")
+        assert page.foreign == []
+        page.close()
+    with Worker.for_bundle("web", Path(sys.executable), bundle) as started:
+        started.call("load", bundle=str(bundle), selftest=False)
+        (expected,) = started.run({"image": np.zeros((1, 1, 8, 8), np.float32)}).values()
+    np.testing.assert_allclose(answered, expected[0], rtol=0, atol=1e-5)
 
 
 def test_without_headers_and_service_worker_the_page_computes_with_one_thread(

@@ -25,7 +25,7 @@ from ortc.spec.runtimes import pins
 
 pytestmark = pytest.mark.integration
 
-COUNT, LENGTH = 600, 24
+COUNT, MANY, LENGTH = 600, 10_000, 24
 WORDS = [*PLAIN_TEXTS, *(path.read_text("utf-8") for path in sorted((ROOT / "docs").glob("*.md"))[:3])]
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 PROGRAM = """
@@ -113,12 +113,37 @@ def in_python(made: Tokenizer, settings: dict[str, Any], requests: Sequence[Sequ
     return rows
 
 
+def compare(made: Tokenizer, module: Path, settings: dict[str, Any], requests: Sequence[Sequence[str | None]]) -> None:
+    """Check that the rows of the page's module are those of the processing of other bundles."""
+    program = module.parent / "program.mjs"
+    program.write_text(PROGRAM, "utf-8")
+    asked = json.dumps({"settings": settings, "tokenizer": json.loads(made.to_str()), "requests": requests})
+    command = [str(shutil.which("node")), str(program), str(module)]
+    done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)
+    for request, expected, found in zip(requests, in_python(made, settings, requests), rows, strict=True):
+        assert found == expected, (settings, request)
+
+
+@pytest.mark.proof("test_pages_make_the_token_ids_of_the_library")
+@pytest.mark.parametrize("make", [bert, byte_level, pieces])
+def test_pages_make_the_token_ids_of_ten_thousand_texts(make: Any, module: Path) -> None:
+    settings = {
+        "max_length": LENGTH,
+        "truncation": "right",
+        "padding": {"side": "right", "token": 0, "type": 0},
+        "pairs": False,
+        "prompt": "",
+        "prompts": {},
+    }
+    compare(make(), module, settings, [(text, None) for text in odd_texts(("[SEP]", "<s>"), MANY)])
+
+
 @pytest.mark.parametrize("make", [bert, byte_level, pieces])
 def test_pages_make_the_token_ids_of_the_library(make: Any, module: Path) -> None:
     """Of odd texts, cut on both sides and not at all, and of pairs."""
     made = make()
-    program = module.parent / "program.mjs"
-    program.write_text(PROGRAM, "utf-8")
     texts = odd_texts(("[SEP]", "<s>"), COUNT)
     pairs = [(text, texts[(place + 7) % 200]) for place, text in enumerate(texts[:200])]
     common = {"padding": {"side": "right", "token": 0, "type": 0}, "pairs": True, "prompt": "query: ", "prompts": {}}
@@ -130,20 +155,7 @@ def test_pages_make_the_token_ids_of_the_library(make: Any, module: Path) -> Non
         (pairs, {"max_length": LENGTH, "truncation": "right", "strategy": "only_first"}),
         (pairs, {"max_length": LENGTH, "truncation": "left", "strategy": "only_second"}),
     ):
-        settings = {**common, **more}
-        asked = json.dumps({"settings": settings, "tokenizer": json.loads(made.to_str()), "requests": requests})
-        done = subprocess.run(
-            [str(shutil.which("node")), str(program), str(module)],
-            input=asked,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        for request, expected, found in zip(
-            requests, in_python(made, settings, requests), json.loads(done.stdout), strict=True
-        ):
-            assert found == expected, (settings, request)
+        compare(made, module, {**common, **more}, requests)
 
 
 FORMS = """
