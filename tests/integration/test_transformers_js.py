@@ -146,7 +146,7 @@ def test_transformers_js_gives_the_vectors_of_a_sentence_encoder(
 ) -> None:
     """specs/bert.yaml's model for browsers and Node, in Chromium: in fp32 as PyTorch's, in INT8 as the bundle's own."""
     needs_chromium()
-    variant = "fp32" if precision == "fp32" else "int8-dynamic"
+    variant = "fp32" if precision == "fp32" else "int8-calibrated"
     options = (*PLAIN, "-t", target, "--set", f"targets.{target}.precision={precision}", "--variant", variant)
     made = (
         ortc.build("tests/support/specs/bert-web.yaml", *options, output=tmp_path / "dist")
