@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 import torch
 import transformers
 from tests.support.answering import LENGTH, TEXTS, answers, make, parts
+from tests.support.make_sentence_models import tokenizer
+from tokenizers import Tokenizer, processors
 
 from ortc.common.errors import StageError
 from ortc.frontend.reference.answers import reference_answers
@@ -54,6 +57,40 @@ def test_classes_are_those_of_the_pipeline(tmp_path: Path, config: dict[str, Any
     # The reference that bundles are judged by gives the same.
     judged = reference_answers(own, requests[:3], reference)
     assert [[entry["label"] for entry in row] for row in judged] == [[e["label"] for e in row] for row in found[:3]]
+
+
+PROCESSORS: dict[str, Any] = {
+    "template": processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    ),
+    "BERT's": processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_tokenizer_that_gives_no_types_gives_none_to_pairs(tmp_path: Path, name: str) -> None:
+    words = tokenizer()
+    assert [words.token_to_id(token) for token in ("[CLS]", "[SEP]")] == [2, 3]
+    stored = {**json.loads(words.to_str()), "post_processor": None}
+    words = Tokenizer.from_str(json.dumps(stored))
+    if PROCESSORS[name] is not None:
+        words.post_processor = PROCESSORS[name]
+    given = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    place = make(tmp_path / "model", words=words, tokens=given, id2label=CLASSES)
+    reference, own = parts(place, task="text-classification")
+    assert "token_type_ids" in [tensor.name for tensor in reference.inputs]
+    pairs = [{"text": one, "text_pair": other} for one, other in zip(TEXTS, reversed(TEXTS), strict=True)]
+    found = answers(place, reference, own, pairs)
+    model = transformers.BertForSequenceClassification.from_pretrained(place)
+    pipeline: Any = transformers.pipeline(
+        "text-classification", model=model, tokenizer=transformers.AutoTokenizer.from_pretrained(place)
+    )
+    for pair, answer in zip(pairs, found, strict=True):
+        expected = pipeline(pair, top_k=None, truncation=True, max_length=LENGTH)
+        assert [entry["label"] for entry in answer] == [entry["label"] for entry in expected]
+        scores = ([entry["score"] for entry in answer], [entry["score"] for entry in expected])
+        assert np.allclose(*scores, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(

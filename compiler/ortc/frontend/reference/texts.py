@@ -51,6 +51,8 @@ class ReferenceTexts:
         self.tokenizer = _load(directory)
         if self._recipe.lower_case:
             _lower(self.tokenizer)
+        if TYPES not in self.tokenizer.model_input_names:
+            _give_one_type(self.tokenizer)
         # The state of the file that ships: what a call sets would be kept.
         self._content = self.tokenizer.backend_tokenizer.to_str()
         declared = declared_length(source, repository)
@@ -220,6 +222,52 @@ def _lower(tokenizer: Any) -> None:
         return
     others = [] if backend.normalizer is None else [backend.normalizer]
     backend.normalizer = Normalizers([Lowercase(), *others])
+
+
+def _give_one_type(tokenizer: Any) -> None:
+    """Give all tokens the type 0, as a model takes them that its tokenizer gives no types to."""
+    from tokenizers import Tokenizer
+
+    backend = tokenizer.backend_tokenizer
+    stored = json.loads(backend.to_str())
+    stored["post_processor"] = _of_one_type(stored["post_processor"])
+    backend.post_processor = Tokenizer.from_str(json.dumps(stored)).post_processor
+
+
+def _of_one_type(stored: dict[str, Any] | None) -> dict[str, Any]:
+    """A post-processor of tokenizer.json that tells the two texts of a pair apart by no type."""
+    if stored is None:
+        return _template([], [], {})
+    kind = stored["type"]
+    if kind == "Sequence":
+        return {**stored, "processors": list(map(_of_one_type, stored["processors"]))}
+    if kind == "BertProcessing":
+        first, last = (_piece("SpecialToken", str(stored[name][0])) for name in ("cls", "sep"))
+        named = (stored["cls"], stored["sep"])
+        tokens = {text: {"id": text, "ids": [number], "tokens": [text]} for text, number in named}
+        return _template([first], [last], tokens)
+    if kind == "TemplateProcessing":
+        pieces = {
+            name: [{part: {**value, "type_id": 0} for part, value in piece.items()} for piece in stored[name]]
+            for name in ("single", "pair")
+        }
+        return {**stored, **pieces}
+    return stored
+
+
+def _template(first: list[Any], last: list[Any], tokens: dict[str, Any]) -> dict[str, Any]:
+    texts = [_piece("Sequence", name) for name in "AB"]
+    single = [*first, texts[0], *last]
+    return {
+        "type": "TemplateProcessing",
+        "single": single,
+        "pair": [*single, texts[1], *last],
+        "special_tokens": tokens,
+    }
+
+
+def _piece(kind: str, name: str) -> dict[str, Any]:
+    return {kind: {"id": name, "type_id": 0}}
 
 
 def _padding(tokenizer: Any) -> Padding:
