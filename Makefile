@@ -13,9 +13,10 @@ test: $(VENV)/.tests
 	$(MAKE) --no-print-directory --jobs=2 --output-sync=none lint suite
 
 # Each of the suite's hundreds of interpreters would compile every module of the compiler where nothing compiled is kept.
+# Tests wait for processes, sockets and one another's measurements a third of their time: one more than there are cores.
 suite: $(VENV)/.tests
 	$(BIN)/python -m compileall -q compiler
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --durations 15
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder --durations 15
 
 # Lint, and every test that makes no runtime environment and no build, with fewer examples of the property tests. Each
 # worker would compile every module anew where nothing compiled may be kept.

@@ -52,8 +52,8 @@ def test_a_build_ends_with_all_that_it_started(number: signal.Signals, tmp_path:
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A runner in the background ignores interrupts, and so would what it starts.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        # A runner in the background ignores some signals, and so would what it starts.
+        preexec_fn=_heed_signals,
     ) as process:
         try:
             _wait_for(project / "begun", process)
@@ -74,6 +74,11 @@ def _wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _heed_signals() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _kill_session(leader: int) -> None:

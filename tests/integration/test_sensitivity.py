@@ -198,6 +198,7 @@ def test_what_is_downloaded_is_judged_on_every_promised_platform(
     assert f"the loader's wheels {format_bytes(wheels['linux/amd64'])}" in failed[0]["where"]
 
 
+@pytest.mark.proof("test_the_outlier_layer_is_found, and test_int8_passes_its_gates_in_the_browser")
 def test_the_outlier_layer_is_found_in_a_browser(ortc: Compiler, project: Path) -> None:
     """Weights that all graphs share lie beside them under a name of their own, where a page finds them, too."""
     if find_chromium() is None:

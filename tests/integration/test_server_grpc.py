@@ -244,7 +244,8 @@ def broken(**changes: Any) -> Any:
         (broken(raw=False, change=lambda r: r.inputs[0].contents.int64_contents.append(1)), "has 3 values"),
         (broken(raw=False, change=lambda r: r.inputs[0].contents.fp32_contents.append(1)), "INT64 is sent in int64"),
         (broken(raw=False, change=lambda r: setattr(r.inputs[0], "datatype", "FP16")), "the model takes INT64"),
-        (broken(change=lambda r: setattr(r.inputs[0], "datatype", "BYTES")), "datatype is not one of"),
+        (broken(change=lambda r: setattr(r.inputs[0], "datatype", "BYTES")), "is BYTES, the model takes INT64"),
+        (broken(change=lambda r: setattr(r.inputs[0], "datatype", "BF16")), "datatype is not one of"),
         (broken(change=lambda r: setattr(r.inputs[1], "name", "ids")), "is given twice"),
         (broken(change=lambda r: [r.outputs.add(name="hidden") for _ in range(2)]), "names one twice"),
         (broken(change=lambda r: r.inputs[0].parameters["shared_memory_region"].MergeFrom(

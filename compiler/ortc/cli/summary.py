@@ -219,7 +219,9 @@ def _bundles(builds: Sequence[Made]) -> Iterator[Text]:
 def _next(builds: Sequence[Made], arguments: Sequence[str], *, is_verbose: bool) -> Iterator[str]:
     """Commands that are of use now."""
     targets = [(made.report, target) for made in builds for target in made.report.targets]
-    bundles = [(report, Path(target.bundle)) for report, target in targets if target.bundle]
+    # First what ran here: another machine's bundle may not even open.
+    ordered = sorted(targets, key=lambda pair: sum(verdict.outcome == "unmeasured" for verdict in pair[1].verdicts))
+    bundles = [(report, Path(target.bundle)) for report, target in ordered if target.bundle]
     if bundles:
         yield _trial(bundles[0][1])
     served = next(((report, path) for report, path in bundles if (path / "Dockerfile").is_file()), None)

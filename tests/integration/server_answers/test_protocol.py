@@ -88,7 +88,7 @@ PAIR = text_entry(name="text_pair")
         ("vectors", [text_entry(shape=[2**40])], "at most 2048 texts"),
         ("vectors", [text_entry(parameters={"binary_data_size": 10})], "not a number of bytes within the body"),
         ("scores", [text_entry()], "scores pairs of texts"),
-        ("linear", [text_entry(name="x")], "datatype is not one of"),
+        ("linear", [text_entry(name="x")], "datatype is BYTES, the model takes FP32"),
     ],
 )
 def test_texts_that_are_wrong_are_refused(server: Running, model: str, inputs: list[Any], said: str) -> None:

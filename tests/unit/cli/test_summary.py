@@ -124,6 +124,14 @@ def test_a_published_bundle_is_tried_and_served_next(tmp_path: Path) -> None:
     assert not any("none of" in line for line in lines)
 
 
+def test_what_ran_here_is_tried_before_what_could_not(tmp_path: Path) -> None:
+    elsewhere, here = (whole_bundle(tmp_path / "bert" / name) for name in ("server-gpu", "cpu"))
+    provisional = target("server-gpu", status="provisional", verdicts=(*PASSED, *UNMEASURED), bundle=str(elsewhere))
+    lines = shown(made(provisional, target("cpu", bundle=str(here)), exit_code=0))
+    assert f"next     ortc verify {here}" in lines
+    assert any(line.strip().startswith(f"ortc attach {elsewhere} FILE") for line in lines)
+
+
 def test_builds_without_targets_end_with_their_error() -> None:
     broken = made(name="tagger", error="export fails\nat a node\nhelp: raise the opset")
     lines = shown(made(target("cpu"), exit_code=0), broken)
