@@ -63,7 +63,8 @@ def test_eager_of_a_tiny_model_takes_as_long_as_by_hand(eager: Worker, tmp_path:
     # Two runs after a rest took 112 ms on a busy machine; by hand, one takes 0.07 ms there and elsewhere.
     fastest = min(found.samples())
     assert fastest < 1.0
-    assert median([median(values) for values in found.rounds]) < 20 * fastest
+    # A round that another process interrupted says nothing.
+    assert min(median(values) for values in found.rounds) < 20 * fastest
 
 
 SPEC = """

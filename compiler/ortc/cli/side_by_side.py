@@ -8,6 +8,8 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -66,17 +68,21 @@ def do_side_by_side(jobs: Sequence[Job], most: int, cache_url: str | None, weigh
     write(f"{count(len(left), 'job')}, {most} at once\n")
     running: list[_Running] = []
     done = 0
-    with tempfile.TemporaryDirectory(prefix="ortc-jobs-") as place:
+    # A signal interrupts this thread between any two steps: a process that another one starts is never forgotten.
+    with tempfile.TemporaryDirectory(prefix="ortc-jobs-") as place, ThreadPoolExecutor(1) as starter:
         try:
             while left or running:
                 while left and len(running) < most and (not running or _has_room(weights.get(left[0].name, 0))):
-                    running.append(_start(left.pop(0), Path(place), cache_url))
+                    # With what the command allows specs.
+                    begin = copy_context().run
+                    starter.submit(begin, _start, left.pop(0), Path(place), cache_url, running).result()
                 for one in [one for one in running if one.end() is not None]:
                     running.remove(one)
                     done += 1
                     _tell(one, f"{done} of {len(jobs)}")
                 time.sleep(_PAUSE)
         finally:
+            starter.shutdown()
             _stop(running)
 
 
@@ -85,7 +91,7 @@ def _has_room(weights: int) -> bool:
     return available is None or available > _NEEDED + _TIMES_WEIGHTS * weights
 
 
-def _start(job: Job, place: Path, cache_url: str | None) -> _Running:
+def _start(job: Job, place: Path, cache_url: str | None, running: list[_Running]) -> None:
     given = ["job", "run", "-", "-o", str(place / job.id), *granted_options()]
     if cache_url is not None:
         given += ["--cache-url", cache_url]
@@ -99,12 +105,12 @@ def _start(job: Job, place: Path, cache_url: str | None) -> _Running:
         # A signal of the terminal reaches this process, which passes it on.
         start_new_session=True,
     )
+    running.append(_Running(job, process, told, time.monotonic()))
     if process.stdin is None:
         raise AssertionError(process)
     with process.stdin as pipe:
         pipe.write(jobs_text([job]).encode())
     write(f"  begun  {job.id}\n")
-    return _Running(job, process, told, time.monotonic())
 
 
 def _tell(one: _Running, number: str) -> None:
