@@ -54,17 +54,25 @@ def eager(tmp_path: Path) -> Iterator[Worker]:
         yield worker
 
 
+ATTEMPTS = 5
+
+
 def test_eager_of_a_tiny_model_takes_as_long_as_by_hand(eager: Worker, tmp_path: Path) -> None:
     request = tmp_path / "inputs.npz"
     write_arrays(request, {"x": np.ones((8, 64), np.float32)})
-    (found,) = interleave([Turn("eager", eager, 3)], request, 5, threads=2, turn=TURN_SECONDS)[0]
-    assert len(found.rounds) == len(found.wall_seconds) == len(found.cpu_seconds) == 5
-    assert min(found.wall_seconds) >= TURN_SECONDS * 0.999
-    # Two runs after a rest took 112 ms on a busy machine; by hand, one takes 0.07 ms there and elsewhere.
-    fastest = min(found.samples())
-    assert fastest < 1.0
-    # A round that another process interrupted says nothing.
-    assert min(median(values) for values in found.rounds) < 20 * fastest
+    ratios = []
+    for _ in range(ATTEMPTS):
+        (found,) = interleave([Turn("eager", eager, 3)], request, 5, threads=2, turn=TURN_SECONDS)[0]
+        assert len(found.rounds) == len(found.wall_seconds) == len(found.cpu_seconds) == 5
+        assert min(found.wall_seconds) >= TURN_SECONDS * 0.999
+        # Two runs after a rest took 112 ms on a busy machine; by hand, one takes 0.07 ms there and elsewhere.
+        fastest = min(found.samples())
+        assert fastest < 1.0
+        ratios.append(median([median(values) for values in found.rounds]) / fastest)
+        if ratios[-1] < 20:
+            break
+    # What a rest costs is there in every attempt; what another process takes is not.
+    assert ratios[-1] < 20, ratios
 
 
 SPEC = """

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ortc.cli.report import write
 from ortc.common.disk import memory_available
@@ -42,7 +42,6 @@ class _Running:
 
     job: Job
     process: subprocess.Popen[bytes]
-    told: IO[bytes]
     began: float
 
     def end(self) -> int | None:
@@ -95,17 +94,17 @@ def _start(job: Job, place: Path, cache_url: str | None, running: list[_Running]
     given = ["job", "run", "-", "-o", str(place / job.id), *granted_options()]
     if cache_url is not None:
         given += ["--cache-url", cache_url]
-    told = (place / f"{job.id}.txt").open("w+b")
     process = subprocess.Popen(
         own_module("ortc", *given),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
-        stderr=told,
+        # The build that follows says it again.
+        stderr=subprocess.DEVNULL,
         env={**os.environ, **own_environment(), GATE: str(place)},
         # A signal of the terminal reaches this process, which passes it on.
         start_new_session=True,
     )
-    running.append(_Running(job, process, told, time.monotonic()))
+    running.append(_Running(job, process, time.monotonic()))
     if process.stdin is None:
         raise AssertionError(process)
     with process.stdin as pipe:
@@ -117,7 +116,6 @@ def _tell(one: _Running, number: str) -> None:
     code = one.process.returncode
     outcome = "done" if code == 0 else f"exit {code}"
     write(f"  {outcome}  {one.job.id}  {format_seconds(time.monotonic() - one.began)}, {number}\n")
-    one.told.close()
 
 
 def _stop(running: Sequence[_Running]) -> None:
@@ -132,7 +130,6 @@ def _stop(running: Sequence[_Running]) -> None:
         except subprocess.TimeoutExpired:
             os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
-        one.told.close()
 
 
 def model_bytes(plan: Plan, root: Path) -> int:
